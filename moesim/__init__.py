@@ -1,0 +1,1 @@
+"""moesim: a discrete-event simulator of Mixture-of-Experts clusters that replays recorded routing traces."""

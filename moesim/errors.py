@@ -1,0 +1,72 @@
+"""One kind of failure for the user: where it is, what is wrong, and the way out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class MoesimError(Exception):
+    """A failure that the user can act on; printed as one line, never as a traceback."""
+
+    exit_code = 70
+
+    def __init__(self, what: str, *, where: str | Path = "", way_out: str = "") -> None:
+        self.what, self.where, self.way_out = what, str(where), way_out
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        advice = f" Try: {self.way_out}" if self.way_out else ""
+        return f"{place}{self.what}{'.' if advice and not self.what.endswith(('.', '?', '!')) else ''}{advice}"
+
+
+class BadInput(MoesimError):
+    """The input is wrong: exit code 2."""
+
+    exit_code = 2
+
+
+class DoesNotFit(MoesimError):
+    """The request is well formed but has no solution, or needs more memory than there is: exit code 3."""
+
+    exit_code = 3
+
+
+class TargetMissed(MoesimError):
+    """An `--assert` expression is false: exit code 4."""
+
+    exit_code = 4
+
+
+class Deadlock(MoesimError):
+    """The simulated program waits for itself: exit code 5."""
+
+    exit_code = 5
+
+
+class BrokenInvariant(MoesimError):
+    """moesim contradicts itself; a defect to report: exit code 70."""
+
+    exit_code = 70
+
+
+class TryAgain(MoesimError):
+    """Disk full, a lock that is held: nothing is lost, the same command may work later: exit code 75."""
+
+    exit_code = 75
+
+
+class Interrupted(MoesimError):
+    """Ctrl-C or SIGTERM: what was finished is kept: exit code 130."""
+
+    exit_code = 130
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str], *, where: str | Path = "") -> BadInput:
+    """The error for a name that is not in a registry: it names the nearest known one, then all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    return BadInput(f"unknown {kind} {name!r}", where=where, way_out=f"{guess}known: {', '.join(names)}")

@@ -1,0 +1,131 @@
+"""Units live at the border only: text such as "400 Gb/s" becomes SI here (s, bytes, B/s, FLOP/s), and back.
+
+Bits are `b`, bytes are `B`, prefixes are decimal (k M G T P) or binary (Ki Mi Gi Ti); nothing is guessed. Event time is
+integer picoseconds (int64 holds 106 days): float time loses ticks, 0.1 + 0.2 is not 0.3.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BeforeValidator
+
+from moesim.errors import BadInput, BrokenInvariant
+
+PICOSECONDS_PER_SECOND: Final = 10**12
+
+_DECIMAL: Final = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
+_BINARY: Final = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+_PREFIX: Final = {**_DECIMAL, **_BINARY}
+_BITS: Final = {"b": 1 / 8, "bit": 1 / 8, "B": 1.0}
+
+_SECONDS: Final = {
+    "ps": 1e-12, "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0,
+}  # fmt: skip
+_BYTES: Final = {p + u: f * s for p, f in _PREFIX.items() for u, s in _BITS.items()}
+_BANDWIDTH: Final = {f"{unit}/s": scale for unit, scale in _BYTES.items()}
+_FLOPS: Final = {p + u: f for p, f in _DECIMAL.items() for u in ("FLOP/s", "FLOPS", "OP/s")}
+_RATE: Final = {"/s": 1.0, "/min": 1 / 60.0, "/h": 1 / 3600.0}
+
+_QUANTITY: Final = re.compile(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(\S*)\s*")
+
+
+def _parse(value: Any, units: dict[str, float], what: str, example: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, str):
+        raise BadInput(f"{what} {value!r} has no unit", way_out=f"write it as '{example}'")
+    match = _QUANTITY.fullmatch(value)
+    if match is None or match[2] not in units:
+        unit = match[2] if match else value
+        raise BadInput(f"{what} {value!r}: {unit!r} is not a unit of {what}", way_out=f"write it as '{example}'")
+    return finite(float(match[1]) * units[match[2]], what, value)
+
+
+def finite(number: float, what: str, value: object) -> float:
+    """The number itself if it is finite and not negative; raises BadInput otherwise."""
+    if not math.isfinite(number) or number < 0:
+        raise BadInput(f"{what} {value!r} must be finite and not negative")
+    return number
+
+
+def seconds(value: Any) -> float:
+    """Text such as "31 us" -> 3.1e-05 s."""
+    return _parse(value, _SECONDS, "duration", "31 us")
+
+
+def byte_count(value: Any) -> int:
+    """Text such as "80 GB" -> 80000000000 bytes; "228 KiB" -> 233472 bytes."""
+    return round(_parse(value, _BYTES, "size", "80 GB"))
+
+
+def bandwidth(value: Any) -> float:
+    """Text such as "400 Gb/s" -> 5e10 B/s (bits); "450 GB/s" -> 4.5e11 B/s (bytes)."""
+    return _parse(value, _BANDWIDTH, "bandwidth", "400 Gb/s' or '50 GB/s")
+
+
+def flops(value: Any) -> float:
+    """Text such as "989 TFLOP/s" -> 9.89e14 FLOP/s."""
+    return _parse(value, _FLOPS, "compute rate", "989 TFLOP/s")
+
+
+def rate(value: Any) -> float:
+    """Text such as "40/s" -> 40.0 per second."""
+    return _parse(value, _RATE, "rate", "40/s")
+
+
+def _as_pydantic(parse: Any) -> BeforeValidator:
+    """A pydantic validator that turns BadInput into the ValueError pydantic expects."""
+
+    def validate(value: Any) -> Any:
+        try:
+            return parse(value)
+        except BadInput as error:
+            raise ValueError(str(error)) from None
+
+    return BeforeValidator(validate)
+
+
+Seconds = Annotated[float, _as_pydantic(seconds)]
+ByteCount = Annotated[int, _as_pydantic(byte_count)]
+Bandwidth = Annotated[float, _as_pydantic(bandwidth)]
+Flops = Annotated[float, _as_pydantic(flops)]
+Rate = Annotated[float, _as_pydantic(rate)]
+
+
+def to_ps(time: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """[...] seconds -> [...] int64 picoseconds, rounded once; raises BrokenInvariant on NaN, inf or a negative value.
+
+    SimPy accepts a NaN delay and lets its clock run backwards, so every duration passes through here.
+    """
+    values = np.asarray(time, dtype=np.float64)
+    if not np.all(np.isfinite(values)) or np.any(values < 0):
+        raise BrokenInvariant("a duration is negative, NaN or infinite")
+    return np.rint(values * PICOSECONDS_PER_SECOND).astype(np.int64)
+
+
+def from_ps(ticks: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """[...] int64 picoseconds -> [...] seconds."""
+    return np.asarray(ticks, dtype=np.int64) / PICOSECONDS_PER_SECOND
+
+
+def _scaled(value: float, steps: list[tuple[float, str]], digits: int) -> str:
+    scale, unit = next(((s, u) for s, u in steps if abs(value) >= s), steps[-1])
+    return f"{value / scale:.{digits}g} {unit}"
+
+
+def show_seconds(value: float, digits: int = 4) -> str:
+    """3.1e-05 -> "31 us"."""
+    return _scaled(value, [(1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")], digits) if value else "0 s"
+
+
+def show_bytes(value: float, digits: int = 4) -> str:
+    """8e10 -> "80 GB"."""
+    return _scaled(value, [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")], digits) if value else "0 B"
+
+
+def show_bandwidth(value: float, digits: int = 4) -> str:
+    """5e10 -> "50 GB/s"."""
+    return show_bytes(value, digits) + "/s"
