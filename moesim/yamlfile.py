@@ -48,7 +48,7 @@ class Document:
     lines: dict[Keys, int] = field(default_factory=dict, compare=False)
 
     def where(self, keys: Keys = ()) -> str:
-        """Text such as "file.yaml:12 cluster.nodes", with the line of the deepest of the keys that stands in the file."""
+        """Text such as "file.yaml:12 cluster.nodes", with the line of the deepest key that stands in the file."""
         known = keys
         while known and known not in self.lines:
             known = known[:-1]
@@ -65,7 +65,8 @@ def validate(schema: type[Model], data: Any, where: Callable[[Keys], str]) -> Mo
     try:
         return schema.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        errors = error.errors(include_url=False)
+        first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])  # a misspelt key is also missing
         keys = tuple(first["loc"])
         if first["type"] == "extra_forbidden":
             raise unknown_name("key", keys[-1], _known_keys(schema, keys[:-1]), where=where(keys)) from None

@@ -1,0 +1,19 @@
+"""Costs: shape -> seconds with provenance; profiles fitted to measured kernels, and the roofline."""
+
+from moesim.costs.estimate import Basis, CommunicationCost, Estimate
+from moesim.costs.load import error_draw, load_costs
+from moesim.costs.model import CostModel
+from moesim.costs.profile import Profile, known_profiles
+from moesim.costs.roofline import Roofline
+
+__all__ = [
+    "Basis",
+    "CommunicationCost",
+    "CostModel",
+    "Estimate",
+    "Profile",
+    "Roofline",
+    "error_draw",
+    "known_profiles",
+    "load_costs",
+]

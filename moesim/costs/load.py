@@ -1,0 +1,36 @@
+"""`load_costs`: the name in a scenario -> CostModel; and the draw of one error per family."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from moesim import streams
+from moesim.costs.model import CostModel
+from moesim.costs.profile import known_profiles, load_profile
+from moesim.costs.roofline import Roofline
+from moesim.errors import unknown_name
+from moesim.hardware import Device
+
+ALGORITHMS = ("nccl", "deepep_normal", "deepep_low_latency")
+
+
+def load_costs(name_or_path: str, device: Device, *, where: str = "") -> CostModel:
+    """The word "roofline", a shipped profile's name, or a profile file. Raises BadInput with the known names."""
+    if name_or_path == "roofline":
+        return Roofline(device, ALGORITHMS)
+    path = Path(name_or_path)
+    if path.suffix not in {".yaml", ".yml"}:
+        known = known_profiles()
+        if name_or_path not in known:
+            raise unknown_name("cost profile", name_or_path, ["roofline", *known], where=where)
+        path = known[name_or_path]
+    return load_profile(path, device.name)
+
+
+def error_draw(costs: CostModel, seed: int) -> dict[str, float]:
+    """One factor per error family: log-normal with the family's spread, the same for all shapes of a run."""
+    return {
+        family: math.exp(sigma * float(streams.stream(seed, "costs", "error", family).standard_normal()))
+        for family, sigma in sorted(costs.families.items())
+    }

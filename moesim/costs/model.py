@@ -1,0 +1,46 @@
+"""CostModel: shape -> seconds, vectorised. A profile and the roofline are two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy.typing as npt
+
+from moesim.costs.estimate import CommunicationCost, Estimate
+from moesim.models import Attention
+
+
+class CostModel(Protocol):
+    """Arguments broadcast; all results are Estimates of the broadcast shape, in seconds on one device.
+
+    backward: op -> how many times its forward time the backward pass takes; families: error family -> standard
+    deviation of the logarithm of its error; communication: algorithm -> CommunicationCost.
+    """
+
+    name: str
+    device: str
+    backward: Mapping[str, float]
+    families: Mapping[str, float]
+    communication: Mapping[str, CommunicationCost]
+
+    def gemm(self, m: npt.ArrayLike, n: int, k: int, dtype: str) -> Estimate:
+        """y[m, n] = x[m, k] w[k, n]."""
+
+    def experts(self, rows: npt.ArrayLike, hidden: int, inter: int, dtype: str, matrices: int) -> Estimate:
+        """rows int[..., G] of the G experts of a rank -> [...]: their whole FFN as one grouped operator."""
+
+    def attention(
+        self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
+        heads: int, dtype: str,
+    ) -> Estimate:  # fmt: skip
+        """The core (no projections) of `requests` sequences with `query` new tokens after `context` cached ones.
+
+        phase "prefill" is causal; in "decode" query is 1. `heads` of the query on this device; dtype of the KV cache.
+        """
+
+    def elementwise(self, moved: npt.ArrayLike) -> Estimate:
+        """Kernels that only move `moved` bytes (norms, activations, optimizer)."""
+
+    def host_seconds(self, phase: str, layers: int) -> float:
+        """The host's share of a step that no kernel hides."""

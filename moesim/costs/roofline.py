@@ -1,0 +1,64 @@
+"""The roofline: no operator is faster than its FLOPs at peak, nor than its bytes at peak bandwidth. All assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.costs import shapes
+from moesim.costs.estimate import CommunicationCost, Estimate
+from moesim.errors import BadInput
+from moesim.hardware import Device
+from moesim.models import Attention
+
+
+class Roofline:
+    """Peak rates of `device` and nothing else; communication at nominal rates without constants."""
+
+    name = "roofline"
+    families: Mapping[str, float] = {}
+    backward: Mapping[str, float] = {"gemm": 2.0, "experts": 2.0, "attention": 2.5, "elementwise": 2.0}
+
+    def __init__(self, device: Device, algorithms: tuple[str, ...]) -> None:
+        self._device = device
+        self.device = device.name
+        self.communication: Mapping[str, CommunicationCost] = {
+            name: CommunicationCost(alpha=0.0, source="nominal rates") for name in algorithms
+        }
+
+    def gemm(self, m: npt.ArrayLike, n: int, k: int, dtype: str) -> Estimate:
+        """See CostModel."""
+        return self._bound("gemm", shapes.gemm(m, n, k, dtype), dtype)
+
+    def experts(self, rows: npt.ArrayLike, hidden: int, inter: int, dtype: str, matrices: int) -> Estimate:
+        """See CostModel; without padding of rows."""
+        counts = np.asarray(rows, dtype=np.float64)
+        demand = shapes.experts(rows, hidden, inter, dtype, matrices)
+        exact = 2.0 * matrices * hidden * inter * counts.sum(axis=-1)
+        return self._bound("grouped_gemm", demand._replace(flops=exact), dtype)
+
+    def attention(
+        self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
+        heads: int, dtype: str,
+    ) -> Estimate:  # fmt: skip
+        """See CostModel."""
+        return self._bound("attention", shapes.attention(phase, query, context, requests, shape, heads, dtype), "bf16")
+
+    def elementwise(self, moved: npt.ArrayLike) -> Estimate:
+        """See CostModel."""
+        nbytes = np.asarray(moved, dtype=np.float64)
+        return self._bound("elementwise", shapes.Demand(np.zeros_like(nbytes), nbytes), "bf16")
+
+    def host_seconds(self, phase: str, layers: int) -> float:
+        """None: the roofline knows no host."""
+        return 0.0
+
+    def _bound(self, family: str, demand: shapes.Demand, dtype: str) -> Estimate:
+        peak = self._device.peak_flops.get(dtype)
+        if peak is None:
+            known = ", ".join(sorted(self._device.peak_flops))
+            raise BadInput(f"{self.device} has no {dtype} arithmetic", way_out=f"one of {known}")
+        seconds = np.maximum(demand.flops / peak, demand.bytes / self._device.memory_bandwidth)
+        return Estimate(seconds, family, "assumed", np.zeros(seconds.shape, dtype=np.bool_))

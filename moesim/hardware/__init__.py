@@ -1,0 +1,6 @@
+"""Hardware: topology files -> sealed Cluster of devices and links, nominal rates with their sources."""
+
+from moesim.hardware.cluster import Cluster, Device, Routes
+from moesim.hardware.load import known_topologies, load_cluster
+
+__all__ = ["Cluster", "Device", "Routes", "known_topologies", "load_cluster"]

@@ -1,0 +1,141 @@
+"""Placement: which slot holds which expert, and which rank owns which slot, layer by layer."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.errors import BadInput
+
+Ints = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """slot_expert int32[layers, slots], slot_rank int32[layers, slots] ascending in each layer; replicas allowed.
+
+    Ranks may own different numbers of slots. Raises BadInput where an expert has no slot or an index is out of range.
+    """
+
+    slot_expert: Ints
+    slot_rank: Ints
+    num_experts: int
+    num_ranks: int
+
+    def __post_init__(self) -> None:
+        if self.slot_expert.shape != self.slot_rank.shape or self.slot_expert.ndim != 2:
+            raise BadInput(f"slots {self.slot_expert.shape} and ranks {self.slot_rank.shape} are not one table")
+        if np.any(np.diff(self.slot_rank, axis=1) < 0):
+            raise BadInput("the slots of a layer are not sorted by rank")
+        self._check_range("rank", self.slot_rank, self.num_ranks)
+        self._check_range("expert", self.slot_expert, self.num_experts)
+        missing = np.argwhere(self.replicas == 0)
+        if len(missing):
+            layer, expert = missing[0]
+            raise BadInput(f"layer {layer}: expert {expert} has no slot", way_out="place every expert at least once")
+
+    @staticmethod
+    def _check_range(name: str, values: Ints, size: int) -> None:
+        wrong = np.argwhere((values < 0) | (values >= size))
+        if len(wrong):
+            layer, slot = wrong[0]
+            raise BadInput(f"layer {layer}, slot {slot}: {name} {values[layer, slot]} is not below {size}")
+
+    @property
+    def num_layers(self) -> int:
+        """Layers that have experts."""
+        return len(self.slot_expert)
+
+    @property
+    def num_slots(self) -> int:
+        """Slots of a layer."""
+        return int(self.slot_expert.shape[1])
+
+    @cached_property
+    def replicas(self) -> npt.NDArray[np.int64]:
+        """int64[layers, experts]: slots that hold each expert."""
+        cells = np.arange(self.num_layers)[:, None] * self.num_experts + self.slot_expert
+        size = self.num_layers * self.num_experts
+        return np.bincount(cells.ravel(), minlength=size).reshape(self.num_layers, self.num_experts)
+
+    @cached_property
+    def expert_slots(self) -> Ints:
+        """int32[layers, experts, most replicas]: the slots of each expert in ascending order, -1 where it has fewer."""
+        layers, slots = self.slot_expert.shape
+        order = np.argsort(self.slot_expert, axis=1, kind="stable")
+        first = np.cumsum(self.replicas, axis=1) - self.replicas
+        sorted_expert = np.take_along_axis(self.slot_expert, order, axis=1)
+        number = np.arange(slots) - np.take_along_axis(first, sorted_expert, axis=1)
+        table = np.full((layers, self.num_experts, int(self.replicas.max())), -1, dtype=np.int32)
+        table[np.arange(layers)[:, None], sorted_expert, number] = order
+        return table
+
+    @cached_property
+    def rank_slots(self) -> Ints:
+        """int32[layers, ranks, most slots]: the slots of each rank, -1 where it owns fewer."""
+        layers, slots = self.slot_rank.shape
+        owned = np.stack([np.bincount(ranks, minlength=self.num_ranks) for ranks in self.slot_rank])
+        number = np.arange(slots) - np.take_along_axis(np.cumsum(owned, axis=1) - owned, self.slot_rank, axis=1)
+        table = np.full((layers, self.num_ranks, int(owned.max())), -1, dtype=np.int32)
+        table[np.arange(layers)[:, None], self.slot_rank, number] = np.arange(slots)
+        return table
+
+    def by_rank(self, layer: int, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """int64[slots] -> int64[ranks, most slots], 0 where a rank owns fewer slots."""
+        table = self.rank_slots[layer]
+        return np.where(table >= 0, values[table], 0)
+
+    @classmethod
+    def contiguous(cls, layers: int, experts: int, ranks: int) -> Placement:
+        """Expert e on rank e // (experts / ranks), as engines load checkpoints by default."""
+        if experts % ranks:
+            raise BadInput(f"{experts} experts do not divide over {ranks} ranks")
+        expert = np.arange(experts, dtype=np.int32)
+        return cls(np.tile(expert, (layers, 1)), np.tile(expert // (experts // ranks), (layers, 1)), experts, ranks)
+
+    @classmethod
+    def greedy_redundant(cls, load: npt.NDArray[np.int64], ranks: int, slots: int) -> Placement:
+        """load int64[layers, experts] -> each redundant slot goes to the expert with most load per replica, then the
+        replicas go, heaviest first, to the least loaded rank that has room (greedy, as in DeepSeek-V3 section 3.4.2).
+        """
+        experts = load.shape[1]
+        if slots % ranks or slots < experts:
+            raise BadInput(f"{slots} slots do not give {ranks} ranks equally many, or fewer than {experts} experts")
+        rows = [_pack(_replicate(layer, slots), layer, ranks, slots // ranks) for layer in load]
+        owner = np.repeat(np.arange(ranks, dtype=np.int32), slots // ranks)
+        return cls(np.stack(rows), np.tile(owner, (len(rows), 1)), experts, ranks)
+
+
+def _replicate(load: npt.NDArray[np.int64], slots: int) -> npt.NDArray[np.int64]:
+    """int64[experts]: replicas of each expert, the next one always to the largest load per replica."""
+    replicas = np.ones(len(load), dtype=np.int64)
+    for _ in range(slots - len(load)):
+        replicas[np.argmax(load / replicas)] += 1
+    return replicas
+
+
+def _pack(replicas: npt.NDArray[np.int64], load: npt.NDArray[np.int64], ranks: int, room: int) -> Ints:
+    """int32[slots]: experts by rank; replicas of one expert avoid the same rank while another has room."""
+    share = load / replicas
+    order = np.repeat(np.argsort(-share, kind="stable"), replicas[np.argsort(-share, kind="stable")])
+    heap = [(0.0, rank) for rank in range(ranks)]
+    held: list[list[int]] = [[] for _ in range(ranks)]
+    for expert in order:
+        _place(int(expert), float(share[expert]), heap, held, room)
+    return np.concatenate([np.sort(experts) for experts in held]).astype(np.int32)
+
+
+def _place(expert: int, share: float, heap: list[tuple[float, int]], held: list[list[int]], room: int) -> None:
+    skipped = []
+    while heap and expert in held[heap[0][1]]:
+        skipped.append(heapq.heappop(heap))
+    load, rank = heapq.heappop(heap) if heap else skipped.pop(0)
+    held[rank].append(expert)
+    for entry in skipped:
+        heapq.heappush(heap, entry)
+    if len(held[rank]) < room:
+        heapq.heappush(heap, (load + share, rank))

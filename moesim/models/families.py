@@ -1,0 +1,146 @@
+"""Families of models whose parameter counts were checked: model_type -> adapter. One line adds a family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from moesim.errors import BadInput
+from moesim.models.config import Config
+from moesim.models.model import Attention
+
+Fields = dict[str, Any]
+
+SPARSE = "sparse attention (its indexer and the tokens it skips) is approximated by full attention"
+WINDOWED = "sliding-window attention layers are approximated by full attention"
+CHUNKED = "chunked attention layers are approximated by full attention"
+TEXT_ONLY = "only the language part of a multimodal model is simulated"
+
+
+def grouped_attention(config: Config) -> Attention:
+    """MHA or GQA."""
+    heads = config.integer("num_attention_heads")
+    kv_heads = config.integer("num_key_value_heads", default=heads)
+    width = config.integer("head_dim", default=config.integer("hidden_size") // max(heads, 1))
+    return Attention("mha" if kv_heads == heads else "gqa", heads, kv_heads, width, width)
+
+
+def latent_attention(config: Config) -> Attention:
+    """MLA (DeepSeek-V2)."""
+    heads = config.integer("num_attention_heads")
+    nope, rope = config.integer("qk_nope_head_dim"), config.integer("qk_rope_head_dim")
+    return Attention(
+        "mla",
+        heads,
+        heads,
+        nope + rope,
+        config.integer("v_head_dim"),
+        q_lora_rank=config.integer("q_lora_rank", default=0),
+        kv_lora_rank=config.integer("kv_lora_rank"),
+        qk_nope_head_dim=nope,
+        qk_rope_head_dim=rope,
+    )
+
+
+def every_layer(config: Config) -> Fields:
+    """Experts in every layer, whose width is `intermediate_size` (Mixtral, gpt-oss, MiniMax-M2)."""
+    return {
+        "attention": grouped_attention(config),
+        "moe_layers": tuple(range(config.integer("num_hidden_layers"))),
+        "num_experts": config.integer("num_local_experts"),
+        "expert_intermediate": config.integer("intermediate_size"),
+    }
+
+
+def gpt_oss(config: Config) -> Fields:
+    """gpt-oss: every second layer looks at a window of 128 tokens."""
+    return {**every_layer(config), "approximations": (WINDOWED,)}
+
+
+def minimax_m2(config: Config) -> Fields:
+    """MiniMax-M2."""
+    return {**every_layer(config), "mtp_layers": config.integer("num_mtp_modules", default=0)}
+
+
+def qwen3_moe(config: Config) -> Fields:
+    """Qwen3: every `decoder_sparse_step`-th layer has experts, except those in `mlp_only_layers`."""
+    step = config.integer("decoder_sparse_step", default=1)
+    dense = config.data.get("mlp_only_layers") or []
+    layers = range(config.integer("num_hidden_layers"))
+    return {
+        "attention": grouped_attention(config),
+        "moe_layers": tuple(layer for layer in layers if layer not in dense and (layer + 1) % step == 0),
+        "num_experts": config.integer("num_experts"),
+        "expert_intermediate": config.integer("moe_intermediate_size"),
+        "dense_intermediate": config.integer("intermediate_size", default=0),
+    }
+
+
+def qwen3_vl_moe(config: Config) -> Fields:
+    """The language part of Qwen3-VL."""
+    return {**qwen3_moe(config), "approximations": (TEXT_ONLY,)}
+
+
+def llama4(config: Config) -> Fields:
+    """Llama 4: experts in every `interleave_moe_layer_step`-th layer, one implicit shared expert of the same width."""
+    step = config.integer("interleave_moe_layer_step", default=1)
+    layers = config.integer("num_hidden_layers")
+    width = config.integer("intermediate_size")
+    return {
+        "attention": grouped_attention(config),
+        "moe_layers": tuple(range(step - 1, layers, step)),
+        "num_experts": config.integer("num_local_experts"),
+        "expert_intermediate": width,
+        "shared_intermediate": width,
+        "dense_intermediate": config.integer("intermediate_size_mlp"),
+        "approximations": (CHUNKED, TEXT_ONLY),
+    }
+
+
+def deepseek_v3(config: Config) -> Fields:
+    """DeepSeek-V3 and Kimi-K2: MLA, leading dense layers, shared experts, group-limited routing, MTP layers."""
+    first, frequency = config.integer("first_k_dense_replace", default=0), config.data.get("moe_layer_freq", 1)
+    layers = range(first, config.integer("num_hidden_layers"))
+    width = config.integer("moe_intermediate_size")
+    return {
+        "attention": latent_attention(config),
+        "moe_layers": tuple(layer for layer in layers if _has_experts(layer, frequency, config)),
+        "num_experts": config.integer("n_routed_experts"),
+        "expert_intermediate": width,
+        "shared_intermediate": config.integer("n_shared_experts", default=0) * width,
+        "dense_intermediate": config.integer("intermediate_size"),
+        "num_groups": config.integer("n_group", default=1),
+        "topk_groups": config.integer("topk_group", default=1),
+        "mtp_layers": config.integer("num_nextn_predict_layers", default=0),
+    }
+
+
+def _has_experts(layer: int, frequency: Any, config: Config) -> bool:
+    if isinstance(frequency, int) and not isinstance(frequency, bool) and frequency > 0:
+        return layer % frequency == 0
+    raise BadInput(f"{frequency!r} is no interval of layers", where=f"{config.source} moe_layer_freq")
+
+
+def deepseek_sparse(config: Config) -> Fields:
+    """DeepSeek-V3.2 and GLM-5: DeepSeek-V3 with an indexer that picks the tokens to attend to."""
+    return {**deepseek_v3(config), "approximations": (SPARSE,)}
+
+
+def kimi_k25(config: Config) -> Fields:
+    """Kimi-K2.5: a multimodal wrapper around Kimi-K2."""
+    return {**deepseek_v3(config), "approximations": (TEXT_ONLY,)}
+
+
+REGISTRY: dict[str, Callable[[Config], Fields]] = {
+    "deepseek_v3": deepseek_v3,
+    "deepseek_v32": deepseek_sparse,
+    "glm_moe_dsa": deepseek_sparse,
+    "gpt_oss": gpt_oss,
+    "kimi_k2": deepseek_v3,
+    "kimi_k25": kimi_k25,
+    "llama4": llama4,
+    "minimax_m2": minimax_m2,
+    "mixtral": every_layer,
+    "qwen3_moe": qwen3_moe,
+    "qwen3_vl_moe": qwen3_vl_moe,
+}

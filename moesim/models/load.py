@@ -1,0 +1,135 @@
+"""`load_model`: a shipped name, the path of a config.json, or an inline description -> MoEModel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from moesim import shipped, yamlfile
+from moesim.errors import BadInput, unknown_name
+from moesim.models.config import Config, read_config
+from moesim.models.families import REGISTRY
+from moesim.models.model import Attention, MoEModel
+
+FOLDER = "workloads/models"
+SUFFIX = "_config.json"
+
+
+class InlineAttention(yamlfile.Section):
+    """Grouped-query attention of a model of one's own."""
+
+    num_heads: int = Field(ge=1)
+    num_kv_heads: int = Field(ge=1)
+    head_dim: int = Field(ge=1)
+
+
+class InlineModel(yamlfile.Section):
+    """A model of one's own: YAML with these keys, all layers have experts except the first `dense_layers`."""
+
+    name: str
+    hidden_size: int = Field(ge=1)
+    num_layers: int = Field(ge=1)
+    dense_layers: int = Field(0, ge=0)
+    vocab_size: int = Field(ge=1)
+    tie_embeddings: bool = False
+    attention: InlineAttention
+    num_experts: int = Field(ge=1)
+    top_k: int = Field(ge=1)
+    expert_intermediate: int = Field(ge=1)
+    shared_intermediate: int = Field(0, ge=0)
+    dense_intermediate: int = Field(0, ge=0)
+    dtype: str = Field("bf16", pattern="^(bf16|fp8|fp4)$")
+    expert_matrices: int = Field(3, ge=2, le=3)
+
+
+def load_model(source: str | Path | Mapping[str, Any]) -> MoEModel:
+    """A shipped name ("deepseek-ai/DeepSeek-V3" or "DeepSeek-V3"), a config.json or .yaml path, or an inline mapping.
+
+    Raises BadInput: unknown names with the known ones, a family that was not checked with the list of those that were.
+    """
+    if isinstance(source, Mapping):
+        return _inline(source, "model")
+    path = _find(str(source))
+    if path.suffix in {".yaml", ".yml"}:
+        return _inline(yamlfile.read_yaml(path).data, str(path))
+    return _from_config(read_config(path), path.name.removesuffix(SUFFIX).replace("--", "/"))
+
+
+def known_models() -> dict[str, Path]:
+    """name -> file of the shipped models."""
+    configs = {name.replace("--", "/"): path for name, path in shipped.names(FOLDER, SUFFIX).items()}
+    return dict(sorted({**configs, **shipped.names(FOLDER, ".yaml")}.items()))
+
+
+def _find(name: str) -> Path:
+    path = Path(name)
+    if path.suffix in {".json", ".yaml", ".yml"}:
+        return path
+    known = known_models()
+    short = {full.split("/")[-1].lower(): file for full, file in known.items()}
+    found = known.get(name) or short.get(name.split("/")[-1].lower())
+    if found is None:
+        raise unknown_name("model", name, known)
+    return found
+
+
+def _from_config(config: Config, name: str) -> MoEModel:
+    family = config.data.get("model_type")
+    if family not in REGISTRY:
+        raise BadInput(
+            f"model_type {family!r} is not one whose parameter counts were checked",
+            where=config.source,
+            way_out=f"one of {', '.join(sorted(REGISTRY))}, or describe the model inline in YAML",
+        )
+    text = config.text()
+    fields = {
+        "top_k": text.integer("num_experts_per_tok", "experts_per_token"),
+        "weight_dtype": text.weight_dtype,
+        "expert_dtype": text.expert_dtype,
+        **REGISTRY[family](text),
+    }
+    return _checked(
+        MoEModel(
+            name=name,
+            model_type=family,
+            hidden_size=text.integer("hidden_size"),
+            num_layers=text.integer("num_hidden_layers"),
+            vocab_size=text.integer("vocab_size"),
+            tie_embeddings=bool(text.data.get("tie_word_embeddings", False)),
+            **fields,
+        ),
+        config.source,
+    )
+
+
+def _inline(data: Mapping[str, Any], source: str) -> MoEModel:
+    given = yamlfile.validate(InlineModel, dict(data), lambda keys: f"{source} {yamlfile.dotted(keys)}")
+    heads = given.attention
+    kind = "mha" if heads.num_heads == heads.num_kv_heads else "gqa"
+    fields = given.model_dump(exclude={"attention", "dense_layers", "dtype"})
+    return _checked(
+        MoEModel(
+            model_type="inline",
+            attention=Attention(kind, heads.num_heads, heads.num_kv_heads, heads.head_dim, heads.head_dim),  # type: ignore[arg-type]
+            moe_layers=tuple(range(given.dense_layers, given.num_layers)),
+            weight_dtype=given.dtype,
+            expert_dtype=given.dtype,
+            **fields,
+        ),
+        source,
+    )
+
+
+def _checked(model: MoEModel, source: str) -> MoEModel:
+    if not model.moe_layers or not 1 <= model.top_k <= model.num_experts < 65535:
+        raise BadInput(
+            f"{len(model.moe_layers)} expert layers with top-{model.top_k} of {model.num_experts} experts", where=source
+        )
+    if model.num_experts % model.num_groups or not 1 <= model.topk_groups <= model.num_groups:
+        raise BadInput(
+            f"{model.num_experts} experts in {model.num_groups} groups, {model.topk_groups} used", where=source
+        )
+    return model

@@ -1,0 +1,109 @@
+"""Flows between devices, the group of lanes that a collective spans, and the Coflow that players see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.errors import BrokenInvariant
+from moesim.hardware import Cluster
+
+Ints = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Group:
+    """devices int32[R]: the device of each lane."""
+
+    cluster: Cluster
+    devices: Ints
+
+    @cached_property
+    def lane_of(self) -> Ints:
+        """int32[D]: the lane of each device, -1 outside the group."""
+        lanes = np.full(self.cluster.num_devices, -1, dtype=np.int32)
+        lanes[self.devices] = np.arange(len(self.devices), dtype=np.int32)
+        return lanes
+
+    @cached_property
+    def rail_peer(self) -> Ints:
+        """int32[R, N]: the device of each local node that sits on the same rail as the lane; -1 where there is none."""
+        rails = self.cluster.rail_of[self.devices]
+        local = self.node_of_lane
+        peers = np.full((len(self.devices), int(local.max()) + 1), -1, dtype=np.int32)
+        by_rail = dict(zip(zip(local.tolist(), rails.tolist(), strict=True), self.devices.tolist(), strict=True))
+        for lane, rail in enumerate(rails):
+            for node in range(peers.shape[1]):
+                peers[lane, node] = by_rail.get((node, int(rail)), -1)
+        return peers
+
+    @cached_property
+    def node_of_lane(self) -> Ints:
+        """int32[R]: the node of each lane, numbered from 0 inside the group."""
+        nodes = self.cluster.node_of[self.devices]
+        return np.asarray(nodes - nodes.min(), dtype=np.int32)
+
+
+@dataclass(frozen=True)
+class Flows:
+    """owner int32[F] (lane whose arrival releases it), source and destination int32[F] (devices), bytes int64[F]."""
+
+    owner: Ints
+    source: Ints
+    destination: Ints
+    bytes: npt.NDArray[np.int64]
+
+    @classmethod
+    def between(cls, group: Group, matrix: npt.NDArray[np.int64]) -> Flows:
+        """int64[R, R] bytes from lane to lane -> one flow per pair that has any; nothing travels to oneself."""
+        sent = matrix.copy()
+        np.fill_diagonal(sent, 0)
+        owner, target = np.nonzero(sent)
+        return cls(
+            owner.astype(np.int32), group.devices[owner], group.devices[target], sent[owner, target].astype(np.int64)
+        )
+
+    @classmethod
+    def join(cls, *parts: Flows) -> Flows:
+        """All flows of the parts."""
+        return cls(
+            np.concatenate([part.owner for part in parts]),
+            np.concatenate([part.source for part in parts]),
+            np.concatenate([part.destination for part in parts]),
+            np.concatenate([part.bytes for part in parts]),
+        )
+
+
+@dataclass(frozen=True)
+class Coflow:
+    """One collective as players see it: bytes on paths. Flows are sorted by owner.
+
+    lanes R; owner_ptr int64[R + 1]: the flows that lane r releases are owner_ptr[r]:owner_ptr[r + 1];
+    source, destination int32[F]: lanes at whose device a flow starts and lands; bytes int64[F];
+    path int32[F, hops]: links, -1 padded; alpha: seconds between release and first byte.
+    """
+
+    lanes: int
+    owner_ptr: npt.NDArray[np.int64]
+    source: Ints
+    destination: Ints
+    bytes: npt.NDArray[np.int64]
+    path: Ints
+    alpha: float
+
+    @classmethod
+    def of(cls, flows: Flows, group: Group, path: Ints, alpha: float) -> Coflow:
+        """Flows on `path` int32[F, hops], sorted by owner. Raises BrokenInvariant on negative bytes."""
+        if np.any(flows.bytes < 0):
+            raise BrokenInvariant("a flow has negative bytes")
+        lanes = len(group.devices)
+        owners, lane_of = flows.owner, group.lane_of
+        columns = (lane_of[flows.source], lane_of[flows.destination], flows.bytes, path)
+        if np.any(np.diff(owners) < 0):
+            order = np.argsort(owners, kind="stable")
+            owners, columns = owners[order], tuple(column[order] for column in columns)  # type: ignore[assignment]
+        owner_ptr = np.searchsorted(owners, np.arange(lanes + 1)).astype(np.int64)
+        return cls(lanes, owner_ptr, *columns, alpha)
