@@ -56,7 +56,8 @@ def test_combine_is_dispatch_reversed(name: str) -> None:
 def test_a_kernel_limit_binds_only_its_own_flows() -> None:
     half, full = CommunicationCost(0.0, {"nvlink": 0.5}), CommunicationCost(0.0, {"nvlink": 1.0})
     fabric = Fabric(CLUSTER, {"deepep_normal": half, "nccl": full})
-    flows = Flows(*(np.array([x], np.int32) for x in (0, 0, 1)), np.array([450]))
+    zero, one = np.array([0], np.int32), np.array([1], np.int32)
+    flows = Flows(zero, zero, one, np.array([450]))
     times = {}
     for name in ("deepep_normal", "nccl"):
         coflow = fabric.coflow(name, flows, GROUP)

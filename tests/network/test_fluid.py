@@ -23,7 +23,7 @@ def test_every_flow_ends_when_the_reference_says(path: Path) -> None:
 
 
 @st.composite
-def networks(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def networks(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     links, flows = draw(st.integers(1, 8)), draw(st.integers(1, 20))
     capacity = np.array(draw(st.lists(st.integers(1, 1000), min_size=links, max_size=links)), dtype=np.float64)
     path = np.full((flows, 3), -1, dtype=np.int32)
@@ -36,7 +36,7 @@ def networks(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # t
 
 @settings(max_examples=60, deadline=None)
 @given(networks())
-def test_rates_are_max_min_fair_at_every_instant(network: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:  # type: ignore[type-arg]
+def test_rates_are_max_min_fair_at_every_instant(network: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     capacity, path, size = network
     net = FluidNet(capacity, 3)
     numbers = net.add(path, size)
