@@ -1,0 +1,96 @@
+"""`moesim`: the one place where failures become exit codes.
+
+0 ok, 2 bad input, 3 does not fit, 4 target missed, 5 simulated deadlock, 70 a defect of moesim, 75 try again,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final, NoReturn
+
+import click
+
+from moesim.cli.verbs import LazyGroup
+from moesim.errors import BrokenInvariant, MoesimError
+
+TRACEBACK: Final = "MOESIM_TRACEBACK"
+EXTRA_OF: Final = {"torch": "torch", "transformers": "torch", "safetensors": "torch"}  # library -> extra that has it
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="moesim", prog_name="moesim")
+def cli() -> None:
+    """Simulate Mixture-of-Experts clusters by replaying recorded routing traces.
+
+    Start with `moesim run --demo --report`.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit with its code."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _as_interrupt)
+    sys.exit(guarded(lambda: _dispatch(list(sys.argv[1:] if arguments is None else arguments))))
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """The command's exit code; whatever it raises becomes one line on stderr and the code that belongs to it."""
+    try:
+        code = command()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _silence_stdout()
+        return 0
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        message, code = explain_failure(error)
+        with contextlib.suppress(BrokenPipeError):
+            print(f"moesim: {' '.join(message.split())}", file=sys.stderr)
+        return code
+
+
+def explain_failure(error: BaseException) -> tuple[str, int]:
+    """The line that is printed for an exception, and the exit code."""
+    if isinstance(error, BrokenInvariant):
+        return f"{error} (a defect of moesim; {TRACEBACK}=1 shows where)", error.exit_code
+    if isinstance(error, MoesimError):
+        return str(error), error.exit_code
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return "interrupted", 130
+    if isinstance(error, click.ClickException):
+        return _usage(error), 2
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRA_OF:
+        return f"{error.name} is not installed. Try: pip install 'moesim[{EXTRA_OF[error.name]}]'", 2
+    return f"{type(error).__name__}: {error} (a defect of moesim; {TRACEBACK}=1 shows where)", 70
+
+
+def _usage(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    advice = f" See: {context.command_path} --help" if context else ""
+    return f"{error.format_message()}{advice}"
+
+
+def _dispatch(arguments: list[str]) -> int:
+    try:
+        with cli.make_context("moesim", arguments or ["--help"]) as context:
+            cli.invoke(context)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    return 0
+
+
+def _as_interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _silence_stdout() -> None:
+    """The reader has gone: nothing is left to say, and the interpreter's own flush at exit must not fail either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,74 @@
+"""The registry of verbs, and a click group that imports a verb only when it is run.
+
+A new verb is one file in this folder that defines one click command, and one line here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import click
+
+
+class Verb(NamedTuple):
+    """module and attribute of a click command, and its one line of help (shown without importing it)."""
+
+    module: str
+    attribute: str
+    help: str
+
+
+VERBS: Final = {
+    "run": Verb("run", "run", "Simulate one scenario: how long is a step, and where does the time go?"),
+    "compare": Verb("compare", "compare", "Two scenarios under paired seeds: the difference and its 95 % interval."),
+    "explain": Verb("explain", "explain", "Say in words and numbers where the time of a stored run went."),
+    "report": Verb("report", "report", "Write the HTML page of stored runs."),
+    "place": Verb("place", "place", "Search an expert placement for a recorded load."),
+    "trace": Verb("trace", "trace", "Record, import, synthesise, measure and convert routing traces."),
+    "isolation": Verb("isolation", "isolation", "Can one request's content change another request's routing?"),
+    "calibrate": Verb("calibrate", "calibrate", "Measure, import, fit and check kernel profiles."),
+    "topo": Verb("topo", "topo", "Show, import, export and check cluster topologies."),
+    "validate": Verb("validate", "validate", "Print the error of predictions against published measurements."),
+    "init": Verb("init", "init", "Print a commented template of a scenario."),
+    "list": Verb("list", "list_", "List shipped scenarios, models, topologies, profiles, traces and algorithms."),
+    "doctor": Verb("doctor", "doctor", "Check this installation and say what is missing."),
+    "schema": Verb("schema", "schema", "Print the JSON Schema of scenario files."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are the registry's; a verb is known only when its file is there."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs in the registry's order."""
+        return [name for name, verb in VERBS.items() if (Path(__file__).parent / f"{verb.module}.py").is_file()]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command itself, imported now; None for an unknown name."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        verb = VERBS[cmd_name]
+        command = getattr(importlib.import_module(f"moesim.cli.{verb.module}"), verb.attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:  # fmt: skip
+        """As click does, but an unknown verb names the nearest known one. Raises click.UsageError."""
+        known = self.list_commands(ctx)
+        if args[0] not in known and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], known, n=1, cutoff=0.5)
+            guess = f"did you mean {near[0]!r}? " if near else ""
+            raise click.UsageError(f"unknown verb {args[0]!r}. Try: {guess}known: {', '.join(known)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of verbs, from the registry alone."""
+        known = self.list_commands(ctx)
+        if known:
+            with formatter.section("Commands"):
+                formatter.write_dl([(name, VERBS[name].help) for name in known])
