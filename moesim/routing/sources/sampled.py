@@ -1,0 +1,54 @@
+"""Sampled: tokens drawn so that expert loads are as skewed, and as clustered, as measured load statistics say."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from moesim import streams
+from moesim.routing.shape import RoutingShape
+from moesim.routing.sources.source import Experts, Tokens
+from moesim.routing.synth.shares import Floats, arrange, shares_from_quantiles
+from moesim.routing.synth.statistics import LoadStatistics, load_statistics
+from moesim.routing.synth.tokens import sample_tokens
+
+POOL = 4096  # different tokens of a layer
+
+
+class Sampled:
+    """Follows one file of load statistics: sorted shares, contiguous rank imbalance, correlation of neighbour layers.
+
+    Tokens of a layer are looked up in a pool by a hash of (seed, request, position, layer); layers are independent but
+    for their shares. A model with other layers or experts gets the nearest depth and interpolated shares. Raises
+    BadInput for an unknown name.
+    """
+
+    basis = "sampled, assumed"
+
+    def __init__(self, statistics: str | LoadStatistics, model: RoutingShape, seed: int) -> None:
+        given = load_statistics(statistics) if isinstance(statistics, str) else statistics
+        self.name = f"sampled after {given.name}"
+        self.moe_layers, self.num_experts, self.top_k = len(model.moe_layers), model.num_experts, model.top_k
+        self.notes = (f"routing: sampled, assumed (DeepSeek-V3 load statistics {given.name})",)
+        self.shares = place_shares(given, self.moe_layers, self.num_experts, seed)
+        self._pool = np.stack([self._tokens(model, layer, seed) for layer in range(self.moe_layers)])
+        self._salt = streams.key("sampled", seed)
+
+    def _tokens(self, model: RoutingShape, layer: int, seed: int) -> Experts:
+        rng = streams.stream(seed, "sampled", "tokens", layer)
+        share = self.shares[layer]
+        return sample_tokens(share, model.top_k, model.num_groups, model.topk_groups, POOL, rng)
+
+    def experts(self, layer: int, request: Tokens, position: Tokens) -> Experts:
+        """request int64[T], position int64[T] -> uint16[T, k], distinct, within the model's group limit."""
+        ticket = streams.hash_ints(self._salt, request, position, layer) % np.uint64(POOL)
+        found: Experts = self._pool[layer].take(ticket.astype(np.int64), axis=0)
+        return found
+
+
+def place_shares(given: LoadStatistics, layers: int, experts: int, seed: int) -> Floats:
+    """[layers, experts] shares (mean 1): sorted ones by depth, then placed to the measured imbalances."""
+    depth = np.arange(layers) % given.layers if layers <= given.layers else np.arange(layers) * given.layers // layers
+    shares = shares_from_quantiles(given.levels, given.quantiles[depth], experts)
+    targets = {ranks: values[depth] for ranks, values in given.imbalance.items()}
+    correlation = given.neighbour_correlation[np.minimum(depth[1:] - 1, given.layers - 2)]
+    return arrange(shares, targets, correlation, streams.stream(seed, "sampled", "places"))

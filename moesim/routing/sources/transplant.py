@@ -1,0 +1,145 @@
+"""Transplant: a recorded trace carried over to a model of another shape. An assumption, and always called one.
+
+Layer l replays recorded layer l modulo L. Recorded expert j becomes a group of E'/E target experts under a permutation
+drawn per target layer. A token's k' choices are distinct members of the groups of its recorded experts, taken in the
+order of their weight, cycling; which members is a hash of (request, position, layer).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from moesim import streams
+from moesim.errors import BadInput
+from moesim.routing.shape import NO_EXPERT, RoutingShape
+from moesim.routing.sources.replay import Recording
+from moesim.routing.sources.source import Experts, Tokens
+from moesim.routing.trace import RoutingTrace, TraceHeader
+
+ORDERS = 512  # shuffles of the members of a group that the hash picks from
+SAMPLE_TOKENS = 1024  # recorded tokens on which the notes count group-limit violations
+
+
+class Carrier:
+    """The map from recorded experts of shape (L, E, k) to experts of a model of shape (L', E', k')."""
+
+    def __init__(self, header: TraceHeader, model: RoutingShape, seed: int, where: str = "") -> None:
+        self.layers, self.experts, self.top_k = len(model.moe_layers), model.num_experts, model.top_k
+        self.recorded_layers, self._recorded_k = header.moe_layers, header.top_k
+        self._size = self.experts // header.num_experts
+        _check(header, model, where)
+        draw = [streams.stream(seed, "transplant", layer).permutation(self.experts) for layer in range(self.layers)]
+        self._members = np.stack(draw).reshape(self.layers, header.num_experts, self._size).astype(np.uint16)
+        rng = streams.stream(seed, "transplant", "members")
+        self._orders = rng.permuted(np.tile(np.arange(self._size), (ORDERS, 1)), axis=1)
+        self._salt = streams.key("transplant", seed)
+
+    def carry(self, recorded: Experts, layer: int, request: Tokens, position: Tokens) -> Experts:
+        """recorded uint16[T, k], request, position int64[T] -> uint16[T, k'] experts of target layer `layer`."""
+        choice = np.arange(self.top_k)
+        source, turn = choice % self._recorded_k, choice // self._recorded_k
+        first = recorded[:, source]
+        ticket = streams.hash_ints(self._salt, request[:, None], position[:, None], layer, np.arange(self._recorded_k))
+        order = (ticket % np.uint64(ORDERS)).astype(np.int64)[:, source]
+        none = first == NO_EXPERT
+        found = self._members[layer][np.where(none, 0, first), self._orders[order, turn]]
+        return np.where(none, np.uint16(NO_EXPERT), found) if none.any() else found
+
+
+class Transplant:
+    """Replays a trace on a model of another shape. Raises BadInput where E' is no multiple of E, or k' > k E'/E."""
+
+    basis = "transplanted, assumed"
+
+    def __init__(self, trace: RoutingTrace, model: RoutingShape, seed: int) -> None:
+        header = trace.header
+        self.name = f"trace of {header.model} on {model.name}"
+        self.moe_layers, self.num_experts, self.top_k = len(model.moe_layers), model.num_experts, model.top_k
+        self._carrier = Carrier(header, model, seed, trace.where)
+        self._recording = Recording(trace, seed)
+        self.violations = self._sampled_violations(trace, model)
+        there = f"{header.moe_layers} layers, top-{header.top_k} of {header.num_experts} of {header.model}"
+        here = f"{self.moe_layers} layers, top-{self.top_k} of {self.num_experts}"
+        note = f"routing: transplanted, assumed ({there} carried over to {here})"
+        self.notes = (note, *_limit_note(self.violations, model))
+
+    def experts(self, layer: int, request: Tokens, position: Tokens) -> Experts:
+        """request int64[T], position int64[T] -> uint16[T, k']."""
+        rows = self._recording.rows(request, position)
+        recorded = self._recording.expert[layer % self._carrier.recorded_layers].take(rows, axis=0)
+        return self._carrier.carry(recorded, layer, request, position)
+
+    def _sampled_violations(self, trace: RoutingTrace, model: RoutingShape) -> float:
+        """The share of (token, layer) that touch more groups than the model's router allows."""
+        if model.topk_groups >= model.num_groups:
+            return 0.0
+        head = trace.window(0, SAMPLE_TOKENS)
+        return count_violations(carry_over(head, self._carrier), model) / (head.tokens * self.moe_layers)
+
+
+def transplant(trace: RoutingTrace, model: RoutingShape, seed: int) -> RoutingTrace:
+    """The trace carried over, token by token, as a trace of `model`; weights and logits are left behind."""
+    header = trace.header
+    carrier = Carrier(header, model, seed, trace.where)
+    expert = carry_over(trace, carrier)
+    evidence = {"transplanted_from": header.model, "seed": seed, "recorded_evidence": dict(header.evidence)}
+    if model.topk_groups < model.num_groups:
+        evidence["group_limit_violations"] = count_violations(expert, model)
+        evidence["token_layers"] = trace.tokens * carrier.layers
+    return replace(
+        trace,
+        header=replace(
+            header,
+            model=model.name,
+            moe_layers=carrier.layers,
+            num_experts=carrier.experts,
+            top_k=carrier.top_k,
+            origin=f"transplanted from {header.model}: {header.origin}",
+            basis="transplanted, assumed",
+            evidence=evidence,
+        ),
+        expert=expert,
+        weight=None,
+        logits=None,
+        rounds=None,
+    )
+
+
+def carry_over(trace: RoutingTrace, carrier: Carrier) -> Experts:
+    """uint16[N, L', k']: every recorded token in every layer of the target."""
+    who, where = trace.request.astype(np.int64), trace.position.astype(np.int64)
+    layers = range(carrier.layers)
+    carried = [carrier.carry(trace.expert[:, n % carrier.recorded_layers], n, who, where) for n in layers]
+    return np.stack(carried, axis=1)
+
+
+def count_violations(expert: Experts, model: RoutingShape) -> int:
+    """uint16[N, layers, k] -> how many (token, layer) touch more than `topk_groups` groups."""
+    group = np.sort(expert // (model.num_experts // model.num_groups), axis=-1)
+    touched = 1 + (np.diff(group, axis=-1) != 0).sum(axis=-1)
+    return int((touched > model.topk_groups).sum())
+
+
+def _check(header: TraceHeader, model: RoutingShape, where: str) -> None:
+    if model.num_experts % header.num_experts:
+        raise BadInput(
+            f"{model.num_experts} experts of {model.name} are no multiple of the {header.num_experts} recorded ones",
+            where=where,
+            way_out="a trace of a model with fewer experts, or routing: {balanced: true}",
+        )
+    if model.top_k > header.top_k * (model.num_experts // header.num_experts):
+        most = header.top_k * (model.num_experts // header.num_experts)
+        raise BadInput(
+            f"top-{model.top_k} of {model.name}: the recorded top-{header.top_k} gives only {most} experts", where=where
+        )
+
+
+def _limit_note(violations: float, model: RoutingShape) -> tuple[str, ...]:
+    if not violations:
+        return ()
+    limit = f"{model.topk_groups} of {model.num_groups} groups"
+    return (
+        f"routing: {violations:.1%} of sampled token-layers break the router's limit of {limit}, which is not enforced",
+    )

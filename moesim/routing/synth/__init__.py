@@ -1,0 +1,1 @@
+"""Synthetic routing: expert loads with the skew and clustering of measured ones, and tokens that follow them."""
