@@ -1,0 +1,1 @@
+"""What a trace says: load, balance over time, affinity between layers, locality, domains, drift."""

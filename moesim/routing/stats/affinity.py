@@ -1,0 +1,69 @@
+"""How much a token's expert in one layer says about its expert in the next, and which experts meet."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.routing.shape import NO_EXPERT
+from moesim.routing.trace import RoutingTrace
+
+Floats = npt.NDArray[np.float64]
+
+
+def transitions(trace: RoutingTrace, layer: int, *, choices: int | None = None) -> npt.NDArray[np.int64]:
+    """int64[E, E]: tokens that chose row expert in `layer` and column expert in the next, over all pairs of choices.
+
+    `choices` limits both to the heaviest ones: 1 is the top-1 affinity of ExFlow (arXiv 2401.08383).
+    """
+    experts = trace.header.num_experts
+    here, there = trace.expert[:, layer, :choices], trace.expert[:, layer + 1, :choices]
+    table = np.zeros((experts + 1) ** 2, dtype=np.int64)
+    for one in range(here.shape[1]):
+        row = np.minimum(here[:, one], experts).astype(np.int64) * (experts + 1)
+        for other in range(there.shape[1]):
+            table += np.bincount(row + np.minimum(there[:, other], experts), minlength=len(table))
+    return table.reshape(experts + 1, experts + 1)[:experts, :experts]
+
+
+def coactivation(trace: RoutingTrace, layer: int) -> npt.NDArray[np.int64]:
+    """int64[E, E] symmetric: tokens that chose both; the diagonal counts tokens that chose the expert."""
+    experts, tokens = trace.header.num_experts, trace.expert[:, layer]
+    chosen = np.zeros((len(tokens), experts + 1), dtype=np.float32)
+    np.put_along_axis(chosen, np.minimum(tokens, experts).astype(np.int64), 1.0, axis=1)
+    table: npt.NDArray[np.int64] = np.rint(chosen.T.astype(np.float32) @ chosen).astype(np.int64)
+    return table[:experts, :experts]
+
+
+def mutual_information_bits(table: npt.NDArray[np.int64]) -> float:
+    """[E, E] joint counts -> bits that row and column share, less the bias (R-1)(C-1)/(2 N ln 2) of Miller (1955)."""
+    total = table.sum()
+    joint = table / total
+    rows, columns = joint.sum(axis=1), joint.sum(axis=0)
+    expected = np.outer(rows, columns)
+    bits = float((joint * np.log2(np.where(joint > 0, joint / np.where(expected > 0, expected, 1), 1))).sum())
+    bias = (np.count_nonzero(rows) - 1) * (np.count_nonzero(columns) - 1) / (2 * total * np.log(2))
+    return bits - float(bias)
+
+
+def affinity(trace: RoutingTrace) -> Floats:
+    """[L - 1] in 0..1: top-1 mutual information of neighbouring layers over the entropy of the later one."""
+    result = []
+    for layer in range(trace.header.moe_layers - 1):
+        table = transitions(trace, layer, choices=1)
+        share = table.sum(axis=0) / max(table.sum(), 1)
+        entropy = -(share * np.log2(np.where(share > 0, share, 1))).sum()
+        result.append(mutual_information_bits(table) / entropy if entropy > 0 else 0.0)
+    return np.array(result)
+
+
+def likeliest_successor(trace: RoutingTrace) -> Floats:
+    """[L - 1]: share of tokens whose next top-1 expert is the likeliest successor of their present one."""
+    tables = [transitions(trace, layer, choices=1) for layer in range(trace.header.moe_layers - 1)]
+    return np.array([table.max(axis=1).sum() / max(table.sum(), 1) for table in tables])
+
+
+def has_experts(trace: RoutingTrace) -> npt.NDArray[np.bool_]:
+    """bool[N, L]: the token has at least one expert there."""
+    result: npt.NDArray[np.bool_] = (trace.expert != NO_EXPERT).any(axis=2)
+    return result
