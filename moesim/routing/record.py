@@ -181,4 +181,4 @@ def trace_from_replay(header: TraceHeader, layers: Sequence[torch.Tensor], **col
     if len(shapes) != 1:
         raise BadInput(f"layers of different shapes {sorted(shapes)}", where=header.model)
     ids = torch.stack([layer.detach().cpu() for layer in layers], dim=1).numpy()
-    return make_trace(header, np.where(ids < 0, NO_EXPERT, ids), where=header.model, **columns)  # type: ignore[arg-type]
+    return make_trace(header, np.where(ids < 0, NO_EXPERT, ids), where=header.model, **columns)

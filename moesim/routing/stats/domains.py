@@ -42,7 +42,7 @@ def shuffled_divergence(trace: RoutingTrace, seed: int = 0) -> Floats:
 def _divergence(trace: RoutingTrace, label: npt.NDArray[np.int64]) -> Floats:
     domains = len(trace.header.domains)
     counts = counts_by(trace, label, domains)
-    table = jensen_shannon_bits(counts[:, None], counts[None, :]).mean(axis=-1)
+    table: Floats = jensen_shannon_bits(counts[:, None], counts[None, :]).mean(axis=-1)
     absent = counts.sum(axis=(1, 2)) == 0
     table[absent], table[:, absent] = np.nan, np.nan
     return table
