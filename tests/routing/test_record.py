@@ -10,7 +10,8 @@ import pytest
 from moesim.errors import BadInput
 from moesim.routing import TraceHeader
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+import torch  # noqa: E402
 
 
 class TopkRouter(torch.nn.Module):  # type: ignore[misc]
