@@ -11,7 +11,7 @@ from moesim.errors import BadInput
 from moesim.routing import TraceHeader
 
 pytest.importorskip("torch")
-import torch  # noqa: E402
+import torch
 
 
 class TopkRouter(torch.nn.Module):  # type: ignore[misc]
