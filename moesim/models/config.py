@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,14 @@ class Config:
         """Of the experts."""
         return "fp4" if self._method() in {"mxfp4", "nvfp4"} else self.weight_dtype
 
+    @property
+    def unstated_dtype(self) -> tuple[str, ...]:
+        """A sentence where the file's name promises a quantisation that the file itself does not state."""
+        promised = re.search(r"nvfp4|mxfp4|fp8|int4|awq|gptq", Path(self.source.split(" ")[0]).name.lower())
+        if promised is None or self._method():
+            return ()
+        return (f"the name says {promised[0]} but quantization_config is missing: weights are taken as bf16",)
+
     def _method(self) -> str:
         """The quantisation by name. Raises BadInput for one whose sizes were not checked."""
         quantised = self._quantised()
@@ -77,9 +86,19 @@ def read_config(path: Path) -> Config:
     if text is None:
         raise BadInput(f"larger than {MAX_BYTES} bytes", where=path)
     try:
-        data = json.loads(text)
+        data = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"not JSON: {error}", where=path) from None
     if not isinstance(data, dict):
         raise BadInput("the top level is no object", where=path)
     return Config(data, str(path))
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object without a key that stands twice: Python's reader would keep the last one silently."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} stands twice")
+        found[key] = value
+    return found

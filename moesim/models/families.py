@@ -13,6 +13,7 @@ Fields = dict[str, Any]
 
 SPARSE = "sparse attention (its indexer and the tokens it skips) is approximated by full attention"
 WINDOWED = "sliding-window attention layers are approximated by full attention"
+FEWER_KEYS = "windowed layers are given the key-value heads of the full ones"
 CHUNKED = "chunked attention layers are approximated by full attention"
 TEXT_ONLY = "only the language part of a multimodal model is simulated"
 
@@ -22,7 +23,8 @@ def grouped_attention(config: Config) -> Attention:
     heads = config.integer("num_attention_heads")
     kv_heads = config.integer("num_key_value_heads", default=heads)
     width = config.integer("head_dim", default=config.integer("hidden_size") // max(heads, 1))
-    return Attention("mha" if kv_heads == heads else "gqa", heads, kv_heads, width, width)
+    values = config.integer("v_head_dim", default=width)
+    return Attention("mha" if kv_heads == heads else "gqa", heads, kv_heads, width, values)
 
 
 def latent_attention(config: Config) -> Attention:
@@ -98,13 +100,15 @@ def llama4(config: Config) -> Fields:
 
 
 def deepseek_v3(config: Config) -> Fields:
-    """DeepSeek-V3 and Kimi-K2: MLA, leading dense layers, shared experts, group-limited routing, MTP layers."""
-    first, frequency = config.integer("first_k_dense_replace", default=0), config.data.get("moe_layer_freq", 1)
-    layers = range(first, config.integer("num_hidden_layers"))
+    """DeepSeek-V3 and Kimi-K2: MLA over DeepSeek's layer plan."""
+    return {**_deepseek_plan(config), "attention": latent_attention(config)}
+
+
+def _deepseek_plan(config: Config) -> Fields:
+    """Leading dense layers, shared experts, group-limited routing, MTP layers."""
     width = config.integer("moe_intermediate_size")
     return {
-        "attention": latent_attention(config),
-        "moe_layers": tuple(layer for layer in layers if _has_experts(layer, frequency, config)),
+        "moe_layers": _after_dense_layers(config),
         "num_experts": config.integer("n_routed_experts"),
         "expert_intermediate": width,
         "shared_intermediate": config.integer("n_shared_experts", default=0) * width,
@@ -115,10 +119,18 @@ def deepseek_v3(config: Config) -> Fields:
     }
 
 
-def _has_experts(layer: int, frequency: Any, config: Config) -> bool:
+def _after_dense_layers(config: Config) -> tuple[int, ...]:
+    """Leading dense layers, then every `moe_layer_freq`-th layer has experts; a list says it layer by layer."""
+    first, layers = config.integer("first_k_dense_replace", default=0), config.integer("num_hidden_layers")
+    frequency = config.data.get("moe_layer_freq", 1)
     if isinstance(frequency, int) and not isinstance(frequency, bool) and frequency > 0:
-        return layer % frequency == 0
-    raise BadInput(f"{frequency!r} is no interval of layers", where=f"{config.source} moe_layer_freq")
+        return tuple(layer for layer in range(first, layers) if layer % frequency == 0)
+    if isinstance(frequency, list) and len(frequency) == layers and all(flag in (0, 1) for flag in frequency):
+        return tuple(layer for layer in range(first, layers) if frequency[layer])
+    raise BadInput(
+        f"{str(frequency)[:40]} is neither an interval nor a list of 0 and 1 for {layers} layers",
+        where=f"{config.source} moe_layer_freq",
+    )
 
 
 def deepseek_sparse(config: Config) -> Fields:
@@ -131,6 +143,11 @@ def kimi_k25(config: Config) -> Fields:
     return {**deepseek_v3(config), "approximations": (TEXT_ONLY,)}
 
 
+def mimo_v2_flash(config: Config) -> Fields:
+    """MiMo-V2: grouped attention in DeepSeek's layer plan; 39 of 48 layers look at a window and have twice the KV heads."""
+    return {**_deepseek_plan(config), "attention": grouped_attention(config), "approximations": (WINDOWED, FEWER_KEYS)}
+
+
 REGISTRY: dict[str, Callable[[Config], Fields]] = {
     "deepseek_v3": deepseek_v3,
     "deepseek_v32": deepseek_sparse,
@@ -139,6 +156,7 @@ REGISTRY: dict[str, Callable[[Config], Fields]] = {
     "kimi_k2": deepseek_v3,
     "kimi_k25": kimi_k25,
     "llama4": llama4,
+    "mimo_v2_flash": mimo_v2_flash,
     "minimax_m2": minimax_m2,
     "mixtral": every_layer,
     "qwen3_moe": qwen3_moe,

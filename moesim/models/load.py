@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from moesim.models.model import Attention, MoEModel
 
 FOLDER = "workloads/models"
 SUFFIX = "_config.json"
+MAX_LAYERS = 10_000
 
 
 class InlineAttention(yamlfile.Section):
@@ -31,7 +32,7 @@ class InlineModel(yamlfile.Section):
 
     name: str
     hidden_size: int = Field(ge=1)
-    num_layers: int = Field(ge=1)
+    num_layers: int = Field(ge=1, le=MAX_LAYERS)
     dense_layers: int = Field(0, ge=0)
     vocab_size: int = Field(ge=1)
     tie_embeddings: bool = False
@@ -51,10 +52,11 @@ def load_model(source: str | Path | Mapping[str, Any]) -> MoEModel:
     Raises BadInput: unknown names with the known ones, a family that was not checked with the list of those that were.
     """
     if isinstance(source, Mapping):
-        return _inline(source, "model")
+        return _inline(source, lambda keys: yamlfile.dotted(("model", *keys)))
     path = _find(str(source))
     if path.suffix in {".yaml", ".yml"}:
-        return _inline(yamlfile.read_yaml(path).data, str(path))
+        document = yamlfile.read_yaml(path)
+        return _inline(document.data, document.where)
     return _from_config(read_config(path), path.name.removesuffix(SUFFIX).replace("--", "/"))
 
 
@@ -85,16 +87,20 @@ def _from_config(config: Config, name: str) -> MoEModel:
             way_out=f"one of {', '.join(sorted(REGISTRY))}, or describe the model inline in YAML",
         )
     text = config.text()
+    if text.integer("num_hidden_layers") > MAX_LAYERS:
+        raise BadInput(f"more than {MAX_LAYERS} layers", where=f"{text.source} num_hidden_layers")
     fields = {
         "top_k": text.integer("num_experts_per_tok", "experts_per_token"),
         "weight_dtype": text.weight_dtype,
         "expert_dtype": text.expert_dtype,
         **REGISTRY[family](text),
     }
+    notes = (*fields.pop("approximations", ()), *text.unstated_dtype)
     return _checked(
         MoEModel(
             name=name,
             model_type=family,
+            approximations=notes,
             hidden_size=text.integer("hidden_size"),
             num_layers=text.integer("num_hidden_layers"),
             vocab_size=text.integer("vocab_size"),
@@ -105,8 +111,8 @@ def _from_config(config: Config, name: str) -> MoEModel:
     )
 
 
-def _inline(data: Mapping[str, Any], source: str) -> MoEModel:
-    given = yamlfile.validate(InlineModel, dict(data), lambda keys: f"{source} {yamlfile.dotted(keys)}")
+def _inline(data: Mapping[str, Any], where: Callable[[yamlfile.Keys], str]) -> MoEModel:
+    given = yamlfile.validate(InlineModel, dict(data), where)
     heads = given.attention
     kind = "mha" if heads.num_heads == heads.num_kv_heads else "gqa"
     fields = given.model_dump(exclude={"attention", "dense_layers", "dtype"})
@@ -119,11 +125,25 @@ def _inline(data: Mapping[str, Any], source: str) -> MoEModel:
             expert_dtype=given.dtype,
             **fields,
         ),
-        source,
+        where(()),
     )
 
 
 def _checked(model: MoEModel, source: str) -> MoEModel:
+    heads = model.attention
+    widths = {
+        "hidden_size": model.hidden_size,
+        "vocab_size": model.vocab_size,
+        "expert width": model.expert_intermediate,
+        "num_attention_heads": heads.num_heads,
+        "num_key_value_heads": heads.num_kv_heads,
+        "head_dim": heads.query_head_dim,
+    }
+    empty = [name for name, width in widths.items() if width < 1]
+    if empty:
+        raise BadInput(f"{empty[0]} is 0", where=source)
+    if heads.num_heads % heads.num_kv_heads:
+        raise BadInput(f"{heads.num_heads} heads share {heads.num_kv_heads} key-value heads unevenly", where=source)
     if not model.moe_layers or not 1 <= model.top_k <= model.num_experts < 65535:
         raise BadInput(
             f"{len(model.moe_layers)} expert layers with top-{model.top_k} of {model.num_experts} experts", where=source
