@@ -39,6 +39,8 @@ class Cluster:
 
     node_of, rail_of int32[D]; link_capacity float64[L] B/s nominal; link_latency float64[L] s;
     path int32[D, D, hops]: the links from one device to another in order, -1 padded; all -1 where there is no route.
+    more_paths: the same for the second and further queue pairs of a fabric that hashes them (ECMP); a message is
+    divided evenly over all of them. link_ends: the two names that each link joins, for pictures and exports.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Cluster:
     path: npt.NDArray[np.int32]
     oversubscription: float = 1.0
     warnings: tuple[str, ...] = ()
+    more_paths: tuple[npt.NDArray[np.int32], ...] = ()
+    link_ends: tuple[tuple[str, str], ...] = ()
 
     @property
     def num_devices(self) -> int:

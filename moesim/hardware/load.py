@@ -2,45 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 from moesim import shipped, yamlfile
 from moesim.errors import BadInput, unknown_name
-from moesim.hardware import graph, templates
+from moesim.hardware import graph, plausible, templates
+from moesim.hardware.blueprint import Blueprint
 from moesim.hardware.cluster import Cluster, Device
 from moesim.hardware.schema import DeviceSection, FabricSection, TopologySection
 
 FOLDER = "topologies"
-IMPLAUSIBLE_BANDWIDTH = 1e14  # 100 TB/s; no port of 2026 comes near
 
 
 def load_cluster(
     name_or_path: str | Path, *, nodes: int | None = None, oversubscription: float | None = None
 ) -> Cluster:
     """Build and seal a cluster; `nodes` and `oversubscription` replace the file's. Raises BadInput."""
-    document = yamlfile.read_yaml(_find(str(name_or_path)))
+    return seal(yamlfile.read_yaml(_find(str(name_or_path))), nodes=nodes, oversubscription=oversubscription)
+
+
+def seal(document: yamlfile.Document, *, nodes: int | None = None, oversubscription: float | None = None) -> Cluster:
+    """A topology document -> Cluster; see load_cluster."""
     topology = document.validate(TopologySection)
+    changes: dict[str, int | float | None] = {"nodes": nodes, "oversubscription": oversubscription}
     if topology.node is None:
         if nodes is not None or oversubscription is not None:
             raise BadInput("a list of links has no nodes or oversubscription to set", where=document.where(("links",)))
-        places = [document.where(("links", number)) for number in range(len(topology.links))]
-        plan, ratio = graph.build(topology.links, places), 1.0
+        plan, ratio = graph.build(topology, document.where), 1.0
     else:
-        fabric = _fabric(topology.fabric or FabricSection(), nodes, oversubscription)
+        fabric = _fabric(topology.fabric or FabricSection(), changes, document)
         plan, ratio = templates.build(topology.node, fabric, document.where(("fabric",))), fabric.oversubscription
+    return _cluster(topology, plan, ratio)
+
+
+def _cluster(topology: TopologySection, plan: Blueprint, oversubscription: float) -> Cluster:
+    device = _device(topology.device)
     return Cluster(
         name=topology.name,
-        devices=(_device(topology.device),),
+        devices=(device,),
         node_of=plan.node_of,
         rail_of=plan.rail_of,
-        link_name=plan.names,
-        link_kind=plan.kinds,
-        link_capacity=plan.capacity,
-        link_latency=plan.latency,
-        link_source=plan.sources,
-        path=plan.path,
-        oversubscription=ratio,
-        warnings=_implausible(plan),
+        link_name=tuple(link.name for link in plan.links),
+        link_kind=tuple(link.kind for link in plan.links),
+        link_capacity=np.array([link.capacity for link in plan.links], dtype=np.float64),
+        link_latency=np.array([link.latency for link in plan.links], dtype=np.float64),
+        link_source=tuple(link.source for link in plan.links),
+        path=plan.paths[0],
+        oversubscription=oversubscription,
+        warnings=(*plausible.of_links(plan.links), *plausible.of_device(device)),
+        more_paths=plan.paths[1:],
+        link_ends=tuple((link.start, link.end) for link in plan.links),
     )
 
 
@@ -59,9 +73,12 @@ def _find(name: str) -> Path:
     return known[name]
 
 
-def _fabric(fabric: FabricSection, nodes: int | None, oversubscription: float | None) -> FabricSection:
-    changed = {"nodes": nodes, "oversubscription": oversubscription}
-    return fabric.model_copy(update={key: value for key, value in changed.items() if value is not None})
+def _fabric(
+    fabric: FabricSection, changes: Mapping[str, int | float | None], document: yamlfile.Document
+) -> FabricSection:
+    given = {key: value for key, value in changes.items() if value is not None}
+    yamlfile.validate(FabricSection, given, lambda keys: document.where(("fabric", *keys)))
+    return fabric.model_copy(update=given)
 
 
 def _device(section: DeviceSection) -> Device:
@@ -78,12 +95,4 @@ def _device(section: DeviceSection) -> Device:
         peak_flops={dtype: figure.value for dtype, figure in section.flops.items()},
         sms=section.sms.value,
         sources=sources,
-    )
-
-
-def _implausible(plan: templates.Blueprint) -> tuple[str, ...]:
-    return tuple(
-        f"link {name}: {rate:.3g} B/s is implausible"
-        for name, rate in zip(plan.names, plan.capacity, strict=True)
-        if rate > IMPLAUSIBLE_BANDWIDTH
     )

@@ -13,6 +13,9 @@ T = TypeVar("T")
 Positive = Annotated[Bandwidth, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
+INSIDE = ("nvlink", "hccs", "xgmi", "pcie")
+BETWEEN = ("nic", "roce", "tcp")
+
 
 class Sourced(Section, Generic[T]):
     """A figure and where it comes from."""
@@ -25,35 +28,88 @@ class DeviceSection(Section):
     """One GPU."""
 
     name: str
-    memory: Sourced[ByteCount]
+    memory: Sourced[Annotated[ByteCount, Field(gt=0)]]
     memory_bandwidth: Sourced[Positive]
     sms: Sourced[Count]
     flops: dict[Literal["fp32", "bf16", "fp8", "fp4"], Sourced[Annotated[Flops, Field(gt=0)]]]
 
 
+class BetweenSection(Sourced[Positive]):
+    """Rate of one port and direction, and the latency of one crossing from GPU to GPU."""
+
+    latency: Seconds = 0.0
+
+
+class InsideSection(BetweenSection):
+    """`switch`: one port per GPU into a crossbar. `mesh`: the rate is divided over direct links to every other GPU."""
+
+    shape: Literal["switch", "mesh"] = "switch"
+
+
 class NodeSection(Section):
-    """GPUs that NVLink joins without blocking; rates per GPU and direction."""
+    """GPUs of one node: one tier that joins them, at most one tier that leaves the node; rates per port and direction.
+
+    `nics` is the number of ports that leave the node; without it every GPU has its own. Where the tier inside is PCIe,
+    traffic to the port passes over the GPU's PCIe link too.
+    """
 
     gpus: Count
-    nvlink: Sourced[Positive]
-    nvlink_kind: str = "nvlink"
-    nvlink_latency: Seconds = 0.0
-    nic: Sourced[Positive] | None = None
-    nic_latency: Seconds = 0.0
+    nvlink: InsideSection | None = None
+    hccs: InsideSection | None = None
+    xgmi: InsideSection | None = None
+    pcie: InsideSection | None = None
+    nic: BetweenSection | None = None
+    roce: BetweenSection | None = None
+    tcp: BetweenSection | None = None
+    nics: Count | None = None
+
+    @property
+    def inside(self) -> tuple[str, InsideSection]:
+        """Name and figures of the tier that joins the GPUs."""
+        return next((name, tier) for name in INSIDE if (tier := getattr(self, name)) is not None)
+
+    @property
+    def between(self) -> tuple[str, BetweenSection] | None:
+        """Name and figures of the tier that leaves the node."""
+        return next(((name, tier) for name in BETWEEN if (tier := getattr(self, name)) is not None), None)
+
+    @model_validator(mode="after")
+    def _tiers(self) -> NodeSection:
+        if sum(getattr(self, name) is not None for name in INSIDE) != 1:
+            raise ValueError(f"a node needs exactly one of {', '.join(INSIDE)}")
+        if sum(getattr(self, name) is not None for name in BETWEEN) > 1:
+            raise ValueError(f"a node has at most one of {', '.join(BETWEEN)}")
+        if self.nics is not None and (self.between is None or self.gpus % self.nics):
+            raise ValueError(f"nics has to divide gpus, and needs one of {', '.join(BETWEEN)}")
+        return self
 
 
 class FabricSection(Section):
-    """How nodes are joined: `rails` has one leaf per rail (GPU r of every node), `leaves` one leaf per few nodes."""
+    """How nodes are joined: `rails` has one leaf per rail (port r of every node), `leaves` one leaf per few nodes.
+
+    `adaptive` routing spreads traffic evenly over all uplinks of a leaf, which then act as one. `ecmp` sends every
+    queue pair between two ports over the one of `spines` that a hash picks; a message is divided over `queue_pairs`.
+    """
 
     kind: Literal["rails", "leaves"] = "rails"
     nodes: Count = 1
     nodes_per_leaf: Count = 4
     oversubscription: Annotated[float, Field(ge=1, le=64)] = 1.0
+    routing: Literal["adaptive", "ecmp"] = "adaptive"
+    spines: Annotated[int, Field(ge=1, le=4096)] = 1
+    queue_pairs: Annotated[int, Field(ge=1, le=64)] = 1
+    latency: Seconds = 0.0
     source: str = "non-blocking unless oversubscription says otherwise"
+
+    @model_validator(mode="after")
+    def _hashing(self) -> FabricSection:
+        if self.routing == "adaptive" and (self.spines, self.queue_pairs) != (1, 1):
+            raise ValueError("spines and queue_pairs matter to 'routing: ecmp' only")
+        return self
 
 
 class LinkSection(Section):
-    """One directed link of an explicit graph; `both_ways` adds the other direction."""
+    """One link of an explicit graph; `both_ways` adds the other direction."""
 
     source: str = Field(alias="from")
     destination: str = Field(alias="to")
@@ -65,7 +121,10 @@ class LinkSection(Section):
 
 
 class TopologySection(Section):
-    """A topology file: a device, and either node + fabric or an explicit list of links between gpu0.. and switches."""
+    """A topology file: a device, and either node + fabric or an explicit list of links between gpu0.. and switches.
+
+    `switches` names every end of a link that is no GPU; `nodes` lists the GPUs of each node (default: one node).
+    """
 
     moesim_topology: Literal[1]
     name: str
@@ -74,6 +133,8 @@ class TopologySection(Section):
     node: NodeSection | None = None
     fabric: FabricSection | None = None
     links: Items[LinkSection] = ()
+    switches: Items[str] = ()
+    nodes: Items[Items[str]] = ()
 
     @model_validator(mode="after")
     def _one_shape(self) -> TopologySection:
@@ -81,4 +142,6 @@ class TopologySection(Section):
             raise ValueError("give either node (with fabric) or links")
         if self.fabric is not None and self.node is None:
             raise ValueError("fabric needs node")
+        if (self.switches or self.nodes) and not self.links:
+            raise ValueError("switches and nodes belong to links")
         return self
