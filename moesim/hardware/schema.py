@@ -13,7 +13,7 @@ T = TypeVar("T")
 Positive = Annotated[Bandwidth, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
-INSIDE = ("nvlink", "hccs", "xgmi", "pcie")
+INSIDE = ("nvlink", "hccs", "ub", "xgmi", "pcie")
 BETWEEN = ("nic", "roce", "tcp")
 
 
@@ -56,6 +56,7 @@ class NodeSection(Section):
     gpus: Count
     nvlink: InsideSection | None = None
     hccs: InsideSection | None = None
+    ub: InsideSection | None = None
     xgmi: InsideSection | None = None
     pcie: InsideSection | None = None
     nic: BetweenSection | None = None

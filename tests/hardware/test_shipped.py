@@ -1,0 +1,92 @@
+"""Shipped topologies: nominal figures against the makers' data sheets, and laws that hold for every one of them."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from moesim.hardware import known_topologies, load_cluster
+from moesim.hardware.validate import check_integrity
+
+FACTORIES = (
+    "dgx-a100",
+    "dgx-h100",
+    "hgx-h200",
+    "hgx-h800",
+    "dgx-b200",
+    "gb200-nvl72",
+    "rail-fat-tree",
+    "leaf-fat-tree",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus", "nvlink", "nic", "bf16", "memory"),
+    [
+        ("dgx-a100", 8, 300e9, 25e9, 312e12, 80e9),
+        ("dgx-h100", 8, 450e9, 50e9, 989.4e12, 80e9),
+        ("hgx-h200", 8, 450e9, 50e9, 989.4e12, 141e9),
+        ("hgx-h800", 8, 200e9, 50e9, 989.4e12, 80e9),
+        ("dgx-b200", 8, 900e9, 50e9, 2250e12, 180e9),
+        ("gb200-nvl72", 72, 900e9, 50e9, 2500e12, 186e9),
+    ],
+)
+def test_figures_of_the_data_sheets(name: str, gpus: int, nvlink: float, nic: float, bf16: float, memory: int) -> None:
+    cluster = load_cluster(name, nodes=2)
+    device, kinds = cluster.devices[0], np.array(cluster.link_kind)
+    assert (cluster.num_nodes, cluster.gpus_per_node) == (2, gpus)
+    assert set(cluster.link_capacity[kinds == "nvlink_up"]) == {nvlink}
+    assert set(cluster.link_capacity[kinds == "nic_in"]) == {nic}
+    assert (device.peak_flops["bf16"], device.memory_bytes) == (bf16, memory)
+
+
+@pytest.mark.parametrize("name", sorted(known_topologies()))
+def test_every_shipped_topology_is_sound_and_every_figure_has_a_source(name: str) -> None:
+    for nodes in (1, 3):
+        cluster = load_cluster(name, nodes=nodes)
+        check_integrity(cluster)
+        assert cluster.warnings == ()
+        assert all(len(source) > 10 for source in cluster.link_source)
+        device = cluster.devices[0]
+        figures = {"memory", "memory_bandwidth", "sms", *(f"flops.{dtype}" for dtype in device.peak_flops)}
+        assert set(device.sources) == figures and all(device.sources.values())
+
+
+def test_the_promised_topologies_are_shipped() -> None:
+    assert set(FACTORIES) <= set(known_topologies())
+
+
+def test_links_stand_in_the_documented_order() -> None:
+    cluster = load_cluster("dgx-h100", nodes=2, oversubscription=4)
+    kinds = [kind for i, kind in enumerate(cluster.link_kind) if i == 0 or kind != cluster.link_kind[i - 1]]
+    assert kinds == ["nvlink_up", "nvlink_down", "nic_out", "nic_in", "leaf_up", "leaf_down"]
+    assert cluster.link_capacity[-1] == 2 * 50e9 / 4  # two nodes under a rail's leaf, 4:1
+    assert [cluster.link_name[link] for link in cluster.path[1, 10]] == [
+        "gpu1/nic_out", "leaf1/up", "leaf2/down", "gpu10/nic_in",
+    ]  # fmt: skip
+
+
+def test_routes_are_the_rows_of_the_path_table() -> None:
+    cluster = load_cluster("leaf-fat-tree", nodes=8)
+    source, destination = np.array([0, 0, 0, 5]), np.array([1, 9, 63, 5])
+    routes = cluster.routes(source.astype(np.int32), destination.astype(np.int32))
+    assert routes.ptr.tolist() == [0, 2, 4, 8, 8]
+    assert [cluster.link_kind[link] for link in routes.link[2:8]] == [
+        "nic_out", "nic_in", "nic_out", "leaf_up", "leaf_down", "nic_in",
+    ]  # fmt: skip
+
+
+def test_same_leaf_traffic_never_climbs() -> None:
+    cluster = load_cluster("rail-fat-tree", nodes=4)
+    climbs = np.isin(cluster.path, np.flatnonzero(np.array(cluster.link_kind) == "leaf_up")).any(axis=2)
+    same_rail = cluster.rail_of[:, None] == cluster.rail_of[None, :]
+    same_node = cluster.node_of[:, None] == cluster.node_of[None, :]
+    assert np.array_equal(climbs, ~same_rail & ~same_node)
+
+
+def test_a_thousand_gpus_are_built_within_a_second() -> None:
+    begin = time.process_time()
+    assert load_cluster("rail-fat-tree", nodes=128).num_devices == 1024
+    assert time.process_time() - begin < 1.0

@@ -1,0 +1,92 @@
+"""Tiers other than NVLink and InfiniBand, shared ports, ECMP."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moesim.hardware.validate import check_integrity
+from tests.hardware.topologies import DEVICE, NODE, sealed
+
+
+def kinds(text: str, a: int, b: int) -> list[str]:
+    cluster = sealed(text)
+    return [cluster.link_kind[link] for link in cluster.path[a, b] if link >= 0]
+
+
+def test_a_mesh_divides_its_rate_over_direct_links() -> None:
+    text = DEVICE + "node: {gpus: 8, hccs: {value: 196 GB/s, shape: mesh, source: a test}}\n"
+    cluster = sealed(text)
+    assert cluster.num_links == 56 and set(cluster.link_capacity) == {28e9}
+    assert kinds(text, 3, 5) == ["hccs_pair"]
+
+
+def test_over_pcie_the_way_out_crosses_the_gpus_own_link() -> None:
+    text = DEVICE + (
+        "node: {gpus: 4, pcie: {value: 32 GB/s, source: a test}, tcp: {value: 100 Gb/s, source: a test}, nics: 2}\n"
+        "fabric: {nodes: 2}\n"
+    )
+    assert kinds(text, 0, 1) == ["pcie_up", "pcie_down"]
+    assert kinds(text, 0, 4) == ["pcie_up", "tcp_out", "tcp_in", "pcie_down"]
+    cluster = sealed(text)
+    check_integrity(cluster)
+    assert cluster.path[0, 4, 1] == cluster.path[1, 5, 1]  # gpu0 and gpu1 share a port
+
+
+def test_fewer_ports_than_gpus_make_fewer_rails() -> None:
+    text = NODE.replace("}}\n", "}, nics: 1}\nfabric: {nodes: 3}\n")
+    cluster = sealed(text)
+    names = [name for name, kind in zip(cluster.link_name, cluster.link_kind, strict=True) if kind == "nic_out"]
+    assert names == ["nic0/nic_out", "nic1/nic_out", "nic2/nic_out"]
+    assert kinds(text, 0, 11) == ["nic_out", "nic_in"]
+
+
+def ecmp(spines: int, queue_pairs: int = 1, nodes: int = 8) -> str:
+    return NODE + (
+        f"fabric: {{kind: leaves, nodes: {nodes}, nodes_per_leaf: 2, routing: ecmp, spines: {spines},"
+        f" queue_pairs: {queue_pairs}, oversubscription: 2}}\n"
+    )
+
+
+def test_ecmp_splits_a_leafs_uplink_over_the_spines() -> None:
+    cluster, pooled = sealed(ecmp(4)), sealed(ecmp(1))
+    up = np.array(cluster.link_kind) == "leaf_up"
+    assert up.sum() == 4 * 4
+    assert set(cluster.link_capacity[up]) == {8 * 50e9 / 2 / 4}
+    assert cluster.link_capacity[up].sum() == pooled.link_capacity[np.array(pooled.link_kind) == "leaf_up"].sum()
+
+
+def test_ecmp_uses_every_spine_and_up_and_down_meet_there() -> None:
+    cluster = sealed(ecmp(4))
+    check_integrity(cluster)
+    up = np.flatnonzero(np.array(cluster.link_kind) == "leaf_up")
+    loads = np.bincount(cluster.path[cluster.path >= 0], minlength=cluster.num_links)[up]
+    assert loads.min() > 0.6 * loads.mean() and loads.max() < 1.5 * loads.mean()
+
+
+def test_the_hash_is_pinned_and_differs_by_queue_pair() -> None:
+    cluster = sealed(ecmp(4, queue_pairs=3))
+    tables = (cluster.path, *cluster.more_paths)
+    names = [cluster.link_name[table[0, 31, 1]] for table in tables]
+    assert names == ["leaf0/up1", "leaf0/up0", "leaf0/up3"]
+    differs = [np.mean(table[:8, 8:, 1] != cluster.path[:8, 8:, 1]) for table in cluster.more_paths]
+    assert np.allclose(differs, 0.75, atol=0.12)  # another of four spines in three of four cases
+    check_integrity(cluster)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(["rails", "leaves"]),
+    st.integers(1, 5),
+    st.integers(1, 4),
+    st.sampled_from([1, 2, 4]),
+    st.integers(1, 4),
+)
+def test_every_fabric_is_sound(kind: str, nodes: int, per_leaf: int, nics: int, spines: int) -> None:
+    cluster = sealed(
+        NODE.replace("}}\n", f"}}, nics: {nics}}}\n")
+        + f"fabric: {{kind: {kind}, nodes: {nodes}, nodes_per_leaf: {per_leaf}, routing: ecmp, spines: {spines}}}\n"
+    )
+    check_integrity(cluster)
+    assert np.array_equal(cluster.path >= 0, (cluster.path >= 0).transpose(1, 0, 2))
