@@ -144,7 +144,7 @@ def kimi_k25(config: Config) -> Fields:
 
 
 def mimo_v2_flash(config: Config) -> Fields:
-    """MiMo-V2: grouped attention in DeepSeek's layer plan; 39 of 48 layers look at a window and have twice the KV heads."""
+    """MiMo-V2: grouped attention in DeepSeek's layer plan; most layers look at a window and have twice the KV heads."""
     return {**_deepseek_plan(config), "attention": grouped_attention(config), "approximations": (WINDOWED, FEWER_KEYS)}
 
 
