@@ -1,0 +1,30 @@
+"""Two players of one TaskGraph: `evaluate` (port loads, milliseconds) and `simulate` (fluid network, a World)."""
+
+from moesim.engine.builder import GraphBuilder
+from moesim.engine.evaluate import evaluate
+from moesim.engine.faults import Fault
+from moesim.engine.graph import Join, Kind, TaskGraph
+from moesim.engine.integrity import check_integrity, check_timeline
+from moesim.engine.level import choose_level
+from moesim.engine.simulate import simulate
+from moesim.engine.speed import Speed
+from moesim.engine.timeline import NEVER, Timeline, Transfers
+from moesim.engine.world import World
+
+__all__ = [
+    "NEVER",
+    "Fault",
+    "GraphBuilder",
+    "Join",
+    "Kind",
+    "Speed",
+    "TaskGraph",
+    "Timeline",
+    "Transfers",
+    "World",
+    "check_integrity",
+    "check_timeline",
+    "choose_level",
+    "evaluate",
+    "simulate",
+]

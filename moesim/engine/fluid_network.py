@@ -1,0 +1,243 @@
+"""The fluid network of a World: one simpy process owns it.
+
+A coflow is submitted once and released lane by lane. The process starts all flows of an instant together, runs the
+solver ahead to the next event of anybody else, and tells users when lanes are done, bytes have landed, coflows ended.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Generator, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import simpy
+
+from moesim.engine.faults import Fault, FaultTable
+from moesim.engine.live import ABORTED, STALLED, Live
+from moesim.engine.network_user import NetworkUser
+from moesim.engine.sets import Sets
+from moesim.engine.sleeper import FOREVER, LATE, Sleeper, next_event
+from moesim.errors import BadInput
+from moesim.network import Coflow
+from moesim.network.fluid_watch import Ran, WatchedNet
+from moesim.network.port_times import Spans, played_spans
+from moesim.units import to_ps
+
+MAX_HOPS = 16  # links on a path, kernel ports and detours included
+Int64s = npt.NDArray[np.int64]
+
+
+class FluidNetwork:
+    """Coflows on max-min fair links; faults change capacities, dead links stall, reroute or abort what crosses them."""
+
+    level = "fluid"
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        capacity: npt.NDArray[np.float64],
+        faults: FaultTable,
+        barrier: bool,
+        window: float,
+    ) -> None:  # fmt: skip
+        self._env, self._faults, self._barrier, self._capacity = env, faults, barrier, capacity
+        self.num_links = len(capacity)
+        self._net = WatchedNet(capacity, MAX_HOPS, window)
+        self._live: dict[tuple[int, int], Live] = {}
+        self._of_number: dict[int, tuple[Live, int]] = {}
+        self._sets: Sets[Live] = Sets()
+        self._starts: list[tuple[int, int, Live, Int64s]] = []
+        self._started = 0
+        self._ahead: Ran | None = None
+        self._changes = faults.changes()
+        self._dead: dict[int, Fault] = {}
+        self._scratch = tuple(np.zeros(len(capacity), dtype=np.int64) for _ in range(3))
+        self._sleeper = Sleeper(env, LATE)
+        env.process(self._serve())
+
+    def release(self, user: NetworkUser, task: int, coflow: Coflow, lanes: Int64s) -> None:
+        """Lanes of a task's coflow are there, now. The first release submits it. Raises BadInput on long paths."""
+        live = self._live.get((user.number, task)) or self._submit(user, task, coflow)
+        live.unreleased -= len(lanes)
+        if not self._barrier:
+            self._start_later(live, lanes)
+        elif live.unreleased == 0:
+            self._start_later(live, np.arange(live.lanes))
+
+    def standing(self, user: NetworkUser) -> list[tuple[int, list[int]]]:
+        """(task, links of its unfinished flows) of the user's coflows that have flows under way, in order of tasks."""
+        mine = [live for (number, _), live in sorted(self._live.items()) if number == user.number]
+        return [(live.task, _links(live, live.under_way())) for live in mine if len(live.under_way())]
+
+    def status(self, user: NetworkUser, task: int) -> str:
+        """Of a coflow under way."""
+        return self._live[user.number, task].status
+
+    def _submit(self, user: NetworkUser, task: int, coflow: Coflow) -> Live:
+        if coflow.path.shape[1] > MAX_HOPS:
+            raise BadInput(f"a path of {coflow.path.shape[1]} links; at most {MAX_HOPS} can be played")
+        live = Live(user, task, coflow, int(to_ps(coflow.alpha)))
+        live.base = self._sets.borrow(live.counts(), live)
+        self._live[user.number, task] = live
+        return live
+
+    def _start_later(self, live: Live, lanes: Int64s) -> None:
+        self._started += 1
+        at = int(self._env.now) + live.alpha
+        heapq.heappush(self._starts, (at, self._started, live, lanes))
+        if at > self._env.now:
+            self._sleeper.set_alarm(at)
+        else:
+            self._sleeper.wake()
+
+    def _serve(self) -> Generator[simpy.Event, None, None]:
+        """The process: ends first, then faults, then starts, then a look ahead."""
+        while True:
+            yield self._sleeper.sleep()
+            now = int(self._env.now)
+            self._catch_up(now)
+            self._strike(now)
+            self._start(now)
+            self._look_ahead(now)
+
+    def _catch_up(self, now: int) -> None:
+        """Everything that ends by now."""
+        while self._ahead is None or self._ahead.tick <= now:
+            ran, self._ahead = self._ahead or self._net.run(now, self._sets.left), None
+            self._note_ends(ran)
+            if not len(ran.empty):
+                return
+            self._tell(ran.empty, now)
+
+    def _look_ahead(self, now: int) -> None:
+        """Run the solver up to the next event of anybody else; nobody can act before it."""
+        horizon = next_event(self._env)
+        if horizon <= now:
+            self._sleeper.wake()
+            return
+        alarms = [self._starts[0][0]] if self._starts else []
+        alarms += self._changes[:1] if self._live else []
+        if self._ahead is None:
+            ran = self._net.run(min([horizon, *alarms]), self._sets.left)
+            self._note_ends(ran)
+            if len(ran.empty):
+                self._ahead = ran._replace(ended=ran.ended[:0], ended_at=ran.ended_at[:0])
+            else:
+                alarms.append(self._net.next_end() or FOREVER)
+        if self._ahead is not None:
+            alarms.append(self._ahead.tick)
+        if min(alarms, default=FOREVER) < FOREVER:
+            self._sleeper.set_alarm(max(min(alarms), now))
+
+    def _note_ends(self, ran: Ran) -> None:
+        for number, tick in zip(ran.ended.tolist(), ran.ended_at.tolist(), strict=True):
+            live, flow = self._of_number.pop(number)
+            live.finish[flow] = tick
+
+    def _start(self, now: int) -> None:
+        """The flows of all lanes whose start has come; the solver sees them together."""
+        empty: list[int] = []
+        while self._starts and self._starts[0][0] <= now:
+            _, _, live, lanes = heapq.heappop(self._starts)
+            flows = live.flows_of(lanes)
+            live.start[flows] = now
+            self._enter(live, flows, live.coflow.bytes[flows], now)
+            live.unstarted -= len(lanes)
+            empty += self._count_out(live.base + lanes)
+            if live.unstarted == 0:
+                empty += self._count_out(live.base + np.arange(live.lanes, live.num_sets))
+        self._tell(np.array(empty, dtype=np.int32), now)
+
+    def _enter(self, live: Live, flows: Int64s, size: Int64s, now: int) -> None:
+        """Flows set out, or go on by another path."""
+        for link, fault in sorted(self._dead.items()):
+            crossing = live.crossing(flows, link)
+            if len(crossing) and fault.then == "reroute":
+                live.take_detour(crossing, link, fault.detour)
+        if not len(flows):
+            return
+        numbers = self._net.add(now, live.path[flows], size, live.members(flows))
+        live.number[flows] = numbers
+        self._of_number.update(zip(numbers.tolist(), ((live, flow) for flow in flows.tolist()), strict=True))
+        for link, fault in sorted(self._dead.items()):
+            if len(live.crossing(flows, link)):
+                self._suffer(live, link, fault, now)
+
+    def _suffer(self, live: Live, link: int, fault: Fault, now: int) -> None:
+        """The coflow has flows under way over a dead link."""
+        crossing = live.crossing(live.under_way(), link)
+        if not len(crossing) or live.status == ABORTED:
+            return
+        if fault.then == "abort":
+            self._abort(live, now)
+        elif fault.then == "reroute":
+            left = self._take_back(live, crossing, now)
+            live.take_detour(crossing, link, fault.detour)
+            self._enter(live, crossing, np.maximum(np.ceil(left), 1).astype(np.int64), now)
+        else:
+            live.mark(STALLED)
+
+    def _abort(self, live: Live, now: int) -> None:
+        """Nothing more of the coflow will arrive: all its flows end now, those to come included."""
+        under_way, rest = live.under_way(), live.unfinished()
+        live.delivered[rest] = 0
+        left = self._take_back(live, under_way, now)
+        live.delivered[under_way] = live.coflow.bytes[under_way] - np.ceil(left).astype(np.int64)
+        live.finish[rest] = now
+        live.mark(ABORTED)
+        self._tell(np.array(self._count_out(live.members(rest).ravel().astype(np.int64)), dtype=np.int32), now)
+
+    def _take_back(self, live: Live, flows: Int64s, now: int) -> npt.NDArray[np.float64]:
+        for number in live.number[flows].tolist():
+            del self._of_number[number]
+        return self._net.take_back(now, live.number[flows])
+
+    def _strike(self, now: int) -> None:
+        """Faults that begin or end by now."""
+        if not self._changes or self._changes[0] > now:
+            return
+        self._changes = [tick for tick in self._changes if tick > now]
+        for link, factor in sorted(self._faults.link_factors(now).items()):
+            self._net.set_capacity(now, link, float(self._capacity[link]) * factor)
+        self._dead = self._faults.dead_links(now)
+        for link, fault in sorted(self._dead.items()):
+            for live in list(self._live.values()):
+                self._suffer(live, link, fault, now)
+
+    def _count_out(self, sets: Int64s) -> list[int]:
+        """Take one (or as many as a set occurs) from each set -> those that became empty."""
+        np.subtract.at(self._sets.left, sets, 1)
+        return [int(number) for number in np.unique(sets) if self._sets.left[number] == 0]
+
+    def _tell(self, empty: npt.NDArray[np.int32], now: int) -> None:
+        """Sets became empty: their users hear of it."""
+        for live, sets in self._by_live(empty):
+            own, inbound = sets[sets < live.lanes], sets[(sets >= live.lanes) & (sets < 2 * live.lanes)]
+            if len(own):
+                live.user.lanes_done(live.task, own)
+            if len(inbound):
+                live.user.arrived(live.task, inbound - live.lanes)
+            if len(sets) > len(own) + len(inbound):
+                self._end(live)
+
+    def _by_live(self, empty: npt.NDArray[np.int32]) -> Iterator[tuple[Live, Int64s]]:
+        """(coflow, its empty sets numbered from 0)."""
+        sets = np.sort(empty).astype(np.int64)
+        at = 0
+        while at < len(sets):
+            live = self._sets.owner[int(sets[at])]
+            stop = int(np.searchsorted(sets, live.base + live.num_sets))
+            yield live, sets[at:stop] - live.base
+            at = stop
+
+    def _end(self, live: Live) -> None:
+        spans = played_spans(live.start, live.finish, live.delivered, live.path, *self._scratch)
+        del self._live[live.user.number, live.task]
+        self._sets.give_back(live.base, live.num_sets)
+        live.user.ended(live.task, Spans(*spans), live.status)
+
+
+def _links(live: Live, flows: Int64s) -> list[int]:
+    links = np.unique(live.path[flows])
+    return [int(link) for link in links if link >= 0]

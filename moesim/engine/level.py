@@ -1,0 +1,25 @@
+"""Which player a step needs."""
+
+from __future__ import annotations
+
+MAX_OVERSUBSCRIPTION = 2.0  # port loads are 0.9977 of the exact makespan at 2:1 and 0.812 at 4:1 with skew (measured)
+
+
+def choose_level(
+    *, oversubscription: float, fault_in_step: bool = False, shares_links: bool = False, asked: str | None = None
+) -> tuple[str, str]:
+    """-> ("evaluate" | "simulate", why). asked: None (automatic), "port_load" or "fluid". Source: DESIGN section 4.
+
+    shares_links: flows of another graph use the same links during the step.
+    """
+    if asked == "fluid":
+        return "simulate", "the scenario asks for the fluid network"
+    if asked == "port_load":
+        return "evaluate", "the scenario asks for port loads"
+    if fault_in_step:
+        return "simulate", "a fault falls into the step"
+    if shares_links:
+        return "simulate", "another graph's flows share its links"
+    if oversubscription > MAX_OVERSUBSCRIPTION:
+        return "simulate", f"oversubscription {oversubscription:g}:1 exceeds {MAX_OVERSUBSCRIPTION:g}:1"
+    return "evaluate", f"oversubscription {oversubscription:g}:1, no fault and nobody else on the links"

@@ -1,0 +1,90 @@
+"""A coflow under way in the fluid network: which lanes have released, what is still to come for each of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.engine.network_user import NetworkUser
+from moesim.engine.timeline import NEVER
+from moesim.network import Coflow
+from moesim.network.port_times import owners
+
+Int64s = npt.NDArray[np.int64]
+DONE, REROUTED, STALLED, ABORTED = "done", "rerouted", "stalled", "aborted"
+_WORSE = (DONE, REROUTED, STALLED, ABORTED)
+
+
+class Live:
+    """A coflow of R lanes has 2 R + 1 sets of flows, numbered from `base`: own sends and receives of lane i at i, what
+    lands at lane i at R + i, everything at 2 R. Each also counts a token: for the lane's own start, for everybody's.
+    """
+
+    def __init__(self, user: NetworkUser, task: int, coflow: Coflow, alpha: int) -> None:
+        self.user, self.task, self.coflow, self.alpha = user, task, coflow, alpha
+        self.lanes, flows = coflow.lanes, len(coflow.bytes)
+        self.owner: npt.NDArray[np.int32] = owners(coflow.owner_ptr, flows)
+        self.path = coflow.path
+        self.moves = (coflow.bytes > 0) & (coflow.path[:, 0] >= 0) if flows else np.zeros(0, dtype=np.bool_)
+        self.unreleased = self.unstarted = self.lanes
+        self.start: Int64s = np.full(flows, NEVER, dtype=np.int64)
+        self.finish: Int64s = np.full(flows, NEVER, dtype=np.int64)
+        self.number: Int64s = np.full(flows, -1, dtype=np.int64)
+        self.delivered: Int64s = np.where(self.moves, coflow.bytes, 0)
+        self.status = DONE
+        self.base = 0
+
+    @property
+    def num_sets(self) -> int:
+        """How many sets it has."""
+        return 2 * self.lanes + 1
+
+    def counts(self) -> Int64s:
+        """int64[num_sets]: the flows of each set that will move, and its token."""
+        source, destination = self.coflow.source[self.moves], self.coflow.destination[self.moves]
+        inbound = np.bincount(destination, minlength=self.lanes)
+        own = inbound + np.bincount(source, minlength=self.lanes)
+        return np.concatenate((own, inbound, [len(source)])).astype(np.int64) + 1
+
+    def members(self, flows: Int64s) -> npt.NDArray[np.int32]:
+        """int32[n, 4]: the sets of each flow."""
+        source, destination = self.coflow.source[flows], self.coflow.destination[flows]
+        total = np.full(len(flows), 2 * self.lanes)
+        columns = (source, destination, self.lanes + destination, total)
+        return np.asarray(np.stack(columns, axis=1) + self.base, dtype=np.int32)
+
+    def flows_of(self, lanes: Int64s) -> Int64s:
+        """The flows that these lanes release and that will move."""
+        flows = np.flatnonzero(self.moves & np.isin(self.owner, lanes))
+        return np.asarray(flows[self.finish[flows] == NEVER], dtype=np.int64)
+
+    def under_way(self) -> Int64s:
+        """Flows that have started and not ended."""
+        return np.flatnonzero((self.start != NEVER) & (self.finish == NEVER))
+
+    def unfinished(self) -> Int64s:
+        """Flows that will move and have not ended."""
+        return np.flatnonzero(self.moves & (self.finish == NEVER))
+
+    def crossing(self, flows: Int64s, link: int) -> Int64s:
+        """Those of the flows that pass the link."""
+        return np.asarray(flows[np.any(self.path[flows] == link, axis=1)], dtype=np.int64)
+
+    def take_detour(self, flows: Int64s, link: int, detour: tuple[int, ...]) -> None:
+        """From now on the flows pass `detour` where they passed `link`."""
+        rows = [_replaced(row, link, detour) for row in self.path[flows].tolist()]
+        width = max(self.path.shape[1], max(map(len, rows), default=0))
+        path = np.full((len(self.path), width), -1, dtype=np.int32)
+        path[:, : self.path.shape[1]] = self.path
+        for flow, row in zip(flows.tolist(), rows, strict=True):
+            path[flow] = row + [-1] * (width - len(row))
+        self.path = path
+        self.mark(REROUTED)
+
+    def mark(self, status: str) -> None:
+        """Remember the worst that happened: aborted, else stalled, else rerouted, else done."""
+        self.status = max(self.status, status, key=_WORSE.index)
+
+
+def _replaced(row: list[int], link: int, detour: tuple[int, ...]) -> list[int]:
+    return [new for old in row if old >= 0 for new in (detour if old == link else (old,))]

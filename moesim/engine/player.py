@@ -1,0 +1,113 @@
+"""Player: one graph under way in a World. Its lanes are counters of a Machine; only its alarms touch the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+
+import numpy as np
+import simpy
+
+from moesim.engine.graph import TaskGraph
+from moesim.engine.machine import Machine
+from moesim.engine.network_user import Lanes, Network
+from moesim.engine.sleeper import NORMAL, Sleeper, next_event, wait
+from moesim.engine.speed import Speed
+from moesim.engine.timeline import NEVER, Timeline
+from moesim.engine.transfers import Recorder
+from moesim.network.port_times import Spans
+
+
+class Player:
+    """A NetworkUser; `done` fires with the Timeline."""
+
+    def __init__(
+        self, env: simpy.Environment, number: int, graph: TaskGraph, at: int, network: Network, speed: Speed | None
+    ) -> None:
+        self.number, self.graph, self.done = number, graph, env.event()
+        self.machine = Machine(graph, speed)
+        self._env, self._origin, self._network = env, at, network
+        self._status = ["done"] * graph.num_tasks
+        self._recorder = Recorder()
+        self._sleeper = Sleeper(env, NORMAL)
+        env.process(self._play())
+
+    def lanes_done(self, task: int, lanes: Lanes) -> None:
+        """The network: own sends and receives are over."""
+        self.machine.free_lanes(task, lanes, int(self._env.now))
+        self._sleeper.wake()
+
+    def arrived(self, task: int, lanes: Lanes) -> None:
+        """The network: all bytes for these lanes have landed."""
+        self.machine.arrive(task, lanes, int(self._env.now))
+        self._sleeper.wake()
+
+    def ended(self, task: int, spans: Spans, status: str) -> None:
+        """The network: the last port is done."""
+        self.machine.end_coflow(task, int(self._env.now))
+        self._recorder.add(task, spans)
+        self._status[task] = status
+        self._sleeper.wake()
+
+    def set_speeds(self, factors: Mapping[int, float]) -> None:
+        """Ranks get slower or faster now."""
+        for rank, factor in sorted(factors.items()):
+            self.machine.set_speed(rank, factor)
+        self._sleeper.wake()
+
+    def _play(self) -> Generator[simpy.Event, None, None]:
+        """Run compute ahead to the next event of anybody else; tell releases at their instant."""
+        yield wait(self._env, self._origin - int(self._env.now))
+        self.machine.begin(int(self._env.now))
+        while True:
+            now = int(self._env.now)
+            reached = self.machine.run(now, max(next_event(self._env), now))
+            if reached > now and (self.machine.has_releases or self.machine.finished):
+                yield wait(self._env, reached - now)
+            self._tell_releases()
+            if self.machine.finished:
+                break
+            ahead = self.machine.next_end(reached)
+            if ahead is not None:
+                self._sleeper.set_alarm(ahead)
+            yield self._sleeper.sleep()
+        self.done.succeed(self.timeline())
+
+    def _tell_releases(self) -> None:
+        for task, lanes in self.machine.take_releases():
+            coflow = self.graph.coflows[self.graph.coflow[task]]
+            self._network.release(self, task, coflow, lanes)
+
+    def stand_still(self, reasons: tuple[str, ...]) -> None:
+        """Nothing will ever happen again, because of these faults: fire `done` with what was played."""
+        for task, _ in self._network.standing(self):
+            self._status[task] = self._network.status(self, task)
+        self.done.succeed(self.timeline(reasons))
+
+    def timeline(self, stopped_by: tuple[str, ...] = ()) -> Timeline:
+        """What was played."""
+        graph, machine = self.graph, self.machine
+        return Timeline(
+            player="simulate", network=self._network.level, origin=self._origin, task=graph.lane_task,
+            rank=graph.lane_rank, start=machine.start, end=machine.end, arrival=machine.arrival,
+            task_end=machine.task_end, status=tuple(self._status), transfers=self._recorder.transfers(),
+            num_links=self._network.num_links, stopped_by=stopped_by,
+        )  # fmt: skip
+
+    def waiting(self) -> list[str]:
+        """Who waits for what, for the report of a deadlock: text for each task that has started or could be next."""
+        texts = []
+        for task, links in self._network.standing(self):
+            texts.append(f"{self.graph.describe(task)} waits for bytes on links {_few(links)}")
+        never = np.flatnonzero(self.machine.task_end == NEVER)
+        standing = {task for task, _ in self._network.standing(self)}
+        for task in never.tolist():
+            earlier = self.graph.edge_from[self.graph.edge_ptr[task] : self.graph.edge_ptr[task + 1]]
+            unmet = sorted({int(before) for before in earlier if self.machine.task_end[before] == NEVER})
+            if task not in standing and unmet:
+                texts.append(f"{self.graph.describe(task)} waits for {self.graph.describe(unmet[0])}")
+        return texts
+
+
+def _few(links: list[int]) -> str:
+    shown = ", ".join(str(link) for link in links[:6])
+    return f"{shown} and {len(links) - 6} more" if len(links) > 6 else shown

@@ -1,0 +1,118 @@
+"""Timeline: when everything happened. Whatever is reported is computed from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.network.compiled import njit
+from moesim.units import PICOSECONDS_PER_SECOND, from_ps
+
+Int64s = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+NEVER = -1  # a time that did not come: the lane had not started, or not ended, when everything stood still
+
+
+@dataclass(frozen=True, eq=False)
+class Transfers:
+    """One row per coflow and link that it used: task int32[k]; link int32[k]; from its first release to its last byte,
+    start, end int64[k] ps; bytes int64[k].
+    """
+
+    task: npt.NDArray[np.int32]
+    link: npt.NDArray[np.int32]
+    start: Int64s
+    end: Int64s
+    bytes: Int64s
+
+    @classmethod
+    def none(cls) -> Transfers:
+        """No rows."""
+        ints, longs = np.zeros(0, np.int32), np.zeros(0, np.int64)
+        return cls(ints, ints, longs, longs, longs)
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """Rows of n lanes, in the order of the graph's lanes. Times are int64 ps on the clock of the World (0 = its start).
+
+    task, rank int32[n]; start int64[n]: a compute lane begins, a coflow lane releases; end int64[n]: a compute lane
+    ends, a coflow lane's own sends and receives are done; arrival int64[n]: all bytes for the lane have landed and all
+    lanes have released (= end on compute lanes); task_end int64[T]: the last lane, the last port; status: T texts,
+    "done", or for a coflow that met a fault "rerouted", "stalled" (it stood still for some time) or "aborted"; origin:
+    when it was submitted. NEVER (-1) stands for times that did not come, because of the faults in `stopped_by`. player
+    "evaluate" or "simulate", network its level.
+    """
+
+    player: str
+    network: str
+    origin: int
+    task: npt.NDArray[np.int32]
+    rank: npt.NDArray[np.int32]
+    start: Int64s
+    end: Int64s
+    arrival: Int64s
+    task_end: Int64s
+    status: tuple[str, ...]
+    transfers: Transfers
+    num_links: int
+    ignored_overlap_s: float = 0.0
+    stopped_by: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every task ended; False where a fault left flows standing for ever."""
+        return bool(np.all(self.task_end != NEVER))
+
+    @cached_property
+    def step_ps(self) -> int:
+        """Ticks from submission to the last end."""
+        return int(self.task_end.max(initial=self.origin)) - self.origin
+
+    @property
+    def step_seconds(self) -> float:
+        """Seconds from submission to the last end."""
+        return self.step_ps / PICOSECONDS_PER_SECOND
+
+    @cached_property
+    def link_bytes(self) -> Int64s:
+        """int64[L]: bytes that each link carried."""
+        carried = np.zeros(self.num_links, dtype=np.int64)
+        np.add.at(carried, self.transfers.link, self.transfers.bytes)
+        return carried
+
+    @cached_property
+    def link_busy(self) -> Floats:
+        """float64[L] s: time in which a link had any coflow under way."""
+        return from_ps(_covered(self.transfers, self.num_links))
+
+
+def overlap_seconds(transfers: Transfers, num_links: int) -> float:
+    """The worst link's seconds in which more than one coflow was under way on it, each beyond the first counted."""
+    total = np.zeros(num_links, dtype=np.int64)
+    np.add.at(total, transfers.link, transfers.end - transfers.start)
+    overlap = total - _covered(transfers, num_links)
+    return int(overlap.max(initial=0)) / PICOSECONDS_PER_SECOND
+
+
+def _covered(transfers: Transfers, num_links: int) -> Int64s:
+    """int64[L] ticks: the length of the union of each link's intervals."""
+    order = np.lexsort((transfers.start, transfers.link))
+    covered = np.zeros(num_links, dtype=np.int64)
+    _add_unions(transfers.link[order], transfers.start[order], transfers.end[order], covered)
+    return covered
+
+
+@njit
+def _add_unions(link: Any, start: Any, end: Any, covered: Any) -> None:
+    """Rows sorted by link, then start."""
+    reach = np.int64(0)
+    for row in range(link.shape[0]):
+        if row == 0 or link[row] != link[row - 1]:
+            reach = start[row]
+        covered[link[row]] += max(end[row] - max(start[row], reach), 0)
+        reach = max(reach, end[row])
