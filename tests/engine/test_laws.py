@@ -1,20 +1,88 @@
-"""Laws of the two players on random graphs."""
+"""Laws of the two players on random graphs: 1 to 64 ranks, uneven releases, zero-byte pairs, shared links."""
 
 from __future__ import annotations
-
-import sys
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from moesim.engine import TaskGraph, check_timeline, evaluate, simulate
-from moesim.engine.timeline import Timeline
+from moesim.engine import GraphBuilder, Join, TaskGraph, Timeline, check_timeline, evaluate, simulate
+from moesim.network import Coflow
 
-sys.path.insert(0, str(Path(__file__).parent))
-from random_graphs import graphs
+Floats = npt.NDArray[np.float64]
+PER_NODE = 4
+
+
+def coflow(matrix: npt.NDArray[np.int64], devices: npt.NDArray[np.int32], world: int, alpha: float = 0.0) -> Coflow:
+    """int64[R, R] bytes between devices -> Coflow; same node: up, down; else out, one shared spine link, in."""
+    owner, target = (column.astype(np.int32) for column in np.nonzero(np.ones_like(matrix)))
+    source_device, target_device = devices[owner], devices[target]
+    near = source_device // PER_NODE == target_device // PER_NODE
+    path = np.full((len(owner), 3), -1, dtype=np.int32)
+    path[near, 0], path[near, 1] = source_device[near], world + target_device[near]
+    path[~near, 0], path[~near, 1] = 2 * world + source_device[~near], 4 * world
+    path[~near, 2] = 3 * world + target_device[~near]
+    ptr = np.arange(len(devices) + 1, dtype=np.int64) * len(devices)
+    return Coflow(len(devices), ptr, owner, target, matrix[owner, target], path, alpha)
+
+
+def capacities(world: int, spine: float) -> Floats:
+    """float64[4 * world + 1] B/s."""
+    return np.concatenate((np.repeat([4e9, 4e9, 1e9, 1e9], world), [spine * world * 1e9]))
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> tuple[TaskGraph, Floats]:
+    """A graph in program order on two streams, and the capacities of its links."""
+    world = draw(st.sampled_from([1, 2, 3, 5, 8, 16, 64]))
+    random = np.random.Generator(np.random.PCG64(draw(st.integers(0, 2**32 - 1))))
+    builder = GraphBuilder()
+    kinds: list[bool] = []
+    members: list[npt.NDArray[np.int32]] = []
+    for task in range(draw(st.integers(1, 12))):
+        is_coflow = bool(random.random() < 0.4)
+        size = int(random.integers(1, world + 1))
+        ranks = (
+            random.permutation(world)[:size].astype(np.int32)
+            if random.random() < 0.5
+            else np.arange(world, dtype=np.int32)
+        )
+        after = [
+            (int(earlier), join)
+            for earlier in random.permutation(task)[: random.integers(0, 3)]
+            for join in (_join(random, kinds[earlier], members[earlier], ranks),)
+        ]
+        _add(builder, random, task, is_coflow, ranks, world, after)
+        kinds.append(is_coflow)
+        members.append(ranks)
+    return builder.build(), capacities(world, draw(st.sampled_from([0.25, 1.0])))
+
+
+def _join(
+    random: np.random.Generator, on_coflow: bool, earlier: npt.NDArray[np.int32], ranks: npt.NDArray[np.int32]
+) -> Join:
+    if not np.isin(ranks, earlier).all():
+        return Join.GROUP
+    return Join(int(random.choice([Join.LANE, Join.GROUP, Join.ARRIVAL] if on_coflow else [Join.LANE, Join.GROUP])))
+
+
+def _add(
+    builder: GraphBuilder, random: np.random.Generator, task: int, is_coflow: bool, ranks: npt.NDArray[np.int32],
+    world: int, after: list[tuple[int, Join]],
+) -> None:  # fmt: skip
+    size = len(ranks)
+    if not is_coflow:
+        seconds = random.choice([0.0, 1e-6, 3e-6], size) * random.random(size)
+        builder.add(f"work{task}", "work", str(random.choice(["compute", "comm"])), ranks, seconds, after=after)
+        return
+    matrix = random.integers(0, 20_000, (size, size)) * (random.random((size, size)) < 0.7)
+    np.fill_diagonal(matrix, 0)
+    alpha = float(random.choice([0.0, 1e-6]))
+    moved = coflow(matrix.astype(np.int64), ranks, world, alpha)
+    builder.add(f"send{task}", "send", "comm", ranks, coflow=moved, after=after)
+
 
 Case = tuple[TaskGraph, npt.NDArray[np.float64]]
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
