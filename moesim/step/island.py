@@ -1,0 +1,204 @@
+"""One expert-parallel group lowered: its micro-batches through the layers, forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from moesim.engine import Join
+
+from moesim.network import Coflow, Flows, Group, ring_pass
+from moesim.schedules import Step, Verb
+from moesim.step.batch import Batch
+from moesim.step.lowered import HOST, Recorder
+from moesim.step.ops import ACTIVATION_BYTES
+from moesim.step.plan import COLLECTIVES, StepPlan
+from moesim.step.traffic import Traffic, traffic
+from moesim.step.work import Work
+
+Edge = tuple[int, Join]
+
+
+class Island:
+    """The ranks of one expert-parallel group and, per part of the batch, what its next task has to wait for.
+
+    A part is a cut of the micro-batch that the schedule interleaves with the others (two-batch overlap has two).
+    """
+
+    def __init__(self, plan: StepPlan, recorder: Recorder, ranks: npt.NDArray[np.int32]) -> None:
+        self.plan, self.recorder, self.ranks = plan, recorder, ranks
+        self.group = Group(plan.fabric.cluster, ranks)
+        self.node_of_rank = plan.fabric.cluster.node_of[ranks]
+        self.moe_index = {layer: index for index, layer in enumerate(plan.model.moe_layers)}
+        self.ready: dict[int, list[Edge]] = {}
+        self.traffic: dict[int, tuple[int, Traffic]] = {}
+        self.number = 0
+
+    def host(self) -> None:
+        """The host's share of the step, before the first kernel."""
+        work = Work({HOST: np.full(len(self.ranks), self.plan.host_seconds)})
+        task = self.recorder.compute(HOST, self.ranks, work, [], -1, 0)
+        self.ready = {part: [(task, Join.LANE)] for part in range(self.plan.schedule.micro_batches)}
+
+    def forward(self, parts: Sequence[Batch], number: int) -> None:
+        """All layers of micro-batch `number`, then the head."""
+        self.number = number
+        for step in self.plan.schedule.order(self.plan.model.num_layers):
+            self._forward(step, parts[step.micro_batch])
+        for part, batch in enumerate(parts):
+            self._compute("head", self.plan.ops.head(batch), Step(Verb.ATTENTION, -1, part))
+
+    def backward(self, parts: Sequence[Batch], number: int) -> None:
+        """The forward order backwards: each transfer sends gradients the other way, each GEMM has two of them."""
+        self.number = number
+        for part, batch in enumerate(parts):
+            work = self.plan.ops.backward("gemm", self.plan.ops.head(batch))
+            self._compute("head_backward", work, Step(Verb.ATTENTION, -1, part))
+        for step in reversed(tuple(self.plan.schedule.order(self.plan.model.num_layers))):
+            self._backward(step, parts[step.micro_batch])
+
+    def last_tasks(self) -> list[int]:
+        """The tasks at which the parts stand now."""
+        return [task for edges in self.ready.values() for task, _ in edges]
+
+    def _forward(self, step: Step, batch: Batch) -> None:
+        moe = step.layer in self.moe_index
+        match step.verb:
+            case Verb.ATTENTION:
+                self._attention(step, batch, moe)
+            case Verb.DISPATCH if moe:
+                self._dispatch("dispatch", step, batch, self.plan.dispatch.dispatch_row_bytes)
+            case Verb.SHARED if moe and self.plan.overlap_shared:
+                self._shared(step, batch)
+            case Verb.EXPERTS if moe:
+                self._experts(step, batch)
+            case Verb.EXPERTS:
+                self._compute("mlp", self._stretched(self.plan.ops.dense(batch)), step)
+            case Verb.COMBINE if moe:
+                self._combine("combine", step, batch)
+
+    def _backward(self, step: Step, batch: Batch) -> None:
+        ops, moe = self.plan.ops, step.layer in self.moe_index
+        match step.verb:
+            case Verb.COMBINE if moe:
+                self._recompute(step, batch)
+                self._dispatch("combine_backward", step, batch, self.plan.dispatch.combine_row_bytes)
+            case Verb.EXPERTS if moe:
+                self._experts_backward(step, batch)
+            case Verb.EXPERTS:
+                self._compute("mlp_backward", self._stretched(ops.backward("gemm", ops.dense(batch))), step)
+            case Verb.SHARED if moe and self.plan.model.shared_intermediate:
+                self._aside("shared_backward", self._stretched(ops.backward("gemm", ops.shared(batch))), step)
+            case Verb.DISPATCH if moe:
+                self._combine("dispatch_backward", step, batch)
+            case Verb.ATTENTION:
+                self._attention_backward(step, batch, moe)
+
+    def _attention(self, step: Step, batch: Batch, moe: bool) -> None:
+        self._tensor_ring("all_gather", step, batch)
+        self._compute("attention", self._stretched(self.plan.ops.attention(batch)), step)
+        self._tensor_ring("reduce_scatter", step, batch)
+        if moe:
+            self._compute("router", self._stretched(self.plan.ops.router(batch)), step)
+            if not self.plan.overlap_shared:
+                self._shared(step, batch)
+
+    def _attention_backward(self, step: Step, batch: Batch, moe: bool) -> None:
+        ops = self.plan.ops
+        if moe:
+            self._compute("router_backward", self._stretched(ops.backward("gemm", ops.router(batch))), step)
+        self._tensor_ring("all_gather", step, batch)
+        again = ops.core(batch) if "core_attn" in self.plan.recompute else Work()
+        self._compute("attention_backward", self._stretched(again + ops.attention_backward(batch)), step)
+        self._tensor_ring("reduce_scatter", step, batch)
+
+    def _recompute(self, step: Step, batch: Batch) -> None:
+        """Megatron's recomputed module `moe` replays the whole MoE layer, transfers included."""
+        if "moe" in self.plan.recompute:
+            for verb in (Verb.DISPATCH, Verb.SHARED, Verb.EXPERTS, Verb.COMBINE):
+                self._forward(step._replace(verb=verb), batch)
+
+    def _shared(self, step: Step, batch: Batch) -> None:
+        if self.plan.model.shared_intermediate:
+            self._aside("shared", self._stretched(self.plan.ops.shared(batch)), step)
+
+    def _experts(self, step: Step, batch: Batch) -> None:
+        real, even = self._expert_work(step, batch)
+        self._compute("experts", self._stretched(real), step, self._stretched(even))
+
+    def _experts_backward(self, step: Step, batch: Batch) -> None:
+        ops, model = self.plan.ops, self.plan.model
+        slots = self.plan.placement.num_slots // self.plan.placement.num_ranks
+        sums = ops.accumulate_gradients(len(self.ranks), slots * model.expert_parameters)
+        real, even = (ops.backward("experts", work) + sums for work in self._expert_work(step, batch))
+        self._compute("experts_backward", self._stretched(real), step, self._stretched(even))
+
+    def _expert_work(self, step: Step, batch: Batch) -> tuple[Work, Work]:
+        """Work with the rows as they are, and with the same rows spread evenly over all slots."""
+        rows = self._traffic_of(step, batch).rows
+        even = np.full_like(rows, -(-int(rows.sum()) // len(rows)))
+        place, index = self.plan.placement, self.moe_index[step.layer]
+        return self.plan.ops.experts(place.by_rank(index, rows)), self.plan.ops.experts(place.by_rank(index, even))
+
+    def _dispatch(self, name: str, step: Step, batch: Batch, row_bytes: int) -> None:
+        flows = self.plan.dispatch.algorithm.dispatch(self._traffic_of(step, batch).copies, row_bytes, self.group)
+        self._transfer(name, flows, step)
+
+    def _combine(self, name: str, step: Step, batch: Batch) -> None:
+        row_bytes = self.plan.dispatch.combine_row_bytes
+        flows = self.plan.dispatch.algorithm.combine(self._traffic_of(step, batch).copies, row_bytes, self.group)
+        self._transfer(name, flows, step)
+
+    def _traffic_of(self, step: Step, batch: Batch) -> Traffic:
+        """The layer's traffic; kept until the part reaches another layer, then dropped."""
+        known = self.traffic.get(step.micro_batch)
+        if known is None or known[0] != step.layer:
+            known = (step.layer, self._route(step.layer, batch))
+            self.traffic[step.micro_batch] = known
+        return known[1]
+
+    def _route(self, layer: int, batch: Batch) -> Traffic:
+        index = self.moe_index[layer]
+        experts = self.plan.routing.experts(index, batch.token_request, batch.token_position)
+        return traffic(experts, batch, self.plan.placement, index, self.node_of_rank)
+
+    def _stretched(self, work: Work) -> Work:
+        """Compute beside communication kernels that hold SMs has only the others."""
+        return work.times(self.plan.dispatch.compute_slowdown)
+
+    def _compute(self, name: str, work: Work, step: Step, balanced: Work | None = None) -> None:
+        """A task that waits for all its part stands at, and that the part's next task waits for."""
+        part = step.micro_batch
+        task = self.recorder.compute(name, self.ranks, work, self.ready[part], step.layer, self._label(part), balanced)
+        self.ready[part] = [(task, Join.LANE)]
+
+    def _aside(self, name: str, work: Work, step: Step) -> None:
+        """A task beside the part's transfer. Its input precedes it on the compute stream, so it needs no edge of its
+        own; the part's next task waits for it too."""
+        part = step.micro_batch
+        task = self.recorder.compute(name, self.ranks, work, [], step.layer, self._label(part))
+        self.ready[part] = [*self.ready[part], (task, Join.LANE)]
+
+    def _transfer(self, name: str, flows: Flows, step: Step) -> None:
+        """The expert all-to-all; a destination goes on when its own bytes have landed."""
+        np.add.at(self.recorder.sent, (flows.source, flows.destination), flows.bytes)
+        coflow = self.plan.fabric.coflow(self.plan.dispatch.algorithm.name, flows, self.group)
+        self._wait_for(coflow, name, step)
+
+    def _tensor_ring(self, name: str, step: Step, batch: Batch) -> None:
+        """All-gather or reduce-scatter of the residual stream inside each tensor-parallel group (sequence parallel)."""
+        if self.plan.layout.tensor_parallel == 1:
+            return
+        own = batch.tokens_of_rank * (ACTIVATION_BYTES * self.plan.model.hidden_size)
+        flows = ring_pass(self.group, self.plan.layout.tensor_parallel, own)
+        self._wait_for(self.plan.fabric.coflow(COLLECTIVES, flows, self.group), name, step)
+
+    def _wait_for(self, coflow: Coflow, name: str, step: Step) -> None:
+        part = step.micro_batch
+        task = self.recorder.transfer(name, self.ranks, coflow, self.ready[part], step.layer, self._label(part))
+        self.ready[part] = [(task, Join.ARRIVAL)]
+
+    def _label(self, part: int) -> int:
+        """Parts of all micro-batches, numbered through."""
+        return self.number * self.plan.schedule.micro_batches + part

@@ -1,0 +1,71 @@
+"""`lower`: a batch on a plan becomes a TaskGraph. Pure: no clock, no random draw; routing is looked up layer by layer.
+
+Expert-parallel groups do not talk to each other inside a layer, so each is lowered by itself as an island; what spans
+islands (gradients, parameters) comes after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.errors import BadInput
+from moesim.step.batch import Batch
+from moesim.step.island import Island
+from moesim.step.lowered import Lowered, Recorder
+from moesim.step.optimizer import optimizer_step
+from moesim.step.plan import StepPlan
+
+
+def lower(plan: StepPlan, batches: Sequence[Batch]) -> Lowered:
+    """One step: a single decode or prefill batch, or the micro-batches of a training step. Raises BadInput.
+
+    Every batch covers all ranks of the layout; training runs its micro-batches one after the other and ends with
+    the reduction of gradients and the optimizer.
+    """
+    check(plan, batches)
+    experts, ranks = plan.placement.num_experts, plan.layout.world
+    recorder = Recorder(
+        load=np.zeros((len(plan.model.moe_layers), experts), dtype=np.int64),
+        sent=np.zeros((ranks, ranks), dtype=np.int64),
+    )
+    last = [_lower_island(plan, recorder, group, batches) for group in plan.layout.expert_groups()]
+    if batches[0].phase == "train":
+        optimizer_step(plan, recorder, last)
+    return recorder.finish()
+
+
+def check(plan: StepPlan, batches: Sequence[Batch]) -> None:
+    """Refuse what the nouns allow but no engine runs. Raises BadInput."""
+    layout, model = plan.layout, plan.model
+    if layout.expert_parallel % layout.tensor_parallel:
+        raise BadInput(
+            f"expert_parallel_size {layout.expert_parallel} is no multiple of tensor_parallel_size "
+            f"{layout.tensor_parallel}",
+            way_out=f"tensor_parallel_size 1 or expert_parallel_size {layout.world}",
+        )
+    if model.attention.num_heads % layout.tensor_parallel:
+        raise BadInput(f"{model.attention.num_heads} heads do not divide over tensor_parallel_size")
+    parts = plan.schedule.micro_batches
+    fewest = min(int(np.bincount(batch.rank, minlength=batch.ranks).min()) for batch in batches)
+    if fewest < parts:
+        raise BadInput(
+            f"the schedule cuts a batch into {parts} parts, but a rank has {fewest} sequence(s)",
+            where="overlap.schedule",
+            way_out="schedule: sequential, or more tokens a GPU",
+        )
+
+
+def _lower_island(
+    plan: StepPlan, recorder: Recorder, group: npt.NDArray[np.int32], batches: Sequence[Batch]
+) -> list[int]:
+    island = Island(plan, recorder, group)
+    island.host()
+    for number, batch in enumerate(batches):
+        parts = batch.on_ranks(group).split(plan.schedule.micro_batches)
+        island.forward(parts, number)
+        if batch.phase == "train":
+            island.backward(parts, number)
+    return island.last_tasks()

@@ -1,0 +1,80 @@
+"""The result of lowering: a TaskGraph, the priced work behind its lanes, and what was sent where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+from moesim.engine import GraphBuilder, Join, TaskGraph
+
+from moesim.network import Coflow
+from moesim.step.work import Floats, Work
+
+After = Sequence[tuple[int, Join]]
+HOST = "host"
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """graph; work and balanced: family -> seconds float64[lanes]; load int64[moe layers, experts];
+    sent int64[ranks, ranks] (bytes from source to destination over all coflows that carry tokens).
+    """
+
+    graph: TaskGraph
+    work: Mapping[str, Floats]
+    balanced: Mapping[str, Floats]
+    load: npt.NDArray[np.int64]
+    sent: npt.NDArray[np.int64]
+
+    def play_as(self, draw: Mapping[str, float], *, balanced: bool = False, host: bool = True) -> TaskGraph:
+        """The graph with each family's seconds times its factor in `draw`; with rows as they are or balanced."""
+        families = self.balanced if balanced else self.work
+        chosen = [seconds * draw.get(family, 1.0) for family, seconds in families.items() if host or family != HOST]
+        return replace(self.graph, lane_seconds=np.sum(chosen, axis=0))
+
+
+@dataclass
+class Recorder:
+    """Collects tasks with their Work while a step is lowered, then concatenates both."""
+
+    load: npt.NDArray[np.int64]
+    sent: npt.NDArray[np.int64]
+    builder: GraphBuilder = field(default_factory=GraphBuilder)
+    works: list[tuple[int, Work, Work]] = field(default_factory=list)
+
+    def compute(
+        self, name: str, ranks: npt.NDArray[np.int32], work: Work, after: After, layer: int, micro_batch: int,
+        balanced: Work | None = None,
+    ) -> int:  # fmt: skip
+        """A compute task on every rank of `ranks`; `balanced` is its work with balanced rows, where that differs."""
+        self.works.append((len(ranks), work, balanced or work))
+        seconds = np.broadcast_to(np.asarray(work.total), len(ranks))
+        return self.builder.add(
+            name, name, "compute", ranks, seconds, after=after, layer=layer, micro_batch=micro_batch
+        )
+
+    def transfer(
+        self, name: str, ranks: npt.NDArray[np.int32], coflow: Coflow, after: After, layer: int, micro_batch: int
+    ) -> int:
+        """A coflow between the ranks of `ranks`."""
+        self.works.append((len(ranks), Work(), Work()))
+        return self.builder.add(
+            name, name, "comm", ranks, coflow=coflow, after=after, layer=layer, micro_batch=micro_batch
+        )
+
+    def finish(self) -> Lowered:
+        """The graph and its columns."""
+        families = sorted({family for _, *works in self.works for work in works for family in work.seconds})
+        real, balanced = (
+            {family: self._column(which, family) for family in families} for which in (1, 2)
+        )  # fmt: skip
+        return Lowered(self.builder.build(), real, balanced, self.load, self.sent)
+
+    def _column(self, which: int, family: str) -> Floats:
+        pieces = [
+            np.broadcast_to(np.asarray(entry[which].seconds.get(family, 0.0)), entry[0])  # type: ignore[union-attr]
+            for entry in self.works
+        ]
+        return np.concatenate(pieces)

@@ -1,0 +1,48 @@
+"""The end of a training step: gradients reduced, weights updated, parameters gathered again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from moesim.engine import Join
+
+from moesim.layout import dense_parameters, expert_parameters
+from moesim.network import Group, ring_pass
+from moesim.step.lowered import Recorder
+from moesim.step.plan import COLLECTIVES, StepPlan
+
+GRADIENT_BYTES = 2  # bf16 gradients are reduced
+PARAMETER_BYTES = 2  # bf16 parameters are gathered
+UPDATE_BYTES = 28  # Adam reads and writes three fp32 states, reads the gradient, writes the parameter: 4 * 6 + 2 + 2
+
+
+def optimizer_step(plan: StepPlan, recorder: Recorder, islands: Sequence[list[int]]) -> None:
+    """Reduce-scatter of dense and of expert gradients, Adam on each rank's shard, all-gather of the parameters.
+
+    Optimizer states are sharded over the ranks that hold the same weights (Megatron's distributed optimizer).
+    `islands`: the last tasks of each expert-parallel group.
+    """
+    layout = plan.layout
+    ranks = np.arange(layout.world, dtype=np.int32)
+    group = Group(plan.fabric.cluster, ranks)
+    kinds = {
+        "dense": (dense_parameters(plan.model, layout), layout.data_parallel, layout.tensor_parallel),
+        "expert": (
+            expert_parameters(plan.model, plan.placement),
+            layout.expert_data_parallel,
+            layout.expert_parallel,
+        ),
+    }
+    after = [(task, Join.GROUP) for tasks in islands for task in tasks]
+    for verb, width_bytes in (("reduce_scatter", GRADIENT_BYTES), ("all_gather", PARAMETER_BYTES)):
+        for kind, (parameters, width, stride) in kinds.items():
+            if width > 1:
+                shard = np.full(layout.world, -(-parameters * width_bytes // width), dtype=np.int64)
+                coflow = plan.fabric.coflow(COLLECTIVES, ring_pass(group, width, shard, stride=stride), group)
+                task = recorder.transfer(f"{kind}_{verb}", ranks, coflow, after, -1, 0)
+                after = [(task, Join.LANE)]
+        if verb == "reduce_scatter":
+            shard_sizes = sum(parameters / width for parameters, width, _ in kinds.values())
+            work = plan.ops.update(layout.world, UPDATE_BYTES * shard_sizes)
+            after = [(recorder.compute("optimizer", ranks, work, after, -1, 0), Join.LANE)]

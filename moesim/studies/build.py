@@ -1,0 +1,176 @@
+"""Scenario -> the nouns of one step, all checks here, once: Cluster, MoEModel, Layout, Placement, routing, costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from moesim.routing import RoutingSource
+
+from moesim.costs import CostModel, load_costs
+from moesim.errors import BadInput
+from moesim.hardware import Cluster, load_cluster
+from moesim.layout import Layout, MemoryLedger, Placement, Residency, serving_ledger, training_ledger
+from moesim.models import DTYPE_BYTES, MoEModel, load_model
+from moesim.network import Fabric, all_to_all
+from moesim.schedules import layer_schedule
+from moesim.step import Batch, CostLog, Dispatch, LayerOps, Precision, StepPlan, uniform_batch
+from moesim.studies.load import Loaded
+from moesim.studies.routing import routing_source
+from moesim.studies.scenario import Scenario
+
+PLANNING_TOKENS = 16_384  # tokens whose counts decide which experts get the redundant slots
+PLANNING_REQUEST = 1 << 40  # their requests are never those of a step
+SCALE_BYTES = {"bf16": 0.0, "fp8": 4 / 128, "fp4": 1 / 16}  # fp8: one fp32 scale per 128 values; fp4: one byte per 16
+
+
+@dataclass(frozen=True)
+class Built:
+    """One scenario, sealed: everything a run needs, and the warnings that building it raised."""
+
+    scenario: Scenario
+    plan: StepPlan
+    batches: tuple[Batch, ...]
+    memory: MemoryLedger
+    log: CostLog
+    warnings: tuple[str, ...]
+
+    @property
+    def cluster(self) -> Cluster:
+        """The machines."""
+        return self.plan.fabric.cluster
+
+    @property
+    def model(self) -> MoEModel:
+        """The model."""
+        return self.plan.model
+
+    @property
+    def costs(self) -> CostModel:
+        """The prices."""
+        return self.plan.ops.costs
+
+
+def build(loaded: Loaded, seed: int) -> Built:
+    """Check and seal a scenario. Raises BadInput, or DoesNotFit where a device is too small."""
+    scenario = loaded.scenario
+    model = load_model(scenario.model)
+    cluster = load_cluster(
+        scenario.cluster.topology, nodes=scenario.cluster.nodes, oversubscription=scenario.cluster.oversubscription
+    )
+    layout = _layout(loaded, cluster)
+    routing, notes = routing_source(loaded, model, seed)
+    placement = _placement(loaded, model, layout, routing)
+    costs = load_costs(scenario.costs, cluster.devices[0])
+    log = CostLog()
+    plan = _plan(loaded, model, cluster, layout, placement, routing, costs, log)
+    memory = _memory(scenario, plan)
+    memory.check()
+    return Built(scenario, plan, _batches(scenario, layout.world), memory, log, (*model.approximations, *notes))
+
+
+def _layout(loaded: Loaded, cluster: Cluster) -> Layout:
+    parallel = loaded.scenario.parallel
+    world = parallel.tensor_parallel_size * parallel.data_parallel_size
+    if world > cluster.num_devices:
+        raise BadInput(
+            f"tensor_parallel_size x data_parallel_size is {world}, the cluster has {cluster.num_devices} GPUs",
+            where=loaded.where("parallel"),
+            way_out=f"cluster.nodes: {-(-world // cluster.gpus_per_node)}",
+        )
+    return Layout(world, parallel.tensor_parallel_size, parallel.expert_parallel_size)
+
+
+def _placement(loaded: Loaded, model: MoEModel, layout: Layout, routing: RoutingSource) -> Placement:
+    slots = model.num_experts + loaded.scenario.experts.redundant
+    ranks = layout.expert_parallel
+    if slots % ranks:
+        raise BadInput(
+            f"{model.num_experts} experts + {slots - model.num_experts} redundant do not divide over {ranks} ranks",
+            where=loaded.where("experts.redundant"),
+            way_out=f"redundant: {-(-model.num_experts // ranks) * ranks - model.num_experts}",
+        )
+    layers = len(model.moe_layers)
+    if loaded.scenario.experts.placement == "contiguous" and slots == model.num_experts:
+        return Placement.contiguous(layers, model.num_experts, ranks)
+    if loaded.scenario.experts.placement == "contiguous":
+        raise BadInput(
+            "redundant experts need a placement that uses them",
+            where=loaded.where("experts.placement"),
+            way_out="placement: greedy",
+        )
+    return Placement.greedy_redundant(_planning_load(model, routing), ranks, slots)
+
+
+def _planning_load(model: MoEModel, routing: RoutingSource) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    """int64[moe layers, experts]: counts of a planning window whose requests no step uses."""
+    request = PLANNING_REQUEST + np.arange(PLANNING_TOKENS) // 64
+    position = np.arange(PLANNING_TOKENS) % 64
+    counts = [
+        np.bincount(routing.experts(layer, request, position).ravel(), minlength=model.num_experts)
+        for layer in range(len(model.moe_layers))
+    ]
+    return np.stack(counts)[:, : model.num_experts].astype(np.int64)
+
+
+def _plan(
+    loaded: Loaded, model: MoEModel, cluster: Cluster, layout: Layout, placement: Placement,
+    routing: RoutingSource, costs: CostModel, log: CostLog,
+) -> StepPlan:  # fmt: skip
+    scenario = loaded.scenario
+    precision = Precision(
+        scenario.precision.weights or model.weight_dtype,
+        scenario.precision.experts or scenario.precision.weights or model.expert_dtype,
+        scenario.precision.kv_cache,
+    )
+    schedule = layer_schedule(scenario.overlap.schedule, loaded.where("overlap.schedule"))
+    return StepPlan(
+        model=model,
+        layout=layout,
+        placement=placement,
+        routing=routing,
+        ops=LayerOps(model, costs, precision, layout.tensor_parallel, log),
+        fabric=Fabric(cluster, costs.communication),
+        dispatch=_dispatch(loaded, model, cluster, costs, overlapped=schedule.micro_batches > 1),
+        schedule=schedule,
+        overlap_shared=scenario.overlap.shared_expert,
+        recompute=frozenset(scenario.training.recompute),
+        host_seconds=costs.host_seconds(scenario.batch.phase, model.num_layers),
+    )
+
+
+def _dispatch(loaded: Loaded, model: MoEModel, cluster: Cluster, costs: CostModel, *, overlapped: bool) -> Dispatch:
+    comm = loaded.scenario.comm
+    algorithm = all_to_all.find(comm.dispatch, where=loaded.where("comm.dispatch"))
+    sms = cluster.devices[0].sms
+    held = costs.communication[algorithm.name].sms if overlapped else 0
+    return Dispatch(
+        algorithm,
+        row_bytes(model.hidden_size, comm.dispatch_dtype),
+        row_bytes(model.hidden_size, comm.combine_dtype),
+        compute_slowdown=sms / (sms - held),
+    )
+
+
+def row_bytes(hidden: int, dtype: str) -> int:
+    """Bytes of one token's row on the wire: values and their scales (fp8: 7168 + 224 for DeepSeek-V3)."""
+    return round(hidden * (DTYPE_BYTES[dtype] + SCALE_BYTES[dtype]))
+
+
+def _batches(scenario: Scenario, ranks: int) -> tuple[Batch, ...]:
+    batch = scenario.batch
+    sequences = ranks * batch.tokens_per_gpu // (1 if batch.phase == "decode" else batch.context)
+    return tuple(
+        uniform_batch(batch.phase, ranks, batch.tokens_per_gpu, batch.context, first_request=number * sequences)
+        for number in range(batch.micro_batches)
+    )
+
+
+def _memory(scenario: Scenario, plan: StepPlan) -> MemoryLedger:
+    batch, precision = scenario.batch, plan.ops.precision
+    cached = batch.tokens_per_gpu * (batch.context + 1 if batch.phase == "decode" else 1)
+    keeps = Residency(precision.weights, precision.experts, precision.kv_cache, cached, batch.tokens_per_gpu)
+    size = plan.fabric.cluster.devices[0].memory_bytes
+    if batch.phase == "train":
+        return training_ledger(plan.model, plan.layout, plan.placement, keeps, plan.recompute, size)
+    return serving_ledger(plan.model, plan.layout, plan.placement, keeps, size)

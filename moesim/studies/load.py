@@ -1,0 +1,66 @@
+"""Scenario files: found by name or path, overridden by `--set a.b=value`, checked, and placed in errors by line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moesim import shipped, yamlfile
+from moesim.errors import BadInput, unknown_name
+from moesim.studies.scenario import Scenario
+
+FOLDER = "workloads/scenarios"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A Scenario and where each of its keys stands."""
+
+    scenario: Scenario
+    document: yamlfile.Document
+    overridden: frozenset[str]
+
+    def where(self, key: str) -> str:
+        """The place of a dotted key: its --set option, or file and line."""
+        return _where(self.document, self.overridden, tuple(key.split(".")))
+
+
+def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
+    """A shipped scenario's name or a YAML file, with "a.b=value" overrides. Raises BadInput."""
+    document = yamlfile.read_yaml(find(name_or_path))
+    overridden = frozenset(_override(document.data, text) for text in overrides)
+    scenario = yamlfile.validate(Scenario, document.data, lambda keys: _where(document, overridden, keys))
+    return Loaded(scenario, document, overridden)
+
+
+def find(name_or_path: str | Path) -> Path:
+    """The file of a scenario. Raises BadInput with the shipped names."""
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"} or path.exists():
+        return path
+    known = shipped.names(FOLDER, ".yaml")
+    if str(name_or_path) not in known:
+        raise unknown_name("scenario", str(name_or_path), known)
+    return known[str(name_or_path)]
+
+
+def _override(data: dict[str, Any], text: str) -> str:
+    key, equals, value = text.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts):
+        raise BadInput(f"--set {text!r} is not key=value", way_out="--set cluster.nodes=4")
+    target = data
+    for part in parts[:-1]:
+        target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            raise BadInput(f"{part!r} holds no keys", where=f"--set {key}")
+    target[parts[-1]] = yamlfile.parse_yaml(f"value: {value}", f"--set {key}").data["value"]
+    return key
+
+
+def _where(document: yamlfile.Document, overridden: frozenset[str], keys: yamlfile.Keys) -> str:
+    dotted = yamlfile.dotted(keys)
+    option = next((key for key in sorted(overridden) if (dotted + ".").startswith(key + ".")), None)
+    return f"--set {option}" if option else document.where(keys)

@@ -1,0 +1,74 @@
+"""The numbers of a Result, from the timeline and the traffic. Training names are DESIGN's, serving names vLLM's."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from moesim.layout import HBM
+from moesim.step import Lowered
+from moesim.studies.build import Built
+from moesim.studies.ladder import Ladder
+from moesim.studies.result import Metric
+
+
+def metrics(built: Built, lowered: Lowered, ladder: Ladder) -> dict[str, Metric]:
+    """name -> Metric, in the order in which they are printed."""
+    step = ladder.timeline.step_seconds
+    tokens = sum(batch.tokens for batch in built.batches)
+    ranks = built.plan.layout.world
+    per_gpu = tokens / step / ranks
+    found = {
+        "step_time_s": Metric(step, "s"),
+        "tokens_per_s": Metric(tokens / step, "tok/s"),
+        "tokens_per_s_per_gpu": Metric(per_gpu, "tok/s"),
+        "tokens_per_s_per_node": Metric(per_gpu * min(built.cluster.gpus_per_node, ranks), "tok/s"),
+        **_phase_metrics(built, step, tokens),
+        "exposed_comm_fraction": Metric(_exposed(ladder) / step, "1"),
+        "peak_memory_bytes": Metric(float(built.memory.used(HBM)), "B"),
+        **_load_metrics(lowered),
+        **_link_metrics(built, ladder, step),
+    }
+    return {**found, **_published(built, found["tokens_per_s_per_node"].value)}
+
+
+def _exposed(ladder: Ladder) -> float:
+    return (ladder.breakdown["exposed_comm_s"] or 0.0) + (ladder.breakdown["contention_s"] or 0.0)
+
+
+def _phase_metrics(built: Built, step: float, tokens: int) -> dict[str, Metric]:
+    if built.scenario.batch.phase == "decode":
+        return {"median_itl_ms": Metric(step * 1e3, "ms"), "output_throughput": Metric(tokens / step, "tok/s")}
+    if built.scenario.batch.phase == "prefill":
+        return {"total_token_throughput": Metric(tokens / step, "tok/s")}
+    context = built.scenario.batch.context
+    flops = 3 * built.model.forward_flops(tokens, context / 2)  # backward is twice forward; causal mean context
+    rate = flops / step / built.plan.layout.world
+    peak = built.cluster.devices[0].peak_flops["bf16"]
+    return {"tflops_per_gpu": Metric(rate / 1e12, "TFLOP/s"), "mfu": Metric(rate / peak, "1"),
+            "bubble_fraction": Metric(0.0, "1")}  # fmt: skip
+
+
+def _load_metrics(lowered: Lowered) -> dict[str, Metric]:
+    """Hottest expert over mean expert, averaged over layers and in the worst layer."""
+    mean = np.maximum(lowered.load.mean(axis=1), 1e-12)
+    ratio = lowered.load.max(axis=1) / mean
+    return {
+        "expert_max_over_mean": Metric(float(ratio.mean()), "1"),
+        "expert_max_over_mean_worst_layer": Metric(float(ratio.max()), "1"),
+    }
+
+
+def _link_metrics(built: Built, ladder: Ladder, step: float) -> dict[str, Metric]:
+    used = ladder.timeline.link_bytes / built.plan.fabric.capacity / step
+    return {"hottest_link_utilisation": Metric(float(used.max(initial=0.0)), "1")}
+
+
+def _published(built: Built, predicted: float) -> dict[str, Metric]:
+    published = built.scenario.published
+    if published is None:
+        return {}
+    measured = published.tokens_per_s_per_node
+    return {
+        "published_tokens_per_s_per_node": Metric(measured, "tok/s"),
+        "predicted_over_published": Metric(predicted / measured, "1"),
+    }

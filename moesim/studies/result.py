@@ -1,0 +1,60 @@
+"""Result: what a run found, with units, where the time went, and what it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from moesim.engine import TaskGraph, Timeline
+
+from moesim.hardware import Cluster
+from moesim.layout import MemoryLedger
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number and its unit ("1" for a ratio)."""
+
+    value: float
+    unit: str
+
+
+@dataclass(frozen=True)
+class Played:
+    """The step that was played, for pictures: not part of the JSON document.
+
+    expert_load int64[moe layers, experts] rows; sent int64[ranks, ranks] bytes; link columns float64[links].
+    """
+
+    cluster: Cluster
+    graph: TaskGraph
+    timeline: Timeline
+    expert_load: npt.NDArray[np.int64]
+    sent: npt.NDArray[np.int64]
+    link_capacity: npt.NDArray[np.float64]
+    link_name: tuple[str, ...]
+    memory: MemoryLedger
+
+
+@dataclass(frozen=True)
+class Result:
+    """metrics: name -> Metric. breakdown: seconds that add up to the step time; None where a rung was not played."""
+
+    name: str
+    metrics: Mapping[str, Metric]
+    breakdown: Mapping[str, float | None]
+    provenance: Mapping[str, Any]
+    warnings: tuple[str, ...]
+    played: Played = field(compare=False, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `--json` prints."""
+        return {
+            "metrics": {name: {"value": m.value, "unit": m.unit} for name, m in self.metrics.items()},
+            "breakdown": dict(self.breakdown),
+            "provenance": dict(self.provenance),
+            "warnings": list(self.warnings),
+        }

@@ -1,0 +1,96 @@
+"""`run`: one scenario, one seed -> Result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from moesim.engine import check_timeline
+
+import moesim
+from moesim.costs import error_draw
+from moesim.step import Lowered, lower
+from moesim.studies.build import Built, build
+from moesim.studies.ladder import Ladder, climb
+from moesim.studies.load import Loaded, load
+from moesim.studies.metrics import metrics
+from moesim.studies.result import Played, Result
+
+
+def run(
+    scenario: str | Path | Loaded, *, overrides: Sequence[str] = (), seed: int = 0, draw_errors: bool = False
+) -> Result:
+    """Play one step. Raises BadInput, DoesNotFit, Deadlock.
+
+    The seed picks the recorded requests that are looked up; with `draw_errors` it also draws one factor per error
+    family of the costs, otherwise every cost is its median.
+    """
+    loaded = scenario if isinstance(scenario, Loaded) else load(scenario, overrides)
+    built = build(loaded, seed)
+    lowered = lower(built.plan, built.batches)
+    draw = error_draw(built.costs, seed) if draw_errors else {}
+    ladder = climb(built.plan, lowered, built.scenario.network, draw)
+    check_timeline(lowered.graph, ladder.timeline)
+    return _result(built, lowered, ladder, seed, draw)
+
+
+def _result(built: Built, lowered: Lowered, ladder: Ladder, seed: int, draw: Mapping[str, float]) -> Result:
+    fabric = built.plan.fabric
+    played = Played(
+        cluster=built.cluster,
+        graph=lowered.graph,
+        timeline=ladder.timeline,
+        expert_load=lowered.load,
+        sent=lowered.sent,
+        link_capacity=fabric.capacity,
+        link_name=fabric.link_name,
+        memory=built.memory,
+    )
+    return Result(
+        name=built.scenario.name,
+        metrics=metrics(built, lowered, ladder),
+        breakdown=ladder.breakdown,
+        provenance=_provenance(built, ladder, seed, draw),
+        warnings=_warnings(built, ladder),
+        played=played,
+    )
+
+
+def _provenance(built: Built, ladder: Ladder, seed: int, draw: Mapping[str, float]) -> dict[str, Any]:
+    plan, log = built.plan, built.log
+    return {
+        "moesim": moesim.__version__,
+        "scenario": built.scenario.name,
+        "scenario_hash": built.scenario.digest,
+        "seed": seed,
+        "model": built.model.name,
+        "topology": built.cluster.name,
+        "costs": built.costs.name,
+        "costs_basis": {family: log.basis[family] for family in sorted(log.basis)},
+        "outside_measured": {family: log.outside[family] / log.asked[family] for family in sorted(log.asked)},
+        "error_draw": dict(draw),
+        "routing": plan.routing.basis,
+        "routing_source": plan.routing.name,
+        "dispatch": plan.dispatch.algorithm.name,
+        "dispatch_basis": built.costs.communication[plan.dispatch.algorithm.name].basis,
+        "player": ladder.player,
+        "player_reason": ladder.reason,
+        "contention": "played" if ladder.breakdown["contention_s"] is not None else f"not played: {ladder.reason}",
+        "compute_slowdown_by_held_sms": plan.dispatch.compute_slowdown,
+        "ignored_overlap_s": ladder.timeline.ignored_overlap_s,
+    }
+
+
+def _warnings(built: Built, ladder: Ladder) -> tuple[str, ...]:
+    log = built.log
+    outside = [
+        f"{family}: {log.outside[family] / log.asked[family]:.0%} of the queried shapes lie outside the measured hull"
+        for family in sorted(log.outside)
+        if log.outside[family]
+    ]
+    assumed = sorted(family for family, basis in log.basis.items() if basis == "assumed")
+    basis = [f"assumed, not measured: {', '.join(assumed)}"] if assumed else []
+    overlap = ladder.timeline.ignored_overlap_s
+    ignored = [f"overlap of transfers worth {overlap:.3g} s was ignored by port loads"] if overlap > 0 else []
+    return (*built.warnings, *outside, *basis, *ignored)

@@ -1,0 +1,146 @@
+"""Scenario: the frozen, hashable description of one run. Each key of the YAML file is a field here, with its unit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from moesim.yamlfile import Items, Section
+
+Dtype = Literal["bf16", "fp8", "fp4"]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+
+
+class BatchSection(Section):
+    """What one step works on."""
+
+    phase: Literal["decode", "prefill", "train"] = Field(description="kind of step")
+    tokens_per_gpu: Count = Field(description="new tokens on each GPU; in training, of one micro-batch")
+    context: Count = Field(description="decode: tokens already cached per request; otherwise the sequence length")
+    micro_batches: Count = Field(1, description="training: micro-batches accumulated before the optimizer runs")
+
+
+class ClusterSection(Section):
+    """Which machines."""
+
+    topology: str = Field(description="shipped topology or a YAML file; see `moesim list`")
+    nodes: Count | None = Field(None, description="number of nodes; default: as the topology says")
+    oversubscription: float | None = Field(None, ge=1, description="leaf to spine, 1 = non-blocking")
+
+
+class ParallelSection(Section):
+    """How the model is spread (vLLM's names). The product of tensor and data parallel sizes is the number of GPUs."""
+
+    tensor_parallel_size: Count = 1
+    data_parallel_size: Count = 1
+    expert_parallel_size: Count = 1
+
+
+class ExpertsSection(Section):
+    """Which GPU holds which expert."""
+
+    redundant: int = Field(0, ge=0, description="slots beyond one per expert")
+    placement: Literal["contiguous", "greedy"] = Field(
+        "contiguous", description="greedy: the hottest experts of a planning window get the redundant slots"
+    )
+
+
+class CommSection(Section):
+    """The all-to-all of the expert layers."""
+
+    dispatch: str = Field("nccl", description="all-to-all algorithm; see `moesim list`")
+    dispatch_dtype: Dtype = "bf16"
+    combine_dtype: Dtype = "bf16"
+
+
+class PrecisionSection(Section):
+    """Dtypes; None takes the model's own."""
+
+    weights: Dtype | None = None
+    experts: Dtype | None = None
+    kv_cache: Dtype = "bf16"
+
+
+class OverlapSection(Section):
+    """What computes while something else communicates."""
+
+    schedule: str = Field("sequential", description="layer schedule; see `moesim list`")
+    shared_expert: bool = Field(True, description="the shared expert runs beside the dispatch")
+
+
+class RoutingSection(Section):
+    """Where the routing comes from: exactly one of trace, sampled and balanced."""
+
+    trace: str | None = Field(None, description="recorded trace: shipped name or Parquet file")
+    transplant: bool = Field(False, description="carry another model's trace over; the result says so")
+    sampled: str | None = Field(None, description="load statistics whose skew a sampler follows (assumed)")
+    balanced: bool = Field(False, description="every expert gets equal rows (assumed)")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> RoutingSection:
+        given = [name for name in ("trace", "sampled", "balanced") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of trace, sampled, balanced (given: {', '.join(given) or 'none'})")
+        if self.transplant and not self.trace:
+            raise ValueError("transplant needs a trace")
+        return self
+
+
+class NetworkSection(Section):
+    """How exactly the network is played."""
+
+    level: Literal["auto", "port_load", "fluid"] = Field(
+        "auto", description="auto: fluid where port loads are not valid (oversubscription above 2:1, faults)"
+    )
+    window: float = Field(0.0, ge=0, le=0.1, description="fluid: completions closer than this fraction are merged")
+
+
+class TrainingSection(Section):
+    """What the backward pass computes again (Megatron's --recompute-modules)."""
+
+    recompute: Items[Literal["core_attn", "moe"]] = ()
+
+
+class PublishedSection(Section):
+    """A measured throughput of this configuration, printed beside the prediction; nothing is fitted to it."""
+
+    tokens_per_s_per_node: float = Field(gt=0)
+    source: str
+    missing: Items[str] = Field((), description="mechanisms of the measured system that this run does not have")
+
+
+def _format_version(value: int) -> int:
+    if value != 1:
+        raise ValueError(f"format version {value} is not known; this moesim reads version 1")
+    return value
+
+
+class Scenario(Section):
+    """One run of one step. Two scenarios that mean the same have the same hash, however their files are ordered."""
+
+    moesim: Annotated[int, AfterValidator(_format_version)] = Field(1, description="format version")
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    model: str = Field(description="shipped model name or the path of a config.json")
+    mode: Literal["step"] = "step"
+    batch: BatchSection
+    cluster: ClusterSection
+    parallel: ParallelSection = ParallelSection()
+    experts: ExpertsSection = ExpertsSection()
+    comm: CommSection = CommSection()
+    precision: PrecisionSection = PrecisionSection()
+    overlap: OverlapSection = OverlapSection()
+    routing: RoutingSection
+    network: NetworkSection = NetworkSection()
+    training: TrainingSection = TrainingSection()
+    costs: str = Field(description="kernel profile, or `roofline`")
+    published: PublishedSection | None = None
+
+    @property
+    def digest(self) -> str:
+        """sha256 of everything that the result depends on: all but name, description and published figures."""
+        body = self.model_dump(mode="json", exclude={"name", "description", "published"})
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
