@@ -1,1 +1,22 @@
-"""moesim: a discrete-event simulator of Mixture-of-Experts clusters that replays recorded routing traces."""
+"""moesim: a discrete-event simulator of Mixture-of-Experts clusters that replays recorded routing traces.
+
+`load`, `run` and `compare` mirror the command line; they are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moesim.studies import compare, load, run
+
+__version__ = "0.1.0"
+__all__ = ["compare", "load", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'moesim' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module("moesim.studies"), name)

@@ -145,6 +145,10 @@ class MoEModel:
         """The FFN of a dense layer."""
         return self._ffn("mlp", self.dense_intermediate)
 
+    def expert_gemms(self) -> tuple[Gemm, ...]:
+        """The FFN of one routed expert."""
+        return self._ffn("expert", self.expert_intermediate)
+
     def head_gemm(self, tensor_parallel: int = 1) -> Gemm:
         """The output embedding on one rank."""
         return Gemm("head", -(-self.vocab_size // tensor_parallel), self.hidden_size)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from moesim.engine import Join
 
+from moesim.engine import Join
 from moesim.network import Coflow, Flows, Group, ring_pass
 from moesim.schedules import Step, Verb
 from moesim.step.batch import Batch
@@ -33,6 +33,7 @@ class Island:
         self.moe_index = {layer: index for index, layer in enumerate(plan.model.moe_layers)}
         self.ready: dict[int, list[Edge]] = {}
         self.traffic: dict[int, tuple[int, Traffic]] = {}
+        self.prices: dict[tuple[str, int], Work] = {}
         self.number = 0
 
     def host(self) -> None:
@@ -43,7 +44,7 @@ class Island:
 
     def forward(self, parts: Sequence[Batch], number: int) -> None:
         """All layers of micro-batch `number`, then the head."""
-        self.number = number
+        self._begin(number)
         for step in self.plan.schedule.order(self.plan.model.num_layers):
             self._forward(step, parts[step.micro_batch])
         for part, batch in enumerate(parts):
@@ -51,12 +52,17 @@ class Island:
 
     def backward(self, parts: Sequence[Batch], number: int) -> None:
         """The forward order backwards: each transfer sends gradients the other way, each GEMM has two of them."""
-        self.number = number
+        self._begin(number)
         for part, batch in enumerate(parts):
             work = self.plan.ops.backward("gemm", self.plan.ops.head(batch))
             self._compute("head_backward", work, Step(Verb.ATTENTION, -1, part))
         for step in reversed(tuple(self.plan.schedule.order(self.plan.model.num_layers))):
             self._backward(step, parts[step.micro_batch])
+
+    def _begin(self, number: int) -> None:
+        if number != self.number:
+            self.prices = {}
+        self.number = number
 
     def last_tasks(self) -> list[int]:
         """The tasks at which the parts stand now."""
@@ -68,13 +74,14 @@ class Island:
             case Verb.ATTENTION:
                 self._attention(step, batch, moe)
             case Verb.DISPATCH if moe:
+                self.recorder.load[self.moe_index[step.layer]] += self._traffic_of(step, batch).load
                 self._dispatch("dispatch", step, batch, self.plan.dispatch.dispatch_row_bytes)
             case Verb.SHARED if moe and self.plan.overlap_shared:
                 self._shared(step, batch)
             case Verb.EXPERTS if moe:
                 self._experts(step, batch)
             case Verb.EXPERTS:
-                self._compute("mlp", self._stretched(self.plan.ops.dense(batch)), step)
+                self._compute("mlp", self._priced("mlp", self.plan.ops.dense, step, batch), step)
             case Verb.COMBINE if moe:
                 self._combine("combine", step, batch)
 
@@ -87,9 +94,11 @@ class Island:
             case Verb.EXPERTS if moe:
                 self._experts_backward(step, batch)
             case Verb.EXPERTS:
-                self._compute("mlp_backward", self._stretched(ops.backward("gemm", ops.dense(batch))), step)
+                forward = self._priced("mlp", ops.dense, step, batch)
+                self._compute("mlp_backward", ops.backward("gemm", forward), step)
             case Verb.SHARED if moe and self.plan.model.shared_intermediate:
-                self._aside("shared_backward", self._stretched(ops.backward("gemm", ops.shared(batch))), step)
+                forward = self._priced("shared", ops.shared, step, batch)
+                self._aside("shared_backward", ops.backward("gemm", forward), step)
             case Verb.DISPATCH if moe:
                 self._combine("dispatch_backward", step, batch)
             case Verb.ATTENTION:
@@ -97,31 +106,35 @@ class Island:
 
     def _attention(self, step: Step, batch: Batch, moe: bool) -> None:
         self._tensor_ring("all_gather", step, batch)
-        self._compute("attention", self._stretched(self.plan.ops.attention(batch)), step)
+        self._compute("attention", self._priced("attention", self.plan.ops.attention, step, batch), step)
         self._tensor_ring("reduce_scatter", step, batch)
         if moe:
-            self._compute("router", self._stretched(self.plan.ops.router(batch)), step)
+            self._compute("router", self._priced("router", self.plan.ops.router, step, batch), step)
             if not self.plan.overlap_shared:
                 self._shared(step, batch)
 
     def _attention_backward(self, step: Step, batch: Batch, moe: bool) -> None:
         ops = self.plan.ops
         if moe:
-            self._compute("router_backward", self._stretched(ops.backward("gemm", ops.router(batch))), step)
+            forward = self._priced("router", ops.router, step, batch)
+            self._compute("router_backward", ops.backward("gemm", forward), step)
         self._tensor_ring("all_gather", step, batch)
-        again = ops.core(batch) if "core_attn" in self.plan.recompute else Work()
-        self._compute("attention_backward", self._stretched(again + ops.attention_backward(batch)), step)
+        again = self._priced("core", ops.core, step, batch) if "core_attn" in self.plan.recompute else Work()
+        gradients = self._priced("attention_backward", ops.attention_backward, step, batch)
+        self._compute("attention_backward", again + gradients, step)
         self._tensor_ring("reduce_scatter", step, batch)
 
     def _recompute(self, step: Step, batch: Batch) -> None:
         """Megatron's recomputed module `moe` replays the whole MoE layer, transfers included."""
         if "moe" in self.plan.recompute:
-            for verb in (Verb.DISPATCH, Verb.SHARED, Verb.EXPERTS, Verb.COMBINE):
-                self._forward(step._replace(verb=verb), batch)
+            self._dispatch("dispatch", step, batch, self.plan.dispatch.dispatch_row_bytes)
+            self._shared(step, batch)
+            self._experts(step, batch)
+            self._combine("combine", step, batch)
 
     def _shared(self, step: Step, batch: Batch) -> None:
         if self.plan.model.shared_intermediate:
-            self._aside("shared", self._stretched(self.plan.ops.shared(batch)), step)
+            self._aside("shared", self._priced("shared", self.plan.ops.shared, step, batch), step)
 
     def _experts(self, step: Step, batch: Batch) -> None:
         real, even = self._expert_work(step, batch)
@@ -139,7 +152,8 @@ class Island:
         rows = self._traffic_of(step, batch).rows
         even = np.full_like(rows, -(-int(rows.sum()) // len(rows)))
         place, index = self.plan.placement, self.moe_index[step.layer]
-        return self.plan.ops.experts(place.by_rank(index, rows)), self.plan.ops.experts(place.by_rank(index, even))
+        real, balanced = (self.plan.ops.experts(place.by_rank(index, r), batch.phase) for r in (rows, even))
+        return real, balanced
 
     def _dispatch(self, name: str, step: Step, batch: Batch, row_bytes: int) -> None:
         flows = self.plan.dispatch.algorithm.dispatch(self._traffic_of(step, batch).copies, row_bytes, self.group)
@@ -163,6 +177,13 @@ class Island:
         experts = self.plan.routing.experts(index, batch.token_request, batch.token_position)
         return traffic(experts, batch, self.plan.placement, index, self.node_of_rank)
 
+    def _priced(self, name: str, op: Callable[[Batch], Work], step: Step, batch: Batch) -> Work:
+        """Work that is the same in every layer of a micro-batch, priced once."""
+        key = (name, step.micro_batch)
+        if key not in self.prices:
+            self.prices[key] = self._stretched(op(batch))
+        return self.prices[key]
+
     def _stretched(self, work: Work) -> Work:
         """Compute beside communication kernels that hold SMs has only the others."""
         return work.times(self.plan.dispatch.compute_slowdown)
@@ -182,7 +203,7 @@ class Island:
 
     def _transfer(self, name: str, flows: Flows, step: Step) -> None:
         """The expert all-to-all; a destination goes on when its own bytes have landed."""
-        np.add.at(self.recorder.sent, (flows.source, flows.destination), flows.bytes)
+        self.recorder.sent[flows.source, flows.destination] += flows.bytes
         coflow = self.plan.fabric.coflow(self.plan.dispatch.algorithm.name, flows, self.group)
         self._wait_for(coflow, name, step)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-from moesim.engine import GraphBuilder, Join, TaskGraph
 
+from moesim.engine import GraphBuilder, Join, TaskGraph
 from moesim.network import Coflow
 from moesim.step.work import Floats, Work
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from moesim.engine import Join
 
+from moesim.engine import Join
 from moesim.layout import dense_parameters, expert_parameters
 from moesim.network import Group, ring_pass
 from moesim.step.lowered import Recorder

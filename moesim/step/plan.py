@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moesim.routing import RoutingSource
-
 from moesim.layout import Layout, Placement
 from moesim.models import MoEModel
 from moesim.network import AllToAll, Fabric
+from moesim.routing import RoutingSource
 from moesim.schedules import LayerSchedule
 from moesim.step.ops import LayerOps
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from moesim.routing import RoutingSource
 
 from moesim.costs import CostModel, load_costs
 from moesim.errors import BadInput
@@ -13,6 +12,7 @@ from moesim.hardware import Cluster, load_cluster
 from moesim.layout import Layout, MemoryLedger, Placement, Residency, serving_ledger, training_ledger
 from moesim.models import DTYPE_BYTES, MoEModel, load_model
 from moesim.network import Fabric, all_to_all
+from moesim.routing import RoutingSource
 from moesim.schedules import layer_schedule
 from moesim.step import Batch, CostLog, Dispatch, LayerOps, Precision, StepPlan, uniform_batch
 from moesim.studies.load import Loaded

@@ -9,13 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from moesim.engine import Timeline, evaluate, simulate
-
-from moesim.hardware import Cluster
+from moesim.engine import Timeline, choose_level, evaluate, simulate
 from moesim.step import Lowered, StepPlan
 from moesim.studies.scenario import NetworkSection
-
-VALID_OVERSUBSCRIPTION = 2.0  # port loads are 0.9977 of the exact makespan at 2:1 and 0.812 at 4:1 with skew
 
 
 @dataclass(frozen=True)
@@ -28,17 +24,6 @@ class Ladder:
     reason: str
 
 
-def choose_player(network: NetworkSection, cluster: Cluster) -> tuple[str, str]:
-    """("evaluate" | "simulate", why): fluid where the user asks for it or port loads are not valid."""
-    if network.level == "fluid":
-        return "simulate", "network.level is fluid"
-    if network.level == "port_load":
-        return "evaluate", "network.level is port_load"
-    if cluster.oversubscription > VALID_OVERSUBSCRIPTION:
-        return "simulate", f"oversubscription {cluster.oversubscription:g} is above {VALID_OVERSUBSCRIPTION:g}:1"
-    return "evaluate", f"oversubscription {cluster.oversubscription:g} is at most {VALID_OVERSUBSCRIPTION:g}:1"
-
-
 def climb(plan: StepPlan, lowered: Lowered, network: NetworkSection, draw: Mapping[str, float]) -> Ladder:
     """Play the step rung by rung; `draw` holds one factor per error family."""
     capacity = plan.fabric.capacity / draw.get("network", 1.0)
@@ -48,7 +33,8 @@ def climb(plan: StepPlan, lowered: Lowered, network: NetworkSection, draw: Mappi
     real = evaluate(graph, capacity, network="none").step_seconds
     timeline = evaluate(graph, capacity, network="port_load")
     loaded = timeline.step_seconds
-    player, reason = choose_player(network, plan.fabric.cluster)
+    asked = None if network.level == "auto" else network.level
+    player, reason = choose_level(oversubscription=plan.fabric.cluster.oversubscription, asked=asked)
     contention: float | None = None
     if player == "simulate":
         timeline = simulate(graph, capacity, network="fluid", window=network.window)

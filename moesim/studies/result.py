@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from moesim.engine import TaskGraph, Timeline
 
+from moesim.engine import TaskGraph, Timeline
 from moesim.hardware import Cluster
 from moesim.layout import MemoryLedger
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moesim.routing import Balanced, Replay, RoutingSource, Sampled, Transplant, read_trace
-
 from moesim import shipped
 from moesim.errors import unknown_name
 from moesim.models import MoEModel
+from moesim.routing import Balanced, Replay, RoutingSource, Sampled, Transplant, read_trace
 from moesim.studies.load import Loaded
 
 TRACES = "workloads/routing"

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from moesim.engine import check_timeline
-
-import moesim
+from moesim import __version__
 from moesim.costs import error_draw
+from moesim.engine import check_timeline
 from moesim.step import Lowered, lower
 from moesim.studies.build import Built, build
 from moesim.studies.ladder import Ladder, climb
@@ -60,7 +59,7 @@ def _result(built: Built, lowered: Lowered, ladder: Ladder, seed: int, draw: Map
 def _provenance(built: Built, ladder: Ladder, seed: int, draw: Mapping[str, float]) -> dict[str, Any]:
     plan, log = built.plan, built.log
     return {
-        "moesim": moesim.__version__,
+        "moesim": __version__,
         "scenario": built.scenario.name,
         "scenario_hash": built.scenario.digest,
         "seed": seed,

@@ -1,0 +1,9 @@
+"""Studies: a Scenario is loaded, run and compared; a Result says what was found and what it rests on."""
+
+from moesim.studies.compare import Comparison, compare
+from moesim.studies.load import load
+from moesim.studies.result import Metric, Played, Result
+from moesim.studies.run import run
+from moesim.studies.scenario import Scenario
+
+__all__ = ["Comparison", "Metric", "Played", "Result", "Scenario", "compare", "load", "run"]

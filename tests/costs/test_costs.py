@@ -1,0 +1,87 @@
+"""Costs: the roofline's physics, the shipped profile's promises, and profiles that cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moesim import shipped
+from moesim.costs import error_draw, known_profiles, load_costs
+from moesim.errors import BadInput
+from moesim.hardware import load_cluster
+from moesim.models import load_model
+
+H100 = load_cluster("dgx-h100").devices[0]
+PROFILE = load_costs("h100_sxm", H100)
+ROOFLINE = load_costs("roofline", H100)
+MLA = load_model("DeepSeek-V3").attention
+
+
+def test_the_roofline_is_the_larger_of_compute_and_memory() -> None:
+    seconds = ROOFLINE.gemm(np.array([1, 65536]), 4096, 4096, "bf16").seconds
+    weights = (4096 * 4096 + 2 * 4096) * 2 / 3.35e12
+    assert seconds == pytest.approx([weights, 2 * 65536 * 4096 * 4096 / 989.4e12])
+
+
+@given(st.integers(1, 4096), st.sampled_from([1024, 4096, 8192]))
+def test_no_gemm_of_the_profile_beats_peak(m: int, n: int) -> None:
+    for dtype in ("bf16", "fp8"):
+        flops = 2 * m * n * 4096 / H100.peak_flops[dtype]
+        assert float(PROFILE.gemm(m, n, 4096, dtype).seconds) >= flops
+
+
+def test_only_active_experts_cost_and_no_rows_cost_nothing() -> None:
+    rows = np.array([[0, 0, 0, 0], [64, 0, 0, 0], [64, 64, 64, 64]])
+    seconds = PROFILE.experts(rows, 7168, 2048, "fp8", 3).seconds
+    assert seconds[0] == 0 and seconds[1] < seconds[2]
+
+
+def test_beyond_the_measured_hull_is_flagged() -> None:
+    inside = PROFILE.gemm(np.array([256]), 4096, 4096, "bf16").outside
+    beyond = PROFILE.gemm(np.array([10**9]), 4096, 4096, "bf16").outside
+    assert not inside[0] and beyond[0]
+
+
+def test_mla_reads_its_latent_when_it_decodes() -> None:
+    short, long = (PROFILE.attention("decode", 1, c, 128, MLA, 128, "bf16").seconds for c in (1000, 4000))
+    assert float(long) > 1.5 * float(short)
+
+
+def test_a_borrowed_profile_is_assumed_throughout() -> None:
+    a100 = load_cluster("dgx-a100").devices[0]
+    assert load_costs("h100_sxm", a100).gemm(16, 1024, 1024, "bf16").basis == "assumed"
+    assert PROFILE.gemm(16, 1024, 1024, "bf16").basis == "fitted"
+
+
+def test_one_error_is_drawn_per_family_and_seed() -> None:
+    draw = error_draw(PROFILE, 3)
+    assert set(draw) == set(PROFILE.families) and draw == error_draw(PROFILE, 3) != error_draw(PROFILE, 4)
+
+
+def test_unknown_names_and_missing_operators() -> None:
+    with pytest.raises(BadInput, match="did you mean 'h100_sxm'"):
+        load_costs("h100_smx", H100)
+    with pytest.raises(BadInput, match="no gemm.fp4"):
+        PROFILE.gemm(1, 128, 128, "fp4")
+    with pytest.raises(BadInput, match="no fp4 arithmetic"):
+        ROOFLINE.gemm(1, 128, 128, "fp4")
+
+
+def test_a_flipped_bit_in_the_grid_is_refused(tmp_path: Path) -> None:
+    source = shipped.shipped("calibration", "profiles", "h100_sxm")
+    data = bytearray(source.with_suffix(".parquet").read_bytes())
+    data[len(data) // 2] ^= 4
+    (tmp_path / "p.parquet").write_bytes(bytes(data))
+    (tmp_path / "p.yaml").write_bytes(source.with_suffix(".yaml").read_bytes())
+    with pytest.raises(BadInput, match="damaged"):
+        load_costs(str(tmp_path / "p.yaml"), H100)
+
+
+@pytest.mark.parametrize("name", sorted(known_profiles()))
+def test_every_shipped_profile_loads_and_says_how_good_it_is(name: str) -> None:
+    text = known_profiles()[name].read_text(encoding="utf-8")
+    assert "heldout_median_abs_error" in text and load_costs(name, H100).families

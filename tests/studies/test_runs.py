@@ -1,0 +1,83 @@
+"""Runs end to end: the ladder adds up, results repeat, limits hold, comparisons pair."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from moesim.studies import Result, compare, load, run
+
+SMALL = ["batch.tokens_per_gpu=16", "model=Mixtral-8x7B-v0.1", "routing={balanced: true}", "batch.context=256"]
+SKEWED = ["routing={sampled: decode_in2000out100}"]
+
+
+def small(*more: str, seed: int = 0) -> Result:
+    return run(load("demo-qwen3", [*SMALL, *more]), seed=seed)
+
+
+def step(result: Result) -> float:
+    return result.metrics["step_time_s"].value
+
+
+@pytest.mark.parametrize("level", ["port_load", "fluid"])
+def test_the_ladder_adds_up_to_the_step(level: str) -> None:
+    result = small(*SKEWED, f"network.level={level}")
+    assert math.fsum(value or 0.0 for value in result.breakdown.values()) == pytest.approx(step(result), rel=1e-9)
+    assert (result.breakdown["contention_s"] is None) == (level == "port_load")
+    assert "contention" in result.provenance
+
+
+def test_the_same_scenario_and_seed_give_the_same_bytes() -> None:
+    one, other = (json.dumps(small(*SKEWED).to_json(), sort_keys=True) for _ in range(2))
+    assert one == other
+
+
+def test_one_rank_sends_nothing() -> None:
+    alone = ["parallel.data_parallel_size=1", "parallel.expert_parallel_size=1", "costs=roofline"]
+    result = run(load("demo-tiny", alone))
+    assert result.played.sent.sum() == 0 and result.breakdown["exposed_comm_s"] == 0
+
+
+def test_the_profile_is_never_faster_than_the_roofline() -> None:
+    assert step(small(*SKEWED)) > step(small(*SKEWED, "costs=roofline"))
+
+
+def test_oversubscription_with_skew_shows_contention_that_port_loads_miss() -> None:
+    two = ["cluster.topology=rail-fat-tree", "cluster.nodes=4", "parallel.data_parallel_size=32",
+           "parallel.expert_parallel_size=8", "comm.dispatch=nccl"]  # fmt: skip
+    crowded = ["parallel.expert_parallel_size=32", "cluster.oversubscription=4.0", "model=Qwen3-30B-A3B"]
+    result = small(*SKEWED, *two, *crowded, "batch.tokens_per_gpu=256")
+    assert result.provenance["player"] == "simulate" and (result.breakdown["contention_s"] or 0) > 0
+
+
+def test_two_batch_hides_communication() -> None:
+    plain, overlapped = (
+        small("model=Qwen3-30B-A3B", "batch.tokens_per_gpu=128", f"overlap.schedule={name}")
+        for name in ("sequential", "two_batch")
+    )
+    assert overlapped.breakdown["exposed_comm_s"] < plain.breakdown["exposed_comm_s"]  # type: ignore[operator]
+
+
+def test_tensor_parallel_adds_its_collectives() -> None:
+    names = small("parallel.tensor_parallel_size=2", "parallel.data_parallel_size=4").played.graph.name
+    assert "all_gather" in names and "reduce_scatter" in names
+    assert "all_gather" not in small().played.graph.name
+
+
+def test_training_ends_with_gradients_and_optimizer() -> None:
+    changes = ["batch={phase: train, tokens_per_gpu: 64, context: 64, micro_batches: 2}", "model=tiny-moe"]
+    result = run(load("mixtral-train-ep8", changes))
+    names = result.played.graph.name
+    assert names[-1].endswith("all_gather") and names.count("optimizer") == 1
+    assert names.count("experts_backward") == 2 * 2 * 8  # two groups, two micro-batches, eight layers
+    assert names.count("experts") == 2 * names.count("experts_backward")  # forward and recomputed
+
+
+def test_comparison_is_paired_and_says_what_is_certain() -> None:
+    base = load("demo-qwen3", [*SMALL, *SKEWED])
+    same = compare(base, base, seeds=3)
+    assert same.difference_s == 0 and "No difference" in same.verdict()
+    more = compare(base, load("demo-qwen3", [*SMALL, *SKEWED, "batch.tokens_per_gpu=64"]), seeds=3)
+    assert more.low_s > 0 and "slower" in more.verdict()

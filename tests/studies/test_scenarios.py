@@ -1,0 +1,87 @@
+"""Scenarios: files, overrides, hashes, and everything a careless user writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from moesim import shipped
+from moesim.errors import BadInput, DoesNotFit, MoesimError
+from moesim.studies import load, run
+from moesim.studies.load import FOLDER
+
+SHIPPED = sorted(shipped.names(FOLDER, ".yaml"))
+BASE = (shipped.shipped(FOLDER) / "demo-qwen3.yaml").read_text(encoding="utf-8")
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_scenario_loads(name: str) -> None:
+    assert load(name).scenario.name == name
+
+
+def test_the_hash_knows_content_and_not_order_or_name(tmp_path: Path) -> None:
+    lines = BASE.splitlines()
+    swapped = "\n".join([lines[0], *reversed(lines[3:]), "name: other", "description: x"])
+    digest = load("demo-qwen3").scenario.digest
+    assert load(write(tmp_path, swapped)).scenario.digest == digest
+    assert load("demo-qwen3", ["batch.context=1024"]).scenario.digest != digest
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("batch.contxt=1", "--set batch.contxt: unknown key 'contxt'.*did you mean 'context'"),
+        ("batch.tokens_per_gpu=1e9", "not '1e9'"),
+        ("batch.tokens_per_gpu=-1", "greater than or equal to 1"),
+        ("cluster.oversubscription=nan", "not 'nan'"),
+        ("overlap.schedule=two_bach", "--set overlap.schedule: unknown schedule.*two_batch"),
+        ("comm.dispatch=deepep", "--set comm.dispatch: unknown all-to-all"),
+        ("costs=h100", "unknown cost profile 'h100'.*h100_sxm"),
+        ("model=Qwen3-31B", "unknown model"),
+        ("cluster.topology=dgx-h101", "unknown topology.*dgx-h100"),
+        ("parallel.expert_parallel_size=3", "expert_parallel_size 3 does not divide 8"),
+        ("parallel.data_parallel_size=16", "the cluster has 8 GPUs.*cluster.nodes: 2"),
+        ("experts.redundant=3", "do not divide over 8 ranks.*redundant: 0"),
+        ("experts.redundant=8", "need a placement that uses them"),
+        ("routing.transplant=false", "transplant: true"),
+        ("routing.balanced=true", "exactly one of"),
+        ("nonsense", "not key=value"),
+    ],
+)
+def test_a_careless_override_is_one_line_with_the_way_out(change: str, message: str) -> None:
+    with pytest.raises(MoesimError, match=message) as caught:
+        run(load("demo-qwen3", [change]))
+    assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
+
+
+def test_a_model_that_does_not_fit_is_exit_code_3_with_the_table() -> None:
+    with pytest.raises(DoesNotFit, match="HBM needs .* KV cache") as caught:
+        run(load("demo-qwen3", ["batch.context=200000"]))
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BASE.replace("context: 2048", "context: 2048, context: 1"), "s.yaml:5.*stands twice"),
+        (BASE.replace("phase: decode", "phase: decod"), "s.yaml:5 batch.phase"),
+        (BASE.replace("moesim: 1", "moesim: 2"), "format version 2"),
+        (BASE + "\n---\na: 1\n", "second document"),
+        ("", "top level is empty"),
+    ],
+)
+def test_a_broken_file_names_the_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        load(write(tmp_path, text))
+
+
+def test_a_missing_file_is_said() -> None:
+    with pytest.raises(BadInput, match="nowhere.yaml: cannot be read"):
+        load("nowhere.yaml")
