@@ -61,7 +61,7 @@ def build(loaded: Loaded, seed: int) -> Built:
     layout = _layout(loaded, cluster)
     routing, notes = routing_source(loaded, model, seed)
     placement = _placement(loaded, model, layout, routing)
-    costs = load_costs(scenario.costs, cluster.devices[0])
+    costs = load_costs(scenario.costs, cluster.devices[0], where=loaded.where("costs"))
     log = CostLog()
     plan = _plan(loaded, model, cluster, layout, placement, routing, costs, log)
     memory = _memory(scenario, plan)

@@ -47,8 +47,8 @@ def test_the_profile_is_never_faster_than_the_roofline() -> None:
 def test_oversubscription_with_skew_shows_contention_that_port_loads_miss() -> None:
     two = ["cluster.topology=rail-fat-tree", "cluster.nodes=4", "parallel.data_parallel_size=32",
            "parallel.expert_parallel_size=8", "comm.dispatch=nccl"]  # fmt: skip
-    crowded = ["parallel.expert_parallel_size=32", "cluster.oversubscription=4.0", "model=Qwen3-30B-A3B"]
-    result = small(*SKEWED, *two, *crowded, "batch.tokens_per_gpu=256")
+    crowded = ["parallel.expert_parallel_size=32", "cluster.oversubscription=4.0", "model=tiny-moe"]
+    result = small(*SKEWED, *two, *crowded, "batch.tokens_per_gpu=64")
     assert result.provenance["player"] == "simulate" and (result.breakdown["contention_s"] or 0) > 0
 
 

@@ -70,8 +70,8 @@ def test_a_model_that_does_not_fit_is_exit_code_3_with_the_table() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (BASE.replace("context: 2048", "context: 2048, context: 1"), "s.yaml:5.*stands twice"),
-        (BASE.replace("phase: decode", "phase: decod"), "s.yaml:5 batch.phase"),
+        (BASE.replace("context: 2048", "context: 2048, context: 1"), "s.yaml:6.*stands twice"),
+        (BASE.replace("phase: decode", "phase: decod"), "s.yaml:6 batch.phase"),
         (BASE.replace("moesim: 1", "moesim: 2"), "format version 2"),
         (BASE + "\n---\na: 1\n", "second document"),
         ("", "top level is empty"),
