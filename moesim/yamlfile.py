@@ -104,10 +104,11 @@ def dotted(keys: Keys) -> str:
 
 def read_yaml(path: Path) -> Document:
     """The mapping in a YAML file of at most 1 MiB, nested at most 32 deep, without aliases or tags. Raises BadInput."""
-    return parse_yaml(_read_text(path), str(path))
+    return parse_yaml(read_text(path), str(path))
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A UTF-8 file of at most 1 MiB, with or without a byte order mark. Raises BadInput."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise BadInput(f"larger than {MAX_BYTES} bytes", where=path, way_out="keep traces and tables in Parquet")
@@ -118,13 +119,18 @@ def _read_text(path: Path) -> str:
         raise BadInput(f"cannot be read: {error.strerror}", where=path) from None
 
 
-def parse_yaml(text: str, source: str) -> Document:
-    """YAML text -> Document; `source` names it in errors. Raises BadInput."""
+def parse_yaml(text: str, source: str, *, list_key: str = "") -> Document:
+    """YAML text -> Document; `source` names it in errors. Raises BadInput.
+
+    With `list_key` a list at the top, as some tools write it, becomes the mapping {list_key: list}.
+    """
     try:
         _guard(text, source)
         node = yaml.compose(text, Loader=_Loader)
         lines: dict[Keys, int] = {}
-        data = _plain(node, (), lines, source)
+        listed = isinstance(node, yaml.SequenceNode) and bool(list_key)
+        data = _plain(node, (list_key,) if listed else (), lines, source)
+        data = {list_key: data} if listed else data
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source

@@ -21,7 +21,7 @@ def load_cluster(
     name_or_path: str | Path, *, nodes: int | None = None, oversubscription: float | None = None
 ) -> Cluster:
     """Build and seal a cluster; `nodes` and `oversubscription` replace the file's. Raises BadInput."""
-    return seal(yamlfile.read_yaml(_find(str(name_or_path))), nodes=nodes, oversubscription=oversubscription)
+    return seal(yamlfile.read_yaml(find_topology(str(name_or_path))), nodes=nodes, oversubscription=oversubscription)
 
 
 def seal(document: yamlfile.Document, *, nodes: int | None = None, oversubscription: float | None = None) -> Cluster:
@@ -63,7 +63,8 @@ def known_topologies() -> dict[str, Path]:
     return shipped.names(FOLDER, ".yaml")
 
 
-def _find(name: str) -> Path:
+def find_topology(name: str) -> Path:
+    """A path ending in .yaml as it is, or the file of a shipped name. Raises BadInput with the known names."""
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
         return path

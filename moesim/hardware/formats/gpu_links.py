@@ -1,0 +1,42 @@
+"""What tools that print a machine's wiring leave out: how fast one NVLink or PCIe slot of a generation is.
+
+Nominal, per direction. NVLink 3 and 4: 25 GB/s a link, NVLink 5: 50 GB/s (NVIDIA A100, H100 and Blackwell data sheets:
+600 GB/s over 12, 900 over 18 and 1,800 over 18 links, both ways together). NCCL reckons 20.0, 20.6 and 40.1 GB/s for
+what a link achieves (its xml.cc and topo.h); achieved rates belong in profiles, so they are not used here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from moesim.errors import BadInput
+
+
+class Generation(NamedTuple):
+    """nvlink: B/s of one link and direction; links: of one GPU; pcie: B/s of its x16 slot and direction."""
+
+    nvlink: float
+    links: int
+    pcie: float
+
+
+BY_SM = {80: Generation(25e9, 12, 32e9), 90: Generation(25e9, 18, 64e9), 100: Generation(50e9, 18, 64e9)}
+BY_DEVICE = {
+    "A100": BY_SM[80], "A800": BY_SM[80], "H100": BY_SM[90], "H200": BY_SM[90], "H800": BY_SM[90], "B200": BY_SM[100],
+    "GB200": BY_SM[100], "L40S": Generation(0.0, 0, 32e9),
+}  # fmt: skip
+
+
+def of_sm(sm: int, where: str) -> Generation:
+    """By compute capability without the dot. Raises BadInput for one that is not known."""
+    if sm not in BY_SM:
+        raise BadInput(f"sm {sm} is not known", where=where, way_out=f"one of {', '.join(map(str, BY_SM))}")
+    return BY_SM[sm]
+
+
+def of_device(name: str, where: str) -> Generation:
+    """By a device's name up to the first dash. Raises BadInput for one that is not known."""
+    family = name.split("-")[0]
+    if family not in BY_DEVICE:
+        raise BadInput(f"device {name} is not known", where=where, way_out=f"'like' with one of {', '.join(BY_DEVICE)}")
+    return BY_DEVICE[family]

@@ -1,0 +1,69 @@
+"""Slurm's topology.conf: a tree of switches (SwitchName=) or blocks of nodes (BlockName=).
+
+Source: man page topology.conf(5). LinkSpeed is information only there, and has no unit: it is noted, not used.
+"""
+
+from __future__ import annotations
+
+import re
+
+from moesim.errors import BadInput
+from moesim.hardware.formats import tree
+from moesim.hardware.formats.format import Draft, Format
+from moesim.hardware.formats.hostlist import expand
+from moesim.yamlfile import Document
+
+_PAIR = re.compile(r"(\w+)\s*=\s*(\S+)")
+_KEYS = {"switchname", "switches", "nodes", "linkspeed", "blockname", "blocksizes"}
+
+
+def recognise(text: str) -> bool:
+    """It names switches or blocks."""
+    return re.search(r"(?mi)^\s*(switch|block)name\s*=", text) is not None
+
+
+def read(text: str, source: str, like: Document) -> Draft:
+    """Switches or blocks -> Draft; blocks become leaves below one switch."""
+    switches, blocks, notes = list[tree.Switch](), list[tree.Switch](), list[str]()
+    for number, line in enumerate(text.replace("\\\n", " \n").splitlines(), start=1):
+        place = f"{source}:{number}"
+        pairs = _pairs(line.split("#", 1)[0].strip(), place)
+        if "linkspeed" in pairs and not notes:
+            notes.append("LinkSpeed was not used: it has no unit")
+        if "switchname" in pairs:
+            switches += _switches(pairs, place)
+        elif "blockname" in pairs:
+            blocks.append(tree.Switch(pairs["blockname"], place, hosts=expand(pairs.get("nodes", ""), place)))
+        elif pairs and "blocksizes" not in pairs:
+            raise BadInput("neither SwitchName nor BlockName", where=place)
+    if blocks:
+        switches = block_tree(blocks, source)
+        notes.append("a block is taken as one leaf")
+    made = tree.draft(switches, like, source)
+    return Draft(made.keys, (*made.notes, *notes))
+
+
+def block_tree(blocks: list[tree.Switch], source: str) -> list[tree.Switch]:
+    """Blocks -> leaves, and one switch above them where there are several."""
+    if len(blocks) < 2:
+        return blocks
+    return [*blocks, tree.Switch("all_blocks", source, children=[block.name for block in blocks])]
+
+
+def _pairs(line: str, place: str) -> dict[str, str]:
+    rest = _PAIR.sub("", line).strip()
+    pairs = {key.lower(): value for key, value in _PAIR.findall(line)}
+    unknown = sorted(set(pairs) - _KEYS)
+    if rest or unknown:
+        raise BadInput(f"{rest or unknown[0]!r} is not understood", where=place, way_out="Key=Value pairs, # comments")
+    return pairs
+
+
+def _switches(pairs: dict[str, str], place: str) -> list[tree.Switch]:
+    children, hosts = (expand(pairs.get(key, ""), place) for key in ("switches", "nodes"))
+    if bool(children) == bool(hosts):
+        raise BadInput("a switch has either Switches or Nodes", where=place)
+    return [tree.Switch(pairs["switchname"], place, children, hosts)]
+
+
+FORMAT = Format("slurm-conf", "Slurm topology.conf", recognise, read)
