@@ -1,11 +1,13 @@
 """Two players of one TaskGraph: `evaluate` (port loads, milliseconds) and `simulate` (fluid network, a World)."""
 
 from moesim.engine.builder import GraphBuilder
+from moesim.engine.critical import CriticalPath, critical_path
 from moesim.engine.evaluate import evaluate
 from moesim.engine.faults import Fault
 from moesim.engine.graph import Join, Kind, TaskGraph
 from moesim.engine.integrity import check_integrity, check_timeline
 from moesim.engine.level import choose_level
+from moesim.engine.queries import Gaps, busy_seconds, link_heat, stream_gaps
 from moesim.engine.simulate import simulate
 from moesim.engine.speed import Speed
 from moesim.engine.timeline import NEVER, Timeline, Transfers
@@ -13,7 +15,9 @@ from moesim.engine.world import World
 
 __all__ = [
     "NEVER",
+    "CriticalPath",
     "Fault",
+    "Gaps",
     "GraphBuilder",
     "Join",
     "Kind",
@@ -22,9 +26,13 @@ __all__ = [
     "Timeline",
     "Transfers",
     "World",
+    "busy_seconds",
     "check_integrity",
     "check_timeline",
     "choose_level",
+    "critical_path",
     "evaluate",
+    "link_heat",
     "simulate",
+    "stream_gaps",
 ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from moesim.errors import unknown_name
+
 MAX_OVERSUBSCRIPTION = 2.0  # port loads are 0.9977 of the exact makespan at 2:1 and 0.812 at 4:1 with skew (measured)
+WISHES = ("fluid", "port_load")
 
 
 def choose_level(
@@ -10,8 +13,10 @@ def choose_level(
 ) -> tuple[str, str]:
     """-> ("evaluate" | "simulate", why). asked: None (automatic), "port_load" or "fluid". Source: DESIGN section 4.
 
-    shares_links: flows of another graph use the same links during the step.
+    Raises BadInput. shares_links: flows of another graph use the same links during the step.
     """
+    if asked not in (None, *WISHES):
+        raise unknown_name("network level", asked, WISHES)
     if asked == "fluid":
         return "simulate", "the scenario asks for the fluid network"
     if asked == "port_load":

@@ -46,7 +46,9 @@ class Speed:
             raise BadInput(f"{len(slowing)} classes slow others; at most {MAX_CLASSES} can")
         bit_of = {name: 1 << index for index, name in enumerate(slowing)}
         rows = [self._row(name, bit_of) for name in classes]
-        return np.array([bit_of.get(name, 0) for name in classes], dtype=np.int64), np.array(rows)
+        return np.array([bit_of.get(name, 0) for name in classes], dtype=np.int64), np.array(rows).reshape(
+            len(classes), 1 << len(slowing)
+        )
 
     def _row(self, name: str, bit_of: Mapping[str, int]) -> npt.NDArray[np.float64]:
         """float64[2 ** bits] for one class: larger sets are written last, slower ones of a size after faster ones."""

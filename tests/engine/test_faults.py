@@ -1,0 +1,140 @@
+"""What a World does when links and ranks fail. One flow of 4 kB over link 0 or its spare, link 1, at 1 kB/us."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from moesim.engine import NEVER, Fault, GraphBuilder, Join, TaskGraph, Timeline, World, check_timeline, simulate
+from moesim.errors import BadInput, Deadlock
+from moesim.network import Coflow
+
+US = 1_000_000
+CAPACITY = np.full(2, 1e9)
+
+
+def graph() -> TaskGraph:
+    builder = GraphBuilder()
+    ints = np.array([0], dtype=np.int32)
+    flow = Coflow(2, np.array([0, 1, 1]), ints, ints + 1, np.array([4000]), np.zeros((1, 1), dtype=np.int32), 0.0)
+    send = builder.add("send", "send", "comm", [0, 1], coflow=flow)
+    builder.add("use", "work", "compute", [1], 1e-6, after=[(send, Join.ARRIVAL)])
+    return builder.build()
+
+
+def played(*faults: Fault) -> Timeline:
+    timeline = simulate(graph(), CAPACITY, faults=faults)
+    check_timeline(graph(), timeline)
+    return timeline
+
+
+def test_a_slower_link_stretches_what_is_left() -> None:
+    timeline = played(Fault(at=1e-6, factor=0.5, link=0))
+    assert timeline.task_end.tolist() == [7 * US, 8 * US]
+    assert timeline.status == ("done", "done")
+
+
+def test_faults_on_one_link_multiply() -> None:
+    assert played(Fault(0.0, 0.5, link=0), Fault(0.0, 0.5, link=0)).task_end[0] == 16 * US
+
+
+def test_a_dead_link_stalls_its_flows_until_it_is_repaired() -> None:
+    timeline = played(Fault(at=1e-6, factor=0, link=0, until=11e-6))
+    assert timeline.task_end[0] == 14 * US
+    assert timeline.status[0] == "stalled"
+
+
+def test_a_link_that_stays_dead_is_no_deadlock_but_an_incomplete_timeline() -> None:
+    timeline = played(Fault(at=1e-6, factor=0, link=0))
+    assert not timeline.complete
+    assert timeline.task_end.tolist() == [NEVER, NEVER]
+    assert timeline.stopped_by == ("link 0 at 0 of its speed from 1e-06 s for ever",)
+
+
+def test_a_detour_carries_what_is_left_and_what_comes() -> None:
+    for at in (1e-6, 0.0):
+        timeline = played(Fault(at, 0, link=0, then="reroute", detour=(1,)))
+        assert timeline.task_end[0] == 4 * US
+        assert timeline.status[0] == "rerouted"
+
+
+def test_an_aborted_coflow_ends_at_once_and_delivers_no_more() -> None:
+    timeline = played(Fault(at=1e-6, factor=0, link=0, then="abort"))
+    assert timeline.task_end.tolist() == [1 * US, 2 * US]
+    assert timeline.status[0] == "aborted"
+    assert timeline.link_bytes.tolist() == [1000, 0]
+
+
+def test_a_coflow_that_meets_a_dead_link_later_is_aborted_when_it_gets_there() -> None:
+    timeline = played(Fault(at=0.0, factor=0, link=0, then="abort"))
+    assert timeline.task_end[0] == 0
+    assert timeline.link_bytes.tolist() == [0, 0]
+
+
+def test_a_slow_rank_computes_slower_from_then_on() -> None:
+    assert played(Fault(at=4.5e-6, factor=0.25, rank=1)).task_end[1] == 6.5 * US
+
+
+def test_a_dead_rank_stops_the_step_and_is_named() -> None:
+    timeline = played(Fault(at=0.0, factor=0, rank=1))
+    assert timeline.task_end.tolist() == [4 * US, NEVER]
+    assert timeline.stopped_by == ("rank 1 at 0 of its speed from 0 s for ever",)
+
+
+def test_faults_that_come_later_change_nothing() -> None:
+    np.testing.assert_array_equal(played(Fault(1.0, 0, link=0)).task_end, played().task_end)
+
+
+def test_a_stall_that_no_fault_explains_is_a_deadlock() -> None:
+    with pytest.raises(Deadlock, match=r"send \(task 0\) waits for bytes on links 0; use \(task 1\) waits for send"):
+        simulate(graph(), np.array([0.0, 1e9]), faults=[Fault(0.0, 0.5, link=1)])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"at": -1.0, "factor": 0.5, "link": 0},
+        {"at": 0.0, "factor": float("nan"), "link": 0},
+        {"at": 2.0, "factor": 0.5, "link": 0, "until": 1.0},
+        {"at": 0.0, "factor": 0.5},
+        {"at": 0.0, "factor": 0.5, "link": 0, "rank": 0},
+        {"at": 0.0, "factor": 0.5, "link": 0, "then": "abort"},
+        {"at": 0.0, "factor": 0.0, "link": 0, "then": "reroute"},
+        {"at": 0.0, "factor": 0.0, "link": 0, "then": "explode"},
+    ],
+)
+def test_a_row_that_makes_no_sense_is_refused(row: dict[str, float]) -> None:
+    with pytest.raises(BadInput):
+        Fault(**row)  # type: ignore[arg-type]
+
+
+def test_a_fault_needs_a_link_that_exists_and_the_fluid_network() -> None:
+    with pytest.raises(BadInput, match="link 7 does not exist"):
+        World(CAPACITY, faults=[Fault(0.0, 0.5, link=7)])
+    with pytest.raises(BadInput, match="needs the fluid network"):
+        World(CAPACITY, network="port_load", faults=[Fault(0.0, 0.5, link=0)])
+
+
+def test_graphs_in_one_world_share_its_links() -> None:
+    world = World(CAPACITY)
+    first, second = world.submit(graph()), world.submit(graph(), at=2 * US)
+    world.run()
+    assert first.value.task_end[0] == 6 * US  # 2 kB alone, 2 kB at half rate
+    assert second.value.task_end[0] == 8 * US
+    assert second.value.step_seconds == 7e-6
+    with pytest.raises(BadInput, match="submitted for tick 0"):
+        world.submit(graph(), at=0)
+
+
+def test_a_graph_may_be_submitted_when_another_is_done() -> None:
+    world = World(CAPACITY)
+    ends = []
+
+    def submit_again(event: object) -> None:
+        ends.append(world.now)
+        if len(ends) < 3:
+            world.submit(graph()).callbacks.append(submit_again)
+
+    world.submit(graph()).callbacks.append(submit_again)
+    world.run()
+    assert ends == [5 * US, 10 * US, 15 * US]
