@@ -2,5 +2,6 @@
 
 from moesim.hardware.cluster import Cluster, Device, Routes
 from moesim.hardware.load import known_topologies, load_cluster
+from moesim.hardware.schema import BETWEEN, INSIDE
 
-__all__ = ["Cluster", "Device", "Routes", "known_topologies", "load_cluster"]
+__all__ = ["BETWEEN", "INSIDE", "Cluster", "Device", "Routes", "known_topologies", "load_cluster"]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from moesim.costs import CommunicationCost
 from moesim.errors import BadInput
-from moesim.hardware import Cluster
+from moesim.hardware import BETWEEN, INSIDE, Cluster
 from moesim.network.flows import Coflow, Flows, Group
 
 
@@ -18,7 +18,8 @@ class Fabric:
 
     A kernel that achieves less on some kind of link (DeepEP's normal kernel forwards over NVLink at 135 of 200 GB/s)
     gets a port of its own beside each such link, which its flows have to pass as well: the wire stays shared, the
-    kernel's limit binds only the kernel.
+    kernel's limit binds only the kernel. A profile that was made on NVLink and InfiniBand lends their efficiencies to
+    other tiers (HCCS, PCIe, RoCE, TCP ...); `notes` says so.
     """
 
     def __init__(self, cluster: Cluster, communication: Mapping[str, CommunicationCost]) -> None:
@@ -26,20 +27,24 @@ class Fabric:
         reached = {name: _achieved(cluster, cost) for name, cost in communication.items()}
         best = np.max(list(reached.values()), axis=0) if reached else np.ones(cluster.num_links)
         capacity, names = [cluster.link_capacity * best], list(cluster.link_name)
-        self._paths: dict[str, npt.NDArray[np.int32]] = {}
+        self._paths: dict[str, tuple[npt.NDArray[np.int32], ...]] = {}
         for name, efficiency in reached.items():
             limited = np.flatnonzero(efficiency < best)
             port = np.full(cluster.num_links + 1, -1, dtype=np.int32)
             port[limited] = len(names) + np.arange(len(limited))
             capacity.append((cluster.link_capacity * efficiency)[limited])
             names += [f"{cluster.link_name[link]} ({name})" for link in limited]
-            self._paths[name] = _with_ports(cluster.path, port)
+            self._paths[name] = tuple(_with_ports(path, port) for path in (cluster.path, *cluster.more_paths))
         self.capacity: npt.NDArray[np.float64] = np.concatenate(capacity)
         self.link_name: tuple[str, ...] = tuple(names)
+        self.notes = tuple(_borrowed(cluster, communication))
 
     def coflow(self, algorithm: str, flows: Flows, group: Group) -> Coflow:
-        """Flows of one collective on their paths. Raises BadInput where a flow with bytes has no route."""
-        path = self._paths[algorithm][flows.source, flows.destination]
+        """Flows of one collective on their paths; a flow that ECMP hashes by queue pair is divided over its paths.
+
+        Raises BadInput where a flow with bytes has no route.
+        """
+        flows, path = _spread(flows, self._paths[algorithm])
         lost = np.flatnonzero((path[:, 0] < 0) & (flows.bytes > 0))
         if len(lost):
             source, destination = flows.source[lost[0]], flows.destination[lost[0]]
@@ -49,8 +54,38 @@ class Fabric:
 
 def _achieved(cluster: Cluster, cost: CommunicationCost) -> npt.NDArray[np.float64]:
     """float64[L]: the fraction of each link's nominal rate that the kernel reaches, by the link's tier."""
-    tiers = [kind.rsplit("_", 1)[0] for kind in cluster.link_kind]
-    return np.array([cost.efficiency.get(tier, 1.0) for tier in tiers])
+    return np.array([cost.efficiency.get(_lender(cost, _tier(kind)), 1.0) for kind in cluster.link_kind])
+
+
+def _tier(kind: str) -> str:
+    """ "nvlink_up" -> "nvlink"."""
+    return kind.rsplit("_", 1)[0]
+
+
+def _lender(cost: CommunicationCost, tier: str) -> str:
+    """The tier whose efficiency holds for `tier`: its own, or else NVLink's inside and the NIC's between nodes."""
+    lender = "nvlink" if tier in INSIDE else "nic" if tier in BETWEEN else tier
+    return lender if lender in cost.efficiency and tier not in cost.efficiency else tier
+
+
+def _borrowed(cluster: Cluster, communication: Mapping[str, CommunicationCost]) -> Iterator[str]:
+    for tier in dict.fromkeys(_tier(kind) for kind in cluster.link_kind):
+        lenders = {_lender(cost, tier) for cost in communication.values()} - {tier}
+        for lender in sorted(lenders):
+            yield f"{tier} links take the efficiency of {lender}: assumed"
+
+
+def _spread(flows: Flows, tables: tuple[npt.NDArray[np.int32], ...]) -> tuple[Flows, npt.NDArray[np.int32]]:
+    """F flows and one table of paths per queue pair -> flows of one path each, and their paths; bytes stay the same."""
+    paths = np.stack([table[flows.source, flows.destination] for table in tables])
+    if len(tables) == 1:
+        return flows, paths[0]
+    parts = np.where(np.any(paths != paths[0], axis=(0, 2)), len(tables), 1)
+    row = np.repeat(np.arange(len(parts)), parts)
+    queue = np.arange(len(row)) - np.repeat(np.cumsum(parts) - parts, parts)
+    whole, extra = np.divmod(flows.bytes[row], parts[row])
+    sizes = whole + (queue < extra)
+    return Flows(flows.owner[row], flows.source[row], flows.destination[row], sizes), paths[queue, row]
 
 
 def _with_ports(path: npt.NDArray[np.int32], port: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

@@ -66,7 +66,8 @@ def build(loaded: Loaded, seed: int) -> Built:
     plan = _plan(loaded, model, cluster, layout, placement, routing, costs, log)
     memory = _memory(scenario, plan)
     memory.check()
-    return Built(scenario, plan, _batches(scenario, layout.world), memory, log, (*model.approximations, *notes))
+    warnings = (*model.approximations, *cluster.warnings, *plan.fabric.notes, *notes)
+    return Built(scenario, plan, _batches(scenario, layout.world), memory, log, warnings)
 
 
 def _layout(loaded: Loaded, cluster: Cluster) -> Layout:
