@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from moesim import __version__
 from moesim.costs import error_draw
 from moesim.engine import check_timeline
@@ -50,13 +52,15 @@ def _result(built: Built, lowered: Lowered, ladder: Ladder, seed: int, draw: Map
         name=built.scenario.name,
         metrics=metrics(built, lowered, ladder),
         breakdown=ladder.breakdown,
-        provenance=_provenance(built, ladder, seed, draw),
+        provenance=_provenance(built, lowered, ladder, seed, draw),
         warnings=_warnings(built, ladder),
         played=played,
     )
 
 
-def _provenance(built: Built, ladder: Ladder, seed: int, draw: Mapping[str, float]) -> dict[str, Any]:
+def _provenance(
+    built: Built, lowered: Lowered, ladder: Ladder, seed: int, draw: Mapping[str, float]
+) -> dict[str, Any]:  # fmt: skip
     plan, log = built.plan, built.log
     return {
         "moesim": __version__,
@@ -71,6 +75,7 @@ def _provenance(built: Built, ladder: Ladder, seed: int, draw: Mapping[str, floa
         "error_draw": dict(draw),
         "routing": plan.routing.basis,
         "routing_source": plan.routing.name,
+        "hottest_expert": _hottest_expert(built, lowered),
         "dispatch": plan.dispatch.algorithm.name,
         "dispatch_basis": built.costs.communication[plan.dispatch.algorithm.name].basis,
         "player": ladder.player,
@@ -79,6 +84,22 @@ def _provenance(built: Built, ladder: Ladder, seed: int, draw: Mapping[str, floa
         "compute_slowdown_by_held_sms": plan.dispatch.compute_slowdown,
         "ignored_overlap_s": ladder.timeline.ignored_overlap_s,
     }
+
+
+def _hottest_expert(built: Built, lowered: Lowered) -> str:
+    ratio = lowered.load / np.maximum(lowered.load.mean(axis=1, keepdims=True), 1e-12)
+    layer, expert = np.unravel_index(np.argmax(ratio), ratio.shape)
+    return (
+        f"expert {expert} of layer {built.model.moe_layers[layer]}: {ratio[layer, expert]:.2f} times its layer's mean"
+    )
+
+
+def _published(built: Built) -> list[str]:
+    """What a published figure beside the prediction rests on, and what this run does not have."""
+    published = built.scenario.published
+    if published is None:
+        return []
+    return [f"published figure: {published.source}; not modelled here: {'; '.join(published.missing)}"]
 
 
 def _warnings(built: Built, ladder: Ladder) -> tuple[str, ...]:
@@ -92,4 +113,4 @@ def _warnings(built: Built, ladder: Ladder) -> tuple[str, ...]:
     basis = [f"assumed, not measured: {', '.join(assumed)}"] if assumed else []
     overlap = ladder.timeline.ignored_overlap_s
     ignored = [f"overlap of transfers worth {overlap:.3g} s was ignored by port loads"] if overlap > 0 else []
-    return (*built.warnings, *outside, *basis, *ignored)
+    return (*built.warnings, *outside, *basis, *ignored, *_published(built))
