@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from typing import Final, NoReturn
 
 import click
 
+import moesim
 from moesim.cli.verbs import LazyGroup
 from moesim.errors import BrokenInvariant, MoesimError
 
@@ -24,7 +26,7 @@ EXTRA_OF: Final = {"torch": "torch", "transformers": "torch", "safetensors": "to
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.version_option(package_name="moesim", prog_name="moesim")
+@click.version_option(moesim.__version__, prog_name="moesim")
 def cli() -> None:
     """Simulate Mixture-of-Experts clusters by replaying recorded routing traces.
 
@@ -36,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with its code."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _as_interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no block characters still gets the numbers
     sys.exit(guarded(lambda: _dispatch(list(sys.argv[1:] if arguments is None else arguments))))
 
 

@@ -1,0 +1,42 @@
+"""Pieces that several verbs share: the optional `=FILE`, and where text goes when stdout belongs to JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from typing import IO, Any, TypeVar
+
+import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class OptionalFiles(click.Command):
+    """A command whose `--report` and `--trace` may stand alone: a file is given only by `=FILE`, never as a next word."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, after `--report` has become `--report=`."""
+        return super().parse_args(ctx, [f"{word}=" if word in ("--report", "--trace") else word for word in args])
+
+
+def overrides_option(function: Function) -> Function:
+    """`--set a.b=value`, repeatable."""
+    text = "Override a key of the scenario, e.g. cluster.nodes=4; may be repeated."
+    return click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=text)(function)
+
+
+def json_option(function: Function) -> Function:
+    """`--json`."""
+    text = "Print one JSON document on stdout; text for people goes to stderr."
+    return click.option("--json", "as_json", is_flag=True, help=text)(function)
+
+
+def text_stream(as_json: bool) -> IO[str]:
+    """Where text for people goes."""
+    return sys.stderr if as_json else sys.stdout
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """One document on stdout. NaN and infinity are refused: JSON has neither."""
+    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))

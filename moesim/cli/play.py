@@ -1,0 +1,65 @@
+"""What `moesim run` does with one scenario: play it, check names, store it, write the files asked for, print it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import yaml
+
+import moesim
+from moesim import atomic
+from moesim.cli.expression import Expression
+from moesim.report import html, perfetto, stored, tables
+from moesim.report.pictures import pictures
+from moesim.studies import Played, load
+from moesim.studies import run as play_scenario
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where to write; None: not, or in the default folder; "": under the default name in the run's folder."""
+
+    out: Path | None = None
+    report: str | None = None
+    trace: str | None = None
+
+
+def play(
+    scenario: str, overrides: tuple[str, ...], seed: int, files: Files, target: Expression | None, stream: IO[str]
+) -> stored.StoredRun:
+    """Play, store and print one run. Nothing is written before the run is done and the target's names are known."""
+    loaded = load(scenario, overrides)
+    result = play_scenario(loaded, seed=seed)
+    document, drawn = result.to_json(), pictures(result)
+    if target:
+        target.check(document)
+    folder = files.out or stored.RUNS / stored.run_hash(loaded.scenario.digest, seed, moesim.__version__)
+    run = stored.StoredRun(folder, document, drawn)
+    stored.save(run, yaml.safe_dump(loaded.document.data, sort_keys=False, allow_unicode=True))
+    tables.show(tables.run_text(document, drawn), stream)
+    written = [folder, *_write_page(run, files.report), *_write_trace(result.name, result.played, folder, files.trace)]
+    print("stored in", *written, file=stream)
+    return run
+
+
+def _write_page(run: stored.StoredRun, file: str | None) -> list[Path]:
+    if file is None:
+        return []
+    path = Path(file) if file else run.folder / stored.PAGE
+    atomic.write(path, html.page([(run.document, run.pictures)]))
+    return [path]
+
+
+def _write_trace(name: str, played: Played, folder: Path, file: str | None) -> list[Path]:
+    """One file, or a file a rank where the name is that of a folder."""
+    if file is None:
+        return []
+    path = Path(file) if file else folder / stored.TRACE
+    if path.is_dir() or file.endswith("/"):
+        for part, text in perfetto.rank_traces(name, played).items():
+            atomic.write(path / part, text)
+    else:
+        atomic.write(path, perfetto.trace(name, played))
+    return [path]

@@ -1,0 +1,21 @@
+"""`moesim report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True)
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE", help="The page.  [default: in the first RUN]")
+def report(runs: tuple[str, ...], out: Path | None) -> None:
+    """Write the HTML page of stored RUNS; several stand side by side in one page."""
+    from moesim import atomic
+    from moesim.report import html, stored
+
+    found = [stored.open_run(run) for run in runs]
+    path = out or found[0].folder / stored.PAGE
+    atomic.write(path, html.page([(run.document, run.pictures) for run in found]))
+    print(path)

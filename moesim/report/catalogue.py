@@ -1,0 +1,88 @@
+"""What can be named in a scenario: kind -> [(name, one line)]. A new kind is one function and one line in KINDS."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from moesim import shipped, yamlfile
+from moesim.costs.profile import known_profiles
+from moesim.hardware import known_topologies
+from moesim.models import known_models, load_model
+from moesim.network import all_to_all
+from moesim.routing import open_trace
+from moesim.routing.synth.statistics import statistics_names
+from moesim.schedules import REGISTRY as SCHEDULES
+
+Rows = list[tuple[str, str]]
+
+
+def catalogue() -> dict[str, Rows]:
+    """All kinds."""
+    return {kind: rows() for kind, rows in KINDS.items()}
+
+
+def _scenarios() -> Rows:
+    return _described(shipped.names("workloads/scenarios", ".yaml"), "description")
+
+
+def _models() -> Rows:
+    return [(name, _model(name)) for name in known_models()]
+
+
+def _model(name: str) -> str:
+    model = load_model(name)
+    sizes = f"{model.total_parameters / 1e9:.4g} B parameters, {model.active_parameters / 1e9:.3g} B active"
+    return f"{sizes}, {len(model.moe_layers)} expert layers, top-{model.top_k} of {model.num_experts}"
+
+
+def _topologies() -> Rows:
+    return _described(known_topologies(), "description")
+
+
+def _profiles() -> Rows:
+    return [*_described(known_profiles(), "device"), ("roofline", "any device: nominal rates alone, assumed")]
+
+
+def _traces() -> Rows:
+    return [(name, _trace(path)) for name, path in shipped.names("workloads/routing", ".parquet").items()]
+
+
+def _trace(path: Path) -> str:
+    trace = open_trace(path)
+    return f"{trace.tokens:,} tokens of {trace.header.model}"
+
+
+def _statistics() -> Rows:
+    return [(name, "DeepSeek-V3 expert load of a published benchmark run") for name in statistics_names()]
+
+
+def _algorithms() -> Rows:
+    return [(name, _first_line(type(algorithm))) for name, algorithm in all_to_all.REGISTRY.items()]
+
+
+def _schedules() -> Rows:
+    return [(name, _first_line(importlib.import_module(one.order.__module__))) for name, one in SCHEDULES.items()]
+
+
+def _described(files: Mapping[str, Path], key: str) -> Rows:
+    return [(name, str(yamlfile.read_yaml(path).data.get(key, ""))) for name, path in files.items()]
+
+
+def _first_line(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").partition("\n")[0]
+
+
+KINDS: Final[dict[str, Callable[[], Rows]]] = {
+    "scenarios": _scenarios,
+    "models": _models,
+    "topologies": _topologies,
+    "profiles": _profiles,
+    "traces": _traces,
+    "load statistics": _statistics,
+    "all-to-all": _algorithms,
+    "schedules": _schedules,
+}

@@ -1,0 +1,293 @@
+"use strict";
+/* Draws the page from the JSON documents that stand in it: every number shown is a <data> element whose value is the
+   document's own. */
+
+const RUNGS = {
+  ideal_compute_s: ["Balanced compute", "--ideal"],
+  imbalance_s: ["Imbalance", "--imbalance"],
+  exposed_comm_s: ["Exposed communication", "--comm"],
+  contention_s: ["Contention", "--contention"],
+  bubble_s: ["Pipeline bubble", "--bubble"],
+  other_s: ["Host and the rest", "--other"],
+};
+const CARDS = [
+  ["step_time_s", "step time"],
+  ["output_throughput", "output throughput"],
+  ["total_token_throughput", "token throughput"],
+  ["tokens_per_s_per_gpu", "per GPU"],
+  ["tflops_per_gpu", "model FLOP/s per GPU"],
+  ["mfu", "of the peak (MFU)"],
+  ["exposed_comm_fraction", "exposed comm."],
+  ["expert_max_over_mean", "hottest expert / mean"],
+  ["hottest_link_utilisation", "hottest link"],
+  ["peak_memory_bytes", "peak memory of a GPU"],
+  ["predicted_over_published", "predicted / published"],
+];
+const COLOURS = {
+  attention: "#4e79a7", router: "#9cc5e6", dispatch: "#f28e2b", combine: "#ffbe7d", experts: "#59a14f",
+  shared: "#8cd17d", mlp: "#b6992d", head: "#9d7660", host: "#8c8782", optimizer: "#b07aa1", all_gather: "#e15759",
+  all_reduce: "#e15759", reduce_scatter: "#ff9d9a", core: "#2c5a87",
+};
+const SPARE = ["#d37295", "#499894", "#86bcb6", "#fabfd2", "#d4a6c8", "#f1ce63"];
+
+const runs = [...document.querySelectorAll("script.result")].map((node, index) => ({
+  result: JSON.parse(node.textContent),
+  pictures: JSON.parse(document.querySelectorAll("script.pictures")[index].textContent),
+}));
+let shown = 0;
+
+// ---- text ----------------------------------------------------------------------------------------------------------
+
+function digits(value, count = 4) {
+  const whole = Number.isInteger(value) && Math.abs(value) < 1e4;
+  return value.toLocaleString("en-US", { maximumSignificantDigits: count, minimumSignificantDigits: whole ? 1 : count });
+}
+
+function scaled(value, steps) {
+  const [scale, unit] = steps.find(([size]) => Math.abs(value) >= size) || steps[steps.length - 1];
+  return `${digits(value / scale)} ${unit}`;
+}
+
+const seconds = (value) =>
+  value === 0 ? "0 s" : scaled(value, [[1, "s"], [1e-3, "ms"], [1e-6, "µs"], [1e-9, "ns"]]);
+const bytes = (value) =>
+  value === 0 ? "0 B" : scaled(value, [[1e12, "TB"], [1e9, "GB"], [1e6, "MB"], [1e3, "kB"], [1, "B"]]);
+const percent = (value) => `${(value * 100).toFixed(1)} %`;
+
+function formatted(name, value, unit) {
+  if (value === null) return "not played";
+  if (unit === "s") return seconds(value);
+  if (unit === "B") return bytes(value);
+  if (unit !== "1") return `${digits(value)} ${unit}`;
+  return /fraction|utilisation|mfu/.test(name) ? percent(value) : digits(value);
+}
+
+// ---- elements ------------------------------------------------------------------------------------------------------
+
+function make(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+function number(kind, name, value, unit) {
+  return make("data", { "data-kind": kind, "data-name": name, value: String(value) }, formatted(name, value, unit));
+}
+
+function panel(title, note, ...children) {
+  return make("section", { class: "panel" }, make("h2", {}, title), make("p", { class: "note" }, note), ...children);
+}
+
+function table(heads, rows) {
+  const cell = (tag, content, index) => make(tag, { class: index && heads[index][1] ? "number" : "name" }, content);
+  const head = make("tr", {}, ...heads.map(([text], index) => cell("th", text, index)));
+  const body = rows.map((row) => make("tr", row.class ? { class: row.class } : {}, ...row.cells.map((c, i) => cell("td", c, i))));
+  return make("div", { class: "scroll" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
+}
+
+function bar(share) {
+  const width = Math.max(0, Math.min(1, share)) * 100;
+  return make("div", { class: "bar" }, make("i", { class: share > 0.9 ? "full" : "", style: `width:${width}%` }));
+}
+
+function colour(variable) {
+  return getComputedStyle(document.documentElement).getPropertyValue(variable).trim();
+}
+
+function layout(extra) {
+  const axis = { gridcolor: colour("--line"), zerolinecolor: colour("--line"), linecolor: colour("--line"), automargin: true };
+  return {
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 10, r: 10, t: 10, b: 40 },
+    font: { color: colour("--ink"), family: "system-ui, sans-serif", size: 12.5 },
+    hoverlabel: { bgcolor: colour("--panel"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
+    ...extra,
+    xaxis: { ...axis, ...extra.xaxis }, yaxis: { ...axis, ...extra.yaxis },
+  };
+}
+
+function figure(id, height, traces, extra) {
+  const node = make("div", { class: "figure", id, style: `height:${height}px` });
+  const draw = () => Plotly.newPlot(node, traces, layout(extra), { displayModeBar: false, responsive: true });
+  requestAnimationFrame(draw);
+  return node;
+}
+
+// ---- sections ------------------------------------------------------------------------------------------------------
+
+function heading(run) {
+  const from = run.result.provenance;
+  const tag = (text, assumed) => make("span", { class: assumed ? "tag assumed" : "tag" }, text);
+  const told = [["model", ""], ["topology", ""], ["dispatch", "dispatch "], ["routing", "routing "], ["costs", "costs "], ["player", "player "], ["seed", "seed "]];
+  const tags = told.filter(([key]) => from[key] !== undefined).map(([key, lead]) => tag(lead + from[key], /assumed/.test(String(from[key]))));
+  return make("header", {}, make("h1", {}, run.pictures.name), make("div", {}, ...tags));
+}
+
+function cards({ result }) {
+  const known = CARDS.filter(([name]) => result.metrics[name]);
+  const card = ([name, label]) => {
+    const { value, unit } = result.metrics[name];
+    return make("div", { class: "card", title: name }, number("card", name, value, unit), make("span", {}, label));
+  };
+  return make("div", { class: "cards" }, ...known.map(card));
+}
+
+function ladder({ result, pictures }) {
+  const total = result.metrics.step_time_s ? result.metrics.step_time_s.value : Object.values(result.breakdown).reduce((a, b) => a + (b || 0), 0);
+  const keys = Object.keys(result.breakdown);
+  const rows = keys.map((key) => {
+    const value = result.breakdown[key];
+    const label = make("span", {}, make("i", { class: "key", style: `background:${colour((RUNGS[key] || [])[1] || "--other")}` }), (RUNGS[key] || [key])[0]);
+    return { cells: [label, number("breakdown", key, value, "s"), value === null ? "" : percent(value / total)] };
+  });
+  rows.push({ class: "total", cells: ["Step", number("breakdown", "total", total, "s"), percent(1)] });
+  const note = "Replays of the same step, each with one more thing real; the differences add up to the step time.";
+  const words = make("ul", { class: "words" }, ...pictures.words.map((text) => make("li", {}, text)));
+  return panel("Where did the time go", note, words, make("div", { class: "pair" }, ladderFigure(result.breakdown, total), table([["", 0], ["time", 1], ["share", 1]], rows)));
+}
+
+function ladderFigure(breakdown, total) {
+  const keys = Object.keys(breakdown);
+  const label = (key) => (RUNGS[key] || [key])[0];
+  const [scale, unit] = [[1, "s"], [1e-3, "ms"], [1e-6, "µs"]].find(([size]) => total >= size) || [1e-6, "µs"];
+  let reach = 0;
+  const base = keys.map((key) => { const from = reach; reach += breakdown[key] || 0; return from / scale; });
+  const length = keys.map((key) => (breakdown[key] || 0) / scale);
+  const text = keys.map((key) => (breakdown[key] === null ? "not played" : seconds(breakdown[key])));
+  const trace = {
+    type: "bar", orientation: "h", y: [...keys.map(label), "Step"], base: [...base, 0], x: [...length, total / scale],
+    text: [...text, seconds(total)], textposition: [...length.map((one) => (one * scale > total / 3 ? "inside" : "outside")), "inside"], insidetextfont: { color: colour("--panel") }, cliponaxis: false, hovertemplate: "%{y}: %{text}<extra></extra>",
+    marker: { color: [...keys.map((key) => colour((RUNGS[key] || [])[1] || "--other")), colour("--soft")] },
+  };
+  return figure("ladder", 300, [trace], {
+    xaxis: { title: { text: `time (${unit})` }, rangemode: "tozero", range: [0, (total / scale) * 1.28] },
+    yaxis: { autorange: "reversed", gridcolor: "rgba(0,0,0,0)", ticklabelstandoff: 6 }, showlegend: false, bargap: 0.28,
+  });
+}
+
+function classColour(name, index) {
+  const known = COLOURS[name] || COLOURS[name.replace(/_backward$/, "")];
+  return known || SPARE[index % SPARE.length];
+}
+
+function ganttTraces(gantt) {
+  return gantt.classes.map((name, index) => {
+    const bars = gantt.class.map((one, bar) => [one, bar]).filter(([one]) => one === index).map(([, bar]) => bar);
+    const told = (bar) => `${name}, layer ${gantt.layer[bar]}, micro-batch ${gantt.micro_batch[bar]}<br>${seconds(gantt.length_us[bar] * 1e-6)} from ${digits(gantt.start_us[bar], 7)} µs`;
+    return {
+      type: "bar", orientation: "h", name, x: bars.map((bar) => gantt.length_us[bar]), base: bars.map((bar) => gantt.start_us[bar]),
+      y: bars.map((bar) => gantt.row[bar]), width: 0.82, text: bars.map(() => name.replace(/_/g, " ")), textposition: "inside",
+      insidetextanchor: "middle", textangle: 0, textfont: { color: "#10151c" }, hovertext: bars.map(told), hoverinfo: "text",
+      marker: { color: classColour(name, index), opacity: /_backward$/.test(name) ? 0.75 : 1, line: { width: 0.5, color: colour("--panel") } },
+    };
+  }).filter((trace) => trace.x.length);
+}
+
+function gantt({ pictures }) {
+  const data = pictures.gantt;
+  const streams = new Set(data.rows.map((row) => row.stream)).size;
+  const lines = data.rows.map((_, row) => row).filter((row) => row && row % streams === 0)
+    .map((row) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: row - 0.5, y1: row - 0.5, line: { color: colour("--line"), width: 1 } }));
+  const ranks = new Set(data.rows.map((row) => row.rank)).size;
+  const layers = data.layers.length && data.layers.length <= 3 ? `layers ${data.layers.join(" and ")}` : "all layers";
+  const note = `${layers}, ${seconds((data.last_us - data.first_us) * 1e-6)} of ${seconds(data.step_us * 1e-6)}; ${ranks} of ${data.ranks_of} ranks, from the least to the most busy among them, two streams each. White space on a stream is waiting; a transfer's bar lasts until the rank's own sends and receives are done.`;
+  const extra = {
+    barmode: "overlay", uniformtext: { minsize: 9, mode: "hide" }, shapes: lines, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+    xaxis: { title: { text: "time since the start of the step (µs)" }, range: [data.first_us, data.last_us], tickformat: ",.6~g" },
+    yaxis: { tickvals: data.rows.map((_, row) => row), ticktext: data.rows.map((row) => `GPU ${row.rank} ${row.stream} `), range: [data.rows.length - 0.5, -0.5], showgrid: false, zeroline: false },
+    margin: { l: 10, r: 10, t: 46, b: 44 },
+  };
+  return panel("One window of the step", note.replace("two streams", `${streams} stream${streams > 1 ? "s" : ""}`), figure("gantt", 130 + 25 * data.rows.length, ganttTraces(data), extra));
+}
+
+const ramp = () => [[0, colour("--low")], [0.5, colour("--accent")], [1, colour("--high")]];
+
+function experts({ pictures }) {
+  const rows = pictures.experts.rows;
+  if (!rows.length) return make("span");
+  const mean = rows.map((row) => row.reduce((a, b) => a + b, 0) / row.length || 1);
+  const z = rows.map((row, layer) => row.map((value) => value / mean[layer]));
+  const text = rows.map((row) => row.map((value) => value.toLocaleString("en-US")));
+  const trace = { type: "heatmap", z, text, zmin: 0, zmax: Math.max(2, ...z.flat()), colorscale: ramp(), colorbar: { thickness: 12, outlinewidth: 0, title: { text: "× mean", side: "right" } },
+    hovertemplate: "expert layer %{y}, expert %{x}<br>%{text} rows, %{z:.2f} × the mean<extra></extra>" };
+  const note = "Rows (token, choice) that each expert computed, over the mean of its layer: 1 is balanced.";
+  return panel("Expert load", note, figure("experts", 420, [trace], { xaxis: { title: { text: "expert" }, constrain: "domain", showgrid: false }, yaxis: { title: { text: "expert layer" }, autorange: "reversed", showgrid: false } }));
+}
+
+function traffic({ pictures }) {
+  const { unit, bytes: matrix } = pictures.traffic;
+  if (matrix.length < 2) return make("span");
+  const text = matrix.map((row) => row.map(bytes));
+  const trace = { type: "heatmap", z: matrix, text, zmin: 0, zmax: Math.max(1, ...matrix.flat()), colorscale: ramp(), colorbar: { thickness: 12, outlinewidth: 0, tickformat: ".2~s", ticksuffix: "B" },
+    hovertemplate: `${unit} %{y} to ${unit} %{x}<br>%{text}<extra></extra>` };
+  const note = `Bytes that tokens carried from ${unit} to ${unit} in the whole step, after the all-to-all's own deduplication.`;
+  return panel("Traffic", note, figure("traffic", 420, [trace], { xaxis: { title: { text: `to ${unit}` }, showgrid: false, constrain: "domain" }, yaxis: { title: { text: `from ${unit}` }, autorange: "reversed", showgrid: false, scaleanchor: "x", constrain: "domain" } }));
+}
+
+function links({ pictures }) {
+  const rows = pictures.links.map((link) => ({ cells: [link.name, bar(link.utilisation), percent(link.utilisation), bytes(link.bytes), `${bytes(link.capacity)}/s`, seconds(link.busy_s)] }));
+  const note = "Bytes over what the link could have carried in the step; the rates are what the kernels in use achieve, not the nominal ones.";
+  const none = make("p", { class: "soft" }, "No link carried anything.");
+  return panel("Hottest links", note, rows.length ? table([["link", 0], ["", 0], ["used", 1], ["bytes", 1], ["rate", 1], ["busy", 1]], rows) : none);
+}
+
+function memory({ pictures }) {
+  const { rows, capacity } = pictures.memory;
+  const pools = Object.entries(capacity).map(([pool, size]) => {
+    const own = rows.filter((row) => row.pool === pool);
+    const used = own.reduce((total, row) => total + row.bytes, 0);
+    const lines = own.map((row) => ({ cells: [row.item, bytes(row.bytes), percent(row.bytes / size), bar(row.bytes / size)] }));
+    lines.push({ class: "total", cells: [`${pool}: used of ${bytes(size)}`, bytes(used), percent(used / size), bar(used / size)] });
+    return table([["item", 0], ["bytes", 1], ["of the pool", 1], ["", 0]], lines);
+  });
+  return panel("Memory of the fullest GPU", "What it has to hold during the step.", ...pools);
+}
+
+function warnings({ result }) {
+  if (!result.warnings.length) return make("span");
+  const items = result.warnings.map((text) => make("li", { "data-kind": "warning" }, text));
+  return make("section", { class: "panel warnings" }, make("h2", {}, "Warnings"), make("ul", {}, ...items));
+}
+
+function told(value) {
+  if (value === null || typeof value !== "object") return String(value);
+  return Object.entries(value).map(([key, one]) => `${key}: ${typeof one === "number" ? digits(one) : told(one)}`).join(", ") || "none";
+}
+
+function provenance({ result }) {
+  const rows = Object.entries(result.provenance).map(([key, value]) => ({ cells: [key, told(value)] }));
+  return panel("Provenance", "What the numbers rest on.", table([["", 0], ["", 0]], rows));
+}
+
+function allMetrics() {
+  const names = [...new Set(runs.flatMap(({ result }) => Object.keys(result.metrics)))];
+  const heads = [["metric", 0], ...runs.map(({ pictures }) => [pictures.name, 1])];
+  const cell = ({ result }, name, run) => {
+    const metric = result.metrics[name];
+    return metric ? number(runs.length > 1 ? `metric-${run}` : "metric", name, metric.value, metric.unit) : "";
+  };
+  const rows = names.map((name) => ({ cells: [name, ...runs.map((run, index) => cell(run, name, index))] }));
+  return panel("All metrics", "As `moesim run --json` prints them, rounded here to four digits; the document itself stands at the end of the page.", table(heads, rows));
+}
+
+function chooser() {
+  if (runs.length < 2) return make("span");
+  const options = runs.map(({ pictures }, index) => make("option", index === shown ? { value: index, selected: "" } : { value: index }, pictures.name));
+  const choice = make("select", {}, ...options);
+  choice.addEventListener("change", () => { shown = Number(choice.value); show(); });
+  return make("p", { class: "soft" }, "Run shown: ", choice);
+}
+
+function show() {
+  const run = runs[shown];
+  const raw = make("details", {}, make("summary", {}, "The JSON document"), make("pre", {}, JSON.stringify(run.result, null, 1)));
+  const many = runs.length > 1 ? [chooser(), allMetrics()] : [];
+  const all = runs.length > 1 ? [] : [allMetrics()];
+  document.getElementById("page").replaceChildren(
+    ...many, heading(run), cards(run), ladder(run), warnings(run), gantt(run), make("div", { class: "halves" }, experts(run), traffic(run)),
+    links(run), memory(run), ...all, provenance(run), raw,
+  );
+}
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
+show();

@@ -1,0 +1,166 @@
+"""Text for the terminal: a run, a comparison, lists. Everything is drawn from the JSON document and the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import IO, Any, Final
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from moesim.report.explain import Document, rungs, step_seconds
+from moesim.report.health import Finding
+from moesim.units import show_bandwidth, show_bytes, show_seconds
+
+BAR: Final = 28  # characters of a full bar
+SHOWN_LINKS: Final = 3
+STATE_STYLE: Final = {"ok": "green", "missing": "yellow", "wrong": "bold red"}
+AS_PERCENT: Final = ("fraction", "utilisation", "mfu")
+
+
+def show(renderable: RenderableType, file: IO[str]) -> None:
+    """Print to a stream: colour on a terminal only, at least 100 columns where nobody says how many there are."""
+    console = Console(file=file, highlight=False, soft_wrap=False)
+    if not console.is_terminal:
+        console = Console(file=file, highlight=False, width=100)
+    console.print(renderable)
+
+
+def run_text(document: Document, pictures: Mapping[str, Any]) -> Group:
+    """A run: headline numbers, the ladder, the hottest links, memory, and the warnings."""
+    parts: list[RenderableType] = [
+        Text(str(pictures["name"]), style="bold"),
+        _indent(metric_table(document)),
+        Text("Where did the time go", style="bold"),
+        _indent(ladder_table(document)),
+    ]
+    if pictures["links"]:
+        parts += [Text("Hottest links", style="bold"), _indent(_link_table(pictures["links"][:SHOWN_LINKS]))]
+    parts += [Text("Memory of the fullest GPU", style="bold"), _indent(_memory_table(pictures["memory"]))]
+    parts += [Text("Rests on", style="bold"), _indent(_basis_table(document["provenance"]))]
+    return Group(*parts, *_warnings(document))
+
+
+def explain_text(document: Document, pictures: Mapping[str, Any]) -> Group:
+    """The ladder, and what it means in words."""
+    words = [Text(f"- {sentence}") for sentence in pictures["words"]]
+    name = Text(str(pictures["name"]), style="bold")
+    return Group(name, _indent(ladder_table(document)), *words, *_warnings(document))
+
+
+def metric_table(document: Document) -> Table:
+    """name, value."""
+    table = _plain("metric", "value")
+    for name, metric in document["metrics"].items():
+        table.add_row(name, show_metric(name, metric["value"], metric["unit"]))
+    return table
+
+
+def ladder_table(document: Document) -> Table:
+    """rung, seconds, share, bar."""
+    table = _plain("", "time", "share", bars=True)
+    for _, label, seconds, share in rungs(document):
+        if seconds is None:
+            table.add_row(label, "not played", "", "")
+        else:
+            table.add_row(label, show_seconds(seconds), f"{share:.1%}", _bar(share))
+    table.add_row("step", show_seconds(step_seconds(document)), "100.0%", "", style="bold")
+    return table
+
+
+def comparison_table(document: Document) -> Group:
+    """A `moesim compare --json` document: each metric of both, the difference, its interval, and the verdict."""
+    metrics = document["metrics"]
+    table = _plain("metric", "base", "variant", "difference", "95 % interval")
+    for name, one in metrics.items():
+        shown = [show_metric(name, one[key], one["unit"]) for key in ("base", "variant", "value")]
+        table.add_row(name, *shown, " .. ".join(show_metric(name, one[key], one["unit"]) for key in ("low", "high")))
+    verdict = Text(str(document["provenance"]["verdict"]), style="bold")
+    return Group(_indent(table), verdict, *_warnings(document))
+
+
+def list_text(lists: Mapping[str, Sequence[tuple[str, str]]]) -> Group:
+    """{kind: [(name, what it is)]}."""
+    parts: list[RenderableType] = []
+    for kind, rows in lists.items():
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        for name, what in rows:
+            table.add_row(name, Text(what, style="dim"))
+        parts += [Text(kind, style="bold"), _indent(table)]
+    return Group(*parts)
+
+
+def health_table(findings: Sequence[Finding]) -> Table:
+    """What `moesim doctor` found."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for finding in findings:
+        table.add_row(Text(finding.state, style=STATE_STYLE[finding.state]), finding.what, Text(finding.found))
+    return table
+
+
+def show_metric(name: str, value: float | None, unit: str) -> str:
+    """A number with its unit as people read it: seconds and bytes scaled, fractions in percent."""
+    if value is None:
+        return "not played"
+    if unit == "s":
+        return show_seconds(value)
+    if unit == "B":
+        return show_bytes(value)
+    if unit == "1":
+        return f"{value:.1%}" if any(word in name for word in AS_PERCENT) else f"{value:.4g}"
+    return f"{value:,.0f} {unit}" if abs(value) >= 1000 else f"{value:.4g} {unit}"
+
+
+def _link_table(links: Sequence[Mapping[str, Any]]) -> Table:
+    table = _plain("link", "used", "bytes", "rate", "busy")
+    for link in links:
+        rate = show_bandwidth(link["capacity"])
+        used = f"{link['utilisation']:.1%}"
+        table.add_row(link["name"], used, show_bytes(link["bytes"]), rate, show_seconds(link["busy_s"]))
+    return table
+
+
+def _memory_table(memory: Mapping[str, Any]) -> Table:
+    table = _plain("item", "bytes", "of the pool", bars=True)
+    for pool, capacity in memory["capacity"].items():
+        rows = [row for row in memory["rows"] if row["pool"] == pool]
+        for row in rows:
+            share = row["bytes"] / capacity
+            table.add_row(row["item"], show_bytes(row["bytes"]), f"{share:.1%}", _bar(share))
+        used = sum(row["bytes"] for row in rows)
+        table.add_row(f"{pool} of {show_bytes(capacity)}", show_bytes(used), f"{used / capacity:.1%}", "", style="bold")
+    return table
+
+
+def _basis_table(provenance: Mapping[str, Any]) -> Table:
+    table = _plain("", "")
+    table.columns[1].justify = "left"
+    for key in ("model", "topology", "costs", "routing", "routing_source", "dispatch", "player", "player_reason", "seed"):
+        if key in provenance:
+            table.add_row(key.replace("_", " "), str(provenance[key]))
+    return table
+
+
+def _warnings(document: Document) -> list[Text]:
+    return [Text(f"warning: {text}", style="yellow") for text in document["warnings"]]
+
+
+def _plain(*heads: str, bars: bool = False) -> Table:
+    """The first column is text, the others numbers; `bars` adds one for bars."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, show_header=any(heads), pad_edge=False)
+    for number, head in enumerate(heads):
+        table.add_column(head, justify="right" if number else "left", overflow="fold")
+    if bars:
+        table.add_column("", style="cyan")
+    return table
+
+
+def _bar(share: float) -> str:
+    return "█" * round(BAR * min(max(share, 0.0), 1.0))
+
+
+def _indent(renderable: RenderableType) -> Padding:
+    return Padding(renderable, (0, 0, 1, 2), expand=False)
