@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no block characters still gets the numbers
-    sys.exit(guarded(lambda: _dispatch(list(sys.argv[1:] if arguments is None else arguments))))
+    sys.exit(guarded(lambda: dispatch(list(sys.argv[1:] if arguments is None else arguments))))
 
 
 def guarded(command: Callable[[], int]) -> int:
@@ -83,7 +83,8 @@ def _usage(error: click.ClickException) -> str:
     return f"{error.format_message()}{advice}"
 
 
-def _dispatch(arguments: list[str]) -> int:
+def dispatch(arguments: list[str]) -> int:
+    """Parse and run; the exit code of `--help` and the like is 0. Raises whatever the verb raises."""
     try:
         with cli.make_context("moesim", arguments or ["--help"]) as context:
             cli.invoke(context)

@@ -22,18 +22,18 @@ class Verb(NamedTuple):
 
 
 VERBS: Final = {
-    "run": Verb("run", "run", "Simulate one scenario: how long is a step, and where does the time go?"),
-    "compare": Verb("compare", "compare", "Two scenarios under paired seeds: the difference and its 95 % interval."),
-    "explain": Verb("explain", "explain", "Say in words and numbers where the time of a stored run went."),
+    "run": Verb("run", "run", "Simulate one scenario: step time, and where it goes."),
+    "compare": Verb("compare", "compare", "Two scenarios, paired seeds: difference and interval."),
+    "explain": Verb("explain", "explain", "Where did the time of a stored run go, in words?"),
     "report": Verb("report", "report", "Write the HTML page of stored runs."),
     "place": Verb("place", "place", "Search an expert placement for a recorded load."),
-    "trace": Verb("trace", "trace", "Record, import, synthesise, measure and convert routing traces."),
-    "isolation": Verb("isolation", "isolation", "Can one request's content change another request's routing?"),
+    "trace": Verb("trace", "trace", "Record, import, synthesise and measure routing traces."),
+    "isolation": Verb("isolation", "isolation", "Does one request's content change another's routing?"),
     "calibrate": Verb("calibrate", "calibrate", "Measure, import, fit and check kernel profiles."),
     "topo": Verb("topo", "topo", "Show, import, export and check cluster topologies."),
-    "validate": Verb("validate", "validate", "Print the error of predictions against published measurements."),
+    "validate": Verb("validate", "validate", "Errors of predictions against published measurements."),
     "init": Verb("init", "init", "Print a commented template of a scenario."),
-    "list": Verb("list", "list_", "List shipped scenarios, models, topologies, profiles, traces and algorithms."),
+    "list": Verb("list", "list_", "List scenarios, models, topologies, profiles, traces."),
     "doctor": Verb("doctor", "doctor", "Check this installation and say what is missing."),
     "schema": Verb("schema", "schema", "Print the JSON Schema of scenario files."),
 }

@@ -16,16 +16,17 @@ from moesim.report.health import Finding
 from moesim.units import show_bandwidth, show_bytes, show_seconds
 
 BAR: Final = 28  # characters of a full bar
+WIDE: Final = 240  # columns where nobody says how many there are
 SHOWN_LINKS: Final = 3
 STATE_STYLE: Final = {"ok": "green", "missing": "yellow", "wrong": "bold red"}
 AS_PERCENT: Final = ("fraction", "utilisation", "mfu")
 
 
 def show(renderable: RenderableType, file: IO[str]) -> None:
-    """Print to a stream: colour on a terminal only, at least 100 columns where nobody says how many there are."""
-    console = Console(file=file, highlight=False, soft_wrap=False)
+    """Print to a stream: colour and wrapping on a terminal only, never more than one line a row elsewhere."""
+    console = Console(file=file, highlight=False)
     if not console.is_terminal:
-        console = Console(file=file, highlight=False, width=100)
+        console = Console(file=file, highlight=False, width=WIDE)
     console.print(renderable)
 
 

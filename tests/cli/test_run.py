@@ -1,0 +1,134 @@
+"""`moesim run`, `explain`, `report`: files, streams and exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Moesim
+
+GOOD = ["run", "demo-tiny"]
+
+
+def test_a_run_is_stored_and_printed(moesim: Moesim) -> None:
+    done = moesim(*GOOD)
+    assert done.code == 0
+    assert done.err == ""
+    assert "Where did the time go" in done.out
+    folder = next(Path("runs").iterdir())
+    assert f"stored in {folder}" in done.out
+    assert sorted(path.name for path in folder.iterdir()) == ["pictures.json", "result.json", "scenario.yaml"]
+
+
+def test_json_is_alone_on_stdout_and_equals_the_stored_document(moesim: Moesim) -> None:
+    done = moesim(*GOOD, "--json")
+    document = json.loads(done.out)
+    assert set(document) == {"metrics", "breakdown", "provenance", "warnings"}
+    assert "Where did the time go" in done.err
+    assert json.loads(next(Path("runs").glob("*/result.json")).read_text()) == document
+    assert all(set(metric) == {"value", "unit"} for metric in document["metrics"].values())
+
+
+def test_the_same_command_writes_the_same_bytes(moesim: Moesim) -> None:
+    first = moesim(*GOOD, "--json", "--out", "a")
+    again = moesim(*GOOD, "--json", "--out", "b")
+    assert first.out == again.out
+    for name in ("result.json", "pictures.json", "scenario.yaml"):
+        assert (Path("a") / name).read_bytes() == (Path("b") / name).read_bytes()
+
+
+def test_the_stored_scenario_runs_to_the_same_result(moesim: Moesim) -> None:
+    moesim(*GOOD, "--set", "batch.tokens_per_gpu=64", "--out", "a")
+    assert moesim("run", "a/scenario.yaml", "--out", "b").code == 0
+    assert Path("a/result.json").read_bytes() == Path("b/result.json").read_bytes()
+
+
+def test_page_and_trace_go_where_they_are_told(moesim: Moesim) -> None:
+    moesim(*GOOD, "--out", "a", "--report", "--trace")
+    assert Path("a/report.html").is_file()
+    assert json.loads(Path("a/trace.json").read_text())["schemaVersion"] == 1
+    moesim("run", "--report=page.html", "--trace=ranks/", "demo-tiny", "--out", "b")
+    assert Path("page.html").is_file()
+    assert len(list(Path("ranks").iterdir())) == 8
+
+
+def test_a_word_after_report_is_the_scenario(moesim: Moesim) -> None:
+    assert moesim("run", "--report", "demo-tiny", "--out", "a").code == 0
+    assert Path("a/report.html").is_file()
+
+
+def test_a_missed_target_is_exit_code_4_and_the_run_is_kept(moesim: Moesim) -> None:
+    assert moesim(*GOOD, "--assert", "step_time_s > 0").code == 0
+    done = moesim(*GOOD, "--assert", "step_time_s < 0", "--out", "missed")
+    assert done.code == 4
+    assert done.err.count("\n") == 1
+    assert Path("missed/result.json").is_file()
+
+
+def test_explain_and_report_read_stored_runs(moesim: Moesim) -> None:
+    moesim(*GOOD, "--out", "a")
+    moesim(*GOOD, "--seed", "1", "--out", "b")
+    assert "A step takes" in moesim("explain", "a").out
+    assert json.loads(moesim("explain", "a", "--json").out)["words"]
+    assert moesim("report", "a", "b", "-o", "both.html").out.strip() == "both.html"
+    assert Path("both.html").read_text().count('class="result"') == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run"], "SCENARIO or --demo"),
+        (["run", "demo-tiny", "--demo"], "only one"),
+        (["run", "demo-tinny"], "did you mean 'demo-tiny'"),
+        (["run", "nothing.yaml"], "nothing.yaml: cannot be read"),
+        ([*GOOD, "--set", "batch.tokens=3"], "did you mean"),
+        ([*GOOD, "--set", "batch.tokens_per_gpu=-3"], "--set batch.tokens_per_gpu"),
+        ([*GOOD, "--set", "batch.tokens_per_gpu"], "key=value"),
+        ([*GOOD, "--seed", "-1"], "--seed"),
+        ([*GOOD, "--assert", "step_time < 1"], "did you mean 'step_time_s'"),
+        ([*GOOD, "--assert", "import os"], "not an expression"),
+        ([*GOOD, "--sed", "1"], "--seed"),
+        (["explain", "abc"], "moesim run --demo"),
+        (["report"], "RUNS"),
+    ],
+)
+def test_bad_input_is_one_line_exit_code_2_and_nothing_written(moesim: Moesim, arguments: list[str], told: str) -> None:
+    done = moesim(*arguments)
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err.count("\n") == 1
+    assert told in done.err
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "empty"), ("a: [1", "bad.yaml:"), ("- 1", "list"), ("moesim: 1\nmoesim: 1\n", "bad.yaml:2"),
+        ("moesim: 2\n", "bad.yaml"), ("\tmoesim: 1", "bad.yaml:1"), ("a: &x 1\nb: *x", "anchors"), ("a: !!python/name:os.system", "tag"),
+    ],
+)  # fmt: skip
+def test_a_malformed_scenario_names_its_place(moesim: Moesim, tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    done = moesim("run", "bad.yaml")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert told in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
+
+
+def test_what_does_not_fit_is_exit_code_3_with_the_memory_table(moesim: Moesim) -> None:
+    done = moesim("run", "demo-qwen3", "--set", "batch.tokens_per_gpu=100000")
+    assert done.code == 3
+    assert "KV cache" in done.err
+    assert not Path("runs").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_bad_input(moesim: Moesim) -> None:
+    Path("file").write_text("")
+    done = moesim(*GOOD, "--out", "file/run")
+    assert done.code == 2
+    assert [path.name for path in Path.cwd().iterdir()] == ["file"]

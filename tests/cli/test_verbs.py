@@ -1,0 +1,54 @@
+"""The small verbs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Moesim
+
+
+def test_list_shows_all_kinds_or_one(moesim: Moesim) -> None:
+    assert {"scenarios", "models", "topologies"} <= set(json.loads(moesim("list", "--json").out))
+    assert "dgx-h100" in moesim("list", "topologies").out
+    assert "did you mean 'models'" in moesim("list", "model").err
+
+
+def test_init_writes_a_scenario_that_runs_and_never_overwrites(moesim: Moesim) -> None:
+    assert moesim("init", "--like", "demo-tiny", "-o", "mine.yaml").code == 0
+    assert moesim("run", "mine.yaml").code == 0
+    assert moesim("init", "-o", "mine.yaml").code == 2
+    assert moesim("init").out.startswith("# A moesim scenario")
+
+
+def test_schema_documents_every_key(moesim: Moesim) -> None:
+    schema = json.loads(moesim("schema").out)
+    assert schema["title"] == "moesim scenario"
+    assert schema["additionalProperties"] is False
+    assert "tokens_per_gpu" in schema["$defs"]["BatchSection"]["properties"]
+
+
+@pytest.mark.parametrize("verb", ["show", "validate"])
+def test_topo_tells_about_a_cluster(moesim: Moesim, verb: str) -> None:
+    done = moesim("topo", verb, "dgx-h100", "--nodes", "2")
+    assert done.code == 0
+    assert "dgx-h100" in done.out
+    assert moesim("topo", verb, "dgx-h10").code == 2
+
+
+def test_doctor_says_what_it_found(moesim: Moesim) -> None:
+    done = moesim("doctor")
+    assert "numpy" in done.out
+    assert "topologies" in done.out
+
+
+def test_every_verb_has_help(moesim: Moesim) -> None:
+    from moesim.cli.main import cli
+
+    for verb in cli.list_commands(None):  # type: ignore[attr-defined]
+        assert moesim(verb, "--help").out.startswith("Usage:"), verb
+    assert Path.cwd().exists()

@@ -1,0 +1,31 @@
+"""The words say what the breakdown says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from moesim.report.explain import rungs, words
+
+DOCUMENT: dict[str, Any] = {
+    "metrics": {"step_time_s": {"value": 0.010, "unit": "s"}},
+    "breakdown": {"ideal_compute_s": 0.006, "imbalance_s": 0.001, "exposed_comm_s": 0.003, "contention_s": None},
+    "provenance": {"contention": "not played: oversubscription 1:1"},
+    "warnings": [],
+}
+
+
+def test_shares_add_up_to_the_step(document: dict[str, Any]) -> None:
+    assert sum(share for _, _, _, share in rungs(document)) == pytest.approx(1)
+
+
+def test_the_largest_loss_gets_its_remedy() -> None:
+    text = words(DOCUMENT)
+    assert text[0] == "A step takes 10 ms."
+    assert any("3 ms (30.0%) is exposed communication" in sentence for sentence in text)
+    assert "overlap" in text[-1]
+
+
+def test_a_rung_that_was_not_played_says_why() -> None:
+    assert "Contention has no figure: not played: oversubscription 1:1." in words(DOCUMENT)

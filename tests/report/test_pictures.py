@@ -1,0 +1,55 @@
+"""The pictures' data says the same as the run they are drawn from."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moesim.report.gantt import MAX_RANKS
+from moesim.report.pictures import by_node
+from moesim.studies import Result
+
+
+def test_pictures_are_plain_json(drawn: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(drawn, allow_nan=False)) == drawn
+
+
+def test_no_byte_and_no_row_is_lost(result: Result, drawn: dict[str, Any]) -> None:
+    assert np.sum(drawn["traffic"]["bytes"]) == result.played.sent.sum()
+    assert np.sum(drawn["experts"]["rows"]) == result.played.expert_load.sum()
+    assert sum(row["bytes"] for row in drawn["memory"]["rows"]) == result.metrics["peak_memory_bytes"].value
+
+
+def test_the_hottest_link_is_the_metric_s(result: Result, drawn: dict[str, Any]) -> None:
+    used = [link["utilisation"] for link in drawn["links"]]
+    assert used == sorted(used, reverse=True)
+    assert used[0] == pytest.approx(result.metrics["hottest_link_utilisation"].value)
+
+
+def test_traffic_by_node_keeps_the_sum() -> None:
+    sent = np.arange(36).reshape(6, 6)
+    total = by_node(sent, np.array([0, 0, 1, 1, 2, 2], dtype=np.int32))
+    assert total.shape == (3, 3)
+    assert total.sum() == sent.sum()
+    assert total[0, 1] == sent[:2, 2:4].sum()
+
+
+def test_bars_of_one_row_never_overlap(drawn: dict[str, Any]) -> None:
+    gantt, rows = drawn["gantt"], defaultdict(list)
+    for row, start, length in zip(gantt["row"], gantt["start_us"], gantt["length_us"], strict=True):
+        rows[row].append((start, start + length))
+    assert rows
+    for bars in rows.values():
+        bars.sort()
+        assert all(end <= start + 1e-9 for (_, end), (start, _) in zip(bars, bars[1:], strict=False))
+
+
+def test_the_window_lies_in_the_step_and_shows_few_ranks(drawn: dict[str, Any]) -> None:
+    gantt = drawn["gantt"]
+    assert 0 <= gantt["first_us"] < gantt["last_us"] <= gantt["step_us"]
+    assert len({row["rank"] for row in gantt["rows"]}) <= MAX_RANKS
+    assert len(gantt["layers"]) == 2
