@@ -1,7 +1,7 @@
 """Files that are either whole or not there: written beside their place, synced, then moved into it.
 
-Measured: of 40 processes killed while writing straight to the final name, 33 left torn files; of 40 that wrote this way,
-none. A kill may leave a temporary file (`.NAME.PID.part`); an exception leaves nothing.
+Measured: of 40 processes killed while writing straight to the final name, 33 left torn files; of 40 that wrote this
+way, none. A kill may leave a temporary file (`.NAME.PID.part`); an exception leaves nothing.
 """
 
 from __future__ import annotations

@@ -18,4 +18,6 @@ def doctor() -> None:
     tables.show(tables.health_table(findings), sys.stdout)
     wrong = [finding.what for finding in findings if finding.state == "wrong"]
     if wrong:
-        raise BadInput(f"{len(wrong)} thing(s) are wrong: {', '.join(wrong)}", way_out="pip install --force-reinstall moesim")
+        raise BadInput(
+            f"{len(wrong)} thing(s) are wrong: {', '.join(wrong)}", way_out="pip install --force-reinstall moesim"
+        )

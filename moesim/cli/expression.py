@@ -1,7 +1,7 @@
 """The expressions of `--assert`: names of metrics and rungs, numbers, arithmetic, comparisons, and, or, not.
 
-Written in Python's syntax and read by its parser, but evaluated here: only the forms below exist, so there is nothing to
-escape from.
+Written in Python's syntax and read by its parser, but evaluated here: only the forms below exist, so there is
+nothing to escape from.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class OptionalFiles(click.Command):
-    """A command whose `--report` and `--trace` may stand alone: a file is given only by `=FILE`, never as a next word."""
+    """A command whose `--report` and `--trace` may stand alone: a file is given by `=FILE` only, not as a word."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does, after `--report` has become `--report=`."""

@@ -9,7 +9,9 @@ import click
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True)
-@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE", help="The page.  [default: in the first RUN]")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), metavar="FILE", help="The page.  [default: in the first RUN]"
+)
 def report(runs: tuple[str, ...], out: Path | None) -> None:
     """Write the HTML page of stored RUNS; several stand side by side in one page."""
     from moesim import atomic

@@ -17,7 +17,9 @@ DEMO: Final = ("demo-tiny", "demo-qwen3")  # the recorded trace on its own model
 @click.option("--demo", is_flag=True, help="Play the two shipped demo scenarios; files and JSON are the second's.")
 @overrides_option
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Picks the requests.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the run.  [default: runs/<hash>]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the run.  [default: runs/<hash>]"
+)
 @click.option("--report", metavar="[=FILE]", help="Write an HTML page.  [default: report.html in the run's folder]")
 @click.option("--trace", metavar="[=FILE]", help="Write a trace for Perfetto; a folder gets a file a rank, for HTA.")
 @json_option

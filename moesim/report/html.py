@@ -24,7 +24,7 @@ def page(runs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
     return Template(_part("page.html")).substitute(
         title=html.escape(f"moesim: {names}"),
         style=_part("page.css"),
-        data="\n".join(_script(kind, part) for run in runs for kind, part in zip(("result", "pictures"), run, strict=True)),
+        data="\n".join(_script("result", document) + _script("pictures", drawn) for document, drawn in runs),
         plotly=get_plotlyjs().replace("</script", "<\\/script"),
         script=_part("page.js"),
     )  # fmt: skip

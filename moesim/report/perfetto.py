@@ -48,7 +48,9 @@ def _document(name: str, rank: int, world: int, played: Played, events: list[Eve
         "schemaVersion": 1,
         "traceName": name,
         "displayTimeUnit": "ms",
-        "deviceProperties": [{"id": gpu, "name": device.name, "totalGlobalMem": device.memory_bytes} for gpu in range(world)],
+        "deviceProperties": [
+            {"id": gpu, "name": device.name, "totalGlobalMem": device.memory_bytes} for gpu in range(world)
+        ],
         "distributedInfo": {"backend": "nccl", "rank": rank, "world_size": world},
         "traceEvents": events,
     }  # fmt: skip
@@ -78,8 +80,8 @@ def _kernels(graph: TaskGraph, timeline: Timeline) -> Iterator[Event]:
                 "ph": "X", "cat": "kernel", "name": _name(graph, task), "pid": rank, "tid": stream,
                 "ts": start / MICROSECOND, "dur": (end - start) / MICROSECOND,
                 "args": {
-                    "device": rank, "stream": stream, "correlation": lane, "class": graph.classes[graph.task_class[task]],
-                    "layer": int(graph.layer[task]), "micro_batch": int(graph.micro_batch[task]),
+                    "device": rank, "stream": stream, "correlation": lane, "layer": int(graph.layer[task]),
+                    "micro_batch": int(graph.micro_batch[task]), "class": graph.classes[graph.task_class[task]],
                 },
             }  # fmt: skip
 

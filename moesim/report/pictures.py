@@ -47,7 +47,7 @@ def by_node(sent: npt.NDArray[np.int64], node_of: npt.NDArray[np.int32]) -> npt.
 
 
 def _links(played: Played) -> list[dict[str, Any]]:
-    """The hottest links: bytes, capacity in B/s, busy seconds, and bytes over what the step's time would have carried."""
+    """The hottest links: bytes, capacity in B/s, busy seconds, and bytes over what they could have carried."""
     timeline = played.timeline
     possible = played.link_capacity * max(timeline.step_seconds, 1e-12)
     used = timeline.link_bytes / possible

@@ -139,7 +139,17 @@ def _memory_table(memory: Mapping[str, Any]) -> Table:
 def _basis_table(provenance: Mapping[str, Any]) -> Table:
     table = _plain("", "")
     table.columns[1].justify = "left"
-    for key in ("model", "topology", "costs", "routing", "routing_source", "dispatch", "player", "player_reason", "seed"):
+    for key in (
+        "model",
+        "topology",
+        "costs",
+        "routing",
+        "routing_source",
+        "dispatch",
+        "player",
+        "player_reason",
+        "seed",
+    ):
         if key in provenance:
             table.add_row(key.replace("_", " "), str(provenance[key]))
     return table

@@ -59,4 +59,9 @@ def _flow(value: Any) -> str:
 
 def _is_plain(text: str) -> bool:
     """Letters first, then nothing that YAML gives a meaning to."""
-    return text[:1].isalpha() and text.isprintable() and not set(text) & set(":#,[]{}\"'") and text not in ("null", "true", "false")
+    return (
+        text[:1].isalpha()
+        and text.isprintable()
+        and not set(text) & set(":#,[]{}\"'")
+        and text not in ("null", "true", "false")
+    )

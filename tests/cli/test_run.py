@@ -109,7 +109,8 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(moesim: Moesim, a
     ("text", "told"),
     [
         ("", "empty"), ("a: [1", "bad.yaml:"), ("- 1", "list"), ("moesim: 1\nmoesim: 1\n", "bad.yaml:2"),
-        ("moesim: 2\n", "bad.yaml"), ("\tmoesim: 1", "bad.yaml:1"), ("a: &x 1\nb: *x", "anchors"), ("a: !!python/name:os.system", "tag"),
+        ("moesim: 2\n", "bad.yaml"), ("\tmoesim: 1", "bad.yaml:1"), ("a: &x 1\nb: *x", "anchors"),
+        ("a: !!python/name:os.system", "tag"),
     ],
 )  # fmt: skip
 def test_a_malformed_scenario_names_its_place(moesim: Moesim, tmp_path: Path, text: str, told: str) -> None:

@@ -102,7 +102,9 @@ def test_every_lane_that_took_time_is_there(result: Result, trace: dict[str, Any
     took = timeline.end - timeline.start
     assert len(kernels(trace)) == np.count_nonzero(took)
     assert sum(event["dur"] for event in kernels(trace)) == pytest.approx(took.sum() / 1e6)
-    assert max(event["ts"] + event["dur"] for event in kernels(trace)) <= result.metrics["step_time_s"].value * 1e6 + 1e-6
+    assert (
+        max(event["ts"] + event["dur"] for event in kernels(trace)) <= result.metrics["step_time_s"].value * 1e6 + 1e-6
+    )
 
 
 def test_hta_takes_transfers_and_nothing_else_for_communication(result: Result, trace: dict[str, Any]) -> None:
@@ -115,7 +117,9 @@ def test_hta_takes_transfers_and_nothing_else_for_communication(result: Result, 
 def test_correlations_are_unique_and_streams_are_threads(trace: dict[str, Any]) -> None:
     found = [event["args"]["correlation"] for event in kernels(trace)]
     assert len(set(found)) == len(found)
-    assert all((event["pid"], event["tid"]) == (event["args"]["device"], event["args"]["stream"]) for event in kernels(trace))
+    assert all(
+        (event["pid"], event["tid"]) == (event["args"]["device"], event["args"]["stream"]) for event in kernels(trace)
+    )
 
 
 def test_a_link_s_counter_integrates_to_its_bytes_and_ends_at_zero(result: Result) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def test_bars_of_one_row_never_overlap(drawn: dict[str, Any]) -> None:
     assert rows
     for bars in rows.values():
         bars.sort()
-        assert all(end <= start + 1e-9 for (_, end), (start, _) in zip(bars, bars[1:], strict=False))
+        assert all(end <= start + 1e-9 for (_, end), (start, _) in pairwise(bars))
 
 
 def test_the_window_lies_in_the_step_and_shows_few_ranks(drawn: dict[str, Any]) -> None:

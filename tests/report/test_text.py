@@ -21,9 +21,7 @@ def printed(renderable: Any) -> str:
     return file.getvalue()
 
 
-def test_a_run_prints_its_numbers_its_ladder_and_its_warnings(
-    document: dict[str, Any], drawn: dict[str, Any]
-) -> None:
+def test_a_run_prints_its_numbers_its_ladder_and_its_warnings(document: dict[str, Any], drawn: dict[str, Any]) -> None:
     text = printed(tables.run_text(document, drawn))
     assert all(name in text for name in document["metrics"])
     assert "not played" in text
