@@ -21,8 +21,8 @@ REMEDY: Final = {
     "ideal_compute_s": "The GPUs compute most of the time: precision, kernels or more GPUs change that, the network "
     "does not.",
     "imbalance_s": "Experts got unequal rows: redundant experts or another placement spread them (experts.redundant).",
-    "exposed_comm_s": "Transfers show: overlap them (overlap.schedule), send fewer bytes (comm.dispatch_dtype), or keep "
-    "experts closer together.",
+    "exposed_comm_s": "Transfers show: overlap them (overlap.schedule), send fewer bytes (comm.dispatch_dtype), keep "
+    "experts closer together (experts.placement).",
     "contention_s": "Links are shared by too many at a time: less oversubscription, or another all-to-all.",
     "bubble_s": "Stages idle: more micro-batches or another pipeline schedule.",
     "other_s": "The host is the problem: CUDA graphs or larger batches.",
