@@ -64,13 +64,26 @@ def test_without_nvlink_it_is_pcie_and_gpus_share_ports(tmp_path: Path) -> None:
     kinds = dict(zip(made.cluster.link_kind, made.cluster.link_capacity, strict=True))
     assert kinds == {"pcie_up": 64e9, "pcie_down": 64e9}  # one node: no port is in use
     assert "nics: 2" in made.text and "value: 50 GB/s" in made.text
-    assert made.notes == ("1 slower ports are left out",)
+    assert made.notes == ("1 ports that are slower or away from GPUs are left out",)
 
 
 def test_two_ports_a_gpu_act_as_one_and_another_generation_is_said(tmp_path: Path) -> None:
     made = imported(tmp_path, xml([SWITCH.format(s=0, n=12)] * 2, "".join(map(net, range(4))), sm=80))
     assert "value: 100 GB/s" in made.text and "value: 300 GB/s" in made.text
     assert len(made.notes) == 2 and "another generation than H100-SXM5-80GB" in made.notes[1]
+
+
+def test_ports_away_from_gpus_and_repeated_ones_do_not_count(tmp_path: Path) -> None:
+    near = (
+        HOPPER.replace("<cpu ", '<cpu host_hash="1" ').replace("<nic>", "<pci><pci>").replace("</nic>", "</pci></pci>")
+    )
+    assert imported(tmp_path, near).notes == ()  # in no tree with a GPU, as all are: every port counts
+    away = "".join(f"<pci>{slot}</pci>" for slot in (net(8), net(9), net(9)))
+    inside = HOPPER.replace("</gpu></pci>", "</gpu>{}</pci>").format(*map(net, range(8)))
+    text = inside.split("<nic>")[0] + away + "</cpu></system>"
+    made = imported(tmp_path, text)
+    assert made.notes == ("2 ports that are slower or away from GPUs are left out",)
+    assert "nics" not in made.text
 
 
 BOMB = '<!DOCTYPE s [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><system>&b;</system>'
@@ -91,7 +104,7 @@ BOMB = '<!DOCTYPE s [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><system>&b;</sys
         (xml([SWITCH.format(s=0, n=18), ""]), "differ in their NVLinks"),
         (xml(['<nvlink target="0000:11:00.0" count="2" tclass="0x030200"/>', ""]), "GPUs 0 and 1 count"),
         (xml(['<nvlink target="0000:77:00.0" count="2" tclass="0x030200"/>']), "is no GPU of the file"),
-        (xml([""] * 8, net(0) * 3), "cannot share 3 ports evenly"),
+        (xml([""] * 8, net(0) + net(1) + net(2)), "cannot share 3 ports evenly"),
         (xml([""], net(0, 0)), "speed=0"),
         (xml([""] * 2).replace('dev="1"', 'dev="0"'), "two GPUs are dev 0"),
     ],
@@ -127,6 +140,17 @@ def test_a_matrix_of_a_switched_machine_is_the_shipped_one(tmp_path: Path) -> No
     assert "nic:" in made.text and "nics" not in made.text
     h800 = imported(tmp_path, matrix(8, "NV8", 4), "hgx-h800", "topo.txt")
     assert set(h800.cluster.link_capacity) == {200e9} and "nics: 4" in h800.text
+
+
+def test_nics_that_two_gpus_share_below_one_bridge_count_once_each(tmp_path: Path) -> None:
+    shared = matrix(4, "NV18", 4, "PXB").replace("\x1b[4m", "").replace("\x1b[0m", "").expandtabs(8).splitlines()
+    for row, text in enumerate(shared[1:5], start=1):
+        cells = text.split()
+        nics = ["PXB" if (nic - 5) // 2 == (row - 1) // 2 else "SYS" for nic in range(5, 9)]
+        shared[row] = "   ".join([*cells[:5], *nics, *cells[9:]])
+    assert "nics" not in imported(tmp_path, "\n".join(shared), name="topo.txt").text
+    crowded = imported(tmp_path, matrix(2, "NV12", 3, "PIX").replace("SYS", "PIX"), name="topo.txt")
+    assert crowded.notes[1] == "3 ports lie near 2 GPUs; one for each GPU is taken"
 
 
 def test_a_matrix_of_a_bridged_pair_and_of_pcie_cards(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_blocks_become_leaves_in_both_forms(tmp_path: Path) -> None:
         ("SwitchName=a Switches=b\nSwitchName=b Switches=a\n", "its roots are none"),
         ("SwitchName=t Nodes=n1\nSwitchName=a Switches=b\nSwitchName=b Switches=a\n", ":2: switch a hangs in a loop"),
         ("SwitchName=a Switches=a\nSwitchName=b Nodes=n1\n", ":1: switch a hangs in a loop"),
-        ("SwitchName=a\n", ":1: a switch has either"),
+        ("SwitchName=a\n", ":1: switch a needs either"),
         ("SwitchName=a Nodes=n1 Speed=5\n", ":1: 'speed' is not understood"),
         ("SwitchName=a Nodes=n1 oops\n", ":1: 'oops' is not understood"),
         ("SwitchName=a Nodes=n[1-600]\n", "at most 4096 GPUs"),
@@ -146,6 +146,7 @@ def test_bad_trees_name_the_line(tmp_path: Path, text: str, said: str) -> None:
     ("text", "said"),
     [
         ("- topology: x\n  flat: true\n", r"topology\.yaml:2 .*names no hosts"),
+        ("- topology: x\n  tree: {switches: [{switch: a, nodes: n1, children: b}]}\n", "switch a needs either"),
         ("- topology: x\n", "exactly one of tree"),
         ("- topology: x\n  tree: {switches: [{switch: a, nods: n1}]}\n", "did you mean 'nodes'"),
     ],

@@ -21,10 +21,13 @@ class Generation(NamedTuple):
 
 
 BY_SM = {80: Generation(25e9, 12, 32e9), 90: Generation(25e9, 18, 64e9), 100: Generation(50e9, 18, 64e9)}
+BY_SM[103] = BY_SM[100]  # B300: NVLink 5 too
 BY_DEVICE = {
-    "A100": BY_SM[80], "A800": BY_SM[80], "H100": BY_SM[90], "H200": BY_SM[90], "H800": BY_SM[90], "B200": BY_SM[100],
-    "GB200": BY_SM[100], "L40S": Generation(0.0, 0, 32e9),
-}  # fmt: skip
+    **dict.fromkeys(("A100", "A800"), BY_SM[80]),
+    **dict.fromkeys(("H20", "H100", "H200", "H800"), BY_SM[90]),
+    **dict.fromkeys(("B200", "GB200", "B300", "GB300"), BY_SM[100]),
+    "L40S": Generation(0.0, 0, 32e9),
+}
 
 
 def of_sm(sm: int, where: str) -> Generation:

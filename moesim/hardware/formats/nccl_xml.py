@@ -90,20 +90,26 @@ def _slot_rate(pci: Element, generation: gpu_links.Generation) -> float:
 
 
 def _ports(system: Element, gpus: int) -> tuple[int, float, list[str]]:
-    """Ports of the highest speed, B/s of each, notes; more ports than GPUs are pooled."""
-    speeds = [net.integer("speed") for net in system.all("net")]
-    if not speeds:
+    """Ports of the highest speed among those near GPUs, B/s of each, notes."""
+    nets = _near_gpus(system)
+    if not nets:
         return 0, 0.0, ["no <net> elements: the node has no way out"]
+    speeds = [net.integer("speed") for net in nets.values()]
     fastest = max(speeds)
-    ports, notes = speeds.count(fastest), list[str]()
     if fastest == 0:
-        raise BadInput("speed=0", where=system.all("net")[0].where)
-    if ports < len(speeds):
-        notes.append(f"{len(speeds) - ports} slower ports are left out")
-    if ports > gpus and ports % gpus == 0:
-        notes.append(f"{ports // gpus} ports of each GPU act as one")
-        return gpus, fastest * 1e6 / 8 * (ports // gpus), notes
-    return ports, fastest * 1e6 / 8, notes
+        raise BadInput("speed=0", where=next(iter(nets.values())).where)
+    found = speeds.count(fastest)
+    left_out = len({net.attributes.get("name") for net in system.all("net")}) - found
+    ports, pooled, notes = wiring.fit_ports(gpus, found)
+    slower = [f"{left_out} ports that are slower or away from GPUs are left out"] if left_out else []
+    return ports, fastest * 1e6 / 8 * pooled, [*notes, *slower]
+
+
+def _near_gpus(system: Element) -> dict[str, Element]:
+    """name -> <net> of the PCIe trees that hold a GPU; of the whole machine where no tree holds both."""
+    roots = [pci for cpu in system.all("cpu") for pci in cpu.children if pci.tag == "pci"]
+    near = [net for root in roots if root.all("gpu") for net in root.all("net")]
+    return {net.attributes.get("name", net.where): net for net in near or system.all("net")}
 
 
 FORMAT = Format("nccl-xml", "NCCL topology XML", recognise, read)

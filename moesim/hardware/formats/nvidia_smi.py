@@ -34,8 +34,8 @@ def read(text: str, source: str, like: Document) -> Draft:
         raise BadInput(f"rows of GPUs are {', '.join(gpus) or 'missing'}", where=source, way_out="the whole matrix")
     generation = gpu_links.of_device(str(like.data["device"]["name"]), like.source)
     keys = _inside(rows, gpus, generation, source)
-    ports = _ports(rows, gpus)
-    notes = [f"nvidia-smi states no rates: they are those of {like.data['device']['name']}"]
+    ports, _, left_out = wiring.fit_ports(len(gpus), _ports(rows, gpus))
+    notes = [f"nvidia-smi states no rates: they are those of {like.data['device']['name']}", *left_out]
     if ports and "node" in keys:
         outer = next((tier for key in ("nic", "roce", "tcp") if (tier := node_of_like(like, "a port").get(key))), None)
         if outer is None:
@@ -87,14 +87,15 @@ def _inside(rows: Rows, gpus: list[str], generation: gpu_links.Generation, sourc
 
 
 def _ports(rows: Rows, gpus: list[str]) -> int:
-    """The number of NICs that are the nearest one of some GPU; 0 where some GPU has none below its own PCIe root."""
-    nics = [name for name in rows[gpus[0]] if not name.startswith("GPU")]
-    if not nics:
-        return 0
-    nearest = [min((_NEAR.get(rows[gpu][nic], 9), nic) for nic in nics) for gpu in gpus]
-    if max(nearest)[0] > _NEAR["PHB"]:
-        return 0
-    return len({nic for _, nic in nearest})
+    """The number of NICs that are as near as any to some GPU; 0 where some GPU has none below its own PCIe root."""
+    near: dict[str, None] = {}
+    for gpu in gpus:
+        distance = {name: _NEAR.get(cell, 9) for name, cell in rows[gpu].items() if not name.startswith("GPU")}
+        nearest = min(distance.values(), default=9)
+        if nearest > _NEAR["PHB"]:
+            return 0
+        near |= {name: None for name, steps in distance.items() if steps == nearest}
+    return len(near)
 
 
 FORMAT = Format("nvidia-smi", "text of nvidia-smi topo -m", recognise, read)

@@ -31,7 +31,8 @@ def read(text: str, source: str, like: Document) -> Draft:
         if "linkspeed" in pairs and not notes:
             notes.append("LinkSpeed was not used: it has no unit")
         if "switchname" in pairs:
-            switches += _switches(pairs, place)
+            children, hosts = (expand(pairs.get(key, ""), place) for key in ("switches", "nodes"))
+            switches.append(tree.switch_of(pairs["switchname"], place, children, hosts))
         elif "blockname" in pairs:
             blocks.append(tree.Switch(pairs["blockname"], place, hosts=expand(pairs.get("nodes", ""), place)))
         elif pairs and "blocksizes" not in pairs:
@@ -57,13 +58,6 @@ def _pairs(line: str, place: str) -> dict[str, str]:
     if rest or unknown:
         raise BadInput(f"{rest or unknown[0]!r} is not understood", where=place, way_out="Key=Value pairs, # comments")
     return pairs
-
-
-def _switches(pairs: dict[str, str], place: str) -> list[tree.Switch]:
-    children, hosts = (expand(pairs.get(key, ""), place) for key in ("switches", "nodes"))
-    if bool(children) == bool(hosts):
-        raise BadInput("a switch has either Switches or Nodes", where=place)
-    return [tree.Switch(pairs["switchname"], place, children, hosts)]
 
 
 FORMAT = Format("slurm-conf", "Slurm topology.conf", recognise, read)

@@ -96,7 +96,7 @@ def _switches(row: TopologyRow, number: int, document: yamlfile.Document) -> lis
     found = []
     for index, each in enumerate(row.tree.switches):
         place = document.where((*keys, "tree", "switches", index))
-        found.append(tree.Switch(each.switch, place, expand(each.children, place), expand(each.nodes, place)))
+        found.append(tree.switch_of(each.switch, place, expand(each.children, place), expand(each.nodes, place)))
     return found
 
 

@@ -24,6 +24,13 @@ class Switch:
     hosts: list[str] = field(default_factory=list)
 
 
+def switch_of(name: str, place: str, children: list[str], hosts: list[str]) -> Switch:
+    """A switch with one of the two. Raises BadInput."""
+    if bool(children) == bool(hosts):
+        raise BadInput(f"switch {name} needs either switches or nodes below it", where=place)
+    return Switch(name, place, children, hosts)
+
+
 def draft(switches: Sequence[Switch], like: yamlfile.Document, source: str) -> Draft:
     """Switches of one tree -> Draft with the nodes of `like`. Raises BadInput for what is no tree."""
     tree = _checked(switches, source)

@@ -43,6 +43,16 @@ def direct(count: Ints, generation: Generation, source: str) -> Plain:
     return {"switches": ["pcie"], "links": [{**link, "source": source} for link in links]}
 
 
+def fit_ports(gpus: int, ports: int) -> tuple[int, int, tuple[str, ...]]:
+    """Ports near `gpus` GPUs -> ports of the node, how many act as one, and a note where some are left out."""
+    if ports <= gpus:
+        return ports, 1, ()
+    pooled, rest = divmod(ports, gpus)
+    if rest:
+        return gpus, 1, (f"{ports} ports lie near {gpus} GPUs; one for each GPU is taken",)
+    return gpus, pooled, (f"{pooled} ports of each GPU act as one",)
+
+
 def with_ports(keys: Plain, ports: int, rate: str, source: str, where: str) -> Plain:
     """Adds the ports that leave the node. Raises BadInput where GPUs cannot share them evenly."""
     if not ports or "node" not in keys:
