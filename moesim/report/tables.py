@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from moesim.report.explain import Document, rungs, step_seconds
+from moesim.report.explain import RUNGS, Document, rungs, step_seconds
 from moesim.report.health import Finding
 from moesim.units import show_bandwidth, show_bytes, show_seconds
 
@@ -79,8 +79,11 @@ def comparison_table(document: Document) -> Group:
     for name, one in metrics.items():
         shown = [show_metric(name, one[key], one["unit"]) for key in ("base", "variant", "value")]
         table.add_row(name, *shown, " .. ".join(show_metric(name, one[key], one["unit"]) for key in ("low", "high")))
+    ladder = _plain("rung", "difference")
+    for key, seconds in document["breakdown"].items():
+        ladder.add_row(RUNGS[key][0] if key in RUNGS else key, show_metric(key, seconds, "s"))
     verdict = Text(str(document["provenance"]["verdict"]), style="bold")
-    return Group(_indent(table), verdict, *_warnings(document))
+    return Group(_indent(table), _indent(ladder), verdict, *_warnings(document))
 
 
 def list_text(lists: Mapping[str, Sequence[tuple[str, str]]]) -> Group:

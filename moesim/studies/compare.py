@@ -3,48 +3,78 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from moesim.errors import BadInput
 from moesim.studies.load import Loaded
-from moesim.studies.result import Result
 from moesim.studies.run import run
 
 CONFIDENCE = 0.95
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Means of base and variant over the seeds; `value` is the mean paired difference, low .. high its interval."""
+
+    value: float
+    unit: str
+    base: float
+    variant: float
+    low: float
+    high: float
+
+    @property
+    def told(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Step times of both over the seeds, in seconds, and the mean paired difference with its interval."""
+    """The documents of both over the seeds, and the paired difference of every number that both have."""
 
-    base: tuple[Result, ...]
-    variant: tuple[Result, ...]
-    difference_s: float
-    low_s: float
-    high_s: float
+    names: tuple[str, str]
+    base: tuple[Document, ...]
+    variant: tuple[Document, ...]
+    metrics: Mapping[str, Difference]
+    breakdown: Mapping[str, Difference | None]
 
     @property
     def relative(self) -> float:
-        """Mean difference over the base's mean step time; negative is faster."""
-        return self.difference_s / float(np.mean(step_times(self.base)))
+        """Mean difference of the step time over the base's mean step time; negative is faster."""
+        step = self.metrics["step_time_s"]
+        return step.value / step.base
 
     def verdict(self) -> str:
         """One sentence."""
-        a, b = self.base[0].name, self.variant[0].name
+        a, b = self.names
         names = f"{b} (with the changes)" if a == b else b
-        if self.low_s <= 0 <= self.high_s:
+        if not self.metrics["step_time_s"].told:
             return f"No difference between {a} and {names} can be told at 95 % from {len(self.base)} paired seeds."
-        how = "faster" if self.difference_s < 0 else "slower"
+        how = "faster" if self.relative < 0 else "slower"
         return f"{names} is {how} than {a} by {abs(self.relative):.1%} of its step time, certain at 95 %."
 
-
-def step_times(results: Sequence[Result]) -> list[float]:
-    """Seconds."""
-    return [result.metrics["step_time_s"].value for result in results]
+    def to_json(self) -> dict[str, Any]:
+        """The document that `--json` prints: the values are differences, with both means beside them."""
+        warnings = dict.fromkeys(text for one in (*self.base, *self.variant) for text in one["warnings"])
+        return {
+            "metrics": {name: asdict(one) for name, one in self.metrics.items()},
+            "breakdown": {key: one.value if one else None for key, one in self.breakdown.items()},
+            "provenance": {
+                "verdict": self.verdict(),
+                "seeds": len(self.base),
+                "confidence": CONFIDENCE,
+                "base": self.base[0]["provenance"],
+                "variant": self.variant[0]["provenance"],
+            },
+            "warnings": list(warnings),
+        }
 
 
 def compare(base: Loaded, variant: Loaded, seeds: int = 5) -> Comparison:
@@ -54,8 +84,34 @@ def compare(base: Loaded, variant: Loaded, seeds: int = 5) -> Comparison:
     """
     if seeds < 2:
         raise BadInput(f"{seeds} seed(s) give no interval", way_out="--seeds 5")
-    results = [tuple(run(loaded, seed=seed, draw_errors=True) for seed in range(seeds)) for loaded in (base, variant)]
-    differences = np.subtract(step_times(results[1]), step_times(results[0]))
-    mean, spread = math.fsum(differences) / seeds, float(np.std(differences, ddof=1))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1)) * spread / math.sqrt(seeds)
-    return Comparison(results[0], results[1], mean, mean - half, mean + half)
+    first, second = (
+        tuple(run(loaded, seed=seed, draw_errors=True).to_json() for seed in range(seeds)) for loaded in (base, variant)
+    )
+    shared = [name for name in first[0]["metrics"] if name in second[0]["metrics"]]
+    return Comparison(
+        names=(base.scenario.name, variant.scenario.name),
+        base=first,
+        variant=second,
+        metrics={name: _metric(name, first, second) for name in shared},
+        breakdown={key: _rung(key, first, second) for key in first[0]["breakdown"]},
+    )
+
+
+def _metric(name: str, base: Sequence[Document], variant: Sequence[Document]) -> Difference:
+    columns = [[one["metrics"][name]["value"] for one in side] for side in (base, variant)]
+    return paired(columns[0], columns[1], base[0]["metrics"][name]["unit"])
+
+
+def _rung(key: str, base: Sequence[Document], variant: Sequence[Document]) -> Difference | None:
+    """None where one of them did not play it."""
+    columns = [[one["breakdown"].get(key) for one in side] for side in (base, variant)]
+    return None if None in (*columns[0], *columns[1]) else paired(columns[0], columns[1], "s")
+
+
+def paired(base: Sequence[float], variant: Sequence[float], unit: str) -> Difference:
+    """Two columns of n >= 2 paired values -> Student's interval of their mean difference."""
+    n = len(base)
+    differences = np.subtract(variant, base)
+    mean, spread = math.fsum(differences) / n, float(np.std(differences, ddof=1))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * spread / math.sqrt(n)
+    return Difference(mean, unit, math.fsum(base) / n, math.fsum(variant) / n, mean - half, mean + half)

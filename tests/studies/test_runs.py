@@ -78,6 +78,6 @@ def test_training_ends_with_gradients_and_optimizer() -> None:
 def test_comparison_is_paired_and_says_what_is_certain() -> None:
     base = load("demo-qwen3", [*SMALL, *SKEWED])
     same = compare(base, base, seeds=3)
-    assert same.difference_s == 0 and "No difference" in same.verdict()
+    assert same.metrics["step_time_s"].value == 0 and "No difference" in same.verdict()
     more = compare(base, load("demo-qwen3", [*SMALL, *SKEWED, "batch.tokens_per_gpu=64"]), seeds=3)
-    assert more.low_s > 0 and "slower" in more.verdict()
+    assert more.metrics["step_time_s"].low > 0 and "slower" in more.verdict()

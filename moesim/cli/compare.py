@@ -1,0 +1,31 @@
+"""`moesim compare`."""
+
+from __future__ import annotations
+
+import click
+
+from moesim.cli.options import json_option, overrides_option, print_json, text_stream
+
+
+@click.command()
+@click.argument("base")
+@click.option("--with", "other", metavar="SCENARIO", help="Compare with this one.  [default: BASE with the changes]")
+@overrides_option
+@click.option("--seeds", type=click.IntRange(2, 1000), default=5, show_default=True, help="Paired runs of each.")
+@json_option
+def compare(base: str, other: str | None, overrides: tuple[str, ...], seeds: int, as_json: bool) -> None:
+    """Run BASE and a variant of it with the same seeds; each draws one error of every family of costs for both.
+
+    `--set` changes the variant only. The interval is Student's over the paired differences.
+    """
+    if other is None and not overrides:
+        raise click.UsageError("give --with SCENARIO or --set KEY=VALUE", click.get_current_context())
+    from moesim.report import tables
+    from moesim.studies import compare as compare_scenarios
+    from moesim.studies import load
+
+    variant = load(base if other is None else other, overrides)
+    document = compare_scenarios(load(base), variant, seeds).to_json()
+    tables.show(tables.comparison_table(document), text_stream(as_json))
+    if as_json:
+        print_json(document)

@@ -1,0 +1,45 @@
+"""`moesim compare`: paired seeds, an interval for every number, one sentence."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from moesim.studies.compare import paired
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Moesim
+
+
+def test_the_interval_is_scipy_s_paired_one() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(1, 0.1, 7), rng.normal(1.1, 0.1, 7)
+    found, oracle = paired(a.tolist(), b.tolist(), "s"), stats.ttest_rel(b, a).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((oracle.low, oracle.high))
+    assert found.value == pytest.approx(b.mean() - a.mean())
+
+
+def test_more_tokens_take_longer_and_it_says_so(moesim: Moesim) -> None:
+    done = moesim("compare", "demo-tiny", "--set", "batch.tokens_per_gpu=256", "--seeds", "3", "--json")
+    document = json.loads(done.out)
+    step = document["metrics"]["step_time_s"]
+    assert 0 < step["low"] <= step["value"] <= step["high"]
+    assert step["variant"] - step["base"] == pytest.approx(step["value"])
+    assert "slower" in document["provenance"]["verdict"]
+    assert document["provenance"]["verdict"] in done.err
+
+
+def test_a_scenario_does_not_differ_from_itself(moesim: Moesim) -> None:
+    done = moesim("compare", "demo-tiny", "--with", "demo-tiny", "--seeds", "2")
+    assert done.code == 0
+    assert "No difference" in done.out
+
+
+@pytest.mark.parametrize("arguments", [[], ["--seeds", "1", "--with", "demo-tiny"], ["--set", "seed=3"]])
+def test_bad_comparisons_are_refused(moesim: Moesim, arguments: list[str]) -> None:
+    done = moesim("compare", "demo-tiny", *arguments)
+    assert (done.code, done.err.count("\n")) == (2, 1)
