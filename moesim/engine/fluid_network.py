@@ -14,9 +14,8 @@ import numpy.typing as npt
 import simpy
 
 from moesim.engine.faults import Fault, FaultTable
-from moesim.engine.live import ABORTED, STALLED, Live
+from moesim.engine.live import ABORTED, STALLED, Live, Store
 from moesim.engine.network_user import NetworkUser
-from moesim.engine.sets import Sets
 from moesim.engine.sleeper import FOREVER, LATE, Sleeper, next_event
 from moesim.errors import BadInput
 from moesim.network import Coflow
@@ -45,11 +44,10 @@ class FluidNetwork:
         self.num_links = len(capacity)
         self._net = WatchedNet(capacity, MAX_HOPS, window)
         self._live: dict[tuple[int, int], Live] = {}
-        self._of_number: dict[int, tuple[Live, int]] = {}
-        self._sets: Sets[Live] = Sets()
+        self._store = Store()
         self._starts: list[tuple[int, int, Live, Int64s]] = []
         self._started = 0
-        self._ahead: Ran | None = None
+        self._ran: Ran | None = None
         self._changes = faults.changes()
         self._dead: dict[int, Fault] = {}
         self._scratch = tuple(np.zeros(len(capacity), dtype=np.int64) for _ in range(3))
@@ -77,8 +75,7 @@ class FluidNetwork:
     def _submit(self, user: NetworkUser, task: int, coflow: Coflow) -> Live:
         if coflow.path.shape[1] > MAX_HOPS:
             raise BadInput(f"a path of {coflow.path.shape[1]} links; at most {MAX_HOPS} can be played")
-        live = Live(user, task, coflow, int(to_ps(coflow.alpha)))
-        live.base = self._sets.borrow(live.counts(), live)
+        live = Live(user, task, coflow, int(to_ps(coflow.alpha)), self._store)
         self._live[user.number, task] = live
         return live
 
@@ -101,14 +98,18 @@ class FluidNetwork:
             self._start(now)
             self._look_ahead(now)
 
+    def _run(self, until: int) -> Ran:
+        return self._net.run(until, self._store.sets.values, self._store.ends.values)
+
     def _catch_up(self, now: int) -> None:
-        """Everything that ends by now."""
-        while self._ahead is None or self._ahead.tick <= now:
-            ran, self._ahead = self._ahead or self._net.run(now, self._sets.left), None
-            self._note_ends(ran)
-            if not len(ran.empty):
+        """Everything that ends by now. What was run ahead still holds: nothing changed in between."""
+        while True:
+            ran, self._ran = self._ran or self._run(now), None
+            if len(ran.empty) and ran.tick <= now:
+                self._tell(ran.empty, now)
+            elif len(ran.empty) or ran.ahead > now:
+                self._ran = ran
                 return
-            self._tell(ran.empty, now)
 
     def _look_ahead(self, now: int) -> None:
         """Run the solver up to the next event of anybody else; nobody can act before it."""
@@ -118,22 +119,12 @@ class FluidNetwork:
             return
         alarms = [self._starts[0][0]] if self._starts else []
         alarms += self._changes[:1] if self._live else []
-        if self._ahead is None:
-            ran = self._net.run(min([horizon, *alarms]), self._sets.left)
-            self._note_ends(ran)
-            if len(ran.empty):
-                self._ahead = ran._replace(ended=ran.ended[:0], ended_at=ran.ended_at[:0])
-            else:
-                alarms.append(self._net.next_end() or FOREVER)
-        if self._ahead is not None:
-            alarms.append(self._ahead.tick)
-        if min(alarms, default=FOREVER) < FOREVER:
+        limit = min([horizon, *alarms])
+        if self._ran is None or (not len(self._ran.empty) and self._ran.ahead <= limit):
+            self._ran = self._run(limit)
+        alarms.append(self._ran.tick if len(self._ran.empty) else self._ran.ahead)
+        if min(alarms) < FOREVER:
             self._sleeper.set_alarm(max(min(alarms), now))
-
-    def _note_ends(self, ran: Ran) -> None:
-        for number, tick in zip(ran.ended.tolist(), ran.ended_at.tolist(), strict=True):
-            live, flow = self._of_number.pop(number)
-            live.finish[flow] = tick
 
     def _start(self, now: int) -> None:
         """The flows of all lanes whose start has come; the solver sees them together."""
@@ -157,9 +148,8 @@ class FluidNetwork:
                 live.take_detour(crossing, link, fault.detour)
         if not len(flows):
             return
-        numbers = self._net.add(now, live.path[flows], size, live.members(flows))
-        live.number[flows] = numbers
-        self._of_number.update(zip(numbers.tolist(), ((live, flow) for flow in flows.tolist()), strict=True))
+        self._forget_ahead()
+        live.number[flows] = self._net.add(now, live.path[flows], size, live.members(flows), live.first + flows)
         for link, fault in sorted(self._dead.items()):
             if len(live.crossing(flows, link)):
                 self._suffer(live, link, fault, now)
@@ -189,15 +179,20 @@ class FluidNetwork:
         self._tell(np.array(self._count_out(live.members(rest).ravel().astype(np.int64)), dtype=np.int32), now)
 
     def _take_back(self, live: Live, flows: Int64s, now: int) -> npt.NDArray[np.float64]:
-        for number in live.number[flows].tolist():
-            del self._of_number[number]
+        self._forget_ahead()
         return self._net.take_back(now, live.number[flows])
+
+    def _forget_ahead(self) -> None:
+        """Rates will change: what was run ahead keeps the sets that are empty, but not when the next flow ends."""
+        if self._ran is not None:
+            self._ran = self._ran if len(self._ran.empty) else None
 
     def _strike(self, now: int) -> None:
         """Faults that begin or end by now."""
         if not self._changes or self._changes[0] > now:
             return
         self._changes = [tick for tick in self._changes if tick > now]
+        self._forget_ahead()
         for link, factor in sorted(self._faults.link_factors(now).items()):
             self._net.set_capacity(now, link, float(self._capacity[link]) * factor)
         self._dead = self._faults.dead_links(now)
@@ -207,8 +202,8 @@ class FluidNetwork:
 
     def _count_out(self, sets: Int64s) -> list[int]:
         """Take one (or as many as a set occurs) from each set -> those that became empty."""
-        np.subtract.at(self._sets.left, sets, 1)
-        return [int(number) for number in np.unique(sets) if self._sets.left[number] == 0]
+        np.subtract.at(self._store.sets.values, sets, 1)
+        return [int(number) for number in np.unique(sets) if self._store.sets.values[number] == 0]
 
     def _tell(self, empty: npt.NDArray[np.int32], now: int) -> None:
         """Sets became empty: their users hear of it."""
@@ -226,7 +221,7 @@ class FluidNetwork:
         sets = np.sort(empty).astype(np.int64)
         at = 0
         while at < len(sets):
-            live = self._sets.owner[int(sets[at])]
+            live = self._store.sets.owner[int(sets[at])]
             stop = int(np.searchsorted(sets, live.base + live.num_sets))
             yield live, sets[at:stop] - live.base
             at = stop
@@ -234,7 +229,7 @@ class FluidNetwork:
     def _end(self, live: Live) -> None:
         spans = played_spans(live.start, live.finish, live.delivered, live.path, *self._scratch)
         del self._live[live.user.number, live.task]
-        self._sets.give_back(live.base, live.num_sets)
+        live.give_back()
         live.user.ended(live.task, Spans(*spans), live.status)
 
 

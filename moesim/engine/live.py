@@ -5,14 +5,22 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from moesim.engine.blocks import Blocks
 from moesim.engine.network_user import NetworkUser
 from moesim.engine.timeline import NEVER
 from moesim.network import Coflow
-from moesim.network.port_times import owners
 
 Int64s = npt.NDArray[np.int64]
 DONE, REROUTED, STALLED, ABORTED = "done", "rerouted", "stalled", "aborted"
 _WORSE = (DONE, REROUTED, STALLED, ABORTED)
+
+
+class Store:
+    """Blocks of all coflows: what their sets still wait for, when their flows ended."""
+
+    def __init__(self) -> None:
+        self.sets: Blocks[Live] = Blocks()
+        self.ends: Blocks[Live] = Blocks()
 
 
 class Live:
@@ -20,26 +28,37 @@ class Live:
     lands at lane i at R + i, everything at 2 R. Each also counts a token: for the lane's own start, for everybody's.
     """
 
-    def __init__(self, user: NetworkUser, task: int, coflow: Coflow, alpha: int) -> None:
+    def __init__(self, user: NetworkUser, task: int, coflow: Coflow, alpha: int, store: Store) -> None:
         self.user, self.task, self.coflow, self.alpha = user, task, coflow, alpha
         self.lanes, flows = coflow.lanes, len(coflow.bytes)
-        self.owner: npt.NDArray[np.int32] = owners(coflow.owner_ptr, flows)
         self.path = coflow.path
         self.moves = (coflow.bytes > 0) & (coflow.path[:, 0] >= 0) if flows else np.zeros(0, dtype=np.bool_)
         self.unreleased = self.unstarted = self.lanes
         self.start: Int64s = np.full(flows, NEVER, dtype=np.int64)
-        self.finish: Int64s = np.full(flows, NEVER, dtype=np.int64)
         self.number: Int64s = np.full(flows, -1, dtype=np.int64)
         self.delivered: Int64s = np.where(self.moves, coflow.bytes, 0)
         self.status = DONE
-        self.base = 0
+        self._store = store
+        self.base = store.sets.borrow(self._counts(), self)
+        self.first = store.ends.borrow(np.full(flows, NEVER, dtype=np.int64), self)
+        self._members = self._sets_of_flows()
 
     @property
     def num_sets(self) -> int:
         """How many sets it has."""
         return 2 * self.lanes + 1
 
-    def counts(self) -> Int64s:
+    @property
+    def finish(self) -> Int64s:
+        """int64[F] ps: when each flow ended, NEVER before; a view."""
+        return self._store.ends.values[self.first : self.first + len(self.start)]
+
+    def give_back(self) -> None:
+        """The coflow has ended."""
+        self._store.sets.give_back(self.base, self.num_sets)
+        self._store.ends.give_back(self.first, len(self.start))
+
+    def _counts(self) -> Int64s:
         """int64[num_sets]: the flows of each set that will move, and its token."""
         source, destination = self.coflow.source[self.moves], self.coflow.destination[self.moves]
         inbound = np.bincount(destination, minlength=self.lanes)
@@ -47,16 +66,20 @@ class Live:
         return np.concatenate((own, inbound, [len(source)])).astype(np.int64) + 1
 
     def members(self, flows: Int64s) -> npt.NDArray[np.int32]:
-        """int32[n, 4]: the sets of each flow."""
-        source, destination = self.coflow.source[flows], self.coflow.destination[flows]
-        total = np.full(len(flows), 2 * self.lanes)
+        """int32[n, 4]: the sets of these flows."""
+        return self._members[flows]
+
+    def _sets_of_flows(self) -> npt.NDArray[np.int32]:
+        source, destination = self.coflow.source, self.coflow.destination
+        total = np.full(len(source), 2 * self.lanes)
         columns = (source, destination, self.lanes + destination, total)
         return np.asarray(np.stack(columns, axis=1) + self.base, dtype=np.int32)
 
     def flows_of(self, lanes: Int64s) -> Int64s:
         """The flows that these lanes release and that will move."""
-        flows = np.flatnonzero(self.moves & np.isin(self.owner, lanes))
-        return np.asarray(flows[self.finish[flows] == NEVER], dtype=np.int64)
+        ptr = self.coflow.owner_ptr
+        flows = np.concatenate([np.arange(ptr[lane], ptr[lane + 1]) for lane in lanes.tolist()])
+        return np.asarray(flows[self.moves[flows] & (self.finish[flows] == NEVER)], dtype=np.int64)
 
     def under_way(self) -> Int64s:
         """Flows that have started and not ended."""

@@ -31,14 +31,13 @@ class Machine:
         """Start what waits for nothing."""
         kernel.begin(self._program, self._state, now)
 
-    def run(self, now: int, until: int) -> int:
-        """End compute up to `until`, but not past the first instant with releases -> the last instant played."""
-        return int(kernel.run(self._program, self._state, now, until))
+    def run(self, now: int, until: int) -> tuple[int, int]:
+        """End compute up to `until`, but not past the first instant with releases.
 
-    def next_end(self, now: int) -> int | None:
-        """When the next compute lane ends; None where none runs."""
-        end = int(kernel.next_end(self._program, self._state, now))
-        return None if end == kernel.FOREVER else end
+        -> (the last instant played, or `now`; when the next compute lane ends, FOREVER where none runs).
+        """
+        reached, ahead = kernel.run(self._program, self._state, now, until)
+        return int(reached), int(ahead)
 
     @property
     def has_releases(self) -> bool:
@@ -79,7 +78,7 @@ class Machine:
     @property
     def finished(self) -> bool:
         """Whether every task has ended."""
-        return bool(np.all(self._state.task_end != NEVER))
+        return not self._state.counts[kernel.UNFINISHED]
 
     @property
     def start(self) -> Int64s:
@@ -159,5 +158,5 @@ def _state(graph: TaskGraph) -> kernel.State:
         slot_lane=np.full(slots, kernel.IDLE, dtype=np.int32), work=np.zeros(slots), rate=np.zeros(slots),
         since=np.zeros(slots, dtype=np.int64), tree=np.full(2 * width, kernel.FOREVER), speed=np.ones(ranks),
         released=np.zeros(lanes, dtype=np.int32), changed=np.zeros(ranks, dtype=np.int32),
-        is_changed=np.zeros(ranks, dtype=np.bool_), counts=np.zeros(2, dtype=np.int64),
+        is_changed=np.zeros(ranks, dtype=np.bool_), counts=np.array([0, 0, graph.num_tasks]),
     )  # fmt: skip

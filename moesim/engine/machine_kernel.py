@@ -17,7 +17,7 @@ from moesim.network.compiled import njit
 FOREVER = np.iinfo(np.int64).max
 IDLE = -1
 UNKNOWN = -1.0  # the rate of a lane that starts in this instant
-RELEASED, CHANGED = 0, 1  # places in State.counts
+RELEASED, CHANGED, UNFINISHED = 0, 1, 2  # places in State.counts
 
 Int64s = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
@@ -52,7 +52,7 @@ class State(NamedTuple):
 
     waits int32[n]; left int64[T] lanes; start, end, arrival int64[n]; task_end int64[T]; speed float64[ranks];
     released int32[n]: coflow lanes whose release nobody has been told of yet; changed int32[ranks], is_changed: ranks
-    whose running set changed in this instant; counts int64[2]: how many of each.
+    whose running set changed in this instant; counts int64[3]: how many of each, and of tasks that have not ended.
     """
 
     waits: Int32s
@@ -82,15 +82,11 @@ def begin(program: Any, state: Any, now: int) -> None:
 
 
 @njit
-def next_end(program: Any, state: Any, now: int) -> Any:
-    """The earliest end of a running compute lane; FOREVER where there is none."""
-    _settle(program, state, now)
-    return state.tree[1]
-
-
-@njit
 def run(program: Any, state: Any, now: int, until: int) -> Any:
-    """End compute lanes up to `until`, but stop after the first instant that releases a coflow lane -> that instant."""
+    """End compute lanes up to `until`, but not past the first instant that releases a coflow lane.
+
+    -> (the last instant played, or `now`; the next end, FOREVER where nothing runs).
+    """
     _settle(program, state, now)
     while state.tree[1] <= until and state.tree[1] < FOREVER and state.counts[RELEASED] == 0:
         now = state.tree[1]
@@ -98,7 +94,7 @@ def run(program: Any, state: Any, now: int, until: int) -> Any:
             while state.tree[1] == now:
                 _finish(program, state, _first_slot(state), now)
             _settle(program, state, now)
-    return now
+    return now, state.tree[1]
 
 
 @njit
@@ -127,6 +123,7 @@ def arrive(program: Any, state: Any, lanes: Any, now: int) -> None:
 def end_task(program: Any, state: Any, task: int, now: int) -> None:
     """The last lane, or the last port, is done."""
     state.task_end[task] = now
+    state.counts[UNFINISHED] -= 1
     for index in range(program.task_out_ptr[task], program.task_out_ptr[task + 1]):
         later = program.task_out[index]
         for lane in range(program.lane_ptr[later], program.lane_ptr[later + 1]):

@@ -10,7 +10,7 @@ import simpy
 from moesim.engine.graph import TaskGraph
 from moesim.engine.machine import Machine
 from moesim.engine.network_user import Lanes, Network
-from moesim.engine.sleeper import NORMAL, Sleeper, next_event, wait
+from moesim.engine.sleeper import FOREVER, NORMAL, Sleeper, next_event, wait
 from moesim.engine.speed import Speed
 from moesim.engine.timeline import NEVER, Timeline
 from moesim.engine.transfers import Recorder
@@ -60,14 +60,13 @@ class Player:
         self.machine.begin(int(self._env.now))
         while True:
             now = int(self._env.now)
-            reached = self.machine.run(now, max(next_event(self._env), now))
+            reached, ahead = self.machine.run(now, max(next_event(self._env), now))
             if reached > now and (self.machine.has_releases or self.machine.finished):
                 yield wait(self._env, reached - now)
             self._tell_releases()
             if self.machine.finished:
                 break
-            ahead = self.machine.next_end(reached)
-            if ahead is not None:
+            if ahead < FOREVER:
                 self._sleeper.set_alarm(ahead)
             yield self._sleeper.sleep()
         self.done.succeed(self.timeline())

@@ -31,22 +31,25 @@ class Sleeper:
 
     def __init__(self, env: simpy.Environment, priority: int) -> None:
         self._env, self._priority = env, priority
-        self._event = env.event()
+        self._event: simpy.Event | None = None
+        self._again = False
         self._alarm = FOREVER
 
     def sleep(self) -> simpy.Event:
-        """The event that ends the sleep; calls of `wake` since the last sleep count."""
-        if self._event.processed:
-            self._event = self._env.event()
+        """The event that ends the sleep; a call of `wake` since the last sleep counts."""
+        self._event = self._env.event()
+        if self._again:
+            self.wake()
         return self._event
 
     def wake(self) -> None:
         """End the sleep in this instant, after others of the same instant where the priority is LATE."""
-        if self._event.processed:
-            self._event = self._env.event()
-        if not self._event.triggered:
-            self._event._ok, self._event._value = True, None
-            self._env.schedule(self._event, priority=self._priority)
+        if self._event is None or self._event.triggered:
+            self._again = self._event is None or self._event.processed
+            return
+        self._again = False
+        self._event._ok, self._event._value = True, None
+        self._env.schedule(self._event, priority=self._priority)
 
     def set_alarm(self, at: int) -> None:
         """Wake at tick `at` or before: an earlier alarm that is still set is left to ring."""

@@ -12,6 +12,7 @@ from moesim.network.compiled import njit
 from moesim.network.fluid import FluidNet
 
 PICOSECONDS = 1e12
+TOLERANCE = 1e-3  # ticks by which an end may come after a tick and still count for it: float rounding
 SETS = 4  # how many watched sets a flow belongs to
 FOREVER = (1 << 63) - 1
 Int64s = npt.NDArray[np.int64]
@@ -19,12 +20,11 @@ Int32s = npt.NDArray[np.int32]
 
 
 class Ran(NamedTuple):
-    """tick of the last end; empty int32: sets that became empty then; ended, ended_at int64: flows and their ticks."""
+    """tick of the last end; empty int32[k]: sets that became empty then; ahead: the next end's tick, or FOREVER."""
 
     tick: int
     empty: Int32s
-    ended: Int64s
-    ended_at: Int64s
+    ahead: int
 
 
 class WatchedNet:
@@ -37,30 +37,32 @@ class WatchedNet:
         self.net = FluidNet(capacity, hops, window=window)
         self._origin = 0  # the tick at which the net's own clock of float seconds stood at 0
         self._members = np.zeros((1024, SETS), dtype=np.int32)
+        self._place = np.zeros(1024, dtype=np.int64)
 
-    def add(self, now: int, path: Int32s, size: Int64s, members: Int32s) -> Int64s:
-        """path int32[n, hops], size int64[n] > 0, members int32[n, SETS]: flows that start now -> int64[n] numbers.
+    def add(self, now: int, path: Int32s, size: Int64s, members: Int32s, place: Int64s) -> Int64s:
+        """path int32[n, hops], size int64[n] > 0: flows that start now -> their numbers int64[n].
 
-        Everything that ends by now must have been run.
+        members int32[n, SETS]: sets of each; place int64[n]: where `run` writes its end. Everything that ends by now
+        must have been run.
         """
         self._set_clock(now)
         numbers = self.net.add(path, size)
         self._reserve(int(numbers.max(initial=0)) + 1)
-        self._members[numbers] = members
+        self._members[numbers], self._place[numbers] = members, place
         return numbers
 
-    def run(self, until: int, left: Int64s) -> Ran:
-        """Play ends up to tick `until` and count them out of left int64[sets], stopping where sets become empty."""
-        if not self.net.active:
-            return Ran(until, np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64))
-        state, net = self.net._state, self.net
-        net.now, *ran = _run(state, net.now, self._seconds(until), net.window, self._members, left, self._origin)
-        return Ran(self._tick(net.now), *ran)
+    def run(self, until: int, left: Int64s, finish: Int64s) -> Ran:
+        """Play ends up to tick `until`, but not past the first instant in which sets become empty.
 
-    def next_end(self) -> int | None:
-        """The tick of the next end; None where nothing moves."""
-        due = self.net.next_completion()
-        return None if due is None else self._tick(due)
+        Each is written into finish int64[...] and counted out of left int64[sets].
+        """
+        if not self.net.active:
+            return Ran(until, np.zeros(0, np.int32), FOREVER)
+        net, limit = self.net, self._seconds(until) + TOLERANCE / PICOSECONDS
+        net.now, empty, due = _run(
+            net._state, net.now, limit, net.window, self._origin, self._members, self._place, left, finish
+        )
+        return Ran(self._tick(net.now), empty, FOREVER if np.isinf(due) else max(self._tick(due), until + 1))
 
     def set_capacity(self, now: int, link: int, capacity: float) -> None:
         """A link changes now."""
@@ -76,7 +78,7 @@ class WatchedNet:
         return (tick - self._origin) / PICOSECONDS
 
     def _tick(self, seconds: float) -> int:
-        return self._origin + int(np.ceil(seconds * PICOSECONDS - 1e-3))
+        return self._origin + int(np.ceil(seconds * PICOSECONDS - TOLERANCE))
 
     def _set_clock(self, now: int) -> None:
         """Float seconds start anew wherever the network is idle, so that long runs lose no ticks."""
@@ -85,31 +87,33 @@ class WatchedNet:
         self.net.now = max(self.net.now, self._seconds(now))
 
     def _reserve(self, slots: int) -> None:
-        if slots > len(self._members):
-            more = np.zeros((2 * slots - len(self._members), SETS), dtype=np.int32)
-            self._members = np.concatenate((self._members, more))
+        if slots > len(self._place):
+            more = 2 * slots - len(self._place)
+            self._members = np.concatenate((self._members, np.zeros((more, SETS), dtype=np.int32)))
+            self._place = np.concatenate((self._place, np.zeros(more, dtype=np.int64)))
 
 
 @njit
-def _run(state: Any, now: float, until: float, window: float, members: Any, left: Any, origin: int) -> Any:
-    """Completions in order, until one of them empties a set or the next comes after `until`."""
-    empty, count = np.empty(left.shape[0], np.int32), 0
-    ended, total = np.empty(state.counter[kernel.ACTIVE], np.int64), 0
-    ended_at = np.empty(ended.shape[0], np.int64)
-    while count == 0:
+def _run(
+    state: Any, now: float, until: float, window: float, origin: int, members: Any, place: Any, left: Any, finish: Any
+) -> Any:
+    """Completions in order, until one of them empties a set or the next comes after `until` -> (now, empty, next)."""
+    empty, due = np.empty(0, np.int32), np.inf
+    while True:
         kernel.settle(state, now)
-        due = kernel.next_due(state)
-        if due > until or due == np.inf:
-            break
-        now = max(due, now)
-        tick = origin + np.int64(np.ceil(now * PICOSECONDS - 1e-3))
-        for flow in kernel.complete(state, now, window):
-            ended[total], ended_at[total] = flow, tick
-            total += 1
-            for member in range(members.shape[1]):
+        due = max(kernel.next_due(state), now)
+        if due > until or due == np.inf or empty.shape[0] > 0:
+            return now, empty, due
+        now = due
+        tick = origin + np.int64(np.ceil(now * PICOSECONDS - TOLERANCE))
+        ended = kernel.complete(state, now, window)
+        emptied, count = np.empty(SETS * ended.shape[0], np.int32), 0
+        for flow in ended:
+            finish[place[flow]] = tick
+            for member in range(SETS):
                 which = members[flow, member]
                 left[which] -= 1
                 if left[which] == 0:
-                    empty[count] = which
+                    emptied[count] = which
                     count += 1
-    return now, empty[:count].copy(), ended[:total].copy(), ended_at[:total].copy()
+        empty = emptied[:count].copy()
