@@ -1,0 +1,32 @@
+"""Formats in which engines record routing. A new format is one file here and one line in the registry."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from moesim.routing.importers.exflow import EXFLOW
+from moesim.routing.importers.flame_moe import FLAME_MOE
+from moesim.routing.importers.format import Format, Options
+from moesim.routing.importers.router_logits import ROUTER_LOGITS
+from moesim.routing.importers.sglang_per_pass import SGLANG_PER_PASS
+from moesim.routing.importers.sglang_per_token import SGLANG_PER_TOKEN
+from moesim.routing.importers.sglang_returned import SGLANG_RETURNED
+from moesim.routing.importers.sglang_stat import SGLANG_STAT
+from moesim.routing.importers.trtllm import TRTLLM
+from moesim.routing.importers.vllm_eplb import VLLM_EPLB
+from moesim.routing.importers.vllm_returned import VLLM_RETURNED
+
+REGISTRY: Final[dict[str, Format]] = {
+    "exflow": EXFLOW,
+    "flame-moe": FLAME_MOE,
+    "router-logits": ROUTER_LOGITS,
+    "sglang-per-pass": SGLANG_PER_PASS,
+    "sglang-per-token": SGLANG_PER_TOKEN,
+    "sglang-returned": SGLANG_RETURNED,
+    "sglang-stat": SGLANG_STAT,
+    "trtllm": TRTLLM,
+    "vllm-eplb": VLLM_EPLB,
+    "vllm-returned": VLLM_RETURNED,
+}
+
+__all__ = ["REGISTRY", "Format", "Options"]

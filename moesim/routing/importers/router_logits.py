@@ -1,0 +1,89 @@
+"""Router logits as Hugging Face's `output_router_logits=True` gives them, saved as an npz `router_logits` [L, T, E].
+
+The rule of the model turns them into choices: `softmax` (softmax, then top-k), or `sigmoid-groups` (DeepSeek-V3:
+sigmoid, bias, the best groups by the sum of their two best scores, then top-k; weights from the unbiased scores).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.errors import BadInput, unknown_name
+from moesim.routing.importers.arrays import read_npz, write_npz
+from moesim.routing.importers.format import Format, Options, header_for, tokens_of
+from moesim.routing.loads import LoadRecord
+from moesim.routing.trace import RoutingTrace, make_trace
+
+Floats = npt.NDArray[np.float32]
+RULES: Final = ("softmax", "sigmoid-groups")
+COLUMNS: Final = ("request", "position", "phase", "domain", "step", "source_rank", "token_id")
+
+
+def read(path: Path, options: Options) -> RoutingTrace:
+    """`router_logits` [L, T, E], optional `bias` [L, E], row columns [T]. Needs top-k or a model. Raises BadInput."""
+    arrays = read_npz(path, ("router_logits",), ("bias", *COLUMNS))
+    logits = arrays.pop("router_logits").astype(np.float32)
+    top_k = options.model.top_k if options.model else options.top_k
+    if logits.ndim != 3 or not logits.size or top_k is None:
+        raise BadInput(f"logits {logits.shape} need [layers, tokens, experts] and top-k", where=path, way_out="--top-k")
+    if not np.isfinite(logits).all():
+        layer, token = np.argwhere(~np.isfinite(logits))[0][:2]
+        raise BadInput(f"layer {layer}, token {token}: a logit is not a finite number", where=path)
+    ids, weight = choose(logits, top_k, options, arrays.pop("bias", np.zeros((len(logits), logits.shape[2]))))
+    layers = tuple(range(len(logits)))
+    header = header_for("router-logits", options, path, layers, len(layers), logits.shape[2], top_k)
+    moved = logits.transpose(1, 0, 2)
+    return make_trace(header, ids, weight=weight, logits=moved, where=str(path), **_rows(arrays))
+
+
+def _rows(arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    return {name: values for name, values in arrays.items() if name in COLUMNS}
+
+
+def choose(
+    logits: Floats, top_k: int, options: Options, bias: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.int64], Floats]:
+    """logits [L, T, E] -> (ids int64[T, L, k] heaviest first, weight float32[T, L, k]) by the rule of `options`."""
+    if options.rule not in RULES:
+        raise unknown_name("routing rule", options.rule, RULES)
+    if options.rule == "softmax":
+        raised = np.exp(logits - logits.max(axis=2, keepdims=True))
+        scores = raised / raised.sum(axis=2, keepdims=True)
+        chosen_by = scores
+    else:
+        scores = 1 / (1 + np.exp(-logits))
+        chosen_by = _best_groups(scores + bias[:, None], options)
+    ids = np.argsort(-chosen_by, axis=2, kind="stable")[:, :, :top_k]
+    weight = np.take_along_axis(scores, ids, axis=2)
+    order = np.argsort(-weight, axis=2, kind="stable")
+    ids, weight = (np.take_along_axis(values, order, axis=2).transpose(1, 0, 2) for values in (ids, weight))
+    return ids, (weight / weight.sum(axis=2, keepdims=True)).astype(np.float32)
+
+
+def _best_groups(scores: npt.NDArray[Any], options: Options) -> npt.NDArray[Any]:
+    """Scores outside the best `topk_groups` groups become -inf."""
+    model = options.model
+    if model is None or model.topk_groups >= model.num_groups:
+        return scores
+    grouped = scores.reshape(*scores.shape[:2], model.num_groups, -1)
+    best = np.sort(grouped, axis=3)[..., -2:].sum(axis=3)
+    kept = np.argsort(-best, axis=2, kind="stable")[:, :, : model.topk_groups]
+    outside = np.ones(best.shape, dtype=bool)
+    np.put_along_axis(outside, kept, False, axis=2)
+    return np.where(outside[..., None], -np.inf, grouped).reshape(scores.shape)
+
+
+def write(record: RoutingTrace | LoadRecord, path: Path) -> None:
+    """Logits and rows of a trace that carries logits. Raises BadInput for one that does not."""
+    trace = tokens_of(record, path)
+    if trace.logits is None:
+        raise BadInput("the trace carries no logits", where=path, way_out="record it with keep_logits=True")
+    rows = {name: getattr(trace, name) for name in COLUMNS if getattr(trace, name) is not None}
+    write_npz(path, router_logits=trace.logits.transpose(1, 0, 2), **rows)
+
+
+ROUTER_LOGITS = Format("router-logits", "npz with router_logits [layers, tokens, experts]", True, read, write)

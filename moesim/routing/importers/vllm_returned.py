@@ -1,0 +1,56 @@
+"""vLLM's `enable_return_routed_experts`: JSON lines of OpenAI answers, `choices[i].routed_experts` = base64 of a .npy.
+
+Shape [sequence - 1 - start, layers, k], uint8 up to 256 experts and uint16 above.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+
+from moesim.errors import BadInput
+from moesim.routing.importers.arrays import read_json_lines, read_npy
+from moesim.routing.importers.format import Format, Options, all_layers, tokens_of
+from moesim.routing.importers.returned import by_request, prompt_length, trace_of
+from moesim.routing.loads import LoadRecord
+from moesim.routing.trace import RoutingTrace
+
+
+def read(path: Path, options: Options) -> RoutingTrace:
+    """Every choice of every line is a request. Raises BadInput naming the line."""
+    requests, starts, prompts = [], [], []
+    for number, line in enumerate(read_json_lines(path), 1):
+        where = f"{path}:{number}"
+        try:
+            for choice in line["choices"]:
+                data = base64.b64decode(choice["routed_experts"], validate=True)
+                requests.append(read_npy(io.BytesIO(data), len(data), where))
+                starts.append(int(line.get("routed_experts_prompt_start", 0)))
+                prompts.append(int(line.get("usage", {}).get("prompt_tokens", starts[-1])))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BadInput(f"no routed experts ({error})", where=where) from None
+    return trace_of("vllm-returned", path, options, requests, starts, prompts)
+
+
+def write(record: RoutingTrace | LoadRecord, path: Path) -> None:
+    """One line with one choice a request."""
+    trace = tokens_of(record, path)
+    wide = all_layers(trace).astype(np.uint8 if trace.header.num_experts <= 256 else np.uint16)
+    lines = []
+    for rows in by_request(trace):
+        stream = io.BytesIO()
+        np.save(stream, wide[rows], allow_pickle=False)
+        answer = {
+            "choices": [{"index": 0, "routed_experts": base64.b64encode(stream.getvalue()).decode()}],
+            "usage": {"prompt_tokens": prompt_length(trace, rows)},
+            "routed_experts_prompt_start": int(trace.position[rows[0]]),
+        }
+        lines.append(json.dumps(answer))
+    path.write_text("\n".join(lines) + "\n")
+
+
+VLLM_RETURNED = Format("vllm-returned", "JSON lines with choices[i].routed_experts (base64 of .npy)", True, read, write)
