@@ -51,4 +51,4 @@ def place_shares(given: LoadStatistics, layers: int, experts: int, seed: int) ->
     shares = shares_from_quantiles(given.levels, given.quantiles[depth], experts)
     targets = {ranks: values[depth] for ranks, values in given.imbalance.items()}
     correlation = given.neighbour_correlation[np.minimum(depth[1:] - 1, given.layers - 2)]
-    return arrange(shares, targets, correlation, streams.stream(seed, "sampled", "places"))
+    return arrange(shares, targets, correlation, given.mean_correlation, streams.stream(seed, "sampled", "places"))

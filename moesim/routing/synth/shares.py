@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-SWAPS = 1500
+SWAPS = 1000
 CORRELATION_WEIGHT = 2.0
 
 
@@ -39,37 +39,65 @@ def contiguous_imbalance(shares: Floats, ranks: int) -> Floats:
 
 
 def arrange(
-    shares: Floats, imbalance: Mapping[int, Floats], correlation: Floats, rng: np.random.Generator, swaps: int = SWAPS
+    shares: Floats,
+    imbalance: Mapping[int, Floats],
+    correlation: Floats,
+    mean_correlation: float,
+    rng: np.random.Generator,
+    swaps: int = SWAPS,
 ) -> Floats:
     """[L, E] shares in any order -> the same shares rearranged within each layer.
 
     `imbalance` {ranks: [L]} are the targets for contiguous placement, `correlation` [L - 1] those for the log shares of
-    neighbouring layers. Even and odd layers take turns, all layers of a turn at once; a swap stays if it is no worse.
+    neighbouring layers and `mean_correlation` that of a layer with the others. Even and odd layers take turns, all
+    layers of a turn at once; a swap stays if it is no worse.
     """
     targets = {ranks: np.log(np.asarray(goal)) for ranks, goal in imbalance.items() if ranks < shares.shape[1]}
-    placed = np.take_along_axis(np.sort(shares, axis=1), _clustered_ranks(shares.shape, rng), axis=1)
+    placed = _best_start(np.sort(shares, axis=1), targets, rng)
     logs = _standard_logs(placed)
-    halves = [_Half(first, targets, correlation, len(placed)) for first in (0, 1)]
+    halves = [_Half(first, targets, correlation, mean_correlation, len(placed)) for first in (0, 1)]
     for turn in range(2 * swaps):
         halves[turn % 2].swap(placed, logs, rng)
     return placed
 
 
-def _clustered_ranks(shape: tuple[int, ...], rng: np.random.Generator) -> Ints:
-    """[L, E] ranks of a noise that blocks of 32, 16 and 8 neighbours share: a start from which few swaps are needed."""
+def _best_start(ordered: Floats, targets: Mapping[int, Floats], rng: np.random.Generator) -> Floats:
+    """[L, E] ascending shares -> for each layer the most fitting of many placements, more and less clustered."""
+    best, lowest = ordered.copy(), np.full(len(ordered), np.inf)
+    for weight in np.tile(np.linspace(0.2, 1.6, 15), 8):
+        tried = np.take_along_axis(ordered, _clustered_ranks(ordered.shape, float(weight), rng), axis=1)
+        miss = _imbalance_error(tried, targets)
+        better = miss < lowest
+        best[better], lowest[better] = tried[better], miss[better]
+    return best
+
+
+def _clustered_ranks(shape: tuple[int, ...], weight: float, rng: np.random.Generator) -> Ints:
+    """[L, E] ranks of a noise of which blocks of 32 and of 8 neighbours share parts of the given weight."""
     layers, experts = shape
     noise = rng.normal(size=shape)
-    for block, weight in ((32, 0.5), (8, 0.4)):
+    for block in (32, 8):
         shared = rng.normal(size=(layers, -(-experts // block)))
         noise += weight * np.repeat(shared, block, axis=1)[:, :experts]
     return np.argsort(np.argsort(noise, axis=1), axis=1)
 
 
+def _imbalance_error(placed: Floats, targets: Mapping[int, Floats]) -> Floats:
+    """[L, E] -> [L] squared misses of the logs of the imbalances."""
+    miss = np.zeros(len(placed))
+    for ranks, goal in targets.items():
+        miss += (np.log(contiguous_imbalance(placed, ranks)) - goal) ** 2
+    return miss
+
+
 class _Half:
     """Every other layer, and what their swaps have to meet; the layers between stand still meanwhile."""
 
-    def __init__(self, first: int, targets: Mapping[int, Floats], correlation: Floats, layers: int) -> None:
-        self.rows = np.arange(first, layers, 2)
+    def __init__(
+        self, first: int, targets: Mapping[int, Floats], correlation: Floats, mean_correlation: float, layers: int
+    ) -> None:
+        self.rows, self._others = np.arange(first, layers, 2), np.arange(1 - first, layers, 2)
+        self._mean_correlation = mean_correlation
         self._targets = {ranks: goal[self.rows] for ranks, goal in targets.items()}
         padded = np.concatenate([[0.0], correlation, [0.0]])
         self._before = (np.maximum(self.rows - 1, 0), padded[self.rows], (self.rows > 0) * CORRELATION_WEIGHT)
@@ -81,18 +109,19 @@ class _Half:
         if not len(self.rows):
             return
         mine, a, b = self.rows, *rng.integers(0, placed.shape[1], (2, len(self.rows)))
-        before = self._error(placed, logs)
+        common = logs[self._others].mean(axis=0) if len(self._others) else None
+        before = self._error(placed, logs, common)
         _exchange((placed, logs), mine, a, b)
-        worse = self._error(placed, logs) > before
+        worse = self._error(placed, logs, common) > before
         _exchange((placed, logs), mine[worse], a[worse], b[worse])
 
-    def _error(self, placed: Floats, logs: Floats) -> Floats:
+    def _error(self, placed: Floats, logs: Floats, common: Floats | None) -> Floats:
         mine, own = placed[self.rows], logs[self.rows]
-        miss = np.zeros(len(mine))
-        for ranks, goal in self._targets.items():
-            miss += (np.log(contiguous_imbalance(mine, ranks)) - goal) ** 2
+        miss = _imbalance_error(mine, self._targets)
         for neighbour, goal, weight in (self._before, self._after):
             miss += weight * (np.einsum("le,le->l", own, logs[neighbour]) / own.shape[1] - goal) ** 2
+        if common is not None:
+            miss += CORRELATION_WEIGHT * (own @ common / own.shape[1] - self._mean_correlation) ** 2
         return miss
 
 

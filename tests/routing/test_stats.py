@@ -1,0 +1,169 @@
+"""Statistics on hand-worked traces, and against plain reference loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moesim.errors import BadInput
+from moesim.routing import NO_EXPERT, RoutingTrace, TraceHeader, make_trace
+from moesim.routing.stats import affinity, balance, load, locality
+from moesim.routing.stats.diff import diff
+from moesim.routing.stats.domains import domain_divergence, jensen_shannon_bits, shuffled_divergence
+from moesim.routing.stats.summary import summarise
+
+Make = Callable[..., RoutingTrace]
+
+
+def tiny(expert: object, experts: int = 4, **columns: object) -> RoutingTrace:
+    ids = np.asarray(expert)
+    header = TraceHeader("tiny", ids.shape[1], experts, ids.shape[2], "by hand")
+    return make_trace(header, ids, **columns)  # type: ignore[arg-type]
+
+
+def test_load_measures_of_a_hand_worked_layer() -> None:
+    counts = np.array([6, 2, 0, 0])
+    assert load.max_over_mean(counts) == 3 and load.max_violation(counts) == 2
+    assert load.entropy_bits(counts) == pytest.approx(0.8113, abs=1e-4)
+    assert load.gini(counts) == pytest.approx(0.625)
+    assert load.variation(counts) == pytest.approx(np.std([6, 2, 0, 0]) / 2)
+
+
+@given(st.lists(st.integers(0, 50), min_size=2, max_size=12))
+@settings(max_examples=50, deadline=None)
+def test_load_measures_stay_in_their_ranges(counts: list[int]) -> None:
+    experts = len(counts)
+    assert 1 - 1e-9 <= load.max_over_mean(counts) <= experts + 1e-9
+    assert -1e-9 <= load.gini(counts) <= 1 - 1 / experts + 1e-9
+    assert -1e-9 <= load.entropy_bits(counts) <= np.log2(experts) + 1e-9
+
+
+@given(st.integers(0, 100), st.integers(1, 300), st.integers(0, 300))
+@settings(max_examples=20, deadline=None)
+def test_permuting_experts_permutes_counts_and_changes_no_measure(seed: int, tokens: int, shift: int) -> None:
+    rng = np.random.default_rng(seed)
+    ids = np.argsort(rng.random((tokens, 2, 6)), axis=2)[:, :, :3]
+    order = np.roll(np.arange(6), shift)
+    plain, moved = tiny(ids, 6), tiny(order[ids], 6)
+    assert np.array_equal(moved.counts()[:, order], plain.counts())
+    assert load.gini(moved.counts()) == pytest.approx(load.gini(plain.counts()))
+    assert affinity.affinity(moved) == pytest.approx(affinity.affinity(plain))
+    assert locality.best_performance(moved, 1) == pytest.approx(locality.best_performance(plain, 1))
+
+
+def test_a_trace_joined_with_itself_counts_twice(trace: RoutingTrace) -> None:
+    twice = trace.take(np.tile(np.arange(trace.tokens), 2))
+    assert np.array_equal(twice.counts(), 2 * trace.counts())
+
+
+def test_successors_that_are_certain_give_full_affinity() -> None:
+    ids = np.random.default_rng(0).integers(0, 4, 500)
+    sure = tiny(np.stack([ids, (ids + 1) % 4], axis=1)[:, :, None])
+    assert affinity.likeliest_successor(sure)[0] == 1 and affinity.affinity(sure)[0] > 0.97
+    free = tiny(np.stack([ids, np.random.default_rng(1).integers(0, 4, 500)], axis=1)[:, :, None])
+    assert abs(affinity.affinity(free)[0]) < 0.02
+
+
+def test_coactivation_counts_pairs() -> None:
+    table = affinity.coactivation(tiny([[[0, 1]], [[0, 2]], [[1, 0]]]), 0)
+    assert table[0, 1] == 2 and table[1, 0] == 2 and table[0, 0] == 3 and table[3, 3] == 0
+
+
+def test_segment_metrics_of_a_hand_worked_segment() -> None:
+    same = tiny([[[0, 1]]] * 4)
+    assert locality.best_performance(same, 4)[0] == 1 and locality.best_hit_rate(same, 4, 2)[0] == 1
+    mixed = tiny([[[0, 1]], [[0, 2]], [[0, 3]], [[0, 1]]])
+    # thresholds: {0}: right 4 of 4 predicted, 8 wanted -> 8/12; {0, 1}: 6 of 8 -> 12/16; all: 8 of 16 -> 16/24
+    assert locality.best_performance(mixed, 4)[0] == pytest.approx(12 / 16)
+    assert locality.best_hit_rate(mixed, 4, 1)[0] == pytest.approx(4 / 8)
+    assert locality.best_hit_rate(mixed, 4, 2)[0] == pytest.approx(6 / 8)
+
+
+def test_a_larger_cache_never_hits_less(trace: RoutingTrace) -> None:
+    rates = [locality.best_hit_rate(trace, 8, cache).mean() for cache in range(1, 17)]
+    assert rates == sorted(rates) and rates[-1] == 1
+
+
+def test_sparsity_counts_idle_experts() -> None:
+    trace = tiny([[[0, 1]], [[1, 2]], [[1, NO_EXPERT]]])
+    assert locality.token_sparsity(trace)[0] == pytest.approx(1 - 5 / 3 / 4)
+    assert locality.chunk_sparsity(trace, 3)[0] == pytest.approx(1 / 4)
+
+
+def test_segments_do_not_cross_requests() -> None:
+    trace = tiny([[[0]], [[1]], [[2]], [[3]]], request=[0, 0, 1, 1], position=[0, 1, 0, 1])
+    assert locality.segments(trace, 2, 1).tolist() == [[0, 1], [2, 3]]
+    assert len(locality.segments(trace, 3)) == 0 and np.isnan(locality.best_performance(trace, 3)).all()
+
+
+def test_local_activation_rate_counts_choices_at_home() -> None:
+    trace = tiny([[[0, 1]], [[2, 0]]], source_rank=[0, 1])
+    assert locality.local_activation_rate(trace, np.array([[0, 0, 1, 1]]))[0] == pytest.approx(3 / 4)
+
+
+def test_a_trace_can_be_even_in_total_and_uneven_in_every_step() -> None:
+    trace = tiny([[[e]] for e in (0, 0, 1, 1, 2, 2, 3, 3)], step=[0, 0, 1, 1, 2, 2, 3, 3])
+    assert load.max_over_mean(trace.counts())[0] == 1 and (balance.step_imbalance(trace) == 4).all()
+    assert (balance.step_imbalance(trace, ranks=2) == 2).all() and (balance.churn(trace, 4, 1) == 1).all()
+
+
+def test_capacity_drops_the_last_in_line() -> None:
+    trace = tiny([[[0]], [[0]], [[0]], [[1]]], step=[0, 0, 0, 0])
+    assert balance.capacity_drops(trace, 1.0)[:, 0, 0].tolist() == [False, True, True, False]
+    assert not balance.capacity_drops(trace, 4.0).any()
+
+
+def test_a_larger_capacity_never_drops_more(trace: RoutingTrace) -> None:
+    dropped = [balance.capacity_drops(trace, factor).sum() for factor in (0.5, 1, 1.5, 2, 4)]
+    assert dropped == sorted(dropped, reverse=True) and dropped[0] > 0 and dropped[-1] == 0
+
+
+def test_capacity_in_position_order_drops_towards_the_end(make: Make) -> None:
+    trace = make(tokens=400, layers=2)
+    one = replace(trace, request=np.zeros(400, np.int32), position=np.arange(400, dtype=np.int32), step=trace.step * 0)
+    expert = np.where(balance.capacity_drops(one, 0.8), NO_EXPERT, one.expert).astype(np.uint16)
+    rate = balance.drop_by_position(replace(one, expert=expert), 4)
+    assert (np.diff(rate) > 0).all() and rate[0] < 0.15
+
+
+def test_divergence_of_equal_and_disjoint_shares() -> None:
+    assert jensen_shannon_bits([1, 2, 0], [2, 4, 0]) == pytest.approx(0)
+    assert jensen_shannon_bits([1, 0], [0, 5]) == pytest.approx(1)
+
+
+def test_domains_that_differ_stand_out_from_their_shuffle(make: Make) -> None:
+    trace = make(tokens=2000)
+    shifted = np.where(trace.domain[:, None, None] == 1, trace.expert // 2 + 8, trace.expert // 2)
+    apart = tiny(shifted[:, :, :1], 16, domain=trace.domain * 0, request=trace.request, position=trace.position)
+    both = replace(apart, header=replace(apart.header, domains=("a", "b")), domain=trace.domain)
+    assert domain_divergence(both)[0, 1] > 0.9 and shuffled_divergence(both)[0, 1] < 0.1
+
+
+def test_a_trace_does_not_differ_from_itself(trace: RoutingTrace) -> None:
+    same = diff(trace, trace)
+    assert same.common == 600 and not same.fluctuation.any() and not same.divergence_bits.any()
+    assert (same.hot_overlap == 1).all() and same.correlation == pytest.approx(1)
+
+
+def test_fluctuation_counts_the_choices_that_changed(trace: RoutingTrace) -> None:
+    expert = trace.expert.copy()
+    expert[:, 1, 0] = NO_EXPERT
+    changed = diff(trace, replace(trace, expert=expert))
+    assert changed.fluctuation.tolist() == [0, 0.25, 0] and changed.total_variation[0] == 0
+
+
+def test_traces_of_other_shapes_cannot_be_compared(trace: RoutingTrace, make: Make) -> None:
+    with pytest.raises(BadInput, match="top-4 of 16 against 3 layers with top-2 of 16"):
+        diff(trace, make(top_k=2))
+
+
+def test_the_summary_of_a_random_trace_is_finite_json(trace: RoutingTrace) -> None:
+    found = summarise(trace).to_json()
+    assert found["scalars"]["tokens"] == 600 and len(found["layers"]["gini"]) == 3
+    assert found["layers"]["affinity_to_next_layer"][-1] is None
+    assert summarise(trace.window(0, 1)).scalars["requests"] == 1
