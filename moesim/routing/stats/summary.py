@@ -34,9 +34,7 @@ class Summary:
 def summarise(trace: RoutingTrace) -> Summary:
     """Load, balance over steps, affinity, locality, sparsity, churn, drops and domains of a trace."""
     layers = _load(trace) | _time(trace) | _neighbours(trace)
-    scalars = {
-        f"{name}_mean": float(np.nanmean(v)) if np.isfinite(v).any() else float("nan") for name, v in layers.items()
-    }
+    scalars = {f"{name}_mean": _mean(values) for name, values in layers.items()}
     return Summary(layers, scalars | _scalars(trace))
 
 
@@ -98,9 +96,15 @@ def _scalars(trace: RoutingTrace) -> dict[str, float]:
         scalars["neighbour_layer_correlation"] = float(np.diagonal(between, 1).mean())
     if len(header.domains) > 1:
         apart = ~np.eye(len(header.domains), dtype=bool)
-        scalars["domain_divergence_bits"] = float(np.nanmean(domains.domain_divergence(trace)[apart]))
-        scalars["domain_divergence_bits_shuffled"] = float(np.nanmean(domains.shuffled_divergence(trace)[apart]))
+        scalars["domain_divergence_bits"] = _mean(domains.domain_divergence(trace)[apart])
+        scalars["domain_divergence_bits_shuffled"] = _mean(domains.shuffled_divergence(trace)[apart])
     return scalars
+
+
+def _mean(values: Floats) -> float:
+    """Mean of the finite values; nan where there are none."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")
 
 
 def _plain(value: float) -> float | None:
