@@ -53,12 +53,17 @@ class Config:
         return "fp4" if self._method() in {"mxfp4", "nvfp4"} else self.weight_dtype
 
     @property
-    def unstated_dtype(self) -> tuple[str, ...]:
-        """A sentence where the file's name promises a quantisation that the file itself does not state."""
+    def dtype_notes(self) -> tuple[str, ...]:
+        """Sentences where the weights' types are a guess: promised by the name only, or quantised beyond the experts."""
         promised = re.search(r"nvfp4|mxfp4|fp8|int4|awq|gptq", Path(self.source.split(" ")[0]).name.lower())
-        if promised is None or self._method():
+        if promised and not self._method():
+            return (f"the name says {promised[0]} but quantization_config is missing: weights are taken as bf16",)
+        if self.expert_dtype != "fp4":
             return ()
-        return (f"the name says {promised[0]} but quantization_config is missing: weights are taken as bf16",)
+        kept = self._quantised().get("ignore") or self._quantised().get("modules_to_not_convert") or []
+        parts = ["self_attn", *(["shared_experts"] if self.integer("n_shared_experts", default=0) else [])]
+        guessed = [part for part in parts if not any(part in str(name) for name in kept)]
+        return tuple(f"weights of {part} are taken as bf16; the checkpoint has them in fp4" for part in guessed)
 
     def _method(self) -> str:
         """The quantisation by name. Raises BadInput for one whose sizes were not checked."""

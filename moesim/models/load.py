@@ -95,7 +95,7 @@ def _from_config(config: Config, name: str) -> MoEModel:
         "expert_dtype": text.expert_dtype,
         **REGISTRY[family](text),
     }
-    notes = (*fields.pop("approximations", ()), *text.unstated_dtype)
+    notes = (*fields.pop("approximations", ()), *text.dtype_notes)
     return _checked(
         MoEModel(
             name=name,

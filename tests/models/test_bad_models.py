@@ -114,6 +114,13 @@ def test_a_quantisation_promised_only_by_the_name_is_said(tmp_path: Path) -> Non
     )
 
 
+def test_fp4_beyond_the_experts_is_said() -> None:
+    sentence = "weights of shared_experts are taken as bf16; the checkpoint has them in fp4"
+    assert sentence in load_model("Kimi-K2.5-NVFP4").approximations
+    assert not any("fp4" in line for line in load_model("Kimi-K2.6-NVFP4").approximations)
+    assert not any("fp4" in line for line in load_model("gpt-oss-120b").approximations)
+
+
 def test_a_byte_order_mark_and_crlf_are_read(tmp_path: Path) -> None:
     text = known_models()["mistralai/Mixtral-8x7B-v0.1"].read_text().replace("\n", "\r\n")
     path = tmp_path / "config.json"
