@@ -54,7 +54,7 @@ class Config:
 
     @property
     def dtype_notes(self) -> tuple[str, ...]:
-        """Sentences where the weights' types are a guess: promised by the name only, or quantised beyond the experts."""
+        """Sentences where the weights' types are a guess: promised by the name only, or fp4 beyond the experts."""
         promised = re.search(r"nvfp4|mxfp4|fp8|int4|awq|gptq", Path(self.source.split(" ")[0]).name.lower())
         if promised and not self._method():
             return (f"the name says {promised[0]} but quantization_config is missing: weights are taken as bf16",)
