@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import click
@@ -40,3 +41,17 @@ def text_stream(as_json: bool) -> IO[str]:
 def print_json(document: Mapping[str, Any]) -> None:
     """One document on stdout. NaN and infinity are refused: JSON has neither."""
     print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def deliver(text: str, out: Path | None) -> None:
+    """Text to stdout, or to a new file whose name is then printed. Raises BadInput where the file is there already."""
+    from moesim import atomic
+    from moesim.errors import BadInput
+
+    if out is None:
+        print(text, end="")
+    elif out.exists():
+        raise BadInput("is there already", where=out, way_out="another name")
+    else:
+        atomic.write(out, text)
+        print(out)

@@ -11,6 +11,7 @@ from typing import Final
 from moesim import shipped, yamlfile
 from moesim.costs.profile import known_profiles
 from moesim.hardware import known_topologies
+from moesim.hardware.formats import REGISTRY as FORMATS
 from moesim.models import known_models, load_model
 from moesim.network import all_to_all
 from moesim.routing import open_trace
@@ -41,6 +42,14 @@ def _model(name: str) -> str:
 
 def _topologies() -> Rows:
     return _described(known_topologies(), "description")
+
+
+def _formats() -> Rows:
+    return [(name, f"{one.about}: {_ways(one.read, one.write)}") for name, one in FORMATS.items()]
+
+
+def _ways(read: object, write: object) -> str:
+    return " and ".join(f"moesim topo {verb}" for verb, way in (("import", read), ("export", write)) if way)
 
 
 def _profiles() -> Rows:
@@ -80,6 +89,7 @@ KINDS: Final[dict[str, Callable[[], Rows]]] = {
     "scenarios": _scenarios,
     "models": _models,
     "topologies": _topologies,
+    "topology formats": _formats,
     "profiles": _profiles,
     "traces": _traces,
     "load statistics": _statistics,

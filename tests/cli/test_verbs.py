@@ -42,6 +42,16 @@ def test_topo_tells_about_a_cluster(moesim: Moesim, verb: str) -> None:
     assert moesim("topo", verb, "dgx-h10").code == 2
 
 
+def test_topo_exports_and_imports_what_it_exported(moesim: Moesim) -> None:
+    written = moesim("topo", "export", "dgx-h100", "--nodes", "2", "--format", "astra-sim", "-o", "net.yml")
+    assert (written.code, written.out) == (0, "net.yml\n")
+    assert "note: latency is 0 ns" in written.err
+    assert moesim("topo", "import", "net.yml", "-o", "mine.yaml").code == 0
+    assert "16 GPUs in 2 nodes" in moesim("topo", "validate", "mine.yaml").out
+    assert moesim("topo", "import", "net.yml", "-o", "mine.yaml").code == 2
+    assert "did you mean 'graphml'" in moesim("topo", "export", "dgx-h100", "--format", "graphm").err
+
+
 def test_doctor_says_what_it_found(moesim: Moesim) -> None:
     done = moesim("doctor")
     assert "numpy" in done.out
