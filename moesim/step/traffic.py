@@ -32,16 +32,17 @@ def choose_slots(
     An expert with r replicas gives each an even share: the replica is a hash of (request, position) modulo r, so that
     neither batching nor order changes a token's way (SGLang's static dispatch draws once at random instead).
     """
-    replicas, table = placement.replicas[layer], placement.expert_slots[layer]
-    none = experts == NO_EXPERT
-    expert = np.where(none, 0, experts).astype(np.intp)
-    slots = table[expert, 0]
-    if table.shape[1] > 1:
-        salt = streams.key("dispatch", "replica")
-        ticket = streams.hash_ints(salt, batch.token_request, batch.token_position)
-        which = (ticket[:, None] >> np.uint64(16)).astype(np.int64) % replicas[expert]
-        slots = table[expert, which]
-    return np.where(none, np.int32(-1), slots).astype(np.int32)
+    slots_of = np.full((NO_EXPERT + 1, placement.expert_slots.shape[2]), -1, dtype=np.int32)
+    slots_of[: placement.num_experts] = placement.expert_slots[layer]
+    if slots_of.shape[1] == 1:
+        only: npt.NDArray[np.int32] = slots_of[:, 0].take(experts)
+        return only
+    replicas = np.ones(NO_EXPERT + 1, dtype=np.int64)
+    replicas[: placement.num_experts] = placement.replicas[layer]
+    ticket = streams.hash_ints(streams.key("dispatch", "replica"), batch.token_request, batch.token_position)
+    which = (ticket[:, None] >> np.uint64(16)).astype(np.int64) % replicas[experts]
+    chosen: npt.NDArray[np.int32] = slots_of[experts, which]
+    return chosen
 
 
 def traffic(
@@ -56,8 +57,7 @@ def traffic(
     `node_of_rank` int32[ranks]. Copies are token counts from source rank to destination rank or node.
     """
     slots = choose_slots(experts, batch, placement, layer)
-    kept = slots[slots >= 0]
-    rows = np.bincount(kept, minlength=placement.num_slots)
-    load = np.bincount(experts[experts != NO_EXPERT], minlength=placement.num_experts)
-    destination = np.where(slots >= 0, placement.slot_rank[layer][slots], np.int32(-1))
-    return Traffic(rows, load, count_copies(batch.token_rank, destination, batch.ranks, node_of_rank))
+    rows = np.bincount(slots.ravel() + 1, minlength=placement.num_slots + 1)[1:]
+    load = np.bincount(placement.slot_expert[layer], rows, placement.num_experts).astype(np.int64)
+    rank_of = np.append(placement.slot_rank[layer], np.int32(-1))  # slot -1 is the last entry
+    return Traffic(rows, load, count_copies(batch.token_rank, rank_of.take(slots), batch.ranks, node_of_rank))
