@@ -55,7 +55,7 @@ class FluidNet:
     @property
     def busy(self) -> Floats:
         """float64[L]: seconds in which the link had any flow so far."""
-        link, in_use = self._state.link, self._state.count[:, layout.COUNT] > 0
+        link, in_use = self._state.link, self._state.tally[:, layout.COUNT] > 0
         return np.asarray(link[:, layout.BUSY] + np.where(in_use, self.now - link[:, layout.BUSY_SINCE], 0.0))
 
     def add(self, path: npt.NDArray[np.int32], size: npt.NDArray[np.int64] | Floats) -> npt.NDArray[np.int64]:
@@ -99,16 +99,16 @@ class FluidNet:
     def rates(self) -> Floats:
         """float64[flow numbers]: B/s of every flow now, 0 for those that are not active."""
         settle(self._state, self.now)
-        bottleneck, levels = self._state.bottleneck, np.append(self._state.level, 0.0)
+        bottleneck, levels = self._state.bottleneck, self._state.level
         leaving = np.where(bottleneck == layout.LEAVING, self._state.flow[:, layout.RATE], 0.0)
-        return np.asarray(np.where(bottleneck >= 0, levels[np.maximum(bottleneck, -1)], leaving))
+        return np.asarray(np.where(bottleneck >= 0, levels[np.maximum(bottleneck, 0)], leaving))
 
     def _make_room(self, path: npt.NDArray[np.int32], flows: int) -> None:
         if flows > self._state.counter[layout.FREE]:
             self._state = layout.with_slots(self._state, 2 * (self.active + flows))
-        coming = np.bincount(path[path >= 0], minlength=len(self._state.level))
-        wanted = self._state.count[:, layout.COUNT] + coming
-        if np.any(wanted > self._state.count[:, layout.ROOM]):
+        coming = np.bincount(path[path >= 0], minlength=len(self._state.due))
+        wanted = self._state.tally[:, layout.COUNT] + coming
+        if np.any(wanted > self._state.tally[:, layout.ROOM]):
             self._state = layout.with_room(self._state, wanted)
 
 

@@ -12,7 +12,6 @@ from moesim.network.fluid_state import (
     ACTIVE,
     BEGAN,
     CAPACITY,
-    COUNT,
     DIRTY,
     ENDED_FLOWS,
     FORCED,
@@ -23,6 +22,7 @@ from moesim.network.fluid_state import (
     LEAVING_HEAP,
     NEXT,
     NUM_LEAVING,
+    OWN,
     RATE,
     RESOLVE,
     SERVED,
@@ -95,9 +95,9 @@ def _age_of_first(state: Any, now: float) -> float:
     link = np.argmin(state.due)
     start, youngest = state.tally[link, START], now
     first = np.inf
-    for at in range(start, start + state.tally[link, COUNT]):
+    for at in range(start, start + state.tally[link, OWN]):
         flow = state.pool[at]
-        if state.bottleneck[flow] == link and state.mark[flow] < first:
+        if state.mark[flow] < first:
             first, youngest = state.mark[flow], state.flow[flow, BEGAN]
     return now - youngest
 
@@ -106,15 +106,13 @@ def _age_of_first(state: Any, now: float) -> float:
 def _let_go(state: Any, link: int, until: float, now: float) -> Any:
     """Flows of the link that end by `until` leave -> the sum of their rates, and of rate times time to the end."""
     gone, total = 0.0, 0.0
-    level, start, at = state.level[link], state.tally[link, START], state.tally[link, COUNT] - 1
-    while at >= 0:
+    level, start = state.level[link], state.tally[link, START]
+    for at in range(state.tally[link, OWN] - 1, -1, -1):
         flow = state.pool[start + at]
-        at -= 1
-        if state.bottleneck[flow] == link:
-            end = state.link[link, SYNCED] + (state.mark[flow] - state.link[link, SERVED]) / level
-            if end <= until:
-                _leave(state, flow, end, level, now)
-                gone, total = gone + level, total + level * (end - now)
+        end = state.link[link, SYNCED] + (state.mark[flow] - state.link[link, SERVED]) / level
+        if end <= until:
+            _leave(state, flow, end, level, now)
+            gone, total = gone + level, total + level * (end - now)
     return gone, total
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.network.compiled import njit
+from moesim.network.compiled import inlined, njit
 from moesim.network.fluid_state import (
     CAPACITY,
     COUNT,
@@ -15,12 +15,13 @@ from moesim.network.fluid_state import (
     FORCED,
     FRESH,
     FRESH_FLOWS,
+    HOPS,
     IS_DIRTY,
     LINK_HEAP,
     LOAD,
-    MEMBERS,
     NEW,
     NEXT,
+    OWN,
     RESOLVE,
     SERVED,
     STALE,
@@ -46,7 +47,7 @@ def settle(state: Any, now: float) -> None:
     """Bring levels up to date, unless a window lets that wait; then find out when the next flow ends."""
     if state.counter[DIRTY] > 0 and (state.counter[FORCED] == 1 or now >= state.clock[RESOLVE]):
         state.counter[FORCED] = 0
-        if state.counter[DIRTY] > LARGE_CHANGE * state.level.shape[0] or not _repair(state, now):
+        if state.counter[DIRTY] > LARGE_CHANGE * state.due.shape[0] or not _repair(state, now):
             _fill(state, now)
         state.counter[FRESH] = 0
         refresh(state)
@@ -68,10 +69,8 @@ def refresh(state: Any) -> None:
 def _reckon(state: Any, link: int) -> None:
     if state.tally[link, STALE] == 2:
         top, start = np.inf, state.tally[link, START]
-        for at in range(start, start + state.tally[link, COUNT]):
-            flow = state.pool[at]
-            if state.bottleneck[flow] == link and state.mark[flow] < top:
-                top = state.mark[flow]
+        for at in range(start, start + state.tally[link, OWN]):
+            top = min(top, state.mark[state.pool[at]])
         state.link[link, TOP] = top
     state.tally[link, STALE] = 0
     level, due = state.level[link], np.inf
@@ -85,34 +84,30 @@ def _repair(state: Any, now: float) -> bool:
     """Look at dirty links until none is left; False where that takes longer than filling anew."""
     for index in range(state.counter[FRESH]):
         _seat(state, state.lists[FRESH_FLOWS, index], now)
-    for _ in range(PATIENCE * state.level.shape[0]):
+    for _ in range(PATIENCE * state.due.shape[0]):
         if state.counter[DIRTY] == 0:
             return True
         link = _take_lowest(state)
-        old, new = state.level[link], _level_of(state, link)
-        if new != old and not abs(new - old) <= EPSILON * min(new, old):
-            _set_level(state, link, old, new, now)
+        _relevel(state, link, now)
     return False
 
 
 @njit
 def _seat(state: Any, flow: int, now: float) -> None:
     """A new flow begins at the lowest level on its path; where there is none its links find one."""
-    link = _lowest_on_path(state, flow, -1)
+    link = _lowest_on_path(state, flow)
     if state.bottleneck[flow] == NEW and state.level[link] < np.inf:
         join_link(state, flow, link, state.mark[flow], now)
         _add_load(state, flow, -1, state.level[link])
 
 
 @njit
-def _lowest_on_path(state: Any, flow: int, but: int) -> Any:
-    """The link of the lowest level on the flow's path, leaving one out; `but` itself where there is no other."""
-    best = but
-    for hop in range(state.path.shape[1]):
+def _lowest_on_path(state: Any, flow: int) -> Any:
+    """The link of the lowest level on the flow's path."""
+    best = state.path[flow, 0]
+    for hop in range(1, state.counter[HOPS]):
         link = state.path[flow, hop]
-        if link < 0:
-            break
-        if link != but and (best == but or state.level[link] < state.level[best]):
+        if state.level[link] < state.level[best]:
             best = link
     return best
 
@@ -128,7 +123,7 @@ def _take_lowest(state: Any) -> Any:
         if key == np.inf:
             key = state.link[link, CAPACITY] / max(state.tally[link, COUNT], 1)
         elif over > 0.0:
-            key -= over / max(state.tally[link, MEMBERS], 1)
+            key -= over / max(state.tally[link, OWN], 1)
         if key < least:
             best, least = index, key
     link = state.lists[DIRTY_LINKS, best]
@@ -139,69 +134,102 @@ def _take_lowest(state: Any) -> Any:
 
 
 @njit
-def _level_of(state: Any, link: int) -> Any:
-    """The level that makes the link exactly full, given the levels elsewhere; infinite where it cannot be filled.
-
-    sum over flows of min(level, bound) is concave in level, so Newton's steps from below reach it in a few rounds. The
-    bounds of the link's flows stay in state.bound.
-    """
-    start, count, total = state.tally[link, START], state.tally[link, COUNT], 0.0
-    for index in range(count):
-        flow = state.pool[start + index]
-        bottleneck = state.bottleneck[flow]
-        if bottleneck == link or bottleneck < 0:
-            other = _lowest_on_path(state, flow, link)
-            bound = state.level[other] if other != link else np.inf
-        else:
-            bound = state.level[bottleneck]
-        state.bound[index] = bound
-        total += bound
-    capacity = state.link[link, CAPACITY]
-    if total <= capacity * (1 + EPSILON):
-        return np.inf
-    level = state.level[link] if state.level[link] < np.inf else capacity / count
-    limited_before, rounds = -1, 0
-    while True:
-        limited, below = 0, 0.0
-        for index in range(count):
-            if state.bound[index] <= level:
-                below += state.bound[index]
-                limited += 1
-        if limited == limited_before or (limited < limited_before and rounds > 1):  # only the first step may go down
-            return level
-        limited_before, rounds = limited, rounds + 1
-        level = (capacity - below) / (count - limited) if limited < count else capacity / count
-
-
-@njit
-def _set_level(state: Any, link: int, old: float, new: float, now: float) -> None:
-    """Give the link its level and the flows on it their rates; links where they now bring more or less get dirty."""
+def _relevel(state: Any, link: int, now: float) -> None:
+    """Give the link the level that makes it exactly full, and its flows their rates."""
+    old, capacity = state.level[link], state.link[link, CAPACITY]
+    own, count = state.tally[link, OWN], state.tally[link, COUNT]
     synced(state, link, now)
-    if old == np.inf:
-        state.link[link, SERVED] = 0.0
-    start, count, load = state.tally[link, START], state.tally[link, COUNT], 0.0
-    for index in range(count):
-        flow, bound = state.pool[start + index], state.bound[index]
-        bottleneck, before = state.bottleneck[flow], bound
-        if bottleneck == link or bottleneck < 0:
-            before = old if bottleneck == link else 0.0
-            if bound < new:
-                left = leave_link(state, flow, now)
-                join_link(state, flow, _lowest_on_path(state, flow, link), left, now)
-            elif bottleneck < 0:
-                join_link(state, flow, link, state.mark[flow], now)
-        elif bound > new:
-            join_link(state, flow, link, leave_link(state, flow, now), now)
-        after = min(bound, new)
-        load += after
-        if abs(after - before) > EPSILON * before:
-            _add_load(state, flow, link, after - before)
-    state.level[link] = new
-    state.link[link, LOAD] = load
+    state.level[link] = np.inf  # so that the least level on a path is the one elsewhere
+    others = _find_bounds(state, link, own, count)
+    if own > 0 and capacity - others >= own * old:
+        mine = _find_bounds(state, link, 0, own)
+        new = np.inf
+        if mine + others > capacity * (1 + EPSILON):
+            new = _waterline(state.bound, own, 0, capacity - others, old)
+        if not new - old <= EPSILON * old:
+            _rise(state, link, old, new, now)
+            state.link[link, LOAD] = min(mine + others, capacity)
+            old = new
+    elif own > 0 or others > capacity * (1 + EPSILON):
+        start = old if own > 0 else capacity / count
+        new = _waterline(state.bound, count - own, own, capacity, start)
+        if not old - new <= EPSILON * new:
+            _fall(state, link, old, new, now)
+            state.link[link, LOAD] = capacity
+            old = new
+    else:
+        state.link[link, LOAD], old = others, np.inf
+    state.level[link] = old
     state.tally[link, STALE] = max(state.tally[link, STALE], 1)
 
 
 @njit
+def _find_bounds(state: Any, link: int, first: int, last: int) -> float:
+    """state.bound: the least levels elsewhere of the link's flows first:last -> their sum."""
+    total, start, hops = 0.0, state.tally[link, START] + first, state.counter[HOPS]
+    path, level, pool, bound = state.path, state.level, state.pool, state.bound
+    for index in range(last - first):
+        flow = pool[start + index]
+        least = level[path[flow, 0]]
+        for hop in range(1, hops):
+            least = min(least, level[path[flow, hop]])
+        bound[index] = least
+        total += least
+    return total
+
+
+@njit
+def _waterline(bound: Any, count: int, free: int, capacity: float, level: float) -> float:
+    """The level at which free x level + sum over bound[:count] of min(level, bound) = capacity; Newton from `level`.
+
+    The sum is concave, so only the first step may go down, and a few rounds reach the end exactly.
+    """
+    limited_before, rounds = -1, 0
+    while True:
+        limited, below = 0, 0.0
+        for index in range(count):
+            low = bound[index] <= level
+            below += bound[index] if low else 0.0
+            limited += low
+        over = free + count - limited
+        if limited == limited_before or over == 0 or (limited < limited_before and rounds > 1):
+            return level
+        limited_before, rounds = limited, rounds + 1
+        level = (capacity - below) / over
+
+
+@njit
+def _rise(state: Any, link: int, old: float, new: float, now: float) -> None:
+    """The link's own flows get more, or have another bottleneck now."""
+    start = state.tally[link, START]
+    for index in range(state.tally[link, OWN] - 1, -1, -1):
+        flow, bound = state.pool[start + index], state.bound[index]
+        if bound < new:
+            left = leave_link(state, flow, now)
+            join_link(state, flow, _lowest_on_path(state, flow), left, now)
+        rate = min(bound, new)
+        if rate - old > EPSILON * old:
+            _add_load(state, flow, link, rate - old)
+
+
+@njit
+def _fall(state: Any, link: int, old: float, new: float, now: float) -> None:
+    """The link's own flows get less, and others that had more than that become its own."""
+    if old == np.inf:
+        state.link[link, SERVED] = 0.0
+    start, own = state.tally[link, START], state.tally[link, OWN]
+    for index in range(own):
+        _add_load(state, state.pool[start + index], link, new - old)
+    for index in range(state.tally[link, COUNT] - own):
+        if state.bound[index] > new:
+            flow = state.pool[start + own + index]
+            before = state.bound[index] if state.bottleneck[flow] >= 0 else 0.0
+            join_link(state, flow, link, leave_link(state, flow, now), now)
+            if abs(new - before) > EPSILON * before:
+                _add_load(state, flow, link, new - before)
+
+
+@inlined
 def _add_load(state: Any, flow: int, but: int, change: float) -> None:
     """The flow brings more or less to the links on its path."""
     for hop in range(state.path.shape[1]):
@@ -222,7 +250,7 @@ def _fill(state: Any, now: float) -> None:
     """
     size, keys, heap = 0, state.due, state.lists[LINK_HEAP]
     _forget(state, now)
-    for link in range(state.level.shape[0]):
+    for link in range(state.due.shape[0]):
         if state.tally[link, COUNT] > 0:
             keys[link] = state.link[link, CAPACITY] / state.tally[link, COUNT]
             push(heap, keys, size, link)
@@ -245,9 +273,9 @@ def _fill(state: Any, now: float) -> None:
 @njit
 def _forget(state: Any, now: float) -> None:
     """All flows NEW, with the bytes they have left; no levels; bound[link]: flows that have no rate yet."""
-    for link in range(state.level.shape[0]):
+    for link in range(state.due.shape[0]):
         synced(state, link, now)
-    for link in range(state.level.shape[0]):
+    for link in range(state.due.shape[0]):
         start = state.tally[link, START]
         for at in range(start, start + state.tally[link, COUNT]):
             flow = state.pool[at]
@@ -255,10 +283,10 @@ def _forget(state: Any, now: float) -> None:
             if bottleneck >= 0:
                 state.mark[flow] = max(state.mark[flow] - state.link[bottleneck, SERVED], 0.0)
                 state.bottleneck[flow] = NEW
-    for link in range(state.level.shape[0]):
+    for link in range(state.due.shape[0]):
         state.level[link], state.bound[link] = np.inf, state.tally[link, COUNT]
         state.link[link, LOAD], state.link[link, SERVED], state.link[link, TOP] = 0.0, 0.0, np.inf
-        state.tally[link, IS_DIRTY], state.tally[link, STALE], state.tally[link, MEMBERS] = 0, 1, 0
+        state.tally[link, IS_DIRTY], state.tally[link, STALE], state.tally[link, OWN] = 0, 1, 0
     state.counter[DIRTY] = 0
 
 
@@ -271,9 +299,7 @@ def _fix_flows(state: Any, link: int, share: float) -> None:
         flow = state.pool[at]
         if state.bottleneck[flow] != NEW:
             continue
-        state.bottleneck[flow] = link
-        state.tally[link, MEMBERS] += 1
-        state.link[link, TOP] = min(state.link[link, TOP], state.mark[flow])
+        join_link(state, flow, link, state.mark[flow], state.link[link, SYNCED])
         for hop in range(state.path.shape[1]):
             other = state.path[flow, hop]
             if other < 0:

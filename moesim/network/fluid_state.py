@@ -2,7 +2,8 @@
 
 Flows that share a bottleneck have the same rate at all times, so nothing is kept per flow but the mark at which it
 ends: link l serves `served` bytes to each of its own flows by the time `synced`, at `level` bytes a second, and a flow
-ends when that count reaches its mark. A change of level then costs the flows of a link nothing.
+ends when that count reaches its mark. A change of level then costs the flows of a link nothing. In the list of flows
+of a link its own (those whose bottleneck it is) stand first.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from moesim.network.compiled import njit
+from moesim.network.compiled import inlined, njit
 
 NEW, LEAVING, FREE_SLOT = -1, -2, -3  # in place of a bottleneck
-ACTIVE, NUM_LEAVING, DIRTY, FREE, FRESH, FORCED = range(6)  # counters
+ACTIVE, NUM_LEAVING, DIRTY, FREE, FRESH, FORCED, HOPS = range(7)  # counters
 NEXT, RESOLVE = range(2)  # clock: when the next flow of a link ends; before when nothing need be solved
 CAPACITY, LOAD, SERVED, SYNCED, TOP, BUSY, BUSY_SINCE = range(7)  # link columns, floats
-START, COUNT, ROOM, MEMBERS, STALE, IS_DIRTY = range(6)  # link columns, integers
+START, COUNT, ROOM, OWN, STALE, IS_DIRTY = range(6)  # link columns, integers
 SIZE, BEGAN, RATE = range(3)  # flow columns
 
 
 class State(NamedTuple):
-    """L links, F flow slots. level float64[L]: rate of the flows whose bottleneck a link is, inf where it is not full.
+    """L links, F flow slots. level float64[L + 1]: rate of a link's own flows, inf where it is not full; the last,
+    where the -1 that pads a path points, is inf.
 
     due float64[L]: when the next of them ends; bottleneck int32[F]: a link, or NEW, LEAVING, FREE_SLOT;
     mark float64[F]: bytes (NEW: left to send, LEAVING: the second at which the flow ends); pool int32: the flows of
@@ -56,7 +58,7 @@ def new_state(
     """An empty network with place for `flows` flows, room int64[L] of them on each link."""
     links = len(capacity)
     room = np.full(links, 8, dtype=np.int64) if room is None else room
-    counter, clock = np.zeros(6, dtype=np.int64), np.array([np.inf, 0.0])
+    counter, clock = np.zeros(7, dtype=np.int64), np.array([np.inf, 0.0])
     counter[FREE] = flows
     link, tally = np.zeros((links, 7)), np.zeros((links, 6), dtype=np.int64)
     link[:, CAPACITY], link[:, TOP] = capacity, np.inf
@@ -64,7 +66,7 @@ def new_state(
     lists = np.zeros((6, max(links, flows)), dtype=np.int32)
     lists[FREE_SLOTS, :flows] = np.arange(flows - 1, -1, -1)
     return State(
-        level=np.full(links, np.inf), due=np.full(links, np.inf), link=link, tally=tally,
+        level=np.full(links + 1, np.inf), due=np.full(links, np.inf), link=link, tally=tally,
         carried=np.zeros(links, dtype=np.int64), bottleneck=np.full(flows, FREE_SLOT, dtype=np.int32),
         mark=np.zeros(flows), flow=np.zeros((flows, 3)), path=np.full((flows, hops), -1, dtype=np.int32),
         place=np.zeros((flows, hops), dtype=np.int32), pool=np.zeros(int(room.sum()), dtype=np.int32),
@@ -102,7 +104,7 @@ def with_room(state: State, wanted: npt.NDArray[np.int64]) -> State:
     return state._replace(pool=pool)
 
 
-@njit
+@inlined
 def mark_dirty(state: Any, link: int) -> None:
     """The link's level has to be looked at again."""
     if state.tally[link, IS_DIRTY] == 0:
@@ -121,13 +123,10 @@ def enter(state: Any, path: Any, size: Any, which: Any, numbers: Any, now: float
         numbers[index] = flow
         state.bottleneck[flow], state.mark[flow] = NEW, size[new]
         state.flow[flow, SIZE], state.flow[flow, BEGAN] = size[new], now
-        hops = path.shape[1]
         for hop in range(state.path.shape[1]):
-            link = path[new, hop] if hop < hops else -1
-            state.path[flow, hop] = link
-            if link < 0:
-                break
-            _attach(state, flow, hop, link, now)
+            state.path[flow, hop] = path[new, hop] if hop < path.shape[1] else -1
+            if state.path[flow, hop] >= 0:
+                _attach(state, flow, hop, now)
         state.lists[FRESH_FLOWS, state.counter[FRESH]] = flow
         state.counter[FRESH] += 1
         state.counter[ACTIVE] += 1
@@ -135,30 +134,27 @@ def enter(state: Any, path: Any, size: Any, which: Any, numbers: Any, now: float
 
 
 @njit
-def _attach(state: Any, flow: int, hop: int, link: int, now: float) -> None:
+def _attach(state: Any, flow: int, hop: int, now: float) -> None:
+    link = state.path[flow, hop]
     held = state.tally[link, COUNT]
     if held == 0:
         state.link[link, BUSY_SINCE] = now
     state.pool[state.tally[link, START] + held] = flow
     state.place[flow, hop] = held
     state.tally[link, COUNT] = held + 1
+    state.counter[HOPS] = max(state.counter[HOPS], hop + 1)
     mark_dirty(state, link)
 
 
 @njit
 def detach(state: Any, flow: int, rate: float, now: float) -> None:
-    """Take a flow of `rate` off its links, whose levels stay as they are until the network is solved again."""
+    """Take a flow of `rate`, nobody's own, off its links; their levels stay until the network is solved again."""
     for hop in range(state.path.shape[1]):
         link = state.path[flow, hop]
         if link < 0:
             break
-        start, last = state.tally[link, START], state.tally[link, COUNT] - 1
-        place, moved = state.place[flow, hop], state.pool[start + last]
-        state.pool[start + place] = moved
-        other = 0
-        while state.path[moved, other] != link:
-            other += 1
-        state.place[moved, other] = place
+        last = state.tally[link, COUNT] - 1
+        _swap(state, link, state.place[flow, hop], last)
         state.tally[link, COUNT] = last
         if last == 0:
             state.link[link, BUSY] += now - state.link[link, BUSY_SINCE]
@@ -166,6 +162,25 @@ def detach(state: Any, flow: int, rate: float, now: float) -> None:
         state.link[link, LOAD] -= rate
         if state.level[link] < np.inf:
             mark_dirty(state, link)
+
+
+@njit
+def _swap(state: Any, link: int, one: int, other: int) -> None:
+    """Exchange two flows in the list of a link."""
+    if one != other:
+        start = state.tally[link, START]
+        first, second = state.pool[start + one], state.pool[start + other]
+        state.pool[start + one], state.pool[start + other] = second, first
+        state.place[first, _hop(state, first, link)] = other
+        state.place[second, _hop(state, second, link)] = one
+
+
+@njit
+def _hop(state: Any, flow: int, link: int) -> Any:
+    hop = 0
+    while state.path[flow, hop] != link:
+        hop += 1
+    return hop
 
 
 @njit
@@ -177,7 +192,7 @@ def rate_of(state: Any, flow: int) -> Any:
     return state.level[bottleneck] if bottleneck >= 0 else 0.0
 
 
-@njit
+@inlined
 def synced(state: Any, link: int, now: float) -> Any:
     """Bring the bytes that a link has served up to now; it must have a level."""
     if state.level[link] < np.inf:
@@ -186,24 +201,28 @@ def synced(state: Any, link: int, now: float) -> Any:
     return state.link[link, SERVED]
 
 
-@njit
+@inlined
 def join_link(state: Any, flow: int, link: int, left: float, now: float) -> None:
     """The link becomes the flow's bottleneck."""
     mark = synced(state, link, now) + left
     state.bottleneck[flow], state.mark[flow] = link, mark
-    state.tally[link, MEMBERS] += 1
+    own = state.tally[link, OWN]
+    _swap(state, link, state.place[flow, _hop(state, flow, link)], own)
+    state.tally[link, OWN] = own + 1
     if mark < state.link[link, TOP]:
         state.link[link, TOP] = mark
     state.tally[link, STALE] = max(state.tally[link, STALE], 1)
 
 
-@njit
+@inlined
 def leave_link(state: Any, flow: int, now: float) -> Any:
     """The flow's bottleneck is no longer that -> its bytes left. The level must still be the one it was served at."""
     link = state.bottleneck[flow]
     if link < 0:
         return state.mark[flow]
-    state.tally[link, MEMBERS] -= 1
+    own = state.tally[link, OWN] - 1
+    _swap(state, link, state.place[flow, _hop(state, flow, link)], own)
+    state.tally[link, OWN] = own
     if state.mark[flow] <= state.link[link, TOP]:
         state.tally[link, STALE] = 2
     return max(state.mark[flow] - synced(state, link, now), 0.0)
