@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.network.compiled import njit
+from moesim.network.compiled import inner, njit
 from moesim.network.fluid_solve import refresh, settle
 from moesim.network.fluid_state import (
     ACTIVE,
@@ -70,7 +70,7 @@ def complete(state: Any, now: float, window: float) -> Any:
     return state.lists[ENDED_FLOWS, :count]
 
 
-@njit
+@inner
 def _open_window(state: Any, now: float, window: float) -> None:
     """Flows that end within the window leave the links now, at the ends that their present rates give them.
 
@@ -89,7 +89,7 @@ def _open_window(state: Any, now: float, window: float) -> None:
     refresh(state)
 
 
-@njit
+@inner
 def _age_of_first(state: Any, now: float) -> float:
     """Seconds since the start of the flow that ends next."""
     link = np.argmin(state.due)
@@ -102,7 +102,7 @@ def _age_of_first(state: Any, now: float) -> float:
     return now - youngest
 
 
-@njit
+@inner
 def _let_go(state: Any, link: int, until: float, now: float) -> Any:
     """Flows of the link that end by `until` leave -> the sum of their rates, and of rate times time to the end."""
     gone, total = 0.0, 0.0
@@ -116,7 +116,7 @@ def _let_go(state: Any, link: int, until: float, now: float) -> Any:
     return gone, total
 
 
-@njit
+@inner
 def _leave(state: Any, flow: int, end: float, rate: float, now: float) -> None:
     leave_link(state, flow, now)
     state.bottleneck[flow], state.mark[flow], state.flow[flow, RATE] = LEAVING, end, rate
@@ -125,7 +125,7 @@ def _leave(state: Any, flow: int, end: float, rate: float, now: float) -> None:
     state.counter[NUM_LEAVING] += 1
 
 
-@njit
+@inner
 def _finish(state: Any, flow: int) -> None:
     """All bytes are there; the slot is free."""
     for hop in range(state.path.shape[1]):
@@ -135,7 +135,7 @@ def _finish(state: Any, flow: int) -> None:
     _free(state, flow)
 
 
-@njit
+@inner
 def _free(state: Any, flow: int) -> None:
     state.bottleneck[flow] = FREE_SLOT
     state.lists[FREE_SLOTS, state.counter[FREE]] = flow
@@ -169,7 +169,7 @@ def abort(state: Any, flows: Any, now: float) -> Any:
     return left
 
 
-@njit
+@inner
 def _forget_leaving(state: Any, flow: int) -> None:
     """Take a flow out of the heap of those that leave: it ends first."""
     state.mark[flow] = -np.inf

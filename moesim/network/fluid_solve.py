@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.network.compiled import inlined, njit
+from moesim.network.compiled import inlined, inner, njit
 from moesim.network.fluid_state import (
     CAPACITY,
     COUNT,
@@ -53,7 +53,7 @@ def settle(state: Any, now: float) -> None:
         refresh(state)
 
 
-@njit
+@inner
 def refresh(state: Any) -> None:
     """When the next flow of each link ends, and the first of all."""
     first = np.inf
@@ -65,7 +65,7 @@ def refresh(state: Any) -> None:
     state.clock[NEXT] = first
 
 
-@njit
+@inner
 def _reckon(state: Any, link: int) -> None:
     if state.tally[link, STALE] == 2:
         top, start = np.inf, state.tally[link, START]
@@ -79,7 +79,7 @@ def _reckon(state: Any, link: int) -> None:
     state.due[link] = due
 
 
-@njit
+@inner
 def _repair(state: Any, now: float) -> bool:
     """Look at dirty links until none is left; False where that takes longer than filling anew."""
     for index in range(state.counter[FRESH]):
@@ -92,7 +92,7 @@ def _repair(state: Any, now: float) -> bool:
     return False
 
 
-@njit
+@inner
 def _seat(state: Any, flow: int, now: float) -> None:
     """A new flow begins at the lowest level on its path; where there is none its links find one."""
     link = _lowest_on_path(state, flow)
@@ -101,7 +101,7 @@ def _seat(state: Any, flow: int, now: float) -> None:
         _add_load(state, flow, -1, state.level[link])
 
 
-@njit
+@inner
 def _lowest_on_path(state: Any, flow: int) -> Any:
     """The link of the lowest level on the flow's path."""
     best = state.path[flow, 0]
@@ -112,7 +112,7 @@ def _lowest_on_path(state: Any, flow: int) -> Any:
     return best
 
 
-@njit
+@inner
 def _take_lowest(state: Any) -> Any:
     """Take out the dirty link whose old or new level is lowest: no later repair can change what lies below it."""
     best, least = 0, np.inf
@@ -133,7 +133,7 @@ def _take_lowest(state: Any) -> Any:
     return link
 
 
-@njit
+@inner
 def _relevel(state: Any, link: int, now: float) -> None:
     """Give the link the level that makes it exactly full, and its flows their rates."""
     old, capacity = state.level[link], state.link[link, CAPACITY]
@@ -163,7 +163,7 @@ def _relevel(state: Any, link: int, now: float) -> None:
     state.tally[link, STALE] = max(state.tally[link, STALE], 1)
 
 
-@njit
+@inner
 def _find_bounds(state: Any, link: int, first: int, last: int) -> float:
     """state.bound: the least levels elsewhere of the link's flows first:last -> their sum."""
     total, start, hops = 0.0, state.tally[link, START] + first, state.counter[HOPS]
@@ -178,7 +178,7 @@ def _find_bounds(state: Any, link: int, first: int, last: int) -> float:
     return total
 
 
-@njit
+@inner
 def _waterline(bound: Any, count: int, free: int, capacity: float, level: float) -> float:
     """The level at which free x level + sum over bound[:count] of min(level, bound) = capacity; Newton from `level`.
 
@@ -198,7 +198,7 @@ def _waterline(bound: Any, count: int, free: int, capacity: float, level: float)
         level = (capacity - below) / over
 
 
-@njit
+@inner
 def _rise(state: Any, link: int, old: float, new: float, now: float) -> None:
     """The link's own flows get more, or have another bottleneck now."""
     start = state.tally[link, START]
@@ -212,7 +212,7 @@ def _rise(state: Any, link: int, old: float, new: float, now: float) -> None:
             _add_load(state, flow, link, rate - old)
 
 
-@njit
+@inner
 def _fall(state: Any, link: int, old: float, new: float, now: float) -> None:
     """The link's own flows get less, and others that had more than that become its own."""
     if old == np.inf:
@@ -242,7 +242,7 @@ def _add_load(state: Any, flow: int, but: int, change: float) -> None:
                 mark_dirty(state, link)
 
 
-@njit
+@inner
 def _fill(state: Any, now: float) -> None:
     """Progressive filling: the link with the least share per flow is full first; its flows are fixed, and so on.
 
@@ -270,7 +270,7 @@ def _fill(state: Any, now: float) -> None:
         _fix_flows(state, link, share)
 
 
-@njit
+@inner
 def _forget(state: Any, now: float) -> None:
     """All flows NEW, with the bytes they have left; no levels; bound[link]: flows that have no rate yet."""
     for link in range(state.due.shape[0]):
@@ -290,7 +290,7 @@ def _forget(state: Any, now: float) -> None:
     state.counter[DIRTY] = 0
 
 
-@njit
+@inner
 def _fix_flows(state: Any, link: int, share: float) -> None:
     """The link is full at `share`: its flows that have no rate yet get that."""
     state.level[link] = share

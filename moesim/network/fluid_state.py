@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from moesim.network.compiled import inlined, njit
+from moesim.network.compiled import inlined, inner, njit
 
 NEW, LEAVING, FREE_SLOT = -1, -2, -3  # in place of a bottleneck
 ACTIVE, NUM_LEAVING, DIRTY, FREE, FRESH, FORCED, HOPS = range(7)  # counters
@@ -133,7 +133,7 @@ def enter(state: Any, path: Any, size: Any, which: Any, numbers: Any, now: float
     state.counter[FORCED] = 1
 
 
-@njit
+@inner
 def _attach(state: Any, flow: int, hop: int, now: float) -> None:
     link = state.path[flow, hop]
     held = state.tally[link, COUNT]
@@ -146,7 +146,7 @@ def _attach(state: Any, flow: int, hop: int, now: float) -> None:
     mark_dirty(state, link)
 
 
-@njit
+@inner
 def detach(state: Any, flow: int, rate: float, now: float) -> None:
     """Take a flow of `rate`, nobody's own, off its links; their levels stay until the network is solved again."""
     for hop in range(state.path.shape[1]):
@@ -164,7 +164,7 @@ def detach(state: Any, flow: int, rate: float, now: float) -> None:
             mark_dirty(state, link)
 
 
-@njit
+@inner
 def _swap(state: Any, link: int, one: int, other: int) -> None:
     """Exchange two flows in the list of a link."""
     if one != other:
@@ -175,7 +175,7 @@ def _swap(state: Any, link: int, one: int, other: int) -> None:
         state.place[second, _hop(state, second, link)] = one
 
 
-@njit
+@inner
 def _hop(state: Any, flow: int, link: int) -> Any:
     hop = 0
     while state.path[flow, hop] != link:
@@ -183,7 +183,7 @@ def _hop(state: Any, flow: int, link: int) -> Any:
     return hop
 
 
-@njit
+@inner
 def rate_of(state: Any, flow: int) -> Any:
     """B/s of an active flow, as solved last."""
     bottleneck = state.bottleneck[flow]
@@ -201,7 +201,7 @@ def synced(state: Any, link: int, now: float) -> Any:
     return state.link[link, SERVED]
 
 
-@inlined
+@inner
 def join_link(state: Any, flow: int, link: int, left: float, now: float) -> None:
     """The link becomes the flow's bottleneck."""
     mark = synced(state, link, now) + left
@@ -214,7 +214,7 @@ def join_link(state: Any, flow: int, link: int, left: float, now: float) -> None
     state.tally[link, STALE] = max(state.tally[link, STALE], 1)
 
 
-@inlined
+@inner
 def leave_link(state: Any, flow: int, now: float) -> Any:
     """The flow's bottleneck is no longer that -> its bytes left. The level must still be the one it was served at."""
     link = state.bottleneck[flow]
@@ -228,7 +228,7 @@ def leave_link(state: Any, flow: int, now: float) -> Any:
     return max(state.mark[flow] - synced(state, link, now), 0.0)
 
 
-@njit
+@inner
 def push(heap: Any, keys: Any, size: int, item: int) -> None:
     """Enter `item` into a binary heap of `size` items, lowest key first."""
     at = size
@@ -238,7 +238,7 @@ def push(heap: Any, keys: Any, size: int, item: int) -> None:
     heap[at] = item
 
 
-@njit
+@inner
 def pop(heap: Any, keys: Any, size: int) -> Any:
     """Take the item with the lowest key out of a heap of `size` items."""
     top, moved, at = heap[0], heap[size - 1], 0
