@@ -40,7 +40,8 @@ def run_text(document: Document, pictures: Mapping[str, Any]) -> Group:
     ]
     if pictures["links"]:
         parts += [Text("Hottest links", style="bold"), _indent(_link_table(pictures["links"][:SHOWN_LINKS]))]
-    parts += [Text("Memory of the fullest GPU", style="bold"), _indent(_memory_table(pictures["memory"]))]
+    hottest = Text("Hottest expert: ", style="bold").append(document["provenance"]["hottest_expert"], style="not bold")
+    parts += [hottest, Text("Memory of the fullest GPU", style="bold"), _indent(_memory_table(pictures["memory"]))]
     parts += [Text("Rests on", style="bold"), _indent(_basis_table(document["provenance"]))]
     return Group(*parts, *_warnings(document))
 
