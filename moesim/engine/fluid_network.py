@@ -54,14 +54,15 @@ class FluidNetwork:
         self._sleeper = Sleeper(env, LATE)
         env.process(self._serve())
 
-    def release(self, user: NetworkUser, task: int, coflow: Coflow, lanes: Int64s) -> None:
-        """Lanes of a task's coflow are there, now. The first release submits it. Raises BadInput on long paths."""
+    def release(self, user: NetworkUser, task: int, coflow: Coflow, lanes: Int64s, at: int) -> None:
+        """Lanes of a task's coflow are there at tick `at`, now or later. Raises BadInput on long paths."""
         live = self._live.get((user.number, task)) or self._submit(user, task, coflow)
         live.unreleased -= len(lanes)
+        live.last_release = max(live.last_release, at)
         if not self._barrier:
-            self._start_later(live, lanes)
+            self._start_later(live, lanes, at)
         elif live.unreleased == 0:
-            self._start_later(live, np.arange(live.lanes))
+            self._start_later(live, np.arange(live.lanes), live.last_release)
 
     def standing(self, user: NetworkUser) -> list[tuple[int, list[int]]]:
         """(task, links of its unfinished flows) of the user's coflows that have flows under way, in order of tasks."""
@@ -79,14 +80,10 @@ class FluidNetwork:
         self._live[user.number, task] = live
         return live
 
-    def _start_later(self, live: Live, lanes: Int64s) -> None:
+    def _start_later(self, live: Live, lanes: Int64s, release: int) -> None:
         self._started += 1
-        at = int(self._env.now) + live.alpha
-        heapq.heappush(self._starts, (at, self._started, live, lanes))
-        if at > self._env.now:
-            self._sleeper.set_alarm(at)
-        else:
-            self._sleeper.wake()
+        heapq.heappush(self._starts, (release + live.alpha, self._started, live, lanes))
+        self._sleeper.wake()
 
     def _serve(self) -> Generator[simpy.Event, None, None]:
         """The process: ends first, then faults, then starts, then a look ahead."""
@@ -104,8 +101,9 @@ class FluidNetwork:
     def _catch_up(self, now: int) -> None:
         """Everything that ends by now. What was run ahead still holds: nothing changed in between."""
         while True:
-            ran, self._ran = self._ran or self._run(now), None
+            ran = self._ran if self._ran and (len(self._ran.empty) or self._ran.ahead > now) else self._run(now)
             if len(ran.empty) and ran.tick <= now:
+                self._ran = ran._replace(empty=ran.empty[:0])
                 self._tell(ran.empty, now)
             elif len(ran.empty) or ran.ahead > now:
                 self._ran = ran

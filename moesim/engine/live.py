@@ -34,6 +34,7 @@ class Live:
         self.path = coflow.path
         self.moves = (coflow.bytes > 0) & (coflow.path[:, 0] >= 0) if flows else np.zeros(0, dtype=np.bool_)
         self.unreleased = self.unstarted = self.lanes
+        self.last_release = 0
         self.start: Int64s = np.full(flows, NEVER, dtype=np.int64)
         self.number: Int64s = np.full(flows, -1, dtype=np.int64)
         self.delivered: Int64s = np.where(self.moves, coflow.bytes, 0)

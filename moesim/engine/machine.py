@@ -16,7 +16,7 @@ from moesim.engine.wiring import GROUP
 
 Int64s = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
-Release = tuple[int, npt.NDArray[np.int64]]  # task, its lanes (0 = first of the task)
+Release = tuple[int, npt.NDArray[np.int64], int]  # task, its lanes (0 = first of the task), tick
 
 
 class Machine:
@@ -31,12 +31,15 @@ class Machine:
         """Start what waits for nothing."""
         kernel.begin(self._program, self._state, now)
 
-    def run(self, now: int, until: int) -> tuple[int, int]:
-        """End compute up to `until`, but not past the first instant with releases.
+    def run(self, now: int, until: int, *, pause: bool) -> tuple[int, int]:
+        """End compute up to `until`; with `pause` not past the first instant with releases.
+
+        Where a rank runs at one speed whatever else it runs, lanes may be played ahead of the news from the network: a
+        lane starts at the latest of what it waits for, in whichever order that is told.
 
         -> (the last instant played, or `now`; when the next compute lane ends, FOREVER where none runs).
         """
-        reached, ahead = kernel.run(self._program, self._state, now, until)
+        reached, ahead = kernel.run(self._program, self._state, now, until, pause)
         return int(reached), int(ahead)
 
     @property
@@ -45,17 +48,19 @@ class Machine:
         return bool(self._state.counts[kernel.RELEASED])
 
     def take_releases(self) -> list[Release]:
-        """The coflow lanes released since the last call, by task."""
+        """The coflow lanes released since the last call, by task and tick."""
         count = self._state.counts
-        lanes = np.sort(self._state.released[: count[kernel.RELEASED]])
+        lanes = self._state.released[: count[kernel.RELEASED]].copy()
         count[kernel.RELEASED] = 0
         if not len(lanes):
             return []
-        tasks = self.graph.lane_task[lanes]
-        cuts = np.flatnonzero(np.diff(tasks)) + 1
+        tasks, ticks = self.graph.lane_task[lanes], self._state.start[lanes]
+        order = np.lexsort((lanes, ticks, tasks))
+        lanes, tasks, ticks = lanes[order], tasks[order], ticks[order]
+        cuts = np.flatnonzero((np.diff(tasks) != 0) | (np.diff(ticks) != 0)) + 1
         return [
-            (int(self.graph.lane_task[part[0]]), part - self.graph.lane_ptr[self.graph.lane_task[part[0]]])
-            for part in np.split(lanes, cuts)
+            (int(tasks[at]), part - self.graph.lane_ptr[tasks[at]], int(ticks[at]))
+            for at, part in zip([0, *cuts.tolist()], np.split(lanes, cuts), strict=True)
         ]
 
     def free_lanes(self, task: int, lanes: Int64s, now: int) -> None:
@@ -153,7 +158,8 @@ def _state(graph: TaskGraph) -> kernel.State:
     slots = ranks * max(len(graph.streams), 1)
     width = 1 << max(slots - 1, 1).bit_length()
     return kernel.State(
-        waits=waits, left=np.diff(graph.lane_ptr), start=np.full(lanes, NEVER), end=np.full(lanes, NEVER),
+        waits=waits, ready=np.zeros(lanes, dtype=np.int64), left=np.diff(graph.lane_ptr),
+        latest=np.zeros(graph.num_tasks, dtype=np.int64), start=np.full(lanes, NEVER), end=np.full(lanes, NEVER),
         arrival=np.full(lanes, NEVER), task_end=np.full(graph.num_tasks, NEVER),
         slot_lane=np.full(slots, kernel.IDLE, dtype=np.int32), work=np.zeros(slots), rate=np.zeros(slots),
         since=np.zeros(slots, dtype=np.int64), tree=np.full(2 * width, kernel.FOREVER), speed=np.ones(ranks),

@@ -50,13 +50,16 @@ class Program(NamedTuple):
 class State(NamedTuple):
     """What changes. Slots are (rank, stream): lane in it, work left in ticks, rate, since when; tree: their ends.
 
-    waits int32[n]; left int64[T] lanes; start, end, arrival int64[n]; task_end int64[T]; speed float64[ranks];
-    released int32[n]: coflow lanes whose release nobody has been told of yet; changed int32[ranks], is_changed: ranks
-    whose running set changed in this instant; counts int64[3]: how many of each, and of tasks that have not ended.
+    waits int32[n]; ready int64[n]: the latest wait met so far; left, latest int64[T]: lanes to come, the latest end so
+    far; start, end, arrival int64[n]; task_end int64[T]; speed float64[ranks]; released int32[n]: coflow lanes whose
+    release nobody has been told of yet; changed int32[ranks], is_changed: ranks whose running set changed in this
+    instant; counts int64[3]: how many of each, and of tasks that have not ended.
     """
 
     waits: Int32s
+    ready: Int64s
     left: Int64s
+    latest: Int64s
     start: Int64s
     end: Int64s
     arrival: Int64s
@@ -82,13 +85,13 @@ def begin(program: Any, state: Any, now: int) -> None:
 
 
 @njit
-def run(program: Any, state: Any, now: int, until: int) -> Any:
-    """End compute lanes up to `until`, but not past the first instant that releases a coflow lane.
+def run(program: Any, state: Any, now: int, until: int, pause: bool) -> Any:
+    """End compute lanes up to `until`; with `pause` not past the first instant that releases a coflow lane.
 
     -> (the last instant played, or `now`; the next end, FOREVER where nothing runs).
     """
     _settle(program, state, now)
-    while state.tree[1] <= until and state.tree[1] < FOREVER and state.counts[RELEASED] == 0:
+    while state.tree[1] <= until and state.tree[1] < FOREVER and not (pause and state.counts[RELEASED] > 0):
         now = state.tree[1]
         while state.tree[1] == now:
             while state.tree[1] == now:
@@ -140,8 +143,9 @@ def set_speed(state: Any, rank: int, speed: float) -> None:
 @njit
 def _meet(program: Any, state: Any, lane: int, now: int) -> None:
     state.waits[lane] -= 1
+    state.ready[lane] = max(state.ready[lane], now)
     if state.waits[lane] == 0:
-        _start(program, state, lane, now)
+        _start(program, state, lane, state.ready[lane])
 
 
 @njit
@@ -176,8 +180,9 @@ def _finish(program: Any, state: Any, slot: int, now: int) -> None:
     for index in range(program.lane_out_ptr[lane], program.lane_out_ptr[lane + 1]):
         _meet(program, state, program.lane_out[index], now)
     state.left[task] -= 1
+    state.latest[task] = max(state.latest[task], now)
     if state.left[task] == 0:
-        end_task(program, state, task, now)
+        end_task(program, state, task, state.latest[task])
 
 
 @njit
@@ -213,11 +218,12 @@ def _rerate(program: Any, state: Any, rank: int, now: int) -> None:
         rate = program.table[program.task_class[program.lane_task[lane]], others] * state.speed[rank]
         if rate == state.rate[slot]:
             continue
-        if state.rate[slot] > 0:
+        if state.rate[slot] != UNKNOWN:
             state.work[slot] = max(state.work[slot] - (now - state.since[slot]) * state.rate[slot], 0.0)
-        state.since[slot] = now
+            state.since[slot] = now
         state.rate[slot] = rate
-        _set_slot(state, slot, now + np.int64(np.ceil(state.work[slot] / rate)) if rate > 0 else FOREVER)
+        end = state.since[slot] + np.int64(np.ceil(state.work[slot] / rate)) if rate > 0 else FOREVER
+        _set_slot(state, slot, end)
 
 
 @njit

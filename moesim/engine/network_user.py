@@ -34,8 +34,8 @@ class Network(Protocol):
     level: str
     num_links: int
 
-    def release(self, user: NetworkUser, task: int, coflow: Coflow, lanes: Lanes) -> None:
-        """Lanes of a task's coflow are there, now. The first release submits the coflow."""
+    def release(self, user: NetworkUser, task: int, coflow: Coflow, lanes: Lanes, at: int) -> None:
+        """Lanes of a task's coflow are there at tick `at`, now or later. The first release submits the coflow."""
 
     def standing(self, user: NetworkUser) -> list[tuple[int, list[int]]]:
         """(task, links whose bytes do not move) of the user's coflows under way, when nothing happens any more."""

@@ -21,11 +21,19 @@ class Player:
     """A NetworkUser; `done` fires with the Timeline."""
 
     def __init__(
-        self, env: simpy.Environment, number: int, graph: TaskGraph, at: int, network: Network, speed: Speed | None
+        self,
+        env: simpy.Environment,
+        number: int,
+        graph: TaskGraph,
+        at: int,
+        network: Network,
+        speed: Speed | None,
+        paced: bool,
     ) -> None:
         self.number, self.graph, self.done = number, graph, env.event()
         self.machine = Machine(graph, speed)
         self._env, self._origin, self._network = env, at, network
+        self._paced = paced or (speed is not None and not speed.trivial)
         self._status = ["done"] * graph.num_tasks
         self._recorder = Recorder()
         self._sleeper = Sleeper(env, NORMAL)
@@ -55,13 +63,18 @@ class Player:
         self._sleeper.wake()
 
     def _play(self) -> Generator[simpy.Event, None, None]:
-        """Run compute ahead to the next event of anybody else; tell releases at their instant."""
+        """Run compute ahead and tell releases; where speeds change, only to the next event of anybody else, and each
+        release at its instant.
+        """
         yield wait(self._env, self._origin - int(self._env.now))
         self.machine.begin(int(self._env.now))
         while True:
             now = int(self._env.now)
-            reached, ahead = self.machine.run(now, max(next_event(self._env), now))
-            if reached > now and (self.machine.has_releases or self.machine.finished):
+            until = max(next_event(self._env), now) if self._paced else FOREVER
+            reached, ahead = self.machine.run(now, until, pause=self._paced)
+            if self.machine.finished:
+                reached = max(reached, int(self.machine.task_end.max(initial=now)))
+            if reached > now and (self._paced or self.machine.finished):
                 yield wait(self._env, reached - now)
             self._tell_releases()
             if self.machine.finished:
@@ -72,9 +85,9 @@ class Player:
         self.done.succeed(self.timeline())
 
     def _tell_releases(self) -> None:
-        for task, lanes in self.machine.take_releases():
+        for task, lanes, at in self.machine.take_releases():
             coflow = self.graph.coflows[self.graph.coflow[task]]
-            self._network.release(self, task, coflow, lanes)
+            self._network.release(self, task, coflow, lanes, at)
 
     def stand_still(self, reasons: tuple[str, ...]) -> None:
         """Nothing will ever happen again, because of these faults: fire `done` with what was played."""

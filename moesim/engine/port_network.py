@@ -36,10 +36,10 @@ class PortNetwork:
         self._sleeper = Sleeper(env, LATE)
         env.process(self._serve())
 
-    def release(self, user: NetworkUser, task: int, coflow: Coflow, lanes: Lanes) -> None:
-        """Lanes of a task's coflow are there, now."""
+    def release(self, user: NetworkUser, task: int, coflow: Coflow, lanes: Lanes, at: int) -> None:
+        """Lanes of a task's coflow are there at tick `at`, now or later."""
         waiting = self._waiting.setdefault((user.number, task), _Waiting(coflow))
-        ready = waiting.release(lanes, int(self._env.now))
+        ready = waiting.release(lanes, at)
         if not self._barrier:
             for lane in ready.tolist():
                 end = self._ports.own_end(coflow, waiting.at, lane)

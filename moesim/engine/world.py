@@ -47,7 +47,8 @@ class World:
         self._network = self._make_network(np.asarray(capacity, dtype=np.float64), network, window, barrier)
         self._players: dict[int, Player] = {}
         self._count = 0
-        if any(fault.rank is not None for fault in self._faults.rows):
+        self._ranks_fail = any(fault.rank is not None for fault in self._faults.rows)
+        if self._ranks_fail:
             self.env.process(self._strike_ranks())
 
     def _make_network(
@@ -76,7 +77,7 @@ class World:
             raise BadInput(f"a graph is submitted for tick {start}, it is {self.now} already")
         if speed is not None:
             speed.check(tuple(graph.classes[class_] for class_ in np.unique(graph.task_class[graph.coflow >= 0])))
-        player = Player(self.env, self._count, graph, start, self._network, speed)
+        player = Player(self.env, self._count, graph, start, self._network, speed, self._ranks_fail)
         player.set_speeds(self._faults.rank_factors(start))
         self._players[player.number] = player
         player.done.callbacks.append(lambda _: self._players.pop(player.number))

@@ -62,7 +62,8 @@ class WatchedNet:
         net.now, empty, due = _run(
             net._state, net.now, limit, net.window, self._origin, self._members, self._place, left, finish
         )
-        return Ran(self._tick(net.now), empty, FOREVER if np.isinf(due) else max(self._tick(due), until + 1))
+        ahead = FOREVER if np.isinf(due) else self._tick(due)
+        return Ran(self._tick(net.now), empty, ahead if len(empty) else max(ahead, until + 1))
 
     def set_capacity(self, now: int, link: int, capacity: float) -> None:
         """A link changes now."""
