@@ -59,7 +59,7 @@ class WatchedNet:
         if not self.net.active:
             return Ran(until, np.zeros(0, np.int32), FOREVER)
         net, limit = self.net, self._seconds(until) + TOLERANCE / PICOSECONDS
-        net.now, empty, due = _run(
+        net.now, empty, due = _run_until(
             net._state, net.now, limit, net.window, self._origin, self._members, self._place, left, finish
         )
         ahead = FOREVER if np.isinf(due) else self._tick(due)
@@ -95,7 +95,7 @@ class WatchedNet:
 
 
 @njit
-def _run(
+def _run_until(
     state: Any, now: float, until: float, window: float, origin: int, members: Any, place: Any, left: Any, finish: Any
 ) -> Any:
     """Completions in order, until one of them empties a set or the next comes after `until` -> (now, empty, next)."""
