@@ -5,12 +5,18 @@ Counts give no deduplication and no affinity; counts by source rank add the traf
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import io
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from moesim import atomic
 from moesim.errors import BadInput
+from moesim.routing.arrays import read_npz, write_npz
 from moesim.routing.stats.load import step_labels
 from moesim.routing.trace import RoutingTrace, TraceHeader
 
@@ -57,3 +63,26 @@ def loads_of(trace: RoutingTrace) -> LoadRecord:
         counts = np.bincount(cell.ravel(), minlength=steps * len(ranks) * (experts + 1))
         table[:, :, layer] = counts.reshape(steps, len(ranks), experts + 1)[..., :experts]
     return LoadRecord(trace.header, table.sum(axis=1), tuple(range(layers)), layers, table)
+
+
+def write_loads(record: LoadRecord, path: Path) -> None:
+    """An npz with the counts and the header, whole or not at all."""
+    facts = {**asdict(record.header), "layer_ids": record.layer_ids, "total_layers": record.total_layers}
+    text = np.frombuffer(json.dumps(facts, sort_keys=True).encode(), dtype=np.uint8)
+    arrays: dict[str, npt.NDArray[Any]] = {"header": text, "counts": record.counts}
+    arrays |= {} if record.by_source is None else {"by_source": record.by_source}
+    stream = io.BytesIO()
+    write_npz(stream, **arrays)
+    atomic.write(path, stream.getvalue())
+
+
+def read_loads(path: Path) -> LoadRecord:
+    """The inverse. Raises BadInput."""
+    arrays = read_npz(path, ("header", "counts"), ("by_source",))
+    try:
+        facts = json.loads(arrays["header"].tobytes())
+        layers, total = tuple(map(int, facts.pop("layer_ids"))), int(facts.pop("total_layers"))
+        header = TraceHeader(**{**facts, "domains": tuple(facts["domains"])})
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadInput(f"has no load record's header ({error})", where=path) from None
+    return LoadRecord(header, arrays["counts"], layers, total, arrays.get("by_source"))

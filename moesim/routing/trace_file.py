@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
-import os
 import zlib
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from moesim import atomic
 from moesim.errors import BadInput
 from moesim.routing.shape import check_sizes
 from moesim.routing.trace import ROW_COLUMNS, RoutingTrace, TraceHeader, count_experts
@@ -37,21 +38,15 @@ _ERRORS: Final = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, z
 
 
 def write_trace(trace: RoutingTrace, path: str | Path, *, block_tokens: int = 8192) -> None:
-    """Write the native file, whole or not at all: a temporary file beside it takes its name at the end."""
-    path = Path(path)
+    """Write the native file, whole or not at all."""
     starts = range(0, trace.tokens, min(block_tokens, MAX_BLOCK))
     blocks = [trace.window(s, s + starts.step) for s in starts]
     schema = _schema(trace).with_metadata({KEY: _metadata(trace, blocks)})
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with pq.ParquetWriter(
-            unfinished, schema, compression="zstd", write_page_checksum=True, version="2.6"
-        ) as writer:
-            for block in blocks:
-                writer.write_table(_table(block, schema), row_group_size=MAX_BLOCK)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    packed = io.BytesIO()
+    with pq.ParquetWriter(packed, schema, compression="zstd", write_page_checksum=True) as writer:
+        for block in blocks:
+            writer.write_table(_table(block, schema), row_group_size=MAX_BLOCK)
+    atomic.write(Path(path), packed.getvalue())
 
 
 def read_trace(path: str | Path) -> RoutingTrace:

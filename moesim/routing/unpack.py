@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from moesim.errors import BadInput
-from moesim.routing.importers.arrays import write_npz
+from moesim.routing.arrays import write_npz
 
 
 def unpack(paths: Sequence[Path], out: Path) -> str:

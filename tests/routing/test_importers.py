@@ -15,8 +15,8 @@ import pytest
 
 from moesim.errors import BadInput
 from moesim.routing import RoutingTrace
+from moesim.routing.arrays import read_npy, read_npz, read_safetensors, write_npz
 from moesim.routing.importers import REGISTRY, Options
-from moesim.routing.importers.arrays import read_npy, read_npz, read_safetensors, write_npz
 from moesim.routing.loads import LoadRecord, loads_of
 
 TOKENS = sorted(name for name, form in REGISTRY.items() if form.tokens and name not in {"exflow", "router-logits"})

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from moesim.errors import BadInput
-from moesim.routing.importers.arrays import read_npy_file
+from moesim.routing.arrays import read_npy_file
 from moesim.routing.importers.format import Format, Options, header_for, tokens_of
 from moesim.routing.loads import LoadRecord
 from moesim.routing.trace import RoutingTrace, make_trace

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import BadInput, unknown_name
-from moesim.routing.importers.arrays import read_npz, write_npz
+from moesim.routing.arrays import read_npz, write_npz
 from moesim.routing.importers.format import Format, Options, header_for, tokens_of
 from moesim.routing.loads import LoadRecord
 from moesim.routing.trace import RoutingTrace, make_trace

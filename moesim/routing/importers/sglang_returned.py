@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import BadInput
-from moesim.routing.importers.arrays import read_json_lines
+from moesim.routing.arrays import read_json_lines
 from moesim.routing.importers.format import Format, Options, all_layers, tokens_of
 from moesim.routing.importers.returned import by_request, prompt_length, trace_of
 from moesim.routing.loads import LoadRecord

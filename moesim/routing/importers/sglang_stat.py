@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from moesim.errors import BadInput
-from moesim.routing.importers.arrays import read_npz, write_npz
+from moesim.routing.arrays import read_npz, write_npz
 from moesim.routing.importers.format import Format, Options, counts_of
 from moesim.routing.importers.physical import dense_counts, load_record
 from moesim.routing.loads import LoadRecord

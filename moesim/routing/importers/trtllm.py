@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from moesim.errors import BadInput
-from moesim.routing.importers.arrays import read_safetensors, write_safetensors
+from moesim.routing.arrays import read_safetensors, write_safetensors
 from moesim.routing.importers.format import Format, Options, counts_of, header_for
 from moesim.routing.loads import LoadRecord
 from moesim.routing.trace import RoutingTrace

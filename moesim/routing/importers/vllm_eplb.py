@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moesim.routing.importers.arrays import read_npz, write_npz
+from moesim.routing.arrays import read_npz, write_npz
 from moesim.routing.importers.format import Format, Options, counts_of
 from moesim.routing.importers.physical import dense_counts, load_record, logical_counts, trivial_map
 from moesim.routing.loads import LoadRecord

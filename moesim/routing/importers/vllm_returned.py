@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from moesim.errors import BadInput
-from moesim.routing.importers.arrays import read_json_lines, read_npy
+from moesim.routing.arrays import read_json_lines, read_npy
 from moesim.routing.importers.format import Format, Options, all_layers, tokens_of
 from moesim.routing.importers.returned import by_request, prompt_length, trace_of
 from moesim.routing.loads import LoadRecord

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from moesim.errors import BadInput
 from moesim.routing.stats.domains import jensen_shannon_bits
 from moesim.routing.stats.load import shares
 from moesim.routing.stats.locality import overlap
+from moesim.routing.stats.summary import plain
 from moesim.routing.trace import RoutingTrace
 
 Floats = npt.NDArray[np.float64]
@@ -29,6 +31,13 @@ class TraceDiff:
     hot_overlap: Floats
     common: int
     fluctuation: Floats
+
+    def to_json(self) -> dict[str, Any]:
+        """{"layers": {name: [L]}, "scalars": {name: mean over layers}}."""
+        rows = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        layers = {name: [plain(v) for v in values] for name, values in rows.items()}
+        scalars = {name: plain(values.mean()) for name, values in rows.items()}
+        return {"layers": layers, "scalars": scalars | {"common_tokens": self.common}}
 
 
 def diff(first: RoutingTrace, second: RoutingTrace) -> TraceDiff:

@@ -27,8 +27,8 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and numbers; nan becomes null."""
-        rows = {name: [_plain(v) for v in values] for name, values in self.layers.items()}
-        return {"scalars": {name: _plain(value) for name, value in self.scalars.items()}, "layers": rows}
+        rows = {name: [plain(v) for v in values] for name, values in self.layers.items()}
+        return {"scalars": {name: plain(value) for name, value in self.scalars.items()}, "layers": rows}
 
 
 def summarise(trace: RoutingTrace) -> Summary:
@@ -107,5 +107,6 @@ def _mean(values: Floats) -> float:
     return float(finite.mean()) if len(finite) else float("nan")
 
 
-def _plain(value: float) -> float | None:
+def plain(value: float) -> float | None:
+    """Six digits; None for nan and infinity."""
     return round(float(value), 6) if np.isfinite(value) else None

@@ -161,7 +161,7 @@ def drift(trace: RoutingTrace) -> float:
     ends = _parts(trace, 10)[[0, -1]]
     kept = float(np.clip(_kept_fraction(ends)[0, 1], 0, 1))
     own, cross = 1 - (0.95**2 + 0.05**2), 1 - 2 * 0.95 * 0.05
-    return (1 - kept) / (cross - kept * own)
+    return min((1 - kept) / (cross - kept * own), 1.0)
 
 
 def _parts(trace: RoutingTrace, number: int) -> npt.NDArray[np.int64]:

@@ -91,7 +91,7 @@ def read_npy_file(path: Path) -> npt.NDArray[Any]:
         raise BadInput(f"cannot be read: {error}", where=path) from None
 
 
-def write_npz(path: Path, **arrays: npt.ArrayLike) -> None:
+def write_npz(path: Path | BinaryIO, **arrays: npt.ArrayLike) -> None:
     """Compressed, with fixed timestamps, so that equal arrays give equal bytes."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, values in arrays.items():

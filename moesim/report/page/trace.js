@@ -1,0 +1,65 @@
+"use strict";
+/* Draws the page of a trace from the JSON that stands in it: every number shown is the document's own. */
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const page = document.getElementById("page");
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+function element(tag, attributes, ...children) {
+  const node = Object.assign(document.createElement(tag), attributes);
+  node.append(...children);
+  return node;
+}
+
+function panel(title, note, ...children) {
+  const heading = element("h2", { textContent: title });
+  const text = element("p", { className: "note", textContent: note });
+  const node = element("section", { className: "panel" }, heading, text, ...children);
+  page.append(node);
+  return node;
+}
+
+function figure(parent, traces, layout) {
+  const node = element("div", { className: "figure" });
+  parent.append(node);
+  const axis = { gridcolor: css("--line"), zerolinecolor: css("--line") };
+  Plotly.newPlot(node, traces, {
+    paper_bgcolor: "transparent", plot_bgcolor: "transparent", font: { color: css("--ink") }, height: 380,
+    margin: { l: 60, r: 20, t: 10, b: 50 }, ...layout,
+    xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
+  }, { displayModeBar: false, responsive: true });
+}
+
+function heatmap(parent, rows, xTitle, yTitle, extra = {}) {
+  const scale = [[0, css("--low")], [1, css("--hot")]];
+  figure(parent, [{ type: "heatmap", z: rows, colorscale: scale, ...extra }],
+    { xaxis: { title: { text: xTitle } }, yaxis: { title: { text: yTitle }, autorange: "reversed" } });
+}
+
+page.append(
+  element("h1", { textContent: `Trace of ${data.header.model}` }),
+  element("p", { className: "soft", textContent: `${data.header.basis}: ${data.header.origin}` }),
+);
+
+const body = element("tbody");
+for (const [name, value] of Object.entries(data.summary.scalars)) {
+  const number = element("data", { value: String(value), textContent: value === null ? "-" : String(+value.toPrecision(5)) });
+  body.append(element("tr", {}, element("td", { className: "name", textContent: name.replaceAll("_", " ") }),
+    element("td", { className: "number" }, number)));
+}
+heatmap(panel("Load", "Rows that each expert gets, over the mean of its layer; 1 is even."),
+  data.load, "expert", "MoE layer");
+const time = panel("Imbalance over time", "Hottest expert over the mean in each step: mean over layers, and the worst layer.");
+figure(time, ["mean", "worst"].map((name) => ({
+  type: "scatter", mode: "lines", name, x: data.imbalance.step, y: data.imbalance[name],
+})), { xaxis: { title: { text: "step" } }, yaxis: { title: { text: "max / mean" } } });
+for (const { layer, rows } of data.affinity) {
+  heatmap(panel(`Affinity from MoE layer ${layer} to ${layer + 1}`,
+    "Where tokens of one heaviest expert (row) go in the next layer (column); each row adds up to 1."),
+  rows, `expert of layer ${layer + 1}`, `expert of layer ${layer}`);
+}
+if (data.domains) {
+  heatmap(panel("Domains", "Jensen-Shannon bits between the domains' expert shares, mean over layers."),
+    data.domains, "", "", { x: data.header.domains, y: data.header.domains });
+}
+panel("Numbers", "Means are over layers.", element("table", {}, body));

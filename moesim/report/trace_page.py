@@ -1,0 +1,75 @@
+"""The page of `moesim trace stats --report`: load by layer and expert, affinity, imbalance over time, in one file."""
+
+from __future__ import annotations
+
+import html
+import json
+from string import Template
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from plotly.offline import get_plotlyjs
+
+from moesim.report.html import PAGE
+from moesim.routing import RoutingTrace
+from moesim.routing.stats import affinity, balance, load
+from moesim.routing.stats.domains import domain_divergence
+from moesim.routing.stats.summary import Summary
+
+MAX_STEPS: Final = 400  # points of the picture over time; more steps are averaged into as many
+LAYERS_OF_AFFINITY: Final = 3  # first, middle and last pair of layers
+
+
+def trace_page(trace: RoutingTrace, summary: Summary) -> str:
+    """A self-contained HTML page; its numbers stand in it as JSON."""
+    return Template((PAGE / "trace.html").read_text(encoding="utf-8")).substitute(
+        title=html.escape(f"moesim trace: {trace.header.model}"),
+        style=(PAGE / "page.css").read_text(encoding="utf-8"),
+        data=json.dumps(trace_data(trace, summary), allow_nan=False).replace("<", "\\u003c"),
+        plotly=get_plotlyjs().replace("</script", "<\\/script"),
+        script=(PAGE / "trace.js").read_text(encoding="utf-8"),
+    )
+
+
+def trace_data(trace: RoutingTrace, summary: Summary) -> dict[str, Any]:
+    """What the page shows: header, numbers and pictures as plain data."""
+    header = trace.header
+    return {
+        "header": {"model": header.model, "basis": header.basis, "origin": header.origin, "domains": header.domains},
+        "summary": summary.to_json(),
+        "load": _rounded(load.shares(trace.counts()) * header.num_experts),
+        "affinity": _affinities(trace),
+        "imbalance": _imbalance(trace),
+        "domains": _rounded(domain_divergence(trace)) if len(header.domains) > 1 else None,
+    }
+
+
+def _affinities(trace: RoutingTrace) -> list[dict[str, Any]]:
+    """P(expert of the next layer | expert of this layer) of heaviest choices, for a few pairs of layers."""
+    last = trace.header.moe_layers - 2
+    if last < 0:
+        return []
+    chosen = np.unique(np.linspace(0, last, LAYERS_OF_AFFINITY).astype(int))
+    return [{"layer": int(layer), "rows": _successors(trace, int(layer))} for layer in chosen]
+
+
+def _successors(trace: RoutingTrace, layer: int) -> Any:
+    return _rounded(load.shares(affinity.transitions(trace, layer, choices=1)))
+
+
+def _imbalance(trace: RoutingTrace) -> dict[str, Any]:
+    """Max over mean of the experts in each step: mean and worst layer, steps averaged into at most MAX_STEPS."""
+    table = balance.step_imbalance(trace)
+    edges = np.linspace(0, len(table), min(len(table), MAX_STEPS) + 1).astype(int)
+    first = edges[:-1]
+    width = np.diff(edges)
+    mean, worst = (np.add.reduceat(v, first) / width for v in (table.mean(axis=1), table.max(axis=1)))
+    return {"step": first.tolist(), "mean": _rounded(mean), "worst": _rounded(worst)}
+
+
+def _rounded(values: npt.NDArray[Any]) -> Any:
+    """Nested lists of six digits; nan becomes null."""
+    table = np.round(values, 6).astype(object)
+    table[~np.isfinite(values)] = None
+    return table.tolist()

@@ -1,0 +1,63 @@
+"""`moesim trace`: each verb writes what the next one reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Moesim
+
+
+@pytest.fixture
+def synthetic(moesim: Moesim) -> str:
+    knobs = ("--set", "tokens=600", "--set", "popularity.zipf=0.5", "--set", "domains=[a, b]")
+    assert moesim("trace", "synth", "tiny-moe", *knobs, "-o", "s.parquet").code == 0
+    return "s.parquet"
+
+
+def test_stats_print_one_json_document_and_write_a_page(moesim: Moesim, synthetic: str) -> None:
+    done = moesim("trace", "stats", synthetic, "--knobs", "--report=page.html", "--json")
+    found = json.loads(done.out)
+    assert done.code == 0 and found["scalars"]["tokens"] == 600 and "zipf" in found["knobs"]
+    page = Path("page.html").read_text()
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert data["summary"]["scalars"] == found["scalars"] and len(data["load"]) == 8
+
+
+def test_export_then_import_gives_the_same_tokens(moesim: Moesim, synthetic: str) -> None:
+    assert moesim("trace", "export", "vllm-returned", synthetic, "-o", "v.jsonl").code == 0
+    assert moesim("trace", "import", "vllm-returned", "v.jsonl", "--model", "tiny-moe", "-o", "b.parquet").code == 0
+    found = json.loads(moesim("trace", "diff", synthetic, "b.parquet", "--json").out)
+    assert found["scalars"]["common_tokens"] == 600 and found["scalars"]["fluctuation"] == 0
+
+
+def test_counts_travel_as_npz(moesim: Moesim, synthetic: str) -> None:
+    assert moesim("trace", "export", "trtllm", synthetic, "-o", "folder").code == 0
+    assert "no tokens" in moesim("trace", "import", "trtllm", "folder", "-o", "counts.npz").out
+    assert moesim("trace", "export", "sglang-stat", "counts.npz", "-o", "stat.npz").code == 0
+
+
+def test_a_transplant_says_what_it_is(moesim: Moesim, synthetic: str) -> None:
+    done = moesim("trace", "transplant", synthetic, "Qwen/Qwen3-30B-A3B", "-o", "t.parquet")
+    assert done.code == 0 and "transplanted, assumed" in done.out
+    assert moesim("trace", "diff", synthetic, "t.parquet").code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("stats", "tiny-mo"), "did you mean 'tiny-moe'"),
+        (("import", "vlm-returned", "x", "-o", "y"), "did you mean 'vllm-returned'"),
+        (("synth", "tiny-moe", "--set", "afinity=1", "-o", "y"), "did you mean 'affinity'"),
+        (("synth", "tiny-moe", "--set", "affinity=2", "-o", "y"), "less than or equal to 1"),
+        (("export", "sglang-stat", "none.npz", "-o", "y"), "none.npz"),
+        (("transplant", "tiny-moe", "mistralai/Mixtral-8x7B-v0.1", "-o", "y"), "no multiple of the 32"),
+    ],
+)
+def test_mistakes_are_one_line_and_nothing_is_written(moesim: Moesim, arguments: tuple[str, ...], message: str) -> None:
+    done = moesim("trace", *arguments)
+    assert done.code == 2 and message in done.err and done.err.count("\n") == 1 and not Path("y").exists()
