@@ -9,11 +9,17 @@ WISHES = ("fluid", "port_load")
 
 
 def choose_level(
-    *, oversubscription: float, fault_in_step: bool = False, shares_links: bool = False, asked: str | None = None
+    *,
+    oversubscription: float,
+    collides: bool = False,
+    fault_in_step: bool = False,
+    shares_links: bool = False,
+    asked: str | None = None,
 ) -> tuple[str, str]:
     """-> ("evaluate" | "simulate", why). asked: None (automatic), "port_load" or "fluid". Source: DESIGN section 4.
 
-    Raises BadInput. shares_links: flows of another graph use the same links during the step.
+    Raises BadInput. collides: paths are fixed by a hash (ECMP) or by a list of links, so that flows may meet between
+    switches; a GPU's own ports, which decide its arrival in port loads, do not see that. shares_links: flows of another graph use the same links during the step.
     """
     if asked not in (None, *WISHES):
         raise unknown_name("network level", asked, WISHES)
@@ -25,6 +31,8 @@ def choose_level(
         return "simulate", "a fault falls into the step"
     if shares_links:
         return "simulate", "another graph's flows share its links"
+    if collides:
+        return "simulate", "fixed paths (ECMP or listed links) may collide between switches"
     if oversubscription > MAX_OVERSUBSCRIPTION:
         return "simulate", f"oversubscription {oversubscription:g}:1 exceeds {MAX_OVERSUBSCRIPTION:g}:1"
     return "evaluate", f"oversubscription {oversubscription:g}:1, no fault and nobody else on the links"

@@ -40,7 +40,8 @@ class Cluster:
     node_of, rail_of int32[D]; link_capacity float64[L] B/s nominal; link_latency float64[L] s;
     path int32[D, D, hops]: the links from one device to another in order, -1 padded; all -1 where there is no route.
     more_paths: the same for the second and further queue pairs of a fabric that hashes them (ECMP); a message is
-    divided evenly over all of them. link_ends: the two names that each link joins, for pictures and exports.
+    divided evenly over all of them. link_ends: the two names that each link joins, for pictures and exports. collides:
+    flows may meet between switches at any oversubscription, because a hash or a list of links fixes their paths.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Cluster:
     warnings: tuple[str, ...] = ()
     more_paths: tuple[npt.NDArray[np.int32], ...] = ()
     link_ends: tuple[tuple[str, str], ...] = ()
+    collides: bool = False
 
     @property
     def num_devices(self) -> int:

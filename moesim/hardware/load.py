@@ -55,6 +55,15 @@ def _cluster(topology: TopologySection, plan: Blueprint, oversubscription: float
         warnings=(*plausible.of_links(plan.links), *plausible.of_device(device)),
         more_paths=plan.paths[1:],
         link_ends=tuple((link.start, link.end) for link in plan.links),
+        collides=_collides(topology, plan),
+    )
+
+
+def _collides(topology: TopologySection, plan: Blueprint) -> bool:
+    """Links join two switches, and no adaptive routing spreads the flows over them."""
+    adaptive = topology.node is not None and (topology.fabric or FabricSection()).spines == 1
+    return not adaptive and any(
+        not link.start.startswith("gpu") and not link.end.startswith("gpu") for link in plan.links
     )
 
 

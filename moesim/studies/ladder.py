@@ -34,7 +34,8 @@ def climb(plan: StepPlan, lowered: Lowered, network: NetworkSection, draw: Mappi
     timeline = evaluate(graph, capacity, network="port_load")
     loaded = timeline.step_seconds
     asked = None if network.level == "auto" else network.level
-    player, reason = choose_level(oversubscription=plan.fabric.cluster.oversubscription, asked=asked)
+    cluster = plan.fabric.cluster
+    player, reason = choose_level(oversubscription=cluster.oversubscription, collides=cluster.collides, asked=asked)
     contention: float | None = None
     if player == "simulate":
         timeline = simulate(graph, capacity, network="fluid", window=network.window)

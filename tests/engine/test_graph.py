@@ -168,6 +168,7 @@ def test_the_level_is_chosen_by_fault_sharing_oversubscription_and_wish() -> Non
     assert choose_level(oversubscription=4.0) == ("simulate", "oversubscription 4:1 exceeds 2:1")
     assert choose_level(oversubscription=1.0, fault_in_step=True)[0] == "simulate"
     assert choose_level(oversubscription=1.0, shares_links=True)[0] == "simulate"
+    assert choose_level(oversubscription=1.0, collides=True)[0] == "simulate"
     assert choose_level(oversubscription=4.0, asked="port_load")[0] == "evaluate"
     assert choose_level(oversubscription=1.0, asked="fluid")[0] == "simulate"
     with pytest.raises(BadInput, match="network level"):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.hardware.validate import check_integrity
-from tests.hardware.topologies import DEVICE, NODE, sealed
+from tests.hardware.topologies import DEVICE, NODE, graph, sealed
 
 
 def kinds(text: str, a: int, b: int) -> list[str]:
@@ -55,6 +55,15 @@ def test_ecmp_splits_a_leafs_uplink_over_the_spines() -> None:
     assert up.sum() == 4 * 4
     assert set(cluster.link_capacity[up]) == {8 * 50e9 / 2 / 4}
     assert cluster.link_capacity[up].sum() == pooled.link_capacity[np.array(pooled.link_kind) == "leaf_up"].sum()
+
+
+def test_only_fixed_paths_between_switches_collide() -> None:
+    assert sealed(ecmp(4)).collides and not sealed(ecmp(1)).collides
+    assert not sealed(ecmp(4, nodes=1)).collides
+    assert not sealed(NODE + "fabric: {nodes: 4, oversubscription: 8}\n").collides
+    star = ["from: gpu0, to: a, bandwidth: 1 GB/s", "from: gpu1, to: a, bandwidth: 1 GB/s"]
+    chain = [star[0], star[1].replace("to: a", "to: b"), "from: a, to: b, bandwidth: 1 GB/s"]
+    assert not sealed(graph(star, "a")).collides and sealed(graph(chain, "a, b")).collides
 
 
 def test_ecmp_uses_every_spine_and_up_and_down_meet_there() -> None:
