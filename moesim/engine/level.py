@@ -18,8 +18,8 @@ def choose_level(
 ) -> tuple[str, str]:
     """-> ("evaluate" | "simulate", why). asked: None (automatic), "port_load" or "fluid". Source: DESIGN section 4.
 
-    Raises BadInput. collides: paths are fixed by a hash (ECMP) or by a list of links, so that flows may meet between
-    switches; a GPU's own ports, which decide its arrival in port loads, do not see that. shares_links: flows of another graph use the same links during the step.
+    Raises BadInput. collides: flows may meet away from the GPUs' own links (Cluster.collides), which a GPU's arrival in
+    port loads does not see. shares_links: flows of another graph use the same links during the step.
     """
     if asked not in (None, *WISHES):
         raise unknown_name("network level", asked, WISHES)
@@ -32,7 +32,7 @@ def choose_level(
     if shares_links:
         return "simulate", "another graph's flows share its links"
     if collides:
-        return "simulate", "fixed paths (ECMP or listed links) may collide between switches"
+        return "simulate", "flows may meet away from the GPUs' own links (ECMP, listed links, PCIe)"
     if oversubscription > MAX_OVERSUBSCRIPTION:
         return "simulate", f"oversubscription {oversubscription:g}:1 exceeds {MAX_OVERSUBSCRIPTION:g}:1"
     return "evaluate", f"oversubscription {oversubscription:g}:1, no fault and nobody else on the links"

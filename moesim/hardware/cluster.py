@@ -41,7 +41,7 @@ class Cluster:
     path int32[D, D, hops]: the links from one device to another in order, -1 padded; all -1 where there is no route.
     more_paths: the same for the second and further queue pairs of a fabric that hashes them (ECMP); a message is
     divided evenly over all of them. link_ends: the two names that each link joins, for pictures and exports. collides:
-    flows may meet between switches at any oversubscription, because a hash or a list of links fixes their paths.
+    flows may meet away from the GPUs' own links at any oversubscription (ECMP, listed links, ports behind PCIe).
     """
 
     name: str

@@ -60,11 +60,11 @@ def _cluster(topology: TopologySection, plan: Blueprint, oversubscription: float
 
 
 def _collides(topology: TopologySection, plan: Blueprint) -> bool:
-    """Links join two switches, and no adaptive routing spreads the flows over them."""
-    adaptive = topology.node is not None and (topology.fabric or FabricSection()).spines == 1
-    return not adaptive and any(
-        not link.start.startswith("gpu") and not link.end.startswith("gpu") for link in plan.links
-    )
+    """A path may be narrowest between two switches: under ECMP, on listed links, behind PCIe."""
+    node = topology.node
+    pooled = node is not None and node.pcie is None and (topology.fabric or FabricSection()).spines == 1
+    ends = ((link.start, link.end) for link in plan.links)
+    return not pooled and any(not start.startswith("gpu") and not end.startswith("gpu") for start, end in ends)
 
 
 def known_topologies() -> dict[str, Path]:

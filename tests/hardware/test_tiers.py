@@ -61,6 +61,8 @@ def test_only_fixed_paths_between_switches_collide() -> None:
     assert sealed(ecmp(4)).collides and not sealed(ecmp(1)).collides
     assert not sealed(ecmp(4, nodes=1)).collides
     assert not sealed(NODE + "fabric: {nodes: 4, oversubscription: 8}\n").collides
+    behind = NODE.replace("nvlink", "pcie")
+    assert sealed(behind + "fabric: {nodes: 2}\n").collides and not sealed(behind).collides
     star = ["from: gpu0, to: a, bandwidth: 1 GB/s", "from: gpu1, to: a, bandwidth: 1 GB/s"]
     chain = [star[0], star[1].replace("to: a", "to: b"), "from: a, to: b, bandwidth: 1 GB/s"]
     assert not sealed(graph(star, "a")).collides and sealed(graph(chain, "a, b")).collides
