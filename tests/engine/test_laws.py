@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moesim.engine import GraphBuilder, Join, TaskGraph, Timeline, check_timeline, evaluate, simulate
+from moesim.engine import (
+    Fault,
+    GraphBuilder,
+    Join,
+    Speed,
+    TaskGraph,
+    Timeline,
+    check_timeline,
+    evaluate,
+    simulate,
+)
 from moesim.network import Coflow
 
 Floats = npt.NDArray[np.float64]
@@ -135,3 +145,54 @@ def test_no_link_carries_more_than_its_capacity(case: Case) -> None:
     graph, capacity = case
     timeline = simulate(graph, capacity)
     assert np.all(timeline.link_bytes <= capacity * (timeline.link_busy + 1e-11) * (1 + 1e-9))
+
+
+@pytest.mark.parametrize("network", ["fluid", "port_load"])
+@QUICK
+@given(case=graphs())
+def test_playing_ahead_of_the_network_changes_nothing(case: Case, network: str) -> None:
+    """A speed that never applies makes the player keep pace with everybody else's events."""
+    graph, capacity = case
+    idle = Speed({("work", ("absent",)): 0.5})
+    assert_equal(simulate(graph, capacity, network=network), simulate(graph, capacity, network=network, speed=idle))
+
+
+@QUICK
+@given(case=graphs(), factor=st.sampled_from([0.5, 0.8]))
+def test_interference_lies_between_full_and_least_speed(case: Case, factor: float) -> None:
+    graph, capacity = case
+    slow = Speed({("work", ("send",)): factor, ("work", ("work",)): factor})
+    played = evaluate(graph, capacity, speed=slow)
+    check_timeline(graph, played)
+    work = graph.coflow[graph.lane_task] < 0
+    lasted, alone = (played.end - played.start)[work], graph.lane_ps[work]
+    assert np.all(lasted >= alone)
+    assert np.all(lasted <= alone / factor + 20)
+    assert_equal(played, simulate(graph, capacity, network="port_load", speed=slow))
+
+
+@QUICK
+@given(case=graphs(), seed=st.integers(0, 2**32 - 1))
+def test_under_faults_everything_ends_or_is_explained_and_bytes_are_kept(case: Case, seed: int) -> None:
+    graph, capacity = case
+    timeline = simulate(graph, capacity, faults=random_faults(np.random.default_rng(seed), graph, len(capacity)))
+    check_timeline(graph, timeline)
+    assert timeline.complete == (timeline.stopped_by == ())
+    if timeline.complete and not {"aborted", "rerouted"} & set(timeline.status):
+        np.testing.assert_array_equal(timeline.link_bytes, evaluate(graph, capacity).link_bytes)
+
+
+def random_faults(random: np.random.Generator, graph: TaskGraph, links: int) -> list[Fault]:
+    faults = []
+    for _ in range(int(random.integers(1, 5))):
+        at = float(random.random() * 2e-5)
+        until = at + float(random.random() * 1e-4) + 1e-9 if random.random() < 0.7 else None
+        factor = float(random.choice([0.0, 0.0, 0.3]))
+        if random.random() < 0.25:
+            faults.append(Fault(at, factor, rank=int(random.integers(graph.num_ranks)), until=until))
+            continue
+        link, spare = (int(link) for link in random.permutation(links)[:2])
+        then = str(random.choice(["stall", "abort", "reroute"])) if factor == 0 else "stall"
+        detour = (spare,) if then == "reroute" else ()
+        faults.append(Fault(at, factor, link=link, until=until, then=then, detour=detour))
+    return faults
