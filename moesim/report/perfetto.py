@@ -1,8 +1,9 @@
 """A run as a Kineto-shaped Chrome trace: Perfetto opens it, and so does Meta's Holistic Trace Analysis.
 
 One process a GPU (pid = rank), one thread a stream, one counter a link. HTA takes an event for a kernel by
-`cat: "kernel"`, for communication by a name that begins with "nccl", and reads `args.device`, `args.stream`,
-`args.correlation` and `distributedInfo.rank`; it wants one file a rank (`rank_traces`). Times are microseconds.
+`cat: "kernel"`, for communication by its name (version 0.5: "nccl...Kernel", before: "nccl..."), reads `args.device`,
+`args.stream`, `args.correlation` and `distributedInfo.rank`, and wants one file a rank (`rank_traces`). Times are
+microseconds.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def _kernels(graph: TaskGraph, timeline: Timeline) -> Iterator[Event]:
 
 
 def _name(graph: TaskGraph, task: int) -> str:
-    return f"nccl:{graph.name[task]}" if graph.coflow[task] >= 0 else graph.name[task]
+    return f"ncclDevKernel_{graph.name[task]}" if graph.coflow[task] >= 0 else graph.name[task]
 
 
 def _counters(played: Played) -> Iterator[Event]:
