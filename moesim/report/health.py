@@ -69,10 +69,13 @@ def _files() -> Iterator[Finding]:
 
 
 def _cache() -> Finding:
-    folder = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(moesim.__file__).parent)
-    if os.access(folder, os.W_OK):
-        return Finding("numba cache", "ok", f"in or below {folder}")
-    return Finding("numba cache", "missing", f"{folder} is not writable, numba looks for another: set NUMBA_CACHE_DIR")
+    from moesim.network.compiled import cache_folder
+
+    folder = cache_folder()
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if os.access(there, os.W_OK):
+        return Finding("compiled code", "ok", f"kept in {folder}")
+    return Finding("compiled code", "missing", f"{there} is not writable, each run compiles: set NUMBA_CACHE_DIR")
 
 
 def _runs() -> Finding:
