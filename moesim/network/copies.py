@@ -19,12 +19,14 @@ class Copies:
 
     pairs int64[R, R]: one per (token, chosen expert), nothing merged; devices int64[R, R]: one per (token, device that
     holds any of its experts); nodes int64[R, N]: one per (token, node that holds any). Own lane and node included.
+    tokens int64[R]: tokens of each source lane, with or without experts.
     """
 
     pairs: Matrix
     devices: Matrix
     nodes: Matrix
     node_of_lane: npt.NDArray[np.int32]
+    tokens: npt.NDArray[np.int64]
 
 
 def count_copies(
@@ -38,7 +40,7 @@ def count_copies(
     devices = np.zeros((lanes, lanes), dtype=np.int64)
     per_node = np.zeros((lanes, nodes), dtype=np.int64)
     _count(source, np.ascontiguousarray(destination), local_node, pairs, devices, per_node)
-    return Copies(pairs, devices, per_node, local_node)
+    return Copies(pairs, devices, per_node, local_node, np.bincount(source, minlength=lanes))
 
 
 @njit

@@ -66,6 +66,10 @@ class Flows:
             owner.astype(np.int32), group.devices[owner], group.devices[target], sent[owner, target].astype(np.int64)
         )
 
+    def reversed(self, group: Group) -> Flows:
+        """The same bytes the other way, released by the lanes where they landed."""
+        return Flows(group.lane_of[self.destination], self.destination, self.source, self.bytes)
+
     @classmethod
     def join(cls, *parts: Flows) -> Flows:
         """All flows of the parts."""

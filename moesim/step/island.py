@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.engine import Join
-from moesim.network import Coflow, Flows, Group, ring_pass
+from moesim.network import Coflow, Group, ring_pass
+from moesim.network.all_to_all import Stages
 from moesim.schedules import Step, Verb
 from moesim.step.batch import Batch
 from moesim.step.lowered import HOST, Recorder
@@ -156,13 +157,13 @@ class Island:
         return real, balanced
 
     def _dispatch(self, name: str, step: Step, batch: Batch, row_bytes: int) -> None:
-        flows = self.plan.dispatch.algorithm.dispatch(self._traffic_of(step, batch).copies, row_bytes, self.group)
-        self._transfer(name, flows, step)
+        stages = self.plan.dispatch.algorithm.dispatch(self._traffic_of(step, batch).copies, row_bytes, self.group)
+        self._transfer(name, stages, step)
 
     def _combine(self, name: str, step: Step, batch: Batch) -> None:
         row_bytes = self.plan.dispatch.combine_row_bytes
-        flows = self.plan.dispatch.algorithm.combine(self._traffic_of(step, batch).copies, row_bytes, self.group)
-        self._transfer(name, flows, step)
+        stages = self.plan.dispatch.algorithm.combine(self._traffic_of(step, batch).copies, row_bytes, self.group)
+        self._transfer(name, stages, step)
 
     def _traffic_of(self, step: Step, batch: Batch) -> Traffic:
         """The layer's traffic; kept until the part reaches another layer, then dropped."""
@@ -201,11 +202,12 @@ class Island:
         task = self.recorder.compute(name, self.ranks, work, [], step.layer, self._label(part))
         self.ready[part] = [*self.ready[part], (task, Join.LANE)]
 
-    def _transfer(self, name: str, flows: Flows, step: Step) -> None:
-        """The expert all-to-all; a destination goes on when its own bytes have landed."""
-        self.recorder.sent[flows.source, flows.destination] += flows.bytes
-        coflow = self.plan.fabric.coflow(self.plan.dispatch.algorithm.name, flows, self.group)
-        self._wait_for(coflow, name, step)
+    def _transfer(self, name: str, stages: Stages, step: Step) -> None:
+        """The expert all-to-all; a destination goes on when its own bytes of a stage have landed."""
+        for flows in stages:
+            self.recorder.sent[flows.source, flows.destination] += flows.bytes
+            coflow = self.plan.fabric.coflow(self.plan.dispatch.algorithm.kernel, flows, self.group)
+            self._wait_for(coflow, name, step)
 
     def _tensor_ring(self, name: str, step: Step, batch: Batch) -> None:
         """All-gather or reduce-scatter of the residual stream inside each tensor-parallel group (sequence parallel)."""

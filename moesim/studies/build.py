@@ -144,7 +144,7 @@ def _dispatch(loaded: Loaded, model: MoEModel, cluster: Cluster, costs: CostMode
     comm = loaded.scenario.comm
     algorithm = all_to_all.find(comm.dispatch, where=loaded.where("comm.dispatch"))
     sms = cluster.devices[0].sms
-    held = costs.communication[algorithm.name].sms if overlapped else 0
+    held = costs.communication[algorithm.kernel].sms if overlapped else 0
     return Dispatch(
         algorithm,
         row_bytes(model.hidden_size, comm.dispatch_dtype),

@@ -77,7 +77,7 @@ def _provenance(
         "routing_source": plan.routing.name,
         "hottest_expert": _hottest_expert(built, lowered),
         "dispatch": plan.dispatch.algorithm.name,
-        "dispatch_basis": built.costs.communication[plan.dispatch.algorithm.name].basis,
+        "dispatch_basis": built.costs.communication[plan.dispatch.algorithm.kernel].basis,
         "player": ladder.player,
         "player_reason": ladder.reason,
         "contention": "played" if ladder.breakdown["contention_s"] is not None else f"not played: {ladder.reason}",

@@ -20,8 +20,17 @@ def copies_of(source: list[int], destination: list[list[int]]):  # type: ignore[
     return count_copies(np.array(source, np.int32), np.array(destination, np.int32), 16, NODE)
 
 
-def by_pair(flows: Flows) -> dict[tuple[int, int], int]:
-    return {(int(a), int(b)): int(n) for a, b, n in zip(flows.source, flows.destination, flows.bytes, strict=True)}
+def by_pair(*stages: Flows) -> dict[tuple[int, int], int]:
+    """Bytes by (source, destination), all stages together."""
+    total: dict[tuple[int, int], int] = {}
+    for flows in stages:
+        for a, b, n in zip(flows.source.tolist(), flows.destination.tolist(), flows.bytes.tolist(), strict=True):
+            total[a, b] = total.get((a, b), 0) + n
+    return total
+
+
+def sent(name: str, source: list[int], destination: list[list[int]]) -> dict[tuple[int, int], int]:
+    return by_pair(*all_to_all.find(name).dispatch(copies_of(source, destination), 100, GROUP))
 
 
 def test_copies_merge_by_device_and_by_node() -> None:
@@ -35,22 +44,75 @@ def test_a_token_without_an_expert_sends_nothing() -> None:
 
 
 def test_pairwise_sends_one_row_per_choice_and_nothing_to_itself() -> None:
-    flows = all_to_all.find("nccl").dispatch(copies_of([0], [[9, 9, 10, 0]]), 100, GROUP)
-    assert by_pair(flows) == {(0, 9): 200, (0, 10): 100}
+    assert sent("nccl", [0], [[9, 9, 10, 0]]) == {(0, 9): 200, (0, 10): 100}
 
 
 def test_deepep_normal_sends_one_copy_to_its_rail_and_forwards() -> None:
-    flows = all_to_all.find("deepep_normal").dispatch(copies_of([0], [[9, 10, 8, 1]]), 100, GROUP)
-    assert by_pair(flows) == {(0, 8): 100, (8, 9): 100, (8, 10): 100, (0, 1): 100}
+    assert sent("deepep_normal", [0], [[9, 10, 8, 1]]) == {(0, 8): 100, (8, 9): 100, (8, 10): 100, (0, 1): 100}
 
 
-@pytest.mark.parametrize("name", sorted(all_to_all.REGISTRY))
+def test_pxn_reaches_the_rail_of_the_destination_first_and_sends_for_the_whole_node() -> None:
+    assert sent("pxn", [0, 3], [[9], [9]]) == {(0, 1): 100, (3, 1): 100, (1, 9): 200}
+
+
+def test_hierarchical_2d_is_pxn_in_two_stages() -> None:
+    inside, between = all_to_all.find("hierarchical_2d").dispatch(copies_of([0], [[9, 2]]), 100, GROUP)
+    assert by_pair(inside) == {(0, 1): 100, (0, 2): 100} and by_pair(between) == {(1, 9): 100}
+
+
+def test_bilevel_sends_one_copy_per_node_and_one_per_choice_inside() -> None:
+    between, inside = all_to_all.find("bilevel").dispatch(copies_of([0], [[9, 9, 10, 1]]), 100, GROUP)
+    assert by_pair(between) == {(0, 8): 100} and by_pair(inside) == {(8, 9): 200, (8, 10): 100, (0, 1): 100}
+
+
+def test_all_gather_brings_every_row_everywhere_whatever_the_routing() -> None:
+    flows = sent("allgather_reducescatter", [0, 0, 5], [[1], [2], [9]])
+    assert flows == sent("allgather_reducescatter", [0, 0, 5], [[0], [0], [0]])
+    assert sum(n for (_, b), n in flows.items() if b == 12) == 300  # everything, once
+
+
+def test_one_nvlink_domain_merges_by_device_and_refuses_two_domains() -> None:
+    one = Group(CLUSTER, np.arange(8, dtype=np.int32))
+    copies = count_copies(np.array([0], np.int32), np.array([[3, 3, 4]], np.int32), 8, NODE[:8])
+    (flows,) = all_to_all.find("nvlink_domain").dispatch(copies, 100, one)
+    assert by_pair(flows) == {(0, 3): 100, (0, 4): 100}
+    with pytest.raises(BadInput, match="over 2 NVLink domains"):
+        all_to_all.find("nvlink_domain").dispatch(copies_of([0], [[9]]), 100, GROUP)
+
+
+def test_exflow_brings_nothing_back_and_refuses_two_experts() -> None:
+    exflow = all_to_all.find("exflow")
+    assert exflow.combine(copies_of([0], [[9]]), 100, GROUP) == ()
+    with pytest.raises(BadInput, match="more than one expert"):
+        exflow.dispatch(copies_of([0], [[9, 10]]), 100, GROUP)
+
+
+@pytest.mark.parametrize("name", sorted(set(all_to_all.REGISTRY) - {"nvlink_domain", "exflow"}))
 def test_combine_is_dispatch_reversed(name: str) -> None:
     rng = np.random.default_rng(1)
     copies = copies_of(list(np.repeat(range(16), 4)), rng.integers(0, 16, (64, 4)).tolist())
     algorithm = all_to_all.find(name)
-    there, back = (by_pair(way(copies, 8, GROUP)) for way in (algorithm.dispatch, algorithm.combine))
+    there, back = (by_pair(*way(copies, 8, GROUP)) for way in (algorithm.dispatch, algorithm.combine))
     assert back == {(b, a): n for (a, b), n in there.items()}
+
+
+@pytest.mark.parametrize("name", sorted(all_to_all.REGISTRY))
+def test_one_rank_sends_nothing(name: str) -> None:
+    alone = Group(CLUSTER, np.zeros(1, dtype=np.int32))
+    copies = count_copies(np.zeros(4, np.int32), np.zeros((4, 1), np.int32), 1, np.zeros(1, np.int32))
+    for way in (all_to_all.find(name).dispatch, all_to_all.find(name).combine):
+        assert by_pair(*way(copies, 8, alone)) == {}
+
+
+@pytest.mark.parametrize("name", ["nccl", "pxn", "deepep_normal", "hierarchical_2d", "bilevel"])
+def test_whatever_the_way_no_lane_gets_less_than_its_distinct_rows(name: str) -> None:
+    rng = np.random.default_rng(2)
+    copies = copies_of(list(np.repeat(range(16), 8)), rng.integers(0, 16, (128, 4)).tolist())
+    got = np.zeros(16, np.int64)
+    for (_, destination), size in by_pair(*all_to_all.find(name).dispatch(copies, 1, GROUP)).items():
+        got[destination] += size
+    distinct = copies.devices.sum(axis=0) - np.diagonal(copies.devices)
+    assert np.all(got >= distinct)
 
 
 def test_a_kernel_limit_binds_only_its_own_flows() -> None:

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from moesim.errors import unknown_name
-from moesim.network.all_to_all.algorithm import AllToAll
+from moesim.network.all_to_all.algorithm import AllToAll, Stages
+from moesim.network.all_to_all.allgather_reducescatter import AllGatherReduceScatter
+from moesim.network.all_to_all.bilevel import BiLevel
 from moesim.network.all_to_all.deepep_low_latency import DeepEPLowLatency
 from moesim.network.all_to_all.deepep_normal import DeepEPNormal
+from moesim.network.all_to_all.exflow import ExFlow
+from moesim.network.all_to_all.hierarchical_2d import Hierarchical2D
+from moesim.network.all_to_all.nvlink_domain import NVLinkDomain
 from moesim.network.all_to_all.pairwise import Pairwise
+from moesim.network.all_to_all.pxn import Pxn
 
-REGISTRY: dict[str, AllToAll] = {
-    algorithm.name: algorithm for algorithm in (Pairwise(), DeepEPNormal(), DeepEPLowLatency())
-}
+_ALL: tuple[AllToAll, ...] = (
+    Pairwise(),
+    Pxn(),
+    DeepEPNormal(),
+    DeepEPLowLatency(),
+    Hierarchical2D(),
+    BiLevel(),
+    NVLinkDomain(),
+    AllGatherReduceScatter(),
+    ExFlow(),
+)
+REGISTRY: dict[str, AllToAll] = {algorithm.name: algorithm for algorithm in _ALL}
 
 
 def find(name: str, where: str = "") -> AllToAll:
@@ -20,4 +35,4 @@ def find(name: str, where: str = "") -> AllToAll:
     return REGISTRY[name]
 
 
-__all__ = ["REGISTRY", "AllToAll", "find"]
+__all__ = ["REGISTRY", "AllToAll", "Stages", "find"]

@@ -12,4 +12,4 @@ from moesim.network.all_to_all.pairwise import Pairwise
 class DeepEPLowLatency(Pairwise):
     """Pairwise exchange with its own constants."""
 
-    name = "deepep_low_latency"
+    name = kernel = "deepep_low_latency"

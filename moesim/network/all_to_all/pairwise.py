@@ -5,6 +5,7 @@ Source: NCCL's grouped ncclSend/ncclRecv; Megatron's `alltoall` token dispatcher
 
 from __future__ import annotations
 
+from moesim.network.all_to_all.algorithm import Stages, turned_round
 from moesim.network.copies import Copies
 from moesim.network.flows import Flows, Group
 
@@ -12,14 +13,14 @@ from moesim.network.flows import Flows, Group
 class Pairwise:
     """Every pair of lanes exchanges its rows directly."""
 
-    name = "nccl"
+    name = kernel = "nccl"
     deduplicates = "none"
     phases = 1
 
-    def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Flows:
+    def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
         """One flow per pair."""
-        return Flows.between(group, copies.pairs * row_bytes)
+        return (Flows.between(group, copies.pairs * row_bytes),)
 
-    def combine(self, copies: Copies, row_bytes: int, group: Group) -> Flows:
+    def combine(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
         """The same rows the other way."""
-        return Flows.between(group, copies.pairs.T * row_bytes)
+        return turned_round(self.dispatch(copies, row_bytes, group), group)

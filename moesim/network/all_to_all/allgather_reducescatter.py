@@ -1,0 +1,59 @@
+"""All-gather of every token to every rank, then reduce-scatter of the results: what engines do without an all-to-all.
+
+The bytes do not depend on routing. Rings run along the rails and, inside nodes, over NVLink, pipelined: a NIC passes
+on its rail's rows once per remote node, NVLink all rows but the receiver's own. Source: vLLM's default
+`allgather_reducescatter` all-to-all backend; NCCL's multi-ring all-gather moves the same bytes per port.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.network.all_to_all.algorithm import Stages, turned_round
+from moesim.network.all_to_all.hops import lands_at
+from moesim.network.copies import Copies
+from moesim.network.flows import Flows, Group
+
+
+class AllGatherReduceScatter:
+    """Every row to every rank: rings along rails, then inside nodes."""
+
+    name = "allgather_reducescatter"
+    kernel = "nccl"
+    deduplicates = "device"
+    phases = 2
+
+    def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
+        """One flow to each ring's next lane, with all that passes there."""
+        size = copies.tokens * row_bytes
+        rail = np.zeros(len(size), dtype=np.int64)  # what a lane holds after its rail's ring
+        homes = np.unique(group.node_of_lane)
+        partner = {int(node): group.lane_of[group.rail_peer[:, node]] for node in homes}
+        if len(homes) > 1:
+            lands_at(group)
+        for node in homes:
+            rail += size[partner[int(node)]]
+        along = np.zeros((len(size), len(size)), dtype=np.int64)
+        _ring(along, [list(lanes) for lanes in _rails(group)], size)
+        _ring(along, [list(np.flatnonzero(group.node_of_lane == node)) for node in homes], rail)
+        return (Flows.between(group, along),)
+
+    def combine(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
+        """Reduce-scatter: the same rings backwards, partial sums instead of rows."""
+        return turned_round(self.dispatch(copies, row_bytes, group), group)
+
+
+def _rails(group: Group) -> list[npt.NDArray[np.int64]]:
+    """The lanes of each rail, in order of nodes."""
+    rails = group.cluster.rail_of[group.devices]
+    return [np.flatnonzero(rails == rail) for rail in np.unique(rails)]
+
+
+def _ring(matrix: npt.NDArray[np.int64], rings: list[list[int]], size: npt.NDArray[np.int64]) -> None:
+    """Every lane hands to the next in its ring everything but what that one began with."""
+    for ring in rings:
+        total = int(size[ring].sum())
+        for place, lane in enumerate(ring):
+            following = ring[(place + 1) % len(ring)]
+            matrix[lane, following] += total - int(size[following])
