@@ -1,8 +1,9 @@
 """Recording: forward hooks on the routers of a torch model write down which experts each token took.
 
-Any module counts as a router whose output holds integer ids [tokens, k], or scores [tokens, experts] that are zero or
--inf but for k of them (Llama 4). All Mixture-of-Experts families of transformers 5 are of these two kinds: their
-routers return (logits, scores, ids). torch is imported here and in `calibration` only.
+Any module counts as a router whose output holds integer ids [tokens, k]; scores [tokens, experts] that are zero or
+-inf but for k of them (Llama 4); or, for plain top-k gates (JetMoE), logits. Most routers of transformers 5 return
+(logits, scores, ids). Families without a router module of their own (Doge's product keys) need `routers=`. torch is
+imported by the recording and unpacking modules of this room and by `calibration` only.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from moesim.routing.shape import NO_EXPERT
 from moesim.routing.trace import RoutingTrace, TraceHeader, make_trace
 
 ROUTER_CLASS: Final = re.compile(r"(Router|TopKGating|Gate|MoEGate)(V\d)?$")
+PLAIN_GATE: Final = re.compile(r"TopKGating$")
 
 
 def is_router(name: str, module: nn.Module) -> bool:
@@ -69,8 +71,8 @@ class Recorder:
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            del module, inputs
-            choice = read_router_output(output)
+            del inputs
+            choice = read_router_output(output) or _from_plain_gate(module, output)
             if choice is not None:
                 self._seen.setdefault(name, []).append(choice)
 
@@ -139,6 +141,15 @@ def _from_sparse_scores(floats: Sequence[torch.Tensor]) -> Choice | None:
             logits = next((t for t in floats if t is not scores and t.shape == scores.shape), None)
             return _sorted(ids, weight, logits)
     return None
+
+
+def _from_plain_gate(module: nn.Module, output: Any) -> Choice | None:
+    """JetMoE's gate chooses the top-k logits and returns them beside sorted indices that name no token."""
+    if PLAIN_GATE.search(type(module).__name__) is None or not isinstance(output, tuple):
+        return None
+    logits = _flat(output[-1]).float()
+    values, ids = logits.topk(int(module.top_k), dim=1)
+    return _sorted(ids, values.softmax(-1), logits)
 
 
 def _flat(tensor: torch.Tensor) -> torch.Tensor:

@@ -39,6 +39,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "v_head_dim": 8,
     },
     "gpt_oss": {"num_local_experts": 8},
+    "olmoe": {"num_experts": 8},
     "llama4_text": {"num_local_experts": 8, "intermediate_size_mlp": 16, "interleave_moe_layer_step": 1},
 }
 
