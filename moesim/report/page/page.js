@@ -36,6 +36,14 @@ const runs = [...document.querySelectorAll("script.result")].map((node, index) =
 }));
 let shown = 0;
 
+/* The name of a run; runs of one name are told apart by their scenario and seed. */
+function label(run) {
+  const { name } = run.pictures;
+  const { scenario_hash: hash = "", seed } = run.result.provenance;
+  const alone = runs.filter(({ pictures }) => pictures.name === name).length === 1;
+  return alone ? name : `${name} (${String(hash).slice(0, 6)}, seed ${seed})`;
+}
+
 // ---- text ----------------------------------------------------------------------------------------------------------
 
 function digits(value, count = 4) {
@@ -120,7 +128,7 @@ function heading(run) {
   const tag = (text, assumed) => make("span", { class: assumed ? "tag assumed" : "tag" }, text);
   const told = [["model", ""], ["topology", ""], ["dispatch", "dispatch "], ["routing", "routing "], ["costs", "costs "], ["player", "player "], ["seed", "seed "]];
   const tags = told.filter(([key]) => from[key] !== undefined).map(([key, lead]) => tag(lead + from[key], /assumed/.test(String(from[key]))));
-  return make("header", {}, make("h1", {}, run.pictures.name), make("div", {}, ...tags));
+  return make("header", {}, make("h1", {}, label(run)), make("div", {}, ...tags));
 }
 
 function cards({ result }) {
@@ -177,7 +185,7 @@ function ganttTraces(gantt) {
     return {
       type: "bar", orientation: "h", name, x: bars.map((bar) => gantt.length_us[bar]), base: bars.map((bar) => gantt.start_us[bar]),
       y: bars.map((bar) => gantt.row[bar]), width: 0.82, text: bars.map(() => name.replace(/_/g, " ")), textposition: "inside",
-      insidetextanchor: "middle", textangle: 0, textfont: { color: "#10151c" }, hovertext: bars.map(told), hoverinfo: "text",
+      insidetextanchor: "middle", textangle: 0, textfont: { color: "#10151c", size: 10 }, hovertext: bars.map(told), hoverinfo: "text",
       marker: { color: classColour(name, index), opacity: /_backward$/.test(name) ? 0.75 : 1, line: { width: 0.5, color: colour("--panel") } },
     };
   }).filter((trace) => trace.x.length);
@@ -192,7 +200,7 @@ function gantt({ pictures }) {
   const layers = data.layers.length && data.layers.length <= 3 ? `layers ${data.layers.join(" and ")}` : "all layers";
   const note = `${layers}, ${seconds((data.last_us - data.first_us) * 1e-6)} of ${seconds(data.step_us * 1e-6)}; ${ranks} of ${data.ranks_of} ranks, from the least to the most busy among them, two streams each. White space on a stream is waiting; a transfer's bar lasts until the rank's own sends and receives are done.`;
   const extra = {
-    barmode: "overlay", uniformtext: { minsize: 9, mode: "hide" }, shapes: lines, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+    barmode: "overlay", uniformtext: { minsize: 10, mode: "hide" }, shapes: lines, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
     xaxis: { title: { text: "time since the start of the step (µs)" }, range: [data.first_us, data.last_us], tickformat: ",.6~g" },
     yaxis: { tickvals: data.rows.map((_, row) => row), ticktext: data.rows.map((row) => `GPU ${row.rank} ${row.stream} `), range: [data.rows.length - 0.5, -0.5], showgrid: false, zeroline: false },
     margin: { l: 10, r: 10, t: 46, b: 44 },
@@ -261,7 +269,7 @@ function provenance({ result }) {
 
 function allMetrics() {
   const names = [...new Set(runs.flatMap(({ result }) => Object.keys(result.metrics)))];
-  const heads = [["metric", 0], ...runs.map(({ pictures }) => [pictures.name, 1])];
+  const heads = [["metric", 0], ...runs.map((run) => [label(run), 1])];
   const cell = ({ result }, name, run) => {
     const metric = result.metrics[name];
     return metric ? number(runs.length > 1 ? `metric-${run}` : "metric", name, metric.value, metric.unit) : "";
@@ -272,7 +280,7 @@ function allMetrics() {
 
 function chooser() {
   if (runs.length < 2) return make("span");
-  const options = runs.map(({ pictures }, index) => make("option", index === shown ? { value: index, selected: "" } : { value: index }, pictures.name));
+  const options = runs.map((run, index) => make("option", index === shown ? { value: index, selected: "" } : { value: index }, label(run)));
   const choice = make("select", {}, ...options);
   choice.addEventListener("change", () => { shown = Number(choice.value); show(); });
   return make("p", { class: "soft" }, "Run shown: ", choice);
