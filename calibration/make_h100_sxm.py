@@ -189,7 +189,7 @@ def fit_form(rows: Rows, dtype: str) -> Form:
         return np.log(form(p).seconds(rows.demand) / rows.seconds)
 
     start = np.log([max(float(rows.seconds.min()) * 0.9, 1e-6), 0.6, 0.7, 2.0])
-    low, high = np.log([1e-7, 0.05, 0.05, 0.01]), np.log([1e-3, 1.2, 1.2, 20.0])
+    low, high = np.log([1e-7, 0.05, 0.05, 0.01]), np.log([1e-3, 1.0, 1.0, 20.0])
     return form(least_squares(error, start, loss="soft_l1", f_scale=0.1, bounds=(low, high)).x)
 
 
