@@ -1,0 +1,57 @@
+"""The operators that records speak of: which columns say how large one is, and which of them make an unseen shape."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from moesim.errors import unknown_name
+
+
+class Op(NamedTuple):
+    """family: whose error it shares in a run; shape: columns of FIELDS whose values are held out together; size: the
+    column whose bands errors are split by; meaning: what is timed.
+    """
+
+    family: str
+    shape: tuple[str, ...]
+    size: str
+    meaning: str
+
+
+ATTENTION: Final = ("heads", "kv_heads", "head_dim", "window")
+
+OPS: Final[dict[str, Op]] = {
+    "gemm": Op("gemm", ("n", "k"), "m", "y[m, n] = x[m, k] w[k, n]"),
+    "grouped_gemm": Op(
+        "grouped_gemm",
+        ("hidden", "inter", "topk", "experts"),
+        "tokens",
+        "experts of one rank over group_sizes rows; matrices = 1: one bare GEMM [hidden, inter] each; 2 or 3: the "
+        "whole FFN without or with a gate, and whatever the kernel fuses with it",
+    ),
+    "attention_prefill": Op("attention", ATTENTION, "query", "causal core, `query` new after `context` cached tokens"),
+    "attention_decode": Op("attention", ATTENTION, "context", "core of one new token over `context` cached tokens"),
+    "mla_prefill": Op("attention", ("heads", "batch"), "query", "latent attention, keys and values expanded"),
+    "mla_decode": Op("attention", ("heads", "batch"), "context", "latent attention in the latent space"),
+    "permute": Op("elementwise", ("hidden", "topk"), "tokens", "rows sorted by expert"),
+    "unpermute": Op("elementwise", ("hidden", "topk"), "tokens", "rows back in order, weighted and summed"),
+    "elementwise": Op("elementwise", (), "bytes", "a kernel that only moves `bytes`"),
+    "copy_h2d": Op("copy", (), "bytes", "host to device"),
+    "copy_d2h": Op("copy", (), "bytes", "device to host"),
+    "all_reduce": Op("network", ("world",), "bytes", "collective; bytes: the buffer of one rank"),
+    "all_gather": Op("network", ("world",), "bytes", "collective; bytes: what one rank holds at the end"),
+    "reduce_scatter": Op("network", ("world",), "bytes", "collective; bytes: what one rank holds at the start"),
+    "all_to_all": Op("network", ("world",), "bytes", "bytes: what one rank sends at most, itself included"),
+    "point_to_point": Op("network", (), "bytes", "one sender, one receiver"),
+    "dispatch": Op("network", ("hidden", "topk", "experts"), "tokens", "tokens of one rank to their experts"),
+    "combine": Op("network", ("hidden", "topk", "experts"), "tokens", "and back, summed"),
+    "overlap": Op("interference", ("hidden", "inter"), "tokens", "a grouped GEMM while a collective runs"),
+    "moe_layer": Op("moe_layer", ("hidden", "inter", "topk", "experts"), "tokens", "a whole layer: the truth"),
+}  # fmt: skip
+
+
+def find_op(name: str, *, where: str = "") -> Op:
+    """The operator of that name. Raises BadInput with the known ones."""
+    if name not in OPS:
+        raise unknown_name("operator", name, OPS, where=where)
+    return OPS[name]
