@@ -1,0 +1,57 @@
+"""StepClock: how long a step takes under a placement, played by the simulator on windows of recorded tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.engine import evaluate
+from moesim.errors import BadInput
+from moesim.layout import Placement
+from moesim.placement.windows import Tokens, Windows
+from moesim.step import Batch, StepPlan, lower
+
+
+@dataclass(frozen=True)
+class StepClock:
+    """A step of `batch` by `plan`, whose own placement and routing are replaced.
+
+    Request r of the batch is the r-th stretch of `block` consecutive recorded tokens, starting over where the windows
+    end: 2,048 for sequences of prefill or training, 1 for decode, where each request brings one token.
+    """
+
+    plan: StepPlan
+    batch: Batch
+    block: int = 2048
+
+    def seconds(self, placement: Placement, windows: Windows) -> float:
+        """Time of the step, coflows by port loads (engine.evaluate). Raises BadInput where windows are counts only."""
+        if windows.tokens is None:
+            raise BadInput("a step cannot be played from counts", where=windows.name, way_out="a trace with tokens")
+        routing = BlockSource(windows.name, windows.tokens, placement.num_experts, self.block)
+        plan = replace(self.plan, placement=placement, routing=routing)
+        return evaluate(lower(plan, (self.batch,)).graph, plan.fabric.capacity).step_seconds
+
+
+class BlockSource:
+    """tokens [layers, T, k] as a RoutingSource: request r takes the r-th block of them, modulo the blocks there are."""
+
+    basis = "recorded"
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, name: str, tokens: Tokens, num_experts: int, block: int) -> None:
+        self.name, self.num_experts, self.block = name, num_experts, block
+        self.moe_layers, length, self.top_k = tokens.shape
+        self._tokens, self._length = tokens, length // block * block
+        if not self._length:
+            raise BadInput(f"{length} tokens hold no block of {block}", where=name, way_out="longer windows")
+
+    def experts(
+        self, layer: int, request: npt.NDArray[np.int64], position: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.uint16]:
+        """request int64[T], position int64[T] -> uint16[T, k]."""
+        rows = (request * self.block + position % self.block) % self._length
+        found: npt.NDArray[np.uint16] = self._tokens[layer].take(rows, axis=0).astype(np.uint16)
+        return found

@@ -1,0 +1,23 @@
+"""Dispatch over replicas: one file and one line in REGISTRY each."""
+
+from __future__ import annotations
+
+from moesim.errors import unknown_name
+from moesim.placement.dispatch.even import Even
+from moesim.placement.dispatch.lplb import PerBatchLP
+from moesim.placement.dispatch.nearest import Nearest
+from moesim.placement.dispatch.rule import DispatchRule
+from moesim.placement.dispatch.weighted import Weighted
+
+_ALL: tuple[DispatchRule, ...] = (Even(), Weighted(), PerBatchLP(), Nearest())
+REGISTRY: dict[str, DispatchRule] = {rule.name: rule for rule in _ALL}
+
+
+def find(name: str, where: str = "") -> DispatchRule:
+    """The rule of that name. Raises BadInput with the known names."""
+    if name not in REGISTRY:
+        raise unknown_name("dispatch rule", name, REGISTRY, where=where)
+    return REGISTRY[name]
+
+
+__all__ = ["REGISTRY", "DispatchRule", "find"]

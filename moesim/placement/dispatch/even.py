@@ -1,0 +1,24 @@
+"""Each replica gets an equal share (EPLB's assumption; SGLang's static and vLLM's round-robin dispatch)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from moesim.layout import Placement
+from moesim.placement.dispatch.rule import Floats
+
+if TYPE_CHECKING:
+    from moesim.placement.problem import PlacementProblem
+    from moesim.placement.windows import Windows
+
+
+class Even:
+    """One over the number of replicas."""
+
+    name = "even"
+
+    def shares(self, problem: PlacementProblem, placement: Placement, windows: Windows) -> Floats:
+        """float64[1, layers, slots]."""
+        return 1.0 / np.take_along_axis(placement.replicas, placement.slot_expert.astype(np.int64), axis=1)[None]

@@ -1,0 +1,53 @@
+"""The linear program behind weighted and per-batch dispatch: spread each expert's load over its slots so that the
+slowest rank finishes first. It is linear in the shares; ranks of equal speed need max over ranks of load alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linprog
+from scipy.sparse import coo_array
+
+from moesim.errors import BrokenInvariant
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int32]
+
+
+def best_shares(load: Floats, slot_expert: Ints, slot_rank: Ints, speed: Floats) -> Floats:
+    """load float64[experts], slot_expert, slot_rank int[slots], speed float64[ranks] -> float64[slots] shares.
+
+    Experts with one slot are constants; the program has a variable for each further slot and one for the makespan.
+    """
+    replicas = np.bincount(slot_expert, minlength=len(load))
+    free = np.flatnonzero((replicas[slot_expert] > 1) & (load[slot_expert] > 0))
+    share: Floats = 1.0 / replicas[slot_expert]
+    if len(free) and load.sum() > 0:
+        part = share * load[slot_expert]
+        part[free] = 0.0
+        fixed = np.bincount(slot_rank, part, len(speed)).astype(np.float64)
+        share[free] = _solve(load[slot_expert[free]], slot_expert[free], slot_rank[free], fixed, speed)
+    return share
+
+
+def _solve(amount: Floats, expert: Ints, rank: Ints, fixed: Floats, speed: Floats) -> Floats:
+    """amount, expert, rank [free slots] -> float64[free slots] shares; minimise z with rank load <= z x speed."""
+    count, scale = len(amount), amount.sum() + fixed.sum()
+    used, row = np.unique(rank, return_inverse=True)
+    names, group = np.unique(expert, return_inverse=True)
+    at, last = np.arange(count), np.full(len(used), count)
+    values = np.r_[amount / speed[rank], np.full(len(used), -scale)]
+    upper: Any = coo_array((values, (np.r_[row, np.arange(len(used))], np.r_[at, last]))).tocsr()
+    equal: Any = coo_array((np.ones(count), (group, at)), shape=(len(names), count + 1)).tocsr()
+    below, least = -(fixed / speed)[used], float((fixed / speed).max() / scale)
+    limits = np.r_[np.tile([0.0, 1.0], (count, 1)), [[least, np.inf]]]
+    answer = linprog(np.r_[np.zeros(count), 1.0], upper, below, equal, np.ones(len(names)), limits, "highs")
+    if answer.x is None:
+        raise BrokenInvariant(f"the linear program of dispatch has no solution: {answer.message}")
+    share = np.clip(answer.x[:count], 0.0, 1.0)
+    total = np.bincount(group, share)[group]
+    result: Floats = share / total
+    return result

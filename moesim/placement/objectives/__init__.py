@@ -1,0 +1,22 @@
+"""Objectives: one file and one line in REGISTRY each."""
+
+from __future__ import annotations
+
+from moesim.errors import unknown_name
+from moesim.placement.objectives.makespan import Makespan
+from moesim.placement.objectives.nodes_touched import NodesTouched
+from moesim.placement.objectives.objective import Objective
+from moesim.placement.objectives.step_time import StepTime
+
+_ALL: tuple[Objective, ...] = (Makespan(), NodesTouched(), StepTime())
+REGISTRY: dict[str, Objective] = {objective.name: objective for objective in _ALL}
+
+
+def find(name: str, where: str = "") -> Objective:
+    """The objective of that name. Raises BadInput with the known names."""
+    if name not in REGISTRY:
+        raise unknown_name("objective", name, REGISTRY, where=where)
+    return REGISTRY[name]
+
+
+__all__ = ["REGISTRY", "Objective", "find"]

@@ -1,0 +1,30 @@
+"""makespan: the slowest rank over the mean, expected over windows. One window of the totals gives plain balance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moesim.layout import Placement
+from moesim.placement.bounds import balance
+from moesim.placement.loads import imbalance
+from moesim.placement.objectives.objective import Floats
+from moesim.placement.solution import Bound
+
+if TYPE_CHECKING:
+    from moesim.placement.problem import PlacementProblem
+    from moesim.placement.windows import Windows
+
+
+class Makespan:
+    """Mean over windows of max over ranks."""
+
+    name, unit, needs_tokens = "makespan", "max/mean", False
+
+    def evaluate(self, problem: PlacementProblem, placement: Placement, windows: Windows) -> Floats:
+        """float64[layers]."""
+        result: Floats = imbalance(problem, placement, windows).mean(axis=0)
+        return result
+
+    def bound(self, problem: PlacementProblem) -> Bound:
+        """Each window's own bound, averaged: no placement serves any window better."""
+        return Bound(float(balance.bounds(problem).mean()), "combinatorial")

@@ -1,0 +1,75 @@
+"""nodes_touched: distinct nodes that hold an expert of a token, mean over tokens: the copies that cross nodes where
+rows are deduplicated per node (DeepEP's normal kernels); its low-latency kernels send a copy for every choice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim import streams
+from moesim.errors import BadInput
+from moesim.layout import Placement
+from moesim.placement import dispatch
+from moesim.placement.objectives.objective import Floats
+from moesim.placement.solution import NO_BOUND, Bound
+from moesim.placement.windows import Tokens
+from moesim.routing.shape import NO_EXPERT
+
+if TYPE_CHECKING:
+    from moesim.placement.problem import PlacementProblem
+    from moesim.placement.windows import Windows
+
+CHUNK = 16_384  # tokens looked at together
+
+
+class NodesTouched:
+    """Nodes of the slots that a token's choices go to."""
+
+    name, unit, needs_tokens = "nodes_touched", "nodes a token", True
+
+    def evaluate(self, problem: PlacementProblem, placement: Placement, windows: Windows) -> Floats:
+        """float64[layers]. Raises BadInput where windows are counts only."""
+        if windows.tokens is None or windows.edges is None:
+            raise BadInput("nodes_touched needs tokens", where=windows.name, way_out="a trace, not counts")
+        shares = dispatch.find(problem.dispatch).shares(problem, placement, windows)
+        nodes = np.zeros(placement.num_layers)
+        for window in range(windows.num_windows):
+            first, last = windows.edges[window : window + 2]
+            share = shares[min(window, len(shares) - 1)]
+            for layer in range(placement.num_layers):
+                node_of = _node_table(placement, layer, share[layer], problem.node_of_rank)
+                for start in range(int(first), int(last), CHUNK):
+                    part = windows.tokens[layer, start : min(start + CHUNK, int(last))]
+                    nodes[layer] += _touched(part, start, *node_of)
+        result: Floats = nodes / windows.edges[-1]
+        return result
+
+    def bound(self, problem: PlacementProblem) -> Bound:
+        """None is known."""
+        return NO_BOUND
+
+
+def _node_table(
+    placement: Placement, layer: int, share: Floats, node_of_rank: npt.NDArray[np.int64]
+) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """float64[experts, replicas] cumulated shares of an expert's slots, int64[experts, replicas] their nodes."""
+    slots = placement.expert_slots[layer]
+    upto = np.cumsum(np.where(slots >= 0, share[slots], 0.0), axis=1)
+    return upto, node_of_rank[placement.slot_rank[layer][slots]]
+
+
+def _touched(tokens: Tokens, start: int, upto: Floats, node_of: npt.NDArray[np.int64]) -> int:
+    """tokens [T, k] of one layer -> distinct (token, node) pairs; a replica is drawn by a hash of its row."""
+    chosen = np.where(tokens == NO_EXPERT, 0, tokens).astype(np.int64)
+    which = np.zeros(chosen.shape, dtype=np.int64)
+    if upto.shape[1] > 1:
+        ticket = streams.hash_ints(streams.key("placement", "replica"), start + np.arange(len(tokens)))
+        draw = (ticket >> np.uint64(11)).astype(np.float64) / 2.0**53
+        for replica in range(upto.shape[1] - 1):
+            which += draw[:, None] >= upto[chosen, replica]
+    node = np.where(tokens == NO_EXPERT, -1, node_of[chosen, which])
+    node.sort(axis=1)
+    return int((node[:, 0] >= 0).sum() + ((node[:, 1:] != node[:, :-1]) & (node[:, 1:] >= 0)).sum())

@@ -1,0 +1,152 @@
+"""PlacementProblem: which experts shall stand where, for which load, within which limits, and what counts as better.
+
+Load arrives in windows. A rank owns slots, the same number in every layer; a slot holds one expert; an expert with
+several slots has replicas, over which a dispatch rule spreads its tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.errors import BadInput
+from moesim.hardware import Cluster
+from moesim.layout import Placement
+from moesim.placement import dispatch, objectives
+from moesim.placement.clock import StepClock
+from moesim.placement.limits import check_limits
+from moesim.placement.windows import Windows
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+class Memory(NamedTuple):
+    """Bytes of one expert's weights in one layer, and the bytes that each rank has for experts of all layers."""
+
+    expert_bytes: int
+    rank_bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class PlacementProblem:
+    """train Windows; node_of_rank int[ranks]; slots_of_rank int[ranks], uneven allowed.
+
+    objective and dispatch are names of registries. load_cap: most load of a rank over the mean, on the total of
+    `train`. previous: where experts stand now; move_budget: most slots, over all layers, that may need new weights.
+    speed: relative speed of each rank [ranks], ones by default. clock: how `step_time` is played. Raises BadInput, or
+    DoesNotFit where limits contradict each other.
+    """
+
+    train: Windows
+    node_of_rank: Ints
+    slots_of_rank: Ints
+    objective: str = "makespan"
+    dispatch: str = "even"
+    load_cap: float | None = None
+    previous: Placement | None = None
+    move_budget: int | None = None
+    speed: Floats = field(default_factory=lambda: np.empty(0))
+    memory: Memory | None = None
+    clock: StepClock | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        objectives.find(self.objective)
+        dispatch.find(self.dispatch)
+        if not self.speed.size:
+            object.__setattr__(self, "speed", np.ones(len(self.node_of_rank)))
+        self._check_shapes()
+        check_limits(self)
+
+    @staticmethod
+    def on(
+        cluster: Cluster, train: Windows, *, ranks: int | None = None, slots: int | Sequence[int] | None = None,
+        redundant: int = 0, objective: str = "makespan", dispatch: str = "even", load_cap: float | None = None,
+        previous: Placement | None = None, move_budget: int | None = None, speed: npt.ArrayLike = (),
+        memory: Memory | None = None, clock: StepClock | None = None,
+    ) -> PlacementProblem:  # fmt: skip
+        """Ranks 0 .. ranks - 1 of a cluster (default: all). Slots of a rank are given, or experts + redundant are
+        spread as evenly as they divide. Raises BadInput, DoesNotFit.
+        """
+        count = cluster.num_devices if ranks is None else ranks
+        if not 1 <= count <= cluster.num_devices:
+            raise BadInput(f"{count} ranks on {cluster.name}, which has {cluster.num_devices} GPUs")
+        owned = _spread(train.counts.shape[2] + redundant, count) if slots is None else np.asarray(slots)
+        return PlacementProblem(
+            train, cluster.node_of[:count].astype(np.int64), np.broadcast_to(owned, (count,)).astype(np.int64),
+            objective, dispatch, load_cap, previous, move_budget, np.asarray(speed, dtype=np.float64), memory, clock,
+        )  # fmt: skip
+
+    def _check_shapes(self) -> None:
+        ranks = len(self.node_of_rank)
+        for name, values in (("slots", self.slots_of_rank), ("speeds", self.speed)):
+            if values.shape != (ranks,):
+                raise BadInput(f"{len(values)} {name} for {ranks} ranks")
+        if (self.slots_of_rank < 0).any() or not (self.speed > 0).all():
+            raise BadInput("a rank has a negative number of slots, or a speed that is not above 0")
+        held = self.previous
+        if held and (held.num_layers, held.num_experts, held.num_ranks) != (self.layers, self.experts, ranks):
+            raise BadInput(
+                f"the previous placement has {held.num_layers} layers, {held.num_experts} experts and "
+                f"{held.num_ranks} ranks, the problem {self.layers}, {self.experts} and {ranks}"
+            )
+        if self.move_budget is not None and held is None:
+            raise BadInput("a move budget needs the previous placement", way_out="give both or neither")
+
+    @property
+    def layers(self) -> int:
+        """Layers that have experts."""
+        return int(self.train.counts.shape[1])
+
+    @property
+    def experts(self) -> int:
+        """Experts of a layer."""
+        return int(self.train.counts.shape[2])
+
+    @property
+    def ranks(self) -> int:
+        """Ranks that hold experts."""
+        return len(self.node_of_rank)
+
+    @property
+    def nodes(self) -> int:
+        """Nodes of those ranks."""
+        return int(self.node_of_rank.max()) + 1
+
+    @property
+    def slots(self) -> int:
+        """Slots of a layer."""
+        return int(self.slots_of_rank.sum())
+
+    @cached_property
+    def slot_rank(self) -> npt.NDArray[np.int32]:
+        """int32[slots]: the rank that owns each slot; the same in every layer."""
+        return np.repeat(np.arange(self.ranks, dtype=np.int32), self.slots_of_rank)
+
+    @cached_property
+    def load(self) -> Ints:
+        """int64[layers, experts]: choices of each expert, all windows of `train` together."""
+        return self.train.load
+
+    def with_train(self, train: Windows) -> PlacementProblem:
+        """The same limits for another load."""
+        return replace(self, train=train)
+
+    def place(self, slot_expert: npt.ArrayLike) -> Placement:
+        """int[layers, slots], slots in the order of `slot_rank` -> Placement. Raises BadInput for a missing expert."""
+        table = np.asarray(slot_expert, dtype=np.int32)
+        return Placement(table, np.broadcast_to(self.slot_rank, table.shape), self.experts, self.ranks)
+
+    def place_ranks(self, rank_of_expert: npt.ArrayLike) -> Placement:
+        """int[layers, experts] rank of each expert -> Placement without replicas; each rank must fill its slots."""
+        return self.place(np.argsort(np.asarray(rank_of_expert), axis=1, kind="stable"))
+
+
+def _spread(slots: int, ranks: int) -> Ints:
+    """As even as they divide, the first ranks one more."""
+    return slots // ranks + (np.arange(ranks) < slots % ranks).astype(np.int64)

@@ -1,0 +1,90 @@
+"""`solve`: one strategy on one problem, its answer checked against the limits, scored and certified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from moesim.errors import DoesNotFit
+from moesim.layout import Placement
+from moesim.placement import objectives, strategies
+from moesim.placement.budget import Budget, Progress
+from moesim.placement.loads import rank_loads
+from moesim.placement.moves import count_moves
+from moesim.placement.problem import PlacementProblem
+from moesim.placement.solution import Answer, Solution
+from moesim.placement.windows import Windows
+
+SLACK = 1e-9  # of a limit: rounding of sums
+
+
+def solve(
+    problem: PlacementProblem,
+    strategy: str,
+    time_limit: float | None = None,
+    seed: int = 0,
+    *,
+    heldout: Iterable[Windows] = (),
+    progress: Callable[[Progress], None] | None = None,
+) -> Solution:
+    """time_limit: seconds; heldout: windows to judge on that the strategy never sees. Ctrl-C answers with the best
+    found and says so. Raises BadInput, and DoesNotFit where the answer breaks a limit.
+    """
+    chosen, budget = strategies.find(strategy), Budget(time_limit, seed, strategy, progress)
+    with budget.interruptible():
+        answer = _answer(chosen, problem, budget)
+    seconds = budget.elapsed
+    check_answer(problem, answer.placement, strategy)
+    return _score(problem, answer, budget, seconds, heldout)
+
+
+def _answer(strategy: strategies.Strategy, problem: PlacementProblem, budget: Budget) -> Answer:
+    """The strategy's answer; after a second Ctrl-C the best it had offered, if it had any."""
+    try:
+        return strategy.plan(problem, budget)
+    except KeyboardInterrupt:
+        if budget.best is None:
+            raise
+        return budget.best
+
+
+def check_answer(problem: PlacementProblem, placement: Placement, strategy: str) -> None:
+    """Each limit again, on what came out. Raises DoesNotFit that names the one which is broken."""
+    if problem.load_cap is not None:
+        total = rank_loads(problem, placement, problem.train.merged())[0] / problem.speed
+        reached = float((total.max(axis=1) / np.maximum(problem.load.sum(axis=1) / problem.speed.sum(), 1e-300)).max())
+        if reached > problem.load_cap + SLACK:
+            way_out = f"load cap {reached:.3f}, another strategy, or more redundant slots"
+            raise DoesNotFit(f"{strategy} reaches {reached:.3f}, above load cap {problem.load_cap:g}", way_out=way_out)
+    if problem.move_budget is not None and problem.previous is not None:
+        moves = count_moves(problem.previous, placement)
+        if moves > problem.move_budget:
+            way_out = f"strategy incremental, or a move budget of {moves}"
+            raise DoesNotFit(f"{strategy} moves {moves} slots, the budget is {problem.move_budget}", way_out=way_out)
+
+
+def _score(
+    problem: PlacementProblem, answer: Answer, budget: Budget, seconds: float, heldout: Iterable[Windows]
+) -> Solution:
+    objective, placement = objectives.find(problem.objective), answer.placement
+    value = float(objective.evaluate(problem, placement, problem.train).mean())
+    bound = objective.bound(problem).tighter(answer.bound).tighter(budget.bound)
+    return Solution(
+        strategy=budget.strategy,
+        placement=placement,
+        objective=value,
+        bound=bound.value,
+        gap=value / bound.value - 1 if bound.value > 0 else None,
+        bound_kind=bound.kind,
+        moves=None if problem.previous is None else count_moves(problem.previous, placement),
+        seconds=seconds,
+        heldout={windows.name: float(objective.evaluate(problem, placement, windows).mean()) for windows in heldout},
+        notes=(*answer.notes, *_stopped(budget)),
+    )
+
+
+def _stopped(budget: Budget) -> tuple[str, ...]:
+    if budget.interrupted:
+        return ("interrupted: the best found until then",)
+    return ("time limit reached: the best found until then",) if budget.expired else ()

@@ -1,0 +1,26 @@
+"""Placement strategies: one file and one line in REGISTRY each."""
+
+from __future__ import annotations
+
+from moesim.errors import unknown_name
+from moesim.placement.strategies.contiguous import Contiguous
+from moesim.placement.strategies.round_robin import RoundRobin
+from moesim.placement.strategies.shuffled import Random
+from moesim.placement.strategies.strategy import Strategy
+
+_ALL: tuple[Strategy, ...] = (
+    Contiguous(),
+    RoundRobin(),
+    Random(),
+)
+REGISTRY: dict[str, Strategy] = {strategy.name: strategy for strategy in _ALL}
+
+
+def find(name: str, where: str = "") -> Strategy:
+    """The strategy of that name. Raises BadInput with the known names."""
+    if name not in REGISTRY:
+        raise unknown_name("placement strategy", name, REGISTRY, where=where)
+    return REGISTRY[name]
+
+
+__all__ = ["REGISTRY", "Strategy", "find"]

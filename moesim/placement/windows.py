@@ -1,0 +1,104 @@
+"""Windows: what a placement is planned for, or judged on. Expert counts of stretches of tokens, and the tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.errors import BadInput
+from moesim.routing import PHASES, RoutingTrace
+from moesim.routing.loads import LoadRecord
+from moesim.routing.shape import NO_EXPERT
+
+Counts = npt.NDArray[np.int64]
+Tokens = npt.NDArray[np.unsignedinteger[Any]]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """counts int64[W, layers, experts]: choices of each expert in each window.
+
+    tokens uint8 or uint16[layers, T, k] (NO_EXPERT: none), or None where only counts are known; window w holds the
+    tokens edges[w] .. edges[w + 1] - 1 (edges int64[W + 1]). Tokens are a view and never copied. Raises BadInput.
+    """
+
+    name: str
+    counts: Counts
+    tokens: Tokens | None = field(default=None, compare=False, repr=False)
+    edges: Counts | None = None
+
+    def __post_init__(self) -> None:
+        if self.counts.ndim != 3 or not self.counts.size or self.counts.dtype.kind not in "iu":
+            raise BadInput(f"counts {self.counts.dtype}{list(self.counts.shape)} are not integers [windows, layers, E]")
+        if (self.counts < 0).any():
+            window, layer, expert = np.argwhere(self.counts < 0)[0]
+            raise BadInput(f"{self.name}, window {window}, layer {layer}: expert {expert} has a negative count")
+
+    @staticmethod
+    def of_tokens(name: str, tokens: Tokens, experts: int, window: int) -> Windows:
+        """[layers, T, k] -> near-equal windows of about `window` tokens, at least one. Raises BadInput."""
+        layers, length = tokens.shape[:2]
+        if window < 1 or not length:
+            raise BadInput(f"{length} tokens in windows of {window}", where=name)
+        edges = np.linspace(0, length, max(round(length / window), 1) + 1).astype(np.int64)
+        counts = np.stack([_count(tokens[layer], edges, experts) for layer in range(layers)], axis=1)
+        return Windows(name, counts, tokens, edges)
+
+    @staticmethod
+    def of_trace(trace: RoutingTrace, window: int, phase: str | None = None) -> Windows:
+        """The tokens of a trace in their order, of all phases or one. Raises BadInput where there are none."""
+        if phase is not None:
+            trace = trace.take(trace.phase == PHASES.index(phase))
+        return Windows.of_tokens(phase or "trace", trace.expert.transpose(1, 0, 2), trace.header.num_experts, window)
+
+    @staticmethod
+    def of_loads(record: LoadRecord) -> Windows:
+        """Counts that a recorder kept: a window for each step."""
+        return Windows("loads", record.counts)
+
+    @property
+    def num_windows(self) -> int:
+        """W."""
+        return len(self.counts)
+
+    @property
+    def load(self) -> Counts:
+        """int64[layers, experts]: all windows together."""
+        total: Counts = self.counts.sum(axis=0)
+        return total
+
+    def merged(self) -> Windows:
+        """All windows as one: what a planner that looks at totals sees."""
+        edges = None if self.edges is None else self.edges[[0, -1]]
+        return Windows(self.name, self.counts.sum(axis=0, keepdims=True), self.tokens, edges)
+
+    def only(self, first: int, stop: int, name: str) -> Windows:
+        """Windows first .. stop - 1."""
+        if self.tokens is None or self.edges is None:
+            return Windows(name, self.counts[first:stop])
+        edges = self.edges[first : stop + 1]
+        return Windows(name, self.counts[first:stop], self.tokens[:, edges[0] : edges[-1]], edges - edges[0])
+
+    def hold_out(self, share: float) -> tuple[Windows, Windows]:
+        """(earlier windows, the last `share` of them); both keep at least one. Raises BadInput."""
+        if not 0 < share < 1 or self.num_windows < 2:
+            raise BadInput(
+                f"{share:g} of {self.num_windows} window(s) cannot be held out",
+                where=self.name,
+                way_out="a share between 0 and 1, and smaller windows",
+            )
+        cut = min(max(round(self.num_windows * (1 - share)), 1), self.num_windows - 1)
+        return self.only(0, cut, self.name), self.only(cut, self.num_windows, "held out")
+
+
+def _count(tokens: Tokens, edges: Counts, experts: int) -> Counts:
+    """[T, k] of one layer -> int64[W, experts]."""
+    highest = int(tokens[tokens != NO_EXPERT].max(initial=0))
+    if highest >= experts:
+        raise BadInput(f"expert {highest} is not below {experts}")
+    parts = [np.bincount(np.minimum(tokens[a:b], experts).ravel(), minlength=experts + 1) for a, b in pairwise(edges)]
+    return np.stack(parts)[:, :experts].astype(np.int64)
