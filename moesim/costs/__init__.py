@@ -1,6 +1,6 @@
 """Costs: shape -> seconds with provenance; profiles fitted to measured kernels, and the roofline."""
 
-from moesim.costs.estimate import Basis, CommunicationCost, Estimate
+from moesim.costs.estimate import Basis, CommunicationCost, Estimate, Steps
 from moesim.costs.load import error_draw, load_costs
 from moesim.costs.model import CostModel
 from moesim.costs.profile import Profile, known_profiles
@@ -13,6 +13,7 @@ __all__ = [
     "Estimate",
     "Profile",
     "Roofline",
+    "Steps",
     "error_draw",
     "known_profiles",
     "load_costs",

@@ -8,16 +8,16 @@ from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from moesim import shipped, yamlfile
 from moesim.costs import shapes
-from moesim.costs.estimate import Basis, CommunicationCost, Estimate
+from moesim.costs.estimate import Basis, CommunicationCost, Estimate, Steps
 from moesim.costs.form import Form
 from moesim.costs.grid import ResidualGrid, read_grids
 from moesim.errors import BadInput
 from moesim.models import Attention
-from moesim.units import Bandwidth, Flops, Seconds
+from moesim.units import Bandwidth, ByteCount, Flops, Seconds
 from moesim.yamlfile import Items, Section
 
 FOLDER = "calibration/profiles"
@@ -41,10 +41,27 @@ class OperatorSection(Section):
     kernel: str
 
 
+class StepsSection(Section):
+    """See Steps. Equally many bytes and alpha, bytes ascending."""
+
+    op: Literal["all_to_all", "all_gather", "reduce_scatter", "all_reduce", "broadcast", "point_to_point"]
+    ranks: int = Field(ge=2)
+    bytes: Items[ByteCount] = Field(min_length=1)
+    alpha: Items[Seconds]
+
+    @model_validator(mode="after")
+    def _one_table(self) -> StepsSection:
+        if len(self.bytes) != len(self.alpha) or sorted(set(self.bytes)) != list(self.bytes):
+            raise ValueError(f"{len(self.bytes)} bytes and {len(self.alpha)} alpha are no table with ascending bytes")
+        return self
+
+
 class CommunicationSection(Section):
     """See CommunicationCost."""
 
     alpha: Seconds
+    per_message: Seconds = 0.0
+    steps: Items[StepsSection] = ()
     efficiency: dict[str, Fraction] = Field(default_factory=dict)
     sms: int = Field(0, ge=0)
     basis: Basis
@@ -86,7 +103,7 @@ class Profile:
         self.backward: Mapping[str, float] = section.backward
         self.families: Mapping[str, float] = section.families
         self.communication: Mapping[str, CommunicationCost] = {
-            name: CommunicationCost(**cost.model_dump()) for name, cost in section.communication.items()
+            name: _communication(cost) for name, cost in section.communication.items()
         }
 
     def gemm(self, m: npt.ArrayLike, n: int, k: int, dtype: str) -> Estimate:
@@ -142,6 +159,11 @@ class Profile:
 
 def _form(section: OperatorSection) -> Form:
     return Form(**section.model_dump(include=set(Form.__dataclass_fields__)))
+
+
+def _communication(section: CommunicationSection) -> CommunicationCost:
+    steps = tuple(Steps(**table.model_dump()) for table in section.steps)
+    return CommunicationCost(**section.model_dump(exclude={"steps"}), steps=steps)
 
 
 def known_profiles() -> dict[str, Path]:

@@ -1,20 +1,21 @@
 """Network: byte matrices and flows between devices -> time. It knows devices and lanes, no experts and no tokens."""
 
 from moesim.network.all_to_all import AllToAll
+from moesim.network.collectives import Collective, all_gather, groups, reduce_scatter
 from moesim.network.copies import Copies, count_copies
 from moesim.network.fabric import Fabric
 from moesim.network.flows import Coflow, Flows, Group
-from moesim.network.rings import ring_all_reduce, ring_pass, ring_seconds
 
 __all__ = [
     "AllToAll",
     "Coflow",
+    "Collective",
     "Copies",
     "Fabric",
     "Flows",
     "Group",
+    "all_gather",
     "count_copies",
-    "ring_all_reduce",
-    "ring_pass",
-    "ring_seconds",
+    "groups",
+    "reduce_scatter",
 ]

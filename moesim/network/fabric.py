@@ -10,6 +10,7 @@ import numpy.typing as npt
 from moesim.costs import CommunicationCost
 from moesim.errors import BadInput
 from moesim.hardware import BETWEEN, INSIDE, Cluster
+from moesim.network.collectives import Collective, exchange
 from moesim.network.flows import Coflow, Flows, Group
 
 
@@ -39,17 +40,24 @@ class Fabric:
         self.link_name: tuple[str, ...] = tuple(names)
         self.notes = tuple(_borrowed(cluster, communication))
 
-    def coflow(self, algorithm: str, flows: Flows, group: Group) -> Coflow:
-        """Flows of one collective on their paths; a flow that ECMP hashes by queue pair is divided over its paths.
+    def coflow(self, kernel: str, flows: Flows, group: Group) -> Coflow:
+        """An exchange (see `collective`)."""
+        return self.collective(kernel, exchange(flows), group)
 
-        Raises BadInput where a flow with bytes has no route.
+    def collective(self, kernel: str, collective: Collective, group: Group) -> Coflow:
+        """Flows of one collective on their paths, after the kernel's start-up for it.
+
+        A flow that ECMP hashes by queue pair is divided over its paths. Raises BadInput where a flow has no route.
         """
-        flows, path = _spread(flows, self._paths[algorithm])
+        cost, sent = self.communication[kernel], collective.flows
+        busiest = float(np.bincount(sent.source, sent.bytes).max(initial=0.0)) if len(sent.source) else 0.0
+        alpha = cost.startup(collective.op, collective.ranks, collective.messages, busiest)
+        flows, path = _spread(sent, self._paths[kernel])
         lost = np.flatnonzero((path[:, 0] < 0) & (flows.bytes > 0))
         if len(lost):
             source, destination = flows.source[lost[0]], flows.destination[lost[0]]
             raise BadInput(f"no route from gpu{source} to gpu{destination}", where=f"topology {self.cluster.name}")
-        return Coflow.of(flows, group, path, self.communication[algorithm].alpha)
+        return Coflow.of(flows, group, path, alpha)
 
 
 def _achieved(cluster: Cluster, cost: CommunicationCost) -> npt.NDArray[np.float64]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from moesim.engine import Join
 from moesim.layout import dense_parameters, expert_parameters
-from moesim.network import Group, ring_pass
+from moesim.network import Group, all_gather, groups, reduce_scatter
 from moesim.step.lowered import Recorder
 from moesim.step.plan import COLLECTIVES, StepPlan
 
@@ -35,14 +35,16 @@ def optimizer_step(plan: StepPlan, recorder: Recorder, islands: Sequence[list[in
         ),
     }
     after = [(task, Join.GROUP) for tasks in islands for task in tasks]
-    for verb, width_bytes in (("reduce_scatter", GRADIENT_BYTES), ("all_gather", PARAMETER_BYTES)):
+    for ring, width_bytes in ((reduce_scatter, GRADIENT_BYTES), (all_gather, PARAMETER_BYTES)):
         for kind, (parameters, width, stride) in kinds.items():
             if width > 1:
                 shard = np.full(layout.world, -(-parameters * width_bytes // width), dtype=np.int64)
-                coflow = plan.fabric.coflow(COLLECTIVES, ring_pass(group, width, shard, stride=stride), group)
-                task = recorder.transfer(f"{kind}_{verb}", ranks, coflow, after, -1, 0)
+                rings = groups(layout.world, width, stride)
+                collective = ring(group, rings, shard)
+                coflow = plan.fabric.collective(COLLECTIVES, collective, group)
+                task = recorder.transfer(f"{kind}_{collective.op}", ranks, coflow, after, -1, 0)
                 after = [(task, Join.LANE)]
-        if verb == "reduce_scatter":
+        if ring is reduce_scatter:
             shard_sizes = sum(parameters / width for parameters, width, _ in kinds.values())
             work = plan.ops.update(layout.world, UPDATE_BYTES * shard_sizes)
             after = [(recorder.compute("optimizer", ranks, work, after, -1, 0), Join.LANE)]

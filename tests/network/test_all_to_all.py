@@ -8,7 +8,7 @@ import pytest
 from moesim.costs import CommunicationCost
 from moesim.errors import BadInput
 from moesim.hardware import load_cluster
-from moesim.network import Fabric, Flows, Group, all_to_all, count_copies, ring_pass, ring_seconds
+from moesim.network import Fabric, Flows, Group, all_to_all, count_copies
 from moesim.network.port_load import coflow_ends
 
 CLUSTER = load_cluster("dgx-h100", nodes=2)
@@ -143,13 +143,6 @@ def test_ports_wait_for_late_releases() -> None:
         arrival, done, np.zeros(links), np.zeros(links, np.int64),
     )  # fmt: skip
     assert end == arrival[2] == 11_000 and done[0] == 1_000 and done[3] == 0
-
-
-def test_a_ring_matches_its_closed_form() -> None:
-    fabric = Fabric(CLUSTER, {"nccl": CommunicationCost(0.0)})
-    coflow = fabric.coflow("nccl", ring_pass(GROUP, 8, np.full(16, 1000)), GROUP)
-    load = np.bincount(coflow.path[coflow.path >= 0], np.repeat(coflow.bytes, (coflow.path >= 0).sum(axis=1)))
-    assert np.max(load / fabric.capacity[: len(load)]) == pytest.approx(ring_seconds(1, 8, 8000, 450e9, 0.0))
 
 
 def test_an_unknown_algorithm_lists_the_known_ones() -> None:
