@@ -100,11 +100,16 @@ class Recorder:
         self._rows.append({name: values[kept] for name, values in rows.items()})
         self._passes.append([_kept(choice, kept) for choice in layers])
 
-    def trace(self, header: TraceHeader) -> RoutingTrace:
-        """All marked tokens. `moe_layers`, `num_experts` and `top_k` of the header must be the model's; see `shape`."""
+    def trace(self, header: TraceHeader, *, zero_experts: int = 0) -> RoutingTrace:
+        """All marked tokens. `moe_layers`, `num_experts` and `top_k` of the header must be the model's; see `shape`.
+
+        `zero_experts` ids after the real ones name experts that compute nothing: no expert in the trace.
+        """
         if not self._passes:
             raise BadInput("nothing was recorded", way_out="call mark() after each forward pass")
         expert = np.concatenate([_stacked(layers, "ids") for layers in self._passes])
+        zero = (expert >= header.num_experts) & (expert < header.num_experts + zero_experts)
+        expert = np.where(zero, NO_EXPERT, expert)
         rows = {name: np.concatenate([r[name] for r in self._rows]) for name in self._rows[0]}
         first = self._passes[0][0]
         optional = {"weight": first.weight is not None, "logits": self.keep_logits and first.logits is not None}

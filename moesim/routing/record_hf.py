@@ -26,25 +26,31 @@ def record_texts(model: Path, texts: Sequence[Path], *, length: int = 256, limit
     config = _config(model)
     network = _network(model, config).eval()
     ids = [_token_ids(model, path, int(config.get_text_config().vocab_size))[:limit] for path in texts]
-    request = 0
-    with Recorder(network) as recorder, torch.no_grad():
-        for domain, stream in enumerate(ids):
-            for first in range(0, len(stream), length):
-                piece = torch.tensor(stream[first : first + length])
-                network(piece[None])
-                where = np.arange(len(piece))
-                recorder.mark(
-                    request=np.full(len(piece), request),
-                    position=where,
-                    domain=domain,
-                    step=request,
-                    token_id=piece.numpy(),
-                )
-                request += 1
-    if not request:
+    pieces = [
+        (domain, stream[first : first + length])
+        for domain, stream in enumerate(ids)
+        for first in range(0, len(stream), length)
+    ]
+    if not pieces:
         raise BadInput("the text files are empty", where=", ".join(map(str, texts)))
+    with Recorder(network) as recorder, torch.no_grad():
+        for request, (domain, piece) in enumerate(pieces):
+            _pass(model, network, piece)
+            recorder.mark(request=np.full(len(piece), request), position=np.arange(len(piece)),
+                          domain=domain, step=request, token_id=piece)  # fmt: skip
     layers, top_k = recorder.shape
-    return recorder.trace(_header(model, config, layers, top_k, tuple(path.stem for path in texts)))
+    zero_experts = int(getattr(config.get_text_config(), "zero_expert_num", None) or 0)  # LongCat-Flash
+    header = _header(model, config, layers, top_k, tuple(path.stem for path in texts))
+    return recorder.trace(header, zero_experts=zero_experts)
+
+
+def _pass(model: Path, network: Any, piece: Sequence[int]) -> None:
+    """One forward pass. A configuration that cannot run fails here, with whatever torch raises."""
+    try:
+        network(torch.tensor(piece)[None], use_cache=False)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"the model does not run ({type(error).__name__}: {reason})", where=model) from None
 
 
 def _config(model: Path) -> Any:
@@ -55,10 +61,16 @@ def _config(model: Path) -> Any:
 
 
 def _network(model: Path, config: Any) -> Any:
-    if model.is_dir():
-        return AutoModelForCausalLM.from_pretrained(model, local_files_only=True, dtype=torch.float32)
+    """The model with its weights, or with random ones. What transformers refuses to build is bad input, whatever it
+    raises: each family checks its own configuration in its own way."""
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    try:
+        if model.is_dir():
+            return AutoModelForCausalLM.from_pretrained(model, local_files_only=True, dtype=torch.float32)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"transformers cannot build it ({type(error).__name__}: {reason})", where=model) from None
 
 
 def _token_ids(model: Path, path: Path, vocabulary: int) -> list[int]:
