@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -70,3 +71,14 @@ def unknown_name(kind: str, name: object, known: Iterable[str], *, where: str | 
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     guess = f"did you mean {near[0]!r}? " if near else ""
     return BadInput(f"unknown {kind} {name!r}", where=where, way_out=f"{guess}known: {', '.join(names)}")
+
+
+@contextmanager
+def placed(where: str | Path) -> Iterator[None]:
+    """Errors from inside that name no place get this one: a room that knows no files raises, the caller knows where."""
+    try:
+        yield
+    except MoesimError as error:
+        if error.where:
+            raise
+        raise type(error)(error.what, where=where, way_out=error.way_out) from None

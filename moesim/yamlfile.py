@@ -67,10 +67,22 @@ def validate(schema: type[Model], data: Any, where: Callable[[Keys], str]) -> Mo
     except ValidationError as error:
         errors = error.errors(include_url=False)
         first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])  # a misspelt key is also missing
-        keys = tuple(first["loc"])
+        keys = _keys_in(data, first["loc"])
         if first["type"] == "extra_forbidden":
             raise unknown_name("key", keys[-1], _known_keys(schema, keys[:-1]), where=where(keys)) from None
         raise BadInput(_message(first), where=where(keys)) from None
+
+
+def _keys_in(data: Any, location: Keys) -> Keys:
+    """pydantic's location without the names of union members, which are no keys of the file."""
+    keys: list[str | int] = []
+    for number, name in enumerate(location):
+        stands = isinstance(data, (dict, list)) and (name in data if isinstance(data, dict) else isinstance(name, int))
+        if stands:
+            data = data[name] if isinstance(data, dict) or int(name) < len(data) else None
+        if stands or (isinstance(data, dict) and number == len(location) - 1):
+            keys.append(name)
+    return tuple(keys)
 
 
 def _message(error: Any) -> str:

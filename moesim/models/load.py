@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +46,20 @@ class InlineModel(yamlfile.Section):
     expert_matrices: int = Field(3, ge=2, le=3)
 
 
-def load_model(source: str | Path | Mapping[str, Any]) -> MoEModel:
+def load_model(source: str | Path | InlineModel | Mapping[str, Any]) -> MoEModel:
     """A shipped name ("deepseek-ai/DeepSeek-V3" or "DeepSeek-V3"), a config.json or .yaml path, or an inline mapping.
 
     Raises BadInput: unknown names with the known ones, a family that was not checked with the list of those that were.
     """
+    if isinstance(source, InlineModel):
+        return _inline(source, "")
     if isinstance(source, Mapping):
-        return _inline(source, lambda keys: yamlfile.dotted(("model", *keys)))
+        given = yamlfile.validate(InlineModel, dict(source), lambda keys: yamlfile.dotted(("model", *keys)))
+        return _inline(given, "model")
     path = _find(str(source))
     if path.suffix in {".yaml", ".yml"}:
         document = yamlfile.read_yaml(path)
-        return _inline(document.data, document.where)
+        return _inline(document.validate(InlineModel), document.where())
     return _from_config(read_config(path), path.name.removesuffix(SUFFIX).replace("--", "/"))
 
 
@@ -111,8 +114,7 @@ def _from_config(config: Config, name: str) -> MoEModel:
     )
 
 
-def _inline(data: Mapping[str, Any], where: Callable[[yamlfile.Keys], str]) -> MoEModel:
-    given = yamlfile.validate(InlineModel, dict(data), where)
+def _inline(given: InlineModel, source: str) -> MoEModel:
     heads = given.attention
     kind = "mha" if heads.num_heads == heads.num_kv_heads else "gqa"
     fields = given.model_dump(exclude={"attention", "dense_layers", "dtype"})
@@ -125,7 +127,7 @@ def _inline(data: Mapping[str, Any], where: Callable[[yamlfile.Keys], str]) -> M
             expert_dtype=given.dtype,
             **fields,
         ),
-        where(()),
+        source,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moesim.costs import CostModel, load_costs
-from moesim.errors import BadInput
+from moesim.errors import BadInput, placed
 from moesim.hardware import Cluster, load_cluster
 from moesim.layout import Layout, MemoryLedger, Placement, Residency, serving_ledger, training_ledger
 from moesim.models import DTYPE_BYTES, MoEModel, load_model
@@ -54,10 +54,11 @@ class Built:
 def build(loaded: Loaded, seed: int) -> Built:
     """Check and seal a scenario. Raises BadInput, or DoesNotFit where a device is too small."""
     scenario = loaded.scenario
-    model = load_model(scenario.model)
-    cluster = load_cluster(
-        scenario.cluster.topology, nodes=scenario.cluster.nodes, oversubscription=scenario.cluster.oversubscription
-    )
+    with placed(loaded.where("model")):
+        model = load_model(scenario.model)
+    wanted = scenario.cluster
+    with placed(loaded.where("cluster.topology")):
+        cluster = load_cluster(wanted.topology, nodes=wanted.nodes, oversubscription=wanted.oversubscription)
     layout = _layout(loaded, cluster)
     routing, notes = routing_source(loaded, model, seed)
     placement = _placement(loaded, model, layout, routing)
@@ -65,7 +66,8 @@ def build(loaded: Loaded, seed: int) -> Built:
     log = CostLog()
     plan = _plan(loaded, model, cluster, layout, placement, routing, costs, log)
     memory = _memory(scenario, plan)
-    memory.check()
+    with placed(loaded.document.source):
+        memory.check()
     warnings = (*model.approximations, *cluster.warnings, *plan.fabric.notes, *notes)
     return Built(scenario, plan, _batches(scenario, layout.world), memory, log, warnings)
 
@@ -79,7 +81,8 @@ def _layout(loaded: Loaded, cluster: Cluster) -> Layout:
             where=loaded.where("parallel"),
             way_out=f"cluster.nodes: {-(-world // cluster.gpus_per_node)}",
         )
-    return Layout(world, parallel.tensor_parallel_size, parallel.expert_parallel_size)
+    with placed(loaded.where("parallel.expert_parallel_size")):
+        return Layout(world, parallel.tensor_parallel_size, parallel.expert_parallel_size)
 
 
 def _placement(loaded: Loaded, model: MoEModel, layout: Layout, routing: RoutingSource) -> Placement:

@@ -109,8 +109,17 @@ def _warnings(built: Built, ladder: Ladder) -> tuple[str, ...]:
         for family in sorted(log.outside)
         if log.outside[family]
     ]
+    device = built.cluster.devices[0].name
+    lent = [f"costs {built.costs.name} are of {built.costs.device}, used for {device}"]
     assumed = sorted(family for family, basis in log.basis.items() if basis == "assumed")
     basis = [f"assumed, not measured: {', '.join(assumed)}"] if assumed else []
     overlap = ladder.timeline.ignored_overlap_s
     ignored = [f"overlap of transfers worth {overlap:.3g} s was ignored by port loads"] if overlap > 0 else []
-    return (*built.warnings, *outside, *basis, *ignored, *_published(built))
+    return (
+        *built.warnings,
+        *(lent if built.costs.device != device else []),
+        *outside,
+        *basis,
+        *ignored,
+        *_published(built),
+    )

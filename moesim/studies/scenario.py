@@ -6,12 +6,19 @@ import hashlib
 import json
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
+from moesim.models import InlineModel
 from moesim.yamlfile import Items, Section
 
 Dtype = Literal["bf16", "fp8", "fp4"]
 Count = Annotated[int, Field(ge=1, le=10**9)]
+
+
+ModelSource = Annotated[
+    Annotated[str, Tag("name")] | Annotated[InlineModel, Tag("inline")],
+    Discriminator(lambda value: "name" if isinstance(value, str) else "inline"),
+]
 
 
 class BatchSection(Section):
@@ -124,7 +131,7 @@ class Scenario(Section):
     moesim: Annotated[int, AfterValidator(_format_version)] = Field(1, description="format version")
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
-    model: str = Field(description="shipped model name or the path of a config.json")
+    model: ModelSource = Field(description="shipped model name, the path of a config.json, or an inline description")
     mode: Literal["step"] = "step"
     batch: BatchSection
     cluster: ClusterSection

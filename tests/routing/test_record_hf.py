@@ -82,13 +82,10 @@ def test_zero_experts_are_no_experts() -> None:
     from moesim.routing.record import Recorder
     from moesim.routing.trace import TraceHeader
 
-    class Router(torch.nn.Module):
-        def forward(self, ids: torch.Tensor) -> torch.Tensor:
-            return ids
-
-    router = Router()
-    with Recorder(router) as recorder:
-        router(torch.tensor([[0, 5], [7, 4]]))
+    chosen = torch.tensor([[0, 5], [7, 4]])
+    router = torch.nn.Identity()
+    with Recorder(router, routers=lambda name, module: True) as recorder:
+        router(chosen)
         recorder.mark(request=[0, 0], position=[0, 1])
     header = TraceHeader(model="own", moe_layers=1, num_experts=5, top_k=2, origin="hand-written")
     trace = recorder.trace(header, zero_experts=3)

@@ -44,9 +44,12 @@ def test_the_hash_knows_content_and_not_order_or_name(tmp_path: Path) -> None:
         ("overlap.schedule=two_bach", "--set overlap.schedule: unknown schedule.*two_batch"),
         ("comm.dispatch=deepep", "--set comm.dispatch: unknown all-to-all"),
         ("costs=h100", "unknown cost profile 'h100'.*h100_sxm"),
-        ("model=Qwen3-31B", "unknown model"),
-        ("cluster.topology=dgx-h101", "unknown topology.*dgx-h100"),
-        ("parallel.expert_parallel_size=3", "expert_parallel_size 3 does not divide 8"),
+        ("model=Qwen3-31B", "--set model: unknown model"),
+        ("cluster.topology=dgx-h101", "--set cluster.topology: unknown topology.*dgx-h100"),
+        (
+            "parallel.expert_parallel_size=3",
+            "--set parallel.expert_parallel_size: expert_parallel_size 3 does not divide 8",
+        ),
         ("parallel.data_parallel_size=16", "the cluster has 8 GPUs.*cluster.nodes: 2"),
         ("experts.redundant=3", "do not divide over 8 ranks.*redundant: 0"),
         ("experts.redundant=8", "need a placement that uses them"),
@@ -85,3 +88,40 @@ def test_a_broken_file_names_the_line(tmp_path: Path, text: str, message: str) -
 def test_a_missing_file_is_said() -> None:
     with pytest.raises(BadInput, match="nowhere.yaml: cannot be read"):
         load("nowhere.yaml")
+
+
+INLINE = """
+model:
+  name: own
+  hidden_size: 1024
+  num_layers: 4
+  vocab_size: 32000
+  attention: {num_heads: 8, num_kv_heads: 2, head_dim: 128}
+  num_experts: 64
+  top_k: 2
+  expert_intermediate: 512
+"""
+
+
+def with_inline_model(tmp_path: Path, inline: str) -> Path:
+    lines = [line for line in BASE.splitlines() if not line.startswith("model:")]
+    return write(tmp_path, "\n".join(lines) + inline)
+
+
+def test_a_model_of_ones_own_is_described_in_the_scenario(tmp_path: Path) -> None:
+    result = run(load(with_inline_model(tmp_path, INLINE)))
+    assert result.provenance["model"] == "own" and result.metrics["step_time_s"].value > 0
+
+
+def test_a_wrong_key_of_an_inline_model_is_named_with_its_line(tmp_path: Path) -> None:
+    wrong = with_inline_model(tmp_path, INLINE.replace("top_k: 2", "topk: 2"))
+    with pytest.raises(BadInput, match=r"s.yaml:\d+ model.topk: unknown key 'topk'. Try: did you mean 'top_k'"):
+        load(wrong)
+    missing = with_inline_model(tmp_path, INLINE.replace("  top_k: 2\n", ""))
+    with pytest.raises(BadInput, match=r"s.yaml:\d+ model.top_k: Field required"):
+        load(missing)
+
+
+def test_costs_of_another_device_are_said_to_be_borrowed() -> None:
+    warnings = run("demo-tiny", overrides=["cluster.topology=dgx-a100"]).warnings
+    assert any("used for" in text for text in warnings)
