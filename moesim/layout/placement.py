@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -96,46 +95,3 @@ class Placement:
             raise BadInput(f"{experts} experts do not divide over {ranks} ranks")
         expert = np.arange(experts, dtype=np.int32)
         return cls(np.tile(expert, (layers, 1)), np.tile(expert // (experts // ranks), (layers, 1)), experts, ranks)
-
-    @classmethod
-    def greedy_redundant(cls, load: npt.NDArray[np.int64], ranks: int, slots: int) -> Placement:
-        """load int64[layers, experts] -> each redundant slot goes to the expert with most load per replica, then the
-        replicas go, heaviest first, to the least loaded rank that has room (greedy, as in DeepSeek-V3 section 3.4.2).
-        """
-        experts = load.shape[1]
-        if slots % ranks or slots < experts:
-            raise BadInput(f"{slots} slots do not give {ranks} ranks equally many, or fewer than {experts} experts")
-        rows = [_pack(_replicate(layer, slots), layer, ranks, slots // ranks) for layer in load]
-        owner = np.repeat(np.arange(ranks, dtype=np.int32), slots // ranks)
-        return cls(np.stack(rows), np.tile(owner, (len(rows), 1)), experts, ranks)
-
-
-def _replicate(load: npt.NDArray[np.int64], slots: int) -> npt.NDArray[np.int64]:
-    """int64[experts]: replicas of each expert, the next one always to the largest load per replica."""
-    replicas = np.ones(len(load), dtype=np.int64)
-    for _ in range(slots - len(load)):
-        replicas[np.argmax(load / replicas)] += 1
-    return replicas
-
-
-def _pack(replicas: npt.NDArray[np.int64], load: npt.NDArray[np.int64], ranks: int, room: int) -> Ints:
-    """int32[slots]: experts by rank; replicas of one expert avoid the same rank while another has room."""
-    share = load / replicas
-    order = np.repeat(np.argsort(-share, kind="stable"), replicas[np.argsort(-share, kind="stable")])
-    heap = [(0.0, rank) for rank in range(ranks)]
-    held: list[list[int]] = [[] for _ in range(ranks)]
-    for expert in order:
-        _place(int(expert), float(share[expert]), heap, held, room)
-    return np.concatenate([np.sort(experts) for experts in held]).astype(np.int32)
-
-
-def _place(expert: int, share: float, heap: list[tuple[float, int]], held: list[list[int]], room: int) -> None:
-    skipped = []
-    while heap and expert in held[heap[0][1]]:
-        skipped.append(heapq.heappop(heap))
-    load, rank = heapq.heappop(heap) if heap else skipped.pop(0)
-    held[rank].append(expert)
-    for entry in skipped:
-        heapq.heappush(heap, entry)
-    if len(held[rank]) < room:
-        heapq.heappush(heap, (load + share, rank))

@@ -14,6 +14,8 @@ from moesim.hardware import known_topologies
 from moesim.hardware.formats import REGISTRY as FORMATS
 from moesim.models import known_models, load_model
 from moesim.network import all_to_all
+from moesim.placement import strategies
+from moesim.placement.formats import REGISTRY as PLACEMENT_FORMATS
 from moesim.routing import open_trace
 from moesim.routing.synth.statistics import statistics_names
 from moesim.schedules import REGISTRY as SCHEDULES
@@ -77,6 +79,14 @@ def _schedules() -> Rows:
     return [(name, _first_line(importlib.import_module(one.order.__module__))) for name, one in SCHEDULES.items()]
 
 
+def _strategies() -> Rows:
+    return [(name, strategy.summary) for name, strategy in strategies.REGISTRY.items()]
+
+
+def _placement_formats() -> Rows:
+    return [(name, f"{one.about} ({', '.join(one.suffixes)})") for name, one in PLACEMENT_FORMATS.items()]
+
+
 def _described(files: Mapping[str, Path], key: str) -> Rows:
     return [(name, str(yamlfile.read_yaml(path).data.get(key, ""))) for name, path in files.items()]
 
@@ -95,4 +105,6 @@ KINDS: Final[dict[str, Callable[[], Rows]]] = {
     "load statistics": _statistics,
     "all-to-all": _algorithms,
     "schedules": _schedules,
+    "placement strategies": _strategies,
+    "placement formats": _placement_formats,
 }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from moesim.costs import CostModel, load_costs
 from moesim.errors import BadInput, placed
@@ -16,11 +14,10 @@ from moesim.routing import RoutingSource
 from moesim.schedules import layer_schedule
 from moesim.step import Batch, CostLog, Dispatch, LayerOps, Precision, StepPlan, uniform_batch
 from moesim.studies.load import Loaded
+from moesim.studies.placement import find_placement, first_placement
 from moesim.studies.routing import routing_source
 from moesim.studies.scenario import Scenario
 
-PLANNING_TOKENS = 16_384  # tokens whose counts decide which experts get the redundant slots
-PLANNING_REQUEST = 1 << 40  # their requests are never those of a step
 SCALE_BYTES = {"bf16": 0.0, "fp8": 4 / 128, "fp4": 1 / 16}  # fp8: one fp32 scale per 128 values; fp4: one byte per 16
 
 
@@ -31,6 +28,7 @@ class Built:
     scenario: Scenario
     plan: StepPlan
     batches: tuple[Batch, ...]
+    placement_source: str
     memory: MemoryLedger
     log: CostLog
     warnings: tuple[str, ...]
@@ -61,15 +59,18 @@ def build(loaded: Loaded, seed: int) -> Built:
         cluster = load_cluster(wanted.topology, nodes=wanted.nodes, oversubscription=wanted.oversubscription)
     layout = _layout(loaded, cluster)
     routing, notes = routing_source(loaded, model, seed)
-    placement = _placement(loaded, model, layout, routing)
+    first = first_placement(loaded, model, layout.expert_parallel)
     costs = load_costs(scenario.costs, cluster.devices[0], where=loaded.where("costs"))
     log = CostLog()
-    plan = _plan(loaded, model, cluster, layout, placement, routing, costs, log)
+    plan = _plan(loaded, model, cluster, layout, first, routing, costs, log)
+    batches = _batches(scenario, layout.world)
+    found = find_placement(loaded, plan, batches[0], seed)
+    plan = replace(plan, placement=found.placement)
     memory = _memory(scenario, plan)
     with placed(loaded.document.source):
         memory.check()
-    warnings = (*model.approximations, *cluster.warnings, *plan.fabric.notes, *notes)
-    return Built(scenario, plan, _batches(scenario, layout.world), memory, log, warnings)
+    warnings = (*model.approximations, *cluster.warnings, *plan.fabric.notes, *notes, *found.notes)
+    return Built(scenario, plan, batches, found.source, memory, log, warnings)
 
 
 def _layout(loaded: Loaded, cluster: Cluster) -> Layout:
@@ -83,38 +84,6 @@ def _layout(loaded: Loaded, cluster: Cluster) -> Layout:
         )
     with placed(loaded.where("parallel.expert_parallel_size")):
         return Layout(world, parallel.tensor_parallel_size, parallel.expert_parallel_size)
-
-
-def _placement(loaded: Loaded, model: MoEModel, layout: Layout, routing: RoutingSource) -> Placement:
-    slots = model.num_experts + loaded.scenario.experts.redundant
-    ranks = layout.expert_parallel
-    if slots % ranks:
-        raise BadInput(
-            f"{model.num_experts} experts + {slots - model.num_experts} redundant do not divide over {ranks} ranks",
-            where=loaded.where("experts.redundant"),
-            way_out=f"redundant: {-(-model.num_experts // ranks) * ranks - model.num_experts}",
-        )
-    layers = len(model.moe_layers)
-    if loaded.scenario.experts.placement == "contiguous" and slots == model.num_experts:
-        return Placement.contiguous(layers, model.num_experts, ranks)
-    if loaded.scenario.experts.placement == "contiguous":
-        raise BadInput(
-            "redundant experts need a placement that uses them",
-            where=loaded.where("experts.placement"),
-            way_out="placement: greedy",
-        )
-    return Placement.greedy_redundant(_planning_load(model, routing), ranks, slots)
-
-
-def _planning_load(model: MoEModel, routing: RoutingSource) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
-    """int64[moe layers, experts]: counts of a planning window whose requests no step uses."""
-    request = PLANNING_REQUEST + np.arange(PLANNING_TOKENS) // 64
-    position = np.arange(PLANNING_TOKENS) % 64
-    counts = [
-        np.bincount(routing.experts(layer, request, position).ravel(), minlength=model.num_experts)
-        for layer in range(len(model.moe_layers))
-    ]
-    return np.stack(counts)[:, : model.num_experts].astype(np.int64)
 
 
 def _plan(

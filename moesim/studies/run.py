@@ -75,6 +75,7 @@ def _provenance(
         "error_draw": dict(draw),
         "routing": plan.routing.basis,
         "routing_source": plan.routing.name,
+        "placement": built.placement_source,
         "hottest_expert": _hottest_expert(built, lowered),
         "dispatch": plan.dispatch.algorithm.name,
         "dispatch_basis": built.costs.communication[plan.dispatch.algorithm.kernel].basis,

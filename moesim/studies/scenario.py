@@ -49,9 +49,9 @@ class ParallelSection(Section):
 class ExpertsSection(Section):
     """Which GPU holds which expert."""
 
-    redundant: int = Field(0, ge=0, description="slots beyond one per expert")
-    placement: Literal["contiguous", "greedy"] = Field(
-        "contiguous", description="greedy: the hottest experts of a planning window get the redundant slots"
+    redundant: int = Field(0, ge=0, description="slots beyond one per expert; a placement file brings its own")
+    placement: str = Field(
+        "contiguous", description="a strategy, planned on tokens that no step uses (`moesim list`), or a placement file"
     )
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from moesim.errors import BadInput, DoesNotFit
 from moesim.layout import HBM, Layout, MemoryLedger, MemoryRow, Placement
@@ -29,25 +27,6 @@ def test_contiguous_placement() -> None:
     assert placement.slot_rank[0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert placement.expert_slots[0, :, 0].tolist() == list(range(8))
     assert placement.by_rank(0, np.arange(8)).tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
-
-
-@given(st.lists(st.integers(0, 1000), min_size=6, max_size=6), st.integers(0, 6))
-def test_greedy_placement_gives_spare_slots_to_the_hottest(load: list[int], spare: int) -> None:
-    slots = 6 + 2 * (spare // 2)
-    placement = Placement.greedy_redundant(np.array([load]), ranks=2, slots=slots)
-    replicas = placement.replicas[0]
-    assert replicas.sum() == slots and replicas.min() >= 1
-    share = np.array(load) / replicas
-    given_more = replicas > 1
-    if given_more.any():  # one replica less would have left that expert hotter than any other is now
-        before = np.array(load)[given_more] / (replicas[given_more] - 1)
-        assert before.min() >= share.max() - 1e-9
-
-
-def test_replicas_of_an_expert_go_to_different_ranks() -> None:
-    placement = Placement.greedy_redundant(np.array([[100, 1, 1, 1]]), ranks=2, slots=6)
-    slots = placement.expert_slots[0, 0]
-    assert len(slots[slots >= 0]) == 3 and len({int(placement.slot_rank[0, s]) for s in slots}) == 2
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,13 @@ from moesim.step.traffic import traffic
 NODES = np.array([0, 0, 1, 1], dtype=np.int32)
 
 
+def some_placement(rng: np.random.Generator, ranks: int) -> Placement:
+    """One layer, 8 experts, four of them twice."""
+    experts = rng.permutation(np.r_[np.arange(8), rng.permutation(8)[:4]]).astype(np.int32)
+    owner = np.repeat(np.arange(ranks, dtype=np.int32), 12 // ranks)
+    return Placement(experts[None], owner[None], 8, ranks)
+
+
 def test_decode_brings_one_token_per_request_at_its_context() -> None:
     batch = uniform_batch("decode", 2, 3, 100)
     assert batch.token_rank.tolist() == [0, 0, 0, 1, 1, 1]
@@ -44,7 +51,7 @@ def test_rows_and_copies_account_for_every_choice(top_k: int, tokens: int, seed:
     rng = np.random.default_rng(seed)
     batch = uniform_batch("decode", 4, tokens, 10)
     experts = np.stack([rng.permutation(8)[:top_k] for _ in range(batch.tokens)]).astype(np.uint16)
-    placement = Placement.greedy_redundant(rng.integers(1, 100, (1, 8)), 4, 12)
+    placement = some_placement(rng, 4)
     found = traffic(experts, batch, placement, 0, NODES)
     assert found.rows.sum() == found.load.sum() == found.copies.pairs.sum() == batch.tokens * top_k
     by_rank = np.bincount(placement.slot_rank[0], found.rows, minlength=4)
@@ -60,7 +67,7 @@ def test_the_order_of_tokens_does_not_matter(order: list[int]) -> None:
     batch = uniform_batch("decode", 1, 12, 10)
     rng = np.random.default_rng(0)
     experts = np.stack([rng.permutation(8)[:2] for _ in range(12)]).astype(np.uint16)
-    placement = Placement.greedy_redundant(rng.integers(1, 100, (1, 8)), 1, 12)
+    placement = some_placement(rng, 1)
     mixed = type(batch)("decode", 1, batch.rank, batch.request[order], batch.query, batch.context)
     one = traffic(experts, batch, placement, 0, NODES[:1])
     other = traffic(experts[order], mixed, placement, 0, NODES[:1])

@@ -30,8 +30,11 @@ REGISTRY: Final[dict[str, Format]] = {
     "vllm-ascend": VLLM_ASCEND,
 }
 
+SUFFIXES: Final = frozenset(suffix for each in REGISTRY.values() for suffix in each.suffixes)
+
 __all__ = [
     "REGISTRY",
+    "SUFFIXES",
     "Format",
     "Frame",
     "Written",

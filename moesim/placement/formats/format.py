@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from moesim.errors import BadInput
+from moesim.errors import BadInput, placed
 from moesim.layout import Placement
 from moesim.placement.formats.source import Source
 
@@ -73,10 +73,8 @@ def sealed(experts: Ints, ranks: npt.NDArray[np.int32], frame: Frame, num_ranks:
     if frame.ranks is not None and frame.ranks != num_ranks:
         raise BadInput(f"is for {num_ranks} GPUs, not {frame.ranks}", where=where, way_out=f"{num_ranks} GPUs")
     number = frame.experts or int(experts.max(initial=0)) + 1
-    try:
+    with placed(where):
         return Placement(experts.astype(np.int32), np.ascontiguousarray(ranks), number, num_ranks)
-    except BadInput as error:
-        raise BadInput(error.what, where=where, way_out=error.way_out) from None
 
 
 def check_even(placement: Placement, engine: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from moesim.errors import unknown_name
 from moesim.placement.strategies.contiguous import Contiguous
+from moesim.placement.strategies.greedy import Greedy
 from moesim.placement.strategies.round_robin import RoundRobin
 from moesim.placement.strategies.shuffled import Random
 from moesim.placement.strategies.strategy import Strategy
@@ -12,6 +13,7 @@ _ALL: tuple[Strategy, ...] = (
     Contiguous(),
     RoundRobin(),
     Random(),
+    Greedy(),
 )
 REGISTRY: dict[str, Strategy] = {strategy.name: strategy for strategy in _ALL}
 

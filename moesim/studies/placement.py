@@ -1,0 +1,119 @@
+"""The experts section of a scenario -> Placement: a strategy's, planned on a window that no step uses, or a file's."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from moesim.errors import BadInput, placed
+from moesim.layout import Placement
+from moesim.models import MoEModel
+from moesim.placement import PlacementProblem, StepClock, Windows, solve, strategies
+from moesim.placement.formats import SUFFIXES, Frame, read_placement
+from moesim.step import Batch, StepPlan
+from moesim.studies.load import Loaded
+
+PLANNING_TOKENS = 16_384  # tokens whose routing decides where experts stand
+PLANNING_REQUEST = 1 << 40  # their requests are never those of a step
+WINDOW = 2048
+TIME_LIMIT = 60.0  # seconds that a search may take inside a run
+KEY = "experts.placement"
+
+
+class Placed(NamedTuple):
+    """The placement, where it came from, and what the Result has to say about it."""
+
+    placement: Placement
+    source: str
+    notes: tuple[str, ...] = ()
+
+
+def frame_of(model: MoEModel, ranks: int) -> Frame:
+    """What placement files of a model leave out."""
+    return Frame(ranks, model.num_experts, tuple(model.moe_layers), model.num_layers)
+
+
+def first_placement(loaded: Loaded, model: MoEModel, ranks: int) -> Placement:
+    """The file's, or experts in order in the slots that the scenario asks for. Raises BadInput, also where these do
+    not divide.
+    """
+    if _is_file(loaded):
+        return _from_file(loaded, frame_of(model, ranks))
+    redundant = loaded.scenario.experts.redundant
+    slots = model.num_experts + redundant
+    if slots % ranks:
+        raise BadInput(
+            f"{model.num_experts} experts + {redundant} redundant do not divide over {ranks} ranks",
+            where=loaded.where("experts.redundant"),
+            way_out=f"redundant: {-(-model.num_experts // ranks) * ranks - model.num_experts}",
+        )
+    layers = len(model.moe_layers)
+    expert = np.tile(np.arange(slots, dtype=np.int32) % model.num_experts, (layers, 1))
+    rank = np.tile(np.arange(slots, dtype=np.int32) // (slots // ranks), (layers, 1))
+    return Placement(expert, rank, model.num_experts, ranks)
+
+
+def find_placement(loaded: Loaded, plan: StepPlan, batch: Batch, seed: int) -> Placed:
+    """The placement that the scenario names, for a plan that holds `first_placement`. Raises BadInput, DoesNotFit."""
+    name = loaded.scenario.experts.placement
+    if _is_file(loaded):
+        return Placed(plan.placement, f"{name} (sha256 {_digest(Path(name))})")
+    strategies.find(name, where=loaded.where(KEY))
+    if name == "contiguous":
+        return Placed(_in_order(loaded, plan.placement), name)
+    with placed(loaded.where(KEY)):
+        solution = solve(_problem(plan, batch), name, TIME_LIMIT, seed)
+    return Placed(solution.placement, name, tuple(f"placement {name}: {note}" for note in solution.notes))
+
+
+def _is_file(loaded: Loaded) -> bool:
+    return Path(loaded.scenario.experts.placement).suffix.lower() in SUFFIXES
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _in_order(loaded: Loaded, placement: Placement) -> Placement:
+    if placement.num_slots > placement.num_experts:
+        raise BadInput(
+            "redundant experts need a placement that uses them", where=loaded.where(KEY), way_out="placement: greedy"
+        )
+    return placement
+
+
+def _from_file(loaded: Loaded, frame: Frame) -> Placement:
+    """A file's redundant slots count; where the scenario names some, they have to be as many."""
+    placement = read_placement(loaded.scenario.experts.placement, frame)
+    asked, found = loaded.scenario.experts.redundant, placement.num_slots - placement.num_experts
+    if asked not in (0, found):
+        raise BadInput(
+            f"{asked} redundant slots, {loaded.scenario.experts.placement} has {found}",
+            where=loaded.where("experts.redundant"),
+            way_out=f"redundant: {found}",
+        )
+    return placement
+
+
+def _problem(plan: StepPlan, batch: Batch) -> PlacementProblem:
+    """Of the first expert-parallel group; the others hold the same."""
+    clock = StepClock(plan, batch, 1 if batch.phase == "decode" else int(batch.query[0]))
+    return PlacementProblem.on(
+        plan.fabric.cluster,
+        planning_window(plan),
+        ranks=plan.layout.expert_parallel,
+        redundant=plan.placement.num_slots - plan.placement.num_experts,
+        clock=clock,
+    )
+
+
+def planning_window(plan: StepPlan) -> Windows:
+    """The routing of tokens whose requests no step uses."""
+    request = PLANNING_REQUEST + np.arange(PLANNING_TOKENS) // 64
+    position = np.arange(PLANNING_TOKENS) % 64
+    layers = range(len(plan.model.moe_layers))
+    tokens = np.stack([plan.routing.experts(layer, request, position) for layer in layers])
+    return Windows.of_tokens("planning window", tokens, plan.model.num_experts, WINDOW)

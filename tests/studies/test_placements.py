@@ -1,0 +1,56 @@
+"""The experts section: a strategy's name or a placement file of any format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moesim.errors import BadInput
+from moesim.layout import Placement
+from moesim.placement.formats import write_placement
+from moesim.studies import Result, load, run
+from moesim.studies.build import build
+from moesim.studies.placement import frame_of
+
+TINY = ["batch.tokens_per_gpu=16"]
+
+
+def tiny(*changes: str) -> Result:
+    return run(load("demo-tiny", [*TINY, *changes]))
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("sglang", ".json"), ("trtllm", ".yaml"), ("omniinfer", ".npy")])
+def test_a_file_plays_as_the_placement_that_it_holds(tmp_path: Path, name: str, suffix: str) -> None:
+    planned = load("demo-tiny", [*TINY, "experts.placement=greedy", "experts.redundant=8"])
+    plan = build(planned, 0).plan
+    path = tmp_path / f"placement{suffix}"
+    write_placement(plan.placement, path, name, frame_of(plan.model, 8))
+    from_file = tiny(f"experts.placement={path}")
+    assert from_file.metrics == run(planned).metrics
+    assert from_file.provenance["placement"].startswith(f"{path} (sha256 ")
+    with pytest.raises(BadInput, match=r"1 redundant slots, .* has 8. Try: redundant: 8"):
+        tiny(f"experts.placement={path}", "experts.redundant=1")
+
+
+def test_uneven_ranks_from_a_file_are_played(tmp_path: Path) -> None:
+    expert = np.tile(np.r_[np.arange(32), 0].astype(np.int32), (8, 1))
+    rank = np.tile(np.r_[np.arange(32) // 4, 7].astype(np.int32), (8, 1))
+    path = tmp_path / "uneven.npy"
+    write_placement(Placement(expert, rank, 32, 8), path)
+    more, even = tiny(f"experts.placement={path}"), tiny()
+    assert more.metrics["peak_memory_bytes"].value > even.metrics["peak_memory_bytes"].value
+
+
+def test_a_strategy_is_planned_on_other_tokens_than_the_step_s() -> None:
+    moved = tiny("experts.placement=random")
+    assert moved.metrics["step_time_s"] != tiny().metrics["step_time_s"]
+    assert moved.metrics["expert_max_over_mean"] == tiny().metrics["expert_max_over_mean"]  # the load is the same
+
+
+def test_a_file_of_another_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    write_placement(Placement.contiguous(2, 32, 8), path, "sglang")
+    with pytest.raises(BadInput, match="has 2 rows, SGLang wants one for each of 9 layers"):
+        tiny(f"experts.placement={path}")
