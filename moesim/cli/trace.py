@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from moesim.cli.options import OptionalFiles, json_option, overrides_option, print_json, text_stream
 
 if TYPE_CHECKING:
-    from moesim.routing import RoutingTrace
+    from moesim.routing import RoutingTrace, TraceHeader
+    from moesim.routing.stats.summary import Summary
 
 FILE = click.Path(path_type=Path)
 OUT = click.option("-o", "--out", type=FILE, required=True, metavar="FILE", help="The file to write.")
@@ -126,30 +127,67 @@ def synth(model: str, knobs: Path | None, overrides: tuple[str, ...], seed: int,
 @click.argument("trace_", metavar="TRACE")
 @click.option("--knobs", is_flag=True, help="Also fit the knobs of `trace synth`.")
 @click.option("--epochs", type=click.IntRange(1), default=1, help="Equal parts between which churn is fitted.")
+@click.option("--placement", type=FILE, help="A placement file: the share of choices that stay on their source rank.")
+@click.option("--gpus", type=click.IntRange(1), help="Ranks of the placement, where its file does not say.")
 @click.option("--report", type=str, metavar="[=FILE]", help="Write a page with pictures.  [default: TRACE.html]")
 @json_option
-def stats(trace_: str, knobs: bool, epochs: int, report: str | None, as_json: bool) -> None:
-    """Load, balance over time, affinity, locality, sparsity, churn and domains of TRACE."""
-    from moesim import atomic
-    from moesim.report import tables, trace_tables
-    from moesim.report.trace_page import trace_page
-    from moesim.routing.stats.summary import plain, summarise
-    from moesim.routing.synth.fit_back import fit_knobs
+def stats(
+    trace_: str, knobs: bool, epochs: int, placement: Path | None, gpus: int | None, report: str | None, as_json: bool
+) -> None:
+    """Load, balance over time, affinity, locality, sparsity, churn, drops and domains of TRACE.
 
+    TRACE may also be an .npz of counts, as `trace import` writes it: then only what counts can say.
+    """
+    from moesim.routing.loads import read_loads
+    from moesim.routing.stats.summary import summarise, summarise_loads
+
+    if trace_.endswith(".npz"):
+        if knobs or placement or report is not None:
+            raise click.UsageError("--knobs, --placement and --report need tokens, and an .npz holds counts")
+        record = read_loads(Path(trace_))
+        _show(record.header, None, summarise_loads(record).to_json(), as_json)
+        return
     found = _read(trace_)
     summary = summarise(found)
-    fitted = {name: plain(value) for name, value in fit_knobs(found, epochs).items()} if knobs else {}
-    stream = text_stream(as_json)
-    tables.show(trace_tables.header_table(found.header, found.tokens), stream)
-    tables.show(trace_tables.numbers_table("mean over layers", summary.to_json()["scalars"]), stream)
-    if knobs:
-        tables.show(trace_tables.numbers_table("knob", fitted), stream)
+    document = summary.to_json()
+    document["metrics"] |= _local_rate(found, placement, gpus) if placement else {}
+    document["metrics"] |= _knobs(found, epochs) if knobs else {}
+    _show(found.header, found.tokens, document, as_json)
     if report is not None:
-        path = Path(report or f"{Path(trace_).stem}.html")
-        atomic.write(path, trace_page(found, summary))
-        print(path, file=sys.stderr)
+        _write_page(Path(report or f"{Path(trace_).stem}.html"), found, summary)
+
+
+def _show(header: TraceHeader, tokens: int | None, found: dict[str, Any], as_json: bool) -> None:
+    """Tables, or the document with what the trace is as its provenance."""
+    from moesim.report import tables, trace_tables
+
+    tables.show(trace_tables.header_table(header, tokens), text_stream(as_json))
+    tables.show(trace_tables.metrics_table(found["metrics"]), text_stream(as_json))
     if as_json:
-        print_json(summary.to_json() | ({"knobs": fitted} if knobs else {}))
+        print_json(found | {"provenance": trace_tables.provenance(header), "warnings": []})
+
+
+def _knobs(found: RoutingTrace, epochs: int) -> dict[str, Any]:
+    from moesim.routing.stats.summary import plain
+    from moesim.routing.synth.fit_back import fit_knobs
+
+    return {f"knob_{name}": {"value": plain(value), "unit": "1"} for name, value in fit_knobs(found, epochs).items()}
+
+
+def _local_rate(found: RoutingTrace, file: Path, gpus: int | None) -> dict[str, Any]:
+    from moesim.placement.formats import Frame, read_placement
+    from moesim.routing.stats.locality import local_activation_rate
+
+    held = read_placement(file, Frame(ranks=gpus, experts=found.header.num_experts)).held
+    return {"local_activation_rate": {"value": float(local_activation_rate(found, held).mean()), "unit": "1"}}
+
+
+def _write_page(path: Path, found: RoutingTrace, summary: Summary) -> None:
+    from moesim import atomic
+    from moesim.report.trace_page import trace_page
+
+    atomic.write(path, trace_page(found, summary))
+    print(path, file=sys.stderr)
 
 
 @trace.command()
@@ -161,10 +199,12 @@ def diff(first: str, second: str, as_json: bool) -> None:
     from moesim.report import tables, trace_tables
     from moesim.routing.stats.diff import diff as difference
 
-    found = difference(_read(first), _read(second)).to_json()
-    tables.show(trace_tables.numbers_table("mean over layers", found["scalars"]), text_stream(as_json))
+    one, other = _read(first), _read(second)
+    found = difference(one, other).to_json()
+    tables.show(trace_tables.metrics_table(found["metrics"]), text_stream(as_json))
     if as_json:
-        print_json(found)
+        both = {"first": trace_tables.provenance(one.header), "second": trace_tables.provenance(other.header)}
+        print_json(found | {"provenance": both, "warnings": []})
 
 
 @trace.command()

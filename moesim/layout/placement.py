@@ -73,6 +73,13 @@ class Placement:
         table[np.arange(layers)[:, None], sorted_expert, number] = order
         return table
 
+    @property
+    def held(self) -> npt.NDArray[np.bool_]:
+        """bool[layers, experts, ranks]: the rank has a slot with the expert."""
+        table = np.zeros((self.num_layers, self.num_experts, self.num_ranks), dtype=np.bool_)
+        table[np.arange(self.num_layers)[:, None], self.slot_expert, self.slot_rank] = True
+        return table
+
     @cached_property
     def rank_slots(self) -> Ints:
         """int32[layers, ranks, most slots]: the slots of each rank, -1 where it owns fewer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Callable
 from string import Template
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from moesim.routing.stats.domains import domain_divergence
 from moesim.routing.stats.summary import Summary
 
 MAX_STEPS: Final = 400  # points of the picture over time; more steps are averaged into as many
-LAYERS_OF_AFFINITY: Final = 3  # first, middle and last pair of layers
+LAYERS_SHOWN: Final = 3  # first, middle and last
 
 
 def trace_page(trace: RoutingTrace, summary: Summary) -> str:
@@ -39,22 +40,30 @@ def trace_data(trace: RoutingTrace, summary: Summary) -> dict[str, Any]:
         "header": {"model": header.model, "basis": header.basis, "origin": header.origin, "domains": header.domains},
         "summary": summary.to_json(),
         "load": _rounded(load.shares(trace.counts()) * header.num_experts),
-        "affinity": _affinities(trace),
+        "affinity": _by_layer(trace.header.moe_layers - 1, lambda layer: _successors(trace, layer)),
+        "coactivation": _by_layer(trace.header.moe_layers, lambda layer: _partners(trace, layer)),
         "imbalance": _imbalance(trace),
         "domains": _rounded(domain_divergence(trace)) if len(header.domains) > 1 else None,
     }
 
 
-def _affinities(trace: RoutingTrace) -> list[dict[str, Any]]:
-    """P(expert of the next layer | expert of this layer) of heaviest choices, for a few pairs of layers."""
-    last = trace.header.moe_layers - 2
-    if last < 0:
+def _by_layer(layers: int, rows: Callable[[int], Any]) -> list[dict[str, Any]]:
+    """The first, middle and last of `layers` tables."""
+    if layers < 1:
         return []
-    chosen = np.unique(np.linspace(0, last, LAYERS_OF_AFFINITY).astype(int))
-    return [{"layer": int(layer), "rows": _successors(trace, int(layer))} for layer in chosen]
+    chosen = np.unique(np.linspace(0, layers - 1, LAYERS_SHOWN).astype(int))
+    return [{"layer": int(layer), "rows": rows(int(layer))} for layer in chosen]
+
+
+def _partners(trace: RoutingTrace, layer: int) -> Any:
+    """P(column expert is chosen too | row expert is chosen), without the diagonal."""
+    table = affinity.coactivation(trace, layer).astype(np.float64)
+    own = np.maximum(np.diagonal(table), 1)[:, None]
+    return _rounded(np.where(np.eye(len(table), dtype=bool), np.nan, table / own))
 
 
 def _successors(trace: RoutingTrace, layer: int) -> Any:
+    """P(expert of the next layer | expert of this layer) of heaviest choices."""
     return _rounded(load.shares(affinity.transitions(trace, layer, choices=1)))
 
 

@@ -10,11 +10,16 @@ from rich.table import Table
 from moesim.routing import TraceHeader
 
 
-def header_table(header: TraceHeader, tokens: int) -> Table:
-    """What a trace is."""
+def provenance(header: TraceHeader) -> dict[str, Any]:
+    """What the numbers of a trace rest on."""
+    return {"model": header.model, "routing": header.basis, "origin": header.origin, "licence": header.licence}
+
+
+def header_table(header: TraceHeader, tokens: int | None) -> Table:
+    """What a trace is; without `tokens`, what counts are."""
     table = Table("trace", "", show_header=False)
     shape = f"{header.moe_layers} MoE layers, top-{header.top_k} of {header.num_experts} experts"
-    rows = {"model": header.model, "shape": shape, "tokens": f"{tokens:,}", "basis": header.basis}
+    rows = {"model": header.model, "shape": shape, "tokens": f"{tokens:,}" if tokens else "", "basis": header.basis}
     rows |= {"domains": ", ".join(header.domains), "origin": header.origin, "licence": header.licence}
     for name, value in rows.items():
         if value:
@@ -22,9 +27,10 @@ def header_table(header: TraceHeader, tokens: int) -> Table:
     return table
 
 
-def numbers_table(title: str, numbers: Mapping[str, Any]) -> Table:
-    """Names and numbers; a dash where there is none."""
-    table = Table(title, "value")
-    for name, value in numbers.items():
-        table.add_row(name.replace("_", " "), "-" if value is None else f"{value:.5g}")
+def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Names, numbers and units; a dash where there is no number."""
+    table = Table("mean over layers", "value")
+    for name, metric in metrics.items():
+        unit = "" if metric["unit"] in ("1", name) else f" {metric['unit']}"
+        table.add_row(name.replace("_", " "), "-" if metric["value"] is None else f"{metric['value']:.5g}{unit}")
     return table

@@ -22,23 +22,36 @@ def synthetic(moesim: Moesim) -> str:
 def test_stats_print_one_json_document_and_write_a_page(moesim: Moesim, synthetic: str) -> None:
     done = moesim("trace", "stats", synthetic, "--knobs", "--report=page.html", "--json")
     found = json.loads(done.out)
-    assert done.code == 0 and found["scalars"]["tokens"] == 600 and "zipf" in found["knobs"]
+    assert done.code == 0 and found["metrics"]["tokens"]["value"] == 600 and "knob_zipf" in found["metrics"]
     page = Path("page.html").read_text()
     data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
-    assert data["summary"]["scalars"] == found["scalars"] and len(data["load"]) == 8
+    assert data["summary"]["breakdown"] == found["breakdown"] and len(data["load"]) == 8
+    assert data["summary"]["metrics"].items() <= found["metrics"].items() and list(found)[2:] == [
+        "provenance",
+        "warnings",
+    ]
 
 
 def test_export_then_import_gives_the_same_tokens(moesim: Moesim, synthetic: str) -> None:
     assert moesim("trace", "export", "vllm-returned", synthetic, "-o", "v.jsonl").code == 0
     assert moesim("trace", "import", "vllm-returned", "v.jsonl", "--model", "tiny-moe", "-o", "b.parquet").code == 0
     found = json.loads(moesim("trace", "diff", synthetic, "b.parquet", "--json").out)
-    assert found["scalars"]["common_tokens"] == 600 and found["scalars"]["fluctuation"] == 0
+    assert found["metrics"]["common_tokens"]["value"] == 600 and found["metrics"]["fluctuation"]["value"] == 0
 
 
 def test_counts_travel_as_npz(moesim: Moesim, synthetic: str) -> None:
     assert moesim("trace", "export", "trtllm", synthetic, "-o", "folder").code == 0
     assert "no tokens" in moesim("trace", "import", "trtllm", "folder", "-o", "counts.npz").out
     assert moesim("trace", "export", "sglang-stat", "counts.npz", "-o", "stat.npz").code == 0
+    tokens, counts = (json.loads(moesim("trace", "stats", name, "--json").out) for name in (synthetic, "counts.npz"))
+    assert counts["metrics"]["gini_mean"] == tokens["metrics"]["gini_mean"] and "tokens" not in counts["metrics"]
+    assert moesim("trace", "stats", "counts.npz", "--knobs").code == 2
+
+
+def test_stats_take_a_placement_file(moesim: Moesim, synthetic: str) -> None:
+    Path("p.json").write_text(json.dumps({"physical_to_logical_map": [list(range(32))] * 8}))
+    done = moesim("trace", "stats", synthetic, "--placement", "p.json", "--gpus", "8", "--json")
+    assert 0 <= json.loads(done.out)["metrics"]["local_activation_rate"]["value"] <= 1, done.err
 
 
 def test_a_transplant_says_what_it_is(moesim: Moesim, synthetic: str) -> None:

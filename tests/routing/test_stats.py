@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from moesim.errors import BadInput
 from moesim.routing import NO_EXPERT, RoutingTrace, TraceHeader, make_trace
+from moesim.routing.loads import loads_of
 from moesim.routing.stats import affinity, balance, load, locality
 from moesim.routing.stats.diff import diff
 from moesim.routing.stats.domains import domain_divergence, jensen_shannon_bits, shuffled_divergence
-from moesim.routing.stats.summary import summarise
+from moesim.routing.stats.summary import summarise, summarise_loads
 
 Make = Callable[..., RoutingTrace]
 
@@ -103,7 +104,10 @@ def test_segments_do_not_cross_requests() -> None:
 
 def test_local_activation_rate_counts_choices_at_home() -> None:
     trace = tiny([[[0, 1]], [[2, 0]]], source_rank=[0, 1])
-    assert locality.local_activation_rate(trace, np.array([[0, 0, 1, 1]]))[0] == pytest.approx(3 / 4)
+    held = np.array([0, 0, 1, 1])[None, :, None] == np.arange(2)
+    assert locality.local_activation_rate(trace, held)[0] == pytest.approx(3 / 4)
+    with pytest.raises(BadInput, match="2 source ranks, the placement 1"):
+        locality.local_activation_rate(trace, held[:, :, :1])
 
 
 def test_a_trace_can_be_even_in_total_and_uneven_in_every_step() -> None:
@@ -127,7 +131,7 @@ def test_capacity_in_position_order_drops_towards_the_end(make: Make) -> None:
     trace = make(tokens=400, layers=2)
     one = replace(trace, request=np.zeros(400, np.int32), position=np.arange(400, dtype=np.int32), step=trace.step * 0)
     expert = np.where(balance.capacity_drops(one, 0.8), NO_EXPERT, one.expert).astype(np.uint16)
-    rate = balance.drop_by_position(replace(one, expert=expert), 4)
+    rate = balance.drop_by_position(expert == NO_EXPERT, one.by_request, 4)
     assert (np.diff(rate) > 0).all() and rate[0] < 0.15
 
 
@@ -164,6 +168,20 @@ def test_traces_of_other_shapes_cannot_be_compared(trace: RoutingTrace, make: Ma
 
 def test_the_summary_of_a_random_trace_is_finite_json(trace: RoutingTrace) -> None:
     found = summarise(trace).to_json()
-    assert found["scalars"]["tokens"] == 600 and len(found["layers"]["gini"]) == 3
-    assert found["layers"]["affinity_to_next_layer"][-1] is None
+    assert found["metrics"]["tokens"] == {"value": 600, "unit": "tokens"} and len(found["breakdown"]["gini"]) == 3
+    assert found["breakdown"]["affinity_to_next_layer"][-1] is None
     assert summarise(trace.window(0, 1)).scalars["requests"] == 1
+
+
+def test_partners_are_experts_that_meet() -> None:
+    trace = tiny([[[0, 1]], [[0, 1]], [[2, 3]], [[2, 0]]])
+    # 0 meets 1 in two of its three tokens, 1 meets 0 in all of its two, 2 meets 3 and 0 in one of two, 3 meets 2
+    assert affinity.likeliest_partner(trace)[0] == pytest.approx((2 / 3 + 1 + 1 / 2 + 1) / 4)
+
+
+def test_a_capacity_in_token_order_drops_late_positions_and_counts_have_the_load_of_their_trace() -> None:
+    trace = tiny([[[0]]] * 8, experts=2, position=np.arange(8), request=np.zeros(8, int), step=np.zeros(8, int))
+    found = summarise(trace).to_json()["breakdown"]
+    assert found["drop_by_position"] == [0.0] * 8 and found["capacity_1_drop_by_position"] == [0.0] * 4 + [1.0] * 4
+    loads = summarise_loads(loads_of(trace)).to_json()["breakdown"]
+    assert loads["gini"] == found["gini"] and loads["step_max_over_mean"] == found["step_max_over_mean"]

@@ -35,6 +35,21 @@ def coactivation(trace: RoutingTrace, layer: int) -> npt.NDArray[np.int64]:
     return table[:experts, :experts]
 
 
+def likeliest_partner(trace: RoutingTrace) -> Floats:
+    """[L]: share of an expert's tokens that chose its most frequent partner too, mean over the experts that were used.
+
+    By chance it is near (k - 1) / (E - 1).
+    """
+    return np.array([_partner_share(coactivation(trace, layer)) for layer in range(trace.header.moe_layers)])
+
+
+def _partner_share(table: npt.NDArray[np.int64]) -> float:
+    own = np.diagonal(table)
+    used = own > 0
+    apart = np.where(np.eye(len(table), dtype=bool), 0, table)
+    return float((apart.max(axis=1)[used] / own[used]).mean()) if used.any() else 0.0
+
+
 def mutual_information_bits(table: npt.NDArray[np.int64]) -> float:
     """[E, E] joint counts -> bits that row and column share, less the bias (R-1)(C-1)/(2 N ln 2) of Miller (1955)."""
     total = table.sum()

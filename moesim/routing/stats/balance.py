@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from moesim.routing.shape import NO_EXPERT
 from moesim.routing.stats.load import max_over_mean, step_labels
-from moesim.routing.trace import RoutingTrace
+from moesim.routing.trace import RequestIndex, RoutingTrace
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,15 +41,13 @@ def churn(trace: RoutingTrace, windows: int, hottest: int | None = None) -> Floa
     return np.stack(left) if left else np.empty((0, trace.header.moe_layers))
 
 
-def drop_by_position(trace: RoutingTrace, bins: int = 8) -> Floats:
-    """[bins]: share of choices without an expert by relative position in the request; nan for an empty bin."""
-    index = trace.by_request
-    place = np.empty(trace.tokens, dtype=np.int64)
-    within = np.arange(trace.tokens) - np.repeat(index.start, index.length)
-    place[index.order] = within * bins // np.repeat(index.length, index.length)
-    dropped = (trace.expert == NO_EXPERT).mean(axis=(1, 2))
+def drop_by_position(dropped: npt.NDArray[np.bool_], requests: RequestIndex, bins: int = 8) -> Floats:
+    """bool[N, L, k] -> [bins]: share of choices dropped by relative position in the request; nan for an empty bin."""
+    place = np.empty(len(dropped), dtype=np.int64)
+    within = np.arange(len(dropped)) - np.repeat(requests.start, requests.length)
+    place[requests.order] = within * bins // np.repeat(requests.length, requests.length)
     counts = np.bincount(place, minlength=bins)
-    sums = np.bincount(place, weights=dropped, minlength=bins)
+    sums = np.bincount(place, weights=dropped.mean(axis=(1, 2)), minlength=bins)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 

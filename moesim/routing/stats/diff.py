@@ -12,7 +12,7 @@ from moesim.errors import BadInput
 from moesim.routing.stats.domains import jensen_shannon_bits
 from moesim.routing.stats.load import shares
 from moesim.routing.stats.locality import overlap
-from moesim.routing.stats.summary import plain
+from moesim.routing.stats.summary import Summary
 from moesim.routing.trace import RoutingTrace
 
 Floats = npt.NDArray[np.float64]
@@ -33,11 +33,17 @@ class TraceDiff:
     fluctuation: Floats
 
     def to_json(self) -> dict[str, Any]:
-        """{"layers": {name: [L]}, "scalars": {name: mean over layers}}."""
-        rows = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
-        layers = {name: [plain(v) for v in values] for name, values in rows.items()}
-        scalars = {name: plain(values.mean()) for name, values in rows.items()}
-        return {"layers": layers, "scalars": scalars | {"common_tokens": self.common}}
+        """metrics {name: mean over layers} and breakdown {name: [L]}."""
+        return Summary(self._layers, self._scalars).to_json()
+
+    @property
+    def _layers(self) -> dict[str, Floats]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+
+    @property
+    def _scalars(self) -> dict[str, float]:
+        means = {name: float(np.mean(values)) for name, values in self._layers.items()}
+        return means | {"common_tokens": float(self.common)}
 
 
 def diff(first: RoutingTrace, second: RoutingTrace) -> TraceDiff:

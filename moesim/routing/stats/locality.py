@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim import streams
+from moesim.errors import BadInput
 from moesim.routing.shape import NO_EXPERT
 from moesim.routing.trace import RoutingTrace
 
@@ -98,18 +99,19 @@ def previous_token_overlap(trace: RoutingTrace, sample: int = 20_000, seed: int 
     return np.stack([near, overlap(here, trace.expert[other]).mean(axis=0)])
 
 
-def local_activation_rate(
-    trace: RoutingTrace, expert_rank: npt.NDArray[np.integer], token_rank: npt.NDArray[np.integer] | None = None
-) -> Floats:
-    """expert_rank [L, E], token_rank [N] (default: the source ranks) -> [L] share of choices on the token's own rank.
+def local_activation_rate(trace: RoutingTrace, held: npt.NDArray[np.bool_]) -> Floats:
+    """held bool[L, E, R]: rank R holds the expert -> [L] share of choices that their token's source rank holds.
 
-    Source: Speculative MoE (arXiv 2503.04398), which moves tokens and experts to raise it.
+    Source: Speculative MoE (arXiv 2503.04398), which moves tokens and experts to raise it. Raises BadInput where the
+    trace has more source ranks than R.
     """
-    home = trace.source_rank if token_rank is None else token_rank
+    ranks = int(trace.source_rank.max()) + 1
+    if ranks > held.shape[2]:
+        raise BadInput(f"the trace has {ranks} source ranks, the placement {held.shape[2]}", where=trace.where)
     rates = np.empty(trace.header.moe_layers)
     for layer in range(trace.header.moe_layers):
         chosen = trace.expert[:, layer]
         valid = chosen != NO_EXPERT
-        rank = expert_rank[layer][np.where(valid, chosen, 0)]
-        rates[layer] = ((rank == home[:, None]) & valid).sum() / max(valid.sum(), 1)
+        here = held[layer][np.where(valid, chosen, 0), trace.source_rank[:, None]]
+        rates[layer] = (here & valid).sum() / max(valid.sum(), 1)
     return rates

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from moesim.routing.loads import LoadRecord
 from moesim.routing.shape import NO_EXPERT
 from moesim.routing.stats import affinity, balance, domains, load, locality
 from moesim.routing.trace import RoutingTrace
@@ -16,30 +17,44 @@ Floats = npt.NDArray[np.float64]
 SEGMENT = 16
 RANKS = (8, 16, 32, 64, 128)
 WINDOWS = 8
+COUNTED = ("tokens", "requests", "steps", "common_tokens")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """`layers` {name: [L]}, `scalars` {name: value}; both are filled by `summarise`."""
+    """`layers` {name: [L]}, `scalars` {name: value}, `by_position` {name: [bins]}; all are filled by `summarise`."""
 
     layers: dict[str, Floats]
     scalars: dict[str, float]
+    by_position: dict[str, Floats] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain lists and numbers; nan becomes null."""
-        rows = {name: [plain(v) for v in values] for name, values in self.layers.items()}
-        return {"scalars": {name: plain(value) for name, value in self.scalars.items()}, "layers": rows}
+        """metrics {name: value and unit} and breakdown {name: list}; nan becomes null."""
+        return {
+            "metrics": {name: {"value": plain(value), "unit": unit_of(name)} for name, value in self.scalars.items()},
+            "breakdown": {name: [plain(v) for v in row] for name, row in (self.layers | self.by_position).items()},
+        }
 
 
 def summarise(trace: RoutingTrace) -> Summary:
     """Load, balance over steps, affinity, locality, sparsity, churn, drops and domains of a trace."""
-    layers = _load(trace) | _time(trace) | _neighbours(trace)
-    scalars = {f"{name}_mean": _mean(values) for name, values in layers.items()}
-    return Summary(layers, scalars | _scalars(trace))
+    layers = _load(trace.counts()) | _time(trace) | _neighbours(trace)
+    return Summary(layers, _means(layers) | _scalars(trace), _drops(trace))
 
 
-def _load(trace: RoutingTrace) -> dict[str, Floats]:
-    counts, experts = trace.counts(), trace.header.num_experts
+def summarise_loads(record: LoadRecord) -> Summary:
+    """What counts alone can say: load in total and step by step."""
+    layers = _load(record.counts.sum(axis=0))
+    layers["step_max_over_mean"] = load.max_over_mean(record.counts).mean(axis=0)
+    return Summary(layers, _means(layers) | {"steps": float(len(record.counts))})
+
+
+def _means(layers: dict[str, Floats]) -> dict[str, float]:
+    return {f"{name}_mean": _mean(values) for name, values in layers.items()}
+
+
+def _load(counts: npt.NDArray[np.int64]) -> dict[str, Floats]:
+    experts = counts.shape[1]
     rows = {
         "max_over_mean": load.max_over_mean(counts),
         "max_violation": load.max_violation(counts),
@@ -72,6 +87,7 @@ def _neighbours(trace: RoutingTrace) -> dict[str, Floats]:
         f"sch_{SEGMENT}_cache_{cache}": locality.best_hit_rate(trace, SEGMENT, cache),
         "token_sparsity": locality.token_sparsity(trace),
         f"chunk_sparsity_{SEGMENT}": locality.chunk_sparsity(trace, SEGMENT),
+        "likeliest_partner": affinity.likeliest_partner(trace),
     }
     if trace.header.moe_layers > 1:
         rows["affinity_to_next_layer"] = np.r_[affinity.affinity(trace), np.nan]
@@ -81,8 +97,9 @@ def _neighbours(trace: RoutingTrace) -> dict[str, Floats]:
 
 def _scalars(trace: RoutingTrace) -> dict[str, float]:
     header = trace.header
-    home = np.arange(header.num_experts) * (int(trace.source_rank.max()) + 1) // header.num_experts
-    local = locality.local_activation_rate(trace, np.tile(home, (header.moe_layers, 1)))
+    ranks = int(trace.source_rank.max()) + 1
+    contiguous = np.arange(header.num_experts)[:, None] * ranks // header.num_experts == np.arange(ranks)
+    local = locality.local_activation_rate(trace, np.tile(contiguous, (header.moe_layers, 1, 1)))
     scalars = {
         "tokens": float(trace.tokens),
         "requests": float(len(trace.by_request.request)),
@@ -99,6 +116,19 @@ def _scalars(trace: RoutingTrace) -> dict[str, float]:
         scalars["domain_divergence_bits"] = _mean(domains.domain_divergence(trace)[apart])
         scalars["domain_divergence_bits_shuffled"] = _mean(domains.shuffled_divergence(trace)[apart])
     return scalars
+
+
+def _drops(trace: RoutingTrace) -> dict[str, Floats]:
+    """By relative position in the request: choices that were dropped, and those that a capacity of 1 would drop."""
+    return {
+        "drop_by_position": balance.drop_by_position(trace.expert == NO_EXPERT, trace.by_request),
+        "capacity_1_drop_by_position": balance.drop_by_position(balance.capacity_drops(trace, 1.0), trace.by_request),
+    }
+
+
+def unit_of(name: str) -> str:
+    """The unit of a metric of a trace, by its name: most are ratios."""
+    return "bits" if "_bits" in name else name if name in COUNTED else "1"
 
 
 def _mean(values: Floats) -> float:
