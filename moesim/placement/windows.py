@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import BadInput
+from moesim.placement.flow import count_flow
 from moesim.routing import PHASES, RoutingTrace
 from moesim.routing.loads import LoadRecord
 from moesim.routing.shape import NO_EXPERT
@@ -71,6 +73,13 @@ class Windows:
         total: Counts = self.counts.sum(axis=0)
         return total
 
+    @cached_property
+    def flow(self) -> npt.NDArray[np.float64]:
+        """float64[layers - 1, experts, experts]: moves of tokens between experts. Raises BadInput without tokens."""
+        if self.tokens is None:
+            raise BadInput("moves between layers need tokens", where=self.name, way_out="a trace, not counts")
+        return count_flow(self.tokens, self.counts.shape[2])
+
     def merged(self) -> Windows:
         """All windows as one: what a planner that looks at totals sees."""
         edges = None if self.edges is None else self.edges[[0, -1]]
@@ -100,5 +109,8 @@ def _count(tokens: Tokens, edges: Counts, experts: int) -> Counts:
     highest = int(tokens[tokens != NO_EXPERT].max(initial=0))
     if highest >= experts:
         raise BadInput(f"expert {highest} is not below {experts}")
-    parts = [np.bincount(np.minimum(tokens[a:b], experts).ravel(), minlength=experts + 1) for a, b in pairwise(edges)]
+    parts = [
+        np.bincount(np.minimum(tokens[a:b].astype(np.int64), experts).ravel(), minlength=experts + 1)
+        for a, b in pairwise(edges)
+    ]
     return np.stack(parts)[:, :experts].astype(np.int64)

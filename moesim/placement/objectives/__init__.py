@@ -7,8 +7,15 @@ from moesim.placement.objectives.makespan import Makespan
 from moesim.placement.objectives.nodes_touched import NodesTouched
 from moesim.placement.objectives.objective import Objective
 from moesim.placement.objectives.step_time import StepTime
+from moesim.placement.objectives.transitions import Transitions
 
-_ALL: tuple[Objective, ...] = (Makespan(), NodesTouched(), StepTime())
+_ALL: tuple[Objective, ...] = (
+    Makespan(),
+    NodesTouched(),
+    StepTime(),
+    Transitions(),
+    Transitions("rail_transitions", True),
+)
 REGISTRY: dict[str, Objective] = {objective.name: objective for objective in _ALL}
 
 

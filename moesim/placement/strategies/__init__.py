@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from moesim.errors import unknown_name
+from moesim.placement.strategies.affinity_bcd import AffinityBcd
+from moesim.placement.strategies.affinity_hungarian import AffinityHungarian
 from moesim.placement.strategies.contiguous import Contiguous
+from moesim.placement.strategies.exact_chain_dp import ExactChainDp
 from moesim.placement.strategies.greedy import Greedy
 from moesim.placement.strategies.round_robin import RoundRobin
 from moesim.placement.strategies.shuffled import Random
@@ -14,6 +17,9 @@ _ALL: tuple[Strategy, ...] = (
     RoundRobin(),
     Random(),
     Greedy(),
+    AffinityHungarian(),
+    AffinityBcd(),
+    ExactChainDp(),
 )
 REGISTRY: dict[str, Strategy] = {strategy.name: strategy for strategy in _ALL}
 
