@@ -1,0 +1,122 @@
+"""The device class cuda: all that this room says in CUDA's own words stands here and in the two operators for it.
+
+Sources: torch.cuda (Event, CUDAGraph, graph, get_device_properties) and torch.distributed in PyTorch's documentation;
+nvidia-smi's manual for the query fields; NVML's documentation for the bits of the throttle reasons.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from moesim.calibration.measure.peers import local_rank
+
+MIN_FLUSH = 256 << 20  # bytes written to evict the L2, at least
+PAUSE_CYCLES = 400_000  # about 0.2 ms of an SM: longer than the host needs to launch what follows
+WARM_CALLS = 3  # before a capture, on a side stream, as torch.cuda.graph asks for
+SLOWDOWNS = {
+    0x04: "power cap", 0x08: "hardware slowdown", 0x20: "software thermal slowdown", 0x40: "hardware thermal slowdown",
+    0x80: "power brake",
+}  # fmt: skip
+
+
+class CudaTarget:
+    """See Target. The GPU is the one that LOCAL_RANK names, as torchrun sets it."""
+
+    device_class, backend = "cuda", "nccl"
+
+    def __init__(self) -> None:
+        self.device = torch.device("cuda", local_rank())
+        torch.cuda.set_device(self.device)
+        self._properties = torch.cuda.get_device_properties(self.device)
+        size = max(2 * self._properties.L2_cache_size, MIN_FLUSH)
+        self._scratch = torch.empty(size // 4, dtype=torch.int32, device=self.device)
+
+    def seconds(self, call: Callable[[], Any], *, cold: bool, hold: Callable[[], Any] | None) -> float:
+        """See Target: a pair of events around the call, on the current stream."""
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        if cold:
+            self._scratch.zero_()
+        if hold is not None:
+            hold()
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        return float(start.elapsed_time(end)) * 1e-3  # milliseconds
+
+    def synchronize(self) -> None:
+        """See Target."""
+        torch.cuda.synchronize(self.device)
+
+    def pause(self) -> None:
+        """See Target; `_sleep` spins on the device for that many cycles."""
+        torch.cuda._sleep(PAUSE_CYCLES)
+
+    def release(self) -> None:
+        """See Target."""
+        torch.cuda.empty_cache()
+
+    def graph(self, call: Callable[[], Any]) -> Callable[[], Any]:
+        """See Target. Warm-up and capture share one side stream."""
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_CALLS):
+                call()
+        torch.cuda.current_stream().wait_stream(side)
+        captured = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(captured, stream=side):
+            result = call()
+
+        def replay() -> Any:
+            captured.replay()
+            return result
+
+        return replay
+
+    def clock(self) -> tuple[float, str]:
+        """See Target."""
+        found = self._query("clocks.sm,clocks_throttle_reasons.active")
+        if len(found) != 2 or not found[0].replace(".", "").isdigit():
+            return 0.0, ""
+        return float(found[0]), slowdowns(found[1])
+
+    def identity(self) -> Mapping[str, str]:
+        """See Target."""
+        nccl = torch.cuda.nccl.version() if torch.distributed.is_nccl_available() else ()
+        return {
+            "device": self._properties.name,
+            "driver": next(iter(self._query("driver_version")), ""),
+            "cuda": torch.version.cuda or "",
+            "nccl": ".".join(map(str, nccl)),
+            "torch": torch.__version__,
+        }
+
+    def refuses(self, dtype: str) -> str:
+        """fp8 matrix units begin with compute capability 8.9; torch's grouped kernel needs 9.0."""
+        old = torch.cuda.get_device_capability(self.device) < (9, 0)
+        return f"{self._properties.name} has no grouped fp8 kernel in torch" if dtype == "fp8" and old else ""
+
+    def _query(self, fields: str) -> list[str]:
+        """The values of nvidia-smi for this GPU, [] where the tool is not there or fails."""
+        command = ["nvidia-smi", f"--id=GPU-{self._properties.uuid}", f"--query-gpu={fields}"]
+        try:
+            found = subprocess.run(
+                [*command, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=10, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return []
+        return [value.strip() for value in found.stdout.strip().split(",")]
+
+
+def slowdowns(mask: str) -> str:
+    """nvidia-smi's hexadecimal bit mask -> the reasons that mean a slower device, "" for none or an unknown mask."""
+    try:
+        bits = int(mask, 16)
+    except ValueError:
+        return ""
+    return ", ".join(name for bit, name in SLOWDOWNS.items() if bits & bit)

@@ -1,0 +1,56 @@
+"""Operators that can be measured: one file each, and one line here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from moesim.calibration.operators import (
+    all_to_all,
+    attention,
+    collectives,
+    copies,
+    deepep,
+    elementwise,
+    gemm,
+    grouped_gemm,
+    grouped_gemm_fp8,
+    grouped_gemm_loop,
+    moe_layer,
+    overlap,
+    permute,
+    point_to_point,
+)
+from moesim.calibration.operators.operator import Operator
+from moesim.errors import unknown_name
+
+OPERATORS: Final[dict[str, Operator]] = {
+    "grouped_gemm": grouped_gemm.OPERATOR,
+    "grouped_gemm_loop": grouped_gemm_loop.OPERATOR,
+    "grouped_gemm_fp8": grouped_gemm_fp8.OPERATOR,
+    "gemm": gemm.OPERATOR,
+    "attention_prefill": attention.PREFILL,
+    "attention_decode": attention.DECODE,
+    "mla_prefill": attention.MLA_PREFILL,
+    "mla_decode": attention.MLA_DECODE,
+    "permute": permute.PERMUTE,
+    "unpermute": permute.UNPERMUTE,
+    "elementwise": elementwise.OPERATOR,
+    "copy_h2d": copies.H2D,
+    "copy_d2h": copies.D2H,
+    "all_to_all": all_to_all.OPERATOR,
+    "all_reduce": collectives.ALL_REDUCE,
+    "all_gather": collectives.ALL_GATHER,
+    "reduce_scatter": collectives.REDUCE_SCATTER,
+    "point_to_point": point_to_point.OPERATOR,
+    "deepep_dispatch": deepep.DISPATCH,
+    "deepep_combine": deepep.COMBINE,
+    "overlap": overlap.OPERATOR,
+    "moe_layer": moe_layer.OPERATOR,
+}
+
+
+def find_operator(name: str, *, where: str = "") -> Operator:
+    """The operator of that name. Raises BadInput with the known ones."""
+    if name not in OPERATORS:
+        raise unknown_name("operator", name, OPERATORS, where=where)
+    return OPERATORS[name]

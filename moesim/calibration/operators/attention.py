@@ -1,0 +1,113 @@
+"""Attention cores in scaled_dot_product_attention: prefill and decode, with grouped heads or MLA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Literal
+
+import torch
+from torch.nn import functional
+
+from moesim.calibration.measure.case import Case, shape
+from moesim.calibration.measure.plan import PlanSection
+from moesim.calibration.operators.expand import models
+from moesim.calibration.operators.operator import Operator, Place, Prepared, expect_close
+from moesim.models import Attention
+
+DTYPES = ("bf16", "fp16", "fp32")
+Phase = Literal["prefill", "decode"]
+MAX_PREFILL = 32768  # tokens of one call
+CHECKED_HEADS = 2  # of the first sequence: the reference is slow
+MLA_VALUE, MLA_LATENT = 128, 512  # v_head_dim and kv_lora_rank of DeepSeek-V2, V3 and Kimi-K2
+
+
+def cases(plan: PlanSection, world: int, *, operator: str, phase: Phase, latent: bool) -> Iterator[Case]:
+    """Attention of the plan's models, by batch and context; prefill starts from nothing.
+
+    If `latent`, MLA with DeepSeek's widths: records have no column for others.
+    """
+    del world
+    attentions = {model.attention for model in models(plan) if _is_latent(model.attention) == latent}
+    for attention in sorted(attentions, key=str):
+        for degree in plan.tensor_parallel:
+            if attention.num_heads % degree:
+                continue
+            for batch in plan.batches:
+                for length in plan.contexts:
+                    if phase == "prefill" and batch * length > MAX_PREFILL:
+                        continue
+                    query, context = (length, 0) if phase == "prefill" else (1, length - 1)
+                    columns = shape(batch=batch, query=query, context=context, **_columns(attention, degree, phase))
+                    for dtype in (name for name in plan.dtypes if name in DTYPES):
+                        yield Case(operator, operator, dtype, columns)
+
+
+def _is_latent(attention: Attention) -> bool | None:
+    """Whether it is MLA; None for MLA with other widths than those measured here."""
+    if attention.kind != "mla":
+        return False
+    return True if (attention.v_head_dim, attention.kv_lora_rank) == (MLA_VALUE, MLA_LATENT) else None
+
+
+def _columns(attention: Attention, degree: int, phase: Phase) -> dict[str, int]:
+    """Heads of one rank. MLA's head_dim is that of a query head in prefill, of the latent space in decode."""
+    heads = attention.num_heads // degree
+    if attention.kind != "mla":
+        return {
+            "heads": heads, "kv_heads": max(attention.num_kv_heads // degree, 1), "head_dim": attention.head_dim,
+            "tp": degree,
+        }  # fmt: skip
+    latent = attention.kv_lora_rank + attention.qk_rope_head_dim
+    width, kv_heads = (attention.query_head_dim, heads) if phase == "prefill" else (latent, 1)
+    return {"heads": heads, "kv_heads": kv_heads, "head_dim": width, "tp": degree}
+
+
+def prepare(case: Case, place: Place, *, value_width: int = 0) -> Prepared:
+    """See Operator. value_width: of a value where it differs from a key's: MLA's values are part of its latent keys."""
+    length, width = case["query"] + case["context"], case["head_dim"]
+    query = place.random(case["batch"], case["heads"], case["query"], width, dtype=case.dtype)
+    key = place.random(case["batch"], case["kv_heads"], length, width, dtype=case.dtype)
+    shares_cache = value_width and case["query"] == 1
+    values = value_width or width
+    value = key[..., :values] if shares_cache else torch.randn_like(key)[..., :values].contiguous()
+    causal = case["query"] > 1
+    if shares_cache:  # all heads attend to one latent: to a kernel, heads are rows of one head
+        query = query.transpose(1, 2)
+    grouped = query.shape[1] != key.shape[1]
+    call = partial(
+        functional.scaled_dot_product_attention, query, key, value, is_causal=causal, enable_gqa=grouped
+    )  # fmt: skip
+    pairs = case["batch"] * case["query"] * (case["context"] + (case["query"] + 1) / 2)
+    moved = query.numel() + key.numel() + (0 if shares_cache else value.numel())
+    moved += case["batch"] * case["heads"] * case["query"] * values
+    return Prepared(
+        call,
+        lambda found: expect_close(found[:1, :CHECKED_HEADS], _reference(query[:1], key[:1], value[:1], causal)),
+        2.0 * pairs * case["heads"] * (width + values),
+        float(moved * query.element_size()),
+    )
+
+
+def _reference(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool) -> torch.Tensor:
+    """softmax(q k / sqrt(d)) v in fp32 of the first heads, one by one."""
+    repeat = query.shape[1] // key.shape[1]
+    parts = []
+    for head in range(min(query.shape[1], CHECKED_HEADS)):
+        q, k, v = (t.float() for t in (query[:, head], key[:, head // repeat], value[:, head // repeat]))
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        if causal:
+            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+            scores = scores.masked_fill(later, float("-inf"))
+        parts.append(scores.softmax(-1) @ v)
+    return torch.stack(parts, dim=1)
+
+
+def _operator(name: str, phase: Phase, *, value_width: int = 0) -> Operator:
+    expand = partial(cases, operator=name, phase=phase, latent=bool(value_width))
+    return Operator("torch_sdpa", expand, partial(prepare, value_width=value_width))
+
+
+PREFILL, DECODE = _operator("attention_prefill", "prefill"), _operator("attention_decode", "decode")
+MLA_PREFILL = _operator("mla_prefill", "prefill", value_width=MLA_VALUE)
+MLA_DECODE = _operator("mla_decode", "decode", value_width=MLA_LATENT)

@@ -1,0 +1,83 @@
+"""Grouped GEMM in fp8 with a scale per row (e4m3), where the GPU has it: CUDA only.
+
+Source: torch.nn.functional.scaled_grouped_mm in PyTorch's documentation: a is row-major, b column-major, row-wise
+scales are float32 [rows] and [G, columns].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch.nn import functional
+
+from moesim.calibration.measure.case import Case
+from moesim.calibration.measure.target import Target
+from moesim.calibration.operators.expand import expert_cases
+from moesim.calibration.operators.ffn import Experts
+from moesim.calibration.operators.operator import Operator, Place, Prepared, expect_close
+
+scaled_grouped_mm = getattr(functional, "scaled_grouped_mm", None)  # since torch 2.10
+LARGEST = 448.0  # of float8_e4m3fn
+
+
+def quantised(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[..., K] -> fp8 [..., K] and float32 [...] scales: value = fp8 x scale."""
+    scale = values.abs().amax(dim=-1, keepdim=True).float().clamp(min=1e-12) / LARGEST
+    return (values.float() / scale).to(torch.float8_e4m3fn), scale.squeeze(-1)
+
+
+@dataclass(frozen=True)
+class Fp8Experts:
+    """Weights of `Experts`, quantised; the rows between its two GEMMs are quantised in the call, as engines do."""
+
+    experts: Experts
+    up: tuple[torch.Tensor, torch.Tensor]
+    down: tuple[torch.Tensor, torch.Tensor]
+
+    def __call__(self, rows: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """fp8 [rows, hidden] and float32 [rows] -> bf16 [rows, hidden]."""
+        wide = self._multiply(rows, scale, *self.up)
+        if self.experts.matrices == 1:
+            return wide
+        return self._multiply(*quantised(self.experts.activate(wide)), *self.down)
+
+    def _multiply(
+        self, rows: torch.Tensor, scale: torch.Tensor, weight: torch.Tensor, weight_scale: torch.Tensor
+    ) -> torch.Tensor:
+        assert scaled_grouped_mm is not None  # or `refuses` had said so
+        by_row = functional.ScalingType.RowWise
+        return scaled_grouped_mm(
+            rows, weight.transpose(-2, -1), scale, by_row, weight_scale, by_row, offs=self.experts.ends,
+            output_dtype=torch.bfloat16,
+        )  # fmt: skip
+
+
+def prepare(case: Case, place: Place) -> Prepared:
+    """See Operator. The reference multiplies what is left after quantising rows and weights."""
+    experts = Experts.of(case, place, dtype="bf16", sizes=case.sizes(place.peers.rank))
+    kernel = Fp8Experts(experts, quantised(experts.up), quantised(experts.down))
+    rows, scale = quantised(place.random(sum(experts.sizes), case["hidden"], dtype="bf16"))
+    up, down = ((fp8.float() * factor.unsqueeze(-1)) for fp8, factor in (kernel.up, kernel.down))
+    exact = Experts(up, down, experts.matrices, experts.sizes, experts.ends)
+    return Prepared(
+        partial(kernel, rows, scale),
+        lambda found: expect_close(found, exact.loop(rows.float() * scale.unsqueeze(-1))),
+        experts.flops(),
+        experts.bytes(1) / 2,  # fp8 weights, and about half of what bf16 rows are
+    )
+
+
+def refuses(target: Target) -> str:
+    """Why this GPU cannot."""
+    missing = "" if scaled_grouped_mm else "torch has no scaled_grouped_mm: 2.10 or newer does"
+    return target.refuses("fp8") or missing
+
+
+OPERATOR = Operator(
+    "torch_scaled_grouped_mm",
+    partial(expert_cases, operator="grouped_gemm_fp8", dtypes=("fp8",)),
+    prepare,
+    refuses=refuses,
+)
