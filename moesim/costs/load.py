@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from moesim import streams
@@ -28,9 +29,9 @@ def load_costs(name_or_path: str, device: Device, *, where: str = "") -> CostMod
     return load_profile(path, device.name)
 
 
-def error_draw(costs: CostModel, seed: int) -> dict[str, float]:
-    """One factor per error family: log-normal with the family's spread, the same for all shapes of a run."""
+def error_draw(spreads: Mapping[str, float], seed: int) -> dict[str, float]:
+    """error family -> standard deviation of the logarithm; one log-normal factor each, for all shapes of a run."""
     return {
         family: math.exp(sigma * float(streams.stream(seed, "costs", "error", family).standard_normal()))
-        for family, sigma in sorted(costs.families.items())
+        for family, sigma in sorted(spreads.items())
     }

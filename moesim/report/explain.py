@@ -48,12 +48,25 @@ def words(document: Document) -> list[str]:
     """The headline, one sentence for each rung that matters, what was not played, and the largest loss's remedy."""
     played = [rung for rung in rungs(document) if rung[2] is not None]
     told = [rung for rung in played if rung[3] >= 0.005 or rung[3] <= -0.005]
-    sentences = [f"A step takes {show_seconds(step_seconds(document))}.", *map(_sentence, told)]
+    sentences = [f"A step takes {show_seconds(step_seconds(document))}.", *_band(document), *map(_sentence, told)]
     sentences += [_not_played(document, label) for _, label, seconds, _ in rungs(document) if seconds is None]
     losses = [rung for rung in told if rung[0] != "ideal_compute_s"]
     worst = max(losses, key=lambda rung: rung[3], default=None)
     key = worst[0] if worst and worst[3] >= 0.1 else "ideal_compute_s"
     return [*sentences, *([REMEDY[key]] if played else [])]
+
+
+def _band(document: Document) -> list[str]:
+    """How sure the step time is, and which family of costs decides that; nothing where no band is known."""
+    band = document["provenance"].get("band")
+    if not band:
+        return []
+    step = document["metrics"]["step_time_s"]
+    widest = max(band["step_time_factors"].items(), key=lambda item: item[1][1] / item[1][0])[0]
+    ends = f"{show_seconds(step['low'])} and {show_seconds(step['high'])}"
+    return [
+        f"With the known errors of the costs it lies between {ends} ({band['coverage']:.0%} band); {widest} decides."
+    ]
 
 
 def _sentence(rung: tuple[str, str, float | None, float]) -> str:

@@ -54,10 +54,15 @@ def explain_text(document: Document, pictures: Mapping[str, Any]) -> Group:
 
 
 def metric_table(document: Document) -> Table:
-    """name, value."""
-    table = _plain("metric", "value")
-    for name, metric in document["metrics"].items():
-        table.add_row(name, show_metric(name, metric["value"], metric["unit"]))
+    """name, value, and the 80 % band where one is known."""
+    metrics = document["metrics"]
+    banded = any("low" in metric for metric in metrics.values())
+    table = _plain("metric", "value", "80 % band") if banded else _plain("metric", "value")
+    for name, metric in metrics.items():
+        ends = [show_metric(name, metric[end], metric["unit"]) for end in ("low", "high") if end in metric]
+        table.add_row(
+            name, show_metric(name, metric["value"], metric["unit"]), *([" .. ".join(ends)] if banded else [])
+        )
     return table
 
 

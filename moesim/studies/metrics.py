@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from moesim.layout import HBM
 from moesim.step import Lowered
+from moesim.studies.band import Band
 from moesim.studies.build import Built
 from moesim.studies.ladder import Ladder
 from moesim.studies.result import Metric
 
+WITH_STEP = ("step_time_s", "median_itl_ms")  # they grow with the step time
+AGAINST_STEP = (
+    "tokens_per_s", "tokens_per_s_per_gpu", "tokens_per_s_per_node", "output_throughput", "total_token_throughput",
+    "tflops_per_gpu", "mfu", "predicted_over_published",
+)  # fmt: skip
 
-def metrics(built: Built, lowered: Lowered, ladder: Ladder) -> dict[str, Metric]:
-    """name -> Metric, in the order in which they are printed."""
+
+def metrics(built: Built, lowered: Lowered, ladder: Ladder, found: Band | None) -> dict[str, Metric]:
+    """name -> Metric, in the order in which they are printed; with the band where one was found."""
+    return {name: _banded(name, metric, found) for name, metric in _medians(built, lowered, ladder).items()}
+
+
+def _banded(name: str, metric: Metric, found: Band | None) -> Metric:
+    if found is None or name not in (*WITH_STEP, *AGAINST_STEP):
+        return metric
+    low, high = (found.low, found.high) if name in WITH_STEP else (1 / found.high, 1 / found.low)
+    return replace(metric, low=metric.value * low, high=metric.value * high)
+
+
+def _medians(built: Built, lowered: Lowered, ladder: Ladder) -> dict[str, Metric]:
     step = ladder.timeline.step_seconds
     tokens = sum(batch.tokens for batch in built.batches)
     ranks = built.plan.layout.world

@@ -16,10 +16,16 @@ from moesim.layout import MemoryLedger
 
 @dataclass(frozen=True)
 class Metric:
-    """A number and its unit ("1" for a ratio)."""
+    """A number and its unit ("1" for a ratio); low .. high is its 80 % band, where one is known."""
 
     value: float
     unit: str
+    low: float | None = None
+    high: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """value and unit, and the band where there is one."""
+        return {key: value for key, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         """The document that `--json` prints."""
         return {
-            "metrics": {name: {"value": m.value, "unit": m.unit} for name, m in self.metrics.items()},
+            "metrics": {name: metric.to_json() for name, metric in self.metrics.items()},
             "breakdown": dict(self.breakdown),
             "provenance": dict(self.provenance),
             "warnings": list(self.warnings),

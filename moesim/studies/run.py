@@ -12,6 +12,7 @@ from moesim import __version__
 from moesim.costs import error_draw
 from moesim.engine import check_timeline
 from moesim.step import Lowered, lower
+from moesim.studies.band import COVERAGE, Band, band, spreads
 from moesim.studies.build import Built, build
 from moesim.studies.ladder import Ladder, climb
 from moesim.studies.load import Loaded, load
@@ -25,18 +26,20 @@ def run(
     """Play one step. Raises BadInput, DoesNotFit, Deadlock.
 
     The seed picks the recorded requests that are looked up; with `draw_errors` it also draws one factor per error
-    family of the costs, otherwise every cost is its median.
+    family of the costs, otherwise every cost is its median and the metrics carry their 80 % band.
     """
     loaded = scenario if isinstance(scenario, Loaded) else load(scenario, overrides)
     built = build(loaded, seed)
     lowered = lower(built.plan, built.batches)
-    draw = error_draw(built.costs, seed) if draw_errors else {}
+    draw = error_draw(spreads(built), seed) if draw_errors else {}
     ladder = climb(built.plan, lowered, built.scenario.network, draw)
     check_timeline(lowered.graph, ladder.timeline)
-    return _result(built, lowered, ladder, seed, draw)
+    return _result(built, lowered, ladder, seed, draw, None if draw_errors else band(built, lowered))
 
 
-def _result(built: Built, lowered: Lowered, ladder: Ladder, seed: int, draw: Mapping[str, float]) -> Result:
+def _result(
+    built: Built, lowered: Lowered, ladder: Ladder, seed: int, draw: Mapping[str, float], found: Band | None
+) -> Result:
     fabric = built.plan.fabric
     played = Played(
         cluster=built.cluster,
@@ -50,9 +53,9 @@ def _result(built: Built, lowered: Lowered, ladder: Ladder, seed: int, draw: Map
     )
     return Result(
         name=built.scenario.name,
-        metrics=metrics(built, lowered, ladder),
+        metrics=metrics(built, lowered, ladder, found),
         breakdown=ladder.breakdown,
-        provenance=_provenance(built, lowered, ladder, seed, draw),
+        provenance=_provenance(built, lowered, ladder, seed, draw) | _band_provenance(found),
         warnings=_warnings(built, ladder),
         played=played,
     )
@@ -85,6 +88,14 @@ def _provenance(
         "compute_slowdown_by_held_sms": plan.dispatch.compute_slowdown,
         "ignored_overlap_s": ladder.timeline.ignored_overlap_s,
     }
+
+
+def _band_provenance(found: Band | None) -> dict[str, Any]:
+    """How sure the step time is, and which family of costs that comes from."""
+    if found is None:
+        return {"band": None}
+    factors = {family: [low, high] for family, (low, high) in sorted(found.by_family.items())}
+    return {"band": {"coverage": COVERAGE, "step_time_factors": factors}}
 
 
 def _hottest_expert(built: Built, lowered: Lowered) -> str:

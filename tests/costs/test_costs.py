@@ -58,8 +58,10 @@ def test_a_borrowed_profile_is_assumed_throughout() -> None:
 
 
 def test_one_error_is_drawn_per_family_and_seed() -> None:
-    draw = error_draw(PROFILE, 3)
-    assert set(draw) == set(PROFILE.families) and draw == error_draw(PROFILE, 3) != error_draw(PROFILE, 4)
+    draw = error_draw(PROFILE.families, 3)
+    assert set(draw) == set(PROFILE.families) and draw == error_draw(PROFILE.families, 3) != error_draw(
+        PROFILE.families, 4
+    )
 
 
 def test_unknown_names_and_missing_operators() -> None:

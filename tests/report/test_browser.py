@@ -65,6 +65,9 @@ def test_every_value_on_the_page_is_the_document_s(
     cards = {name: value for (kind, name), value in shown.data.items() if kind == "card"}
     assert cards
     assert all(json.loads(value) == document["metrics"][name]["value"] for name, value in cards.items())
+    ends = {(kind, name): value for (kind, name), value in shown.data.items() if kind in ("low", "high")}
+    assert ("low", "step_time_s") in ends
+    assert all(json.loads(value) == document["metrics"][name][kind] for (kind, name), value in ends.items())
 
 
 def test_every_picture_is_drawn(document: dict[str, Any], drawn: dict[str, Any], tmp_path: Path) -> None:

@@ -29,3 +29,13 @@ def test_the_largest_loss_gets_its_remedy() -> None:
 
 def test_a_rung_that_was_not_played_says_why() -> None:
     assert "Contention has no figure: not played: oversubscription 1:1." in words(DOCUMENT)
+
+
+def test_the_band_is_told_with_the_family_that_decides_it() -> None:
+    factors = {"gemm": [0.99, 1.01], "attention": [0.9, 1.2]}
+    document = {
+        **DOCUMENT,
+        "metrics": {"step_time_s": {"value": 0.010, "unit": "s", "low": 0.009, "high": 0.012}},
+        "provenance": {**DOCUMENT["provenance"], "band": {"coverage": 0.8, "step_time_factors": factors}},
+    }
+    assert "between 9 ms and 12 ms (80% band); attention decides" in words(document)[1]

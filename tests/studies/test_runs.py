@@ -81,3 +81,18 @@ def test_comparison_is_paired_and_says_what_is_certain() -> None:
     assert same.metrics["step_time_s"].value == 0 and "No difference" in same.verdict()
     more = compare(base, load("demo-qwen3", [*SMALL, *SKEWED, "batch.tokens_per_gpu=64"]), seeds=3)
     assert more.metrics["step_time_s"].low > 0 and "slower" in more.verdict()
+
+
+def test_the_band_holds_the_step_and_about_four_of_five_draws() -> None:
+    loaded = load("demo-tiny")
+    whole = run(loaded).metrics["step_time_s"]
+    assert whole.low is not None and whole.high is not None and whole.low < whole.value < whole.high
+    errors = [run(loaded, seed=seed, draw_errors=True).metrics["step_time_s"].value for seed in range(60)]
+    seeds = [run(loaded, seed=seed).metrics["step_time_s"] for seed in range(60)]
+    inside = sum(one.low <= drawn <= one.high for one, drawn in zip(seeds, errors, strict=True))  # type: ignore[operator]
+    assert 0.65 <= inside / 60 <= 0.95  # binomial(60, 0.8) leaves this once in 200
+
+
+def test_costs_without_a_known_error_have_no_band() -> None:
+    result = run("demo-tiny", overrides=["costs=roofline"])
+    assert result.provenance["band"] is None and result.metrics["step_time_s"].low is None

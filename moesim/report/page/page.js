@@ -134,8 +134,9 @@ function heading(run) {
 function cards({ result }) {
   const known = CARDS.filter(([name]) => result.metrics[name]);
   const card = ([name, label]) => {
-    const { value, unit } = result.metrics[name];
-    return make("div", { class: "card", title: name }, number("card", name, value, unit), make("span", {}, label));
+    const { value, unit, low, high } = result.metrics[name];
+    const band = low === undefined ? [] : [make("span", { class: "band" }, "80 %: ", number("low", name, low, unit), " .. ", number("high", name, high, unit))];
+    return make("div", { class: "card", title: name }, number("card", name, value, unit), make("span", {}, label), ...band);
   };
   return make("div", { class: "cards" }, ...known.map(card));
 }

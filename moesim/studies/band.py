@@ -1,0 +1,62 @@
+"""The 80 % band of a step: what the known error of each family of costs does to it.
+
+One family at a time is played at the ends of its own 80 % interval, for all its shapes at once, since an error belongs
+to a family and a run and does not average out over layers; the families' effects, taken as independent, add up in
+quadrature of the logarithm. Port loads are enough for that: the band is a ratio to the same player's step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from moesim.engine import evaluate
+from moesim.step import Lowered
+from moesim.studies.build import Built
+
+COVERAGE = 0.8
+OUTSIDE_WIDENS = 2.0  # beyond the measured hull a family's error is taken to be twice as wide: an assumption
+
+
+@dataclass(frozen=True)
+class Band:
+    """Factors on the step time, low <= 1 <= high; by_family: family -> (factor low, factor high) of it alone."""
+
+    low: float
+    high: float
+    by_family: Mapping[str, tuple[float, float]]
+
+
+def band(built: Built, lowered: Lowered) -> Band | None:
+    """The band of a step; None where the costs say nothing about their error."""
+    families = {family: sigma for family, sigma in spreads(built).items() if sigma > 0}
+    if not families:
+        return None
+    median = _log_seconds(built, lowered, {})
+    reach = NormalDist().inv_cdf((1 + COVERAGE) / 2)
+    effect = {
+        family: tuple(_log_seconds(built, lowered, {family: math.exp(end * reach * sigma)}) - median for end in (-1, 1))
+        for family, sigma in families.items()
+    }
+    below, above = (math.sqrt(math.fsum(ends[side] ** 2 for ends in effect.values())) for side in (0, 1))
+    return Band(
+        math.exp(-below), math.exp(above), {name: (math.exp(a), math.exp(b)) for name, (a, b) in effect.items()}
+    )
+
+
+def spreads(built: Built) -> dict[str, float]:
+    """family -> standard deviation of the logarithm, wider by the share of its shapes that nobody measured; known once
+    the step is lowered."""
+    asked, outside = built.log.asked, built.log.outside
+    share = {family: outside[family] / asked[family] for family in asked}
+    return {
+        family: sigma * math.sqrt(1 + (OUTSIDE_WIDENS**2 - 1) * share.get(family, 0.0))
+        for family, sigma in built.costs.families.items()
+    }
+
+
+def _log_seconds(built: Built, lowered: Lowered, draw: Mapping[str, float]) -> float:
+    capacity = built.plan.fabric.capacity / draw.get("network", 1.0)
+    return math.log(evaluate(lowered.play_as(draw), capacity).step_seconds)
