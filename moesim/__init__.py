@@ -1,6 +1,6 @@
 """moesim: a discrete-event simulator of Mixture-of-Experts clusters that replays recorded routing traces.
 
-`load`, `run` and `compare` mirror the command line; they are imported when they are first used.
+`load`, `run`, `compare` and `place` mirror the command line; they are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -8,10 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moesim.studies import compare, load, run
+    from moesim.studies.compare import compare
+    from moesim.studies.load import load
+    from moesim.studies.placing import place
+    from moesim.studies.run import run
 
 __version__ = "0.1.0"
-__all__ = ["compare", "load", "run"]
+__all__ = ["compare", "load", "place", "run"]
 
 
 def __getattr__(name: str) -> Any:

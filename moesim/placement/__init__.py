@@ -7,7 +7,7 @@ from moesim.placement.clock import StepClock
 from moesim.placement.moves import count_moves
 from moesim.placement.problem import Memory, PlacementProblem
 from moesim.placement.solution import NO_BOUND, Answer, Bound, Solution
-from moesim.placement.solve import solve
+from moesim.placement.solve import judge, solve
 from moesim.placement.windows import Windows
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "StepClock",
     "Windows",
     "count_moves",
+    "judge",
     "solve",
 ]

@@ -38,7 +38,8 @@ class Solution:
 
     objective: on the windows it was planned for; bound: no placement is below it there; gap: objective / bound - 1,
     None without a bound; moves: slots that need weights from elsewhere, None without a previous placement; heldout:
-    the objective on windows that the strategy never saw; step_time: seconds by the name of the windows, as simulated.
+    the objective on windows that the strategy never saw; step_time: seconds by the name of the windows, as simulated;
+    interrupted: whether Ctrl-C ended the search.
     """
 
     strategy: str
@@ -52,3 +53,4 @@ class Solution:
     heldout: Mapping[str, float] = field(default_factory=dict)
     step_time: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    interrupted: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from moesim.placement.budget import Budget, Progress
 from moesim.placement.loads import rank_loads
 from moesim.placement.moves import count_moves
 from moesim.placement.problem import PlacementProblem
+from moesim.placement.relabel import relabel
 from moesim.placement.solution import Answer, Solution
 from moesim.placement.windows import Windows
 
@@ -33,7 +35,7 @@ def solve(
     """
     chosen, budget = strategies.find(strategy), Budget(time_limit, seed, strategy, progress)
     with budget.interruptible():
-        answer = _answer(chosen, problem, budget)
+        answer = _relabelled(problem, _answer(chosen, problem, budget))
     seconds = budget.elapsed
     check_answer(problem, answer.placement, strategy)
     return _score(problem, answer, budget, seconds, heldout)
@@ -47,6 +49,19 @@ def _answer(strategy: strategies.Strategy, problem: PlacementProblem, budget: Bu
         if budget.best is None:
             raise
         return budget.best
+
+
+def judge(problem: PlacementProblem, placement: Placement, name: str, heldout: Iterable[Windows] = ()) -> Solution:
+    """A placement that was not searched for, scored as an answer would be; limits are not looked at."""
+    return _score(problem, Answer(placement), Budget(strategy=name), 0.0, heldout)
+
+
+def _relabelled(problem: PlacementProblem, answer: Answer) -> Answer:
+    """Equal ranks take over each other's roles where that moves fewer experts."""
+    if problem.previous is None:
+        return answer
+    kinds = np.unique(problem.speed, return_inverse=True)[1].astype(np.int64)
+    return replace(answer, placement=relabel(problem.previous, answer.placement, problem.node_of_rank, kinds))
 
 
 def check_answer(problem: PlacementProblem, placement: Placement, strategy: str) -> None:
@@ -81,6 +96,7 @@ def _score(
         seconds=seconds,
         heldout={windows.name: float(objective.evaluate(problem, placement, windows).mean()) for windows in heldout},
         notes=(*answer.notes, *_stopped(budget)),
+        interrupted=budget.interrupted,
     )
 
 

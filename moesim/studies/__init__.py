@@ -2,8 +2,20 @@
 
 from moesim.studies.compare import Comparison, compare
 from moesim.studies.load import load
+from moesim.studies.placing import Outcome, place
 from moesim.studies.result import Metric, Played, Result
 from moesim.studies.run import run
 from moesim.studies.scenario import Scenario
 
-__all__ = ["Comparison", "Metric", "Played", "Result", "Scenario", "compare", "load", "run"]
+__all__ = [
+    "Comparison",
+    "Metric",
+    "Outcome",
+    "Played",
+    "Result",
+    "Scenario",
+    "compare",
+    "load",
+    "place",
+    "run",
+]

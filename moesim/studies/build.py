@@ -49,8 +49,32 @@ class Built:
         return self.plan.ops.costs
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A scenario sealed but for where its experts stand: the plan holds them in order, or as a file has them."""
+
+    scenario: Scenario
+    plan: StepPlan
+    batches: tuple[Batch, ...]
+    log: CostLog
+    warnings: tuple[str, ...]
+    routing_notes: tuple[str, ...]
+
+
 def build(loaded: Loaded, seed: int) -> Built:
     """Check and seal a scenario. Raises BadInput, or DoesNotFit where a device is too small."""
+    made = draft(loaded, seed)
+    found = find_placement(loaded, made.plan, made.batches[0], seed)
+    plan = replace(made.plan, placement=found.placement)
+    memory = memory_of(made.scenario, plan)
+    with placed(loaded.document.source):
+        memory.check()
+    warnings = (*made.warnings, *made.routing_notes, *found.notes)
+    return Built(made.scenario, plan, made.batches, found.source, memory, made.log, warnings)
+
+
+def draft(loaded: Loaded, seed: int) -> Draft:
+    """All of `build` that does not depend on the placement. Raises BadInput."""
     scenario = loaded.scenario
     with placed(loaded.where("model")):
         model = load_model(scenario.model)
@@ -63,14 +87,8 @@ def build(loaded: Loaded, seed: int) -> Built:
     costs = load_costs(scenario.costs, cluster.devices[0], where=loaded.where("costs"))
     log = CostLog()
     plan = _plan(loaded, model, cluster, layout, first, routing, costs, log)
-    batches = _batches(scenario, layout.world)
-    found = find_placement(loaded, plan, batches[0], seed)
-    plan = replace(plan, placement=found.placement)
-    memory = _memory(scenario, plan)
-    with placed(loaded.document.source):
-        memory.check()
-    warnings = (*model.approximations, *cluster.warnings, *plan.fabric.notes, *notes, *found.notes)
-    return Built(scenario, plan, batches, found.source, memory, log, warnings)
+    warnings = (*model.approximations, *cluster.warnings, *plan.fabric.notes)
+    return Draft(scenario, plan, _batches(scenario, layout.world), log, warnings, notes)
 
 
 def _layout(loaded: Loaded, cluster: Cluster) -> Layout:
@@ -139,7 +157,8 @@ def _batches(scenario: Scenario, ranks: int) -> tuple[Batch, ...]:
     )
 
 
-def _memory(scenario: Scenario, plan: StepPlan) -> MemoryLedger:
+def memory_of(scenario: Scenario, plan: StepPlan) -> MemoryLedger:
+    """What the fullest device holds, its placement included."""
     batch, precision = scenario.batch, plan.ops.precision
     cached = batch.tokens_per_gpu * (batch.context + 1 if batch.phase == "decode" else 1)
     keeps = Residency(precision.weights, precision.experts, precision.kv_cache, cached, batch.tokens_per_gpu)

@@ -29,7 +29,15 @@ class Loaded:
 
 def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     """A shipped scenario's name or a YAML file, with "a.b=value" overrides. Raises BadInput."""
-    document = yamlfile.read_yaml(find(name_or_path))
+    return _sealed(yamlfile.read_yaml(find(name_or_path)), overrides)
+
+
+def load_data(data: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Loaded:
+    """A scenario that a command made of its own options; `source` names it in errors. Raises BadInput."""
+    return _sealed(yamlfile.Document(data, source), overrides)
+
+
+def _sealed(document: yamlfile.Document, overrides: Sequence[str]) -> Loaded:
     overridden = frozenset(_override(document.data, text) for text in overrides)
     scenario = yamlfile.validate(Scenario, document.data, lambda keys: _where(document, overridden, keys))
     return Loaded(scenario, document, overridden)

@@ -1,0 +1,46 @@
+"""What `moesim place` is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+WINDOW: Final = 2048  # tokens: about what one decode step of a large deployment, or a short prompt, brings
+HOLDOUT: Final = 0.3
+
+
+@dataclass(frozen=True)
+class Options:
+    """trace: a shipped name, a Parquet file, or counts (.npz); topology and gpus: where experts shall stand.
+
+    slots: of every GPU, or one number for each; otherwise experts + redundant are spread evenly. strategies: () for
+    the usual ones. holdout: share of the last windows that no strategy sees. drift: another trace of the same model to
+    judge on. phase: plan for its tokens only. previous: the placement that stands now, for max_moves and the cost of
+    moving. model, costs and changes (`a.b=value`) describe the step whose time is simulated; simulate: None where that
+    can be.
+    """
+
+    trace: str
+    topology: str
+    gpus: int
+    redundant: int = 0
+    slots: Sequence[int] = ()
+    strategies: Sequence[str] = ()
+    objective: str = "makespan"
+    dispatch: str = "even"
+    load_cap: float | None = None
+    holdout: float = HOLDOUT
+    window: int | None = None
+    drift: str | None = None
+    phase: str | None = None
+    previous: Path | None = None
+    max_moves: int | None = None
+    time_limit: float | None = None
+    seed: int = 0
+    model: str | None = None
+    transplant: bool = False
+    costs: str = "h100_sxm"
+    changes: Sequence[str] = ()
+    simulate: bool | None = None

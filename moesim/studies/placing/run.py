@@ -1,0 +1,198 @@
+"""`place`: read what was recorded, let strategies plan on most of it, judge them on the rest, pick one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+import moesim
+from moesim.errors import BadInput, DoesNotFit, MoesimError, placed, unknown_name
+from moesim.hardware import Cluster
+from moesim.layout import Placement
+from moesim.models import MoEModel
+from moesim.placement import Budget, PlacementProblem, Progress, Solution, judge, solve, strategies
+from moesim.placement.formats import Frame, read_placement
+from moesim.placement.migration import Migration, migrate
+from moesim.routing.loads import LoadRecord
+from moesim.studies.placing.options import Options
+from moesim.studies.placing.outcome import Outcome
+from moesim.studies.placing.step import Step, find_cluster, find_model, make_step
+from moesim.studies.placing.windows import Recorded, Split, on_model, read_recorded, split
+
+USUAL: Final = ("greedy",)
+IN_ORDER, PREVIOUS = "contiguous", "previous"
+Tell = Callable[[Progress], None]
+
+
+def place(trace: str, topology: str, gpus: int, *, progress: Tell | None = None, **options: Any) -> Outcome:
+    """Search a placement; the options are those of `Options`. Raises BadInput, DoesNotFit.
+
+    `place("tiny-moe", "dgx-h100", 8, redundant=8).placement` is the best one found.
+    """
+    return search(Options(trace, topology, gpus, **options), progress)
+
+
+def search(options: Options, progress: Tell | None = None) -> Outcome:
+    """See `place`. Ctrl-C ends the search with what was found so far."""
+    names = _names(options)
+    recorded = read_recorded(options.trace)
+    model, cluster = find_model(recorded, options), find_cluster(options)
+    recorded = on_model(recorded, model, options)
+    made = split(recorded, options)
+    step, why_not = _step(options, model, cluster, recorded, made)
+    frame = _frame(recorded, model, options.gpus)
+    previous = None if options.previous is None else read_placement(options.previous, frame)
+    problem = _problem(options, cluster, made, step, previous)
+    found, failed = _search(problem, names, options, made, progress)
+    if step is not None:
+        found = [_timed(one, problem, made) for one in found]
+    outcome = Outcome(
+        problem=problem,
+        split=made,
+        solutions=tuple(found),
+        judge="objective" if step is None else "step_time",
+        frame=frame,
+        provenance=_provenance(options, recorded, cluster, made, step),
+        notes=(*made.notes, *why_not, *_basis(step), *failed),
+    )
+    return replace(outcome, migration=_migration(outcome, step))
+
+
+def _search(
+    problem: PlacementProblem, names: tuple[str, ...], options: Options, made: Split, progress: Tell | None
+) -> tuple[list[Solution], list[str]]:
+    """The baseline, then each strategy; those that break a limit or cannot do this problem are told, unless all do."""
+    found, failed = [_baseline(problem, made)], list[MoesimError]()
+    for name in names:
+        try:
+            one = solve(
+                problem, name, options.time_limit, options.seed, heldout=made.judged.values(), progress=progress
+            )
+        except (BadInput, DoesNotFit) as error:
+            failed.append(error)
+            continue
+        found.append(one)
+        if one.interrupted:
+            break
+    if failed and len(found) == 1:
+        raise failed[0]
+    return found, [f"left out: {error}" for error in failed]
+
+
+def _names(options: Options) -> tuple[str, ...]:
+    """The strategies to run, checked before anything is read. Raises BadInput."""
+    names = tuple(strategies.REGISTRY) if "all" in options.strategies else tuple(options.strategies) or USUAL
+    for name in names:
+        if name not in strategies.REGISTRY:
+            raise unknown_name("placement strategy", name, [*strategies.REGISTRY, "all"], where="--strategy")
+    return tuple(name for name in dict.fromkeys(names) if name != IN_ORDER or options.previous)
+
+
+def _step(
+    options: Options, model: MoEModel | None, cluster: Cluster, recorded: Recorded, made: Split
+) -> tuple[Step | None, tuple[str, ...]]:
+    """The step to simulate, or why there is none. Raises BadInput where one was asked for."""
+    reasons = []
+    if model is None:
+        reasons.append(f"{options.trace} is of {recorded.header.model}, which moesim does not know (--model)")
+    if isinstance(recorded, LoadRecord):
+        reasons.append(f"{options.trace} holds counts, a step needs tokens")
+    if options.simulate is False:
+        return None, ("step time was not simulated, as asked: the objective picked the winner",)
+    if reasons and options.simulate:
+        raise BadInput(f"step time cannot be simulated: {reasons[0]}", where=options.trace)
+    if reasons or model is None:
+        return None, (f"step time was not simulated, the objective picked the winner: {'; '.join(reasons)}",)
+    return make_step(options, model, cluster, recorded, made), ()
+
+
+def _frame(recorded: Recorded, model: MoEModel | None, gpus: int) -> Frame:
+    if model is not None:
+        return Frame(gpus, model.num_experts, tuple(model.moe_layers), model.num_layers)
+    header = recorded.header
+    layers, total = header.evidence.get("layer_ids"), header.evidence.get("total_layers")
+    if layers is None or total is None:
+        return Frame(gpus, header.num_experts)
+    return Frame(gpus, header.num_experts, tuple(map(int, layers)), int(total))
+
+
+def _problem(
+    options: Options, cluster: Cluster, made: Split, step: Step | None, previous: Placement | None
+) -> PlacementProblem:  # fmt: skip
+    slots = tuple(options.slots)
+    if len(slots) not in (0, 1, options.gpus):
+        raise BadInput(f"{len(slots)} numbers for {options.gpus} GPUs", where="--slots", way_out="one, or one for each")
+    with placed(options.trace):
+        return PlacementProblem.on(
+            cluster, made.train, ranks=options.gpus, slots=slots or None, redundant=options.redundant,
+            objective=options.objective, dispatch=options.dispatch, load_cap=options.load_cap, previous=previous,
+            move_budget=options.max_moves, memory=None if step is None else step.memory,
+            clock=None if step is None else step.clock,
+        )  # fmt: skip
+
+
+def _baseline(problem: PlacementProblem, made: Split) -> Solution:
+    """What stands now, or experts in order."""
+    if problem.previous is not None:
+        return judge(problem, problem.previous, PREVIOUS, made.judged.values())
+    in_order = strategies.find(IN_ORDER).plan(problem, Budget())
+    return judge(problem, in_order.placement, IN_ORDER, made.judged.values())
+
+
+def _timed(one: Solution, problem: PlacementProblem, made: Split) -> Solution:
+    """With the simulated step time on the windows that decide."""
+    assert problem.clock is not None
+    windows = made.deciding
+    return replace(one, step_time={windows.name: problem.clock.seconds(one.placement, windows)})
+
+
+def _migration(outcome: Outcome, step: Step | None) -> Migration | None:
+    """From what stands now to the best, where both the bytes of an expert and the links are known."""
+    if outcome.problem.previous is None or step is None:
+        return None
+    fabric = step.draft.plan.fabric
+    return migrate(outcome.problem.previous, outcome.placement, fabric, step.memory.expert_bytes)
+
+
+def _provenance(
+    options: Options, recorded: Recorded, cluster: Cluster, made: Split, step: Step | None
+) -> dict[str, Any]:  # fmt: skip
+    told: dict[str, Any] = {
+        "moesim": moesim.__version__,
+        "trace": options.trace,
+        "model": recorded.header.model,
+        "routing": recorded.header.basis,
+        "topology": cluster.name,
+        "gpus": options.gpus,
+        "objective": options.objective,
+        "dispatch_over_replicas": options.dispatch,
+        "window": made.window,
+        "windows": made.train.num_windows,
+        "judged_windows": {name: windows.num_windows for name, windows in made.judged.items()},
+        "seed": options.seed,
+    }
+    if step is not None:
+        batch = step.draft.scenario.batch
+        told |= {
+            "phase": step.phase,
+            "tokens_per_gpu": batch.tokens_per_gpu,
+            "block": step.clock.block,
+            "dispatch": step.draft.plan.dispatch.algorithm.name,
+            "costs": step.draft.plan.ops.costs.name,
+            "player": "evaluate (port loads)",
+        }
+    return told
+
+
+def _basis(step: Step | None) -> tuple[str, ...]:
+    """What the step time rests on. The log of prices is complete only after steps were played."""
+    if step is None:
+        return ()
+    log = step.draft.log
+    assumed = sorted(family for family, basis in log.basis.items() if basis == "assumed")
+    shares = {family: log.outside[family] / log.asked[family] for family in sorted(log.outside)}
+    told = [f"assumed, not measured: {', '.join(assumed)}"] if assumed else []
+    told += [f"{family}: {share:.0%} of the queried shapes lie outside the measured hull"
+             for family, share in shares.items() if share]  # fmt: skip
+    return (*step.draft.warnings, *told)
