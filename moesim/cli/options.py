@@ -6,19 +6,27 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, ClassVar, TypeVar
 
 import click
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class OptionalFiles(click.Command):
-    """A command whose `--report` and `--trace` may stand alone: a file is given by `=FILE` only, not as a word."""
+class OptionalReport(click.Command):
+    """A command whose `--report` may stand alone: a file is given by `=FILE` only, not as a word."""
+
+    alone: ClassVar[tuple[str, ...]] = ("--report",)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does, after `--report` has become `--report=`."""
-        return super().parse_args(ctx, [f"{word}=" if word in ("--report", "--trace") else word for word in args])
+        return super().parse_args(ctx, [f"{word}=" if word in self.alone else word for word in args])
+
+
+class OptionalFiles(OptionalReport):
+    """`--trace` too."""
+
+    alone: ClassVar[tuple[str, ...]] = ("--report", "--trace")
 
 
 def overrides_option(function: Function) -> Function:

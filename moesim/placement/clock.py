@@ -11,7 +11,7 @@ from moesim.engine import evaluate
 from moesim.errors import BadInput
 from moesim.layout import Placement
 from moesim.placement.windows import Tokens, Windows
-from moesim.step import Batch, StepPlan, lower
+from moesim.step import Batch, Lowered, StepPlan, lower
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,15 @@ class StepClock:
 
     def seconds(self, placement: Placement, windows: Windows) -> float:
         """Time of the step, coflows by port loads (engine.evaluate). Raises BadInput where windows are counts only."""
+        return evaluate(self.lowered(placement, windows).graph, self.plan.fabric.capacity).step_seconds
+
+    def lowered(self, placement: Placement, windows: Windows) -> Lowered:
+        """The step before it is played. Raises BadInput where windows are counts only."""
         if windows.tokens is None:
             raise BadInput("a step cannot be played from counts", where=windows.name, way_out="a trace with tokens")
         routing = BlockSource(windows.name, windows.tokens, placement.num_experts, self.block)
         plan = replace(self.plan, placement=placement, routing=routing)
-        return evaluate(lower(plan, (self.batch,)).graph, plan.fabric.capacity).step_seconds
+        return lower(plan, (self.batch,))
 
 
 class BlockSource:

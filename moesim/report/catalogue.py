@@ -14,7 +14,7 @@ from moesim.hardware import known_topologies
 from moesim.hardware.formats import REGISTRY as FORMATS
 from moesim.models import known_models, load_model
 from moesim.network import all_to_all
-from moesim.placement import strategies
+from moesim.placement import dispatch, objectives, strategies
 from moesim.placement.formats import REGISTRY as PLACEMENT_FORMATS
 from moesim.routing import open_trace
 from moesim.routing.synth.statistics import statistics_names
@@ -83,6 +83,19 @@ def _strategies() -> Rows:
     return [(name, strategy.summary) for name, strategy in strategies.REGISTRY.items()]
 
 
+def _objectives() -> Rows:
+    return [(name, _module_line(one)) for name, one in objectives.REGISTRY.items()]
+
+
+def _rules() -> Rows:
+    return [(name, _module_line(one)) for name, one in dispatch.REGISTRY.items()]
+
+
+def _module_line(thing: object) -> str:
+    """The first line of its file's docstring, without its own name."""
+    return _first_line(importlib.import_module(type(thing).__module__)).partition(": ")[2]
+
+
 def _placement_formats() -> Rows:
     return [(name, f"{one.about} ({', '.join(one.suffixes)})") for name, one in PLACEMENT_FORMATS.items()]
 
@@ -106,5 +119,7 @@ KINDS: Final[dict[str, Callable[[], Rows]]] = {
     "all-to-all": _algorithms,
     "schedules": _schedules,
     "placement strategies": _strategies,
+    "placement objectives": _objectives,
+    "dispatch over replicas": _rules,
     "placement formats": _placement_formats,
 }

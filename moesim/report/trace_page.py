@@ -29,7 +29,7 @@ def trace_page(trace: RoutingTrace, summary: Summary) -> str:
         style=(PAGE / "page.css").read_text(encoding="utf-8"),
         data=json.dumps(trace_data(trace, summary), allow_nan=False).replace("<", "\\u003c"),
         plotly=get_plotlyjs().replace("</script", "<\\/script"),
-        script=(PAGE / "trace.js").read_text(encoding="utf-8"),
+        script="\n".join((PAGE / name).read_text(encoding="utf-8") for name in ("panels.js", "trace.js")),
     )
 
 

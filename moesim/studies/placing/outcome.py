@@ -112,9 +112,9 @@ class Outcome:
         if self.migration is None or self.judge != "step_time":
             return ""
         saved = self.score(self.baseline) - self.score(self.best)
-        steps = int(np.ceil(self.migration.seconds / saved))
         size, time = show_bytes(self.migration.bytes), show_seconds(self.migration.seconds)
-        return f" Moving {len(self.migration.moves)} experts ({size}) stalls {time}, as much as {steps} steps save."
+        back = f"paid back after {int(np.ceil(self.migration.seconds / saved)):,} step(s)"
+        return f" Moving {len(self.migration.moves)} experts ({size}) takes {time}, {back}."
 
     def metrics(self) -> dict[str, Metric]:
         """Of the best placement, and of the baseline where it has them."""

@@ -1,0 +1,37 @@
+"use strict";
+/* What the pages of traces and placements are built of; they draw from the JSON that stands in the page. */
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const page = document.getElementById("page");
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+function element(tag, attributes, ...children) {
+  const node = Object.assign(document.createElement(tag), attributes);
+  node.append(...children);
+  return node;
+}
+
+function panel(title, note, ...children) {
+  const heading = element("h2", { textContent: title });
+  const text = element("p", { className: "note", textContent: note });
+  const node = element("section", { className: "panel" }, heading, text, ...children);
+  page.append(node);
+  return node;
+}
+
+function figure(parent, traces, layout) {
+  const node = element("div", { className: "figure" });
+  parent.append(node);
+  const axis = { gridcolor: css("--line"), zerolinecolor: css("--line") };
+  Plotly.newPlot(node, traces, {
+    paper_bgcolor: "transparent", plot_bgcolor: "transparent", font: { color: css("--ink") }, height: 380,
+    margin: { l: 60, r: 20, t: 10, b: 50 }, ...layout,
+    xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
+  }, { displayModeBar: false, responsive: true });
+}
+
+function heatmap(parent, rows, xTitle, yTitle, extra = {}) {
+  const scale = [[0, css("--low")], [1, css("--hot")]];
+  figure(parent, [{ type: "heatmap", z: rows, colorscale: scale, ...extra }],
+    { xaxis: { title: { text: xTitle } }, yaxis: { title: { text: yTitle }, autorange: "reversed" } });
+}

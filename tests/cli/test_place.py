@@ -1,0 +1,87 @@
+"""`moesim place`: out of the box, into files of engines, and one line for everything that cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from moesim.placement.formats import Frame, read_placement
+from tests.cli.test_golden import assert_same, compared
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Moesim
+
+GOOD = ["place", "--trace", "tiny-moe", "--topology", "dgx-h100", "--gpus", "8", "--redundant", "8"]
+QUICK = [*GOOD, "--strategy", "greedy,round_robin"]
+
+
+def test_a_golden_run(moesim: Moesim) -> None:
+    done = moesim(*QUICK, "--json")
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
+    for row in document["strategies"]:
+        row["seconds"] = 0.0
+    text = json.dumps(document, indent=2) + "\n"
+    assert_same(document, json.loads(compared("place-tiny.json", text)))
+    assert document["provenance"]["verdict"] in done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("sglang", "p.json"), ("vllm", "p.npz"), ("trtllm", "p.yaml"), ("eplb", "p.json"), ("omniinfer", "p.npy")],
+)
+def test_the_best_is_written_for_every_engine(moesim: Moesim, name: str, file: str) -> None:
+    done = moesim(*QUICK, "--no-simulate", "-o", file, "--format", name)
+    assert done.code == 0, done.err
+    assert f"placement written to {file}" in done.out
+    placement = read_placement(Path(file), Frame(8, 32, tuple(range(1, 9)), 9))
+    assert (placement.num_layers, placement.num_slots, placement.num_ranks) == (8, 40, 8)
+
+
+def test_a_written_placement_is_played_by_a_scenario_and_is_the_next_one_s_previous(moesim: Moesim) -> None:
+    moesim(*QUICK, "-o", "p.npy")
+    assert moesim("run", "demo-tiny", "--set", "experts.placement=p.npy", "--out", "r").code == 0
+    done = moesim(*QUICK, "--previous", "p.npy", "--max-moves", "0", "--json")
+    assert done.code == 0, done.err
+    rows = {row["strategy"]: row["moves"] for row in json.loads(done.out)["strategies"]}
+    assert rows == {"previous": 0, "greedy": 0}
+    assert "left out: round_robin moves" in done.err
+
+
+def test_a_page_is_written(moesim: Moesim) -> None:
+    done = moesim(*QUICK, "--report")
+    assert done.code == 0, done.err
+    assert "Does a plan carry over?" in Path("placement.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--slots", "3"], 3, "8 slots too few. Try: 4 slots a rank"),
+        (["--load-cap", "1.0001"], 3, "load cap"),
+        (["--set", "batch={phase: decode, tokens_per_gpu: 4096, context: 60000}"], 3, "experts may take"),
+        (["--strategy", "gredy"], 2, "did you mean 'greedy'"),
+        (["--format", "sglang"], 2, "--format needs -o"),
+        (["-o", "p.json"], 2, "not told by its name"),
+        (["-o", "p.json", "--format", "sglan"], 2, "did you mean 'sglang'"),
+        (["-o", "p.npz", "--format", "sglang"], 2, "sglang is not written there"),
+        (["--slots", "x"], 2, "no number of slots"),
+        (["--holdout", "1"], 2, "holdout"),
+        (["--previous", "nowhere.json"], 2, "nowhere.json: cannot be read"),
+        (
+            ["--slots", "4,4,4,4,4,4,4,5", "-o", "p.json", "--format", "sglang"],
+            2,
+            "SGLang gives every GPU equally many",
+        ),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_writes_nothing(
+    moesim: Moesim, arguments: list[str], code: int, message: str
+) -> None:
+    done = moesim(*GOOD[:7], "--strategy", "greedy", *arguments)
+    assert (done.code, done.err.count("\n")) == (code, 1), done.err
+    assert message in done.err
+    assert not list(Path().iterdir())

@@ -1,0 +1,168 @@
+"""Placement runs: what strategies see, what they are judged on, who is picked, and what is said about it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import moesim as ms
+from moesim.errors import BadInput, DoesNotFit
+from moesim.placement import Solution
+from moesim.placement.formats import read_placement, write_placement
+from moesim.placement.relabel import held_by
+from moesim.routing import RoutingTrace, TraceHeader, make_trace, read_trace, write_trace
+from moesim.routing.loads import loads_of, write_loads
+from moesim.studies import Outcome
+from moesim.studies.placing import Options
+from moesim.studies.placing.windows import split
+from moesim.studies.routing import trace_path
+
+TINY = ("tiny-moe", "dgx-h100", 8)
+HUGE = "batch={phase: decode, tokens_per_gpu: 4096, context: 60000}"  # a KV cache that leaves nothing for experts
+
+
+@pytest.fixture(scope="module")
+def trace() -> RoutingTrace:
+    return read_trace(trace_path("tiny-moe"))
+
+
+@pytest.fixture(scope="module")
+def found() -> Outcome:
+    return ms.place(*TINY, redundant=8, strategies=("greedy", "round_robin"))
+
+
+def one(outcome: Outcome, **changes: Any) -> Solution:
+    return replace(outcome.solutions[1], **changes)
+
+
+def test_no_strategy_sees_what_it_is_judged_on(trace: RoutingTrace) -> None:
+    made = split(trace, Options("tiny-moe", "dgx-h100", 8, holdout=0.25))
+    assert made.train.tokens is not None and made.deciding.tokens is not None
+    assert made.train.tokens.shape[1] + made.deciding.tokens.shape[1] == trace.tokens
+    assert np.array_equal(made.train.load + made.deciding.load, trace.counts())
+    later = trace.window(made.train.tokens.shape[1], trace.tokens)
+    phases = [windows.load for name, windows in made.judged.items() if name.startswith("held out,")]
+    assert np.array_equal(sum(phases), later.counts())
+
+
+def test_drift_is_the_domain_that_is_furthest_from_training(trace: RoutingTrace) -> None:
+    made = split(trace, Options("tiny-moe", "dgx-h100", 8))
+    assert made.train.tokens is not None
+    later = trace.window(made.train.tokens.shape[1], trace.tokens)
+    json_rows = later.take(later.domain == later.header.domains.index("json"))
+    assert np.array_equal(made.judged["drift"].load, json_rows.counts())
+    assert "domain json alone" in made.notes[0]
+
+
+def test_one_phase_alone_and_another_trace_as_drift(trace: RoutingTrace, tmp_path: Path) -> None:
+    write_trace(trace.window(0, 5000), tmp_path / "other.parquet")
+    made = split(trace, Options("t", "x", 8, phase="decode", drift=str(tmp_path / "other.parquet"), holdout=0))
+    assert made.train.load.sum() == trace.take(trace.phase == 1).counts().sum()
+    assert set(made.judged) == {"drift"} and made.judged["drift"].load.sum() == trace.counts(0, 5000).sum()
+
+
+def test_the_picked_one_has_the_least_step_time(found: Outcome) -> None:
+    quick = one(found, strategy="quick", step_time={"held out": 0.5}, heldout={"held out": 9.0})
+    slow = one(found, strategy="slow", step_time={"held out": 1.0}, heldout={"held out": 1.0})
+    near = one(found, strategy="near", step_time={"held out": 0.5003}, heldout={"held out": 2.0})
+    assert replace(found, solutions=(slow, quick)).best is quick
+    assert replace(found, solutions=(slow, quick, near)).best is near  # equal within 0.1 %: the objective decides
+    assert replace(found, solutions=(slow, quick), judge="objective").best is slow
+
+
+def test_a_plan_that_does_not_carry_over_is_warned_about(found: Outcome) -> None:
+    base = one(found, strategy="contiguous", objective=2.0, heldout={"held out": 2.0, "drift": 2.0})
+    fits = one(found, strategy="overfit", objective=1.0, heldout={"held out": 1.9, "drift": 2.2})
+    told = replace(found, solutions=(base, fits)).warnings[-1]
+    assert told.startswith("overfit does not carry over: its makespan gains +50.0%")
+    assert "+5.0% on held out windows, -10.0% on drift windows" in told
+    good = one(found, strategy="good", objective=1.0, heldout={"held out": 1.1, "drift": 1.2})
+    assert not any("carry over" in text for text in replace(found, solutions=(base, good)).warnings)
+
+
+def test_the_verdict_says_no_where_nothing_beats_what_stands(found: Outcome) -> None:
+    base = one(found, strategy="contiguous", step_time={"held out": 1.0})
+    slower = one(found, strategy="greedy", step_time={"held out": 1.1})
+    assert "No: by simulated step time" in replace(found, solutions=(base, slower)).verdict()
+    faster = replace(slower, step_time={"held out": 0.9})
+    assert "Yes: greedy is 10.0% below contiguous" in replace(found, solutions=(base, faster)).verdict()
+    hardly = replace(slower, step_time={"held out": 0.9985})
+    assert "Hardly" in replace(found, solutions=(base, hardly)).verdict()
+
+
+def test_moving_from_a_previous_placement_is_priced_and_relabelled(found: Outcome, tmp_path: Path) -> None:
+    """The same bundles of experts under other names of GPUs: nothing has to move."""
+    before = found.placement
+    shuffled = before.slot_expert.reshape(8, 8, 5)[:, [3, 1, 0, 2, 7, 6, 5, 4]].reshape(8, 40)
+    path = tmp_path / "previous.json"
+    write_placement(replace(before, slot_expert=np.ascontiguousarray(shuffled)), path, "sglang", found.frame)
+    again = ms.place(*TINY, redundant=8, strategies=("greedy", "random"), previous=path)
+    moves = {row.strategy: row.moves for row in again.solutions}
+    assert moves["previous"] == moves["greedy"] == 0 < (moves["random"] or 0)
+    new, old = again.solutions[2].placement, again.solutions[0].placement
+    arrived = sum(int((held_by(new, layer) & ~held_by(old, layer)).sum()) for layer in range(8))
+    assert arrived == moves["random"]
+    assert again.migration is not None and again.migration.bytes % (3 * 128 * 64 * 2) == 0
+
+
+def test_counts_are_planned_for_without_a_step(trace: RoutingTrace, tmp_path: Path) -> None:
+    write_loads(loads_of(trace), tmp_path / "counts.npz")
+    outcome = ms.place(str(tmp_path / "counts.npz"), "dgx-h100", 8, strategies=("greedy",))
+    assert outcome.judge == "objective" and not outcome.best.step_time
+    assert "step time was not simulated" in outcome.warnings[0]
+    with pytest.raises(BadInput, match="holds counts, a step needs tokens"):
+        ms.place(str(tmp_path / "counts.npz"), "dgx-h100", 8, strategies=("greedy",), simulate=True)
+
+
+def test_the_same_call_gives_the_same_answer(found: Outcome) -> None:
+    again = ms.place(*TINY, redundant=8, strategies=("greedy", "round_robin"))
+    assert np.array_equal(again.placement.slot_expert, found.placement.slot_expert)
+    assert [row.step_time for row in again.solutions] == [row.step_time for row in found.solutions]
+
+
+def test_a_bound_is_below_every_strategy(found: Outcome) -> None:
+    assert all(row.bound <= row.objective * (1 + 1e-12) for row in found.solutions)
+
+
+def unknown_model(tmp_path: Path) -> str:
+    rng = np.random.default_rng(0)
+    experts = np.stack([[rng.permutation(6)[:2] for _ in range(2)] for _ in range(300)])
+    header = TraceHeader(model="nobody's", moe_layers=2, num_experts=6, top_k=2, origin="test")
+    write_trace(make_trace(header, experts), tmp_path / "t.parquet")
+    return str(tmp_path / "t.parquet")
+
+
+def test_a_model_that_is_not_known_is_placed_by_its_objective(tmp_path: Path) -> None:
+    outcome = ms.place(unknown_model(tmp_path), "dgx-h100", 2, strategies=("greedy",))
+    assert outcome.judge == "objective" and "does not know (--model)" in outcome.warnings[0]
+    path = tmp_path / "out.json"
+    write_placement(outcome.placement, path, "sglang", outcome.frame)
+    assert np.array_equal(read_placement(path, outcome.frame).slot_expert, outcome.placement.slot_expert)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"slots": (3,)}, DoesNotFit, "32 experts on 24 slots of 8 ranks: 8 slots too few"),
+        ({"slots": (4, 4)}, BadInput, "2 numbers for 8 GPUs"),
+        ({"load_cap": 1.0001}, DoesNotFit, "load cap"),
+        ({"strategies": ("gredy",)}, BadInput, "did you mean 'greedy'"),
+        ({"objective": "makspan"}, BadInput, "did you mean 'makespan'"),
+        ({"max_moves": 3}, BadInput, "needs the previous placement"),
+        ({"model": "Qwen/Qwen3-30B-A3B"}, BadInput, "is of tiny-moe .* not of Qwen/Qwen3.*--transplant"),
+        ({"changes": (HUGE,)}, DoesNotFit, "slots x 8 layers need"),
+        ({"changes": ("batch.contxt=1",)}, BadInput, "--set batch.contxt"),
+        ({"phase": "train"}, BadInput, "has no tokens of train"),
+        ({"trace": "tiny"}, BadInput, "unknown trace"),
+        ({"topology": "dgx-h101"}, BadInput, "unknown topology"),
+        ({"window": 60000}, BadInput, "cannot be held out"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_said_with_the_way_out(changes: dict[str, Any], error: type[Exception], message: str) -> None:
+    options = {"trace": "tiny-moe", "topology": "dgx-h100", "gpus": 8, "strategies": ("greedy",), **changes}
+    with pytest.raises(error, match=message):
+        ms.place(**options)
