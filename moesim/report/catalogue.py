@@ -84,16 +84,17 @@ def _strategies() -> Rows:
 
 
 def _objectives() -> Rows:
-    return [(name, _module_line(one)) for name, one in objectives.REGISTRY.items()]
+    return [(name, _first_sentence(name, one)) for name, one in objectives.REGISTRY.items()]
 
 
 def _rules() -> Rows:
-    return [(name, _module_line(one)) for name, one in dispatch.REGISTRY.items()]
+    return [(name, _first_sentence(name, one)) for name, one in dispatch.REGISTRY.items()]
 
 
-def _module_line(thing: object) -> str:
-    """The first line of its file's docstring, without its own name."""
-    return _first_line(importlib.import_module(type(thing).__module__)).partition(": ")[2]
+def _first_sentence(name: str, thing: object) -> str:
+    """Of its file's docstring, without its own name in front."""
+    text = inspect.getdoc(importlib.import_module(type(thing).__module__)) or ""
+    return " ".join(text.split()).removeprefix(f"{name}: ").partition(". ")[0].rstrip(".")
 
 
 def _placement_formats() -> Rows:
