@@ -8,6 +8,7 @@ from moesim.placement.moves import count_moves
 from moesim.placement.problem import Memory, PlacementProblem
 from moesim.placement.solution import NO_BOUND, Answer, Bound, Solution
 from moesim.placement.solve import judge, solve
+from moesim.placement.strategies.eplb import rebalance_experts
 from moesim.placement.windows import Windows
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "Windows",
     "count_moves",
     "judge",
+    "rebalance_experts",
     "solve",
 ]

@@ -39,8 +39,8 @@ class PlacementProblem:
 
     objective and dispatch are names of registries. load_cap: most load of a rank over the mean, on the total of
     `train`. previous: where experts stand now; move_budget: most slots, over all layers, that may need new weights.
-    speed: relative speed of each rank [ranks], ones by default. clock: how `step_time` is played. Raises BadInput, or
-    DoesNotFit where limits contradict each other.
+    speed: relative speed of each rank [ranks], ones by default. clock: how `step_time` is played. groups: expert groups
+    of the router, which hierarchical EPLB keeps together. Raises BadInput, or DoesNotFit where limits contradict.
     """
 
     train: Windows
@@ -54,6 +54,7 @@ class PlacementProblem:
     speed: Floats = field(default_factory=lambda: np.empty(0))
     memory: Memory | None = None
     clock: StepClock | None = field(default=None, repr=False)
+    groups: int = 1
 
     def __post_init__(self) -> None:
         objectives.find(self.objective)
@@ -68,7 +69,7 @@ class PlacementProblem:
         cluster: Cluster, train: Windows, *, ranks: int | None = None, slots: int | Sequence[int] | None = None,
         redundant: int = 0, objective: str = "makespan", dispatch: str = "even", load_cap: float | None = None,
         previous: Placement | None = None, move_budget: int | None = None, speed: npt.ArrayLike = (),
-        memory: Memory | None = None, clock: StepClock | None = None,
+        memory: Memory | None = None, clock: StepClock | None = None, groups: int = 1,
     ) -> PlacementProblem:  # fmt: skip
         """Ranks 0 .. ranks - 1 of a cluster (default: all). Slots of a rank are given, or experts + redundant are
         spread as evenly as they divide. Raises BadInput, DoesNotFit.
@@ -80,6 +81,7 @@ class PlacementProblem:
         return PlacementProblem(
             train, cluster.node_of[:count].astype(np.int64), np.broadcast_to(owned, (count,)).astype(np.int64),
             objective, dispatch, load_cap, previous, move_budget, np.asarray(speed, dtype=np.float64), memory, clock,
+            groups,
         )  # fmt: skip
 
     def _check_shapes(self) -> None:

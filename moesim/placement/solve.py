@@ -23,7 +23,7 @@ SLACK = 1e-9  # of a limit: rounding of sums
 
 def solve(
     problem: PlacementProblem,
-    strategy: str,
+    strategy: str = "multiwindow",
     time_limit: float | None = None,
     seed: int = 0,
     *,

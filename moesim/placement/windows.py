@@ -109,8 +109,8 @@ def _count(tokens: Tokens, edges: Counts, experts: int) -> Counts:
     highest = int(tokens[tokens != NO_EXPERT].max(initial=0))
     if highest >= experts:
         raise BadInput(f"expert {highest} is not below {experts}")
-    parts = [
-        np.bincount(np.minimum(tokens[a:b].astype(np.int64), experts).ravel(), minlength=experts + 1)
-        for a, b in pairwise(edges)
-    ]
-    return np.stack(parts)[:, :experts].astype(np.int64)
+    result = np.empty((len(edges) - 1, experts + 1), dtype=np.int64)
+    for window, (first, last) in enumerate(pairwise(edges)):
+        chosen = np.minimum(tokens[first:last].astype(np.int64), experts)
+        result[window] = np.bincount(chosen.ravel(), minlength=experts + 1)
+    return result[:, :experts]

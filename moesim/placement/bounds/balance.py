@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from moesim.placement.replication import choices
+
 if TYPE_CHECKING:
     from moesim.placement.problem import PlacementProblem
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+CHOICES = 2_000  # numbers of replicas that are tried one by one
+STEP = 1.02  # by which a guess of the optimum grows
 
 
 def bounds(problem: PlacementProblem) -> Floats:
@@ -21,6 +26,10 @@ def bounds(problem: PlacementProblem) -> Floats:
     best = np.maximum(fair, hottest(load, problem))
     if problem.slots == problem.experts:
         best = np.maximum(best, full_slots(load, problem))
+    elif problem.dispatch == "even":
+        best = np.maximum(
+            best, [over_choices(problem, row, at_least) for row, at_least in zip(load, best, strict=True)]
+        )
     result: Floats = (best / fair).reshape(counts.shape[:2])
     return np.maximum(result, 1.0)
 
@@ -55,8 +64,53 @@ def full_slots(load: Floats, problem: PlacementProblem) -> Floats:
     fewest = np.concatenate([[0], np.cumsum(np.sort(problem.slots_of_rank))])
     fast = np.concatenate([[0], np.cumsum(np.sort(problem.speed)[::-1])])
     best = np.zeros(len(load))
-    for h in range(1, problem.ranks + 1):
+    for h in range(1, min(problem.ranks, load.shape[1]) + 1):
         g = np.arange(1, h + 1)
-        rest = np.clip(fewest[g] - h, 0, problem.experts - h)
+        rest = np.clip(fewest[g] - h, 0, load.shape[1] - h)
         best = np.maximum(best, ((heavy[:, [h]] + light[:, rest]) / fast[g]).min(axis=1))
     return best
+
+
+def over_choices(problem: PlacementProblem, load: Floats, best: float) -> float:
+    """load float64[experts], a bound -> a bound, not below it, for replicas with equal parts.
+
+    A placement within a time U gives each expert enough replicas for U. If the least bound over all such numbers of
+    replicas is at most U, no other number can beat it; otherwise nothing is within U. Grows U while there are few.
+    """
+    guess = best * STEP
+    while (numbers := _within(problem, load, guess)) is not None:
+        found = min((_given(problem, load, replicas) for replicas in numbers), default=np.inf)
+        if found <= guess:
+            return max(best, found)
+        best, guess = guess, guess * STEP
+    return best
+
+
+def replica_choices(problem: PlacementProblem, load: Floats) -> list[Ints] | None:
+    """The numbers of replicas int64[experts] among which the best one is, None where they are too many to try."""
+    fair = float(load.sum() / problem.speed.sum())
+    guess = max(fair, float(hottest(load[None], problem)[0])) * STEP
+    while guess > 0 and (numbers := _within(problem, load, guess)) is not None:
+        if min((_given(problem, load, replicas) for replicas in numbers), default=np.inf) <= guess:
+            return numbers
+        guess *= STEP
+    return None
+
+
+def _within(problem: PlacementProblem, load: Floats, time: float) -> list[Ints] | None:
+    """None too where slots abound so much that a rank has to hold an expert twice."""
+    if problem.slots > problem.experts * problem.ranks:
+        return None
+    needed = np.maximum(np.ceil(load / (time * problem.speed.max()) - 1e-9), 1).astype(np.int64)
+    return choices(needed, problem.slots, problem.ranks, CHOICES)
+
+
+def _given(problem: PlacementProblem, load: Floats, replicas: Ints) -> float:
+    """The bound of full slots, every replica an item of its own, and of pairs where no rank has more than two."""
+    items = np.repeat(load / replicas, replicas)
+    value = float(full_slots(items[None], problem)[0])
+    if problem.slots_of_rank.min() == problem.slots_of_rank.max() == 2:
+        order = np.sort(items)[::-1]
+        pairs = order[: problem.ranks] + order[::-1][: problem.ranks]
+        value = max(value, float(pairs.max() / problem.speed.max()))
+    return value

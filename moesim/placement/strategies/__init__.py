@@ -5,9 +5,14 @@ from __future__ import annotations
 from moesim.errors import unknown_name
 from moesim.placement.strategies.affinity_bcd import AffinityBcd
 from moesim.placement.strategies.affinity_hungarian import AffinityHungarian
+from moesim.placement.strategies.alias_weighted import AliasWeighted
 from moesim.placement.strategies.contiguous import Contiguous
+from moesim.placement.strategies.eplb import Eplb, EplbHierarchical
 from moesim.placement.strategies.exact_chain_dp import ExactChainDp
+from moesim.placement.strategies.flash import Flash
 from moesim.placement.strategies.greedy import Greedy
+from moesim.placement.strategies.lpt import Lpt
+from moesim.placement.strategies.multiwindow import MultiWindow
 from moesim.placement.strategies.round_robin import RoundRobin
 from moesim.placement.strategies.shuffled import Random
 from moesim.placement.strategies.strategy import Strategy
@@ -20,6 +25,12 @@ _ALL: tuple[Strategy, ...] = (
     AffinityHungarian(),
     AffinityBcd(),
     ExactChainDp(),
+    Lpt(),
+    Eplb(),
+    EplbHierarchical(),
+    AliasWeighted(),
+    MultiWindow(),
+    Flash(),
 )
 REGISTRY: dict[str, Strategy] = {strategy.name: strategy for strategy in _ALL}
 

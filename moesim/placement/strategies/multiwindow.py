@@ -1,0 +1,54 @@
+"""multiwindow: least expected peak over windows, the default for balance.
+
+The mean load can be balanced almost perfectly, and then single windows decide: experts that peak together belong on
+different ranks. Replicas and ranks start from `flash`, whose few parameters cannot overfit; then pairs of ranks
+exchange experts as long as the mean over resampled windows of the slowest rank falls.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.placement import kernels
+from moesim.placement.budget import Budget
+from moesim.placement.problem import PlacementProblem
+from moesim.placement.samples import sampled_counts
+from moesim.placement.solution import Answer
+from moesim.placement.strategies.flash import DEVIATIONS, flash_replicas
+from moesim.placement.strategies.lpt import pack, rank_load
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+PASSES = 50  # over all pairs of ranks
+
+
+class MultiWindow:
+    """Expected peak over resampled windows."""
+
+    name, summary = "multiwindow", "least expected peak over resampled windows; the default for balance"
+
+    def plan(self, problem: PlacementProblem, budget: Budget) -> Answer:
+        """The layers one by one; those that the time limit leaves out keep the packing of flash."""
+        samples = sampled_counts(problem.train, budget.stream("samples"))
+        replicas, rows = flash_replicas(problem, samples), []
+        for layer in range(problem.layers):
+            passes = 0 if budget.expired else PASSES
+            rows.append(_spread_peaks(problem, samples[:, layer], replicas[layer], layer, passes))
+        few = problem.train.num_windows == 1 and problem.train.tokens is None
+        return Answer(problem.place(np.stack(rows)), notes=("one window: nothing is known of peaks",) if few else ())
+
+
+def _spread_peaks(problem: PlacementProblem, samples: Floats, replicas: Ints, layer: int, passes: int) -> Ints:
+    """samples float64[W, experts], replicas int64[experts] of one layer -> int64[slots]."""
+    fair = np.maximum(samples.sum(axis=1), 1.0) / problem.speed.sum()
+    share = np.ascontiguousarray((samples / fair[:, None] / replicas).T)
+    total, cap = problem.load[layer] / replicas, np.inf
+    if problem.load_cap is None:
+        slot_expert, _ = pack(problem, share, replicas, DEVIATIONS)
+    else:
+        cap = problem.load_cap * problem.load[layer].sum() / problem.speed.sum()
+        slot_expert, _ = pack(problem, total[:, None], replicas)
+    ptr, load = np.concatenate([[0], np.cumsum(problem.slots_of_rank)]), rank_load(problem, share, slot_expert)
+    kernels.lower_peaks(share, slot_expert, ptr, load, total, cap, 1 / problem.speed, passes)
+    return slot_expert
