@@ -119,6 +119,21 @@ def read_yaml(path: Path) -> Document:
     return parse_yaml(read_text(path), str(path))
 
 
+def override(data: dict[str, Any], text: str, example: str) -> str:
+    """Set "a.b=value" in `data`, the value read as YAML; the dotted key. Raises BadInput, with an example of the form."""
+    key, equals, value = text.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts):
+        raise BadInput(f"--set {text!r} is not key=value", way_out=f"--set {example}")
+    target = data
+    for part in parts[:-1]:
+        target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            raise BadInput(f"{part!r} holds no keys", where=f"--set {key}")
+    target[parts[-1]] = parse_yaml(f"value: {value}", f"--set {key}").data["value"]
+    return key
+
+
 def read_text(path: Path) -> str:
     """A UTF-8 file of at most 1 MiB, with or without a byte order mark. Raises BadInput."""
     try:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from moesim import shipped, yamlfile
-from moesim.errors import BadInput, unknown_name
+from moesim.errors import unknown_name
 from moesim.studies.scenario import Scenario
 
 FOLDER = "workloads/scenarios"
@@ -38,7 +37,7 @@ def load_data(data: dict[str, Any], source: str, overrides: Sequence[str] = ()) 
 
 
 def _sealed(document: yamlfile.Document, overrides: Sequence[str]) -> Loaded:
-    overridden = frozenset(_override(document.data, text) for text in overrides)
+    overridden = frozenset(yamlfile.override(document.data, text, "cluster.nodes=4") for text in overrides)
     scenario = yamlfile.validate(Scenario, document.data, lambda keys: _where(document, overridden, keys))
     return Loaded(scenario, document, overridden)
 
@@ -52,20 +51,6 @@ def find(name_or_path: str | Path) -> Path:
     if str(name_or_path) not in known:
         raise unknown_name("scenario", str(name_or_path), known)
     return known[str(name_or_path)]
-
-
-def _override(data: dict[str, Any], text: str) -> str:
-    key, equals, value = text.partition("=")
-    parts = key.split(".")
-    if not equals or not all(parts):
-        raise BadInput(f"--set {text!r} is not key=value", way_out="--set cluster.nodes=4")
-    target = data
-    for part in parts[:-1]:
-        target = target.setdefault(part, {})
-        if not isinstance(target, dict):
-            raise BadInput(f"{part!r} holds no keys", where=f"--set {key}")
-    target[parts[-1]] = yamlfile.parse_yaml(f"value: {value}", f"--set {key}").data["value"]
-    return key
 
 
 def _where(document: yamlfile.Document, overridden: frozenset[str], keys: yamlfile.Keys) -> str:
