@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from moesim.network import all_to_all
 from moesim.placement import dispatch, objectives, strategies
 from moesim.placement.formats import REGISTRY as PLACEMENT_FORMATS
 from moesim.routing import open_trace
+from moesim.routing.routers import registry as ROUTERS
 from moesim.routing.synth.statistics import statistics_names
 from moesim.schedules import REGISTRY as SCHEDULES
 
@@ -71,6 +73,10 @@ def _statistics() -> Rows:
     return [(name, "DeepSeek-V3 expert load of a published benchmark run") for name in statistics_names()]
 
 
+def _routers() -> Rows:
+    return [(name, _first_line(sys.modules[router.__module__])) for name, router in ROUTERS.items()]
+
+
 def _algorithms() -> Rows:
     return [(name, _first_line(type(algorithm))) for name, algorithm in all_to_all.REGISTRY.items()]
 
@@ -117,6 +123,7 @@ KINDS: Final[dict[str, Callable[[], Rows]]] = {
     "profiles": _profiles,
     "traces": _traces,
     "load statistics": _statistics,
+    "routers": _routers,
     "all-to-all": _algorithms,
     "schedules": _schedules,
     "placement strategies": _strategies,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moesim.routing.shape import NO_EXPERT, RoutingShape, digest_of, routing_digest
-from moesim.routing.sources import Balanced, Replay, RoutingSource, Sampled, Transplant
+from moesim.routing.sources import Balanced, Replay, Routed, RoutingSource, Rows, Sampled, Transplant
 from moesim.routing.trace import PHASES, RoutingTrace, TraceHeader, count_experts, make_trace
 from moesim.routing.trace_file import TraceFile, open_trace, read_trace, write_trace
 
@@ -12,9 +12,11 @@ __all__ = [
     "PHASES",
     "Balanced",
     "Replay",
+    "Routed",
     "RoutingShape",
     "RoutingSource",
     "RoutingTrace",
+    "Rows",
     "Sampled",
     "TraceFile",
     "TraceHeader",

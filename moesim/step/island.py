@@ -176,8 +176,8 @@ class Island:
 
     def _route(self, layer: int, batch: Batch) -> Traffic:
         index = self.moe_index[layer]
-        experts = self.plan.routing.experts(index, batch.token_request, batch.token_position)
-        return traffic(experts, batch, self.plan.placement, index, self.node_of_rank)
+        rows = self.plan.routing.rows(index, batch.token_request, batch.token_position, batch.token_rank)
+        return traffic(rows.experts, rows, self.plan.placement, index, self.node_of_rank)
 
     def _priced(self, name: str, op: Callable[[Batch], Work], step: Step, batch: Batch) -> Work:
         """Work that is the same in every layer of a micro-batch, priced once."""

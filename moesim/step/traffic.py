@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,24 @@ import numpy.typing as npt
 from moesim import streams
 from moesim.layout import Placement
 from moesim.network import Copies, count_copies
-from moesim.step.batch import Batch
 
 NO_EXPERT = 65535
+
+
+class SentRows(Protocol):
+    """Who sends each row, and of which token it is: a `Batch`, or a routing source's `Rows`."""
+
+    @property
+    def token_rank(self) -> npt.NDArray[np.int32]:
+        """int32[N]."""
+
+    @property
+    def token_request(self) -> npt.NDArray[np.int64]:
+        """int64[N]."""
+
+    @property
+    def token_position(self) -> npt.NDArray[np.int64]:
+        """int64[N]."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +41,7 @@ class Traffic:
 
 
 def choose_slots(
-    experts: npt.NDArray[np.uint16], batch: Batch, placement: Placement, layer: int
+    experts: npt.NDArray[np.uint16], batch: SentRows, placement: Placement, layer: int
 ) -> npt.NDArray[np.int32]:
     """uint16[tokens, k] experts -> int32[tokens, k] slots, -1 where the token has no expert.
 
@@ -47,7 +63,7 @@ def choose_slots(
 
 def traffic(
     experts: npt.NDArray[np.uint16],
-    batch: Batch,
+    batch: SentRows,
     placement: Placement,
     layer: int,
     node_of_rank: npt.NDArray[np.int32],
@@ -60,4 +76,4 @@ def traffic(
     rows = np.bincount(slots.ravel() + 1, minlength=placement.num_slots + 1)[1:]
     load = np.bincount(placement.slot_expert[layer], rows, placement.num_experts).astype(np.int64)
     rank_of = np.append(placement.slot_rank[layer], np.int32(-1))  # slot -1 is the last entry
-    return Traffic(rows, load, count_copies(batch.token_rank, rank_of.take(slots), batch.ranks, node_of_rank))
+    return Traffic(rows, load, count_copies(batch.token_rank, rank_of.take(slots), len(node_of_rank), node_of_rank))

@@ -11,6 +11,7 @@ from moesim.layout import Layout, MemoryLedger, Placement, Residency, serving_le
 from moesim.models import DTYPE_BYTES, MoEModel, load_model
 from moesim.network import Fabric, all_to_all
 from moesim.routing import RoutingSource
+from moesim.routing.sources import Places
 from moesim.schedules import layer_schedule
 from moesim.step import Batch, CostLog, Dispatch, LayerOps, Precision, StepPlan, uniform_batch
 from moesim.studies.load import Loaded
@@ -82,7 +83,7 @@ def draft(loaded: Loaded, seed: int) -> Draft:
     with placed(loaded.where("cluster.topology")):
         cluster = load_cluster(wanted.topology, nodes=wanted.nodes, oversubscription=wanted.oversubscription)
     layout = _layout(loaded, cluster)
-    routing, notes = routing_source(loaded, model, seed)
+    routing, notes = routing_source(loaded, model, seed, _places(cluster, layout))
     first = first_placement(loaded, model, layout.expert_parallel)
     costs = load_costs(scenario.costs, cluster.devices[0], where=loaded.where("costs"))
     log = CostLog()
@@ -102,6 +103,11 @@ def _layout(loaded: Loaded, cluster: Cluster) -> Layout:
         )
     with placed(loaded.where("parallel.expert_parallel_size")):
         return Layout(world, parallel.tensor_parallel_size, parallel.expert_parallel_size)
+
+
+def _places(cluster: Cluster, layout: Layout) -> Places:
+    """The nodes of the ranks of one expert-parallel group: that of the first one, as they are all alike."""
+    return Places(cluster.node_of[layout.expert_groups()[0]].astype(np.int64))
 
 
 def _plan(

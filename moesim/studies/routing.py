@@ -3,27 +3,75 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from moesim import shipped
-from moesim.errors import unknown_name
+from moesim import shipped, yamlfile
+from moesim.errors import BadInput, unknown_name
 from moesim.models import MoEModel
-from moesim.routing import Balanced, Replay, RoutingSource, Sampled, Transplant, read_trace
+from moesim.routing import Balanced, Replay, Routed, RoutingSource, Sampled, Transplant, read_trace
+from moesim.routing.routers import build_router
+from moesim.routing.sources import Places
+from moesim.routing.sources.columns import LogitKnobs, generated, recorded
 from moesim.studies.load import Loaded
 
 TRACES = "workloads/routing"
 
 
-def routing_source(loaded: Loaded, model: MoEModel, seed: int) -> tuple[RoutingSource, tuple[str, ...]]:
+def routing_source(
+    loaded: Loaded, model: MoEModel, seed: int, places: Places
+) -> tuple[RoutingSource, tuple[str, ...]]:  # fmt: skip
     """The source that the scenario names, and what the Result has to say about it. Raises BadInput."""
     routing = loaded.scenario.routing
-    if routing.balanced:
-        source: RoutingSource = Balanced(model, seed)
+    if routing.router is not None:
+        source: RoutingSource = _routed(loaded, model, seed, places)
+    elif routing.balanced:
+        source = Balanced(model, seed)
     elif routing.sampled:
         source = Sampled(routing.sampled, model, seed)
     else:
         trace = read_trace(trace_path(routing.trace or "", loaded.where("routing.trace")))
         source = Transplant(trace, model, seed) if routing.transplant else Replay(trace, model, seed)
     return source, tuple(source.notes)
+
+
+def _routed(loaded: Loaded, model: MoEModel, seed: int, places: Places) -> Routed:
+    """A router over the logits of the trace that is named, or over generated ones."""
+    routing = loaded.scenario.routing
+    where = loaded.where("routing.router")
+
+    def place(keys: yamlfile.Keys) -> str:
+        return loaded.where(yamlfile.dotted(("routing", "router", *keys)))
+
+    router = build_router(routing.router, place)
+    name = routing.router if isinstance(routing.router, str) else str((routing.router or {})["name"])
+    if routing.trace:
+        trace = read_trace(trace_path(routing.trace, loaded.where("routing.trace")))
+        Replay(trace, model, seed)  # refuses another model's trace
+        columns = recorded(trace, seed)
+    else:
+        columns = generated(routing.generator or LogitKnobs(), model, seed)
+    try:
+        return Routed(router, name, columns, model, seed, places, routing.warm_up)
+    except BadInput as error:
+        raise BadInput(error.what, where=where, way_out=error.way_out) from None
+
+
+def router_facts(source: RoutingSource) -> dict[str, Any]:
+    """What a Result says of the router that decided, {} where none did: its facts and what it did in this step."""
+    if not isinstance(source, Routed):
+        return {}
+    facts, tally = source.router.facts, source.tally
+    return {
+        "router": source.router_name,
+        "parameters": source.router.model_dump(mode="json"),
+        "causal": facts.causal,
+        "batch_dependent": facts.batch_dependent,
+        "known": facts.prefetch,
+        "stand_in": facts.stand_in,
+        "drop_rate": tally.dropped / max(tally.chosen, 1),
+        "mean_k": tally.counted / max(tally.units, 1),
+        "not_priced": dict(tally.extra),
+    }
 
 
 def trace_path(name_or_path: str, where: str = "") -> Path:

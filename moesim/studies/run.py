@@ -18,6 +18,7 @@ from moesim.studies.ladder import Ladder, climb
 from moesim.studies.load import Loaded, load
 from moesim.studies.metrics import metrics
 from moesim.studies.result import Played, Result
+from moesim.studies.routing import router_facts
 
 
 def run(
@@ -78,6 +79,7 @@ def _provenance(
         "error_draw": dict(draw),
         "routing": plan.routing.basis,
         "routing_source": plan.routing.name,
+        **({"router": facts} if (facts := router_facts(plan.routing)) else {}),
         "placement": built.placement_source,
         "hottest_expert": _hottest_expert(built, lowered),
         "dispatch": plan.dispatch.algorithm.name,

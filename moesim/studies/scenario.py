@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from moesim.models import InlineModel
+from moesim.routing.sources.columns import LogitKnobs
 from moesim.yamlfile import Items, Section
 
 Dtype = Literal["bf16", "fp8", "fp4"]
@@ -79,21 +80,35 @@ class OverlapSection(Section):
 
 
 class RoutingSection(Section):
-    """Where the routing comes from: exactly one of trace, sampled and balanced."""
+    """Where the routing comes from: one of trace, sampled and balanced; or a router, over a trace or generated logits."""
 
     trace: str | None = Field(None, description="recorded trace: shipped name or Parquet file")
     transplant: bool = Field(False, description="carry another model's trace over; the result says so")
     sampled: str | None = Field(None, description="load statistics whose skew a sampler follows (assumed)")
     balanced: bool = Field(False, description="every expert gets equal rows (assumed)")
+    router: str | dict[str, Any] | None = Field(
+        None, description="a router decides: a name, or {name: ..., its parameters}; see `moesim list`"
+    )
+    generator: LogitKnobs | None = Field(None, description="knobs of the logits that a router without a trace reads")
+    warm_up: int = Field(0, ge=0, le=10_000, description="steps that a router which learns has seen before")
 
     @model_validator(mode="after")
     def _one_source(self) -> RoutingSection:
-        given = [name for name in ("trace", "sampled", "balanced") if getattr(self, name)]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of trace, sampled, balanced (given: {', '.join(given) or 'none'})")
+        given = [name for name in ("trace", "sampled", "balanced", "generator") if getattr(self, name)]
+        if len(given) > 1 or not (given or self.router):
+            raise ValueError(
+                f"give exactly one of trace, sampled, balanced, or a router (given: {', '.join(given) or 'none'})"
+            )
         if self.transplant and not self.trace:
             raise ValueError("transplant needs a trace")
+        self._check_router(given)
         return self
+
+    def _check_router(self, given: list[str]) -> None:
+        if self.router is None and (self.generator or self.warm_up):
+            raise ValueError("generator and warm_up are a router's: name one, e.g. router: topk_softmax")
+        if self.router is not None and (self.transplant or {"sampled", "balanced"} & set(given)):
+            raise ValueError("a router reads the logits of a trace or a generator; others give expert ids only")
 
 
 class NetworkSection(Section):

@@ -8,12 +8,12 @@ import numpy as np
 
 from moesim import streams
 from moesim.routing.shape import RoutingShape
-from moesim.routing.sources.source import Experts, Tokens
+from moesim.routing.sources.source import Experts, PerToken, Tokens
 
 ORDERS = 64  # different shuffles of the experts that tokens walk along
 
 
-class Balanced:
+class Balanced(PerToken):
     """Tokens walk along shuffled orders of the experts, k at a time: E / gcd(E, k) tokens in a row load all equally.
 
     The walk is numbered by request + position, so a prompt is even, and so is one decode step of consecutive requests

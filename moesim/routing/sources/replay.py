@@ -7,7 +7,7 @@ import numpy as np
 from moesim import streams
 from moesim.errors import BadInput
 from moesim.routing.shape import RoutingShape, digest_of
-from moesim.routing.sources.source import Experts, Tokens
+from moesim.routing.sources.source import Experts, PerToken, Tokens
 from moesim.routing.trace import RoutingTrace
 
 
@@ -27,7 +27,7 @@ class Recording:
         return rows
 
 
-class Replay:
+class Replay(PerToken):
     """Replays a trace on the model that it was recorded from. Raises BadInput for any other model."""
 
     basis = "recorded"

@@ -6,7 +6,7 @@ import numpy as np
 
 from moesim import streams
 from moesim.routing.shape import RoutingShape
-from moesim.routing.sources.source import Experts, Tokens
+from moesim.routing.sources.source import Experts, PerToken, Tokens
 from moesim.routing.synth.shares import Floats, arrange, shares_from_quantiles
 from moesim.routing.synth.statistics import LoadStatistics, load_statistics
 from moesim.routing.synth.tokens import sample_tokens
@@ -14,7 +14,7 @@ from moesim.routing.synth.tokens import sample_tokens
 POOL = 4096  # different tokens of a layer
 
 
-class Sampled:
+class Sampled(PerToken):
     """Follows one file of load statistics: sorted shares, contiguous rank imbalance, correlation of neighbour layers.
 
     Tokens of a layer are looked up in a pool by a hash of (seed, request, position, layer); layers are independent but

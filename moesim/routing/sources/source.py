@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -11,9 +13,22 @@ Experts = npt.NDArray[np.uint16]
 Tokens = npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What is sent in a layer: experts uint16[N, k] of N rows, each of a token (request, position int64[N]) on a rank
+    int32[N]. N is the number of tokens but for routers that send a token several times, or slots in place of tokens.
+    """
+
+    experts: Experts
+    token_request: Tokens
+    token_position: Tokens
+    token_rank: npt.NDArray[np.int32]
+
+
 class RoutingSource(Protocol):
     """Answers which experts a token takes, in every layer, independent of order, step and batch.
 
+    Only a router whose facts say so (`routers.Facts.batch_dependent`) may answer `rows` by what else is in the batch.
     `basis` is "recorded" or says what was assumed; `notes` are sentences that the Result repeats.
     """
 
@@ -43,3 +58,18 @@ class RoutingSource(Protocol):
 
     def experts(self, layer: int, request: Tokens, position: Tokens) -> Experts:
         """request int64[T], position int64[T] -> uint16[T, k], NO_EXPERT where a choice is none; layer < moe_layers."""
+
+    def rows(self, layer: int, request: Tokens, position: Tokens, rank: npt.NDArray[np.int32]) -> Rows:
+        """What the whole batch of a layer sends: request, position int64[T], rank int32[T] of its tokens."""
+
+
+class PerToken:
+    """The `rows` of a source that knows each token by itself: one row a token."""
+
+    @abstractmethod
+    def experts(self, layer: int, request: Tokens, position: Tokens) -> Experts:
+        """As in RoutingSource."""
+
+    def rows(self, layer: int, request: Tokens, position: Tokens, rank: npt.NDArray[np.int32]) -> Rows:
+        """As in RoutingSource."""
+        return Rows(self.experts(layer, request, position), request, position, rank)

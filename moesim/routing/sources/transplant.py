@@ -15,7 +15,7 @@ from moesim import streams
 from moesim.errors import BadInput
 from moesim.routing.shape import NO_EXPERT, RoutingShape
 from moesim.routing.sources.replay import Recording
-from moesim.routing.sources.source import Experts, Tokens
+from moesim.routing.sources.source import Experts, PerToken, Tokens
 from moesim.routing.trace import RoutingTrace, TraceHeader
 
 ORDERS = 512  # shuffles of the members of a group that the hash picks from
@@ -48,7 +48,7 @@ class Carrier:
         return np.where(none, np.uint16(NO_EXPERT), found) if none.any() else found
 
 
-class Transplant:
+class Transplant(PerToken):
     """Replays a trace on a model of another shape. Raises BadInput where E' is no multiple of E, or k' > k E'/E."""
 
     basis = "transplanted, assumed"

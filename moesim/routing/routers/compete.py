@@ -1,0 +1,42 @@
+"""At some steps all experts run, and the strongest answers win.
+
+Source: CompeteSMoE (abstract); the schedule is assumed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from moesim.routing.routers.assignment import Assignment, Status
+from moesim.routing.routers.input import RouterInput
+from moesim.routing.routers.router import Count, Facts, Fraction, Router
+from moesim.routing.routers.select import chosen_weights, rows_of_table, top_k
+from moesim.routing.routers.topk_softmax import TopkSoftmax
+
+
+class Compete(Router):
+    """With chance `rate` a step (the same for all layers) all E experts run and the top-k by |g(E_i(x))| count, weights
+    softmax of the norms; the other rows are PROBE. At other steps the router's top-k.
+
+    Norms are softplus(l + N(0, 1)): experts that the router likes answer strongly.
+    """
+
+    rate: Fraction = 0.1
+    k: Count | None = None
+
+    @property
+    def facts(self) -> Facts:
+        """FLOPs and bytes times E / k at competing steps."""
+        return Facts(stand_in="norms of the experts' answers are drawn, and the schedule is a chance a step")
+
+    def route(self, given: RouterInput) -> Assignment:
+        """k rows a token, or E."""
+        k = self.k or given.top_k
+        if given.generator("compete", given.step).random() >= self.rate:
+            return TopkSoftmax(k=k).route(given)
+        norms = np.logaddexp(0, given.logits + given.normal("norm", given.experts)).astype(np.float32)
+        ids = top_k(norms, given.experts)
+        weight = np.zeros(ids.shape, dtype=np.float32)
+        weight[:, :k] = chosen_weights(norms, ids[:, :k])
+        found = rows_of_table(given, ids, weight)
+        return found.with_status(np.where(found.choice < k, Status.KEPT, Status.PROBE))

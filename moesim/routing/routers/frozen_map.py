@@ -1,0 +1,54 @@
+"""Learn a router, then freeze its map of token ids.
+
+Source: StableMoE: Stable Routing Strategy for Mixture of Experts (abstract; the rest recalled).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import Field
+
+from moesim.routing.routers.assignment import Assignment
+from moesim.routing.routers.input import RouterInput, State
+from moesim.routing.routers.router import Facts, Inner, Router, inherit
+from moesim.routing.routers.select import pick, rows_of_table, sigmoid
+from moesim.routing.routers.topk_softmax import TopkSoftmax
+
+
+class FrozenMap(Router):
+    """Before `freeze_step` the inner router; from then on the expert that each token id had last, weight sigmoid(l_e).
+
+    An id that was never seen takes the argmax of its own logits.
+    """
+
+    inner: Inner = TopkSoftmax(k=1)
+    freeze_step: int = Field(1, ge=0)
+
+    @property
+    def facts(self) -> Facts:
+        """After the freeze a known id decides alone."""
+        needs = self.inner.facts.needs | {"logits", "token_id"}
+        return inherit(self.inner, needs=needs, prefetch="partly by token id", learns=True)
+
+    def route(self, given: RouterInput) -> Assignment:
+        """The inner router's rows, or one row a token."""
+        if given.step < self.freeze_step:
+            return self.inner.route(given.without_state())
+        ids, table = given.column("token_id"), _table(given, 0)
+        known = np.where(ids < len(table), table[np.minimum(ids, len(table) - 1)], -1).astype(np.int64)
+        chosen = np.where(known >= 0, known, given.logits.argmax(axis=1))[:, None]
+        return rows_of_table(given, chosen, pick(sigmoid(given.logits), chosen))
+
+    def learn(self, given: RouterInput, found: Assignment) -> State | None:
+        """float64[ids]: the first choice of the last token with each id, -1 for ids not seen; fixed once frozen."""
+        if given.step >= self.freeze_step:
+            return given.state
+        ids, first = given.column("token_id"), found.choice == 0
+        table = _table(given, int(ids.max()) + 1)
+        table[ids[found.token[first]]] = found.expert[first]
+        return table
+
+
+def _table(given: RouterInput, size: int) -> State:
+    known = np.full(1, -1.0) if given.state is None else given.state
+    return np.concatenate([known, np.full(max(size - len(known), 0), -1.0)])

@@ -1,0 +1,40 @@
+"""One expert a token, limited places, overflow dropped.
+
+Source: Switch Transformers (Fedus et al., arXiv 2101.03961, section 2.2); Hetu's TopGate as code read.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from moesim.routing.routers.assignment import Assignment
+from moesim.routing.routers.capacity import Factor, limited, padded, places
+from moesim.routing.routers.input import RouterInput
+from moesim.routing.routers.router import Facts, Router
+from moesim.routing.routers.select import chosen_weights, rows_of_table, top_k
+
+
+class SwitchTop1(Router):
+    """argmax of softmax, weight p without renormalisation; C = ceil(cf T / E) places of each rank at each expert.
+
+    `order` says who gets them: earlier tokens, or higher p. `pad` sends and computes empty places too.
+    """
+
+    cf: Factor | None = 1.25
+    order: Literal["token", "score"] = "token"
+    pad: bool = False
+
+    @property
+    def facts(self) -> Facts:
+        """Batch-dependent where places are limited."""
+        return Facts(batch_dependent=self.cf is not None, causal=self.cf is None or self.order == "token")
+
+    def route(self, given: RouterInput) -> Assignment:
+        """One row a token."""
+        ids = top_k(given.logits, 1)
+        found = rows_of_table(given, ids, chosen_weights(given.logits, ids, norm=False))
+        if self.cf is None:
+            return found
+        limit = places(given, self.cf)
+        found = limited(found, limit, -found.weight if self.order == "score" else None)
+        return padded(found, limit) if self.pad else found

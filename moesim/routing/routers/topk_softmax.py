@@ -1,0 +1,31 @@
+"""Plain token choice: the k highest scores.
+
+Source: Outrageously Large Neural Networks (Shazeer et al., arXiv 1701.06538); Mixtral renormalises over the chosen.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from moesim.routing.routers.assignment import Assignment
+from moesim.routing.routers.input import RouterInput
+from moesim.routing.routers.router import Count, Facts, Router
+from moesim.routing.routers.select import chosen_weights, rows_of_table, top_k
+
+
+class TopkSoftmax(Router):
+    """Top-k of the logits; weights are softmax or sigmoid scores, renormalised over the chosen or not."""
+
+    k: Count | None = None
+    norm_topk: bool = True
+    score: Literal["softmax", "sigmoid"] = "softmax"
+
+    @property
+    def facts(self) -> Facts:
+        """Causal, each token for itself."""
+        return Facts()
+
+    def route(self, given: RouterInput) -> Assignment:
+        """k rows a token."""
+        ids = top_k(given.logits, self.k or given.top_k)
+        return rows_of_table(given, ids, chosen_weights(given.logits, ids, self.score, norm=self.norm_topk))

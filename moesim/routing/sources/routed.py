@@ -1,0 +1,138 @@
+"""Routed: a router decides, from logits or from what else it needs, for the whole batch of a layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.errors import BadInput
+from moesim.routing.routers import Assignment, Router, RouterInput, State, Status
+from moesim.routing.routers.input import lacks
+from moesim.routing.shape import RoutingShape
+from moesim.routing.sources.columns import Columns
+from moesim.routing.sources.source import Experts, Rows, Tokens
+
+WARM_UP_TOKENS = 2048
+WARM_UP_REQUEST = 1 << 39  # its requests are never those of a step
+WARM_UP_LENGTH = 64
+
+
+@dataclass(frozen=True)
+class Places:
+    """rank_node int64[R]: the node of each rank of an expert-parallel group; experts are spread over it in order."""
+
+    rank_node: Tokens
+
+    def expert_rank(self, experts: int) -> Tokens:
+        """int64[E]: the groups of GPUs that a router is built for; a placement may move replicas elsewhere."""
+        return np.arange(experts, dtype=np.int64) * len(self.rank_node) // experts
+
+
+@dataclass
+class Tally:
+    """What a router has done in the layers that were asked for: sums over calls."""
+
+    units: int = 0
+    counted: int = 0
+    chosen: int = 0
+    dropped: int = 0
+    extra: dict[str, float] = field(default_factory=dict)
+
+    def note(self, found: Assignment) -> None:
+        """Add one layer's batch."""
+        self.units += found.units - found.count(Status.PAD)
+        self.counted += found.counted
+        self.chosen += found.chosen
+        self.dropped += found.count(Status.DROPPED)
+        for name, work in found.extra.items():
+            self.extra[name] = self.extra.get(name, 0.0) + work
+
+
+class Routed:
+    """A router over the columns of a trace or a generator. Raises BadInput where they lack what it needs.
+
+    With `warm_up` steps, a router that learns has seen so many batches of other requests before; its state then holds
+    for the whole step, so that a lookup stays a pure function of its arguments.
+    """
+
+    def __init__(
+        self, router: Router, name: str, columns: Columns, model: RoutingShape, seed: int, places: Places, warm_up: int
+    ) -> None:  # fmt: skip
+        for column in sorted(router.facts.needs - set(columns.lookups)):
+            raise lacks(f"routing.router {name}", column)
+        self.router, self.router_name = router, name
+        self.name, self.basis = f"{name} over {columns.name}", columns.basis
+        self.notes = (*columns.notes, *_notes(router, name, warm_up))
+        self.moe_layers, self.num_experts, self.top_k = len(model.moe_layers), model.num_experts, model.top_k
+        self.tally = Tally()
+        self._model, self._columns, self._seed, self._places, self._warm_up = model, columns, seed, places, warm_up
+        self._states: dict[int, State | None] = {}
+
+    def experts(self, layer: int, request: Tokens, position: Tokens) -> Experts:
+        """As in RoutingSource, with the tokens as one batch of one rank."""
+        found = self._route(layer, request, position, np.zeros(len(request), dtype=np.int64))
+        return found.table()[0]
+
+    def rows(self, layer: int, request: Tokens, position: Tokens, rank: npt.NDArray[np.int32]) -> Rows:
+        """As in RoutingSource."""
+        found = self._route(layer, request, position, rank.astype(np.int64))
+        self.tally.note(found)
+        table, unit = found.table()
+        owner = found.owner[unit]
+        return Rows(table, request[owner], position[owner], found.rank[unit].astype(np.int32))
+
+    def assignment(self, layer: int, request: Tokens, position: Tokens, rank: npt.NDArray[np.int32]) -> Assignment:
+        """What became of every choice of a batch."""
+        return self._route(layer, request, position, rank.astype(np.int64))
+
+    def _route(self, layer: int, request: Tokens, position: Tokens, rank: Tokens) -> Assignment:
+        return self.router.route(self._given(layer, request, position, rank, self._warm_up, self._state(layer)))
+
+    def _given(
+        self, layer: int, request: Tokens, position: Tokens, rank: Tokens, step: int, state: State | None
+    ) -> RouterInput:
+        ranks = len(self._places.rank_node)
+        if len(rank) and rank.max() >= ranks:
+            raise BadInput(f"rank {rank.max()} of a group of {ranks}", where="routing.router")
+        return RouterInput(
+            experts=self.num_experts,
+            top_k=self.top_k,
+            request=request,
+            position=position,
+            rank=rank,
+            columns=self._columns.lookups,
+            expert_rank=self._places.expert_rank(self.num_experts),
+            rank_node=self._places.rank_node,
+            groups=self._model.num_groups,
+            topk_groups=self._model.topk_groups,
+            layer=layer,
+            layers=self.moe_layers,
+            step=step,
+            seed=self._seed,
+            state=state,
+            source=self._columns.name,
+        )
+
+    def _state(self, layer: int) -> State | None:
+        """What the router has learned in this layer from `warm_up` batches; kept once it is known."""
+        if layer not in self._states:
+            state: State | None = None
+            number = np.arange(WARM_UP_TOKENS)
+            rank = number * len(self._places.rank_node) // WARM_UP_TOKENS
+            for step in range(self._warm_up):
+                first = WARM_UP_REQUEST + step * (WARM_UP_TOKENS // WARM_UP_LENGTH)
+                given = self._given(layer, first + number // WARM_UP_LENGTH, number % WARM_UP_LENGTH, rank, step, state)
+                state = self.router.learn(given, self.router.route(given))
+            self._states[layer] = state
+        return self._states[layer]
+
+
+def _notes(router: Router, name: str, warm_up: int) -> tuple[str, ...]:
+    facts = router.facts
+    notes = [f"router {name}: only modelled, not trained: {facts.stand_in}"] if facts.stand_in else []
+    notes += [f"router {name}: looks at later tokens, which no decoder can"] if not facts.causal else []
+    untrained = facts.learns and not warm_up
+    notes += [f"router {name}: learns, and has learned nothing yet (routing.warm_up: 0)"] if untrained else []
+    return tuple(notes)
