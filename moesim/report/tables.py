@@ -161,7 +161,16 @@ def _basis_table(provenance: Mapping[str, Any]) -> Table:
     ):
         if key in provenance:
             table.add_row(key.replace("_", " "), str(provenance[key]))
+    if "router" in provenance:
+        table.add_row("router", _router_text(provenance["router"]))
     return table
+
+
+def _router_text(router: Mapping[str, Any]) -> str:
+    """In one line: what it is, and what it did in the step."""
+    did = f"{router['mean_k']:.3g} rows a token, {router['drop_rate']:.1%} dropped"
+    batch = "depends on the batch" if router["batch_dependent"] else "each token by itself"
+    return f"{router['router']}: {did}; {batch}, known {router['known']}"
 
 
 def _warnings(document: Document) -> list[Text]:

@@ -80,7 +80,7 @@ class OverlapSection(Section):
 
 
 class RoutingSection(Section):
-    """Where the routing comes from: one of trace, sampled and balanced; or a router, over a trace or generated logits."""
+    """Where the routing comes from: trace, sampled or balanced; or a router, over a trace or generated logits."""
 
     trace: str | None = Field(None, description="recorded trace: shipped name or Parquet file")
     transplant: bool = Field(False, description="carry another model's trace over; the result says so")

@@ -32,9 +32,8 @@ def limited(
 
     `limit` int64[R] is that of every expert, int64[R, ids] that of each id, zero-compute ones included.
     """
-    ids = int(max(assignment.expert.max(initial=0) + 1, assignment.experts))
-    counted = (Status.KEPT,) if limit.ndim == 1 else (Status.KEPT, Status.NULL)
-    kept = np.flatnonzero(np.isin(assignment.status, counted))
+    ids = limit.shape[1] if limit.ndim == 2 else assignment.experts
+    kept = np.flatnonzero(np.isin(assignment.status, (Status.KEPT, Status.NULL)) & (assignment.expert < ids))
     cell = (assignment.rank[assignment.token] * ids + assignment.expert)[kept]
     place = _place_within(cell, None if priority is None else priority[kept])
     table = np.broadcast_to(limit if limit.ndim == 2 else limit[:, None], (len(limit), ids))

@@ -22,10 +22,9 @@ class Smear(Router):
 
     @property
     def facts(self) -> Facts:
-        """An example is a request's tokens in the batch; later ones move the mean."""
-        return Facts(
-            causal=False, stand_in="merged weights have no place of their own; their merging is counted, not priced"
-        )
+        """Where the FFN runs needs no logits; its weights move with later tokens of the example."""
+        stand_in = "merged weights have no place of their own; their merging is counted, not priced"
+        return Facts(needs=frozenset(), causal=False, prefetch="before the model", stand_in=stand_in)
 
     def route(self, given: RouterInput) -> Assignment:
         """One local row a token."""

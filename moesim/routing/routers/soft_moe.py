@@ -26,9 +26,7 @@ class SoftMoe(Router):
     @property
     def facts(self) -> Facts:
         """Every token of a sample is in every slot; the load does not depend on content."""
-        return Facts(
-            causal=False, prefetch="before the model", stand_in="further slots' logits are the first's plus noise"
-        )
+        return Facts(needs=frozenset(), causal=False, prefetch="before the model")
 
     def route(self, given: RouterInput) -> Assignment:
         """One row a slot: slot s of expert e is unit (sample E + e) slots + s. Dense multiply-adds are in `extra`."""
