@@ -11,6 +11,7 @@ from moesim.engine import evaluate
 from moesim.errors import BadInput
 from moesim.layout import Placement
 from moesim.placement.windows import Tokens, Windows
+from moesim.routing.sources.source import PerToken
 from moesim.step import Batch, Lowered, StepPlan, lower
 
 
@@ -39,7 +40,7 @@ class StepClock:
         return lower(plan, (self.batch,))
 
 
-class BlockSource:
+class BlockSource(PerToken):
     """tokens [layers, T, k] as a RoutingSource: request r takes the r-th block of them, modulo the blocks there are."""
 
     basis = "recorded"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from moesim.costs import CostModel, load_costs
 from moesim.errors import BadInput, placed
 from moesim.hardware import Cluster, load_cluster

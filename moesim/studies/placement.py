@@ -13,6 +13,7 @@ from moesim.layout import Placement
 from moesim.models import MoEModel
 from moesim.placement import PlacementProblem, StepClock, Windows, solve, strategies
 from moesim.placement.formats import SUFFIXES, Frame, read_placement
+from moesim.routing import NO_EXPERT
 from moesim.step import Batch, StepPlan
 from moesim.studies.load import Loaded
 
@@ -114,6 +115,8 @@ def planning_window(plan: StepPlan) -> Windows:
     """The routing of tokens whose requests no step uses."""
     request = PLANNING_REQUEST + np.arange(PLANNING_TOKENS) // 64
     position = np.arange(PLANNING_TOKENS) % 64
-    layers = range(len(plan.model.moe_layers))
-    tokens = np.stack([plan.routing.experts(layer, request, position) for layer in layers])
+    layers = [plan.routing.experts(layer, request, position) for layer in range(len(plan.model.moe_layers))]
+    tokens = np.full((len(layers), len(layers[0]), max(one.shape[1] for one in layers)), NO_EXPERT, dtype=np.uint16)
+    for layer, experts in zip(tokens, layers, strict=True):  # a router may give other numbers of experts in each layer
+        layer[:, : experts.shape[1]] = experts
     return Windows.of_tokens("planning window", tokens, plan.model.num_experts, WINDOW)
