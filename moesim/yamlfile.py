@@ -120,7 +120,7 @@ def read_yaml(path: Path) -> Document:
 
 
 def override(data: dict[str, Any], text: str, example: str) -> str:
-    """Set "a.b=value" in `data`, the value read as YAML; the dotted key. Raises BadInput, with an example of the form."""
+    """Set "a.b=value" in `data`, the value read as YAML; returns the dotted key. Raises BadInput with `example`."""
     key, equals, value = text.partition("=")
     parts = key.split(".")
     if not equals or not all(parts):
