@@ -1,6 +1,7 @@
 """Costs: shape -> seconds with provenance; profiles fitted to measured kernels, and the roofline."""
 
-from moesim.costs.estimate import Basis, CommunicationCost, Estimate, Steps
+from moesim.costs.communication import CommunicationCost, Steps, communication_of
+from moesim.costs.estimate import Basis, Estimate
 from moesim.costs.load import error_draw, load_costs
 from moesim.costs.model import CostModel
 from moesim.costs.profile import Profile, known_profiles
@@ -14,6 +15,7 @@ __all__ = [
     "Profile",
     "Roofline",
     "Steps",
+    "communication_of",
     "error_draw",
     "known_profiles",
     "load_costs",

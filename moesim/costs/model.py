@@ -7,7 +7,8 @@ from typing import Protocol
 
 import numpy.typing as npt
 
-from moesim.costs.estimate import CommunicationCost, Estimate
+from moesim.costs.communication import CommunicationCost
+from moesim.costs.estimate import Estimate
 from moesim.models import Attention
 
 

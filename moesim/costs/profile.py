@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 
 from moesim import shipped, yamlfile
 from moesim.costs import shapes
-from moesim.costs.estimate import Basis, CommunicationCost, Estimate, Steps
+from moesim.costs.communication import CommunicationCost, Steps
+from moesim.costs.estimate import Basis, Estimate
 from moesim.costs.form import Form
 from moesim.costs.grid import ResidualGrid, read_grids
 from moesim.errors import BadInput

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.costs import shapes
-from moesim.costs.estimate import CommunicationCost, Estimate
+from moesim.costs.communication import CommunicationCost
+from moesim.costs.estimate import Estimate
 from moesim.errors import BadInput
 from moesim.hardware import Device
 from moesim.models import Attention

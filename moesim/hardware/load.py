@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,23 +18,23 @@ from moesim.hardware.schema import DeviceSection, FabricSection, TopologySection
 FOLDER = "topologies"
 
 
-def load_cluster(
-    name_or_path: str | Path, *, nodes: int | None = None, oversubscription: float | None = None
-) -> Cluster:
-    """Build and seal a cluster; `nodes` and `oversubscription` replace the file's. Raises BadInput."""
-    return seal(yamlfile.read_yaml(find_topology(str(name_or_path))), nodes=nodes, oversubscription=oversubscription)
+def load_cluster(name_or_path: str | Path, **changes: Any) -> Cluster:
+    """Build and seal a cluster; `changes` (nodes, oversubscription, routing, ...; None: no change) replace keys of the
+    file's fabric. Raises BadInput.
+    """
+    return seal(yamlfile.read_yaml(find_topology(str(name_or_path))), **changes)
 
 
-def seal(document: yamlfile.Document, *, nodes: int | None = None, oversubscription: float | None = None) -> Cluster:
+def seal(document: yamlfile.Document, **changes: Any) -> Cluster:
     """A topology document -> Cluster; see load_cluster."""
     topology = document.validate(TopologySection)
-    changes: dict[str, int | float | None] = {"nodes": nodes, "oversubscription": oversubscription}
+    given = {key: value for key, value in changes.items() if value is not None}
     if topology.node is None:
-        if nodes is not None or oversubscription is not None:
-            raise BadInput("a list of links has no nodes or oversubscription to set", where=document.where(("links",)))
+        if given:
+            raise BadInput(f"a list of links has no {' or '.join(given)} to set", where=document.where(("links",)))
         plan, ratio = graph.build(topology, document.where), 1.0
     else:
-        fabric = _fabric(topology.fabric or FabricSection(), changes, document)
+        fabric = _fabric(topology.fabric or FabricSection(), given, document)
         plan, ratio = templates.build(topology.node, fabric, document.where(("fabric",))), fabric.oversubscription
     return _cluster(topology, plan, ratio)
 
@@ -83,12 +84,13 @@ def find_topology(name: str) -> Path:
     return known[name]
 
 
-def _fabric(
-    fabric: FabricSection, changes: Mapping[str, int | float | None], document: yamlfile.Document
-) -> FabricSection:
-    given = {key: value for key, value in changes.items() if value is not None}
-    yamlfile.validate(FabricSection, given, lambda keys: document.where(("fabric", *keys)))
-    return fabric.model_copy(update=given)
+def _fabric(fabric: FabricSection, given: Mapping[str, Any], document: yamlfile.Document) -> FabricSection:
+    """The file's fabric with the keys that are given instead."""
+    if given.get("routing") == "adaptive":
+        given = {**given, "spines": 1, "queue_pairs": 1}
+    together = {"routing": fabric.routing, **given}
+    yamlfile.validate(FabricSection, together, lambda keys: document.where(("fabric", *keys)))
+    return fabric.model_copy(update=dict(given))
 
 
 def _device(section: DeviceSection) -> Device:

@@ -2,47 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from moesim.costs import CommunicationCost
+from moesim.costs import CommunicationCost, communication_of
 from moesim.errors import BadInput
 from moesim.hardware import BETWEEN, INSIDE, Cluster
+from moesim.network.all_to_all import AllToAll
 from moesim.network.collectives import Collective, exchange
 from moesim.network.flows import Coflow, Flows, Group
+from moesim.network.ports import rdma_paths
 
 
 class Fabric:
     """capacity float64[L'] B/s: nominal rates times what the best of the kernels in use achieves on that kind of link.
 
-    A kernel that achieves less on some kind of link (DeepEP's normal kernel forwards over NVLink at 135 of 200 GB/s)
+    A kernel that achieves less on some kind of link (DeepEP's normal kernel forwards over NVLink at 122 of 200 GB/s)
     gets a port of its own beside each such link, which its flows have to pass as well: the wire stays shared, the
     kernel's limit binds only the kernel. A profile that was made on NVLink and InfiniBand lends their efficiencies to
-    other tiers (HCCS, PCIe, RoCE, TCP ...); `notes` says so.
+    other tiers (HCCS, PCIe, RoCE, TCP ...); `notes` says so. `left` is the share of their rates that links between
+    nodes have left: after losses of the fabric, and what other traffic takes. Kernels in `over_rdma` send between GPUs
+    of one node out of one port and in by another. Raises BadInput.
     """
 
-    def __init__(self, cluster: Cluster, communication: Mapping[str, CommunicationCost]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        communication: Mapping[str, CommunicationCost],
+        *,
+        left: float = 1.0,
+        over_rdma: Collection[str] = (),
+    ) -> None:
         self.cluster, self.communication = cluster, communication
+        nominal = np.where(_inside(cluster), 1.0, left) * cluster.link_capacity
         reached = {name: _achieved(cluster, cost) for name, cost in communication.items()}
         best = np.max(list(reached.values()), axis=0) if reached else np.ones(cluster.num_links)
-        capacity, names = [cluster.link_capacity * best], list(cluster.link_name)
+        capacity, names = [nominal * best], list(cluster.link_name)
         self._paths: dict[str, tuple[npt.NDArray[np.int32], ...]] = {}
         for name, efficiency in reached.items():
             limited = np.flatnonzero(efficiency < best)
             port = np.full(cluster.num_links + 1, -1, dtype=np.int32)
             port[limited] = len(names) + np.arange(len(limited))
-            capacity.append((cluster.link_capacity * efficiency)[limited])
+            capacity.append((nominal * efficiency)[limited])
             names += [f"{cluster.link_name[link]} ({name})" for link in limited]
-            self._paths[name] = tuple(_with_ports(path, port) for path in (cluster.path, *cluster.more_paths))
+            tables = (cluster.path, *cluster.more_paths)
+            if name in over_rdma:
+                tables = tuple(rdma_paths(cluster, table) for table in tables)
+            self._paths[name] = tuple(_with_ports(table, port) for table in tables)
         self.capacity: npt.NDArray[np.float64] = np.concatenate(capacity)
         self.link_name: tuple[str, ...] = tuple(names)
         self.notes = tuple(_borrowed(cluster, communication))
 
-    def coflow(self, kernel: str, flows: Flows, group: Group) -> Coflow:
-        """An exchange (see `collective`)."""
-        return self.collective(kernel, exchange(flows), group)
+    @classmethod
+    def of(
+        cls, cluster: Cluster, communication: Mapping[str, CommunicationCost], algorithm: AllToAll, *, left: float = 1.0
+    ) -> Fabric:
+        """The fabric under an all-to-all algorithm and the rings of NCCL, with a profile's constants for both."""
+        kernels = dict.fromkeys((*algorithm.all_kernels(), "nccl"))
+        used = {kernel: communication_of(communication, kernel) for kernel in kernels}
+        over_rdma = algorithm.all_kernels() if algorithm.same_node == "rdma" else ()
+        return cls(cluster, used, left=left, over_rdma=over_rdma)
+
+    def coflow(self, kernel: str, flows: Flows, group: Group, message_bytes: int | None = None) -> Coflow:
+        """An exchange with a message to each peer, or of message_bytes (see `collective`)."""
+        return self.collective(kernel, exchange(flows, message_bytes), group)
 
     def collective(self, kernel: str, collective: Collective, group: Group) -> Coflow:
         """Flows of one collective on their paths, after the kernel's start-up for it.
@@ -58,6 +83,14 @@ class Fabric:
             source, destination = flows.source[lost[0]], flows.destination[lost[0]]
             raise BadInput(f"no route from gpu{source} to gpu{destination}", where=f"topology {self.cluster.name}")
         return Coflow.of(flows, group, path, alpha)
+
+
+def _inside(cluster: Cluster) -> npt.NDArray[np.bool_]:
+    """bool[L]: links on a path between two GPUs of one node."""
+    same = cluster.node_of[:, None] == cluster.node_of[None, :]
+    inside = np.zeros(cluster.num_links + 1, dtype=np.bool_)  # the last is "no link"
+    inside[np.unique(cluster.path[same])] = True
+    return inside[:-1]
 
 
 def _achieved(cluster: Cluster, cost: CommunicationCost) -> npt.NDArray[np.float64]:

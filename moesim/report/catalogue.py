@@ -21,6 +21,7 @@ from moesim.routing import open_trace
 from moesim.routing.routers import registry as ROUTERS
 from moesim.routing.synth.statistics import statistics_names
 from moesim.schedules import REGISTRY as SCHEDULES
+from moesim.studies.validation import SUITES
 
 Rows = list[tuple[str, str]]
 
@@ -107,6 +108,10 @@ def _placement_formats() -> Rows:
     return [(name, f"{one.about} ({', '.join(one.suffixes)})") for name, one in PLACEMENT_FORMATS.items()]
 
 
+def _suites() -> Rows:
+    return [(name, _first_line(importlib.import_module(suite.__module__))) for name, suite in SUITES.items()]
+
+
 def _described(files: Mapping[str, Path], key: str) -> Rows:
     return [(name, str(yamlfile.read_yaml(path).data.get(key, ""))) for name, path in files.items()]
 
@@ -130,4 +135,5 @@ KINDS: Final[dict[str, Callable[[], Rows]]] = {
     "placement objectives": _objectives,
     "dispatch over replicas": _rules,
     "placement formats": _placement_formats,
+    "validation suites": _suites,
 }

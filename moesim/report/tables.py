@@ -53,6 +53,29 @@ def explain_text(document: Document, pictures: Mapping[str, Any]) -> Group:
     return Group(name, _indent(ladder_table(document)), *words, *_warnings(document))
 
 
+def validation_text(document: Document) -> Group:
+    """Every point beside its measurement, then the errors."""
+    points = document["provenance"]["rows"]
+    keys = [name for name in points[0] if name not in ("unit", "measured", "predicted")]
+    table = _plain(*keys, "unit", "measured", "predicted", "error")
+    for point in points:
+        error = point["predicted"] / point["measured"] - 1
+        figures = [f"{point[name]:.4g}" for name in ("measured", "predicted")]
+        table.add_row(*(point[name] for name in keys), point["unit"], *figures, f"{error:+.1%}")
+    return Group(table, _error_table(document), *_warnings(document))
+
+
+def _error_table(document: Document) -> Table:
+    table = _plain("errors", "points", "mean", "largest")
+    total = {name: metric["value"] for name, metric in document["metrics"].items()}
+    for name, errors in {**document["breakdown"], "all": total}.items():
+        held_out = {f"{name}, {key.replace('_', ' ')}": some for key, some in errors.items() if key.startswith("leave")}
+        for label, some in {name: errors, **held_out}.items():
+            mean, largest = (f"{some[f'{which}_abs_error']:.2%}" for which in ("mean", "max"))
+            table.add_row(label, str(int(some["points"])), mean, largest)
+    return table
+
+
 def metric_table(document: Document) -> Table:
     """name, value, and the 80 % band where one is known."""
     metrics = document["metrics"]

@@ -15,7 +15,7 @@ from moesim.step.batch import Batch
 from moesim.step.lowered import HOST, Recorder
 from moesim.step.ops import ACTIVATION_BYTES
 from moesim.step.plan import COLLECTIVES, StepPlan
-from moesim.step.traffic import Traffic, traffic
+from moesim.step.traffic import Traffic, traffic, travelling
 from moesim.step.work import Work
 
 Edge = tuple[int, Join]
@@ -35,6 +35,7 @@ class Island:
         self.moe_index = {layer: index for index, layer in enumerate(plan.model.moe_layers)}
         self.ready: dict[int, list[Edge]] = {}
         self.traffic: dict[int, tuple[int, Traffic]] = {}
+        self.stays: dict[int, npt.NDArray[np.int32]] = {}  # where the tokens of a part are, if they travel
         self.prices: dict[tuple[str, int], Work] = {}
         self.number = 0
 
@@ -47,6 +48,7 @@ class Island:
     def forward(self, parts: Sequence[Batch], number: int) -> None:
         """All layers of micro-batch `number`, then the head."""
         self._begin(number)
+        self.stays = {}
         for step in self.plan.schedule.order(self.plan.model.num_layers):
             self._forward(step, parts[step.micro_batch])
         for part, batch in enumerate(parts):
@@ -159,25 +161,29 @@ class Island:
 
     def _dispatch(self, name: str, step: Step, batch: Batch, row_bytes: int) -> None:
         stages = self.plan.dispatch.algorithm.dispatch(self._traffic_of(step, batch).copies, row_bytes, self.group)
-        self._transfer(name, stages, step)
+        self._transfer(name, stages, row_bytes, step)
 
     def _combine(self, name: str, step: Step, batch: Batch) -> None:
         row_bytes = self.plan.dispatch.combine_row_bytes
-        stages = self.plan.dispatch.algorithm.combine(self._traffic_of(step, batch).copies, row_bytes, self.group)
-        self._transfer(name, stages, step)
+        stages = self.plan.dispatch.algorithm.combine(self._traffic_of(step, batch).back, row_bytes, self.group)
+        self._transfer(name, stages, row_bytes, step)
 
     def _traffic_of(self, step: Step, batch: Batch) -> Traffic:
         """The layer's traffic; kept until the part reaches another layer, then dropped."""
         known = self.traffic.get(step.micro_batch)
         if known is None or known[0] != step.layer:
-            known = (step.layer, self._route(step.layer, batch))
+            known = (step.layer, self._route(step.layer, step.micro_batch, batch))
             self.traffic[step.micro_batch] = known
         return known[1]
 
-    def _route(self, layer: int, batch: Batch) -> Traffic:
+    def _route(self, layer: int, part: int, batch: Batch) -> Traffic:
         index = self.moe_index[layer]
         rows = self.plan.routing.rows(index, batch.token_request, batch.token_position, batch.token_rank)
-        return traffic(rows.experts, rows, self.plan.placement, index, self.node_of_rank)
+        if not self.plan.dispatch.algorithm.travels:
+            return traffic(rows.experts, rows, self.plan.placement, index, self.node_of_rank)
+        found = travelling(rows.experts, rows, self.plan.placement, index, self.node_of_rank, self.stays.get(part))
+        self.stays[part] = found.stays
+        return found.traffic
 
     def _priced(self, name: str, op: Callable[[Batch], Work], step: Step, batch: Batch) -> Work:
         """Work that is the same in every layer of a micro-batch, priced once."""
@@ -203,11 +209,13 @@ class Island:
         task = self.recorder.compute(name, self.ranks, work, [], step.layer, self._label(part))
         self.ready[part] = [*self.ready[part], (task, Join.LANE)]
 
-    def _transfer(self, name: str, stages: Stages, step: Step) -> None:
+    def _transfer(self, name: str, stages: Stages, row_bytes: int, step: Step) -> None:
         """The expert all-to-all; a destination goes on when its own bytes of a stage have landed."""
+        algorithm = self.plan.dispatch.algorithm
+        message_bytes = row_bytes if algorithm.message == "row" else None
         for flows in stages:
             self.recorder.sent[flows.source, flows.destination] += flows.bytes
-            coflow = self.plan.fabric.coflow(self.plan.dispatch.algorithm.kernel, flows, self.group)
+            coflow = self.plan.fabric.coflow(algorithm.kernel(self.group), flows, self.group, message_bytes)
             self._wait_for(coflow, name, step)
 
     def _tensor_ring(self, ring: Ring, step: Step, batch: Batch) -> None:

@@ -48,6 +48,13 @@ def check(plan: StepPlan, batches: Sequence[Batch]) -> None:
         )
     if model.attention.num_heads % layout.tensor_parallel:
         raise BadInput(f"{model.attention.num_heads} heads do not divide over tensor_parallel_size")
+    algorithm = plan.dispatch.algorithm
+    if algorithm.travels and batches[0].phase == "train":
+        raise BadInput(f"{algorithm.name} is for inference, not for training", way_out="dispatch: nccl")
+    _check_parts(plan, batches)
+
+
+def _check_parts(plan: StepPlan, batches: Sequence[Batch]) -> None:
     parts = plan.schedule.micro_batches
     fewest = min(int(np.bincount(batch.rank, minlength=batch.ranks).min()) for batch in batches)
     if fewest < parts:

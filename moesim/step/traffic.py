@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from moesim import streams
+from moesim.errors import BadInput
 from moesim.layout import Placement
 from moesim.network import Copies, count_copies
 
@@ -33,11 +34,21 @@ class SentRows(Protocol):
 
 @dataclass(frozen=True)
 class Traffic:
-    """rows int64[slots] (token-expert rows each slot computes), load int64[experts], copies per level."""
+    """rows int64[slots] (token-expert rows each slot computes), load int64[experts], copies per level from where tokens
+    are to their experts; back: copies from where results are wanted to the experts.
+    """
 
     rows: npt.NDArray[np.int64]
     load: npt.NDArray[np.int64]
     copies: Copies
+    back: Copies
+
+
+class Travelled(NamedTuple):
+    """traffic of tokens that travel; stays int32[tokens]: the rank where each is afterwards."""
+
+    traffic: Traffic
+    stays: npt.NDArray[np.int32]
 
 
 def choose_slots(
@@ -73,7 +84,40 @@ def traffic(
     `node_of_rank` int32[ranks]. Copies are token counts from source rank to destination rank or node.
     """
     slots = choose_slots(experts, batch, placement, layer)
+    copies = count_copies(batch.token_rank, _ranks(slots, placement, layer), len(node_of_rank), node_of_rank)
+    return Traffic(*_load(slots, placement, layer), copies, copies)
+
+
+def travelling(
+    experts: npt.NDArray[np.uint16],
+    batch: SentRows,
+    placement: Placement,
+    layer: int,
+    node_of_rank: npt.NDArray[np.int32],
+    at: npt.NDArray[np.int32] | None,
+) -> Travelled:
+    """The same for tokens that are at ranks `at` int32[tokens] (None: at home) and stay with their first expert.
+
+    Raises BadInput where a layer has other rows than the one before.
+    """
+    slots = choose_slots(experts, batch, placement, layer)
+    ranks, start = _ranks(slots, placement, layer), batch.token_rank if at is None else at
+    if len(start) != len(ranks):
+        raise BadInput("tokens travel with one expert each, this router has other rows in every layer")
+    stays = np.where(ranks[:, 0] >= 0, ranks[:, 0], start).astype(np.int32)
+    there, back = (count_copies(place, ranks, len(node_of_rank), node_of_rank) for place in (start, stays))
+    return Travelled(Traffic(*_load(slots, placement, layer), there, back), stays)
+
+
+def _ranks(slots: npt.NDArray[np.int32], placement: Placement, layer: int) -> npt.NDArray[np.int32]:
+    """int32[tokens, k] slots -> ranks, -1 where there is no slot."""
+    ranks: npt.NDArray[np.int32] = np.append(placement.slot_rank[layer], np.int32(-1)).take(slots)
+    return ranks
+
+
+def _load(
+    slots: npt.NDArray[np.int32], placement: Placement, layer: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """int32[tokens, k] slots -> rows of each slot, load of each expert."""
     rows = np.bincount(slots.ravel() + 1, minlength=placement.num_slots + 1)[1:]
-    load = np.bincount(placement.slot_expert[layer], rows, placement.num_experts).astype(np.int64)
-    rank_of = np.append(placement.slot_rank[layer], np.int32(-1))  # slot -1 is the last entry
-    return Traffic(rows, load, count_copies(batch.token_rank, rank_of.take(slots), len(node_of_rank), node_of_rank))
+    return rows, np.bincount(placement.slot_expert[layer], rows, placement.num_experts).astype(np.int64)

@@ -11,7 +11,7 @@ from moesim.errors import BadInput, placed
 from moesim.hardware import Cluster, load_cluster
 from moesim.layout import Layout, MemoryLedger, Placement, Residency, serving_ledger, training_ledger
 from moesim.models import DTYPE_BYTES, MoEModel, load_model
-from moesim.network import Fabric, all_to_all
+from moesim.network import AllToAll, Fabric, all_to_all
 from moesim.routing import RoutingSource
 from moesim.routing.sources import Places
 from moesim.schedules import layer_schedule
@@ -19,7 +19,7 @@ from moesim.step import Batch, CostLog, Dispatch, LayerOps, Precision, StepPlan,
 from moesim.studies.load import Loaded
 from moesim.studies.placement import find_placement, first_placement
 from moesim.studies.routing import routing_source
-from moesim.studies.scenario import Scenario
+from moesim.studies.scenario import CommSection, Scenario
 
 SCALE_BYTES = {"bf16": 0.0, "fp8": 4 / 128, "fp4": 1 / 16}  # fp8: one fp32 scale per 128 values; fp4: one byte per 16
 
@@ -81,9 +81,8 @@ def draft(loaded: Loaded, seed: int) -> Draft:
     scenario = loaded.scenario
     with placed(loaded.where("model")):
         model = load_model(scenario.model)
-    wanted = scenario.cluster
     with placed(loaded.where("cluster.topology")):
-        cluster = load_cluster(wanted.topology, nodes=wanted.nodes, oversubscription=wanted.oversubscription)
+        cluster = load_cluster(scenario.cluster.topology, **scenario.cluster.changes)
     layout = _layout(loaded, cluster)
     routing, notes = routing_source(loaded, model, seed, _places(cluster, layout))
     first = first_placement(loaded, model, layout.expert_parallel)
@@ -123,14 +122,18 @@ def _plan(
         scenario.precision.kv_cache,
     )
     schedule = layer_schedule(scenario.overlap.schedule, loaded.where("overlap.schedule"))
+    comm = scenario.comm
+    algorithm = all_to_all.find(comm.dispatch, where=loaded.where("comm.dispatch"))
+    algorithm = algorithm.configured(comm.version, comm.path, where=loaded.where("comm"))
+    fabric = Fabric.of(cluster, costs.communication, algorithm, left=scenario.network.left)
     return StepPlan(
         model=model,
         layout=layout,
         placement=placement,
         routing=routing,
         ops=LayerOps(model, costs, precision, layout.tensor_parallel, log),
-        fabric=Fabric(cluster, costs.communication),
-        dispatch=_dispatch(loaded, model, cluster, costs, overlapped=schedule.micro_batches > 1),
+        fabric=fabric,
+        dispatch=_dispatch(comm, model, fabric, algorithm, overlapped=schedule.micro_batches > 1),
         schedule=schedule,
         overlap_shared=scenario.overlap.shared_expert,
         recompute=frozenset(scenario.training.recompute),
@@ -138,11 +141,11 @@ def _plan(
     )
 
 
-def _dispatch(loaded: Loaded, model: MoEModel, cluster: Cluster, costs: CostModel, *, overlapped: bool) -> Dispatch:
-    comm = loaded.scenario.comm
-    algorithm = all_to_all.find(comm.dispatch, where=loaded.where("comm.dispatch"))
-    sms = cluster.devices[0].sms
-    held = costs.communication[algorithm.kernel].sms if overlapped else 0
+def _dispatch(
+    comm: CommSection, model: MoEModel, fabric: Fabric, algorithm: AllToAll, *, overlapped: bool
+) -> Dispatch:  # fmt: skip
+    sms = fabric.cluster.devices[0].sms
+    held = max(fabric.communication[kernel].sms for kernel in algorithm.all_kernels()) if overlapped else 0
     return Dispatch(
         algorithm,
         row_bytes(model.hidden_size, comm.dispatch_dtype),

@@ -83,7 +83,7 @@ def _provenance(
         "placement": built.placement_source,
         "hottest_expert": _hottest_expert(built, lowered),
         "dispatch": plan.dispatch.algorithm.name,
-        "dispatch_basis": built.costs.communication[plan.dispatch.algorithm.kernel].basis,
+        "dispatch_basis": plan.fabric.communication[plan.dispatch.algorithm.all_kernels()[0]].basis,
         "player": ladder.player,
         "player_reason": ladder.reason,
         "contention": "played" if ladder.breakdown["contention_s"] is not None else f"not played: {ladder.reason}",

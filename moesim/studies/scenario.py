@@ -37,6 +37,16 @@ class ClusterSection(Section):
     topology: str = Field(description="shipped topology or a YAML file; see `moesim list`")
     nodes: Count | None = Field(None, description="number of nodes; default: as the topology says")
     oversubscription: float | None = Field(None, ge=1, description="leaf to spine, 1 = non-blocking")
+    routing: Literal["adaptive", "ecmp"] | None = Field(
+        None, description="adaptive: a leaf's uplinks act as one; ecmp: a hash of ports and queue pair picks the spine"
+    )
+    spines: Count | None = Field(None, description="ecmp: spines to pick from")
+    queue_pairs: Count | None = Field(None, description="ecmp: a message is divided over so many")
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What replaces the topology's own: the keys that are given."""
+        return self.model_dump(exclude={"topology"}, exclude_none=True)
 
 
 class ParallelSection(Section):
@@ -62,6 +72,10 @@ class CommSection(Section):
     dispatch: str = Field("nccl", description="all-to-all algorithm; see `moesim list`")
     dispatch_dtype: Dtype = "bf16"
     combine_dtype: Dtype = "bf16"
+    version: str | None = Field(None, description="of the library, e.g. '2025-02'; default: the newest known")
+    path: Literal["nvlink", "rdma"] | None = Field(
+        None, description="low-latency rows for the same node: over NVLink or out of one NIC and in by another"
+    )
 
 
 class PrecisionSection(Section):
@@ -118,6 +132,15 @@ class NetworkSection(Section):
         "auto", description="auto: fluid where port loads are not valid (oversubscription above 2:1, faults)"
     )
     window: float = Field(0.0, ge=0, le=0.1, description="fluid: completions closer than this fraction are merged")
+    efficiency: float = Field(
+        1.0, gt=0, le=1, description="share of their rates that links between nodes reach: RoCE may have 0.25 to 1"
+    )
+    background: float = Field(0.0, ge=0, lt=1, description="share of what they reach that other jobs' traffic takes")
+
+    @property
+    def left(self) -> float:
+        """Share of their rates that links between nodes have left for this job."""
+        return self.efficiency * (1.0 - self.background)
 
 
 class TrainingSection(Section):
@@ -163,6 +186,8 @@ class Scenario(Section):
 
     @property
     def digest(self) -> str:
-        """sha256 of everything that the result depends on: all but name, description and published figures."""
-        body = self.model_dump(mode="json", exclude={"name", "description", "published"})
+        """sha256 of what the result depends on: all keys but name, description and published figures. Defaults are left
+        out, so that a new key does not change the hash of old scenarios.
+        """
+        body = self.model_dump(mode="json", exclude={"name", "description", "published"}, exclude_defaults=True)
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moesim.costs import CommunicationCost
+from moesim.costs import CommunicationCost, communication_of
 from moesim.errors import BadInput
 from moesim.hardware import load_cluster
 from moesim.network import Fabric, Flows, Group, all_to_all, count_copies
@@ -80,14 +80,50 @@ def test_one_nvlink_domain_merges_by_device_and_refuses_two_domains() -> None:
         all_to_all.find("nvlink_domain").dispatch(copies_of([0], [[9]]), 100, GROUP)
 
 
-def test_exflow_brings_nothing_back_and_refuses_two_experts() -> None:
-    exflow = all_to_all.find("exflow")
-    assert exflow.combine(copies_of([0], [[9]]), 100, GROUP) == ()
-    with pytest.raises(BadInput, match="more than one expert"):
-        exflow.dispatch(copies_of([0], [[9, 10]]), 100, GROUP)
+def test_exflow_brings_nothing_back_but_the_results_of_further_choices() -> None:
+    """Tokens of lane 0 go to 9 (and 10) and stay at 9, where the second expert's result is wanted."""
+    exflow, there = all_to_all.find("exflow"), [[9, 10], [9, -1]]
+    assert by_pair(*exflow.dispatch(copies_of([0, 0], there), 100, GROUP)) == {(0, 9): 200, (0, 10): 100}
+    assert by_pair(*exflow.combine(copies_of([9, 9], there), 100, GROUP)) == {(10, 9): 100}
 
 
-@pytest.mark.parametrize("name", sorted(set(all_to_all.REGISTRY) - {"nvlink_domain", "exflow"}))
+def test_low_latency_rows_carry_a_header_on_the_way_there_only() -> None:
+    algorithm, copies = all_to_all.find("deepep_low_latency"), copies_of([0], [[9, 9]])
+    assert by_pair(*algorithm.dispatch(copies, 100, GROUP)) == {(0, 9): 232}
+    assert by_pair(*algorithm.combine(copies, 100, GROUP)) == {(9, 0): 200}
+
+
+def test_versions_and_paths_are_checked_against_what_an_algorithm_has() -> None:
+    low = all_to_all.find("deepep_low_latency")
+    first = low.configured("2025-02", None)
+    assert (low.same_node, first.same_node, first.configured("2025-02", "nvlink").same_node) == (
+        "nvlink",
+        "rdma",
+        "nvlink",
+    )
+    assert first.all_kernels() == ("deepep_low_latency@2025-02",)
+    assert low.configured("2025-06", None).all_kernels() == low.all_kernels() == ("deepep_low_latency",)
+    with pytest.raises(BadInput, match="known: 2025-02, 2025-06"):
+        low.configured("2024-12", None)
+    with pytest.raises(BadInput, match="nccl has no version"):
+        all_to_all.find("nccl").configured("2.27", None)
+
+
+def test_deepep_normal_has_a_kernel_for_one_node_and_one_for_several() -> None:
+    one = Group(CLUSTER, np.arange(8, dtype=np.int32))
+    normal = all_to_all.find("deepep_normal")
+    assert (normal.kernel(one), normal.kernel(GROUP)) == ("deepep_intranode", "deepep_normal")
+
+
+def test_a_version_or_kernel_that_a_profile_lacks_takes_the_constants_of_its_sibling() -> None:
+    known = {"deepep_normal": CommunicationCost(1.0), "deepep_normal@2025-02": CommunicationCost(2.0)}
+    asked = ("deepep_normal@2025-02", "deepep_normal@2026-01", "deepep_intranode")
+    assert [communication_of(known, kernel).alpha for kernel in asked] == [2.0, 1.0, 1.0]
+    with pytest.raises(BadInput, match="known: deepep_normal, deepep_normal@2025-02"):
+        communication_of(known, "nccl")
+
+
+@pytest.mark.parametrize("name", sorted(set(all_to_all.REGISTRY) - {"nvlink_domain", "deepep_low_latency"}))
 def test_combine_is_dispatch_reversed(name: str) -> None:
     rng = np.random.default_rng(1)
     copies = copies_of(list(np.repeat(range(16), 4)), rng.integers(0, 16, (64, 4)).tolist())

@@ -29,7 +29,7 @@ REGISTRY: dict[str, AllToAll] = {algorithm.name: algorithm for algorithm in _ALL
 
 
 def find(name: str, where: str = "") -> AllToAll:
-    """The algorithm of that name. Raises BadInput with the known names."""
+    """The algorithm of that name, as its newest version does it. Raises BadInput with the known names."""
     if name not in REGISTRY:
         raise unknown_name("all-to-all algorithm", name, REGISTRY, where=where)
     return REGISTRY[name]

@@ -2,34 +2,72 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
+from moesim.errors import BadInput, unknown_name
 from moesim.network.copies import Copies
 from moesim.network.flows import Flows, Group
 
 Stages = tuple[Flows, ...]  # a lane starts a stage when what the stage before brings to it has landed
 
 
-class AllToAll(Protocol):
+@dataclass(frozen=True)
+class AllToAll:
     """An algorithm: which flows carry a token's rows to its experts, and its results back.
 
     `deduplicates` says which copies are merged ("none", "device" or "node"); `phases` how many hops a row takes, which
-    run together where the algorithm pipelines them and as stages where it does not; `kernel` whose constants
-    (seconds before the first byte, SMs held, efficiency by tier) a cost profile's `communication` gives.
+    run together where the algorithm pipelines them and as stages where it does not; `message` what is sent at once, all
+    rows for a "peer" or each "row" by itself. `kernels` names all whose constants a cost profile's `communication` has
+    to give: start-up, cost of a message, SMs held, efficiency by tier. `travels`: a token stays where its first expert
+    is; its copies are counted from there.
+
+    version: of the library; None is the newest of `versions`. path: how rows for a GPU of the same node go, None as the
+    version does it ("nvlink", or "rdma" out of one NIC and in by another).
     """
 
-    name: str
-    kernel: str
-    deduplicates: str
-    phases: int
+    name: ClassVar[str] = ""
+    kernels: ClassVar[tuple[str, ...]] = ("nccl",)
+    versions: ClassVar[tuple[str, ...]] = ()
+    paths: ClassVar[tuple[str, ...]] = ("nvlink",)
+    deduplicates: ClassVar[Literal["none", "device", "node"]] = "none"
+    phases: ClassVar[int] = 1
+    message: ClassVar[Literal["peer", "row"]] = "peer"
+    travels: ClassVar[bool] = False
+
+    version: str | None = None
+    path: str | None = None
 
     def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
         """Rows of `row_bytes` from their lanes to the lanes of their experts."""
+        raise NotImplementedError
 
     def combine(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
-        """Results of `row_bytes` back to the lanes of their tokens."""
+        """Results of `row_bytes` back to the lanes of their tokens: last stage first, every flow the other way."""
+        return tuple(flows.reversed(group) for flows in reversed(self.dispatch(copies, row_bytes, group)))
 
+    def kernel(self, group: Group) -> str:
+        """Whose constants hold in this group."""
+        return self._versioned(self.kernels[0])
 
-def turned_round(stages: Stages, group: Group) -> Stages:
-    """The way back: last stage first, every flow the other way."""
-    return tuple(flows.reversed(group) for flows in reversed(stages))
+    def all_kernels(self) -> tuple[str, ...]:
+        """The names under which a profile may know the constants of any group."""
+        return tuple(self._versioned(kernel) for kernel in self.kernels)
+
+    @property
+    def same_node(self) -> str:
+        """ "nvlink" or "rdma"."""
+        return self.path or self.paths[0]
+
+    def configured(self, version: str | None, path: str | None, where: str = "") -> AllToAll:
+        """The same algorithm of another version or path. Raises BadInput with the known ones."""
+        for what, value, known in (("version", version, self.versions), ("path", path, self.paths)):
+            if value is not None and len(known) < 2:
+                raise BadInput(f"{self.name} has no {what} to choose", where=where, way_out=f"leave {what} out")
+            if value is not None and value not in known:
+                raise unknown_name(f"{self.name} {what}", value, known, where=where)
+        return replace(self, version=version, path=path)
+
+    def _versioned(self, kernel: str) -> str:
+        newest = self.versions[-1] if self.versions else None
+        return kernel if self.version in (None, newest) else f"{kernel}@{self.version}"

@@ -1,8 +1,10 @@
 """All-gather of every token to every rank, then reduce-scatter of the results: what engines do without an all-to-all.
 
-The bytes do not depend on routing. Rings run along the rails and, inside nodes, over NVLink, pipelined: a NIC passes
-on its rail's rows once per remote node, NVLink all rows but the receiver's own. Source: vLLM's default
-`allgather_reducescatter` all-to-all backend; NCCL's multi-ring all-gather moves the same bytes per port.
+The bytes do not depend on routing: every device gets every row once. Rings run along the rails and, inside nodes, over
+NVLink, pipelined on SMs: a NIC passes on its rail's rows once per remote node, NVLink all rows but the receiver's own;
+the way back is the same rings backwards with partial sums. A lane has one message for the next lane of each of its
+rings. Source: vLLM's default `allgather_reducescatter` all-to-all backend; NCCL's multi-ring all-gather moves the same
+bytes per port.
 """
 
 from __future__ import annotations
@@ -10,17 +12,16 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from moesim.network.all_to_all.algorithm import Stages, turned_round
+from moesim.network.all_to_all.algorithm import AllToAll, Stages
 from moesim.network.all_to_all.hops import lands_at
 from moesim.network.copies import Copies
 from moesim.network.flows import Flows, Group
 
 
-class AllGatherReduceScatter:
+class AllGatherReduceScatter(AllToAll):
     """Every row to every rank: rings along rails, then inside nodes."""
 
     name = "allgather_reducescatter"
-    kernel = "nccl"
     deduplicates = "device"
     phases = 2
 
@@ -38,10 +39,6 @@ class AllGatherReduceScatter:
         _ring(along, [list(lanes) for lanes in _rails(group)], size)
         _ring(along, [list(np.flatnonzero(group.node_of_lane == node)) for node in homes], rail)
         return (Flows.between(group, along),)
-
-    def combine(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
-        """Reduce-scatter: the same rings backwards, partial sums instead of rows."""
-        return turned_round(self.dispatch(copies, row_bytes, group), group)
 
 
 def _rails(group: Group) -> list[npt.NDArray[np.int64]]:

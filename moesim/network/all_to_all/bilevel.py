@@ -1,30 +1,26 @@
 """Bi-level all-to-all: a token goes to a node along its rail, once, and from there to its experts inside that node.
 
-Two all-to-alls, one between nodes and one inside them, one after the other. Source: SMILE, "Scaling
-Mixture-of-Experts with Efficient Bi-level Routing" (2022), where a router for nodes and one for GPUs choose.
+Two all-to-alls, one between nodes and one inside them, one after the other, each with one message per peer and on SMs.
+Copies are merged per node. Source: SMILE, "Scaling Mixture-of-Experts with Efficient Bi-level Routing" (2022), where a
+router for nodes and one for GPUs choose.
 """
 
 from __future__ import annotations
 
-from moesim.network.all_to_all.algorithm import Stages, turned_round
+from moesim.network.all_to_all.algorithm import AllToAll, Stages
 from moesim.network.all_to_all.hops import forwarded, rail_hop
 from moesim.network.copies import Copies
 from moesim.network.flows import Flows, Group
 
 
-class BiLevel:
+class BiLevel(AllToAll):
     """One copy per node between nodes, then one per chosen expert inside, as two stages."""
 
     name = "bilevel"
-    kernel = "nccl"
     deduplicates = "node"
     phases = 2
 
     def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
-        """Between nodes, then inside them."""
+        """Between nodes, then inside them; on the way back the forwarder adds up what leaves its node."""
         inside = Flows.between(group, forwarded(group, copies.pairs) * row_bytes)
         return rail_hop(group, copies.nodes, row_bytes), inside
-
-    def combine(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
-        """The stages backwards; the forwarder adds up a token's results before they leave its node."""
-        return turned_round(self.dispatch(copies, row_bytes, group), group)

@@ -1,15 +1,38 @@
-"""DeepEP low-latency kernels (decode): one message per (token, expert), put by RDMA, over NVLink inside a node.
+"""DeepEP low-latency kernels (decode): one message per (token, expert), written straight into the peer's memory.
 
-Source: deepseek-ai/DeepEP README and `nvshmemi_get_p2p_ptr` (NVLink for same-node peers since June 2025). No
-deduplication: the traffic is that of pairwise exchange, and its kernels hold no SMs between sending and receiving.
+Nothing is merged: the bytes are those of pairwise exchange, in one phase. A message is a row, put by the GPU itself
+(IBGDA); rows are so many that their cost is part of the rate reached. Kernels of the hook interface hold no SMs between
+sending and receiving. Since June 2025 rows for the same node go over NVLink, before that out of one NIC and in by
+another. Source: deepseek-ai/DeepEP README @3b1045d and @d8dd185, `nvshmemi_get_p2p_ptr`.
 """
 
 from __future__ import annotations
 
-from moesim.network.all_to_all.pairwise import Pairwise
+from moesim.network.all_to_all.algorithm import AllToAll, Stages
+from moesim.network.copies import Copies
+from moesim.network.flows import Flows, Group
+
+HEADER_BYTES = 16  # beside each dispatched row: where it comes from
 
 
-class DeepEPLowLatency(Pairwise):
-    """Pairwise exchange with its own constants."""
+class DeepEPLowLatency(AllToAll):
+    """One message per (token, expert), over RDMA between nodes and NVLink inside them."""
 
-    name = kernel = "deepep_low_latency"
+    name = "deepep_low_latency"
+    kernels = ("deepep_low_latency",)
+    versions = ("2025-02", "2025-06")
+    paths = ("nvlink", "rdma")
+    message = "row"
+
+    def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
+        """One flow per pair, each row with its header."""
+        return (Flows.between(group, copies.pairs * (row_bytes + HEADER_BYTES)),)
+
+    def combine(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
+        """The same rows the other way, without headers."""
+        return (Flows.between(group, copies.pairs * row_bytes).reversed(group),)
+
+    @property
+    def same_node(self) -> str:
+        """The path asked for, or what the version does."""
+        return self.path or ("rdma" if self.version == "2025-02" else "nvlink")

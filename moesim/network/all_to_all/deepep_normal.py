@@ -2,21 +2,25 @@
 
 A row goes to the GPU on the same rail of every node that holds one of its experts, which forwards it to the GPUs that
 need it; combine is the reverse, with a reduction in the forwarder. Both hops are pipelined in chunks, so their flows
-run together. Source: deepseek-ai/DeepEP README (normal kernels), DeepSeek-V3 report section 3.2.2.
+run together and start-up is small; copying and forwarding hold SMs (20 to 24 by default). A group inside one node takes
+another kernel, with one hop over NVLink, one copy per (token, device). Source: deepseek-ai/DeepEP README (normal
+kernels), csrc/kernels/intranode.cu and internode.cu; DeepSeek-V3 report section 3.2.2.
 """
 
 from __future__ import annotations
 
-from moesim.network.all_to_all.algorithm import Stages, turned_round
+from moesim.network.all_to_all.algorithm import AllToAll, Stages
 from moesim.network.all_to_all.hops import forwarded, rail_hop
 from moesim.network.copies import Copies
 from moesim.network.flows import Flows, Group
 
 
-class DeepEPNormal:
+class DeepEPNormal(AllToAll):
     """One copy per node between nodes, one per device inside them."""
 
-    name = kernel = "deepep_normal"
+    name = "deepep_normal"
+    kernels = ("deepep_normal", "deepep_intranode")
+    versions = ("2025-02", "2025-04")
     deduplicates = "node"
     phases = 2
 
@@ -25,6 +29,6 @@ class DeepEPNormal:
         rail = rail_hop(group, copies.nodes, row_bytes)
         return (Flows.join(rail, Flows.between(group, forwarded(group, copies.devices) * row_bytes)),)
 
-    def combine(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
-        """The same hops backwards. A forwarder's reduction is released with the rows it reduces."""
-        return turned_round(self.dispatch(copies, row_bytes, group), group)
+    def kernel(self, group: Group) -> str:
+        """The kernel for one node, or the one for several."""
+        return self._versioned(self.kernels[0 if group.node_of_lane.any() else 1])

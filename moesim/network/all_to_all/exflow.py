@@ -1,33 +1,25 @@
 """ExFlow: tokens travel with the expert. One all-to-all a layer and no way back: attention runs where the token is.
 
-Copies must be counted from where each token is, the lane of its expert in the layer before. Every rank then needs
-every token's context, which one all-gather per step spreads (not part of these flows). One expert per token only: with
-more there is no single place to stay. Source: ExFlow, "Exploiting Inter-Layer Expert Affinity for Accelerating
-Mixture-of-Experts Model Inference" (2024).
+A token stays on the GPU of its first choice, from where the copies of the next layer are counted. With one expert per
+token nothing else moves; with more the other experts' results are summed where the token stays. Nothing is merged, one
+message per peer, on SMs. Every rank needs every token's context, which one all-gather per step spreads (not part of
+these flows). Source: ExFlow, "Exploiting Inter-Layer Expert Affinity for Accelerating Mixture-of-Experts Model
+Inference" (2024).
 """
 
 from __future__ import annotations
 
-from moesim.errors import BadInput
-from moesim.network.all_to_all.algorithm import Stages
+from moesim.network.all_to_all.algorithm import AllToAll, Stages
 from moesim.network.copies import Copies
 from moesim.network.flows import Flows, Group
 
 
-class ExFlow:
-    """Pairwise exchange on the way to the expert, nothing back."""
+class ExFlow(AllToAll):
+    """Pairwise exchange on the way to the expert; back come only the results of further choices."""
 
     name = "exflow"
-    kernel = "nccl"
-    deduplicates = "none"
-    phases = 1
+    travels = True
 
     def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
-        """One flow per pair. Raises BadInput where a token has more than one expert."""
-        if copies.pairs.sum() > copies.tokens.sum():
-            raise BadInput("exflow with more than one expert per token", way_out="a top-1 model, or dispatch: nccl")
+        """One flow per pair."""
         return (Flows.between(group, copies.pairs * row_bytes),)
-
-    def combine(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
-        """Nothing: the token stays."""
-        return ()

@@ -1,6 +1,7 @@
 """One NVLink domain (GB200 NVL72): a token's row is written once to each GPU that holds one of its experts.
 
-No NIC takes part. Source: TensorRT-LLM's NVLink one-sided all-to-all for GB200 NVL72 (multi-node NVLink).
+One phase, one message per peer, no NIC; results come back as one partial sum per device. Source: TensorRT-LLM's NVLink
+one-sided all-to-all for GB200 NVL72 (multi-node NVLink).
 """
 
 from __future__ import annotations
@@ -8,18 +9,16 @@ from __future__ import annotations
 import numpy as np
 
 from moesim.errors import BadInput
-from moesim.network.all_to_all.algorithm import Stages, turned_round
+from moesim.network.all_to_all.algorithm import AllToAll, Stages
 from moesim.network.copies import Copies
 from moesim.network.flows import Flows, Group
 
 
-class NVLinkDomain:
+class NVLinkDomain(AllToAll):
     """One copy per (token, device) over NVLink."""
 
     name = "nvlink_domain"
-    kernel = "nccl"
     deduplicates = "device"
-    phases = 1
 
     def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
         """One flow per pair. Raises BadInput where the group spans several domains."""
@@ -31,7 +30,3 @@ class NVLinkDomain:
                 way_out="dispatch: deepep_normal, or a smaller expert_parallel",
             )
         return (Flows.between(group, copies.devices * row_bytes),)
-
-    def combine(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
-        """The same copies back, one partial sum per device."""
-        return turned_round(self.dispatch(copies, row_bytes, group), group)

@@ -1,23 +1,22 @@
 """NCCL with PXN: rows for another rail first cross NVLink to the local GPU on that rail, and leave together from there.
 
-No row crosses between rails outside its node, and a NIC sends one message per destination for the whole node. Source:
-NVIDIA technical blog, "Doubling all2all Performance with NCCL 2.12" (2022).
+No row crosses between rails outside its node, nothing is merged, and a NIC sends one message per destination for the
+whole node; hops are pipelined, copying takes SMs. Source: NVIDIA technical blog, "Doubling all2all Performance with
+NCCL 2.12" (2022).
 """
 
 from __future__ import annotations
 
-from moesim.network.all_to_all.algorithm import Stages, turned_round
+from moesim.network.all_to_all.algorithm import AllToAll, Stages
 from moesim.network.all_to_all.hops import gathered
 from moesim.network.copies import Copies
 from moesim.network.flows import Flows, Group
 
 
-class Pxn:
+class Pxn(AllToAll):
     """NVLink to the rail of the destination, then that rail, pipelined; nothing merged."""
 
     name = "pxn"
-    kernel = "nccl"
-    deduplicates = "none"
     phases = 2
 
     def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
@@ -26,7 +25,3 @@ class Pxn:
         inside, along = gathered(group, copies.pairs * ~home)
         own = Flows.between(group, (inside + copies.pairs * home) * row_bytes)
         return (Flows.join(own, Flows.between(group, along * row_bytes)),)
-
-    def combine(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
-        """The same hops backwards."""
-        return turned_round(self.dispatch(copies, row_bytes, group), group)

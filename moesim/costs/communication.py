@@ -1,0 +1,73 @@
+"""CommunicationCost: what the kernels of an all-to-all or a collective add to bytes over bandwidth, and reach of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from moesim.costs.estimate import Basis
+from moesim.errors import unknown_name
+
+STANDS_IN = {"deepep_intranode": "deepep_normal"}  # kernel -> the one whose constants it takes where a profile has none
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Start-up of one collective `op` over `ranks` by the bytes that its busiest rank sends: what its measured time has
+    beyond bytes over the rate at which large messages go. NCCL changes protocol (LL, LL128, Simple) with the size, so
+    this is no constant. bytes float64[n] ascending, alpha float64[n] s; lines between the points, the last one goes on.
+    """
+
+    op: str
+    ranks: int
+    bytes: tuple[float, ...]
+    alpha: tuple[float, ...]
+
+    def at(self, sent: float) -> float:
+        """Seconds, never negative."""
+        last = self.bytes[-1]
+        if sent <= last or len(self.bytes) == 1:
+            return float(np.interp(sent, self.bytes, self.alpha))
+        slope = (self.alpha[-1] - self.alpha[-2]) / (last - self.bytes[-2])
+        return max(self.alpha[-1] + slope * (sent - last), 0.0)
+
+
+@dataclass(frozen=True)
+class CommunicationCost:
+    """What the kernels of one all-to-all or collective add and achieve.
+
+    alpha: seconds before the first byte; per_message: seconds for each message that a rank sends one after the other (a
+    peer of a grouped exchange, a round of a ring or tree); efficiency: fraction of the nominal rate reached per tier
+    ("nvlink", "nic"); sms: SMs its kernels hold while they run beside compute; steps: measured start-ups, which replace
+    alpha and per_message where they hold the collective.
+    """
+
+    alpha: float
+    efficiency: Mapping[str, float] = field(default_factory=dict)
+    sms: int = 0
+    basis: Basis = "assumed"
+    source: str = ""
+    per_message: float = 0.0
+    steps: tuple[Steps, ...] = ()
+
+    def startup(self, op: str, ranks: int, messages: int, sent: float) -> float:
+        """Seconds between release and first byte, of a collective over `ranks` whose busiest rank sends `sent` bytes in
+        `messages` messages. Of several tables that of the next larger group counts, or else of the largest.
+        """
+        tables = sorted((steps for steps in self.steps if steps.op == op), key=lambda steps: steps.ranks)
+        if not tables:
+            return self.alpha + self.per_message * messages
+        return next((steps for steps in tables if steps.ranks >= ranks), tables[-1]).at(sent)
+
+
+def communication_of(communication: Mapping[str, CommunicationCost], kernel: str) -> CommunicationCost:
+    """The constants of a kernel, of the name "kernel" or "kernel@version"; where a profile does not know the version,
+    those of the version that it does. Raises BadInput with the kernels that it knows.
+    """
+    name = kernel.partition("@")[0]
+    for candidate in (kernel, name, STANDS_IN.get(name, "")):
+        if candidate in communication:
+            return communication[candidate]
+    raise unknown_name("communication kernel of the profile", kernel, communication)
