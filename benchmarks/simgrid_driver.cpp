@@ -1,6 +1,6 @@
 // Plays one fluid problem in SimGrid: reads `case`, prints the CPU seconds of the run phase, then every finish time.
 // Usage: driver CASE Lazy|Full. CASE holds int64 hosts, links, flows; double capacity[links]; per flow int64 source,
-// destination, bytes, hops, link[hops]. One flow per pair of hosts, since SimGrid's routes are per pair.
+// destination, double bytes, int64 hops, link[hops]. One flow per pair of hosts, since SimGrid's routes are per pair.
 #include <ctime>
 #include <cstdint>
 #include <cstdio>
@@ -11,11 +11,12 @@
 namespace sg4 = simgrid::s4u;
 
 struct Flow {
-  int64_t source, destination, bytes;
+  int64_t source, destination;
+  double bytes;
 };
 
-static int64_t number(std::ifstream& in) {
-  int64_t value;
+template <typename T = int64_t> static T number(std::ifstream& in) {
+  T value;
   in.read(reinterpret_cast<char*>(&value), sizeof value);
   return value;
 }
@@ -34,14 +35,11 @@ int main(int argc, char** argv) {
   std::vector<sg4::Host*> host;
   for (int64_t i = 0; i < hosts; i++) host.push_back(zone->create_host("gpu" + std::to_string(i), 1e9));
   std::vector<const sg4::Link*> link;
-  for (int64_t i = 0; i < links; i++) {
-    double capacity;
-    in.read(reinterpret_cast<char*>(&capacity), sizeof capacity);
-    link.push_back(zone->create_link("link" + std::to_string(i), capacity)->set_latency(0)->seal());
-  }
+  for (int64_t i = 0; i < links; i++)
+    link.push_back(zone->create_link("link" + std::to_string(i), number<double>(in))->set_latency(0)->seal());
   std::vector<Flow> work;
   for (int64_t i = 0; i < flows; i++) {
-    Flow flow{number(in), number(in), number(in)};
+    Flow flow{number(in), number(in), number<double>(in)};
     const int64_t hops = number(in);
     std::vector<sg4::LinkInRoute> route;
     for (int64_t hop = 0; hop < hops; hop++) route.emplace_back(link[number(in)]);

@@ -28,8 +28,12 @@ def njit(function: Function) -> Function:
 
 
 def inner(function: Function) -> Function:
-    """For functions that only compiled code calls: without the wrapper that Python would need, they compile faster."""
-    return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    """For functions that only compiled code calls, and that make no arrays.
+
+    Without the wrapper that Python would need they compile faster; without counting references to the arrays that they
+    are handed, an atomic operation each, the fluid solver runs 4 times as fast.
+    """
+    return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)
 
 
 def inlined(function: Function) -> Function:
