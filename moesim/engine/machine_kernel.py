@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from moesim.network.compiled import njit
+from moesim.network.compiled import inner, njit
 
 FOREVER = np.iinfo(np.int64).max
 IDLE = -1
@@ -140,7 +140,7 @@ def set_speed(state: Any, rank: int, speed: float) -> None:
     _change(state, rank)
 
 
-@njit
+@inner
 def _meet(program: Any, state: Any, lane: int, now: int) -> None:
     state.waits[lane] -= 1
     state.ready[lane] = max(state.ready[lane], now)
@@ -148,7 +148,7 @@ def _meet(program: Any, state: Any, lane: int, now: int) -> None:
         _start(program, state, lane, state.ready[lane])
 
 
-@njit
+@inner
 def _start(program: Any, state: Any, lane: int, now: int) -> None:
     task, rank = program.lane_task[lane], program.lane_rank[lane]
     streams = state.slot_lane.shape[0] // state.speed.shape[0]
@@ -165,7 +165,7 @@ def _start(program: Any, state: Any, lane: int, now: int) -> None:
     _change(state, rank)
 
 
-@njit
+@inner
 def _finish(program: Any, state: Any, slot: int, now: int) -> None:
     """The compute lane in the slot ends."""
     lane = state.slot_lane[slot]
@@ -185,7 +185,7 @@ def _finish(program: Any, state: Any, slot: int, now: int) -> None:
         end_task(program, state, task, state.latest[task])
 
 
-@njit
+@inner
 def _change(state: Any, rank: int) -> None:
     if not state.is_changed[rank]:
         state.is_changed[rank] = True
@@ -193,7 +193,7 @@ def _change(state: Any, rank: int) -> None:
         state.counts[CHANGED] += 1
 
 
-@njit
+@inner
 def _settle(program: Any, state: Any, now: int) -> None:
     """Once an instant, so that the order of its events has no effect."""
     for index in range(state.counts[CHANGED]):
@@ -202,7 +202,7 @@ def _settle(program: Any, state: Any, now: int) -> None:
     state.counts[CHANGED] = 0
 
 
-@njit
+@inner
 def _rerate(program: Any, state: Any, rank: int, now: int) -> None:
     """The running set of a rank changed: new rates, and new ends where a rate differs."""
     streams = state.slot_lane.shape[0] // state.speed.shape[0]
@@ -226,7 +226,7 @@ def _rerate(program: Any, state: Any, rank: int, now: int) -> None:
         _set_slot(state, slot, end)
 
 
-@njit
+@inner
 def _set_slot(state: Any, slot: int, end: Any) -> None:
     """Enter a slot's end into the tree of minima."""
     at = state.tree.shape[0] // 2 + slot
@@ -236,7 +236,7 @@ def _set_slot(state: Any, slot: int, end: Any) -> None:
         state.tree[at] = min(state.tree[2 * at], state.tree[2 * at + 1])
 
 
-@njit
+@inner
 def _first_slot(state: Any) -> Any:
     """A slot with the earliest end, the lowest of equals."""
     at, half = 1, state.tree.shape[0] // 2
