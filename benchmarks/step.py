@@ -1,23 +1,31 @@
 """The spine's speed: one DeepSeek-V3 decode step, EP64 on 8 nodes, 128 tokens a GPU, 58 layers of their own routing.
 
-    python -m benchmarks.step [--simulate]
+    python -m benchmarks.step
 
-CPU seconds (user + system) of this process, median of 5 after one warm-up; routing is looked up inside the clock of
-lowering, its synthesis is outside. Bars: lowering 0.15 s, evaluate 0.05 s, simulate 30 s.
+CPU seconds (user + system), median of 5 after one warm-up; routing is looked up inside the clock of lowering, its
+synthesis is outside. Verbs are timed as processes of their own, with and without compiled code on disk.
 """
 
 from __future__ import annotations
 
+import os
+import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from moesim.engine import evaluate, simulate
+import numpy as np
+import numpy.typing as npt
+
+from moesim.engine import TaskGraph, evaluate, simulate
 from moesim.step import lower
 from moesim.studies import load
-from moesim.studies.build import build
+from moesim.studies.build import Built, build
 
 SCENARIO = "dsv3-decode-ep72"
 CHANGES = (
@@ -26,10 +34,9 @@ CHANGES = (
 )  # fmt: skip
 
 
-def cpu_seconds(work: Callable[[], Any], repeats: int = 5, warm_up: bool = True) -> float:
-    """Median CPU seconds of `work`."""
-    if warm_up:
-        work()
+def cpu_seconds(work: Callable[[], Any], repeats: int = 5) -> float:
+    """Median CPU seconds of `work`, after one call that warms up."""
+    work()
     taken = []
     for _ in range(repeats):
         begin = time.process_time()
@@ -38,19 +45,63 @@ def cpu_seconds(work: Callable[[], Any], repeats: int = 5, warm_up: bool = True)
     return statistics.median(taken)
 
 
+def _built() -> Built:
+    return build(load(SCENARIO, CHANGES), seed=0)
+
+
+def spine() -> tuple[TaskGraph, npt.NDArray[np.float64]]:
+    """The step and the capacities of its links."""
+    built = _built()
+    return lower(built.plan, built.batches).graph, built.plan.fabric.capacity
+
+
+WATCHED = """
+import runpy, sys
+sys.argv[0] = "moesim"
+try:
+    runpy.run_module("moesim", run_name="__main__")
+finally:
+    print(next(line for line in open("/proc/self/status") if "VmHWM" in line), file=sys.stderr)
+"""
+
+
+def in_a_process(command: list[str], cache: Path) -> tuple[float, float]:
+    """(CPU seconds, peak MB) of a command in an empty folder, with numba's cache in that other one."""
+    with TemporaryDirectory() as folder:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(Path(__file__).parents[1])}
+        done = subprocess.run(
+            [sys.executable, "-c", WATCHED, *command], cwd=folder, env=environment, check=True, capture_output=True
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return spent, int(done.stderr.split()[-2]) / 1e3
+
+
+def verbs() -> None:
+    """`moesim run --demo --report` without and with compiled code on disk, and `moesim --help`."""
+    with TemporaryDirectory() as cache:
+        for what, bar in (("no compiled code on disk", 20), ("compiled code on disk", 8)):
+            seconds, peak = in_a_process(["run", "--demo", "--report"], Path(cache))
+            print(f"moesim run --demo --report, {what}: {seconds:.2f} s   (bar {bar} s), {peak:.0f} MB")
+        print(f"moesim --help: {in_a_process(['--help'], Path(cache))[0]:.3f} s   (bar 0.2 s)")
+
+
 def main() -> None:
     """Print each figure beside its bar."""
-    built = build(load(SCENARIO, CHANGES), seed=0)
-    lowered = lower(built.plan, built.batches)
-    graph, capacity = lowered.graph, built.plan.fabric.capacity
+    built = _built()
+    graph, capacity = spine()
     flows = sum(len(coflow.bytes) for coflow in graph.coflows)
     print(f"{graph.num_tasks} tasks, {graph.num_lanes} lanes, {len(graph.coflows)} coflows, {flows} flows")
-    print(f"lowering  {cpu_seconds(lambda: lower(built.plan, built.batches)):8.3f} s   (bar  0.15)")
+    print(f"lower     {cpu_seconds(lambda: lower(built.plan, built.batches)):8.3f} s")
     print(f"evaluate  {cpu_seconds(lambda: evaluate(graph, capacity)):8.3f} s   (bar  0.05)")
-    if "--simulate" in sys.argv:
-        for window, bar in ((0.0, 30), (0.01, 30)):
-            taken = cpu_seconds(lambda w=window: simulate(graph, capacity, window=w), 1, False)  # type: ignore[misc]
-            print(f"simulate  {taken:8.3f} s   (bar {bar}), window {window:g}")
+    both = cpu_seconds(lambda: evaluate(lower(built.plan, built.batches).graph, capacity))
+    print(f"both      {both:8.3f} s   (bar  0.15)")
+    for window in (0.0, 0.01):
+        taken = cpu_seconds(lambda w=window: simulate(graph, capacity, window=w), 1)  # type: ignore[misc]
+        print(f"simulate  {taken:8.3f} s   (bar 30), window {window:g}")
+    print(f"peak memory of all this: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB   (bar 600 MB)")
+    verbs()
 
 
 if __name__ == "__main__":

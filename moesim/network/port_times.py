@@ -159,6 +159,41 @@ def coflow_times(
     return end, spans
 
 
+def matrix_seconds(
+    matrix: Int64s, node_of: npt.NDArray[np.int32], inside: float, between: float
+) -> npt.NDArray[np.float64]:
+    """int64[C, R, R] bytes of C collectives, node_of int32[R], B/s of a port to its own node and to others, each way.
+
+    -> float64[C] s: the busiest port of each. Bytes to oneself travel nowhere.
+    """
+    seconds = np.empty(len(matrix))
+    _busiest_ports(matrix, node_of, 1.0 / inside, 1.0 / between, seconds)
+    return seconds
+
+
+@njit
+def _busiest_ports(matrix: Any, node_of: Any, inside: float, between: float, seconds: Any) -> None:
+    """In one pass over the bytes; columns of `got`: what each rank receives from its own node, and from others."""
+    got, ranks = np.empty((2, matrix.shape[1]), np.int64), matrix.shape[1]
+    for collective in range(matrix.shape[0]):
+        got[:] = 0
+        worst = 0.0
+        for source in range(ranks):
+            sent, near = np.int64(0), np.int64(0)
+            for target in range(ranks):
+                size = matrix[collective, source, target]
+                own = node_of[source] == node_of[target]
+                size *= source != target
+                sent += size
+                near += size * own
+                got[0, target] += size * own
+                got[1, target] += size * (not own)
+            worst = max(worst, near * inside, (sent - near) * between)
+        for target in range(ranks):
+            worst = max(worst, got[0, target] * inside, got[1, target] * between)
+        seconds[collective] = worst
+
+
 @njit
 def played_spans(start: Any, finish: Any, size: Any, path: Any, load: Any, end: Any, first: Any) -> Any:
     """start, finish int64[F] of flows that were played -> the columns of Spans. Scratch as in `port_spans`."""

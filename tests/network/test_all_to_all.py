@@ -9,7 +9,7 @@ from moesim.costs import CommunicationCost, communication_of
 from moesim.errors import BadInput
 from moesim.hardware import load_cluster
 from moesim.network import Fabric, Flows, Group, all_to_all, count_copies
-from moesim.network.port_load import coflow_ends
+from moesim.network.port_times import coflow_times, matrix_seconds, ticks_per_byte
 
 CLUSTER = load_cluster("dgx-h100", nodes=2)
 GROUP = Group(CLUSTER, np.arange(16, dtype=np.int32))
@@ -172,13 +172,25 @@ def test_ports_wait_for_late_releases() -> None:
     coflow = fabric.coflow("nccl", flows, GROUP)
     release = np.zeros(16, np.int64)
     release[1] = 10_000
-    arrival, done = np.zeros(16, np.int64), np.zeros(16, np.int64)
-    links = len(fabric.capacity)
-    end = coflow_ends(
-        release, coflow.owner_ptr, coflow.source, coflow.destination, coflow.bytes, coflow.path, fabric.capacity, 0,
-        arrival, done, np.zeros(links), np.zeros(links, np.int64),
+    done, arrival = np.zeros(16, np.int64), np.zeros(16, np.int64)
+    load, last, first = (np.zeros(len(fabric.capacity), np.int64) for _ in range(3))
+    end, _ = coflow_times(
+        release, 0, coflow.owner_ptr, coflow.source, coflow.destination, coflow.bytes, coflow.path,
+        ticks_per_byte(fabric.capacity), load, last, first, done, arrival,
     )  # fmt: skip
     assert end == arrival[2] == 11_000 and done[0] == 1_000 and done[3] == 0
+
+
+def test_the_busiest_port_of_a_byte_matrix() -> None:
+    rng = np.random.default_rng(3)
+    matrix, near = rng.integers(0, 1000, (4, 6, 6)), np.arange(6)[:, None] // 3 == np.arange(6) // 3
+    ports = [
+        (matrix * here * ~np.eye(6, dtype=bool)).sum(axis=axis).max(axis=1) / rate
+        for here, rate in ((near, 9.0), (~near, 1.0))
+        for axis in (1, 2)
+    ]
+    found = matrix_seconds(matrix, np.repeat([0, 1], 3).astype(np.int32), 9.0, 1.0)
+    assert found == pytest.approx(np.max(ports, axis=0))
 
 
 def test_an_unknown_algorithm_lists_the_known_ones() -> None:
