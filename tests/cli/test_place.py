@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from moesim.placement import Answer, Bound, Budget, PlacementProblem, Progress, strategies
 from moesim.placement.formats import Frame, read_placement
+from moesim.report.progress import bar, words
 from tests.cli.test_golden import assert_same, compared
 
 if TYPE_CHECKING:
@@ -85,3 +90,40 @@ def test_what_cannot_be_is_one_line_and_writes_nothing(
     assert (done.code, done.err.count("\n")) == (code, 1), done.err
     assert message in done.err
     assert not list(Path().iterdir())
+
+
+class Endless:
+    """Offers the plan of contiguous, is interrupted, and answers with the best that it has offered."""
+
+    name, summary = "endless", "for this test"
+
+    def plan(self, problem: PlacementProblem, budget: Budget) -> Answer:
+        placement = strategies.find("round_robin").plan(problem, budget).placement
+        budget.offer(placement, 2.0, Bound(1.0, "test"))
+        os.kill(os.getpid(), signal.SIGINT)
+        while not budget.expired:
+            pass
+        assert budget.best is not None
+        return budget.best
+
+
+def test_ctrl_c_answers_with_the_best_found_and_its_gap(moesim: Moesim, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(strategies.REGISTRY, "endless", Endless())
+    done = moesim(*GOOD, "--strategy", "endless,greedy", "-o", "p.yaml")
+    assert done.code == 130
+    assert "interrupted: the best found until then" in done.out
+    assert "greedy" not in done.out  # nothing was begun after it
+    assert "is the best found so far (gap " in done.err and "written to p.yaml" in done.err
+    assert Path("p.yaml").is_file()
+
+
+def test_the_bar_shows_incumbent_bound_and_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert words(Progress("ilp", 1.0, 1.25, 1.0, 0.25)) == "best 1.25, bound 1, gap 25.00%"
+    assert words(Progress("ilp", 1.0, 1.25, 0.0, None)) == "best 1.25, no bound"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    stream = io.StringIO()
+    with bar(stream, 10.0) as tell:
+        assert tell is not None
+        tell(Progress("first", 0.1, 2.0, 0.0, None))
+        tell(Progress("second", 0.2, 1.5, 1.0, 0.5))
+    assert "second" in stream.getvalue() and "gap 50.00%" in stream.getvalue()
