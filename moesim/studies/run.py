@@ -13,6 +13,7 @@ from moesim.costs import error_draw
 from moesim.engine import check_timeline
 from moesim.step import Lowered, lower
 from moesim.studies.band import COVERAGE, Band, band, spreads
+from moesim.studies.basis import price_notes
 from moesim.studies.build import Built, build
 from moesim.studies.ladder import Ladder, climb
 from moesim.studies.load import Loaded, load
@@ -117,23 +118,7 @@ def _published(built: Built) -> list[str]:
 
 
 def _warnings(built: Built, ladder: Ladder) -> tuple[str, ...]:
-    log = built.log
-    outside = [
-        f"{family}: {log.outside[family] / log.asked[family]:.0%} of the queried shapes lie outside the measured hull"
-        for family in sorted(log.outside)
-        if log.outside[family]
-    ]
-    device = built.cluster.devices[0].name
-    lent = [f"costs {built.costs.name} are of {built.costs.device}, used for {device}"]
-    assumed = sorted(family for family, basis in log.basis.items() if basis == "assumed")
-    basis = [f"assumed, not measured: {', '.join(assumed)}"] if assumed else []
+    prices = price_notes(built.log, built.costs, built.cluster.devices[0].name)
     overlap = ladder.timeline.ignored_overlap_s
     ignored = [f"overlap of transfers worth {overlap:.3g} s was ignored by port loads"] if overlap > 0 else []
-    return (
-        *built.warnings,
-        *(lent if built.costs.device != device else []),
-        *outside,
-        *basis,
-        *ignored,
-        *_published(built),
-    )
+    return (*built.warnings, *prices, *ignored, *_published(built))

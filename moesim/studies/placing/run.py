@@ -15,6 +15,7 @@ from moesim.placement import Budget, PlacementProblem, Progress, Solution, judge
 from moesim.placement.formats import Frame, read_placement
 from moesim.placement.migration import Migration, migrate
 from moesim.routing.loads import LoadRecord
+from moesim.studies.basis import price_notes
 from moesim.studies.placing.options import Options
 from moesim.studies.placing.outcome import Outcome
 from moesim.studies.placing.step import Step, find_cluster, find_model, make_step
@@ -54,7 +55,7 @@ def search(options: Options, progress: Tell | None = None) -> Outcome:
         judge="objective" if step is None else "step_time",
         frame=frame,
         provenance=_provenance(options, recorded, cluster, made, step),
-        notes=(*made.notes, *why_not, *_basis(step), *failed),
+        notes=(*made.notes, *why_not, *_basis(recorded, step), *failed),
     )
     return replace(outcome, migration=_migration(outcome, step))
 
@@ -185,14 +186,11 @@ def _provenance(
     return told
 
 
-def _basis(step: Step | None) -> tuple[str, ...]:
-    """What the step time rests on. The log of prices is complete only after steps were played."""
+def _basis(recorded: Recorded, step: Step | None) -> tuple[str, ...]:
+    """What the load and the step time rest on; prices are known only after steps were played."""
+    routing = () if recorded.header.basis == "recorded" else (f"routing: {recorded.header.basis}",)
     if step is None:
-        return ()
-    log = step.draft.log
-    assumed = sorted(family for family, basis in log.basis.items() if basis == "assumed")
-    shares = {family: log.outside[family] / log.asked[family] for family in sorted(log.outside)}
-    told = [f"assumed, not measured: {', '.join(assumed)}"] if assumed else []
-    told += [f"{family}: {share:.0%} of the queried shapes lie outside the measured hull"
-             for family, share in shares.items() if share]  # fmt: skip
-    return (*step.draft.warnings, *told)
+        return routing
+    plan = step.draft.plan
+    prices = price_notes(step.draft.log, plan.ops.costs, plan.fabric.cluster.devices[0].name)
+    return (*routing, *step.draft.warnings, *prices)

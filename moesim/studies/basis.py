@@ -1,0 +1,21 @@
+"""What simulated times rest on, in sentences that a Result repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from moesim.costs import CostModel
+from moesim.step import CostLog
+
+
+def price_notes(log: CostLog, costs: CostModel, device: str) -> Iterator[str]:
+    """Costs of another device, shapes outside of what was measured, and what was assumed; after all were asked for."""
+    if costs.device != device:
+        yield f"costs {costs.name} are of {costs.device}, used for {device}"
+    for family in sorted(log.outside):
+        if log.outside[family]:
+            share = log.outside[family] / log.asked[family]
+            yield f"{family}: {share:.0%} of the queried shapes lie outside the measured hull"
+    assumed = sorted(family for family, basis in log.basis.items() if basis == "assumed")
+    if assumed:
+        yield f"assumed, not measured: {', '.join(assumed)}"
