@@ -32,13 +32,13 @@ def strategy_table(document: Document) -> Table:
     """A row a strategy: objective, bound and gap on the training windows, judged values, step time, moves, seconds."""
     rows, unit = document["strategies"], document["metrics"]["objective"]["unit"]
     judged = [name for name in FIRST if any(name in row["judged"] for row in rows)]
-    stepped, moved = (any(row[key] for row in rows) for key in ("step_time_s", "moves"))
-    heads = ["strategy", "train", "bound", "gap", *judged]
-    table = _numbers(*heads, *(["step"] if stepped else []), *(["moves"] if moved else []), "search")
+    timed, moved = list(rows[0]["step_time_s"]), any(row["moves"] for row in rows)
+    steps = [f"step, {name}" for name in timed]
+    table = _numbers("strategy", "train", "bound", "gap", *judged, *steps, *(["moves"] if moved else []), "search")
     for row in rows:
         cells = [row["strategy"], _value(row["objective"], unit), _value(row["bound"], unit), _gap(row)]
         cells += [_value(row["judged"].get(name), unit) for name in judged]
-        cells += [_step(row["step_time_s"])] if stepped else []
+        cells += [show_seconds(row["step_time_s"][name]) for name in timed]
         cells += ["-" if row["moves"] is None else f"{row['moves']:,}"] if moved else []
         best = row["strategy"] == document["provenance"]["best"]
         table.add_row(*cells, show_seconds(row["seconds"], 3), style="bold" if best else "")
@@ -65,10 +65,6 @@ def _value(value: float | None, unit: str) -> str:
 
 def _gap(row: Mapping[str, Any]) -> str:
     return "-" if row["gap"] is None else f"{row['gap']:.2%}"
-
-
-def _step(times: Mapping[str, float]) -> str:
-    return show_seconds(next(iter(times.values()))) if times else "-"
 
 
 def _numbers(first: str, *heads: str) -> Table:

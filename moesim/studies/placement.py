@@ -108,6 +108,7 @@ def _problem(plan: StepPlan, batch: Batch) -> PlacementProblem:
         ranks=plan.layout.expert_parallel,
         redundant=plan.placement.num_slots - plan.placement.num_experts,
         clock=clock,
+        groups=plan.model.num_groups,
     )
 
 

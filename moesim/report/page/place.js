@@ -6,7 +6,7 @@ const digits = (value, count = 5) => (value === null || value === undefined ? "-
 const percent = (value) => (value === null ? "-" : `${(value * 100).toFixed(2)} %`);
 const seconds = (value) => (value >= 1 ? `${digits(value, 4)} s` : value >= 1e-3 ? `${digits(value * 1e3, 4)} ms` : `${digits(value * 1e6, 4)} µs`);
 const judged = Object.keys(told.judged_windows);
-const step = (row) => Object.values(row.step_time_s)[0];
+const timed = Object.keys(found.strategies[0].step_time_s);
 
 function shown(kind, name, value, text) {
   const node = element("data", { value: String(value), textContent: text });
@@ -16,13 +16,13 @@ function shown(kind, name, value, text) {
 }
 
 function summary() {
-  const heads = ["strategy", "train", "bound", "gap", ...judged, "step", "moves", "search"];
+  const heads = ["strategy", "train", "bound", "gap", ...judged, ...timed.map((name) => `step, ${name}`), "moves", "search"];
   const head = element("tr", {}, ...heads.map((text, index) => element("th", { textContent: text, className: index ? "number" : "name" })));
   const rows = found.strategies.map((row) => {
     const cells = [
       ["objective", row.objective, digits(row.objective)], ["bound", row.bound, row.bound === null ? "none" : digits(row.bound)],
       ["gap", row.gap, percent(row.gap)], ...judged.map((name) => [name, row.judged[name], digits(row.judged[name])]),
-      ["step_time_s", step(row), step(row) === undefined ? "-" : seconds(step(row))],
+      ...timed.map((name) => [`step_time_s, ${name}`, row.step_time_s[name], seconds(row.step_time_s[name])]),
       ["moves", row.moves, digits(row.moves)], ["seconds", row.seconds, seconds(row.seconds)],
     ];
     const numbers = cells.map(([name, value, text]) => element("td", { className: "number" }, shown(row.strategy, name, value, text)));

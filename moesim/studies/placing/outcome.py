@@ -105,8 +105,10 @@ class Outcome:
     def _drifted(self) -> str:
         if DRIFT not in self.best.heldout:
             return ""
-        kept = gain(self.baseline.heldout[DRIFT], self.best.heldout[DRIFT])
-        return f"; its {self.problem.objective} after drift is {abs(kept):.1%} {'below' if kept >= 0 else 'ABOVE'}"
+        timed = DRIFT in self.best.step_time
+        base, best = ((one.step_time if timed else one.heldout)[DRIFT] for one in (self.baseline, self.best))
+        kept = gain(base, best)
+        return f"; after drift it is {abs(kept):.1%} {'below' if kept >= 0 else 'ABOVE'}"
 
     def _payback(self) -> str:
         if self.migration is None or self.judge != "step_time":
@@ -129,6 +131,9 @@ class Outcome:
             name = self.split.deciding.name
             found |= {"step_time_s": Metric(best.step_time[name], "s")}
             found |= {"baseline_step_time_s": Metric(base.step_time[name], "s")}
+        if DRIFT in best.step_time:
+            found |= {"step_time_drift_s": Metric(best.step_time[DRIFT], "s")}
+            found |= {"baseline_step_time_drift_s": Metric(base.step_time[DRIFT], "s")}
         if self.migration is not None:
             found |= {"moves": Metric(len(self.migration.moves), "experts")}
             found |= {"moved_bytes": Metric(self.migration.bytes, "B"), "stall_s": Metric(self.migration.stall_s, "s")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import moesim
 from moesim.errors import BadInput, DoesNotFit, MoesimError, placed, unknown_name
@@ -19,9 +19,8 @@ from moesim.studies.basis import price_notes
 from moesim.studies.placing.options import Options
 from moesim.studies.placing.outcome import Outcome
 from moesim.studies.placing.step import Step, find_cluster, find_model, make_step
-from moesim.studies.placing.windows import Recorded, Split, on_model, read_recorded, split
+from moesim.studies.placing.windows import DRIFT, Recorded, Split, on_model, read_recorded, split
 
-USUAL: Final = ("greedy",)
 IN_ORDER, PREVIOUS = "contiguous", "previous"
 Tell = Callable[[Progress], None]
 
@@ -36,7 +35,7 @@ def place(trace: str, topology: str, gpus: int, *, progress: Tell | None = None,
 
 def search(options: Options, progress: Tell | None = None) -> Outcome:
     """See `place`. Ctrl-C ends the search with what was found so far."""
-    names = _names(options)
+    asked = _names(options)
     recorded = read_recorded(options.trace)
     model, cluster = find_model(recorded, options), find_cluster(options)
     recorded = on_model(recorded, model, options)
@@ -44,8 +43,8 @@ def search(options: Options, progress: Tell | None = None) -> Outcome:
     step, why_not = _step(options, model, cluster, recorded, made)
     frame = _frame(recorded, model, options.gpus)
     previous = None if options.previous is None else read_placement(options.previous, frame)
-    problem = _problem(options, cluster, made, step, previous)
-    found, failed = _search(problem, names, options, made, progress)
+    problem = _problem(options, cluster, made, step, previous, 1 if model is None else model.num_groups)
+    found, failed = _search(problem, asked or usual(problem), options, made, progress)
     if step is not None:
         found = [_timed(one, problem, made) for one in found]
     outcome = Outcome(
@@ -64,30 +63,38 @@ def _search(
     problem: PlacementProblem, names: tuple[str, ...], options: Options, made: Split, progress: Tell | None
 ) -> tuple[list[Solution], list[str]]:
     """The baseline, then each strategy; those that break a limit or cannot do this problem are told, unless all do."""
-    found, failed = [_baseline(problem, made)], list[MoesimError]()
+    found, failed = [_baseline(problem, made)], dict[str, MoesimError]()
     for name in names:
         try:
             one = solve(
                 problem, name, options.time_limit, options.seed, heldout=made.judged.values(), progress=progress
             )
         except (BadInput, DoesNotFit) as error:
-            failed.append(error)
+            failed[name] = error
             continue
         found.append(one)
         if one.interrupted:
             break
     if failed and len(found) == 1:
-        raise failed[0]
-    return found, [f"left out: {error}" for error in failed]
+        raise next(iter(failed.values()))
+    return found, [f"left out: {name}: {str(error).removeprefix(f'{name}: ')}" for name, error in failed.items()]
 
 
 def _names(options: Options) -> tuple[str, ...]:
-    """The strategies to run, checked before anything is read. Raises BadInput."""
-    names = tuple(strategies.REGISTRY) if "all" in options.strategies else tuple(options.strategies) or USUAL
+    """The strategies that were asked for, checked before anything is read. Raises BadInput."""
+    names = tuple(strategies.REGISTRY) if "all" in options.strategies else tuple(options.strategies)
     for name in names:
         if name not in strategies.REGISTRY:
             raise unknown_name("placement strategy", name, [*strategies.REGISTRY, "all"], where="--strategy")
     return tuple(name for name in dict.fromkeys(names) if name != IN_ORDER or options.previous)
+
+
+def usual(problem: PlacementProblem) -> tuple[str, ...]:
+    """Where nobody chooses: DeepSeek's policies, balance over windows, and fewer hops where there is a way to hop."""
+    hierarchical = problem.nodes > 1 and problem.groups % problem.nodes == 0
+    tokens = problem.train.tokens is not None
+    names = {"eplb": True, "eplb_hierarchical": hierarchical, "multiwindow": True, "affinity_bcd": tokens}
+    return tuple(name for name, fits in names.items() if fits)
 
 
 def _step(
@@ -119,7 +126,7 @@ def _frame(recorded: Recorded, model: MoEModel | None, gpus: int) -> Frame:
 
 
 def _problem(
-    options: Options, cluster: Cluster, made: Split, step: Step | None, previous: Placement | None
+    options: Options, cluster: Cluster, made: Split, step: Step | None, previous: Placement | None, groups: int
 ) -> PlacementProblem:  # fmt: skip
     slots = tuple(options.slots)
     if len(slots) not in (0, 1, options.gpus):
@@ -129,7 +136,7 @@ def _problem(
             cluster, made.train, ranks=options.gpus, slots=slots or None, redundant=options.redundant,
             objective=options.objective, dispatch=options.dispatch, load_cap=options.load_cap, previous=previous,
             move_budget=options.max_moves, memory=None if step is None else step.memory,
-            clock=None if step is None else step.clock,
+            clock=None if step is None else step.clock, groups=groups,
         )  # fmt: skip
 
 
@@ -142,10 +149,10 @@ def _baseline(problem: PlacementProblem, made: Split) -> Solution:
 
 
 def _timed(one: Solution, problem: PlacementProblem, made: Split) -> Solution:
-    """With the simulated step time on the windows that decide."""
+    """With the simulated step time on the windows that decide, and after drift."""
     assert problem.clock is not None
-    windows = made.deciding
-    return replace(one, step_time={windows.name: problem.clock.seconds(one.placement, windows)})
+    judged = [windows for windows in (made.deciding, made.judged.get(DRIFT)) if windows and windows.tokens is not None]
+    return replace(one, step_time={each.name: problem.clock.seconds(one.placement, each) for each in judged})
 
 
 def _migration(outcome: Outcome, step: Step | None) -> Migration | None:

@@ -15,7 +15,7 @@ from moesim.routing.trace import PHASES
 from moesim.studies.build import Draft, draft, memory_of
 from moesim.studies.load import load_data
 from moesim.studies.placing.options import Options
-from moesim.studies.placing.windows import Recorded, Split
+from moesim.studies.placing.windows import DRIFT, Recorded, Split
 
 BLOCK = 2048  # recorded tokens that stay together on one rank, fewer where windows are shorter
 TOKENS = {"prefill": 4096, "train": 4096, "decode": 128}  # a GPU and step
@@ -95,8 +95,9 @@ def _nodes(options: Options, cluster: Cluster) -> dict[str, int]:
 
 
 def _block(made: Split) -> int:
-    """The largest power of two up to BLOCK that every judged window set can fill at least once."""
-    lengths = [int(one.edges[-1]) for one in (made.train, made.deciding) if one.edges is not None]
+    """The largest power of two up to BLOCK that all windows which are played can fill at least once."""
+    played = (made.deciding, made.judged.get(DRIFT))
+    lengths = [int(one.edges[-1]) for one in played if one is not None and one.edges is not None]
     return 1 << (min([BLOCK, *lengths]).bit_length() - 1)
 
 
