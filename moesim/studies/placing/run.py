@@ -77,7 +77,11 @@ def _search(
             break
     if failed and len(found) == 1:
         raise next(iter(failed.values()))
-    return found, [f"left out: {name}: {str(error).removeprefix(f'{name}: ')}" for name, error in failed.items()]
+    return found, [_left_out(name, str(error)) for name, error in failed.items()]
+
+
+def _left_out(name: str, why: str) -> str:
+    return f"left out: {why}" if why.startswith(name) else f"left out: {name}: {why}"
 
 
 def _names(options: Options) -> tuple[str, ...]:
