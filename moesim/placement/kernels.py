@@ -39,7 +39,10 @@ def fill(share: Any, order: Any, ptr: Any, speed: Any) -> Any:
 @inner
 def holds(slot_expert: Any, ptr: Any, rank: Any, expert: Any) -> Any:
     """Whether a slot of the rank holds the expert."""
-    return (slot_expert[ptr[rank] : ptr[rank + 1]] == expert).any()
+    found = False
+    for slot in range(ptr[rank], ptr[rank + 1]):
+        found |= slot_expert[slot] == expert
+    return found
 
 
 @inner
