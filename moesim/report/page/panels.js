@@ -20,7 +20,7 @@ function panel(title, note, ...children) {
 }
 
 function figure(parent, traces, layout) {
-  const node = element("div", { className: "figure" });
+  const node = element("div", { className: "figure", id: `figure-${document.querySelectorAll(".figure").length}` });
   parent.append(node);
   const axis = { gridcolor: css("--line"), zerolinecolor: css("--line") };
   Plotly.newPlot(node, traces, {
