@@ -73,11 +73,10 @@ def place(
     from moesim.report.progress import bar
     from moesim.studies.placing import Options, search
 
-    if out is not None:
-        format_for(out, format_)
+    chosen = None if out is None else format_for(out, format_).name
     options = Options(
         trace, topology, gpus, slots=_numbers(slots), strategies=tuple((strategy or "").split(",")) if strategy else (),
-        changes=changes, **others,
+        changes=changes, format=chosen, **others,
     )  # fmt: skip
     with bar(sys.stderr, options.time_limit) as tell:
         found = search(options, tell)

@@ -56,6 +56,17 @@ def test_a_written_placement_is_played_by_a_scenario_and_is_the_next_one_s_previ
     assert "left out: round_robin moves" in done.err
 
 
+def test_what_the_engine_cannot_hold_is_not_picked(moesim: Moesim) -> None:
+    """With 8 redundant slots round robin puts the same expert twice on a GPU."""
+    command = ["place", "--trace", "tiny-moe", "--topology", "dgx-h100", "--gpus", "8", "--redundant", "8"]
+    done = moesim(*command, "--strategy", "greedy,round_robin", "-o", "p.npy", "--json")
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
+    assert document["provenance"]["best"] == "greedy"
+    assert any("round_robin cannot be picked: omni-infer holds" in text for text in document["warnings"])
+    assert moesim(*command, "--strategy", "round_robin", "-o", "q.npy").code == 0  # contiguous stays
+
+
 def test_a_page_is_written(moesim: Moesim) -> None:
     done = moesim(*QUICK, "--report")
     assert done.code == 0, done.err
@@ -79,7 +90,7 @@ def test_a_page_is_written(moesim: Moesim) -> None:
         (
             ["--slots", "4,4,4,4,4,4,4,5", "-o", "p.json", "--format", "sglang"],
             2,
-            "SGLang gives every GPU equally many",
+            "sglang gives every GPU equally many",
         ),
     ],
 )

@@ -42,6 +42,7 @@ class Format:
     """`write(placement, frame, suffix)` -> Written and its inverse `read(source, frame)`; both raise BadInput.
 
     suffixes: of its files, the usual one first. `recognise(source)` tells whether a file looks like this format.
+    even: whether its engine gives every rank equally many slots.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Format:
     recognise: Callable[[Source], bool]
     read: Callable[[Source, Frame], Placement]
     write: Callable[[Placement, Frame, str], Written]
+    even: bool = True
 
 
 def even_placement(rows: Ints, frame: Frame, where: str) -> Placement:

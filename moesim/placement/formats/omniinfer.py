@@ -71,4 +71,4 @@ def write(placement: Placement, frame: Frame, suffix: str) -> Written:
     return Written(stream.getvalue(), ("slots of a device stand in the order of its experts' numbers",))
 
 
-OMNIINFER = Format("omniinfer", "omni-infer placement pattern", (".npy", ".npz"), recognise, read, write)
+OMNIINFER = Format("omniinfer", "omni-infer placement pattern", (".npy", ".npz"), recognise, read, write, even=False)

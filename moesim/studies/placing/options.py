@@ -19,7 +19,7 @@ class Options:
     the usual ones. holdout: share of the last windows that no strategy sees. drift: another trace of the same model to
     judge on. phase: plan for its tokens only. previous: the placement that stands now, for max_moves and the cost of
     moving. model, costs and changes (`a.b=value`) describe the step whose time is simulated; simulate: None where that
-    can be.
+    can be. format: of the file that will be written; what it cannot express is not picked.
     """
 
     trace: str
@@ -44,3 +44,4 @@ class Options:
     costs: str = "h100_sxm"
     changes: Sequence[str] = ()
     simulate: bool | None = None
+    format: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +26,7 @@ class Outcome:
     """solutions in the order they were asked for, the baseline first; `judge` names what the winner was picked by.
 
     migration: from the previous placement to the best one, None without one. frame: what files of the model leave out.
+    unwritable: strategies whose answer the asked format cannot express, and why; they are not picked.
     """
 
     problem: PlacementProblem
@@ -35,6 +36,7 @@ class Outcome:
     frame: Frame
     provenance: Mapping[str, Any]
     migration: Migration | None = None
+    unwritable: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -50,8 +52,9 @@ class Outcome:
     @property
     def best(self) -> Solution:
         """Least by the judge; of those within EQUAL the least objective, then the fewest moves, then the first."""
-        least = min(self.score(one) for one in self.solutions)
-        near = [one for one in self.solutions if self.score(one) <= least * (1 + EQUAL)]
+        able = [one for one in self.solutions if one.strategy not in self.unwritable]
+        least = min(self.score(one) for one in able)
+        near = [one for one in able if self.score(one) <= least * (1 + EQUAL)]
         return min(near, key=lambda one: (self.judged(one), one.moves or 0))
 
     @property
@@ -73,6 +76,7 @@ class Outcome:
     def warnings(self) -> tuple[str, ...]:
         """What does not carry over, what was cut short, and what the numbers rest on."""
         found = [f"{one.strategy}: {note}" for one in self.solutions for note in one.notes]
+        found += [f"{name} cannot be picked: {why}" for name, why in self.unwritable.items()]
         return (*self.notes, *found, *(text for one in self.solutions[1:] if (text := self._carries(one))))
 
     def _carries(self, one: Solution) -> str:

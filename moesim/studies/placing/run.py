@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,8 @@ from moesim.hardware import Cluster
 from moesim.layout import Placement
 from moesim.models import MoEModel
 from moesim.placement import Budget, PlacementProblem, Progress, Solution, judge, solve, strategies
-from moesim.placement.formats import Frame, read_placement
+from moesim.placement.formats import Frame, find_format, read_placement, written
+from moesim.placement.formats.format import check_even
 from moesim.placement.migration import Migration, migrate
 from moesim.routing.loads import LoadRecord
 from moesim.studies.basis import price_notes
@@ -44,6 +45,7 @@ def search(options: Options, progress: Tell | None = None) -> Outcome:
     frame = _frame(recorded, model, options.gpus)
     previous = None if options.previous is None else read_placement(options.previous, frame)
     problem = _problem(options, cluster, made, step, previous, 1 if model is None else model.num_groups)
+    _check_even(problem, options.format)
     found, failed = _search(problem, asked or usual(problem), options, made, progress)
     if step is not None:
         found = [_timed(one, problem, made) for one in found]
@@ -54,6 +56,7 @@ def search(options: Options, progress: Tell | None = None) -> Outcome:
         judge="objective" if step is None else "step_time",
         frame=frame,
         provenance=_provenance(options, recorded, cluster, made, step),
+        unwritable=_unwritable(found, options.format, frame),
         notes=(*made.notes, *why_not, *_basis(recorded, step), *failed),
     )
     return replace(outcome, migration=_migration(outcome, step))
@@ -78,6 +81,25 @@ def _search(
     if failed and len(found) == 1:
         raise next(iter(failed.values()))
     return found, [_left_out(name, str(error)) for name, error in failed.items()]
+
+
+def _check_even(problem: PlacementProblem, name: str | None) -> None:
+    """Slots that no placement could bring into the asked format are refused before the search. Raises BadInput."""
+    if name is not None and find_format(name).even:
+        check_even(strategies.find(IN_ORDER).plan(problem, Budget()).placement, name)
+
+
+def _unwritable(found: Sequence[Solution], name: str | None, frame: Frame) -> dict[str, str]:
+    """Strategies whose placement the asked format cannot express. Raises BadInput where that holds for all."""
+    why: dict[str, BadInput] = {}
+    for one in found if name else ():
+        try:
+            written(one.placement, str(name), frame)
+        except BadInput as error:
+            why[one.strategy] = error
+    if found and len(why) == len(found):
+        raise why[found[-1].strategy]
+    return {strategy: str(error) for strategy, error in why.items()}
 
 
 def _left_out(name: str, why: str) -> str:
