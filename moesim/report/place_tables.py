@@ -64,7 +64,7 @@ def _value(value: float | None, unit: str) -> str:
 
 
 def _gap(row: Mapping[str, Any]) -> str:
-    return "-" if row["gap"] is None else f"{row['gap']:.2%}"
+    return "-" if row["gap"] is None else f"{row['gap']:z.2%}"
 
 
 def _numbers(first: str, *heads: str) -> Table:

@@ -94,6 +94,19 @@ def test_the_verdict_says_no_where_nothing_beats_what_stands(found: Outcome) -> 
     assert "Hardly" in replace(found, solutions=(base, hardly)).verdict()
 
 
+def test_a_plan_that_drift_makes_worse_pays_only_while_nothing_drifts(found: Outcome) -> None:
+    base = one(found, strategy="contiguous", step_time={"held out": 1.0, "drift": 1.0})
+    fits = one(found, strategy="greedy", step_time={"held out": 0.9, "drift": 1.1})
+    told = replace(found, solutions=(base, fits)).verdict()
+    assert "Only while the load stays what it was" in told and "after drift it is 10.0% ABOVE" in told
+
+
+def test_a_baseline_over_the_load_cap_is_not_picked() -> None:
+    capped = ms.place(*TINY, redundant=8, strategies=("greedy",), load_cap=1.1, simulate=False)
+    assert set(capped.barred) == {"contiguous"} and "above load cap 1.1" in capped.barred["contiguous"]
+    assert capped.best.strategy == "greedy"
+
+
 def test_moving_from_a_previous_placement_is_priced_and_relabelled(found: Outcome, tmp_path: Path) -> None:
     """The same bundles of experts under other names of GPUs: nothing has to move."""
     before = found.placement

@@ -26,7 +26,7 @@ class Outcome:
     """solutions in the order they were asked for, the baseline first; `judge` names what the winner was picked by.
 
     migration: from the previous placement to the best one, None without one. frame: what files of the model leave out.
-    unwritable: strategies whose answer the asked format cannot express, and why; they are not picked.
+    barred: who cannot be picked, since a limit or the asked format stands against it, and why.
     """
 
     problem: PlacementProblem
@@ -36,7 +36,7 @@ class Outcome:
     frame: Frame
     provenance: Mapping[str, Any]
     migration: Migration | None = None
-    unwritable: Mapping[str, str] = field(default_factory=dict)
+    barred: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -52,7 +52,7 @@ class Outcome:
     @property
     def best(self) -> Solution:
         """Least by the judge; of those within EQUAL the least objective, then the fewest moves, then the first."""
-        able = [one for one in self.solutions if one.strategy not in self.unwritable]
+        able = [one for one in self.solutions if one.strategy not in self.barred]
         least = min(self.score(one) for one in able)
         near = [one for one in able if self.score(one) <= least * (1 + EQUAL)]
         return min(near, key=lambda one: (self.judged(one), one.moves or 0))
@@ -76,7 +76,7 @@ class Outcome:
     def warnings(self) -> tuple[str, ...]:
         """What does not carry over, what was cut short, and what the numbers rest on."""
         found = [f"{one.strategy}: {note}" for one in self.solutions for note in one.notes]
-        found += [f"{name} cannot be picked: {why}" for name, why in self.unwritable.items()]
+        found += [f"{name} cannot be picked: {why}" for name, why in self.barred.items()]
         return (*self.notes, *found, *(text for one in self.solutions[1:] if (text := self._carries(one))))
 
     def _carries(self, one: Solution) -> str:
@@ -87,9 +87,9 @@ class Outcome:
         lost = {name: value for name, value in later.items() if value < CARRIES * planned}
         if planned < SLIGHT or not lost:
             return ""
-        told = ", ".join(f"{value:+.1%} on {name} windows" for name, value in lost.items())
+        told = ", ".join(f"{value:+z.1%} on {name} windows" for name, value in lost.items())
         what = (
-            f"its {self.problem.objective} gains {planned:+.1%} over {base.strategy} on the windows it was planned on"
+            f"its {self.problem.objective} gains {planned:+z.1%} over {base.strategy} on the windows it was planned on"
         )
         return f"{one.strategy} does not carry over: {what}, {told}"
 
@@ -104,7 +104,9 @@ class Outcome:
         told = f"{best.strategy} is {better:.1%} below {base.strategy} in {what} on {where}"
         if better < SLIGHT:
             return f"Will it pay? Hardly: {told}."
-        return f"Will it pay? Yes: {told}{self._drifted()}.{self._payback()}"
+        drifted = self._drifted()
+        answer = "Only while the load stays what it was" if "ABOVE" in drifted else "Yes"
+        return f"Will it pay? {answer}: {told}{drifted}.{self._payback()}"
 
     def _drifted(self) -> str:
         if DRIFT not in self.best.heldout:

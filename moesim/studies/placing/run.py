@@ -15,6 +15,7 @@ from moesim.placement import Budget, PlacementProblem, Progress, Solution, judge
 from moesim.placement.formats import Frame, find_format, read_placement, written
 from moesim.placement.formats.format import check_even
 from moesim.placement.migration import Migration, migrate
+from moesim.placement.solve import check_answer
 from moesim.routing.loads import LoadRecord
 from moesim.studies.basis import price_notes
 from moesim.studies.placing.options import Options
@@ -56,7 +57,7 @@ def search(options: Options, progress: Tell | None = None) -> Outcome:
         judge="objective" if step is None else "step_time",
         frame=frame,
         provenance=_provenance(options, recorded, cluster, made, step),
-        unwritable=_unwritable(found, options.format, frame),
+        barred=_barred(problem, found, options.format, frame),
         notes=(*made.notes, *why_not, *_basis(recorded, step), *failed),
     )
     return replace(outcome, migration=_migration(outcome, step))
@@ -89,15 +90,20 @@ def _check_even(problem: PlacementProblem, name: str | None) -> None:
         check_even(strategies.find(IN_ORDER).plan(problem, Budget()).placement, name)
 
 
-def _unwritable(found: Sequence[Solution], name: str | None, frame: Frame) -> dict[str, str]:
-    """Strategies whose placement the asked format cannot express. Raises BadInput where that holds for all."""
-    why: dict[str, BadInput] = {}
-    for one in found if name else ():
+def _barred(problem: PlacementProblem, found: Sequence[Solution], name: str | None, frame: Frame) -> dict[str, str]:
+    """Who cannot be picked, and why: the baseline where it breaks a limit (answers of strategies were checked), and
+    what the asked format cannot express. Raises the last reason where that holds for all.
+    """
+    why: dict[str, MoesimError] = {}
+    for one in found:
         try:
-            written(one.placement, str(name), frame)
-        except BadInput as error:
+            if one is found[0]:
+                check_answer(problem, one.placement, one.strategy)
+            if name is not None:
+                written(one.placement, name, frame)
+        except (BadInput, DoesNotFit) as error:
             why[one.strategy] = error
-    if found and len(why) == len(found):
+    if len(why) == len(found):
         raise why[found[-1].strategy]
     return {strategy: str(error) for strategy, error in why.items()}
 
