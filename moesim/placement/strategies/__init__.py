@@ -6,6 +6,7 @@ from moesim.errors import unknown_name
 from moesim.placement.strategies.affinity_bcd import AffinityBcd
 from moesim.placement.strategies.affinity_hungarian import AffinityHungarian
 from moesim.placement.strategies.alias_weighted import AliasWeighted
+from moesim.placement.strategies.co_activation import CoActivation
 from moesim.placement.strategies.contiguous import Contiguous
 from moesim.placement.strategies.eplb import Eplb, EplbHierarchical
 from moesim.placement.strategies.exact_chain_dp import ExactChainDp
@@ -22,6 +23,7 @@ _ALL: tuple[Strategy, ...] = (
     RoundRobin(),
     Random(),
     Greedy(),
+    CoActivation(),
     AffinityHungarian(),
     AffinityBcd(),
     ExactChainDp(),
