@@ -119,14 +119,15 @@ def lower_peaks(
         better = False
         for p in range(ranks):
             for q in range(p + 1, ranks):
-                _peaks_without(load, pace, p, q, others)
+                peaks_without(load, pace, p, q, others)
                 better |= _lower_pair(x, slot_expert, ptr, load, total, cap, pace, sums, others, p, q)
         if not better:
             break
 
 
 @inner
-def _peaks_without(load: Any, pace: Any, p: Any, q: Any, peaks: Any) -> None:
+def peaks_without(load: Any, pace: Any, p: Any, q: Any, peaks: Any) -> None:
+    """peaks [W]: time of the slowest rank but p and q."""
     peaks[:] = 0.0
     for rank in range(load.shape[0]):
         if rank not in (p, q):
@@ -148,7 +149,7 @@ def _lower_pair(
     p: Any,
     q: Any,
 ) -> Any:
-    now = _sum_of_peaks(x, load, pace, others, p, q, 0, 0, np.inf)
+    now = sum_of_peaks(x, load, pace, others, p, q, 0, 0, np.inf)
     limit = max(cap, max(sums[p] * pace[p], sums[q] * pace[q]))
     best, first, second = now * (1 - 1e-7), -1, -1
     for a in range(ptr[p], ptr[p + 1]):
@@ -157,7 +158,7 @@ def _lower_pair(
             more = total[other] - total[mine]
             if max((sums[p] + more) * pace[p], (sums[q] - more) * pace[q]) > limit:
                 continue
-            value = _sum_of_peaks(x, load, pace, others, p, q, mine, other, best)
+            value = sum_of_peaks(x, load, pace, others, p, q, mine, other, best)
             if value < best and not holds(slot_expert, ptr, p, other) and not holds(slot_expert, ptr, q, mine):
                 best, first, second = value, a, b
     if first >= 0:
@@ -169,7 +170,7 @@ def _lower_pair(
 
 
 @inner
-def _sum_of_peaks(x: Any, load: Any, pace: Any, others: Any, p: Any, q: Any, mine: Any, other: Any, stop: Any) -> Any:
+def sum_of_peaks(x: Any, load: Any, pace: Any, others: Any, p: Any, q: Any, mine: Any, other: Any, stop: Any) -> Any:
     """Sum over windows of the slowest rank once expert `mine` of p and `other` of q have changed places; stops early
     once it exceeds `stop`."""
     value = 0.0

@@ -12,10 +12,12 @@ from moesim.placement.strategies.eplb import Eplb, EplbHierarchical
 from moesim.placement.strategies.exact_chain_dp import ExactChainDp
 from moesim.placement.strategies.flash import Flash
 from moesim.placement.strategies.greedy import Greedy
+from moesim.placement.strategies.incremental import Incremental
 from moesim.placement.strategies.lpt import Lpt
 from moesim.placement.strategies.multiwindow import MultiWindow
 from moesim.placement.strategies.round_robin import RoundRobin
 from moesim.placement.strategies.shuffled import Random
+from moesim.placement.strategies.step_time import FastestStep
 from moesim.placement.strategies.strategy import Strategy
 
 _ALL: tuple[Strategy, ...] = (
@@ -33,6 +35,8 @@ _ALL: tuple[Strategy, ...] = (
     AliasWeighted(),
     MultiWindow(),
     Flash(),
+    Incremental(),
+    FastestStep((Eplb(), EplbHierarchical(), MultiWindow(), Flash())),
 )
 REGISTRY: dict[str, Strategy] = {strategy.name: strategy for strategy in _ALL}
 
