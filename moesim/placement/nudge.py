@@ -53,7 +53,7 @@ def improve(counts: Any, replicas: Any, slot_expert: Any, ptr: Any, pace: Any, s
     return tables[: done + 1], value[: done + 1], moves[: done + 1]
 
 
-@inner
+@njit
 def _spread(counts: Any, replicas: Any, slot_expert: Any, owner: Any, share: Any, load: Any) -> None:
     """share [experts, W] of one replica and load [ranks, W] from scratch."""
     load[:] = 0.0
@@ -74,7 +74,7 @@ def _peak_sum(load: Any, pace: Any) -> Any:
     return total
 
 
-@inner
+@njit
 def _slowest(load: Any, pace: Any) -> Any:
     """bool[ranks]: slowest in some window."""
     slow = np.zeros(load.shape[0], np.bool_)
@@ -83,7 +83,7 @@ def _slowest(load: Any, pace: Any) -> Any:
     return slow
 
 
-@inner
+@njit
 def _best_exchange(share: Any, slot_expert: Any, ptr: Any, owner: Any, load: Any, pace: Any, now: Any) -> Any:
     """(value, slot, slot) of the best exchange between a rank that is slowest in some window and another one."""
     best, first, second = now, 0, 0
@@ -102,7 +102,7 @@ def _best_exchange(share: Any, slot_expert: Any, ptr: Any, owner: Any, load: Any
     return best, first, second
 
 
-@inner
+@njit
 def _best_takeover(
     counts: Any, share: Any, replicas: Any, slot_expert: Any, ptr: Any, owner: Any, load: Any, pace: Any
 ) -> Any:
@@ -129,7 +129,7 @@ def _best_takeover(
     return best, at, what
 
 
-@inner
+@njit
 def _reshare(load: Any, slot_expert: Any, owner: Any, expert: Any, more: Any, but: Any) -> None:
     """Every slot of the expert but one carries `more` [W]."""
     for slot in range(len(owner)):
