@@ -114,9 +114,9 @@ def test_another_plan_in_the_same_folder_is_refused(tmp_path: Path) -> None:
 def test_a_clock_that_falls_twice_spoils_the_case(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case("elementwise", "elementwise", "fp32", shape(bytes=4096))
     clocks = [2000.0, 1500.0] * 2
-    monkeypatch.setattr(type(ALONE.target), "clock", lambda self: (clocks.pop(0), "power cap"))
+    monkeypatch.setattr(type(ALONE.target), "clock", lambda self: (clocks.pop(0), "power brake"))
     taken = attempts.attempt(case, ALONE, PLAN, 0.01)
-    assert taken.label == "throttled: 2000 to 1500 MHz by power cap" and not clocks
+    assert taken.label == "throttled: 2000 to 1500 MHz by power brake" and not clocks
     clocks += [2000.0, 1500.0, 2000.0, 2000.0]
     monkeypatch.setattr(type(ALONE.target), "clock", lambda self: (clocks.pop(0), ""))
     assert attempts.attempt(case, ALONE, PLAN, 0.01).label == "ok"
@@ -179,8 +179,8 @@ def test_plans_are_strict(tmp_path: Path) -> None:
 
 
 def test_bits_that_slow_a_gpu_down() -> None:
-    assert slowdowns("0x0000000000000004") == "power cap"
-    assert slowdowns("0x0000000000000001") == slowdowns("[N/A]") == ""  # idle; unknown
+    assert slowdowns("0x0000000000000048") == "hardware slowdown, hardware thermal slowdown"
+    assert slowdowns("0x0000000000000005") == slowdowns("[N/A]") == ""  # idle at the power cap; unknown
 
 
 def two_ranks(place: Place, folder: str) -> Summary | None:

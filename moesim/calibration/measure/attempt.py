@@ -39,24 +39,21 @@ def attempt(case: Case, place: Place, plan: PlanSection, budget: float) -> Taken
 
     A case during which the clock falls is taken once more; if it falls again, its label says so.
     """
-    prepared = _agreed(lambda: _prepare(case, place), place)
+    place.target.release()
+    prepared: Prepared = _agreed(lambda: OPERATORS[case.operator].prepare(case, place), place)
+    _agreed(lambda: _check(prepared.call, prepared, place), place)
     call = _agreed(lambda: _to_time(case, prepared, place), place)
-    try:
+    taken = _take(case, prepared, call, place, plan, budget)
+    if place.peers.any(taken.label.startswith("throttled")):
         taken = _take(case, prepared, call, place, plan, budget)
-        if place.peers.any(taken.label.startswith("throttled")):
-            taken = _take(case, prepared, call, place, plan, budget)
-    finally:
-        place.target.release()
     return taken
 
 
-def _prepare(case: Case, place: Place) -> Prepared:
-    """Buffers that hold right results: the check comes before any time is taken."""
-    prepared = OPERATORS[case.operator].prepare(case, place)
-    result = prepared.call()
+def _check(call: Callable[[], Any], prepared: Prepared, place: Place) -> None:
+    """The result is right before any time is taken."""
+    result = call()
     place.target.synchronize()
     prepared.check(result)
-    return prepared
 
 
 def _to_time(case: Case, prepared: Prepared, place: Place) -> Callable[[], Any]:
@@ -65,9 +62,7 @@ def _to_time(case: Case, prepared: Prepared, place: Place) -> Callable[[], Any]:
     captured = place.target.graph(prepared.call)
     if captured is None:
         raise RuntimeError(f"{place.target.device_class} has no graphs")
-    result = captured()
-    place.target.synchronize()
-    prepared.check(result)
+    _check(captured, prepared, place)
     return captured
 
 
@@ -85,12 +80,12 @@ def _agreed(step: Callable[[], Any], place: Place) -> Any:
 
 
 def _reason(error: BaseException) -> str:
-    """One line. Raises TryAgain after an error that a CUDA context does not survive."""
+    """One line. Raises TryAgain after an error that a CUDA context or a process group does not survive."""
     line = (str(error).splitlines() or [type(error).__name__])[0][:300]
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in line:
         return f"out of memory: {line}"
-    if "CUDA error" in line:
-        raise TryAgain(f"the GPU has failed: {line}", way_out="the same command: finished cases are kept") from None
+    if line.startswith("CUDA error") or isinstance(error, dist.DistError):
+        raise TryAgain(f"the device is lost: {line}", way_out="the same command: finished cases are kept") from None
     return f"wrong result: {line}" if isinstance(error, WrongResult) else line
 
 

@@ -17,9 +17,9 @@ from moesim.calibration.measure.peers import local_rank
 MIN_FLUSH = 256 << 20  # bytes written to evict the L2, at least
 PAUSE_CYCLES = 400_000  # about 0.2 ms of an SM: longer than the host needs to launch what follows
 WARM_CALLS = 3  # before a capture, on a side stream, as torch.cuda.graph asks for
+# not 0x04, the power cap: large GEMMs run at it all the time, and a fall of the clock shows
 SLOWDOWNS = {
-    0x04: "power cap", 0x08: "hardware slowdown", 0x20: "software thermal slowdown", 0x40: "hardware thermal slowdown",
-    0x80: "power brake",
+    0x08: "hardware slowdown", 0x20: "software thermal slowdown", 0x40: "hardware thermal slowdown", 0x80: "power brake",
 }  # fmt: skip
 
 
@@ -61,7 +61,14 @@ class CudaTarget:
         torch.cuda.empty_cache()
 
     def graph(self, call: Callable[[], Any]) -> Callable[[], Any]:
-        """See Target. Warm-up and capture share one side stream."""
+        """See Target. Raises RuntimeError where the call cannot be captured."""
+        try:
+            return self._captured(call)
+        except RuntimeError as error:
+            raise RuntimeError(f"cannot be captured as a graph: {str(error).splitlines()[0]}") from None
+
+    def _captured(self, call: Callable[[], Any]) -> Callable[[], Any]:
+        """Warm-up and capture share one side stream; NCCL's watchdog thread must not break the capture."""
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -69,7 +76,7 @@ class CudaTarget:
                 call()
         torch.cuda.current_stream().wait_stream(side)
         captured = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(captured, stream=side):
+        with torch.cuda.graph(captured, stream=side, capture_error_mode="thread_local"):
             result = call()
 
         def replay() -> Any:

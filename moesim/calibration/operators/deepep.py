@@ -5,6 +5,7 @@ Source: deepseek-ai/DeepEP docs/legacy.md @0297fc8, "Example use in model traini
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Iterator
 from functools import partial
@@ -81,7 +82,13 @@ def refuses(target: Target) -> str:
     """Why it cannot run here."""
     if target.device_class != "cuda":
         return "DeepEP runs on GPUs only"
-    return "" if importlib.util.find_spec("deep_ep") else "deep_ep is not installed"
+    if not importlib.util.find_spec("deep_ep"):
+        return "deep_ep is not installed"
+    try:
+        found = importlib.import_module("deep_ep")
+    except ImportError as error:
+        return f"deep_ep cannot be imported: {error}"
+    return "" if hasattr(found, "Buffer") else "this deep_ep has no Buffer, the interface of V1"
 
 
 def _operator(name: str) -> Operator:

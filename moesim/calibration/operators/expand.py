@@ -63,7 +63,7 @@ def expert_cases(plan: PlanSection, world: int, *, operator: str, dtypes: tuple[
     for degree in plan.expert_parallel:
         for layer in layers(plan, degree):
             chosen = {_rank_at(layer.routed, quantile) for quantile in (0.5, 1.0)}
-            for rank in sorted(chosen):
+            for rank in sorted(rank for rank in chosen if any(layer.routed.group_sizes[rank])):
                 for dtype in (name for name in plan.dtypes if name in dtypes):
                     yield Case(
                         operator, "grouped_gemm", dtype, shape(**layer.columns), layer.distribution,

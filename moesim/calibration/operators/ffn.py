@@ -45,6 +45,8 @@ class Experts:
 
     def grouped(self, rows: torch.Tensor) -> torch.Tensor:
         """[rows, hidden] sorted by expert -> [rows, hidden], in two grouped GEMMs (one if matrices is 1)."""
+        if not len(rows):
+            return rows.new_empty(0, self.out_width)
         wide = grouped_mm(rows, self.up.transpose(-2, -1), offs=self.ends)
         if self.matrices == 1:
             return wide

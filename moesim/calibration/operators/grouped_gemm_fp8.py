@@ -50,7 +50,7 @@ class Fp8Experts:
         by_row = functional.ScalingType.RowWise
         return scaled_grouped_mm(
             rows, weight.transpose(-2, -1), scale, by_row, weight_scale, by_row, offs=self.experts.ends,
-            output_dtype=torch.bfloat16,
+            output_dtype=torch.bfloat16, use_fast_accum=True,
         )  # fmt: skip
 
 
