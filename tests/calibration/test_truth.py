@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch")
 
 from moesim.calibration.truth.predict import STAGES, demand
-from moesim.calibration.truth.rank import KERNELS, Name, Samples
+from moesim.calibration.truth.rank import KERNELS, WHOLE, Name, Samples
 from moesim.calibration.truth.setting import Setting
 from moesim.calibration.truth.verdict import GATE, judge, truth_loop
 
@@ -31,12 +31,12 @@ def made_up(factor: float = 1.0, noise: float = 0.0) -> list[Samples]:
         seconds = {}
         for routing in SETTING.fitted:
             for kernel in KERNELS:
-                for stage in STAGES if kernel == "grouped" else ("experts",):
+                for stage in STAGES:
                     seconds[Name(routing, kernel, stage)] = [ideal(stage, routing, rank)] * 10
         for routing in SETTING.held_out:
             for kernel in KERNELS:
                 total = factor * sum(ideal(stage, routing, rank) for stage in STAGES)
-                seconds[Name(routing, kernel, "")] = (total * (1 + noise * rng.random(10))).tolist()
+                seconds[Name(routing, kernel, WHOLE)] = (total * (1 + noise * rng.random(10))).tolist()
         ranks.append(Samples(rank, seconds))
     return ranks
 
@@ -59,7 +59,7 @@ def test_a_truth_that_does_not_repeat_judges_nothing() -> None:
     ranks = made_up(2.0)
     for one in ranks:
         for name, seconds in one.seconds.items():
-            if not name.stage:
+            if name.stage == WHOLE:
                 one.seconds[name] = [s * (1.2 if i % 2 else 1.0) for i, s in enumerate(seconds)]
     verdict = judge(SETTING, ranks)
     assert verdict.outcome == "INCONCLUSIVE" and not verdict.judged

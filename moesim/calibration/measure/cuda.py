@@ -19,7 +19,8 @@ PAUSE_CYCLES = 400_000  # about 0.2 ms of an SM: longer than the host needs to l
 WARM_CALLS = 3  # before a capture, on a side stream, as torch.cuda.graph asks for
 # not 0x04, the power cap: large GEMMs run at it all the time, and a fall of the clock shows
 SLOWDOWNS = {
-    0x08: "hardware slowdown", 0x20: "software thermal slowdown", 0x40: "hardware thermal slowdown", 0x80: "power brake",
+    0x08: "hardware slowdown", 0x20: "software thermal slowdown", 0x40: "hardware thermal slowdown",
+    0x80: "power brake",
 }  # fmt: skip
 
 

@@ -7,13 +7,13 @@ by an uneven split matrix, the rest by the bytes it moves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import nnls
 
 from moesim.calibration.measure.case import Case
-from moesim.calibration.truth.rank import Kernel, Name, Samples
+from moesim.calibration.truth.rank import KERNELS, Kernel, Name, Samples
 from moesim.calibration.truth.setting import Routing, Setting
 from moesim.costs.form import Form
 from moesim.costs.shapes import Demand
@@ -46,13 +46,9 @@ def fit(setting: Setting, ranks: Sequence[Samples]) -> Costs:
             [demand(stage, setting.case(routing), one.rank) for routing in setting.fitted for one in ranks],
             [low(one.seconds[Name(routing, kernel, stage)]) for routing in setting.fitted for one in ranks],
         )
-        for stage, kernel in _fitted_stages()
+        for stage in STAGES
+        for kernel in KERNELS
     }
-
-
-def _fitted_stages() -> Iterable[tuple[str, Kernel]]:
-    yield from ((stage, "grouped") for stage in STAGES)
-    yield "experts", "loop"
 
 
 def low(seconds: Sequence[float]) -> float:
@@ -78,6 +74,5 @@ def predict(costs: Costs, setting: Setting, routing: Routing, kernel: Kernel, ra
     total = 0.0
     for stage in STAGES:
         flops, moved = demand(stage, case, rank)
-        form = costs[stage, kernel if stage == "experts" else "grouped"]
-        total += float(form.seconds(Demand(np.asarray(flops), np.asarray(moved))))
+        total += float(costs[stage, kernel].seconds(Demand(np.asarray(flops), np.asarray(moved))))
     return total

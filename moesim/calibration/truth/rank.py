@@ -1,8 +1,13 @@
-"""What one rank of the truth loop does: builds its layers, and takes samples of passes and of stages in turn."""
+"""What one rank of the truth loop does: builds its layers, and takes samples of their passes in turn.
+
+Passes over fitted routings are timed stage by stage, in place: after the experts have swept the caches, an exchange
+costs over half as much again as alone. Passes over held-out routings are timed whole.
+"""
 
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,8 +25,11 @@ Kernel = Literal["grouped", "loop"]
 KERNELS: tuple[Kernel, ...] = ("grouped", "loop")
 
 
+WHOLE = "pass"
+
+
 class Name(NamedTuple):
-    """What was timed: a stage of a routing that costs are fitted on, or a whole pass ("") of a held-out one."""
+    """What was timed: a stage of a pass over a routing that costs are fitted on, or the WHOLE of a held-out one."""
 
     routing: Routing
     kernel: Kernel
@@ -37,41 +45,46 @@ class Samples:
 
 
 def sample_rank(place: Place, setting: Setting) -> Samples:
-    """All ranks call it together: the same order everywhere, and all meet before each sample."""
+    """All ranks call it together: the same order everywhere, and all meet before each pass."""
     with torch.inference_mode():
-        work = dict(_work(place, setting))
-        found = Samples(place.peers.rank, {name: [] for name in work})
-        shuffled, order = random.Random(setting.seed), list(work)
+        work = list(_work(place, setting))
+        found = Samples(place.peers.rank)
+        shuffled = random.Random(setting.seed)
         for turn in range(setting.warm_rounds + setting.rounds):
-            shuffled.shuffle(order)
-            for name in order:
+            shuffled.shuffle(work)
+            for routing, kernel, take in work:
                 place.peers.barrier()
-                seconds = cpu_seconds(work[name])
+                taken = take()
                 if turn >= setting.warm_rounds:
-                    found.seconds[name].append(seconds)
+                    for stage, seconds in taken.items():
+                        found.seconds.setdefault(Name(routing, kernel, stage), []).append(seconds)
         return found
 
 
-def _work(place: Place, setting: Setting) -> Iterator[tuple[Name, Callable[[], torch.Tensor]]]:
-    weights = Experts.of(setting.case(setting.fitted[0]), place, dtype="fp32", sizes=_local(place, setting))
-    for routing in setting.fitted:
-        for kernel in KERNELS:
-            yield from _stages(place, setting, weights, routing, kernel)
-    for routing in setting.held_out:
-        for kernel in KERNELS:
-            layer, tokens = _layer(place, setting, weights, routing, kernel)
-            yield Name(routing, kernel, ""), partial(layer, tokens)
+Take = Callable[[], dict[str, float]]  # CPU seconds by stage
 
 
-def _stages(
-    place: Place, setting: Setting, weights: Experts, routing: Routing, kernel: Kernel
-) -> Iterator[tuple[Name, Callable[[], torch.Tensor]]]:
-    """Each stage alone, on rows that the stage before it left; what the kernels share is taken once."""
-    layer, rows = _layer(place, setting, weights, routing, kernel)
+def _work(place: Place, setting: Setting) -> Iterator[tuple[Routing, Kernel, Take]]:
+    sizes = setting.case(setting.fitted[0]).sizes(place.peers.rank)
+    weights = Experts.of(setting.case(setting.fitted[0]), place, dtype="fp32", sizes=sizes)
+    for kernel in KERNELS:
+        for routing in setting.fitted:
+            yield routing, kernel, partial(_by_stage, *_layer(place, setting, weights, routing, kernel))
+        for routing in setting.held_out:
+            yield routing, kernel, partial(_whole, *_layer(place, setting, weights, routing, kernel))
+
+
+def _whole(layer: Layer, tokens: torch.Tensor) -> dict[str, float]:
+    return {WHOLE: cpu_seconds(partial(layer, tokens))}
+
+
+def _by_stage(layer: Layer, tokens: torch.Tensor) -> dict[str, float]:
+    rows, found, before = tokens, {}, time.process_time()
     for stage in layer.stages:
-        if stage.name == "experts" or kernel == "grouped":
-            yield Name(routing, kernel, stage.name), partial(stage.run, rows)
         rows = stage.run(rows)
+        after = time.process_time()
+        found[stage.name], before = after - before, after
+    return found
 
 
 def _layer(
@@ -83,7 +96,3 @@ def _layer(
     merging = place.random(routing.tokens, setting.top_k, dtype="fp32").abs()
     layer = Layer.of(routed, rank, experts, merging, loop=kernel == "loop")
     return layer, place.random(routing.tokens, setting.hidden, dtype="fp32")
-
-
-def _local(place: Place, setting: Setting) -> tuple[int, ...]:
-    return setting.case(setting.fitted[0]).sizes(place.peers.rank)

@@ -10,7 +10,7 @@ import numpy as np
 
 from moesim.calibration.measure.local import on_local_ranks
 from moesim.calibration.truth.predict import fit, low, predict
-from moesim.calibration.truth.rank import KERNELS, Name, Samples, sample_rank
+from moesim.calibration.truth.rank import KERNELS, WHOLE, Name, Samples, sample_rank
 from moesim.calibration.truth.setting import Setting
 
 BAR: Final = 0.10  # of every held-out pass that repeats
@@ -122,13 +122,13 @@ def truth_loop(setting: Setting) -> Verdict:
 
 
 def judge(setting: Setting, ranks: Sequence[Samples]) -> Verdict:
-    """Costs from the fitted routings' stages against the held-out routings' passes."""
+    """Costs of the stages on fitted routings against whole passes over held-out ones."""
     costs = fit(setting, ranks)
     cells = []
     for routing in setting.held_out:
         for kernel in KERNELS:
             for one in ranks:
-                name = Name(routing, kernel, "")
+                name = Name(routing, kernel, WHOLE)
                 seconds = one.seconds[name]
                 halves = low(seconds[::2]) / low(seconds[1::2]) - 1
                 predicted = predict(costs, setting, routing, kernel, one.rank)
