@@ -44,7 +44,7 @@ def measure(plan: str | None, models: str | None, budget: str, out: Path, as_jso
 
 
 @click.command()
-@click.option("--rounds", type=click.IntRange(8), default=30, show_default=True, help="Samples of each pass.")
+@click.option("--rounds", type=click.IntRange(8), default=60, show_default=True, help="Samples of each pass.")
 @click.option("--runs", type=click.IntRange(1), default=1, show_default=True, help="Whole loops, one after another.")
 @json_option
 def truth(rounds: int, runs: int, as_json: bool) -> None:

@@ -77,7 +77,7 @@ def test_held_out_routings_are_not_fitted() -> None:
 
 def test_costs_predict_a_real_layer_on_held_out_routings() -> None:
     """The gate. Where this machine is too busy for the layer to repeat its own times, that is said, and passes."""
-    verdict = truth_loop(replace(SETTING, rounds=16))
+    verdict = truth_loop(replace(SETTING, rounds=30))
     print(verdict.text)
     if verdict.outcome == "INCONCLUSIVE":
         pytest.skip(verdict.summary)

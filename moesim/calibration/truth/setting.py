@@ -28,11 +28,11 @@ class Setting:
     top_k: int = 4
     world: int = 2
     trace: str = "trace:tiny-moe"
-    rounds: int = 30
+    rounds: int = 60
     warm_rounds: int = 2
     seed: int = 0
-    fitted: tuple[Routing, ...] = tuple(Routing(layer, tokens) for layer in (0, 2, 4, 6) for tokens in (192, 320))
-    held_out: tuple[Routing, ...] = tuple(Routing(layer, 256) for layer in (1, 3, 5, 7))
+    fitted: tuple[Routing, ...] = tuple(Routing(layer, tokens) for layer in (0, 2, 4, 6) for tokens in (96, 160))
+    held_out: tuple[Routing, ...] = tuple(Routing(layer, 128) for layer in (1, 3, 5, 7))
 
     def route(self, routing: Routing) -> Routed:
         """Who goes where."""

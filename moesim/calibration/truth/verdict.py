@@ -117,7 +117,7 @@ def _line(cell: Cell) -> str:
 
 
 def truth_loop(setting: Setting) -> Verdict:
-    """Measure, fit, predict, compare: about half a minute of two cores."""
+    """Measure, fit, predict, compare: about a quarter of a minute on two idle cores."""
     return judge(setting, on_local_ranks(sample_rank, setting.world, setting))
 
 
