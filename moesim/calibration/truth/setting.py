@@ -31,7 +31,7 @@ class Setting:
     rounds: int = 60
     warm_rounds: int = 2
     seed: int = 0
-    fitted: tuple[Routing, ...] = tuple(Routing(layer, tokens) for layer in (0, 2, 4, 6) for tokens in (96, 160))
+    fitted: tuple[Routing, ...] = tuple(Routing(layer, tokens) for layer in (0, 2, 4, 6) for tokens in (48, 160))
     held_out: tuple[Routing, ...] = tuple(Routing(layer, 128) for layer in (1, 3, 5, 7))
 
     def route(self, routing: Routing) -> Routed:
