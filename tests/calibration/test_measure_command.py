@@ -1,0 +1,82 @@
+"""`moesim calibrate measure` and `truth` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from moesim.calibration.truth.rank import Name
+from moesim.calibration.truth.setting import Routing
+from moesim.calibration.truth.verdict import Cell, Verdict
+from moesim.cli.main import dispatch, guarded
+
+PLAN = """
+moesim_plan: 1
+name: two-copies
+device: cpu
+operators: [copy_h2d, all_reduce]
+models: []
+dtypes: [fp32]
+tokens: [1]
+sizes: [4 KiB, 8 KiB]
+sampling: {warm_up: 1 ms, stable: 0.9, least: 10, most: 10}
+"""
+
+
+def command(*words: str) -> int:
+    return guarded(lambda: dispatch(["calibrate", *words]))
+
+
+def test_a_plan_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text(PLAN)
+    words = ("measure", "--plan", str(tmp_path / "mine.yaml"), "-o", str(tmp_path / "run"), "--json")
+    assert command(*words) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert found["metrics"]["measured"]["value"] == 4 and found["complete"]  # two copies, two sentinels
+    assert "left out: all_reduce: needs 2 ranks" in said.err and "time" not in found["warnings"]
+    assert (tmp_path / "run" / "records.parquet").is_file()
+    assert command(*words) == 0  # nothing is left to do
+
+
+def test_no_budget_no_records_and_nothing_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text(PLAN)
+    assert command("measure", "--plan", str(tmp_path / "mine.yaml"), "--budget", "0s", "-o", str(tmp_path / "run")) == 0
+    assert "the same command goes on with the cases that are left" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--budget", "20 parsecs"), "is not a unit of duration"),
+        (("--models", "Qwen/Qwen9"), "unknown model"),
+        (("--plan", "gpu-20m"), "sees no GPU"),
+        (("--plan", "cpu"), "known: cpu-example, cpu-smoke, gpu-20m"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    words: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert command("measure", *words, "-o", str(tmp_path / "run")) == 2
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_truth_above_the_gate_fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    name = Name(Routing(1, 128), "loop", "pass")
+    outcomes = iter([Cell(name, 0, 1e-3, 1.3e-3, 0.0), Cell(name, 0, 1e-3, 1.3e-3, 0.2)])
+    monkeypatch.setattr("moesim.calibration.truth.verdict.truth_loop", lambda setting: Verdict((next(outcomes),)))
+    assert command("truth", "--json") == 4
+    assert "above the gate" in capsys.readouterr().err
+    assert command("truth", "--json") == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["outcomes"] == ["INCONCLUSIVE"] and "INCONCLUSIVE" in said.err
