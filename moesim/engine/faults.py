@@ -17,7 +17,8 @@ class Fault:
     """From `at` to `until` (seconds, None = for ever) a link has `factor` of its capacity, or a rank of its speed.
 
     What flows over a link of factor 0 do: "stall" (wait), "reroute" (take the links of `detour` instead of it, and stay
-    there when it comes back), "abort" (their whole coflow ends at once, undelivered). Raises BadInput.
+    there when it comes back), "abort" (their whole coflow ends at once, undelivered). `name` of the link, for messages.
+    Raises BadInput.
     """
 
     at: float
@@ -27,6 +28,7 @@ class Fault:
     until: float | None = None
     then: str = "stall"
     detour: tuple[int, ...] = ()
+    name: str = ""
 
     def __post_init__(self) -> None:
         where = f"fault at {self.at} s"
@@ -59,7 +61,7 @@ class Fault:
         return self.start <= now and (self.end is None or now < self.end)
 
     def __str__(self) -> str:
-        what = f"link {self.link}" if self.link is not None else f"rank {self.rank}"
+        what = f"link {self.name or self.link}" if self.link is not None else f"rank {self.rank}"
         lasts = "for ever" if self.until is None else f"until {self.until:g} s"
         return f"{what} at {self.factor:g} of its speed from {self.at:g} s {lasts}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 
 import numpy as np
 import simpy
@@ -105,11 +105,12 @@ class Player:
             num_links=self._network.num_links, stopped_by=stopped_by,
         )  # fmt: skip
 
-    def waiting(self) -> list[str]:
+    def waiting(self, link_name: Sequence[str]) -> list[str]:
         """Who waits for what, for the report of a deadlock: text for each task that has started or could be next."""
         texts = []
         for task, links in self._network.standing(self):
-            texts.append(f"{self.graph.describe(task)} waits for bytes on links {_few(links)}")
+            names = _few([link_name[link] for link in links])
+            texts.append(f"{self.graph.describe(task)} waits for bytes on links {names}")
         never = np.flatnonzero(self.machine.task_end == NEVER)
         standing = {task for task, _ in self._network.standing(self)}
         for task in never.tolist():
@@ -120,6 +121,6 @@ class Player:
         return texts
 
 
-def _few(links: list[int]) -> str:
-    shown = ", ".join(str(link) for link in links[:6])
+def _few(links: list[str]) -> str:
+    shown = ", ".join(links[:6])
     return f"{shown} and {len(links) - 6} more" if len(links) > 6 else shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,10 @@ def simulate(
     faults: Iterable[Fault] = (),
     speed: Speed | None = None,
     barrier: bool = False,
+    link_name: Sequence[str] = (),
 ) -> Timeline:
     """graph, capacity float64[L] B/s -> Timeline. Raises BadInput, Deadlock. See World for the arguments."""
-    world = World(capacity, network=network, window=window, faults=faults, barrier=barrier)
+    world = World(capacity, network=network, window=window, faults=faults, barrier=barrier, link_name=link_name)
     done = world.submit(graph, speed=speed)
     world.run()
     timeline: Timeline = done.value

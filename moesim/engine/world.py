@@ -5,7 +5,7 @@ The clock is simpy's, in integer picoseconds. A stall that no fault explains is 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +29,8 @@ SHOWN_WAITERS = 8
 class World:
     """capacity float64[L] B/s. network "fluid" (max-min; `window` trades exactness for speed), "port_load" or "none".
 
-    barrier: the bytes of a coflow start when its last lane has released. Graphs use the same rank numbers for the same
-    devices, but each has streams of its own. Raises BadInput.
+    barrier: the bytes of a coflow start when its last lane has released. link_name: L names, for messages. Graphs use
+    the same rank numbers for the same devices, but each has streams of its own. Raises BadInput.
     """
 
     def __init__(
@@ -41,8 +41,10 @@ class World:
         window: float = 0.0,
         faults: Iterable[Fault] = (),
         barrier: bool = False,
+        link_name: Sequence[str] = (),
     ) -> None:
         self.env = simpy.Environment()
+        self._link_name = link_name or [str(link) for link in range(len(capacity))]
         self._faults = FaultTable(faults, len(capacity))
         self._network = self._make_network(np.asarray(capacity, dtype=np.float64), network, window, barrier)
         self._players: dict[int, Player] = {}
@@ -106,7 +108,7 @@ class World:
         by_rank = [str(f) for f in self._faults.rows if f.rank in halted and f.factor == 0 and f.active(self.now)]
         reasons = tuple(dict.fromkeys(by_link + by_rank))
         if unexplained or not reasons:
-            waiters = player.waiting()
+            waiters = player.waiting(self._link_name)
             more = f" and {len(waiters) - SHOWN_WAITERS} more" if len(waiters) > SHOWN_WAITERS else ""
             raise Deadlock(
                 f"simulated deadlock at {self.now} ps: {'; '.join(waiters[:SHOWN_WAITERS])}{more}",

@@ -13,7 +13,7 @@ from moesim.errors import BadInput, unknown_name
 from moesim.hardware import graph, plausible, templates
 from moesim.hardware.blueprint import Blueprint
 from moesim.hardware.cluster import Cluster, Device
-from moesim.hardware.schema import DeviceSection, FabricSection, TopologySection
+from moesim.hardware.schema import DeviceSection, FabricSection, NodeSection, TopologySection
 
 FOLDER = "topologies"
 
@@ -32,14 +32,12 @@ def seal(document: yamlfile.Document, **changes: Any) -> Cluster:
     if topology.node is None:
         if given:
             raise BadInput(f"a list of links has no {' or '.join(given)} to set", where=document.where(("links",)))
-        plan, ratio = graph.build(topology, document.where), 1.0
-    else:
-        fabric = _fabric(topology.fabric or FabricSection(), given, document)
-        plan, ratio = templates.build(topology.node, fabric, document.where(("fabric",))), fabric.oversubscription
-    return _cluster(topology, plan, ratio)
+        return _cluster(topology, graph.build(topology, document.where), FabricSection())
+    fabric = _fabric(topology.fabric or FabricSection(), given, document)
+    return _cluster(topology, templates.build(topology.node, fabric, document.where(("fabric",))), fabric)
 
 
-def _cluster(topology: TopologySection, plan: Blueprint, oversubscription: float) -> Cluster:
+def _cluster(topology: TopologySection, plan: Blueprint, fabric: FabricSection) -> Cluster:
     device = _device(topology.device)
     return Cluster(
         name=topology.name,
@@ -52,18 +50,17 @@ def _cluster(topology: TopologySection, plan: Blueprint, oversubscription: float
         link_latency=np.array([link.latency for link in plan.links], dtype=np.float64),
         link_source=tuple(link.source for link in plan.links),
         path=plan.paths[0],
-        oversubscription=oversubscription,
+        oversubscription=fabric.oversubscription,
         warnings=(*plausible.of_links(plan.links), *plausible.of_device(device)),
         more_paths=plan.paths[1:],
         link_ends=tuple((link.start, link.end) for link in plan.links),
-        collides=_collides(topology, plan),
+        collides=_collides(topology.node, plan, fabric),
     )
 
 
-def _collides(topology: TopologySection, plan: Blueprint) -> bool:
+def _collides(node: NodeSection | None, plan: Blueprint, fabric: FabricSection) -> bool:
     """A path may be narrowest between two switches: under ECMP, on listed links, behind PCIe."""
-    node = topology.node
-    pooled = node is not None and node.pcie is None and (topology.fabric or FabricSection()).spines == 1
+    pooled = node is not None and node.pcie is None and fabric.spines == 1
     ends = ((link.start, link.end) for link in plan.links)
     return not pooled and any(not start.startswith("gpu") and not end.startswith("gpu") for start, end in ends)
 

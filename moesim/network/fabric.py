@@ -40,18 +40,21 @@ class Fabric:
         reached = {name: _achieved(cluster, cost) for name, cost in communication.items()}
         best = np.max(list(reached.values()), axis=0) if reached else np.ones(cluster.num_links)
         capacity, names = [nominal * best], list(cluster.link_name)
+        beside = [np.zeros(0, dtype=np.int64)]
         self._paths: dict[str, tuple[npt.NDArray[np.int32], ...]] = {}
         for name, efficiency in reached.items():
             limited = np.flatnonzero(efficiency < best)
             port = np.full(cluster.num_links + 1, -1, dtype=np.int32)
             port[limited] = len(names) + np.arange(len(limited))
             capacity.append((nominal * efficiency)[limited])
+            beside.append(limited)
             names += [f"{cluster.link_name[link]} ({name})" for link in limited]
             tables = (cluster.path, *cluster.more_paths)
             if name in over_rdma:
                 tables = tuple(rdma_paths(cluster, table) for table in tables)
             self._paths[name] = tuple(_with_ports(table, port) for table in tables)
         self.capacity: npt.NDArray[np.float64] = np.concatenate(capacity)
+        self._beside = np.concatenate(beside)
         self.link_name: tuple[str, ...] = tuple(names)
         self.notes = tuple(_borrowed(cluster, communication))
 
@@ -64,6 +67,11 @@ class Fabric:
         used = {kernel: communication_of(communication, kernel) for kernel in kernels}
         over_rdma = algorithm.all_kernels() if algorithm.same_node == "rdma" else ()
         return cls(cluster, used, left=left, over_rdma=over_rdma)
+
+    def kernel_ports(self, links: Collection[int]) -> list[int]:
+        """The ports beside these links, at which kernels that reach less are limited."""
+        found = self.cluster.num_links + np.flatnonzero(np.isin(self._beside, list(links)))
+        return [int(port) for port in found]
 
     def coflow(self, kernel: str, flows: Flows, group: Group, message_bytes: int | None = None) -> Coflow:
         """An exchange with a message to each peer, or of message_bytes (see `collective`)."""

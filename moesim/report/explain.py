@@ -14,6 +14,7 @@ RUNGS: Final = {
     "imbalance_s": ("imbalance", "waiting for the GPUs whose experts got more rows than the mean"),
     "exposed_comm_s": ("exposed communication", "transfers that no computation hides"),
     "contention_s": ("contention", "transfers that slow each other down on shared links"),
+    "fault_s": ("faults", "slow or dead links and ranks, and what they keep waiting"),
     "bubble_s": ("pipeline bubble", "stages that have nothing to do"),
     "other_s": ("host and the rest", "launching, scheduling, and what belongs to no rung above"),
 }
@@ -24,6 +25,7 @@ REMEDY: Final = {
     "exposed_comm_s": "Transfers show: overlap them (overlap.schedule), send fewer bytes (comm.dispatch_dtype), keep "
     "experts closer together (experts.placement).",
     "contention_s": "Links are shared by too many at a time: less oversubscription, or another all-to-all.",
+    "fault_s": "Faults cost most: another way round them (faults.then: reroute), or repair.",
     "bubble_s": "Stages idle: more micro-batches or another pipeline schedule.",
     "other_s": "The host is the problem: CUDA graphs or larger batches.",
 }  # fmt: skip

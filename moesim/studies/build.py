@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from moesim.costs import CostModel, load_costs
+from moesim.engine import Fault
 from moesim.errors import BadInput, placed
 from moesim.hardware import Cluster, load_cluster
 from moesim.layout import Layout, MemoryLedger, Placement, Residency, serving_ledger, training_ledger
@@ -16,6 +17,7 @@ from moesim.routing import RoutingSource
 from moesim.routing.sources import Places
 from moesim.schedules import layer_schedule
 from moesim.step import Batch, CostLog, Dispatch, LayerOps, Precision, StepPlan, uniform_batch
+from moesim.studies.faults import engine_faults
 from moesim.studies.load import Loaded
 from moesim.studies.placement import find_placement, first_placement
 from moesim.studies.routing import routing_source
@@ -35,6 +37,7 @@ class Built:
     memory: MemoryLedger
     log: CostLog
     warnings: tuple[str, ...]
+    faults: tuple[Fault, ...]
 
     @property
     def cluster(self) -> Cluster:
@@ -62,6 +65,7 @@ class Draft:
     log: CostLog
     warnings: tuple[str, ...]
     routing_notes: tuple[str, ...]
+    faults: tuple[Fault, ...]
 
 
 def build(loaded: Loaded, seed: int) -> Built:
@@ -73,7 +77,7 @@ def build(loaded: Loaded, seed: int) -> Built:
     with placed(loaded.document.source):
         memory.check()
     warnings = (*made.warnings, *made.routing_notes, *found.notes)
-    return Built(made.scenario, plan, made.batches, found.source, memory, made.log, warnings)
+    return Built(made.scenario, plan, made.batches, found.source, memory, made.log, warnings, made.faults)
 
 
 def draft(loaded: Loaded, seed: int) -> Draft:
@@ -89,8 +93,16 @@ def draft(loaded: Loaded, seed: int) -> Draft:
     costs = load_costs(scenario.costs, cluster.devices[0], where=loaded.where("costs"))
     log = CostLog()
     plan = _plan(loaded, model, cluster, layout, first, routing, costs, log)
-    warnings = (*model.approximations, *cluster.warnings, *plan.fabric.notes)
-    return Draft(scenario, plan, _batches(scenario, layout.world), log, warnings, notes)
+    warnings = (*model.approximations, *cluster.warnings, *plan.fabric.notes, *_network_notes(scenario, plan))
+    faults = engine_faults(loaded, plan.fabric, layout.world)
+    return Draft(scenario, plan, _batches(scenario, layout.world), log, warnings, notes, faults)
+
+
+def _network_notes(scenario: Scenario, plan: StepPlan) -> tuple[str, ...]:
+    network = scenario.network
+    given = f"efficiency {network.efficiency:g}, background {network.background:g}"
+    less = [f"links between nodes have {network.left:.3g} of their rates: {given}, assumed"] if network.left < 1 else []
+    return (*plan.dispatch.algorithm.notes, *less)
 
 
 def _layout(loaded: Loaded, cluster: Cluster) -> Layout:

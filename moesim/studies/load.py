@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,10 @@ class Loaded:
     def where(self, key: str) -> str:
         """The place of a dotted key: its --set option, or file and line."""
         return _where(self.document, self.overridden, tuple(key.split(".")))
+
+    def where_row(self, key: str, number: int) -> str:
+        """The place of a row of a list."""
+        return _where(self.document, self.overridden, (key, number))
 
 
 def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
@@ -56,5 +61,5 @@ def find(name_or_path: str | Path) -> Path:
 
 def _where(document: yamlfile.Document, overridden: frozenset[str], keys: yamlfile.Keys) -> str:
     dotted = yamlfile.dotted(keys)
-    option = next((key for key in sorted(overridden) if (dotted + ".").startswith(key + ".")), None)
+    option = next((key for key in sorted(overridden) if re.match(rf"{re.escape(key)}(?![^.[])", dotted)), None)
     return f"--set {option}" if option else document.where(keys)

@@ -34,7 +34,7 @@ def run(
     built = build(loaded, seed)
     lowered = lower(built.plan, built.batches)
     draw = error_draw(spreads(built), seed) if draw_errors else {}
-    ladder = climb(built.plan, lowered, built.scenario.network, draw)
+    ladder = climb(built.plan, lowered, built.scenario.network, draw, built.faults)
     check_timeline(lowered.graph, ladder.timeline)
     return _result(built, lowered, ladder, seed, draw, None if draw_errors else band(built, lowered))
 
@@ -121,4 +121,4 @@ def _warnings(built: Built, ladder: Ladder) -> tuple[str, ...]:
     prices = price_notes(built.log, built.costs, built.cluster.devices[0].name)
     overlap = ladder.timeline.ignored_overlap_s
     ignored = [f"overlap of transfers worth {overlap:.3g} s was ignored by port loads"] if overlap > 0 else []
-    return (*built.warnings, *prices, *ignored, *_published(built))
+    return (*built.warnings, *prices, *ignored, *ladder.notes, *_published(built))

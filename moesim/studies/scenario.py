@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from moesim.models import InlineModel
 from moesim.routing.sources.columns import LogitKnobs
+from moesim.units import Seconds
 from moesim.yamlfile import Items, Section
 
 Dtype = Literal["bf16", "fp8", "fp4"]
@@ -143,6 +144,34 @@ class NetworkSection(Section):
         return self.efficiency * (1.0 - self.background)
 
 
+class FaultSection(Section):
+    """A link or a rank that is slow or dead for a while. Of a link, what its transfers do when it is dead."""
+
+    at: Seconds = Field(description="after the start of the step")
+    link: str | None = Field(
+        None, description="its name, e.g. gpu3/nic_out; gpu3/nic or node0/nic3 strikes a port both ways"
+    )
+    rank: int | None = Field(None, ge=0, description="a GPU that computes slower")
+    factor: float = Field(0.0, ge=0, le=1, description="share of its rate that is left")
+    until: Seconds | None = Field(None, description="when it is repaired; default: never")
+    then: Literal["stall", "reroute", "abort"] = Field(
+        "stall", description="dead link: wait, go over the next GPU's port (or detour), or give the transfer up"
+    )
+    detour: Items[str] = Field((), description="reroute: names of the links that stand in, in order")
+
+    @model_validator(mode="after")
+    def _one_target(self) -> FaultSection:
+        if (self.link is None) == (self.rank is None):
+            raise ValueError("give either link or rank")
+        if self.until is not None and self.until <= self.at:
+            raise ValueError("until has to come after at")
+        if self.then != "stall" and (self.link is None or self.factor > 0):
+            raise ValueError(f"then: {self.then} is for a dead link, factor: 0")
+        if self.detour and self.then != "reroute":
+            raise ValueError("detour needs then: reroute")
+        return self
+
+
 class TrainingSection(Section):
     """What the backward pass computes again (Megatron's --recompute-modules)."""
 
@@ -180,9 +209,16 @@ class Scenario(Section):
     overlap: OverlapSection = OverlapSection()
     routing: RoutingSection
     network: NetworkSection = NetworkSection()
+    faults: Items[FaultSection] = Field((), description="slow or dead links and ranks, with a schedule")
     training: TrainingSection = TrainingSection()
     costs: str = Field(description="kernel profile, or `roofline`")
     published: PublishedSection | None = None
+
+    @model_validator(mode="after")
+    def _faults_are_played(self) -> Scenario:
+        if self.faults and self.network.level == "port_load":
+            raise ValueError("faults need the fluid network: network.level auto or fluid")
+        return self
 
     @property
     def digest(self) -> str:

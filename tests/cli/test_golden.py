@@ -44,6 +44,9 @@ def assert_same(found: Any, stored: Any, where: str = "") -> None:
     [
         ("demo-tiny.json", ["demo-tiny"]),
         ("demo-tiny-fluid.json", ["demo-tiny", "--set", "network.level=fluid", "--seed", "3"]),
+        ("demo-tiny-fault.json", [
+            "demo-tiny", "--set", "faults=[{at: 300 us, link: gpu3/nvlink_up, factor: 0, until: 1 ms}]",
+        ]),
         ("demo-tiny-train.json", [
             "demo-tiny", "--set", "batch={phase: train, tokens_per_gpu: 128, context: 64, micro_batches: 2}",
         ]),

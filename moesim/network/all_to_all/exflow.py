@@ -19,6 +19,7 @@ class ExFlow(AllToAll):
 
     name = "exflow"
     travels = True
+    notes = ("exflow: attention is priced where tokens began, and the all-gather of their contexts is not played",)
 
     def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
         """One flow per pair."""

@@ -7,6 +7,7 @@ const RUNGS = {
   imbalance_s: ["Imbalance", "--imbalance"],
   exposed_comm_s: ["Exposed communication", "--comm"],
   contention_s: ["Contention", "--contention"],
+  fault_s: ["Faults", "--other"],
   bubble_s: ["Pipeline bubble", "--bubble"],
   other_s: ["Host and the rest", "--other"],
 };
