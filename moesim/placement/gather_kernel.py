@@ -54,7 +54,7 @@ def gather(tokens: Any, load: Any, group: Any, cap: Any, room: Any, draws: Any, 
         number[a] -= not swap
 
 
-@inner
+@njit
 def _index(tokens: Any, experts: Any) -> Any:
     """Tokens of expert e: of_expert[first[e] : first[e + 1]]."""
     first = np.zeros(experts + 1, np.int64)
@@ -71,7 +71,7 @@ def _index(tokens: Any, experts: Any) -> Any:
     return first, of_expert
 
 
-@inner
+@njit
 def _counts(tokens: Any, group: Any, groups: Any) -> Any:
     count, alone = np.zeros((len(tokens), groups), np.int8), np.zeros((len(group), groups), np.int64)
     for t in range(len(tokens)):

@@ -36,7 +36,7 @@ _ALL: tuple[Strategy, ...] = (
     MultiWindow(),
     Flash(),
     Incremental(),
-    FastestStep((Eplb(), EplbHierarchical(), MultiWindow(), Flash())),
+    FastestStep((Eplb(), EplbHierarchical(), MultiWindow(), CoActivation())),
 )
 REGISTRY: dict[str, Strategy] = {strategy.name: strategy for strategy in _ALL}
 
