@@ -40,12 +40,13 @@ def groups(lanes: int, width: int, stride: int = 1) -> Lanes:
     return np.ascontiguousarray(blocks.transpose(0, 2, 1).reshape(-1, width))
 
 
-def exchange(flows: Flows, message_bytes: int | None = None) -> Collective:
-    """Grouped sends and receives: an all-to-all, or one of its stages. A message to each peer, or of message_bytes."""
+def exchange(flows: Flows, ranks: int, message_bytes: int | None = None) -> Collective:
+    """Grouped sends and receives between `ranks` lanes: an all-to-all, or one of its stages. A message to each peer, or
+    of message_bytes.
+    """
     sends = np.ones_like(flows.bytes) if message_bytes is None else -(-flows.bytes // message_bytes)
     messages = np.zeros(int(flows.source.max(initial=-1)) + 1, dtype=np.int64)
     np.add.at(messages, flows.source, np.where(flows.bytes > 0, sends, 0))
-    ranks = len(np.unique(np.concatenate((flows.source, flows.destination))))
     return Collective("all_to_all", ranks, int(messages.max(initial=0)), flows)
 
 

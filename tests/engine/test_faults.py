@@ -138,3 +138,16 @@ def test_a_graph_may_be_submitted_when_another_is_done() -> None:
     world.submit(graph()).callbacks.append(submit_again)
     world.run()
     assert ends == [5 * US, 10 * US, 15 * US]
+
+
+def test_graphs_that_are_submitted_at_one_instant_start_together() -> None:
+    """Both share the link from their first byte, as if they were one submission: no order between them."""
+    world = World(CAPACITY)
+    events = [world.submit(graph(), at=3 * US) for _ in range(3)]
+    world.run()
+    assert [event.value.task_end[0] for event in events] == [15 * US] * 3
+
+
+def test_a_deadlock_names_the_links_that_have_names() -> None:
+    with pytest.raises(Deadlock, match="waits for bytes on links gpu0/nic_out"):
+        simulate(graph(), np.array([0.0, 1e9]), link_name=["gpu0/nic_out", "spare"])

@@ -90,8 +90,9 @@ def test_a_broadcast_goes_down_its_chain_and_messages_go_side_by_side() -> None:
 
 def test_an_exchange_has_a_message_to_each_peer() -> None:
     zero = np.zeros(3, np.int32)
-    found = exchange(Flows(zero, zero, np.array([1, 2, 9], np.int32), np.array([5, 0, 7])))
-    assert (found.op, found.messages) == ("all_to_all", 2)
+    flows = Flows(zero, zero, np.array([1, 2, 9], np.int32), np.array([5, 0, 7]))
+    assert exchange(flows, 16).messages == 2
+    assert exchange(flows, 16, message_bytes=2).messages == 3 + 4
 
 
 def test_a_table_of_start_ups_replaces_the_constant() -> None:
