@@ -12,8 +12,11 @@ from moesim.placement.strategies.eplb import Eplb, EplbHierarchical
 from moesim.placement.strategies.exact_chain_dp import ExactChainDp
 from moesim.placement.strategies.flash import Flash
 from moesim.placement.strategies.greedy import Greedy
+from moesim.placement.strategies.ilp import Ilp
+from moesim.placement.strategies.ilp_polish import IlpPolish
 from moesim.placement.strategies.incremental import Incremental
 from moesim.placement.strategies.lpt import Lpt
+from moesim.placement.strategies.moetuner import MoETuner
 from moesim.placement.strategies.multiwindow import MultiWindow
 from moesim.placement.strategies.round_robin import RoundRobin
 from moesim.placement.strategies.shuffled import Random
@@ -29,6 +32,9 @@ _ALL: tuple[Strategy, ...] = (
     AffinityHungarian(),
     AffinityBcd(),
     ExactChainDp(),
+    MoETuner(),
+    Ilp(),
+    IlpPolish(),
     Lpt(),
     Eplb(),
     EplbHierarchical(),
