@@ -95,8 +95,8 @@ def _shared(tokens: Any, first: Any, of_expert: Any, count: Any, e: Any, f: Any,
         t = of_expert[n]
         saved = (count[t, a] == 1) + (count[t, b] == 1)
         if saved:
-            for expert in tokens[t]:
-                if expert == f:
+            for k in range(tokens.shape[1]):
+                if tokens[t, k] == f:
                     total += saved
     return total
 
@@ -109,7 +109,8 @@ def _shift(
     a = group[e]
     for n in range(first[e], first[e + 1]):
         t = of_expert[n]
-        for other in tokens[t]:
+        for k in range(tokens.shape[1]):
+            other = tokens[t, k]
             if other >= 0 and other != e:
                 alone[other, a] += count[t, a] - 1 == (group[other] == a)
                 alone[other, b] -= count[t, b] == (group[other] == b)
