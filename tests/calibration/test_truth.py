@@ -11,15 +11,15 @@ pytest.importorskip("torch")
 
 from moesim.calibration.truth.predict import STAGES, demand
 from moesim.calibration.truth.rank import KERNELS, WHOLE, Name, Samples
-from moesim.calibration.truth.setting import Setting
+from moesim.calibration.truth.setting import Routing, Setting
 from moesim.calibration.truth.verdict import GATE, judge, truth_loop
 
 SETTING = Setting()
 RATES = {"flops": 1e11, "bytes": 1e10, "launch": 1e-5}
 
 
-def ideal(stage: str, routing: object, rank: int) -> float:
-    flops, moved = demand(stage, SETTING.case(routing), rank)  # type: ignore[arg-type]
+def ideal(stage: str, routing: Routing, rank: int) -> float:
+    flops, moved = demand(stage, SETTING.case(routing), rank)
     return RATES["launch"] + flops / RATES["flops"] + moved / RATES["bytes"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -69,8 +69,8 @@ def prepare_reduce_scatter(case: Case, place: Place) -> Prepared:
     )
 
 
-def _operator(name: str, prepare: object) -> Operator:
-    return Operator(name, partial(cases, operator=name), prepare, collective=True, least_world=2, backend="")  # type: ignore[arg-type]
+def _operator(name: str, prepare: Callable[[Case, Place], Prepared]) -> Operator:
+    return Operator(name, partial(cases, operator=name), prepare, collective=True, least_world=2, backend="")
 
 
 ALL_REDUCE = _operator("all_reduce", prepare_all_reduce)
