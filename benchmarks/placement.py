@@ -1,4 +1,4 @@
-"""Placement beside DeepSeek's EPLB, bar by bar: `python -m benchmarks.placement [balance held_out step online memory]`.
+"""Placement beside DeepSeek's EPLB, bar by bar: `python -m benchmarks.placement [balance ... transitions]`.
 
 Inputs are the made-up cases in `benchmarks/data`: strategies see `train` only, `test` and `drift` are for judging.
 Seconds are CPU seconds of this process after the compiled functions were loaded. Every row shows its bar.
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.placement_transitions import transitions
 from moesim.placement import PlacementProblem, Solution, StepClock, Windows, judge, objectives, solve
 from moesim.studies import load
 from moesim.studies.build import build
@@ -173,6 +174,7 @@ def memory() -> None:
 
 BARS: dict[str, Callable[[], None]] = {
     "memory": memory, "balance": balance, "held_out": held_out, "online": online, "step": step,
+    "transitions": transitions,
 }  # fmt: skip
 
 

@@ -1,12 +1,10 @@
-"""Moves between layers and nodes touched, on fixed made-up routing: `python -m benchmarks.placement_transitions`.
+"""Moves between layers and nodes touched: `python -m benchmarks.placement transitions`.
 
-The folder of dsv3.npz and mixtral.npz (train, test, drift: uint8[layers, T, k]) is the first argument. CPU seconds of
-this process. Bars are those of the project's placement issue.
+CPU seconds of this process, the count of moves and the bounds included.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
@@ -14,12 +12,12 @@ import numpy as np
 
 from moesim.placement import PlacementProblem, Solution, Windows, solve
 
-EXPERTS = {"dsv3": 256, "mixtral": 8}
+CASES, EXPERTS = Path(__file__).parent / "data", {"dsv3": 256, "mixtral": 8}
 
 
-def windows(folder: Path, name: str) -> tuple[Windows, list[Windows]]:
+def windows(name: str) -> tuple[Windows, list[Windows]]:
     """(train, [test, drift]) in windows of 2,048 tokens."""
-    with np.load(folder / f"{name}.npz") as file:
+    with np.load(CASES / f"{name}.npz") as file:
         parts = [Windows.of_tokens(part, file[part], EXPERTS[name], 2048) for part in ("train", "test", "drift")]
     return parts[0], parts[1:]
 
@@ -42,9 +40,9 @@ def show(what: str, solution: Solution, seconds: float, bar: str = "") -> None:
     row(what, f"{solution.objective:.4f} {bound} {later} {seconds:.1f} s", bar)
 
 
-def cross_traffic(folder: Path) -> None:
+def cross_traffic() -> None:
     """DeepSeek-V3's size on 8 GPUs, load cap 1.05."""
-    train, later = windows(folder, "dsv3")
+    train, later = windows("dsv3")
     problem = PlacementProblem(
         train, np.zeros(8, dtype=np.int64), np.full(8, 32), objective="transitions", load_cap=1.05
     )
@@ -57,9 +55,9 @@ def cross_traffic(folder: Path) -> None:
         row(f"  on {name}", f"{1 - value / base.heldout[name]:.2%}")
 
 
-def proved(folder: Path) -> None:
+def proved() -> None:
     """Mixtral, exact chains."""
-    train, later = windows(folder, "mixtral")
+    train, later = windows("mixtral")
     for ranks in (2, 4, 8):
         problem = PlacementProblem(
             train, np.zeros(ranks, dtype=np.int64), np.full(ranks, 8 // ranks), objective="transitions"
@@ -68,22 +66,16 @@ def proved(folder: Path) -> None:
         show(f"mixtral, {ranks} GPUs: exact_chain_dp", solution, seconds, "proved, <= 10 s" if ranks <= 4 else "")
 
 
-def nodes_touched(folder: Path) -> None:
+def nodes_touched() -> None:
     """Distinct nodes of a token on 8 nodes, and the expected peak that is paid for it."""
-    train, later = windows(folder, "dsv3")
+    train, later = windows("dsv3")
     for strategy in ("eplb", "multiwindow", "co_activation"):
         problem = PlacementProblem(train, np.arange(64) // 8, np.full(64, 5), objective="nodes_touched")
         solution, seconds = timed(problem, strategy, later)
         show(f"nodes a token, 8 nodes, 64 redundant: {strategy}", solution, seconds)
 
 
-def main() -> None:
+def transitions() -> None:
     """All of it."""
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m benchmarks.placement_transitions FOLDER")
     for part in (cross_traffic, proved, nodes_touched):
-        part(Path(sys.argv[1]))
-
-
-if __name__ == "__main__":
-    main()
+        part()
