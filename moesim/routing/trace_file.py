@@ -102,11 +102,23 @@ class TraceFile:
             raise BadInput(
                 f"{rows} tokens do not fit in {MAX_READ_BYTES} bytes", where=self.path, way_out="read windows"
             )
-        parts = [self._block(block) for block in range(first, last)]
         offset = int(self.starts[first])
+        arrays = self._blocks(first, last, rows)
         cut = np.s_[start - offset : stop - offset]
-        arrays = {n: np.concatenate([p[n] for p in parts])[cut] for n in parts[0]}
-        return RoutingTrace(header, **arrays, where=str(self.path))
+        return RoutingTrace(header, **{name: array[cut] for name, array in arrays.items()}, where=str(self.path))
+
+    def _blocks(self, first: int, last: int, rows: int) -> dict[str, npt.NDArray[Any]]:
+        """The columns of blocks first .. last - 1, `rows` long; one block at a time is held beside them."""
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        for block in range(first, last):
+            place = np.s_[
+                int(self.starts[block] - self.starts[first]) : int(self.starts[block + 1] - self.starts[first])
+            ]
+            for name, values in self._block(block).items():
+                if name not in arrays:
+                    arrays[name] = np.empty((rows, *values.shape[1:]), dtype=values.dtype)
+                arrays[name][place] = values
+        return arrays
 
     def counts(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.int64]:
         """int64[layers, experts]: choices of each expert by the tokens start..stop-1. Raises BadInput."""

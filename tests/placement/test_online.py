@@ -77,6 +77,17 @@ def test_a_budget_that_a_strategy_would_break_keeps_what_stands_and_says_why() -
     assert "greedy moves" in made.reason and "budget is 1" in made.reason
 
 
+def test_the_usual_policy_stays_within_its_budget_and_gains_after_drift() -> None:
+    one = planned(loads(12, experts=64), "multiwindow")
+    assert one.previous is not None
+    policy = replace(Policy(), interval=2, look_back=2)
+    later = Windows("later", loads(13, windows=8, experts=64))
+    done = replay(policy, one, one.previous, later)
+    most = int(policy.max_moved * one.previous.num_slots * 2)  # type: ignore[operator]
+    assert done.changes and all(0 < change.decision.moves <= most for change in done.changes)
+    assert done.objective[-2:].mean() < 0.97 * done.objective[:2].mean()
+
+
 def test_moves_of_a_decision_are_those_between_its_placements() -> None:
     one = planned(loads(8))
     assert one.previous is not None

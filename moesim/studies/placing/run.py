@@ -122,11 +122,21 @@ def _names(options: Options) -> tuple[str, ...]:
 
 
 def usual(problem: PlacementProblem) -> tuple[str, ...]:
-    """Where nobody chooses: DeepSeek's policies, balance over windows, and fewer hops where there is a way to hop."""
+    """Where nobody chooses: DeepSeek's policies, balance over windows, and fewer hops where there is a way to hop; from
+    a previous placement within a budget of moves only what knows of budgets.
+    """
+    if problem.move_budget is not None:
+        return ("incremental",)
     hierarchical = problem.nodes > 1 and problem.groups % problem.nodes == 0
     tokens = problem.train.tokens is not None
-    names = {"eplb": True, "eplb_hierarchical": hierarchical, "multiwindow": True, "affinity_bcd": tokens}
-    return tuple(name for name, fits in names.items() if fits)
+    fits = {
+        "incremental": problem.previous is not None and problem.previous.num_slots == problem.slots,
+        "eplb": True,
+        "eplb_hierarchical": hierarchical,
+        "multiwindow": True,
+        "affinity_bcd": tokens,
+    }
+    return tuple(name for name, fit in fits.items() if fit)
 
 
 def _step(
