@@ -103,7 +103,8 @@ class Outcome:
         better = gain(self.score(base), self.score(best))
         told = f"{best.strategy} is {better:.1%} below {base.strategy} in {what} on {where}"
         if better < SLIGHT:
-            return f"Will it pay? Hardly: {told}."
+            apart = f"{best.strategy} and {base.strategy} are {abs(better):.1%} apart"
+            return f"Will it pay? Hardly: {apart} in {what} on {where}."
         drifted = self._drifted()
         answer = "Only while the load stays what it was" if "ABOVE" in drifted else "Yes"
         return f"Will it pay? {answer}: {told}{drifted}.{self._payback()}"

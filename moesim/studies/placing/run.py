@@ -134,6 +134,7 @@ def usual(problem: PlacementProblem) -> tuple[str, ...]:
         "eplb": True,
         "eplb_hierarchical": hierarchical,
         "multiwindow": True,
+        "co_activation": tokens and problem.nodes > 1,
         "affinity_bcd": tokens,
     }
     return tuple(name for name, fit in fits.items() if fit)
