@@ -11,6 +11,7 @@ import pytest
 
 from moesim.calibration.records import DIGEST, FIELDS, Records, join, read_records, records_of, write_records
 from moesim.errors import BadInput
+from moesim.shipped import shipped
 
 ROW: dict[str, Any] = {
     "run": "r1", "device": "CPU", "device_class": "cpu", "op": "grouped_gemm", "backend": "torch",
@@ -78,3 +79,11 @@ def test_rows_that_cannot_be(change: dict[str, Any], words: str) -> None:
 def test_the_readme_names_every_column() -> None:
     text = (Path(__file__).parents[2] / "calibration" / "README.md").read_text()
     assert [name for name in FIELDS if f"| `{name}` |" not in text] == []
+
+
+def test_the_shipped_example_is_whole_and_of_a_cpu() -> None:
+    records = read_records(shipped("calibration", "measurements", "cpu-example.parquet"))
+    assert set(records["device_class"]) == {"cpu"} and len(set(records["run"])) == 1
+    sizes, starts = records.of(op="grouped_gemm").lists("group_sizes")
+    assert np.diff(starts).min() > 0 and sizes.min() >= 0
+    assert {"ok", "sentinel"} <= set(records["label"])
