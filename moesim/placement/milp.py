@@ -7,8 +7,12 @@ values that came back, and optimal means that the solver's own dual bound meets 
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -96,7 +100,8 @@ def solve(
     begun, seen = time.monotonic(), [-np.inf]
     try:
         engine = _engine(pulp, name, seconds, stop, seen)
-        answer = model.solve(engine)
+        with _stdout_to_stderr():
+            answer = model.solve(engine)
     except pulp.PulpError as error:
         return Outcome(None, -np.inf, False, f"{solver} failed: {error}")
     found = [column.varValue for column in columns]
@@ -106,6 +111,20 @@ def solve(
     ):  # 1: proved, 2: a limit was hit
         bound = program.value(np.array(found, dtype=np.float64))
     return _checked(program, found, bound, solver, time.monotonic() - begun >= seconds)
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """HiGHS prints a banner whatever its options say; stdout belongs to the answer (`--json`)."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _model(pulp: Any, program: Program) -> tuple[Any, list[Any]]:
@@ -139,15 +158,15 @@ def _engine(pulp: Any, name: str, seconds: float, stop: Callable[[], bool], seen
         seen[0] = max(seen[0], out.mip_dual_bound) if abs(out.mip_dual_bound) < 1e29 else seen[0]
         back.user_interrupt = stop()
 
-    kinds = [cb.HighsCallbackType.kCallbackMipInterrupt]
-    return pulp.HiGHS(
-        msg=False,
-        timeLimit=seconds,
-        threads=1,
-        gapRel=CLOSE / 10,
-        callbackTuple=(watch, None),
-        callbacksToActivate=kinds,
-    )
+    class Watched(pulp.HiGHS):  # type: ignore[misc]
+        """PuLP would hand callbacks over before it turns the log off."""
+
+        def callSolver(self, model: Any) -> None:
+            model.solverModel.setCallback(watch, None)
+            model.solverModel.startCallback(cb.HighsCallbackType.kCallbackMipInterrupt)
+            super().callSolver(model)
+
+    return Watched(msg=False, timeLimit=seconds, threads=1, gapRel=CLOSE / 10)
 
 
 def _dual_bound(model: Any, answer: Any) -> float:
@@ -159,13 +178,15 @@ def _dual_bound(model: Any, answer: Any) -> float:
 
 
 def _checked(program: Program, found: list[float | None], bound: float, solver: str, late: bool) -> Outcome:
-    why = "its time limit" if late else "no answer"
+    nothing = f"{solver} found nothing better{' within its time limit' if late else ''}"
     if any(value is None for value in found):
-        return Outcome(None, bound, False, f"{solver} found nothing within {why}")
+        return Outcome(None, bound, False, nothing)
     values = np.array(found, dtype=np.float64)
     whole = np.array(program.whole, dtype=bool)
     near = np.where(whole & (np.abs(values - np.round(values)) <= TOLERANCE), np.round(values), values)
     broken = program.broken(near)
+    if broken and not any(found):  # what HiGHS leaves where it has no values
+        return Outcome(None, bound, False, nothing)
     if broken:
         return Outcome(None, bound, False, f"{solver} returned values that break the limits: {broken}")
     value = program.value(near)

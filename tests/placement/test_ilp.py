@@ -113,6 +113,11 @@ def test_values_that_break_a_row_or_a_bound_are_caught() -> None:
     assert "column 0 is 0.5" in program.broken(np.array([0.5, 0.5]))
 
 
+def test_a_solver_prints_nothing_on_stdout(capfd: pytest.CaptureFixture[str]) -> None:
+    milp.solve(hard(), 0.2)
+    assert capfd.readouterr().out == ""
+
+
 def test_an_infeasible_program_has_no_values() -> None:
     program = milp.Program()
     program.row(program.columns(2), 1.0, least=3.0)
