@@ -37,7 +37,9 @@ class Problem:
 def skewed(gpus: int, ratio: float = 1.0, seed: int = 0) -> Problem:
     """Zipf popularity of the experts on each GPU; every pair's bytes differ, so that no two flows end together."""
     draw = stream(seed, "benchmark", "skewed", gpus)
-    spread = draw.lognormal(0.0, 0.5, (gpus, gpus)) * _popularity(EXPERTS, draw).reshape(gpus, -1).sum(axis=1)
+    spread = draw.lognormal(0.0, 0.5, (gpus, gpus)) * _popularity(max(EXPERTS, gpus), draw).reshape(gpus, -1).sum(
+        axis=1
+    )
     return problem(f"skewed, {gpus} GPUs, spine {ratio:g}:1", PAIR * spread / spread.mean(), ratio)
 
 

@@ -69,6 +69,10 @@ class FluidNetwork:
         mine = [live for (number, _), live in sorted(self._live.items()) if number == user.number]
         return [(live.task, _links(live, live.under_way())) for live in mine if len(live.under_way())]
 
+    def saturated(self) -> npt.NDArray[np.float64]:
+        """float64[L]: seconds in which each link was full so far, whoever's flows filled it."""
+        return self._net.saturated
+
     def status(self, user: NetworkUser, task: int) -> str:
         """Of a coflow under way."""
         return self._live[user.number, task].status

@@ -40,5 +40,8 @@ class Network(Protocol):
     def standing(self, user: NetworkUser) -> list[tuple[int, list[int]]]:
         """(task, links whose bytes do not move) of the user's coflows under way, when nothing happens any more."""
 
+    def saturated(self) -> npt.NDArray[np.float64] | None:
+        """float64[L]: seconds in which each link was full so far, whoever's flows did it; None: nobody knows."""
+
     def status(self, user: NetworkUser, task: int) -> str:
         """Of a coflow under way."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import simpy
 
 from moesim.engine.graph import TaskGraph
@@ -36,6 +37,7 @@ class Player:
         self._paced = paced or (speed is not None and not speed.trivial)
         self._status = ["done"] * graph.num_tasks
         self._recorder = Recorder()
+        self._saturated_before: npt.NDArray[np.float64] | None = None
         self._sleeper = Sleeper(env, NORMAL)
         env.process(self._play())
 
@@ -67,6 +69,7 @@ class Player:
         release at its instant.
         """
         yield wait(self._env, self._origin - int(self._env.now))
+        self._saturated_before = self._network.saturated()
         self.machine.begin(int(self._env.now))
         while True:
             now = int(self._env.now)
@@ -98,11 +101,13 @@ class Player:
     def timeline(self, stopped_by: tuple[str, ...] = ()) -> Timeline:
         """What was played."""
         graph, machine = self.graph, self.machine
+        before, now = self._saturated_before, self._network.saturated()
         return Timeline(
             player="simulate", network=self._network.level, origin=self._origin, task=graph.lane_task,
             rank=graph.lane_rank, start=machine.start, end=machine.end, arrival=machine.arrival,
             task_end=machine.task_end, status=tuple(self._status), transfers=self._recorder.transfers(),
             num_links=self._network.num_links, stopped_by=stopped_by,
+            link_saturated=None if before is None or now is None else now - before,
         )  # fmt: skip
 
     def waiting(self, link_name: Sequence[str]) -> list[str]:

@@ -52,6 +52,9 @@ class PortNetwork:
         """Nothing ever stands still: a link without capacity is refused when it is used."""
         return []
 
+    def saturated(self) -> None:
+        """Port loads know how much a link carries, but not when it is full."""
+
     def status(self, user: NetworkUser, task: int) -> str:
         """Without faults every coflow is done."""
         return "done"

@@ -45,7 +45,8 @@ class Timeline:
     lanes have released (= end on compute lanes); task_end int64[T]: the last lane, the last port; status: T texts,
     "done", or for a coflow that met a fault "rerouted", "stalled" (it stood still for some time) or "aborted"; origin:
     when it was submitted. NEVER (-1) stands for times that did not come, because of the faults in `stopped_by`. player
-    "evaluate" or "simulate", network its level.
+    "evaluate" or "simulate", network its level. link_saturated float64[L]: seconds in which a link was full, between
+    submission and the last end and whoever's flows filled it; None where the network's level does not know.
     """
 
     player: str
@@ -62,6 +63,7 @@ class Timeline:
     num_links: int
     ignored_overlap_s: float = 0.0
     stopped_by: tuple[str, ...] = ()
+    link_saturated: Floats | None = None
 
     @property
     def complete(self) -> bool:

@@ -58,6 +58,12 @@ class FluidNet:
         link, in_use = self._state.link, self._state.tally[:, layout.COUNT] > 0
         return np.asarray(link[:, layout.BUSY] + np.where(in_use, self.now - link[:, layout.BUSY_SINCE], 0.0))
 
+    @property
+    def saturated(self) -> Floats:
+        """float64[L]: seconds in which the link was full so far; with a window, full by the rates solved last."""
+        link, full = self._state.link, self._state.level[:-1] < np.inf
+        return np.asarray(link[:, layout.SATURATED] + np.where(full, self.now - link[:, layout.SYNCED], 0.0))
+
     def add(self, path: npt.NDArray[np.int32], size: npt.NDArray[np.int64] | Floats) -> npt.NDArray[np.int64]:
         """path int32[n, hops] (-1 padded), size int64[n] bytes, all starting now -> int64[n] flow numbers.
 

@@ -18,7 +18,7 @@ from moesim.network.compiled import inlined, inner, njit
 NEW, LEAVING, FREE_SLOT = -1, -2, -3  # in place of a bottleneck
 ACTIVE, NUM_LEAVING, DIRTY, FREE, FRESH, FORCED, HOPS = range(7)  # counters
 NEXT, RESOLVE = range(2)  # clock: when the next flow of a link ends; before when nothing need be solved
-CAPACITY, LOAD, SERVED, SYNCED, TOP, BUSY, BUSY_SINCE = range(7)  # link columns, floats
+CAPACITY, LOAD, SERVED, SYNCED, TOP, BUSY, BUSY_SINCE, SATURATED = range(8)  # link columns, floats
 START, COUNT, ROOM, OWN, STALE, IS_DIRTY = range(6)  # link columns, integers
 SIZE, BEGAN, RATE = range(3)  # flow columns
 
@@ -60,7 +60,7 @@ def new_state(
     room = np.full(links, 8, dtype=np.int64) if room is None else room
     counter, clock = np.zeros(7, dtype=np.int64), np.array([np.inf, 0.0])
     counter[FREE] = flows
-    link, tally = np.zeros((links, 7)), np.zeros((links, 6), dtype=np.int64)
+    link, tally = np.zeros((links, 8)), np.zeros((links, 6), dtype=np.int64)
     link[:, CAPACITY], link[:, TOP] = capacity, np.inf
     tally[:, ROOM], tally[:, START] = room, np.cumsum(room) - room
     lists = np.zeros((6, max(links, flows)), dtype=np.int32)
@@ -194,9 +194,10 @@ def rate_of(state: Any, flow: int) -> Any:
 
 @inlined
 def synced(state: Any, link: int, now: float) -> Any:
-    """Bring the bytes that a link has served up to now; it must have a level."""
+    """Bring what a link has served to each of its own flows up to now, and how long it was full."""
     if state.level[link] < np.inf:
         state.link[link, SERVED] += state.level[link] * (now - state.link[link, SYNCED])
+        state.link[link, SATURATED] += now - state.link[link, SYNCED]
     state.link[link, SYNCED] = now
     return state.link[link, SERVED]
 

@@ -75,6 +75,11 @@ class WatchedNet:
         self._set_clock(now)
         return self.net.abort(flows)
 
+    @property
+    def saturated(self) -> npt.NDArray[np.float64]:
+        """float64[L]: seconds in which each link was full so far."""
+        return self.net.saturated
+
     def _seconds(self, tick: int) -> float:
         return (tick - self._origin) / PICOSECONDS
 
@@ -84,6 +89,7 @@ class WatchedNet:
     def _set_clock(self, now: int) -> None:
         """Float seconds start anew wherever the network is idle, so that long runs lose no ticks."""
         if not self.net.active:
+            kernel.settle(self.net._state, self.net.now)
             self._origin, self.net.now = now, 0.0
         self.net.now = max(self.net.now, self._seconds(now))
 

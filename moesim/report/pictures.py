@@ -10,9 +10,9 @@ import numpy.typing as npt
 from moesim.layout import MemoryLedger
 from moesim.report.explain import words
 from moesim.report.gantt import gantt
+from moesim.report.link_pictures import heat, topology
 from moesim.studies import Played, Result
 
-MAX_LINKS: Final = 16
 MAX_MATRIX: Final = 128  # ranks; larger traffic matrices are summed by node
 
 
@@ -25,7 +25,8 @@ def pictures(result: Result) -> dict[str, Any]:
         "gantt": gantt(played.graph, played.timeline),
         "experts": {"rows": played.expert_load.tolist()},
         "traffic": _traffic(played),
-        "links": _links(played),
+        "link_heat": heat(played),
+        "topology": topology(played),
         "memory": _memory(played.memory),
     }
 
@@ -44,24 +45,6 @@ def by_node(sent: npt.NDArray[np.int64], node_of: npt.NDArray[np.int32]) -> npt.
     total = np.zeros((nodes, nodes), dtype=np.int64)
     np.add.at(total, (node_of[:, None], node_of[None, :]), sent)
     return total
-
-
-def _links(played: Played) -> list[dict[str, Any]]:
-    """The hottest links: bytes, capacity in B/s, busy seconds, and bytes over what they could have carried."""
-    timeline = played.timeline
-    possible = played.link_capacity * max(timeline.step_seconds, 1e-12)
-    used = timeline.link_bytes / possible
-    hottest = [int(link) for link in np.argsort(-used, kind="stable")[:MAX_LINKS] if used[link] > 0]
-    return [
-        {
-            "name": played.link_name[link],
-            "bytes": int(timeline.link_bytes[link]),
-            "capacity": float(played.link_capacity[link]),
-            "busy_s": float(timeline.link_busy[link]),
-            "utilisation": float(used[link]),
-        }
-        for link in hottest
-    ]
 
 
 def _memory(ledger: MemoryLedger) -> dict[str, Any]:

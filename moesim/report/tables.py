@@ -38,8 +38,10 @@ def run_text(document: Document, pictures: Mapping[str, Any]) -> Group:
         Text("Where did the time go", style="bold"),
         _indent(ladder_table(document)),
     ]
-    if pictures["links"]:
-        parts += [Text("Hottest links", style="bold"), _indent(_link_table(pictures["links"][:SHOWN_LINKS]))]
+    congestion = document["provenance"]["congestion"]
+    if congestion["hot_spots"]:
+        parts += [Text("Hottest links", style="bold"), _indent(_link_table(congestion["hot_spots"][:SHOWN_LINKS]))]
+        parts.append(_incast(congestion["incast_degree"]))
     hottest = Text("Hottest expert: ", style="bold").append(document["provenance"]["hottest_expert"], style="not bold")
     parts += [hottest, Text("Memory of the fullest GPU", style="bold"), _indent(_memory_table(pictures["memory"]))]
     parts += [Text("Rests on", style="bold"), _indent(_basis_table(document["provenance"]))]
@@ -147,13 +149,34 @@ def show_metric(name: str, value: float | None, unit: str) -> str:
     return f"{value:,.0f} {unit}" if abs(value) >= 1000 else f"{value:.4g} {unit}"
 
 
-def _link_table(links: Sequence[Mapping[str, Any]]) -> Table:
-    table = _plain("link", "used", "bytes", "rate", "busy")
-    for link in links:
-        rate = show_bandwidth(link["capacity"])
-        used = f"{link['utilisation']:.1%}"
-        table.add_row(link["name"], used, show_bytes(link["bytes"]), rate, show_seconds(link["busy_s"]))
+def _link_table(spots: Sequence[Mapping[str, Any]]) -> Table:
+    table = _plain("link", "used", "bytes", "rate", "busy", "full", "most of it")
+    for spot in spots:
+        full = "not known" if spot["saturated_s"] is None else show_seconds(spot["saturated_s"])
+        used, rate = f"{spot['utilisation']:.1%}", show_bandwidth(spot["capacity"])
+        table.add_row(
+            spot["link"], used, show_bytes(spot["bytes"]), rate, show_seconds(spot["busy_s"]), full, cause(spot)
+        )
+    table.columns[-1].justify = "left"
     return table
+
+
+def cause(spot: Mapping[str, Any]) -> str:
+    """The rank that sends or receives most of a link's bytes, and its busiest expert."""
+    way, most = max(
+        ((way, one) for way in ("senders", "receivers") for one in spot[way]), key=lambda found: found[1]["share"]
+    )
+    verb = "sent by" if way == "senders" else "to"
+    expert = next((f", expert {e['expert']} of layer {e['layer']}" for e in spot["experts"]), "")
+    return f"{most['share']:.0%} {verb} GPU {most['rank']}{expert}"
+
+
+def _incast(degree: Sequence[int]) -> Text:
+    most = max(degree, default=0)
+    where = f"GPU {degree.index(most)}" if degree.count(most) == 1 else f"{degree.count(most)} GPUs"
+    return Text("Incast: ", style="bold").append(
+        f"up to {most} ranks send to one at once ({where})\n", style="not bold"
+    )
 
 
 def _memory_table(memory: Mapping[str, Any]) -> Table:

@@ -15,6 +15,7 @@ from moesim.step import Lowered, lower
 from moesim.studies.band import COVERAGE, Band, band, spreads
 from moesim.studies.basis import price_notes
 from moesim.studies.build import Built, build
+from moesim.studies.congestion import congestion
 from moesim.studies.ladder import Ladder, climb
 from moesim.studies.load import Loaded, load
 from moesim.studies.metrics import metrics
@@ -90,6 +91,7 @@ def _provenance(
         "contention": "played" if ladder.breakdown["contention_s"] is not None else f"not played: {ladder.reason}",
         "compute_slowdown_by_held_sms": plan.dispatch.compute_slowdown,
         "ignored_overlap_s": ladder.timeline.ignored_overlap_s,
+        "congestion": congestion(built, lowered, ladder.timeline),
     }
 
 

@@ -20,6 +20,7 @@ QUIET = (
     "--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--virtual-time-budget=20000", "--window-size=1300,2400",
 )  # fmt: skip
+LINK_COLUMNS = ("utilisation", "bytes", "busy_s", "saturated_s")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 
@@ -64,6 +65,10 @@ def test_every_value_on_the_page_is_the_document_s(
         assert json.loads(shown.data["breakdown", name]) == seconds, name
     cards = {name: value for (kind, name), value in shown.data.items() if kind == "card"}
     assert cards
+    spots = {spot["link"]: spot for spot in document["provenance"]["congestion"]["hot_spots"]}
+    links = {name: value for name, value in shown.data.items() if name[0].startswith("link-")}
+    assert len(links) == sum(spot[key] is not None for spot in spots.values() for key in LINK_COLUMNS)
+    assert all(json.loads(value) == spots[name][kind.removeprefix("link-")] for (kind, name), value in links.items())
     assert all(json.loads(value) == document["metrics"][name]["value"] for name, value in cards.items())
     ends = {(kind, name): value for (kind, name), value in shown.data.items() if kind in ("low", "high")}
     assert ("low", "step_time_s") in ends
@@ -72,7 +77,9 @@ def test_every_value_on_the_page_is_the_document_s(
 
 def test_every_picture_is_drawn(document: dict[str, Any], drawn: dict[str, Any], tmp_path: Path) -> None:
     shown, text = opened(page([(document, drawn)]), tmp_path)
-    assert all(shown.figures.get(name, 0) >= 2 for name in ("ladder", "gantt", "experts", "traffic")), shown.figures
+    assert all(shown.figures.get(name, 0) >= 2 for name in ("ladder", "gantt", "experts", "traffic", "topology")), (
+        shown.figures
+    )
     assert shown.figures["gantt"] >= len(drawn["gantt"]["row"])
     assert all(warning in re.sub(r"&\w+;", "", text) for warning in document["warnings"] if "&" not in warning)
 

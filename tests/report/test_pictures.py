@@ -25,10 +25,25 @@ def test_no_byte_and_no_row_is_lost(result: Result, drawn: dict[str, Any]) -> No
     assert sum(row["bytes"] for row in drawn["memory"]["rows"]) == result.metrics["peak_memory_bytes"].value
 
 
-def test_the_hottest_link_is_the_metric_s(result: Result, drawn: dict[str, Any]) -> None:
-    used = [link["utilisation"] for link in drawn["links"]]
+def test_the_hottest_link_is_the_metric_s(result: Result) -> None:
+    used = [link["utilisation"] for link in result.provenance["congestion"]["hot_spots"]]
     assert used == sorted(used, reverse=True)
     assert used[0] == pytest.approx(result.metrics["hottest_link_utilisation"].value)
+
+
+def test_the_load_over_time_adds_up_to_each_link_s_bytes(result: Result, drawn: dict[str, Any]) -> None:
+    heat, links = drawn["link_heat"], result.provenance["congestion"]["links"]
+    for name, row in zip(heat["links"], heat["utilisation"], strict=True):
+        assert np.mean(row) == pytest.approx(links["utilisation"][links["link"].index(name)], abs=1e-4)
+
+
+def test_every_cable_joins_two_places_and_the_hottest_is_drawn(result: Result, drawn: dict[str, Any]) -> None:
+    names = {node["name"] for node in drawn["topology"]["nodes"]}
+    cables = drawn["topology"]["cables"]
+    assert {end for cable in cables for end in cable["ends"]} == names
+    assert len(cables) == len({tuple(sorted(ends)) for ends in result.played.cluster.link_ends})
+    hottest = max(used for cable in cables for used in cable["used"] if used is not None)
+    assert hottest <= result.metrics["hottest_link_utilisation"].value
 
 
 def test_traffic_by_node_keeps_the_sum() -> None:

@@ -26,7 +26,7 @@ def test_a_run_prints_its_numbers_its_ladder_and_its_warnings(document: dict[str
     assert all(name in text for name in document["metrics"])
     assert "not played" in text
     assert all(f"warning: {warning}" in text for warning in document["warnings"])
-    assert drawn["links"][0]["name"] in text
+    assert document["provenance"]["congestion"]["hot_spots"][0]["link"] in text
     assert "\x1b" not in text
 
 

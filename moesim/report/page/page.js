@@ -234,11 +234,61 @@ function traffic({ pictures }) {
   return panel("Traffic", note, figure("traffic", 420, [trace], { xaxis: { title: { text: `to ${unit}` }, showgrid: false, constrain: "domain" }, yaxis: { title: { text: `from ${unit}` }, autorange: "reversed", showgrid: false, scaleanchor: "x", constrain: "domain" } }));
 }
 
-function links({ pictures }) {
-  const rows = pictures.links.map((link) => ({ cells: [link.name, bar(link.utilisation), percent(link.utilisation), bytes(link.bytes), `${bytes(link.capacity)}/s`, seconds(link.busy_s)] }));
-  const note = "Bytes over what the link could have carried in the step; the rates are what the kernels in use achieve, not the nominal ones.";
-  const none = make("p", { class: "soft" }, "No link carried anything.");
-  return panel("Hottest links", note, rows.length ? table([["link", 0], ["", 0], ["used", 1], ["bytes", 1], ["rate", 1], ["busy", 1]], rows) : none);
+function congestion({ result }) {
+  const { hot_spots: spots, saturation, incast_degree: incast } = result.provenance.congestion;
+  if (!spots.length) return panel("Hot links", "No link carried anything.");
+  const who = (ranks) => ranks.map(({ rank, share }) => `GPU ${rank} ${(share * 100).toFixed(0)} %`).join(", ");
+  const expert = (one) => `${one.expert} of layer ${one.layer} (${one.rows.toLocaleString("en-US")} rows)`;
+  const value = (spot, key, unit) => (spot[key] === null ? "not known" : number(`link-${key}`, spot.link, spot[key], unit));
+  const rows = spots.map((spot) => ({ cells: [
+    spot.link, value(spot, "utilisation", "1"), value(spot, "bytes", "B"), `${bytes(spot.capacity)}/s`, value(spot, "busy_s", "s"), value(spot, "saturated_s", "s"),
+    who(spot.senders), who(spot.receivers), spot.experts.length ? `GPU ${spot.experts[0].rank}: ${spot.experts.map(expert).join(", ")}` : "",
+  ] }));
+  const most = Math.max(...incast);
+  const note = `Used: bytes over what the link could have carried in the step, at the rate that the kernels in use achieve. Full: ${saturation}. The experts are the busiest ones of the GPU with the largest share. Up to ${most} GPUs send to one in one collective (${incast.filter((one) => one === most).length} of ${incast.length} GPUs hear that many).`;
+  return panel("Hot links", note, table([["link", 0], ["used", 1], ["bytes", 1], ["rate", 1], ["busy", 1], ["full", 1], ["sent by", 0], ["received by", 0], ["experts there", 0]], rows));
+}
+
+function linkHeat({ pictures }) {
+  const { links, step_s: step, utilisation } = pictures.link_heat;
+  if (!links.length) return make("span");
+  const width = step / utilisation[0].length;
+  const trace = { type: "heatmap", z: utilisation, y: links, x: utilisation[0].map((_, bin) => (bin + 0.5) * width * 1e3), zmin: 0, zmax: 1, colorscale: ramp(),
+    colorbar: { thickness: 12, outlinewidth: 0, tickformat: ".0%" }, hovertemplate: "%{y} at %{x:.4~g} ms<br>%{z:.1%} of its capacity<extra></extra>" };
+  const note = `The ${links.length} hottest links in ${utilisation[0].length} slices of the step; a transfer counts with its mean rate from first release to last byte.`;
+  return panel("Links over time", note, figure("link-heat", 90 + 17 * links.length, [trace], { xaxis: { title: { text: "time since the start of the step (ms)" }, showgrid: false }, yaxis: { autorange: "reversed", showgrid: false, dtick: 1, tickfont: { size: 11 } } }));
+}
+
+/* Between the colours of the ramp, as plotly does for heatmaps. */
+function rampColour(share) {
+  const [low, middle, high] = ["--low", "--accent", "--high"].map((name) => colour(name).match(/[0-9a-f]{2}/gi).map((part) => parseInt(part, 16)));
+  const [from, to, part] = share < 0.5 ? [low, middle, share * 2] : [middle, high, share * 2 - 1];
+  return `rgb(${from.map((one, at) => Math.round(one + (to[at] - one) * part)).join(",")})`;
+}
+
+function topology({ pictures }) {
+  const { nodes, cables, reason } = pictures.topology;
+  if (!nodes.length) return reason ? panel("Topology", `Not drawn: ${reason}.`) : make("span");
+  const at = Object.fromEntries(nodes.map(({ name, x, y }) => [name, [x, y]]));
+  const hottest = Math.max(1e-9, ...cables.flatMap(({ used }) => used.map((one) => one || 0)));
+  const steps = 8;
+  const share = ({ used }) => Math.max(...used.map((one) => one || 0)) / hottest;
+  const lines = [...Array(steps).keys()].map((step) => {
+    const own = cables.filter((cable) => Math.min(steps - 1, Math.floor(share(cable) * steps)) === step);
+    const along = (axis) => own.flatMap(({ ends }) => [at[ends[0]][axis], at[ends[1]][axis], null]);
+    return { type: "scatter", mode: "lines", x: along(0), y: along(1), hoverinfo: "skip", line: { color: rampColour(0.12 + 0.88 * (step + 1) / steps), width: 1 + 2.5 * step / steps } };
+  }).filter((trace) => trace.x.length);
+  const way = (from, to, used) => (used === null ? "" : `<br>${from} to ${to}: ${percent(used)}`);
+  const told = cables.map(({ ends: [a, b], used }) => `${a} and ${b}${way(a, b, used[0])}${way(b, a, used[1])}`);
+  const middle = (axis) => cables.map(({ ends }) => (at[ends[0]][axis] + at[ends[1]][axis]) / 2);
+  const points = { type: "scatter", mode: "markers", x: middle(0), y: middle(1), text: told, hoverinfo: "text", marker: { size: 9, opacity: 0 } };
+  const dots = (chosen, size, mode) => ({ type: "scatter", mode, x: chosen.map(({ x }) => x), y: chosen.map(({ y }) => y), text: chosen.map(({ name }) => name), textposition: chosen.map(({ y }) => (y < 0 ? "bottom center" : "top center")), hoverinfo: "text", marker: { symbol: "square", size, color: colour("--ink") } });
+  const gpus = nodes.filter(({ name }) => /^gpu\d+$/.test(name)), switches = nodes.filter(({ name }) => !/^gpu\d+$/.test(name));
+  const note = `GPUs in one row, switches of a node below them, the others above. Colour and width: utilisation of the busier way of a cable over the whole step, from 0 to ${percent(hottest)}.`;
+  const hidden = { visible: false, showgrid: false, zeroline: false };
+  const levels = nodes.map(({ y }) => y);
+  return panel("Topology", note, figure("topology", 120 + 110 * (new Set(levels).size - 1), [...lines, points, dots(gpus, 5, "markers"), dots(switches, 9, switches.length > 40 ? "markers" : "markers+text")],
+    { showlegend: false, xaxis: hidden, yaxis: { ...hidden, range: [Math.min(...levels) - 0.4, Math.max(...levels) + 0.4] }, margin: { l: 10, r: 10, t: 5, b: 5 } }));
 }
 
 function memory({ pictures }) {
@@ -265,7 +315,7 @@ function told(value) {
 }
 
 function provenance({ result }) {
-  const rows = Object.entries(result.provenance).map(([key, value]) => ({ cells: [key, told(value)] }));
+  const rows = Object.entries(result.provenance).filter(([key]) => key !== "congestion").map(([key, value]) => ({ cells: [key, told(value)] }));
   return panel("Provenance", "What the numbers rest on.", table([["", 0], ["", 0]], rows));
 }
 
@@ -295,7 +345,7 @@ function show() {
   const all = runs.length > 1 ? [] : [allMetrics()];
   document.getElementById("page").replaceChildren(
     ...many, heading(run), cards(run), ladder(run), warnings(run), gantt(run), make("div", { class: "halves" }, experts(run), traffic(run)),
-    links(run), memory(run), ...all, provenance(run), raw,
+    congestion(run), linkHeat(run), topology(run), memory(run), ...all, provenance(run), raw,
   );
 }
 

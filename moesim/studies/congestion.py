@@ -1,0 +1,118 @@
+"""The congestion report of a step: what each link carried, which are hot, which ranks and experts make them so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.engine import TaskGraph, Timeline
+from moesim.network import Coflow
+from moesim.step import Lowered
+from moesim.studies.build import Built
+
+HOT_SPOTS: Final = 8
+CAUSES: Final = 3  # ranks a way and experts that are named for each of them
+UNKNOWN: Final = "port loads know how much a link carries, not when it is full (network.level: fluid does)"
+
+Int64s = npt.NDArray[np.int64]
+
+
+def congestion(built: Built, lowered: Lowered, timeline: Timeline) -> dict[str, Any]:
+    """Columns of all links that carried bytes; the hot spots, hottest first; senders that each rank hears at once.
+
+    utilisation: bytes over what the link could have carried in the step; saturated_s: seconds in which it was full,
+    None with a reason where the step was not played by the fluid network. Shares are of the link's bytes.
+    """
+    fabric = built.plan.fabric
+    used = timeline.link_bytes / (fabric.capacity * max(timeline.step_seconds, 1e-12))
+    order = np.argsort(-used, kind="stable")
+    order = order[timeline.link_bytes[order] > 0]
+    hot = order[:HOT_SPOTS]
+    shares = _shares(lowered.graph, hot, len(fabric.capacity))
+    full = timeline.link_saturated
+    columns = {
+        "link": [fabric.link_name[link] for link in order],
+        "capacity": fabric.capacity[order].tolist(),
+        "bytes": timeline.link_bytes[order].tolist(),
+        "utilisation": used[order].tolist(),
+        "busy_s": timeline.link_busy[order].tolist(),
+        "saturated_s": None if full is None else full[order].tolist(),
+    }
+    spots = [
+        {name: None if column is None else column[place] for name, column in columns.items()}
+        | _causes(shares[place], built, lowered)
+        for place in range(len(hot))
+    ]
+    return {
+        "hot_spots": spots,
+        "links": columns,
+        "saturation": "seconds in which all of the link's capacity was taken and held some flow back"
+        if full is not None
+        else UNKNOWN,
+        "incast_degree": _incast(lowered.graph).tolist(),
+    }
+
+
+def _transfers(graph: TaskGraph) -> Iterator[tuple[Coflow, npt.NDArray[np.int32]]]:
+    """Each coflow, and int32[R] the rank of each of its lanes."""
+    for task in np.flatnonzero(graph.coflow >= 0).tolist():
+        yield graph.coflows[graph.coflow[task]], graph.lane_rank[graph.lane_ptr[task] : graph.lane_ptr[task + 1]]
+
+
+def _shares(graph: TaskGraph, hot: Int64s, links: int) -> npt.NDArray[np.float64]:
+    """float64[hot links, 2, ranks]: the share of the link's bytes that each rank sends over it, and receives."""
+    place = np.full(links + 1, -1, dtype=np.int64)
+    place[hot] = np.arange(len(hot))
+    total = np.zeros((len(hot), 2, graph.num_ranks))
+    for coflow, ranks in _transfers(graph):
+        flow, hop = np.nonzero(place[coflow.path] >= 0)
+        link = place[coflow.path[flow, hop]]
+        for way, ends in enumerate((coflow.source, coflow.destination)):
+            np.add.at(total, (link, way, ranks[ends[flow]]), coflow.bytes[flow])
+    return np.asarray(total / np.maximum(total.sum(axis=2, keepdims=True), 1))
+
+
+def _causes(share: npt.NDArray[np.float64], built: Built, lowered: Lowered) -> dict[str, Any]:
+    """share float64[2, ranks] -> who sends and receives most, and the busiest experts of the rank that does either."""
+    most = int(np.argmax(share.max(axis=0)))
+    ways = {
+        name: [
+            {"rank": int(rank), "share": float(one[rank])}
+            for rank in np.argsort(-one, kind="stable")[:CAUSES]
+            if one[rank] > 0
+        ]
+        for name, one in zip(("senders", "receivers"), share, strict=True)
+    }
+    return {**ways, "experts": _busiest_experts(most, built, lowered)}
+
+
+def _busiest_experts(rank: int, built: Built, lowered: Lowered) -> list[dict[str, int]]:
+    """Experts on the rank by their rows in the step; what has several replicas counts with an even part of them."""
+    placement = built.plan.placement
+    seat = next(int(np.flatnonzero(g == rank)[0]) for g in built.plan.layout.expert_groups() if rank in g)
+    layer, slot = np.nonzero(placement.slot_rank == seat)
+    expert = placement.slot_expert[layer, slot]
+    rows = lowered.load[layer, expert] / placement.replicas[layer, expert]
+    return [
+        {
+            "rank": rank,
+            "layer": int(built.model.moe_layers[layer[at]]),
+            "expert": int(expert[at]),
+            "rows": round(float(rows[at])),
+        }
+        for at in np.argsort(-rows, kind="stable")[:CAUSES].tolist()
+    ]
+
+
+def _incast(graph: TaskGraph) -> Int64s:
+    """int64[ranks]: the most ranks that send to this one in one collective."""
+    most = np.zeros(graph.num_ranks, dtype=np.int64)
+    for coflow, ranks in _transfers(graph):
+        met = np.zeros((len(ranks), len(ranks)), dtype=np.bool_)
+        moves = coflow.bytes > 0
+        met[coflow.destination[moves], coflow.source[moves]] = True
+        most[ranks] = np.maximum(most[ranks], met.sum(axis=1))
+    return most
