@@ -71,7 +71,7 @@ def _shares(graph: TaskGraph, hot: Int64s, links: int) -> npt.NDArray[np.float64
         flow, hop = np.nonzero(place[coflow.path] >= 0)
         link = place[coflow.path[flow, hop]]
         for way, ends in enumerate((coflow.source, coflow.destination)):
-            np.add.at(total, (link, way, ranks[ends[flow]]), coflow.bytes[flow])
+            np.add.at(total[:, way], (link, ranks[ends[flow]]), coflow.bytes[flow])
     return np.asarray(total / np.maximum(total.sum(axis=2, keepdims=True), 1))
 
 

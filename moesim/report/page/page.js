@@ -80,8 +80,8 @@ function make(tag, attributes = {}, ...children) {
   return node;
 }
 
-function number(kind, name, value, unit) {
-  return make("data", { "data-kind": kind, "data-name": name, value: String(value) }, formatted(name, value, unit));
+function number(kind, name, value, unit, text = formatted(name, value, unit)) {
+  return make("data", { "data-kind": kind, "data-name": name, value: String(value) }, text);
 }
 
 function panel(title, note, ...children) {
@@ -237,23 +237,23 @@ function traffic({ pictures }) {
 function congestion({ result }) {
   const { hot_spots: spots, saturation, incast_degree: incast } = result.provenance.congestion;
   if (!spots.length) return panel("Hot links", "No link carried anything.");
-  const who = (ranks) => ranks.map(({ rank, share }) => `GPU ${rank} ${(share * 100).toFixed(0)} %`).join(", ");
-  const expert = (one) => `${one.expert} of layer ${one.layer} (${one.rows.toLocaleString("en-US")} rows)`;
-  const value = (spot, key, unit) => (spot[key] === null ? "not known" : number(`link-${key}`, spot.link, spot[key], unit));
+  const who = (ranks) => make("span", { class: "whole" }, ranks.map(({ rank, share }) => `${rank} (${(share * 100).toFixed(0)} %)`).join(", "));
+  const expert = (one) => `${one.expert} of layer ${one.layer}`;
+  const value = (spot, key, unit) => (spot[key] === null ? "not known" : number(`link-${key}`, spot.link, spot[key], unit, formatted(key, spot[key], unit)));
   const rows = spots.map((spot) => ({ cells: [
-    spot.link, value(spot, "utilisation", "1"), value(spot, "bytes", "B"), `${bytes(spot.capacity)}/s`, value(spot, "busy_s", "s"), value(spot, "saturated_s", "s"),
+    make("span", { class: "whole" }, spot.link), value(spot, "utilisation", "1"), value(spot, "bytes", "B"), `${bytes(spot.capacity)}/s`, value(spot, "busy_s", "s"), value(spot, "saturated_s", "s"),
     who(spot.senders), who(spot.receivers), spot.experts.length ? `GPU ${spot.experts[0].rank}: ${spot.experts.map(expert).join(", ")}` : "",
   ] }));
   const most = Math.max(...incast);
-  const note = `Used: bytes over what the link could have carried in the step, at the rate that the kernels in use achieve. Full: ${saturation}. The experts are the busiest ones of the GPU with the largest share. Up to ${most} GPUs send to one in one collective (${incast.filter((one) => one === most).length} of ${incast.length} GPUs hear that many).`;
-  return panel("Hot links", note, table([["link", 0], ["used", 1], ["bytes", 1], ["rate", 1], ["busy", 1], ["full", 1], ["sent by", 0], ["received by", 0], ["experts there", 0]], rows));
+  const note = `Used: bytes over what the link could have carried in the step, at the rate that the kernels in use achieve. ${spots[0].saturated_s === null ? "Full is not known" : "Full"}: ${saturation}. The experts are the busiest ones of the GPU with the largest share. Up to ${most} GPUs send to one in one collective (${incast.filter((one) => one === most).length} of ${incast.length} GPUs hear that many).`;
+  return panel("Hot links", note, table([["link", 0], ["used", 1], ["bytes", 1], ["rate", 1], ["busy", 1], ["full", 1], ["sent by GPU", 0], ["received by GPU", 0], ["experts there", 0]], rows));
 }
 
 function linkHeat({ pictures }) {
   const { links, step_s: step, utilisation } = pictures.link_heat;
   if (!links.length) return make("span");
   const width = step / utilisation[0].length;
-  const trace = { type: "heatmap", z: utilisation, y: links, x: utilisation[0].map((_, bin) => (bin + 0.5) * width * 1e3), zmin: 0, zmax: 1, colorscale: ramp(),
+  const trace = { type: "heatmap", z: utilisation, y: links, x: utilisation[0].map((_, bin) => (bin + 0.5) * width * 1e3), zmin: 0, zmax: Math.max(...utilisation.flat()), colorscale: ramp(),
     colorbar: { thickness: 12, outlinewidth: 0, tickformat: ".0%" }, hovertemplate: "%{y} at %{x:.4~g} ms<br>%{z:.1%} of its capacity<extra></extra>" };
   const note = `The ${links.length} hottest links in ${utilisation[0].length} slices of the step; a transfer counts with its mean rate from first release to last byte.`;
   return panel("Links over time", note, figure("link-heat", 90 + 17 * links.length, [trace], { xaxis: { title: { text: "time since the start of the step (ms)" }, showgrid: false }, yaxis: { autorange: "reversed", showgrid: false, dtick: 1, tickfont: { size: 11 } } }));
@@ -282,12 +282,12 @@ function topology({ pictures }) {
   const told = cables.map(({ ends: [a, b], used }) => `${a} and ${b}${way(a, b, used[0])}${way(b, a, used[1])}`);
   const middle = (axis) => cables.map(({ ends }) => (at[ends[0]][axis] + at[ends[1]][axis]) / 2);
   const points = { type: "scatter", mode: "markers", x: middle(0), y: middle(1), text: told, hoverinfo: "text", marker: { size: 9, opacity: 0 } };
-  const dots = (chosen, size, mode) => ({ type: "scatter", mode, x: chosen.map(({ x }) => x), y: chosen.map(({ y }) => y), text: chosen.map(({ name }) => name), textposition: chosen.map(({ y }) => (y < 0 ? "bottom center" : "top center")), hoverinfo: "text", marker: { symbol: "square", size, color: colour("--ink") } });
+  const dots = (chosen, size, most) => ({ type: "scatter", mode: chosen.length > most ? "markers" : "markers+text", x: chosen.map(({ x }) => x), y: chosen.map(({ y }) => y), text: chosen.map(({ name }) => name), textposition: chosen.map(({ y }) => (y > 0 ? "top center" : "bottom center")), hoverinfo: "text", marker: { symbol: "square", size, color: colour("--ink") } });
   const gpus = nodes.filter(({ name }) => /^gpu\d+$/.test(name)), switches = nodes.filter(({ name }) => !/^gpu\d+$/.test(name));
   const note = `GPUs in one row, switches of a node below them, the others above. Colour and width: utilisation of the busier way of a cable over the whole step, from 0 to ${percent(hottest)}.`;
   const hidden = { visible: false, showgrid: false, zeroline: false };
   const levels = nodes.map(({ y }) => y);
-  return panel("Topology", note, figure("topology", 120 + 110 * (new Set(levels).size - 1), [...lines, points, dots(gpus, 5, "markers"), dots(switches, 9, switches.length > 40 ? "markers" : "markers+text")],
+  return panel("Topology", note, figure("topology", 120 + 110 * (new Set(levels).size - 1), [...lines, points, dots(gpus, 5, 16), dots(switches, 9, 40)],
     { showlegend: false, xaxis: hidden, yaxis: { ...hidden, range: [Math.min(...levels) - 0.4, Math.max(...levels) + 0.4] }, margin: { l: 10, r: 10, t: 5, b: 5 } }));
 }
 
