@@ -32,7 +32,7 @@ class EntropyTsallisDynmole(Router):
     def route(self, given: RouterInput) -> Assignment:
         """kmin to E rows a token."""
         p = softmax(given.logits)
-        few = prefix(p, np.float32(self.p)) | at_least(p, np.full(given.tokens, 2.0), self.kmin, self.kmin)
+        few = prefix(p, self.p) | at_least(p, 2.0, self.kmin, self.kmin)
         mask = few | (self.tsallis(p) > self._limit(given.experts))[:, None]
         return rows_of_mask(given, mask, weights_within(p, mask))
 

@@ -89,24 +89,29 @@ def masked(logits: Floats, keep: Mask) -> Floats:
     return np.where(keep, logits, np.float32(-np.inf))
 
 
-def prefix(p: Floats, limit: np.float32) -> Mask:
+def prefix(p: Floats, limit: float) -> Mask:
     """[T, E] -> bool[T, E]: the highest p up to and including the first at which their sum exceeds the limit."""
     ordered = np.sort(p, axis=1)[:, ::-1]
     over = np.cumsum(ordered, axis=1) > limit
-    last = np.where(over.any(axis=1), over.argmax(axis=1), p.shape[1] - 1)
-    mask: Mask = p >= np.take_along_axis(ordered, last[:, None], axis=1)
-    return mask
+    return _highest(p, ordered, np.where(over.any(axis=1), over.argmax(axis=1) + 1, p.shape[1]))
 
 
-def at_least(scores: Floats, limit: npt.NDArray[Any], fewest: int, most: int) -> Mask:
-    """[T, E] -> bool[T, E]: scores of at least `limit` [T], but the best `fewest` in any case and no more than `most`.
-
-    Equal scores at the boundary are all in.
-    """
+def at_least(scores: Floats, limit: float, fewest: int, most: int) -> Mask:
+    """[T, E] -> bool[T, E]: scores of at least the limit, but the best `fewest` in any case and no more than `most`."""
     ordered = np.sort(scores, axis=1)[:, ::-1]
     most = min(most, scores.shape[1])
-    bound = np.clip(limit, ordered[:, most - 1], ordered[:, min(fewest, most) - 1])
-    mask: Mask = scores >= bound[:, None].astype(scores.dtype)
+    return _highest(scores, ordered, np.clip((scores >= limit).sum(axis=1), min(fewest, most), most))
+
+
+def _highest(scores: Floats, ordered: Floats, number: Ints) -> Mask:
+    """bool[T, E]: the `number` [T] highest of a row, of equal ones those of lower ids; `ordered` is descending."""
+    bound = np.take_along_axis(ordered, number[:, None] - 1, axis=1)
+    mask: Mask = scores >= bound
+    tied = np.flatnonzero(mask.sum(axis=1) > number)
+    if len(tied):
+        equal = scores[tied] == bound[tied]
+        room = number[tied] - (scores[tied] > bound[tied]).sum(axis=1)
+        mask[tied] &= ~equal | (np.cumsum(equal, axis=1) <= room[:, None])
     return mask
 
 

@@ -5,8 +5,6 @@ Source: the generic form of DA-MoE, LaDiMo and DynMoLE (abstracts).
 
 from __future__ import annotations
 
-import numpy as np
-
 from moesim.routing.routers.assignment import Assignment
 from moesim.routing.routers.input import RouterInput
 from moesim.routing.routers.router import Count, Facts, Fraction, Router
@@ -32,5 +30,5 @@ class Threshold(Router):
         """kmin to kmax rows a token."""
         tau = self.tau if isinstance(self.tau, float) else self.tau[min(given.layer, len(self.tau) - 1)]
         p = softmax(given.logits)
-        mask = at_least(p, np.full(given.tokens, tau), self.kmin, self.kmax)
+        mask = at_least(p, tau, self.kmin, self.kmax)
         return rows_of_mask(given, mask, weights_within(p, mask))

@@ -5,8 +5,6 @@ Source: Harder Tasks Need More Experts: Dynamic Routing in MoE Models (code of D
 
 from __future__ import annotations
 
-import numpy as np
-
 from moesim.routing.routers.assignment import Assignment
 from moesim.routing.routers.input import RouterInput
 from moesim.routing.routers.router import Facts, Fraction, Router
@@ -26,4 +24,4 @@ class TopP(Router):
     def route(self, given: RouterInput) -> Assignment:
         """One row at least."""
         scores = softmax(given.logits)
-        return rows_of_mask(given, prefix(scores, np.float32(self.p)), scores)
+        return rows_of_mask(given, prefix(scores, self.p), scores)

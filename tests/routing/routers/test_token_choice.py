@@ -75,6 +75,7 @@ def test_top_p(build: Build, given: Given) -> None:
     found = build("top_p", p=0.4).route(given(rows))
     assert [found.experts_of(t) for t in (0, 1)] == [[0], [1, 0]]
     assert found.weight == pytest.approx([0.5, 0.35, 0.25])
+    assert build("top_p", p=0.4).route(given(np.zeros((1, 8)))).experts_of(0) == [0, 1, 2, 3], "of equals, four"
 
 
 def test_threshold(build: Build, given: Given) -> None:
