@@ -63,10 +63,9 @@ def main() -> None:
         router = build_router(name)
         rates[name] = TOKENS * 60 / seconds(lambda r=router: r.route(given).table())  # type: ignore[misc]
     for name, rate in sorted(rates.items(), key=lambda row: -row[1]):
+        missed = "  MISSED" if rate < BAR else ""
         rows = build_router(name).route(given).mean_k
-        print(
-            f"{name:28} {rate / 1e6:8.1f} M token-layers a minute, {rows:5.1f} rows{'  MISSED' if rate < BAR else ''}"
-        )
+        print(f"{name:28} {rate / 1e6:8.1f} M token-layers a minute, {rows:5.1f} rows{missed}")
     met = sum(rate >= BAR for rate in rates.values())
     print(f"{met} of {len(rates)} routers reach 5 M token-layers a minute")
 

@@ -74,6 +74,13 @@ def router_facts(source: RoutingSource) -> dict[str, Any]:
     }
 
 
+def router_warnings(source: RoutingSource) -> tuple[str, ...]:
+    """What the router did beside its rows, which no price is put on."""
+    extra = router_facts(source).get("not_priced", {})
+    work = ", ".join(f"{name.replace('_', ' ')} {number:.6g}" for name, number in extra.items() if number)
+    return (f"router {router_facts(source)['router']}: counted, not priced: {work}",) if work else ()
+
+
 def trace_path(name_or_path: str, where: str = "") -> Path:
     """A shipped trace's name or a Parquet file. Raises BadInput with the shipped names."""
     path = Path(name_or_path)

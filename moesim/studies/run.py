@@ -20,7 +20,7 @@ from moesim.studies.ladder import Ladder, climb
 from moesim.studies.load import Loaded, load
 from moesim.studies.metrics import metrics
 from moesim.studies.result import Played, Result
-from moesim.studies.routing import router_facts
+from moesim.studies.routing import router_facts, router_warnings
 
 
 def run(
@@ -123,4 +123,5 @@ def _warnings(built: Built, ladder: Ladder) -> tuple[str, ...]:
     prices = price_notes(built.log, built.costs, built.cluster.devices[0].name)
     overlap = ladder.timeline.ignored_overlap_s
     ignored = [f"overlap of transfers worth {overlap:.3g} s was ignored by port loads"] if overlap > 0 else []
-    return (*built.warnings, *prices, *ignored, *ladder.notes, *_published(built))
+    routers = router_warnings(built.plan.routing)
+    return (*built.warnings, *prices, *ignored, *routers, *ladder.notes, *_published(built))

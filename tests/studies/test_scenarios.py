@@ -127,3 +127,29 @@ def test_a_wrong_key_of_an_inline_model_is_named_with_its_line(tmp_path: Path) -
 def test_costs_of_another_device_are_said_to_be_borrowed() -> None:
     warnings = run("demo-tiny", overrides=["cluster.topology=dgx-a100"]).warnings
     assert any("used for" in text for text in warnings)
+
+
+@pytest.mark.parametrize(
+    ("routing", "message"),
+    [
+        ("{router: top_q}", "routing: unknown router 'top_q'.*did you mean 'top_p'"),
+        ("{router: {name: top_p, q: 1.0}}", "unknown key 'q'"),
+        ("{router: topk_softmax, trace: tiny-moe}", "needs logits, and it has none"),
+        ("{router: topk_softmax, balanced: true}", "others give expert ids only"),
+        ("{generator: {scale: 2.0}}", "a router's: name one"),
+        ("{warm_up: 3, balanced: true}", "a router's: name one"),
+        ("{}", "exactly one of trace, sampled, balanced, or a router"),
+    ],
+)
+def test_routers_that_cannot_be_are_refused(routing: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        run(load("demo-tiny", [f"routing={routing}"]))
+
+
+def test_the_result_says_what_the_router_did() -> None:
+    result = run(load("demo-tiny", ["routing={router: {name: gshard_top2, cf: 0.5}}"]))
+    router = result.provenance["router"]
+    assert router["batch_dependent"] and 0.2 < router["drop_rate"] < 0.8 and router["mean_k"] < 1.4
+    assert result.provenance["routing"] == "generated, assumed"
+    mixed = run(load("demo-tiny", ["routing={router: mixture_of_routers}"]))
+    assert any("counted, not priced: router gemms" in text for text in mixed.warnings)

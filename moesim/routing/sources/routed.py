@@ -48,6 +48,9 @@ class Tally:
         self.dropped += found.count(Status.DROPPED)
         for name, work in found.extra.items():
             self.extra[name] = self.extra.get(name, 0.0) + work
+        rounds = float(found.round.max(initial=0)) + 1
+        if rounds > 1:
+            self.extra["rounds_sent_at_once"] = max(rounds, self.extra.get("rounds_sent_at_once", 0.0))
 
 
 class Routed:
