@@ -54,12 +54,14 @@ class CommunicationCost:
 
     def startup(self, op: str, ranks: int, messages: int, sent: float) -> float:
         """Seconds between release and first byte, of a collective over `ranks` whose busiest rank sends `sent` bytes in
-        `messages` messages. Of several tables that of the next larger group counts, or else of the largest.
+        `messages` messages. Of several tables that of the next larger group counts, or else of the largest
+        with what messages beyond its group add.
         """
         tables = sorted((steps for steps in self.steps if steps.op == op), key=lambda steps: steps.ranks)
         if not tables:
             return self.alpha + self.per_message * messages
-        return next((steps for steps in tables if steps.ranks >= ranks), tables[-1]).at(sent)
+        steps = next((steps for steps in tables if steps.ranks >= ranks), tables[-1])
+        return steps.at(sent) + self.per_message * max(messages - messages * steps.ranks // ranks, 0)
 
 
 def communication_of(communication: Mapping[str, CommunicationCost], kernel: str) -> CommunicationCost:

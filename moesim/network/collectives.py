@@ -40,14 +40,17 @@ def groups(lanes: int, width: int, stride: int = 1) -> Lanes:
     return np.ascontiguousarray(blocks.transpose(0, 2, 1).reshape(-1, width))
 
 
-def exchange(flows: Flows, ranks: int, message_bytes: int | None = None) -> Collective:
-    """Grouped sends and receives between `ranks` lanes: an all-to-all, or one of its stages. A message to each peer, or
-    of message_bytes.
+def exchange(flows: Flows, message_bytes: int | None = None) -> Collective:
+    """Grouped sends and receives: an all-to-all, or one of its stages. A message to each peer, or of message_bytes.
+
+    Its ranks are the busiest lane and its peers: who exchanges nothing costs nothing.
     """
-    sends = np.ones_like(flows.bytes) if message_bytes is None else -(-flows.bytes // message_bytes)
-    messages = np.zeros(int(flows.source.max(initial=-1)) + 1, dtype=np.int64)
-    np.add.at(messages, flows.source, np.where(flows.bytes > 0, sends, 0))
-    return Collective("all_to_all", ranks, int(messages.max(initial=0)), flows)
+    sends = flows.bytes > 0
+    peers = int(np.bincount(flows.source[sends]).max(initial=0))
+    messages = peers
+    if message_bytes is not None:
+        messages = int(np.bincount(flows.source, -(-flows.bytes // message_bytes)).max(initial=0))
+    return Collective("all_to_all", peers + 1, messages, flows)
 
 
 def all_gather(group: Group, rings: Lanes, part: npt.NDArray[np.int64]) -> Collective:

@@ -75,7 +75,7 @@ class Fabric:
 
     def coflow(self, kernel: str, flows: Flows, group: Group, message_bytes: int | None = None) -> Coflow:
         """An exchange with a message to each peer, or of message_bytes (see `collective`)."""
-        return self.collective(kernel, exchange(flows, len(group.devices), message_bytes), group)
+        return self.collective(kernel, exchange(flows, message_bytes), group)
 
     def collective(self, kernel: str, collective: Collective, group: Group) -> Coflow:
         """Flows of one collective on their paths, after the kernel's start-up for it.

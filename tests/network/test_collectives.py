@@ -91,13 +91,14 @@ def test_a_broadcast_goes_down_its_chain_and_messages_go_side_by_side() -> None:
 def test_an_exchange_has_a_message_to_each_peer() -> None:
     zero = np.zeros(3, np.int32)
     flows = Flows(zero, zero, np.array([1, 2, 9], np.int32), np.array([5, 0, 7]))
-    assert exchange(flows, 16).messages == 2
-    assert exchange(flows, 16, message_bytes=2).messages == 3 + 4
+    assert (exchange(flows).messages, exchange(flows).ranks) == (2, 3)
+    assert exchange(flows, message_bytes=2).messages == 3 + 4
 
 
 def test_a_table_of_start_ups_replaces_the_constant() -> None:
     cost = CommunicationCost(
         alpha=1.0,
+        per_message=0.5,
         steps=(
             Steps("all_gather", 4, (1000.0, 2000.0, 4000.0), (5.0, 9.0, 8.0)),
             Steps("all_gather", 8, (1000.0,), (20.0,)),
@@ -105,5 +106,5 @@ def test_a_table_of_start_ups_replaces_the_constant() -> None:
     )
     four = [cost.startup("all_gather", 3, 1, size) for size in (0, 1000, 1500, 4000, 8000)]
     assert four == [5.0, 5.0, 7.0, 8.0, 6.0]  # the last line goes on
-    assert cost.startup("all_gather", 64, 63, 5000) == 20.0  # none larger: the largest
-    assert cost.startup("all_reduce", 4, 1, 1000) == 1.0
+    assert cost.startup("all_gather", 64, 63, 5000) == 20.0 + 56 * 0.5  # none larger: the largest, and further messages
+    assert cost.startup("all_reduce", 4, 1, 1000) == 1.5
