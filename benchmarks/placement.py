@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.placement_transitions import transitions
+from moesim.layout import Placement
 from moesim.placement import PlacementProblem, Solution, StepClock, Windows, judge, objectives, solve
 from moesim.studies import load
 from moesim.studies.build import build
@@ -108,31 +109,40 @@ def _values(found: Solution) -> str:
     return f"{found.objective:.3f}; " + ", ".join(f"{value:.3f}" for value in found.heldout.values())
 
 
-def clock() -> StepClock:
+def clock(schedule: str) -> StepClock:
     """A prefill step of DeepSeek-V3 on 8 nodes, DeepEP's normal kernels, 4,096 tokens a GPU in blocks of 2,048."""
     changes = (
         "cluster.nodes=8", "parallel.data_parallel_size=64", "parallel.expert_parallel_size=64",
         "parallel.tensor_parallel_size=1", "experts.redundant=0", "experts.placement=contiguous",
         "batch.tokens_per_gpu=4096", "batch.context=2048", "comm.dispatch=deepep_normal",
+        f"overlap.schedule={schedule}",
     )  # fmt: skip
     built = build(load("dsv3-prefill-ep32", changes), 0)
     return StepClock(built.plan, built.batches[0], 2048)
 
 
 def step() -> None:
-    """Simulated step time on held-out windows; step_time is what the strategy of that name picks on `train`."""
-    train, test, played = case("train"), case("test"), clock()
-    for redundant in (64, 0):
-        one, seconds, planned = problem(train, 64, redundant, clock=played), {}, {}
-        for name in ("eplb", "eplb_hierarchical", "co_activation", "multiwindow"):
-            placement = solve(one, name).placement
-            planned[name], seconds[name] = (played.seconds(placement, windows) for windows in (train, test))
-            row(f"step on 8 nodes, redundant {redundant}, {name}", f"{seconds[name]:.4f} s")
-        best = min(("eplb", "eplb_hierarchical"), key=seconds.__getitem__)
-        picked, fastest = min(planned, key=planned.__getitem__), min(seconds, key=seconds.__getitem__)
-        text = f"{picked}, {seconds[picked] / seconds[best] - 1:+.1%}"
-        row(f"step on 8 nodes, redundant {redundant}, step_time: beside {best}", text, ">= 5 % below")
-        row(f"step on 8 nodes, redundant {redundant}: fastest of all", fastest)
+    """Simulated step time on held-out windows, without and with two-batch overlap."""
+    train, test = case("train"), case("test")
+    clocks = {schedule: clock(schedule) for schedule in ("sequential", "two_batch")}
+    for redundant in (0, 64):
+        one = problem(train, 64, redundant)
+        names = ("eplb", "eplb_hierarchical", "co_activation", "multiwindow")
+        placements = {name: solve(one, name).placement for name in names}
+        for schedule, played in clocks.items():
+            _step_rows(f"step, redundant {redundant}, {schedule}", placements, played, train, test)
+
+
+def _step_rows(what: str, placements: dict[str, Placement], played: StepClock, train: Windows, test: Windows) -> None:
+    """Each placement's step on `test`; step_time is what the strategy of that name picks, which plays `train`."""
+    planned = {name: played.seconds(placement, train) for name, placement in placements.items()}
+    seconds = {name: played.seconds(placement, test) for name, placement in placements.items()}
+    best = min(("eplb", "eplb_hierarchical"), key=seconds.__getitem__)
+    for name, taken in seconds.items():
+        row(f"{what}: {name}, beside {best}", f"{taken:.4f} s ({taken / seconds[best] - 1:+.1%})")
+    picked, fastest = min(planned, key=planned.__getitem__), min(seconds, key=seconds.__getitem__)
+    text = f"{picked} ({seconds[picked] / seconds[best] - 1:+.1%})"
+    row(f"{what}: step_time picks; fastest on held-out windows: {fastest}", text, ">= 5 % below")
 
 
 def online() -> None:
