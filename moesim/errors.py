@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+Entry = TypeVar("Entry")
 
 
 class MoesimError(Exception):
@@ -71,6 +74,13 @@ def unknown_name(kind: str, name: object, known: Iterable[str], *, where: str | 
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     guess = f"did you mean {near[0]!r}? " if near else ""
     return BadInput(f"unknown {kind} {name!r}", where=where, way_out=f"{guess}known: {', '.join(names)}")
+
+
+def pick(kind: str, name: str, registry: Mapping[str, Entry], *, where: str | Path = "") -> Entry:
+    """The entry of that name. Raises BadInput with the known names."""
+    if name not in registry:
+        raise unknown_name(kind, name, registry, where=where)
+    return registry[name]
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from moesim.errors import unknown_name
+from moesim.errors import pick
 
 
 class Op(NamedTuple):
@@ -52,6 +52,4 @@ OPS: Final[dict[str, Op]] = {
 
 def find_op(name: str, *, where: str = "") -> Op:
     """The operator of that name. Raises BadInput with the known ones."""
-    if name not in OPS:
-        raise unknown_name("operator", name, OPS, where=where)
-    return OPS[name]
+    return pick("operator", name, OPS, where=where)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from moesim.errors import unknown_name
+from moesim.errors import pick
 from moesim.schedules import sequential, two_batch
 from moesim.schedules.verbs import Step
 
@@ -25,6 +25,4 @@ REGISTRY: dict[str, LayerSchedule] = {
 
 def layer_schedule(name: str, where: str = "") -> LayerSchedule:
     """The schedule of that name. Raises BadInput with the known names."""
-    if name not in REGISTRY:
-        raise unknown_name("schedule", name, REGISTRY, where=where)
-    return REGISTRY[name]
+    return pick("schedule", name, REGISTRY, where=where)

@@ -21,7 +21,7 @@ from moesim.calibration.operators import (
     point_to_point,
 )
 from moesim.calibration.operators.operator import Operator
-from moesim.errors import unknown_name
+from moesim.errors import pick
 
 OPERATORS: Final[dict[str, Operator]] = {
     "grouped_gemm": grouped_gemm.OPERATOR,
@@ -51,6 +51,4 @@ OPERATORS: Final[dict[str, Operator]] = {
 
 def find_operator(name: str, *, where: str = "") -> Operator:
     """The operator of that name. Raises BadInput with the known ones."""
-    if name not in OPERATORS:
-        raise unknown_name("operator", name, OPERATORS, where=where)
-    return OPERATORS[name]
+    return pick("operator", name, OPERATORS, where=where)

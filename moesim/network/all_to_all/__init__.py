@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moesim.errors import unknown_name
+from moesim.errors import pick
 from moesim.network.all_to_all.algorithm import AllToAll, Stages
 from moesim.network.all_to_all.allgather_reducescatter import AllGatherReduceScatter
 from moesim.network.all_to_all.bilevel import BiLevel
@@ -30,9 +30,7 @@ REGISTRY: dict[str, AllToAll] = {algorithm.name: algorithm for algorithm in _ALL
 
 def find(name: str, where: str = "") -> AllToAll:
     """The algorithm of that name, as its newest version does it. Raises BadInput with the known names."""
-    if name not in REGISTRY:
-        raise unknown_name("all-to-all algorithm", name, REGISTRY, where=where)
-    return REGISTRY[name]
+    return pick("all-to-all algorithm", name, REGISTRY, where=where)
 
 
 __all__ = ["REGISTRY", "AllToAll", "Stages", "find"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moesim.errors import unknown_name
+from moesim.errors import pick
 from moesim.placement.dispatch.even import Even
 from moesim.placement.dispatch.lplb import PerBatchLP
 from moesim.placement.dispatch.nearest import Nearest
@@ -15,9 +15,7 @@ REGISTRY: dict[str, DispatchRule] = {rule.name: rule for rule in _ALL}
 
 def find(name: str, where: str = "") -> DispatchRule:
     """The rule of that name. Raises BadInput with the known names."""
-    if name not in REGISTRY:
-        raise unknown_name("dispatch rule", name, REGISTRY, where=where)
-    return REGISTRY[name]
+    return pick("dispatch rule", name, REGISTRY, where=where)
 
 
 __all__ = ["REGISTRY", "DispatchRule", "find"]

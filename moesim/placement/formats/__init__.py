@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from moesim import atomic
-from moesim.errors import BadInput, unknown_name
+from moesim.errors import BadInput, pick
 from moesim.layout import Placement
 from moesim.placement.formats.eplb import EPLB
 from moesim.placement.formats.format import Format, Frame, Written
@@ -48,9 +48,7 @@ __all__ = [
 
 def find_format(name: str) -> Format:
     """The format of that name. Raises BadInput with the known ones."""
-    if name not in REGISTRY:
-        raise unknown_name("placement format", name, REGISTRY)
-    return REGISTRY[name]
+    return pick("placement format", name, REGISTRY)
 
 
 def read_placement(path: str | Path, frame: Frame | None = None, *, format: str | None = None) -> Placement:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moesim.errors import unknown_name
+from moesim.errors import pick
 from moesim.placement.objectives.makespan import Makespan
 from moesim.placement.objectives.nodes_touched import NodesTouched
 from moesim.placement.objectives.objective import Objective
@@ -21,9 +21,7 @@ REGISTRY: dict[str, Objective] = {objective.name: objective for objective in _AL
 
 def find(name: str, where: str = "") -> Objective:
     """The objective of that name. Raises BadInput with the known names."""
-    if name not in REGISTRY:
-        raise unknown_name("objective", name, REGISTRY, where=where)
-    return REGISTRY[name]
+    return pick("objective", name, REGISTRY, where=where)
 
 
 __all__ = ["REGISTRY", "Objective", "find"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moesim.errors import unknown_name
+from moesim.errors import pick
 from moesim.placement.strategies.affinity_bcd import AffinityBcd
 from moesim.placement.strategies.affinity_hungarian import AffinityHungarian
 from moesim.placement.strategies.alias_weighted import AliasWeighted
@@ -49,9 +49,7 @@ REGISTRY: dict[str, Strategy] = {strategy.name: strategy for strategy in _ALL}
 
 def find(name: str, where: str = "") -> Strategy:
     """The strategy of that name. Raises BadInput with the known names."""
-    if name not in REGISTRY:
-        raise unknown_name("placement strategy", name, REGISTRY, where=where)
-    return REGISTRY[name]
+    return pick("placement strategy", name, REGISTRY, where=where)
 
 
 __all__ = ["REGISTRY", "Strategy", "find"]

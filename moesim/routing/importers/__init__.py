@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from moesim.errors import unknown_name
+from moesim.errors import pick
 from moesim.routing.importers.exflow import EXFLOW
 from moesim.routing.importers.flame_moe import FLAME_MOE
 from moesim.routing.importers.format import Format, Options
@@ -35,6 +35,4 @@ __all__ = ["REGISTRY", "Format", "Options", "find_format"]
 
 def find_format(name: str) -> Format:
     """The format of that name. Raises BadInput with the known ones."""
-    if name not in REGISTRY:
-        raise unknown_name("trace format", name, REGISTRY)
-    return REGISTRY[name]
+    return pick("trace format", name, REGISTRY)
