@@ -230,7 +230,8 @@ def _completed(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _array(name: str, column: Column, values: Any, rows: int) -> pa.Array:
     if values is None:
-        values = [_DEFAULTS.get(name, _EMPTY[column.kind])] * rows
+        default = _DEFAULTS.get(name, _EMPTY[column.kind])
+        return pa.repeat(pa.scalar(default, column.kind), rows)
     if isinstance(values, (pa.Array, pa.ChunkedArray)):
         return values.cast(column.kind)
     return pa.array(values, type=column.kind)

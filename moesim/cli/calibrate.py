@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from moesim.cli.calibrate_fit import check, fit, import_
 from moesim.cli.calibrate_measure import measure, truth
 
 
@@ -12,5 +13,5 @@ def calibrate() -> None:
     """Measure kernels, fit profiles to them, and check how good they are."""
 
 
-calibrate.add_command(measure)
-calibrate.add_command(truth)
+for command in (measure, import_, fit, check, truth):
+    calibrate.add_command(command)

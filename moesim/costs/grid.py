@@ -1,10 +1,15 @@
-"""Residual grids: what the analytic form leaves over, on powers of two of a shape's coordinates; Parquet."""
+"""Residual grids: what the analytic form leaves over, as a sum of two-dimensional grids over pairs of coordinates.
+
+ln(measured / form) is a sum over pairs (a, b) of bilinear grids on evenly spaced knots of log2 coordinates, held
+constant beyond their edges and clipped. A file holds one row per operator: knots, pairs, and values in thousandths.
+"""
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,39 +17,57 @@ import numpy.typing as npt
 from moesim.errors import BadInput
 
 Floats = npt.NDArray[np.float64]
-AXES = ("x", "y", "z")
+CLIP: Final = 1.5  # a residual beyond a factor of 4.5 is another kernel, not this form's to describe
+UNIT: Final = 1e-3
+
+
+class Axis(NamedTuple):
+    """Knots start, start + step, ... of one log2 coordinate."""
+
+    start: float
+    step: float
+    knots: int
+
+    def locate(self, values: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
+        """The knot at or below each value and the fraction of a step beyond it; values outside sit at the ends."""
+        position = np.clip((values - self.start) / self.step, 0.0, self.knots - 1.0)
+        low = np.minimum(position.astype(np.int64), max(self.knots - 2, 0))
+        return low, position - low
 
 
 @dataclass(frozen=True)
 class ResidualGrid:
-    """axes: three ascending float64 arrays of log2 coordinates; log_ratio float64[x, y, z]: ln(measured / form)."""
+    """axes of all coordinates; pairs of axes; values: one float64[knots a, knots b] per pair."""
 
-    axes: tuple[Floats, Floats, Floats]
-    log_ratio: Floats
+    axes: tuple[Axis, ...]
+    pairs: tuple[tuple[int, int], ...]
+    values: tuple[Floats, ...]
 
-    def at(self, *coordinates: npt.ArrayLike) -> Floats:
-        """Three arrays that broadcast -> the factor exp(residual), trilinear, held constant beyond the edges."""
-        wide = np.broadcast_arrays(*(np.log2(np.maximum(np.asarray(c, dtype=np.float64), 1e-9)) for c in coordinates))
-        cells = [_locate(axis, values) for axis, values in zip(self.axes, wide, strict=True)]
+    def at(self, coordinates: Sequence[Floats]) -> Floats:
+        """log2 coordinates float64[...] each -> factor float64[...]."""
+        wide = np.broadcast_arrays(*coordinates)
+        located = [axis.locate(values) for axis, values in zip(self.axes, wide, strict=True)]
         total = np.zeros(wide[0].shape)
-        for corner in itertools.product((0, 1), repeat=3):
-            weight = np.ones(wide[0].shape)
-            index = []
-            for side, (low, fraction), axis in zip(corner, cells, self.axes, strict=True):
-                weight = weight * (fraction if side else 1 - fraction)
-                index.append(np.minimum(low + side, len(axis) - 1))
-            total += weight * self.log_ratio[tuple(index)]
-        factor: Floats = np.exp(total)
+        for (a, b), values in zip(self.pairs, self.values, strict=True):
+            total += _bilinear(values, *located[a], *located[b])
+        factor: Floats = np.exp(np.clip(total, -CLIP, CLIP))
         return factor
 
 
-def _locate(axis: Floats, values: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
-    """The cell of each value and where in it, 0 to 1; values beyond the axis sit at its ends."""
-    inside = np.clip(values, axis[0], axis[-1])
-    low = np.clip(np.searchsorted(axis, inside, side="right") - 1, 0, max(len(axis) - 2, 0))
-    width = axis[np.minimum(low + 1, len(axis) - 1)] - axis[low]
-    fraction: Floats = np.where(width > 0, (inside - axis[low]) / np.where(width > 0, width, 1.0), 0.0)
-    return low, fraction
+def _bilinear(
+    values: Floats, low_a: npt.NDArray[np.int64], part_a: Floats, low_b: npt.NDArray[np.int64], part_b: Floats
+) -> Floats:
+    """Padded by one knot, so that an axis with a single knot needs no case of its own."""
+    padded = np.pad(values, ((0, 1), (0, 1)), mode="edge")
+    flat, width = padded.ravel(), padded.shape[1]
+    index = low_a * width + low_b
+    below = flat.take(index)
+    below += (flat.take(index + 1) - below) * part_b
+    index += width
+    above = flat.take(index)
+    above += (flat.take(index + 1) - above) * part_b
+    found: Floats = below + (above - below) * part_a
+    return found
 
 
 def read_grids(path: Path) -> dict[str, ResidualGrid]:
@@ -55,33 +78,45 @@ def read_grids(path: Path) -> dict[str, ResidualGrid]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, page_checksum_verification=True)
-        columns = {name: table[name].to_numpy(zero_copy_only=False) for name in ("operator", *AXES, "log_ratio")}
-    except (pa.ArrowException, OSError, KeyError) as error:
+        rows = pq.read_table(path, page_checksum_verification=True, use_threads=False).to_pydict()
+        return {name: _grid(*columns) for name, *columns in zip(*(rows[c] for c in COLUMNS), strict=True)}
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise BadInput(f"damaged residual grid: {str(error).splitlines()[0]}", where=path) from None
-    operators = sorted(set(columns["operator"].tolist()))
-    return {operator: _grid(columns, columns["operator"] == operator) for operator in operators}
 
 
-def _grid(columns: dict[str, npt.NDArray[np.float64]], rows: npt.NDArray[np.bool_]) -> ResidualGrid:
-    axes = [np.unique(columns[axis][rows]) for axis in AXES]
-    values = np.zeros(tuple(len(axis) for axis in axes))
-    index = tuple(np.searchsorted(axis, columns[name][rows]) for name, axis in zip(AXES, axes, strict=True))
-    values[index] = columns["log_ratio"][rows]
-    return ResidualGrid((axes[0], axes[1], axes[2]), values)
+COLUMNS: Final = ("operator", "start", "step", "knots", "pair", "value")
 
 
-def write_grids(path: Path, grids: dict[str, ResidualGrid]) -> None:
-    """Grids -> Parquet with page checksums."""
+def _grid(start: list[float], step: list[float], count: list[int], pair: list[int], value: list[int]) -> ResidualGrid:
+    axes = tuple(Axis(*knots) for knots in zip(start, step, count, strict=True))
+    pairs = tuple((a, b) for a, b in zip(pair[::2], pair[1::2], strict=True))
+    sizes = [axes[a].knots * axes[b].knots for a, b in pairs]
+    flat = np.asarray(value, dtype=np.float64) * UNIT
+    if len(flat) != sum(sizes):
+        raise ValueError(f"{len(flat)} values for {sum(sizes)} knots")
+    parts = np.split(flat, np.cumsum(sizes)[:-1])
+    values = tuple(part.reshape(axes[a].knots, axes[b].knots) for part, (a, b) in zip(parts, pairs, strict=True))
+    return ResidualGrid(axes, pairs, values)
+
+
+def packed_grids(grids: Mapping[str, ResidualGrid]) -> bytes:
+    """Grids -> the content of a Parquet file with page checksums."""
+    import io
+
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    parts: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in (*AXES, "log_ratio")}
-    names: list[str] = []
-    for operator, grid in sorted(grids.items()):
-        mesh = np.meshgrid(*grid.axes, indexing="ij")
-        for name, values in zip((*AXES, "log_ratio"), (*mesh, grid.log_ratio), strict=True):
-            parts[name].append(values.ravel())
-        names += [operator] * grid.log_ratio.size
-    table = pa.table({"operator": names, **{name: np.concatenate(values) for name, values in parts.items()}})
-    pq.write_table(table, path, compression="zstd", write_page_checksum=True)
+    rows = [
+        (name, *(list(column) for column in zip(*grid.axes, strict=True)), [i for pair in grid.pairs for i in pair],
+         np.concatenate([np.rint(values / UNIT).ravel() for values in grid.values]).astype(np.int16))
+        for name, grid in sorted(grids.items())
+    ]  # fmt: skip
+    kinds = (pa.string(), pa.list_(pa.float64()), pa.list_(pa.float64()), pa.list_(pa.int32()), pa.list_(pa.int32()),
+             pa.list_(pa.int16()))  # fmt: skip
+    columns = zip(*rows, strict=True) if rows else ([] for _ in kinds)
+    arrays = [pa.array(list(column), kind) for column, kind in zip(columns, kinds, strict=True)]
+    file = io.BytesIO()
+    pq.write_table(
+        pa.table(dict(zip(COLUMNS, arrays, strict=True))), file, compression="zstd", write_page_checksum=True
+    )
+    return file.getvalue()

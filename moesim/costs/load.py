@@ -16,8 +16,10 @@ from moesim.hardware import Device
 ALGORITHMS = ("nccl", "deepep_normal", "deepep_low_latency")
 
 
-def load_costs(name_or_path: str, device: Device, *, where: str = "") -> CostModel:
-    """The word "roofline", a shipped profile's name, or a profile file. Raises BadInput with the known names."""
+def load_costs(name_or_path: str, device: Device, kernels: str | None = None, *, where: str = "") -> CostModel:
+    """The word "roofline", a shipped profile's name, or a profile file; and one of the profile's kernel sets, None: its
+    default. Raises BadInput with the known names.
+    """
     if name_or_path == "roofline":
         return Roofline(device, ALGORITHMS)
     path = Path(name_or_path)
@@ -26,7 +28,7 @@ def load_costs(name_or_path: str, device: Device, *, where: str = "") -> CostMod
         if name_or_path not in known:
             raise unknown_name("cost profile", name_or_path, ["roofline", *known], where=where)
         path = known[name_or_path]
-    return load_profile(path, device.name)
+    return load_profile(path, device.name, kernels, where=where)
 
 
 def error_draw(spreads: Mapping[str, float], seed: int) -> dict[str, float]:

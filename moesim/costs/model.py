@@ -28,8 +28,14 @@ class CostModel(Protocol):
     def gemm(self, m: npt.ArrayLike, n: int, k: int, dtype: str) -> Estimate:
         """y[m, n] = x[m, k] w[k, n]."""
 
-    def experts(self, rows: npt.ArrayLike, hidden: int, inter: int, dtype: str, matrices: int) -> Estimate:
-        """rows int[..., G] of the G experts of a rank -> [...]: their whole FFN as one grouped operator."""
+    def experts(
+        self, rows: npt.ArrayLike, hidden: int, inter: int, dtype: str, matrices: int,
+        choices: npt.ArrayLike | None = None,
+    ) -> Estimate:  # fmt: skip
+        """rows int[..., G] of the G experts of a rank -> [...]: their whole FFN as one grouped operator.
+
+        choices [...]: routed rows that pass through the kernel, where other ranks' are among them; default: its own.
+        """
 
     def attention(
         self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,

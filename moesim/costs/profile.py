@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Annotated, Literal
 
 import numpy as np
@@ -16,30 +18,66 @@ from moesim.costs.communication import CommunicationCost, Steps
 from moesim.costs.estimate import Basis, Estimate
 from moesim.costs.form import Form
 from moesim.costs.grid import ResidualGrid, read_grids
-from moesim.errors import BadInput
+from moesim.errors import BadInput, unknown_name
 from moesim.models import Attention
 from moesim.units import Bandwidth, ByteCount, Flops, Seconds
 from moesim.yamlfile import Items, Section
 
 FOLDER = "calibration/profiles"
+HULL_SLACK = 1e-3  # of an octave
+REACH = NormalDist().inv_cdf(0.9)  # standard deviations from the median to the end of an 80 % interval
+FAMILIES = {
+    "gemm": "gemm", "experts": "grouped_gemm", "gqa_prefill": "attention", "gqa_decode": "attention",
+    "mla_prefill": "attention", "mla_decode": "attention",
+}  # fmt: skip
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Pair = Annotated[tuple[float, float], Field(strict=False)]
 
 
-class OperatorSection(Section):
-    """One operator and dtype: the form's parameters, its hull, and how well it was fitted."""
+class HeldOut(Section):
+    """Absolute relative errors on shapes that the fit had not seen; `all_`: rows that beat physics included."""
 
+    median: float = Field(ge=0)
+    p90: float = Field(ge=0)
+    all_median: float = Field(ge=0)
+    all_p90: float = Field(ge=0)
+    coverage: float = Field(ge=0, le=1, description="of the 80 % interval, each fold in that of the others")
+
+
+class OperatorSection(Section):
+    """One kernel and dtype: the form's parameters, what it was fitted on, and how well."""
+
+    op: str
+    kind: str
+    dtype: str
+    cache_dtype: str = ""
+    kernel: str
+    backend: str
+    version: str
+    bare: bool = Field(False, description="a grouped GEMM alone, not the whole FFN of the experts")
     launch: Seconds
     flops_per_second: Flops
     bytes_per_second: Bandwidth
-    norm: float = Field(ge=0.5, le=32)
-    flops_hull: Pair
-    bytes_hull: Pair
+    norm: float = Field(ge=0.25, le=32)
+    each: Items[Seconds] = ()
+    tile: int = Field(16, ge=1)
+    hull: dict[str, Pair] = Field(description="least and largest measured value of each coordinate")
     basis: Basis
     rows: int = Field(ge=1, description="measurements it was fitted on")
-    heldout_median_abs_error: float = Field(ge=0)
-    heldout_p90_abs_error: float = Field(ge=0)
-    kernel: str
+    beats_physics: int = Field(ge=0, description="measurements left out because no device can be that fast")
+    shapes: int = Field(ge=1)
+    heldout: HeldOut
+    interval: Pair = Field(description="ln(measured / predicted) between which 80 % of held-out rows lie")
+    peak: Flops = Field(description="FLOP/s that no estimate exceeds")
+
+
+class ElementwiseSection(Section):
+    """Kernels that only move bytes."""
+
+    launch: Seconds
+    bytes_per_second: Bandwidth
+    basis: Basis
+    source: str
 
 
 class StepsSection(Section):
@@ -78,47 +116,77 @@ class HostSection(Section):
 
 
 class ProfileSection(Section):
-    """A profile file."""
+    """A profile file. kernels: set -> role (gemm.bf16, experts.fp8, mla_decode.bf16 ...) -> one of operators."""
 
-    moesim_profile: Literal[1]
-    name: str
-    device: str
-    kernels: str
-    source: str
+    moesim_profile: Literal[2]
+    name: str = Field(min_length=1)
+    device: str = Field(min_length=1)
+    device_class: Literal["cuda", "cpu"]
+    source: str = Field(min_length=1)
+    default_kernels: str
+    kernels: dict[str, dict[str, str]]
     operators: dict[str, OperatorSection]
-    families: dict[str, Annotated[float, Field(ge=0)]]
-    elementwise: OperatorSection
+    memory_bandwidth: Bandwidth
+    cache: ByteCount = Field(description="last-level cache, whose content may be read faster than memory")
+    heldout: dict[str, HeldOut] = Field(description="by operator, all kernels of the sets together")
+    heldout_communication: dict[str, HeldOut] = Field(description="collectives by world size, DeepEP by shape")
+    elementwise: ElementwiseSection
+    families: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        description="error families without operators: standard deviation of the logarithm"
+    )
     backward: dict[str, Annotated[float, Field(gt=0)]]
     backward_source: str
     communication: dict[str, CommunicationSection]
     host: dict[Literal["decode", "prefill", "train"], HostSection]
     notes: Items[str] = ()
 
+    @model_validator(mode="after")
+    def _sets_name_operators(self) -> ProfileSection:
+        if self.default_kernels not in self.kernels:
+            raise ValueError(f"default_kernels {self.default_kernels!r} is none of {', '.join(self.kernels)}")
+        missing = {one for roles in self.kernels.values() for one in roles.values()} - set(self.operators)
+        if missing:
+            raise ValueError(f"kernels name {sorted(missing)[0]!r}, which is no operator")
+        return self
+
 
 class Profile:
-    """Forms times residual grids of one device. `borrowed` marks a profile used on another device: all is assumed."""
+    """Forms times residual grids of one device, and one of its kernel sets. `borrowed` marks a profile used on another
+    device: all is assumed.
+    """
 
-    def __init__(self, section: ProfileSection, grids: Mapping[str, ResidualGrid], *, borrowed: bool) -> None:
+    def __init__(
+        self, section: ProfileSection, grids: Mapping[str, ResidualGrid], kernels: str, *, borrowed: bool
+    ) -> None:  # fmt: skip
         self._section, self._grids, self._borrowed = section, grids, borrowed
-        self.name, self.device = section.name, section.device
+        self._roles = section.kernels[kernels]
+        self.name, self.device, self.kernels = section.name, section.device, kernels
         self.backward: Mapping[str, float] = section.backward
-        self.families: Mapping[str, float] = section.families
+        self.families: Mapping[str, float] = {**section.families, **self._spreads()}
         self.communication: Mapping[str, CommunicationCost] = {
             name: _communication(cost) for name, cost in section.communication.items()
         }
 
     def gemm(self, m: npt.ArrayLike, n: int, k: int, dtype: str) -> Estimate:
         """See CostModel."""
-        demand = shapes.gemm(m, n, k, dtype)
-        return self._estimate(f"gemm.{dtype}", "gemm", demand, (np.asarray(m, dtype=np.float64), n, k))
+        name, section = self._operator(f"gemm.{dtype}")
+        return self._estimate(name, section, "gemm", shapes.gemm(m, n, k, section.dtype, section.tile))
 
-    def experts(self, rows: npt.ArrayLike, hidden: int, inter: int, dtype: str, matrices: int) -> Estimate:
+    def experts(
+        self, rows: npt.ArrayLike, hidden: int, inter: int, dtype: str, matrices: int,
+        choices: npt.ArrayLike | None = None,
+    ) -> Estimate:  # fmt: skip
         """See CostModel."""
-        demand = shapes.experts(rows, hidden, inter, dtype, matrices)
-        counts = np.asarray(rows, dtype=np.float64)
-        active = np.maximum(np.count_nonzero(counts, axis=-1), 1)
-        coordinates = (counts.sum(axis=-1) / active, active, matrices * hidden * inter)
-        return self._estimate(f"experts.{dtype}", "grouped_gemm", demand, coordinates)
+        name, section = self._operator(f"experts.{dtype}")
+        facts = shapes.rows_of(rows, section.tile)
+        if not section.bare:
+            demand = shapes.experts(facts, hidden, inter, section.dtype, matrices, choices)
+            return self._estimate(name, section, "grouped_gemm", demand)
+        up, down = (
+            self._estimate(name, section, "grouped_gemm", shapes.experts(facts, *shape, section.dtype, 1, choices))
+            for shape in ((hidden, (matrices - 1) * inter), (inter, hidden))
+        )
+        return replace(up, seconds=up.seconds + down.seconds, outside=up.outside | down.outside)
 
     def attention(
         self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
@@ -126,40 +194,64 @@ class Profile:
     ) -> Estimate:  # fmt: skip
         """See CostModel."""
         kind = "mla" if shape.kind == "mla" else "gqa"
-        demand = shapes.attention(phase, query, context, requests, shape, heads, dtype)
-        length = np.asarray(query, dtype=np.float64) + np.asarray(context, dtype=np.float64)
-        coordinates = (np.asarray(requests, dtype=np.float64), length, heads)
-        return self._estimate(f"{kind}_{phase}.{dtype}", "attention", demand, coordinates)
+        name, section = self._operator(f"{kind}_{phase}.{dtype}")
+        demand = shapes.attention_of(shape, phase, query, context, requests, heads, section.cache_dtype)
+        return self._estimate(name, section, "attention", demand)
 
     def elementwise(self, moved: npt.ArrayLike) -> Estimate:
         """See CostModel."""
         nbytes = np.asarray(moved, dtype=np.float64)
         section = self._section.elementwise
-        demand = shapes.Demand(np.zeros_like(nbytes), nbytes)
+        seconds = np.where(nbytes > 0, section.launch + nbytes / section.bytes_per_second, 0.0)
         basis: Basis = "assumed" if self._borrowed else section.basis
-        return Estimate(_form(section).seconds(demand), "elementwise", basis, np.zeros(nbytes.shape, dtype=np.bool_))
+        return Estimate(seconds, "elementwise", basis, np.zeros(nbytes.shape, dtype=np.bool_))
 
     def host_seconds(self, phase: str, layers: int) -> float:
         """See CostModel."""
         host = self._section.host[phase]  # type: ignore[index]
         return host.per_step + layers * host.per_layer
 
-    def _estimate(
-        self, operator: str, family: str, demand: shapes.Demand, coordinates: tuple[npt.ArrayLike, ...]
-    ) -> Estimate:
-        section = self._section.operators.get(operator)
-        if section is None:
-            known = ", ".join(sorted(self._section.operators))
-            raise BadInput(f"profile {self.name} has no {operator}", way_out=f"another precision; it has {known}")
-        form = _form(section)
-        grid = self._grids.get(operator)
-        residual = grid.at(*coordinates) if grid else 1.0
+    def _spreads(self) -> dict[str, float]:
+        """Error family -> standard deviation of the logarithm, the mean over the set's kernels: half the conformal 80 %
+        interval, as that of a normal.
+        """
+        widths: dict[str, list[float]] = {}
+        for role, name in self._roles.items():
+            low, high = self._section.operators[name].interval
+            widths.setdefault(FAMILIES[role.partition(".")[0]], []).append((high - low) / 2 / REACH)
+        return {family: sum(found) / len(found) for family, found in sorted(widths.items())}
+
+    def _operator(self, role: str) -> tuple[str, OperatorSection]:
+        """The operator that plays a role in the chosen kernel set. Raises BadInput."""
+        name = self._roles.get(role)
+        if name is None:
+            known = ", ".join(sorted(self._roles))
+            raise BadInput(
+                f"profile {self.name} has no {role} among its {self.kernels} kernels",
+                way_out=f"another precision or kernel set ({', '.join(self._section.kernels)}); it has {known}",
+            )
+        return name, self._section.operators[name]
+
+    def _estimate(self, name: str, section: OperatorSection, family: str, demand: shapes.Demand) -> Estimate:
+        """The form times its grid, never faster than physics."""
+        grid = self._grids.get(name)
+        seconds = _form(section).seconds(demand) * (grid.at(demand.coordinates) if grid else 1.0)
+        memory = np.where(demand.bytes > self._section.cache, demand.bytes / self._section.memory_bandwidth, 0.0)
+        bound = np.maximum(demand.flops / section.peak, memory)
         basis: Basis = "assumed" if self._borrowed else section.basis
-        return Estimate(form.seconds(demand) * residual, family, basis, form.outside(demand))
+        return Estimate(np.maximum(seconds, bound), family, basis, _outside(section, demand))
+
+
+def _outside(section: OperatorSection, demand: shapes.Demand) -> npt.NDArray[np.bool_]:
+    """bool[...]: work to do that lies beyond what was measured, in any coordinate."""
+    beyond = np.zeros(demand.bytes.shape, dtype=np.bool_)
+    for values, (low, high) in zip(demand.coordinates, section.hull.values(), strict=True):
+        beyond = beyond | (values < np.log2(low) - HULL_SLACK) | (values > np.log2(high) + HULL_SLACK)
+    return np.asarray(beyond & (demand.bytes > 0), dtype=np.bool_)
 
 
 def _form(section: OperatorSection) -> Form:
-    return Form(**section.model_dump(include=set(Form.__dataclass_fields__)))
+    return Form(section.launch, section.flops_per_second, section.bytes_per_second, section.norm, section.each)
 
 
 def _communication(section: CommunicationSection) -> CommunicationCost:
@@ -172,7 +264,18 @@ def known_profiles() -> dict[str, Path]:
     return shipped.names(FOLDER, ".yaml")
 
 
-def load_profile(path: Path, device_name: str) -> Profile:
-    """A profile for `device_name`; one of another device is borrowed, and all it says is assumed. Raises BadInput."""
-    section = yamlfile.read_yaml(path).validate(ProfileSection)
-    return Profile(section, read_grids(path.with_suffix(".parquet")), borrowed=section.device != device_name)
+def load_profile(path: Path, device_name: str, kernels: str | None = None, *, where: str = "") -> Profile:
+    """A profile and one of its kernel sets, None: its default. Used on another device, all it says is assumed.
+
+    Raises BadInput.
+    """
+    section = read_section(path)
+    chosen = kernels or section.default_kernels
+    if chosen not in section.kernels:
+        raise unknown_name("kernel set", chosen, section.kernels, where=where or path)
+    return Profile(section, read_grids(path.with_suffix(".parquet")), chosen, borrowed=section.device != device_name)
+
+
+def read_section(path: Path) -> ProfileSection:
+    """What a profile's YAML file says. Raises BadInput."""
+    return yamlfile.read_yaml(path).validate(ProfileSection)

@@ -31,35 +31,38 @@ class Roofline:
 
     def gemm(self, m: npt.ArrayLike, n: int, k: int, dtype: str) -> Estimate:
         """See CostModel."""
-        return self._bound("gemm", shapes.gemm(m, n, k, dtype), dtype)
+        demand = shapes.gemm(m, n, k, dtype)
+        return self._bound("gemm", demand.flops, demand.bytes, dtype)
 
-    def experts(self, rows: npt.ArrayLike, hidden: int, inter: int, dtype: str, matrices: int) -> Estimate:
+    def experts(
+        self, rows: npt.ArrayLike, hidden: int, inter: int, dtype: str, matrices: int,
+        choices: npt.ArrayLike | None = None,
+    ) -> Estimate:  # fmt: skip
         """See CostModel; without padding of rows."""
-        counts = np.asarray(rows, dtype=np.float64)
-        demand = shapes.experts(rows, hidden, inter, dtype, matrices)
-        exact = 2.0 * matrices * hidden * inter * counts.sum(axis=-1)
-        return self._bound("grouped_gemm", demand._replace(flops=exact), dtype)
+        demand = shapes.experts(shapes.rows_of(rows, 1), hidden, inter, dtype, matrices, choices)
+        return self._bound("grouped_gemm", demand.flops, demand.bytes, dtype)
 
     def attention(
         self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
         heads: int, dtype: str,
     ) -> Estimate:  # fmt: skip
         """See CostModel."""
-        return self._bound("attention", shapes.attention(phase, query, context, requests, shape, heads, dtype), "bf16")
+        demand = shapes.attention_of(shape, phase, query, context, requests, heads, dtype)
+        return self._bound("attention", demand.flops, demand.bytes, "bf16")
 
     def elementwise(self, moved: npt.ArrayLike) -> Estimate:
         """See CostModel."""
         nbytes = np.asarray(moved, dtype=np.float64)
-        return self._bound("elementwise", shapes.Demand(np.zeros_like(nbytes), nbytes), "bf16")
+        return self._bound("elementwise", np.zeros_like(nbytes), nbytes, "bf16")
 
     def host_seconds(self, phase: str, layers: int) -> float:
         """None: the roofline knows no host."""
         return 0.0
 
-    def _bound(self, family: str, demand: shapes.Demand, dtype: str) -> Estimate:
+    def _bound(self, family: str, flops: shapes.Floats, nbytes: shapes.Floats, dtype: str) -> Estimate:
         peak = self._device.peak_flops.get(dtype)
         if peak is None:
             known = ", ".join(sorted(self._device.peak_flops))
             raise BadInput(f"{self.device} has no {dtype} arithmetic", way_out=f"one of {known}")
-        seconds = np.maximum(demand.flops / peak, demand.bytes / self._device.memory_bandwidth)
+        seconds = np.maximum(flops / peak, nbytes / self._device.memory_bandwidth)
         return Estimate(seconds, family, "assumed", np.zeros(seconds.shape, dtype=np.bool_))

@@ -1,58 +1,195 @@
-"""FLOPs and bytes of each operator's shape: what physics has to do, before any efficiency. Pure arithmetic."""
+"""What each operator's shape demands of a device, before any efficiency, and where it lies. Pure arithmetic.
+
+A Demand goes into a Form (flops, bytes, counts) and into a residual grid (coordinates). A profile asks with the same
+functions that it was fitted with.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from moesim.models import DTYPE_BYTES, Attention
+from moesim.models import Attention
 
 Floats = npt.NDArray[np.float64]
-BF16 = 2.0
-PADDED_ROWS = 64  # grouped GEMM kernels compute whole tiles of rows per expert
+BF16: Final = 2.0
+WEIGHT_BYTES: Final = {
+    "bf16": 2.0, "fp8": 1.0, "fp8_block": 1.0, "fp4": 0.5, "nvfp4": 0.5 + 1 / 16, "int4_wo": 0.5,
+    "w4a16_mxfp4": 0.5 + 1 / 32, "w4a8_mxfp4_mxfp8": 0.5 + 1 / 32, "int8": 1.0, "int8_wo": 1.0, "sq": 1.0, "fp32": 4.0,
+}  # fmt: skip
+ARITHMETIC: Final = {"fp8_block": "fp8", "nvfp4": "fp4", "int4_wo": "bf16", "int8_wo": "bf16", "w4a16_mxfp4": "bf16",
+                     "w4a8_mxfp4_mxfp8": "fp8"}  # fmt: skip
+TILES: Final = (16, 64, 128)  # rows that grouped and dense GEMM kernels compute together
+MLA_EXPANDED: Final = 192 + 128  # key and value of one head in DeepSeek's latent attention
+GPUS_OF_DEEPEP: Final = 8
 
 
 class Demand(NamedTuple):
-    """flops and bytes float64[...] of a batch of shapes."""
+    """flops, bytes: what physics has to do; padded: FLOPs of whole tiles; counts: things that cost time each;
+    coordinates: log2 of where the shape lies. All float64[...].
+    """
 
     flops: Floats
     bytes: Floats
+    padded: Floats
+    counts: tuple[Floats, ...]
+    coordinates: tuple[Floats, ...]
 
 
-def gemm(m: npt.ArrayLike, n: int, k: int, dtype: str) -> Demand:
+class Kind(NamedTuple):
+    """counts, coordinates: names of a Demand's; steps: octaves between knots; pairs: coordinates that interact;
+    stiffness: how much a grid resists bending, more where few shapes were measured.
+    """
+
+    counts: tuple[str, ...]
+    coordinates: tuple[str, ...]
+    steps: tuple[float, ...]
+    pairs: tuple[tuple[int, int], ...]
+    stiffness: float = 2.0
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "gemm": Kind((), ("m", "n", "k", "tiles"), (0.5, 1, 1, 0.5), ((0, 1), (0, 2), (1, 2), (3, 2), (3, 0))),
+    "experts": Kind(
+        ("choice_bytes", "choices", "active"),
+        ("rows_per_expert", "active", "hidden", "inter", "skew", "away"),
+        (1, 1, 0.5, 1, 1, 1.5),
+        ((0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 4), (1, 5), (4, 5)),
+        10.0,
+    ),
+    "attention": Kind(
+        ("units",),
+        ("units", "length", "group", "head_dim", "batch"),
+        (1, 1, 1, 0.5, 1),
+        ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3), (0, 4), (1, 4)),
+    ),
+    "mla": Kind(("units",), ("units", "length", "heads"), (1, 1, 1), ((0, 1), (0, 2), (1, 2))),
+    "collective": Kind(("root", "buffer"), ("bytes",), (1,), ((0, 0),)),
+    "exchange": Kind(
+        ("tokens",), ("tokens", "hidden", "topk", "sms"), (1, 0.5, 1, 1), ((0, 1), (0, 2), (0, 3), (1, 3), (2, 3))
+    ),
+}
+
+
+class Rows(NamedTuple):
+    """Of the group sizes of a rank, float64[...]: all rows, active experts, most rows of one, rows of whole tiles."""
+
+    total: Floats
+    active: Floats
+    most: Floats
+    padded: Floats
+
+
+def rows_of(group_sizes: npt.ArrayLike, tile: int) -> Rows:
+    """int[..., G] rows of each expert -> Rows [...]. `tile` is a power of two."""
+    sizes = np.asarray(group_sizes)
+    sizes = sizes if sizes.dtype.kind == "i" else np.ceil(sizes).astype(np.int64)
+    whole = (sizes + (tile - 1)) & -tile
+    found = (sizes.sum(axis=-1), np.count_nonzero(sizes, axis=-1), sizes.max(axis=-1, initial=0), whole.sum(axis=-1))
+    return Rows(*(np.asarray(column, dtype=np.float64) for column in found))
+
+
+def gemm(m: npt.ArrayLike, n: npt.ArrayLike, k: npt.ArrayLike, dtype: str, tile: int = 64) -> Demand:
     """Activations come and go in bf16 (fp8 kernels read quantised ones), weights in `dtype`."""
-    rows = np.asarray(m, dtype=np.float64)
-    inputs = min(DTYPE_BYTES[dtype], BF16) if dtype != "fp4" else BF16
-    moved = rows * (k * inputs + n * BF16) + n * k * DTYPE_BYTES[dtype]
-    return Demand(2.0 * rows * n * k, np.where(rows > 0, moved, 0.0))
+    rows, n, k = (np.asarray(value, dtype=np.float64) for value in (m, n, k))
+    width = WEIGHT_BYTES[dtype]
+    inputs = width if ARITHMETIC.get(dtype, dtype) == "fp8" else BF16
+    moved = np.where(rows > 0, rows * (k * inputs + n * BF16) + n * k * width, 0.0)
+    padded = 2.0 * np.ceil(rows / tile) * tile * n * k
+    tiles = np.ceil(rows / 128) * np.ceil(n / 128)
+    return Demand(2.0 * rows * n * k, moved, padded, (), _logs(rows, n, k, tiles))
 
 
-def experts(rows: npt.ArrayLike, hidden: int, inter: int, dtype: str, matrices: int) -> Demand:
-    """int[..., G] rows of each expert -> [...]: only active experts' weights are read, rows are padded to tiles."""
-    counts = np.asarray(rows, dtype=np.float64)
-    padded = np.ceil(counts / PADDED_ROWS) * PADDED_ROWS
-    weights = float(matrices * hidden * inter)
-    active = np.count_nonzero(counts, axis=-1)
-    moved = active * weights * DTYPE_BYTES[dtype] + counts.sum(axis=-1) * BF16 * (2 * hidden + matrices * inter)
-    return Demand(2.0 * weights * padded.sum(axis=-1), moved)
+def experts(
+    rows: Rows, hidden: npt.ArrayLike, inter: npt.ArrayLike, dtype: str, matrices: npt.ArrayLike,
+    choices: npt.ArrayLike | None = None,
+) -> Demand:  # fmt: skip
+    """Only active experts' weights are read. choices: what passes through the kernel, other ranks' rows included."""
+    h, i, number = (np.asarray(value, dtype=np.float64) for value in (hidden, inter, matrices))
+    passing = rows.total if choices is None else np.asarray(choices, dtype=np.float64)
+    weights = number * h * i
+    activations = rows.total * BF16 * (np.minimum(number, 2) * h + number * i)
+    active = np.maximum(rows.active, 1e-9)
+    each = rows.total / active
+    skew, away = rows.most / np.maximum(each, 1e-9), passing / np.maximum(rows.total, 1e-9)
+    where = (each, active, h + 0 * each, i + 0 * each, skew, away)
+    return Demand(
+        2.0 * weights * rows.total,
+        rows.active * weights * WEIGHT_BYTES[dtype] + activations,
+        2.0 * weights * rows.padded,
+        (passing * h * BF16, passing, rows.active),
+        _logs(*where),
+    )
 
 
 def attention(
-    phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention, heads: int,
-    dtype: str,
+    phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, heads: npt.ArrayLike,
+    kv_heads: npt.ArrayLike, head_dim: npt.ArrayLike, v_head_dim: npt.ArrayLike, cache_dtype: str,
 ) -> Demand:  # fmt: skip
-    """Scores and values; a causal block of q queries after c cached tokens sees q (c + q / 2) pairs.
+    """Scores and values; a causal block of q queries after c cached tokens sees q (c + (q + 1) / 2) pairs."""
+    q, c, number, h, kv, d, v = (
+        np.asarray(x, dtype=np.float64) for x in (query, context, requests, heads, kv_heads, head_dim, v_head_dim)
+    )
+    flops = 2.0 * number * q * (c + (q + 1) / 2) * h * (d + v)
+    moved = number * (q * h * BF16 + (c + q) * kv * WEIGHT_BYTES[cache_dtype]) * (d + v)
+    units = number * kv if phase == "decode" else number * h * np.ceil(q / 128)
+    counts = (np.where(moved > 0, units, 0.0),)
+    return Demand(flops, moved, flops, counts, _logs(units, c + q, h / kv + 0 * c, d + 0 * c, number))
 
-    MLA decodes in the latent space (each head reads the 512 + 64 cached values), and expands keys in prefill.
-    """
-    q, c, number = (np.asarray(value, dtype=np.float64) for value in (query, context, requests))
-    latent = phase == "decode" and shape.kind == "mla"
-    widths = 2 * shape.kv_lora_rank + shape.qk_rope_head_dim if latent else shape.query_head_dim + shape.v_head_dim
+
+def latent_attention(
+    phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, heads: npt.ArrayLike,
+    cache_dtype: str, latent: tuple[int, int] = (512, 64), expanded: int = MLA_EXPANDED,
+) -> Demand:  # fmt: skip
+    """MLA: decodes in the latent space (each head reads the cached values), expands keys and values in prefill."""
+    q, c, number, h = (np.asarray(value, dtype=np.float64) for value in (query, context, requests, heads))
     pairs = number * q * (c + (q + 1) / 2)
-    cached = shape.cached_values_per_token * max(heads / shape.num_heads, 1 / shape.num_kv_heads)
+    own = number * q * h * expanded * BF16
+    decode = phase == "decode"
+    flops = 2.0 * pairs * h * (2 * latent[0] + latent[1] if decode else expanded)
+    cached = (sum(latent) if decode else h * expanded) * WEIGHT_BYTES[cache_dtype]
+    units = number * h if decode else number * h * np.ceil(q / 128)
+    counts = (np.where(own > 0, units, 0.0),)
+    return Demand(flops, own + number * (c + q) * cached, flops, counts, _logs(units, c + q, h + 0 * c))
+
+
+def attention_of(
+    shape: Attention, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, heads: int,
+    cache_dtype: str,
+) -> Demand:  # fmt: skip
+    """The core of a model's attention with `heads` of its query heads on this device."""
     if shape.kind == "mla":
-        cached = shape.cached_values_per_token if latent else heads * (shape.query_head_dim + shape.v_head_dim)
-    own = number * q * heads * (shape.query_head_dim + shape.v_head_dim) * BF16
-    return Demand(2.0 * pairs * heads * widths, own + number * (c + q) * cached * DTYPE_BYTES[dtype])
+        latent = (shape.kv_lora_rank, shape.qk_rope_head_dim)
+        width = shape.query_head_dim + shape.v_head_dim
+        return latent_attention(phase, query, context, requests, heads, cache_dtype, latent, width)
+    kv_heads = max(shape.num_kv_heads * heads // shape.num_heads, 1)
+    widths = (shape.query_head_dim, shape.v_head_dim)
+    return attention(phase, query, context, requests, heads, kv_heads, *widths, cache_dtype)
+
+
+def collective(op: str, nbytes: npt.ArrayLike, world: npt.ArrayLike) -> Demand:
+    """A rank moves (w - 1) / w of its buffer, twice in an all-reduce, in w - 1 rounds; that larger groups come nearer
+    to the links' rate is a share of time that goes with the buffer itself, whatever the group.
+    """
+    size, ranks = (np.asarray(value, dtype=np.float64) for value in (nbytes, world))
+    moved = size * (ranks - 1) / ranks * (2 if op == "all_reduce" else 1)
+    rounds = ranks - 1 + 0 * size
+    return Demand(0 * moved, moved, rounds, (np.sqrt(moved), size + 0 * moved), _logs(size + 0 * moved))
+
+
+def exchange(
+    tokens: npt.ArrayLike, hidden: npt.ArrayLike, topk: npt.ArrayLike, dtype: str, low_latency: bool,
+    sms: npt.ArrayLike,
+) -> Demand:  # fmt: skip
+    """DeepEP within a node: normal kernels send a token once to each of its GPUs, low latency once per choice."""
+    t, h, k, held = (np.asarray(value, dtype=np.float64) for value in (tokens, hidden, topk, sms))
+    gpus = float(GPUS_OF_DEEPEP)
+    copies = k if low_latency else gpus - gpus * np.power(1 - 1 / gpus, k)
+    moved = t * copies * h * WEIGHT_BYTES[dtype]
+    return Demand(0 * moved, moved, 0 * moved, (t + 0 * moved,), _logs(t, h, k, np.maximum(held, 1)))
+
+
+def _logs(*values: npt.ArrayLike) -> tuple[Floats, ...]:
+    return tuple(np.log2(np.maximum(np.asarray(value, dtype=np.float64), 1e-9)) for value in values)

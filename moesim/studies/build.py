@@ -90,7 +90,7 @@ def draft(loaded: Loaded, seed: int) -> Draft:
     layout = _layout(loaded, cluster)
     routing, notes = routing_source(loaded, model, seed, _places(cluster, layout))
     first = first_placement(loaded, model, layout.expert_parallel)
-    costs = load_costs(scenario.costs, cluster.devices[0], where=loaded.where("costs"))
+    costs = _costs(loaded, cluster)
     log = CostLog()
     plan = _plan(loaded, model, cluster, layout, first, routing, costs, log)
     warnings = (*model.approximations, *cluster.warnings, *plan.fabric.notes, *_network_notes(scenario, plan))
@@ -103,6 +103,12 @@ def _network_notes(scenario: Scenario, plan: StepPlan) -> tuple[str, ...]:
     given = f"efficiency {network.efficiency:g}, background {network.background:g}"
     less = [f"links between nodes have {network.left:.3g} of their rates: {given}, assumed"] if network.left < 1 else []
     return (*plan.dispatch.algorithm.notes, *less)
+
+
+def _costs(loaded: Loaded, cluster: Cluster) -> CostModel:
+    asked = loaded.scenario.costs
+    profile, kernels = (asked, None) if isinstance(asked, str) else (asked.profile, asked.kernels)
+    return load_costs(profile, cluster.devices[0], kernels, where=loaded.where("costs"))
 
 
 def _layout(loaded: Loaded, cluster: Cluster) -> Layout:

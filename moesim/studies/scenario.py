@@ -178,6 +178,13 @@ class TrainingSection(Section):
     recompute: Items[Literal["core_attn", "moe"]] = ()
 
 
+class CostsSection(Section):
+    """A kernel profile and which of its kernel sets runs; see `calibration/README.md`."""
+
+    profile: str = Field(description="kernel profile, shipped name or YAML file")
+    kernels: str | None = Field(None, description="kernel set, e.g. sglang, trtllm, vllm; default: the profile's own")
+
+
 class PublishedSection(Section):
     """A measured throughput of this configuration, printed beside the prediction; nothing is fitted to it."""
 
@@ -211,7 +218,7 @@ class Scenario(Section):
     network: NetworkSection = NetworkSection()
     faults: Items[FaultSection] = Field((), description="slow or dead links and ranks, with a schedule")
     training: TrainingSection = TrainingSection()
-    costs: str = Field(description="kernel profile, or `roofline`")
+    costs: str | CostsSection = Field(description="kernel profile, or `roofline`; or {profile: NAME, kernels: SET}")
     published: PublishedSection | None = None
 
     @model_validator(mode="after")

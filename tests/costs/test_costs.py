@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moesim import shipped
+from moesim import shipped, yamlfile
 from moesim.costs import error_draw, known_profiles, load_costs
+from moesim.costs.profile import read_section
 from moesim.errors import BadInput
 from moesim.hardware import load_cluster
 from moesim.models import load_model
@@ -85,16 +87,35 @@ def test_a_flipped_bit_in_the_grid_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(known_profiles()))
 def test_every_shipped_profile_loads_and_says_how_good_it_is(name: str) -> None:
-    text = known_profiles()[name].read_text(encoding="utf-8")
-    assert "heldout_median_abs_error" in text and load_costs(name, H100).families
+    section = read_section(known_profiles()[name])
+    assert all(one.heldout.p90 > 0 and one.heldout.coverage > 0 for one in section.operators.values())
+    for kernels in section.kernels:
+        assert load_costs(name, H100, kernels).families.keys() > {"gemm", "grouped_gemm", "attention", "network"}
+
+
+def test_kernel_sets_are_different_kernels() -> None:
+    seconds = {
+        one: float(load_costs("h100_sxm", H100, one).gemm(64, 4096, 4096, "fp8").seconds)
+        for one in ("sglang", "trtllm", "vllm")
+    }
+    assert len(set(seconds.values())) == 3
+    with pytest.raises(BadInput, match="did you mean 'vllm'"):
+        load_costs("h100_sxm", H100, "vlm")
+
+
+def test_choices_of_other_ranks_cost_time() -> None:
+    rows = np.full(32, 16)
+    own, all_choices = (PROFILE.experts(rows, 7168, 2048, "fp8", 3, choices).seconds for choices in (None, 8 * 512))
+    assert float(own) < float(all_choices)
 
 
 def test_start_ups_of_collectives_are_read_with_their_units(tmp_path: Path) -> None:
     cost = PROFILE.communication["nccl"]
     assert cost.startup("all_gather", 8, 7, 448.0) == pytest.approx(10.1e-6)
     assert cost.startup("broadcast", 8, 7, 448.0) == pytest.approx(cost.alpha + 7 * cost.per_message)
-    text = shipped.shipped("calibration", "profiles", "h100_sxm.yaml").read_text()
+    data = yamlfile.read_yaml(shipped.shipped("calibration", "profiles", "h100_sxm.yaml")).data
+    data["communication"]["nccl"]["steps"][0]["bytes"][0] = "1 GB"
     profile = tmp_path / "h100_sxm.yaml"
-    profile.write_text(text.replace("- 1024 B", "- 100 B", 1))
+    profile.write_text(yaml.safe_dump(data))
     with pytest.raises(BadInput, match="ascending"):
         load_costs(str(profile), H100)

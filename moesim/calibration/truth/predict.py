@@ -64,8 +64,7 @@ def _form(demands: list[tuple[float, float]], seconds: list[float]) -> Form:
     scale[scale == 0] = 1.0
     found, _ = nnls(columns / scale / times[:, None], np.ones(len(times)))
     launch, per_flop, per_byte = (float(value) for value in found / scale)
-    hull = [(float(column.min()), float(column.max())) for column in shapes.T]
-    return Form(launch, 1 / max(per_flop, 1e-30), 1 / max(per_byte, 1e-30), 1.0, hull[0], hull[1])
+    return Form(launch, 1 / max(per_flop, 1e-30), 1 / max(per_byte, 1e-30), 1.0)
 
 
 def predict(costs: Costs, setting: Setting, routing: Routing, kernel: Kernel, rank: int) -> float:
@@ -74,5 +73,6 @@ def predict(costs: Costs, setting: Setting, routing: Routing, kernel: Kernel, ra
     total = 0.0
     for stage in STAGES:
         flops, moved = demand(stage, case, rank)
-        total += float(costs[stage, kernel].seconds(Demand(np.asarray(flops), np.asarray(moved))))
+        asked = Demand(np.asarray(flops), np.asarray(moved), np.asarray(flops), (), ())
+        total += float(costs[stage, kernel].seconds(asked))
     return total

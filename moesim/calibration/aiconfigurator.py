@@ -1,0 +1,237 @@
+"""Import of the measured kernel tables in aiconfigurator-core (NVIDIA, Apache-2.0) as records.
+
+`systems/data/SYSTEM/OP/BACKEND/VERSION/*_perf.parquet` hold one mean latency per row (in ms, or in us where the column
+says so). What they do not hold is made up by rule and marked: the rows of each expert (`histograms`), and experts of
+two matrices where TensorRT-LLM's kernel source says that a shape is not gated. Of each backend one version is read:
+the one in VERSIONS where a table has it, the newest otherwise.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from moesim.calibration.histograms import histograms
+from moesim.calibration.records import Records, join, records_from
+from moesim.errors import BadInput, unknown_name
+
+PACKAGE: Final = "aiconfigurator-core"
+VERSIONS: Final = {"vllm": "0.24.0", "trtllm": "1.3.0rc20", "sglang": "0.5.14"}
+DTYPES: Final = {"bfloat16": "bf16", "half": "bf16", "default": "fp8"}
+BYTES: Final = {"half": 2, "bfloat16": 2, "int8": 1}
+COLLECTIVES: Final = {"alltoall": "all_to_all"}
+NOT_GATED: Final = frozenset(
+    {(1024, 2688, 22, 512), (2048, 5120, 22, 512), (2688, 1856, 6, 128), (4096, 2688, 22, 512), (8192, 5120, 22, 512)}
+)  # (hidden, inter, topk, experts) that TensorRT-LLM's tables time with a kernel source *_nongated
+SHAPE: Final = {"hidden": "hidden_size", "inter": "inter_size", "topk": "topk", "experts": "num_experts"}
+
+Table = dict[str, npt.NDArray[Any]]
+Columns = dict[str, Any]
+
+
+def import_tables(system: str, ops: Iterable[str] = ()) -> Records:
+    """All tables of one system that moesim has an operator for, or those of `ops` only. Raises BadInput."""
+    folder = _folder() / system
+    if not folder.is_dir():
+        raise unknown_name("system", system, (path.name for path in _folder().iterdir() if path.is_dir()))
+    parts = [part for path in _tables(folder) for part in _read(system, path)]
+    wanted = set(ops)
+    kept = [part for part in parts if not wanted or part["op"][0] in wanted]
+    if not kept:
+        raise BadInput(f"{PACKAGE} measured none of {', '.join(sorted(wanted)) or 'our operators'} on {system}")
+    return join(kept)
+
+
+def _folder() -> Path:
+    """The package's data, found without importing it."""
+    spec = importlib.util.find_spec("aiconfigurator_core")
+    if spec is None or not spec.submodule_search_locations:
+        raise BadInput(f"{PACKAGE} is not installed", way_out=f"pip install --no-deps {PACKAGE}==0.12.0")
+    return Path(next(iter(spec.submodule_search_locations))) / "systems" / "data"
+
+
+def _tables(folder: Path) -> list[Path]:
+    """One file of each kind and backend, by version."""
+    chosen: dict[tuple[str, str], Path] = {}
+    for path in sorted(folder.rglob("*_perf.parquet"), key=lambda p: _version(p.parent.name)):
+        key = (path.name, path.parent.parent.name)
+        held = chosen.get(key)
+        if path.name in READERS and (held is None or held.parent.name != VERSIONS.get(key[1])):
+            chosen[key] = path
+    return [chosen[key] for key in sorted(chosen)]
+
+
+def _version(text: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", text)]
+
+
+def _read(system: str, path: Path) -> list[Records]:
+    """One table -> records of each operator in it."""
+    table = pq.read_table(path)
+    rows: Table = {name: table[name].to_numpy() for name in table.column_names}
+    backend, version = path.parent.parent.name, path.parent.name
+    name = f"{path.parent.parent.parent.name}/{backend}/{version}/{path.name}"
+    try:
+        parts = READERS[path.name](rows)
+    except KeyError as error:
+        raise BadInput(f"has no column {error}", where=name, way_out=f"{PACKAGE} 0.12.0") from None
+    return [_records(system, name, backend, version, rows, part) for part in parts]
+
+
+def _records(system: str, name: str, backend: str, version: str, rows: Table, part: Columns) -> Records:
+    """Completed by what all rows of a table share. Raises BadInput where a latency is missing or not positive."""
+    seconds = np.asarray(part["seconds"], dtype=np.float64)
+    bad = ~(np.isfinite(seconds) & (seconds > 0))
+    if bad.any():
+        raise BadInput(
+            f"{int(bad.sum())} of {len(bad)} rows have a missing or non-positive latency",
+            where=name,
+            way_out="another version of the package; no row was imported",
+        )
+    count = len(seconds)
+    device = str(rows["device"][0]) if "device" in rows else system
+    shared: Columns = {
+        "run": f"{PACKAGE}/{system}/{backend}/{version}", "device_class": "cuda", "backend": backend,
+        "version": version, "provenance": f"{PACKAGE} {importlib.metadata.version(PACKAGE)} {name}",
+        "device": device,
+    }  # fmt: skip
+    full = {"case": np.arange(count)} | shared | part
+    return records_from({k: pa.repeat(v, count) if isinstance(v, (str, int)) else v for k, v in full.items()})
+
+
+def _text(values: npt.NDArray[Any]) -> pa.Array:
+    return pa.array(values, type=pa.string())
+
+
+def _dtypes(values: npt.NDArray[Any]) -> pa.Array:
+    coded = _text(values).dictionary_encode()
+    return pa.array([DTYPES.get(one, one) for one in coded.dictionary.to_pylist()]).take(coded.indices)
+
+
+def _ms(rows: Table, name: str = "latency") -> npt.NDArray[np.float64]:
+    return np.asarray(rows[name], dtype=np.float64) * 1e-3
+
+
+def _gemm(rows: Table) -> list[Columns]:
+    sizes = {name: rows[name] for name in ("m", "n", "k")}
+    return [{"op": "gemm", "kernel": _text(rows["kernel_source"]), "dtype": _dtypes(rows["gemm_dtype"]),
+             "seconds": _ms(rows), **sizes}]  # fmt: skip
+
+
+def _moe(rows: Table) -> list[Columns]:
+    shape = {name: rows[column] for name, column in SHAPE.items()}
+    named = zip(zip(*(column.tolist() for column in shape.values()), strict=True), rows["kernel_source"], strict=True)
+    ungated = [key in NOT_GATED or "nongated" in kernel for key, kernel in named]
+    sizes, draws = _group_sizes(rows)
+    return [{
+        "op": "grouped_gemm", "kernel": _text(rows["kernel_source"]), "dtype": _dtypes(rows["moe_dtype"]),
+        "seconds": _ms(rows), "tokens": rows["num_tokens"], **shape,
+        "matrices": np.where(ungated, 2, 3), "tp": rows["moe_tp_size"], "ep": rows["moe_ep_size"],
+        "distribution": _text(rows["distribution"]), "group_sizes": sizes, "draws": draws,
+        "group_basis": "regenerated",
+    }]  # fmt: skip
+
+
+def _group_sizes(rows: Table) -> tuple[pa.Array, npt.NDArray[np.int64]]:
+    """Equal (tokens, experts, topk, ep, distribution) share one regenerated histogram."""
+    names = ("num_tokens", "num_experts", "topk", "moe_ep_size", "distribution")
+    keys = list(zip(*(rows[name].tolist() for name in names), strict=True))
+    number = {key: index for index, key in enumerate(dict.fromkeys(keys))}
+    made = [histograms(*key) for key in number]
+    starts = np.concatenate([[0], np.cumsum([one.size for one in made])]).astype(np.int32)
+    distinct = pa.ListArray.from_arrays(starts, np.concatenate([one.ravel() for one in made]))
+    index = np.array([number[key] for key in keys])
+    return distinct.take(pa.array(index)), np.array([len(one) for one in made], dtype=np.int64)[index]
+
+
+def _attention(op: str) -> Callable[[Table], list[Columns]]:
+    def read(rows: Table) -> list[Columns]:
+        heads, kv_heads = rows["num_heads"], rows["num_key_value_heads"]
+        return [{
+            **_sequences(op, rows), "dtype": _dtypes(rows["attn_dtype"]), "head_dim": rows["head_dim"],
+            "kv_heads": np.where(kv_heads == 0, heads, kv_heads), "window": rows.get("window_size", 0),
+        }]  # fmt: skip
+
+    return read
+
+
+def _mla(op: str) -> Callable[[Table], list[Columns]]:
+    def read(rows: Table) -> list[Columns]:
+        return [{**_sequences(op, rows), "dtype": _dtypes(rows["mla_dtype"])}]
+
+    return read
+
+
+def _sequences(op: str, rows: Table) -> Columns:
+    """In decode a sequence has isl + step cached tokens, the new one among them."""
+    decode = op.endswith("decode")
+    return {
+        "op": op, "kernel": _text(rows["kernel_source"]), "seconds": _ms(rows), "batch": rows["batch_size"],
+        "query": 1 if decode else rows["isl"], "context": rows["isl"] + rows["step"] - 1 if decode else rows["step"],
+        "heads": rows["num_heads"], "cache_dtype": _dtypes(rows["kv_cache_dtype"]),
+    }  # fmt: skip
+
+
+def _nccl(rows: Table) -> list[Columns]:
+    """`message_size` counts elements of the larger buffer of a rank."""
+    ops = np.array([COLLECTIVES.get(str(name), str(name)) for name in rows["op_name"]])
+    return [_collective(op, {k: v[ops == op] for k, v in rows.items()}, "nccl_dtype") for op in sorted(set(ops))]
+
+
+def _custom_allreduce(rows: Table) -> list[Columns]:
+    return [_collective("all_reduce", rows, "allreduce_dtype")]
+
+
+def _collective(op: str, rows: Table, dtype: str) -> Columns:
+    width = np.array([BYTES[str(name)] for name in rows[dtype]])
+    kernel = rows["kernel_source"]
+    modes = [name.rpartition("_")[2] if "custom" in name.lower() else "" for name in kernel]
+    return {
+        "op": op, "kernel": _text(kernel), "dtype": _dtypes(rows[dtype]), "seconds": _ms(rows),
+        "world": rows["num_gpus"], "bytes": rows["message_size"] * width, "mode": modes,
+    }  # fmt: skip
+
+
+def _deepep_low_latency(rows: Table) -> list[Columns]:
+    return [_exchange(op, rows, "low_latency", rows[f"{op}_avg_t_us"], 0) for op in ("dispatch", "combine")]
+
+
+def _deepep_normal(rows: Table) -> list[Columns]:
+    return [
+        _exchange(op, rows, "normal", rows[f"{op}_transmit_us"] + rows[f"{op}_notify_us"], rows[f"{op}_sms"])
+        for op in ("dispatch", "combine")
+    ]
+
+
+def _exchange(op: str, rows: Table, kind: str, us: npt.NDArray[Any], sms: Any) -> Columns:
+    """DeepEP on one node of eight GPUs (node_num = 1)."""
+    return {
+        "op": op, "kernel": f"deepep_{kind}", "dtype": "fp8" if op == "dispatch" else "bf16", "seconds": us * 1e-6,
+        "tokens": rows["num_token"], "hidden": rows["hidden_size"], "topk": rows["num_topk"],
+        "experts": rows["num_experts"], "world": 8 * rows["node_num"], "sms": sms,
+    }  # fmt: skip
+
+
+READERS: Final[dict[str, Callable[[Table], list[Columns]]]] = {
+    "gemm_perf.parquet": _gemm,
+    "moe_perf.parquet": _moe,
+    "wideep_context_moe_perf.parquet": _moe,
+    "wideep_generation_moe_perf.parquet": _moe,
+    "context_attention_perf.parquet": _attention("attention_prefill"),
+    "generation_attention_perf.parquet": _attention("attention_decode"),
+    "context_mla_perf.parquet": _mla("mla_prefill"),
+    "generation_mla_perf.parquet": _mla("mla_decode"),
+    "nccl_perf.parquet": _nccl,
+    "custom_allreduce_perf.parquet": _custom_allreduce,
+    "wideep_deepep_ll_perf.parquet": _deepep_low_latency,
+    "wideep_deepep_normal_perf.parquet": _deepep_normal,
+}

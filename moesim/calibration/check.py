@@ -1,0 +1,167 @@
+"""Check: a profile, or refits without what is judged, against measured records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.calibration.distances import Transport, transport
+from moesim.calibration.fit_operator import Fitted
+from moesim.calibration.heldout import Errors, Prepared, errors, held_out, pooled, prepare
+from moesim.calibration.kernels import name_of
+from moesim.calibration.ops import OPS
+from moesim.calibration.physics import by_kernel, label
+from moesim.calibration.records import Records
+from moesim.calibration.shapes_file import Shape, of_shapes
+from moesim.calibration.systems import System
+from moesim.costs.form import Form
+from moesim.costs.grid import read_grids
+from moesim.costs.profile import OperatorSection, known_profiles, read_section
+from moesim.errors import BadInput, unknown_name
+
+Bools = npt.NDArray[np.bool_]
+WORST: Final = 5
+BANDS: Final = 4  # octave bands of an operator's size column, four to a band
+DECIMALS: Final = 4
+
+
+@dataclass(frozen=True)
+class OperatorCheck:
+    """One kernel: its name and operator, the records that were judged, and their errors."""
+
+    name: str
+    op: str
+    records: Records
+    errors: Errors
+
+    @property
+    def predicted(self) -> npt.NDArray[np.float64]:
+        """float64[rows] seconds."""
+        return np.asarray(self.records["seconds"] / np.exp(self.errors.log))
+
+    @property
+    def transport(self) -> Transport:
+        """Between the simulated and the measured latencies of sound rows."""
+        sound = self.errors.sound
+        return transport(self.records["seconds"][sound], self.predicted[sound])
+
+    def splits(self) -> dict[str, tuple[int, float, float]]:
+        """Bands of size and distributions -> sound rows, median and 90th percentile of their absolute error."""
+        size, found = self.records[OPS[self.op].size], {}
+        band = np.floor(np.log2(np.maximum(size, 1)) / BANDS).astype(int) * BANDS
+        for low in np.unique(band):
+            found[f"{OPS[self.op].size} {2**low} to {2 ** (low + BANDS) - 1}"] = self._of(band == low)
+        names = self.records["distribution"]
+        for name in sorted(set(names) - {""}):
+            found[str(name)] = self._of(names == name)
+        return {name: values for name, values in found.items() if values[0]}
+
+    def worst(self) -> list[str]:
+        """The cases that are furthest off, in words."""
+        order = np.argsort(-np.abs(np.where(self.errors.sound, self.errors.log, 0)))[:WORST]
+        columns = (*OPS[self.op].shape, OPS[self.op].size, "tp", "ep", "distribution")
+        return [
+            f"{', '.join(f'{name} {self.records[name][row]}' for name in columns if self.records[name][row])}: "
+            f"{self.records['seconds'][row] * 1e6:.1f} us measured, {self.predicted[row] * 1e6:.1f} predicted"
+            for row in order
+        ]
+
+    def _of(self, rows: Bools) -> tuple[int, float, float]:
+        chosen = Errors(self.errors.log[rows], self.errors.sound[rows], self.errors.fold[rows], self.errors.row[rows])
+        return int(np.count_nonzero(chosen.sound)), chosen.absolute(0.5), chosen.absolute(0.9)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found: how rows were held out ("": not at all), one entry per kernel, and what was not judged."""
+
+    profile: str
+    way: str
+    operators: tuple[OperatorCheck, ...]
+    skipped: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `--json` prints."""
+        metrics = {name: value for op in sorted({one.op for one in self.operators}) for name, value in self._op(op)}
+        warnings = [f"not judged, the profile has no such kernel: {name}" for name in self.skipped]
+        return {
+            "metrics": {name: {"value": round(value, DECIMALS), "unit": "1"} for name, value in metrics.items()},
+            "breakdown": {one.name: _numbers(one) for one in self.operators},
+            "provenance": {"profile": self.profile, "held_out_by": self.way or None},
+            "warnings": warnings,
+        }
+
+    def _op(self, op: str) -> Iterable[tuple[str, float]]:
+        errors_of = pooled([one.errors for one in self.operators if one.op == op])
+        for name, quantile in (("median", 0.5), ("p90", 0.9)):
+            yield f"{op}_{name}_abs_error", errors_of.absolute(quantile)
+            yield f"{op}_{name}_abs_error_all_rows", errors_of.absolute(quantile, all_rows=True)
+
+
+def _numbers(one: OperatorCheck) -> dict[str, Any]:
+    moved = one.transport
+    return {
+        "rows": len(one.records), "beat_physics": int(np.count_nonzero(~one.errors.sound)),
+        "median_abs_error": round(one.errors.absolute(0.5), DECIMALS),
+        "p90_abs_error": round(one.errors.absolute(0.9), DECIMALS),
+        "wasserstein": round(moved.wasserstein, DECIMALS), "simulated_too_slow": round(moved.too_slow, DECIMALS),
+        "simulated_too_fast": round(moved.too_fast, DECIMALS), "worst": one.worst(),
+    }  # fmt: skip
+
+
+def check_profile(
+    profile: str, records: Records, system: System, way: str | None = None, shapes: frozenset[Shape] = frozenset()
+) -> Checked:  # fmt: skip
+    """Judge the records that the profile has kernels for; with shapes, only expert shapes among these.
+
+    Without `way` by the profile as it is; otherwise by refits without each fold (and with shapes, without those).
+    Raises BadInput where nothing can be judged.
+    """
+    path = known_profiles().get(profile) or Path(profile)
+    if path.suffix not in {".yaml", ".yml"}:
+        raise unknown_name("profile", profile, known_profiles())
+    section, grids = read_section(path), read_grids(path.with_suffix(".parquet"))
+    if section.device != system.device.name:
+        raise BadInput(f"the records are of {system.device.name}, the profile is of {section.device}", where=path)
+    found, skipped = [], []
+    for part in by_kernel(label(records, system)):
+        part = part.where(part["window"] == 0)
+        name = name_of(part) if len(part) else ""
+        if name not in section.operators:
+            skipped += [name] if name else []
+        elif not shapes or of_shapes(part, shapes).any():
+            prepared = prepare(part, system.peaks(str(part["dtype"][0])))
+            known = section.operators[name]
+            fitted = Fitted(_form(known), grids[name], known.tile, ())
+            found.append(_judge(name, part, prepared, fitted, way, shapes))
+    if not found:
+        raise BadInput(f"the profile has no kernel of these records ({len(skipped)} others)", where=path)
+    return Checked(section.name, way or "", tuple(found), tuple(skipped))
+
+
+def _judge(
+    name: str, records: Records, prepared: Prepared, fitted: Fitted, way: str | None, shapes: frozenset[Shape]
+) -> OperatorCheck:  # fmt: skip
+    chosen = of_shapes(records, shapes) if shapes else np.ones(len(records), dtype=np.bool_)
+    if way is None:
+        log = np.log(prepared.seconds / prepared.predict(fitted, np.ones(len(records), dtype=np.bool_)))
+        rows = np.flatnonzero(chosen)
+        found = Errors(log[rows], prepared.sound[rows], np.zeros(len(rows), dtype=np.int64), rows)
+    elif way == "shape" and shapes:
+        found = errors(prepared, [(~chosen, chosen)])
+    else:
+        found = held_out(prepared, way)
+    judged = np.zeros(len(records), dtype=np.bool_)
+    judged[found.row] = True
+    order = np.argsort(found.row)
+    ordered = Errors(found.log[order], found.sound[order], found.fold[order], found.row[order])
+    return OperatorCheck(name, str(records["op"][0]), records.where(judged), ordered)
+
+
+def _form(section: OperatorSection) -> Form:
+    return Form(section.launch, section.flops_per_second, section.bytes_per_second, section.norm, section.each)

@@ -1,0 +1,84 @@
+"""The communication constants of a profile: those of all systems, with NCCL's rate and start-ups from its records."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Final
+
+import numpy as np
+
+from moesim.calibration.demands import KIND
+from moesim.calibration.fit_operator import Peaks
+from moesim.calibration.heldout import Errors, held_out, pooled, prepare
+from moesim.calibration.kernels import name_of
+from moesim.calibration.records import Records
+from moesim.calibration.systems import System
+from moesim.hardware import load_cluster
+
+LARGEST: Final = 8  # ranks that most systems were measured with
+ROUNDS: Final = 1e7  # a second at most, of peers that follow each other
+POINTS: Final = 9  # of a start-up table
+RINGS: Final = ("all_gather", "all_reduce", "reduce_scatter")  # an all-to-all starts up by its peers, see per_message
+
+
+def section(records: Records, system: System) -> dict[str, Any]:
+    """The `communication` section of a profile."""
+    plain: dict[str, Any] = copy.deepcopy(system.raw["communication"])  # type: ignore[arg-type]
+    nccl = records.of(backend="nccl", dtype="bf16").usable
+    largest = nccl.of(op="all_to_all")
+    if not len(largest):
+        return plain
+    nominal = _nominal(system)
+    world = int(largest["world"].max())
+    full = largest.where(largest["world"] == world)
+    sent, seconds = full["bytes"] * (world - 1) / world, full["seconds"]
+    reached = float(sent[sent.argmax()] / seconds[sent.argmax()])
+    fraction = round(min(reached / nominal, 1.0), 3)
+    plain["nccl"]["efficiency"]["nvlink"] = fraction
+    plain["nccl"]["steps"] = _steps(nccl, fraction * nominal)
+    plain["nccl"]["source"] = (
+        f"NCCL {full['version'][0]}: {reached / 1e9:.0f} of {nominal / 1e9:.0f} GB/s in the largest all-to-all on "
+        f"{world} GPUs, and what smaller ones take beyond that ({full['provenance'][0]}); beyond one node as DeepEP"
+    )
+    return plain
+
+
+def held_out_errors(parts: list[Records], system: System) -> dict[str, Errors]:
+    """Of collectives on an unseen world size (of 2, 4 and 8), and of DeepEP on an unseen shape; by operator's name."""
+    peaks, found = Peaks(ROUNDS, 2 * _nominal(system)), {}
+    for part in parts:
+        kind = KIND.get(str(part["op"][0])) if len(part) else None
+        if kind == "collective":
+            small = part.where(part["world"] <= LARGEST)
+            if len(np.unique(small["world"])) > 2:
+                found[name_of(small)] = held_out(prepare(small, peaks), "world")
+        elif kind == "exchange":
+            found[name_of(part)] = held_out(prepare(part, peaks), "shape")
+    groups = {"collectives": "collective", "deepep": "exchange"}
+    kinds = {name: KIND[name.partition("/")[0]] for name in found}
+    together = {group: [found[n] for n in found if kinds[n] == kind] for group, kind in groups.items()}
+    return found | {group: pooled(errors) for group, errors in together.items() if errors}
+
+
+def _nominal(system: System) -> float:
+    """B/s of a GPU's own link inside its node, one way."""
+    cluster = load_cluster(system.facts.topology)
+    return float(np.max(cluster.link_capacity))
+
+
+def _steps(nccl: Records, rate: float) -> list[dict[str, Any]]:
+    """Start-ups by bytes sent, per collective and number of ranks."""
+    found = []
+    for op in RINGS:
+        part = nccl.of(op=op)
+        for world in np.unique(part["world"]):
+            rows = part.where(part["world"] == world)
+            twice = 2 if op == "all_reduce" else 1
+            sent = rows["bytes"] * (world - 1) // world * twice
+            order = np.argsort(sent)[np.unique(np.linspace(0, len(sent) - 1, POINTS).astype(int))]
+            alpha = np.maximum(rows["seconds"][order] - sent[order] / rate, 0.0)
+            found.append({
+                "op": op, "ranks": int(world), "bytes": [f"{b} B" for b in sent[order]],
+                "alpha": [f"{a * 1e6:.4g} us" for a in alpha],
+            })  # fmt: skip
+    return found

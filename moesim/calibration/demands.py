@@ -1,0 +1,86 @@
+"""Records of one kernel -> their Demand, by the functions that a profile asks with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from moesim.calibration.records import Records
+from moesim.costs import shapes
+from moesim.costs.shapes import Demand, Rows
+
+KIND: Final = {
+    "gemm": "gemm", "grouped_gemm": "experts", "attention_prefill": "attention", "attention_decode": "attention",
+    "mla_prefill": "mla", "mla_decode": "mla", "all_reduce": "collective", "all_gather": "collective",
+    "reduce_scatter": "collective", "all_to_all": "collective", "dispatch": "exchange", "combine": "exchange",
+}  # fmt: skip
+
+
+def demand_of(records: Records, tile: int) -> Demand:
+    """Records of one operator, kernel and dtypes -> float64[rows] each."""
+    op = str(records["op"][0])
+    return _DEMANDS[KIND[op]](records, op, tile)
+
+
+def group_rows(records: Records, tile: int) -> Rows:
+    """Rows of each record, the mean over its draws of the histogram."""
+    sizes, starts = records.lists("group_sizes")
+    draws = np.maximum(records["draws"], 1)
+    length = np.diff(starts)
+    groups = np.repeat(length // draws, draws)
+    first = np.concatenate([[0], np.cumsum(groups)[:-1]])
+    whole = (sizes + (tile - 1)) & -tile
+    per_draw = [
+        np.add.reduceat(sizes, first, dtype=np.int64),
+        np.add.reduceat(sizes > 0, first, dtype=np.int64),
+        np.maximum.reduceat(sizes, first),
+        np.add.reduceat(whole, first, dtype=np.int64),
+    ]
+    owner = np.concatenate([[0], np.cumsum(draws)[:-1]])
+    return Rows(*(np.add.reduceat(column.astype(np.float64), owner) / draws for column in per_draw))
+
+
+def _gemm(records: Records, op: str, tile: int) -> Demand:
+    return shapes.gemm(records["m"], records["n"], records["k"], str(records["dtype"][0]), tile)
+
+
+def _experts(records: Records, op: str, tile: int) -> Demand:
+    rows, tokens = group_rows(records, tile), records["tokens"] * records["topk"]
+    return shapes.experts(
+        rows,
+        records["hidden"],
+        records["inter"] / records["tp"],
+        str(records["dtype"][0]),
+        records["matrices"],
+        np.where(tokens > 0, tokens, rows.total),
+    )
+
+
+def _attention(records: Records, op: str, tile: int) -> Demand:
+    query, context, batch = (records[name] for name in ("query", "context", "batch"))
+    heads, kv_heads, width = (records[name] for name in ("heads", "kv_heads", "head_dim"))
+    cache = str(records["cache_dtype"][0])
+    return shapes.attention(op.partition("_")[2], query, context, batch, heads, kv_heads, width, width, cache)
+
+
+def _latent(records: Records, op: str, tile: int) -> Demand:
+    query, context, batch, heads = (records[name] for name in ("query", "context", "batch", "heads"))
+    return shapes.latent_attention(op.partition("_")[2], query, context, batch, heads, str(records["cache_dtype"][0]))
+
+
+def _collective(records: Records, op: str, tile: int) -> Demand:
+    return shapes.collective(op, records["bytes"], records["world"])
+
+
+def _exchange(records: Records, op: str, tile: int) -> Demand:
+    tokens, hidden, topk = (records[name] for name in ("tokens", "hidden", "topk"))
+    low_latency = "low_latency" in str(records["kernel"][0])
+    return shapes.exchange(tokens, hidden, topk, str(records["dtype"][0]), low_latency, records["sms"])
+
+
+_DEMANDS: Final[dict[str, Callable[[Records, str, int], Demand]]] = {
+    "gemm": _gemm, "experts": _experts, "attention": _attention, "mla": _latent, "collective": _collective,
+    "exchange": _exchange,
+}  # fmt: skip

@@ -1,0 +1,140 @@
+"""Records of one device -> a profile: YAML of forms, errors and constants, and Parquet of residual grids.
+
+Each kernel of each set is fitted on all its sound rows; errors and intervals come from four more fits that had not seen
+the shapes that they are judged on.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import yaml
+
+from moesim import atomic
+from moesim.calibration import communication
+from moesim.calibration.demands import KIND
+from moesim.calibration.fit_operator import Fitted
+from moesim.calibration.heldout import Errors, Prepared, held_out, pooled, prepare
+from moesim.calibration.kernels import kernel_sets, name_of
+from moesim.calibration.physics import by_kernel, label
+from moesim.calibration.records import Records
+from moesim.calibration.shapes_file import Shape, of_shapes
+from moesim.calibration.systems import System
+from moesim.costs.grid import ResidualGrid, packed_grids
+from moesim.costs.profile import ProfileSection
+from moesim.costs.shapes import KINDS
+from moesim.errors import BadInput
+from moesim.yamlfile import validate
+
+JOBS: Final = 2
+
+
+@dataclass(frozen=True)
+class FittedProfile:
+    """A profile that has not been written yet."""
+
+    section: Mapping[str, Any]
+    grids: Mapping[str, ResidualGrid]
+
+    def write(self, path: Path) -> None:
+        """PATH.yaml and PATH.parquet, each whole or not at all, the grids first. Raises BadInput where the result is no
+        profile, before anything that is there is touched.
+        """
+        validate(ProfileSection, self.section, lambda keys: f"fitted profile {'.'.join(map(str, keys))}")
+        atomic.write(path.with_suffix(".parquet"), packed_grids(self.grids))
+        text = yaml.safe_dump(self.section, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+        atomic.write(path.with_suffix(".yaml"), text)
+
+
+def fit_profile(records: Records, system: System, exclude: frozenset[Shape] = frozenset()) -> FittedProfile:
+    """Raises BadInput where the records hold no kernel of any role."""
+    labelled = label(records, system)
+    labelled = labelled.where(~of_shapes(labelled, exclude))
+    parts = [_plain(part) for part in by_kernel(labelled)]
+    sets = kernel_sets([part for part in parts if len(part.usable)])
+    if not sets:
+        raise BadInput("the records hold no GEMM, experts or attention of a known backend")
+    wanted = {name for roles in sets.values() for name in roles.values()}
+    chosen = {name_of(part): part for part in parts if len(part) and name_of(part) in wanted}
+    with ProcessPoolExecutor(min(JOBS, os.cpu_count() or 1), multiprocessing.get_context("spawn")) as pool:
+        jobs = (prepare(part, system.peaks(str(part["dtype"][0]))) for part in chosen.values())
+        done = dict(zip(chosen, pool.map(_fit_one, jobs), strict=True))
+    sections = {name: _section(chosen[name], system, *found) for name, found in done.items()}
+    judged = {name: found for name, (_, found) in done.items()}
+    heldout = {op: _heldout(pooled(_of_op(judged, op))) for op in sorted({name.partition("/")[0] for name in judged})}
+    exchanged = {name: _heldout(found) for name, found in communication.held_out_errors(parts, system).items()}
+    profile = _profile(records, system, sets, sections) | {"heldout": heldout, "heldout_communication": exchanged}
+    return FittedProfile(profile, {name: one.grid for name, (one, _) in done.items()})
+
+
+def _of_op(errors: Mapping[str, Errors], op: str) -> list[Errors]:
+    return [one for name, one in errors.items() if name.partition("/")[0] == op]
+
+
+def _plain(records: Records) -> Records:
+    """Without sliding windows, which no cost model is asked for."""
+    return records.where(records["window"] == 0)
+
+
+def _fit_one(prepared: Prepared) -> tuple[Fitted, Errors]:
+    return prepared.fit(prepared.sound), held_out(prepared, "shape")
+
+
+def _section(records: Records, system: System, fitted: Fitted, errors: Errors) -> dict[str, Any]:
+    """One operator of the profile's YAML."""
+    kind = KIND[str(records["op"][0])]
+    form, peaks = fitted.form, system.peaks(str(records["dtype"][0]))
+    facts = {name: str(records[name][0]) for name in ("op", "dtype", "cache_dtype", "kernel", "backend", "version")}
+    hull = {
+        n: [_short(2**low), _short(2**high)]
+        for n, (low, high) in zip(KINDS[kind].coordinates, fitted.hull, strict=True)
+    }
+    return facts | {
+        "kind": kind, "bare": bool(records["matrices"][0] == 1), "launch": f"{form.launch * 1e6:.4g} us",
+        "flops_per_second": f"{form.flops_per_second / 1e12:.5g} TFLOP/s",
+        "bytes_per_second": f"{form.bytes_per_second / 1e9:.5g} GB/s", "norm": _short(form.norm),
+        "each": [f"{seconds * 1e12:.5g} ps" for seconds in form.each], "tile": fitted.tile, "hull": hull,
+        "basis": "fitted", "rows": len(records.usable), "beats_physics": len(records) - len(records.usable),
+        "shapes": len(np.unique(errors.fold)), "heldout": _heldout(errors),
+        "interval": [_short(end) for end in errors.interval()], "peak": f"{peaks.flops / 1e12:.5g} TFLOP/s",
+    }  # fmt: skip
+
+
+def _heldout(errors: Errors) -> dict[str, float]:
+    return {
+        "median": _short(errors.absolute(0.5)), "p90": _short(errors.absolute(0.9)),
+        "all_median": _short(errors.absolute(0.5, all_rows=True)),
+        "all_p90": _short(errors.absolute(0.9, all_rows=True)), "coverage": _short(errors.coverage()),
+    }  # fmt: skip
+
+
+def _profile(
+    records: Records, system: System, sets: dict[str, dict[str, str]], sections: dict[str, dict[str, Any]]
+) -> dict[str, Any]:  # fmt: skip
+    raw = system.raw
+    sources = sorted({str(text).rpartition(" ")[0] or str(text) for text in records["provenance"]})
+    elementwise = {
+        "launch": "2 us", "basis": "assumed",
+        "bytes_per_second": f"{system.device.memory_bandwidth * system.constants.elementwise_of_peak / 1e9:.5g} GB/s",
+        "source": raw["elementwise_source"],
+    }  # fmt: skip
+    kept = ("families", "backward", "backward_source", "host", "notes")
+    return {
+        "moesim_profile": 2, "name": system.name, "device": system.device.name,
+        "device_class": str(records["device_class"][0]), "source": "; ".join(sources),
+        "default_kernels": next(iter(sets)), "kernels": sets, "operators": sections,
+        "memory_bandwidth": f"{system.device.memory_bandwidth / 1e9:.6g} GB/s", "cache": f"{system.facts.cache} B",
+        "elementwise": elementwise, "communication": communication.section(records, system),
+        **{name: raw[name] for name in kept},
+    }  # fmt: skip
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")

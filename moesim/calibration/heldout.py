@@ -1,0 +1,136 @@
+"""Held-out errors: rows are left out by unseen shape (sorted, fold = index modulo 4), by skew or by world size, never
+at random, which would flatter: rows of one shape resemble each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.calibration.demands import KIND, demand_of
+from moesim.calibration.fit_operator import Fitted, Peaks, fit, take, tiles_of
+from moesim.calibration.ops import OPS
+from moesim.calibration.records import OK, Records
+from moesim.costs.shapes import KINDS, Demand
+from moesim.errors import BadInput, unknown_name
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+FOLDS: Final = 4
+SKEWED: Final = "power_law_1.2"
+NEARLY_SKEWED: Final = "power_law_1.0"  # 1.01 and 1.02 are so near that they may help neither side
+WAYS: Final = ("shape", "skew", "world")
+TEST, NEITHER = 1, -1
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Of the rows that were held out: ln(measured / predicted) float64[rows], which of them obey physics, the fold that
+    each was left out with, and which rows of the records they are.
+    """
+
+    log: Floats
+    sound: Bools
+    fold: npt.NDArray[np.int64]
+    row: npt.NDArray[np.int64]
+
+    def absolute(self, quantile: float, *, all_rows: bool = False) -> float:
+        """A quantile of |predicted / measured - 1|."""
+        chosen = self.log if all_rows else self.log[self.sound]
+        return float(np.quantile(np.abs(np.expm1(-chosen)), quantile)) if len(chosen) else 0.0
+
+    def interval(self, outside: int | None = None) -> tuple[float, float]:
+        """Between which 80 % of ln(measured / predicted) lie, of all folds but one. Conformal: from held-out shapes."""
+        chosen = self.log[self.sound & (self.fold != outside)]
+        low, high = np.quantile(chosen, [0.1, 0.9]) if len(chosen) else (0.0, 0.0)
+        return min(float(low), 0.0), max(float(high), 0.0)
+
+    def coverage(self) -> float:
+        """Fraction of held-out rows inside the interval that the other folds give."""
+        inside = 0
+        for fold in np.unique(self.fold):
+            low, high = self.interval(int(fold))
+            own = self.log[self.sound & (self.fold == fold)]
+            inside += int(np.count_nonzero((own >= low) & (own <= high)))
+        return inside / max(int(np.count_nonzero(self.sound)), 1)
+
+
+def pooled(parts: Sequence[Errors]) -> Errors:
+    """All rows together; a fold keeps its number."""
+    columns = zip(*((one.log, one.sound, one.fold, one.row) for one in parts), strict=True)
+    return Errors(*(np.concatenate(column) for column in columns))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Records of one kernel, as a fit sees them: their kind, demands by tile, seconds float64[rows], which obey
+    physics, and by way of holding out the numbers of the rows' folds (see `folds_of`).
+    """
+
+    kind: str
+    demands: dict[int, Demand]
+    seconds: Floats
+    sound: Bools
+    peaks: Peaks
+    folds: dict[str, npt.NDArray[np.int64]]
+
+    def fit(self, rows: Bools) -> Fitted:
+        """The sound ones among `rows`."""
+        chosen = rows & self.sound
+        demands = {tile: take(demand, chosen) for tile, demand in self.demands.items()}
+        return fit(KINDS[self.kind], demands, self.seconds[chosen], self.peaks)
+
+    def predict(self, fitted: Fitted, rows: Bools) -> Floats:
+        """float64[rows] seconds."""
+        return fitted.seconds(take(self.demands[fitted.tile], rows))
+
+
+def prepare(records: Records, peaks: Peaks) -> Prepared:
+    """Records of one operator, kernel and dtypes, labelled or not."""
+    kind = KIND[str(records["op"][0])]
+    demands = {tile: demand_of(records, tile) for tile in tiles_of(kind)}
+    return Prepared(kind, demands, records["seconds"], records["label"] == OK, peaks, folds_of(records))
+
+
+def folds_of(records: Records) -> dict[str, npt.NDArray[np.int64]]:
+    """By way: shape: number modulo 4; world: its size; skew: TEST for the most skewed rows, NEITHER for their likes."""
+    names = records["distribution"]
+    near = np.array([str(name).startswith(NEARLY_SKEWED) for name in names], dtype=np.bool_)
+    skew = np.where(names == SKEWED, TEST, np.where(near, NEITHER, 0)).astype(np.int64)
+    return {"shape": shape_folds(records), "world": records["world"].astype(np.int64), "skew": skew}
+
+
+def shape_folds(records: Records) -> npt.NDArray[np.int64]:
+    """int64[rows]: the shapes of one operator sorted, numbered, modulo 4."""
+    columns = OPS[str(records["op"][0])].shape
+    if not columns:
+        return np.zeros(len(records), dtype=np.int64)
+    shapes = np.stack([records[name] for name in columns], axis=1)
+    return np.unique(shapes, axis=0, return_inverse=True)[1].ravel().astype(np.int64) % FOLDS
+
+
+def held_out(prepared: Prepared, way: str) -> Errors:
+    """Errors of rows that were left out by `way`: shape, skew or world. Raises BadInput for another."""
+    if way not in WAYS:
+        raise unknown_name("hold-out", way, WAYS)
+    groups = prepared.folds[way]
+    tests = np.unique(groups[groups >= 0]) if way != "skew" else [TEST]
+    return errors(prepared, [((groups != one) & (groups != NEITHER), groups == one) for one in tests])
+
+
+def errors(prepared: Prepared, splits: list[tuple[Bools, Bools]]) -> Errors:
+    """splits: rows to fit on and rows to predict, bool[rows] each; a split without sound rows to fit on is left out."""
+    found = []
+    for number, (train, test) in enumerate(splits):
+        if not (train & prepared.sound).any() or not test.any():
+            continue
+        predicted = prepared.predict(prepared.fit(train), test)
+        log = np.log(prepared.seconds[test] / predicted)
+        found.append((log, prepared.sound[test], np.full(len(log), number), np.flatnonzero(test)))
+    if not found:
+        raise BadInput("nothing can be held out: the records know a single shape, skew or world size")
+    return Errors(*(np.concatenate(column) for column in zip(*found, strict=True)))

@@ -1,0 +1,46 @@
+"""Shapes files: CSV with the columns hidden, inter, topk, num_experts, one expert shape a row."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.calibration.records import Records
+from moesim.errors import BadInput
+from moesim.yamlfile import read_text
+
+Shape = tuple[int, int, int, int]
+HEADER: Final = ["hidden", "inter", "topk", "num_experts"]
+
+
+def read_shapes(path: Path) -> frozenset[Shape]:
+    """Raises BadInput for another header, no row, or a field that is no positive whole number."""
+    rows = list(csv.reader(read_text(path).splitlines()))
+    if not rows or [cell.strip() for cell in rows[0]] != HEADER:
+        raise BadInput(f"the first line must be {','.join(HEADER)}", where=path)
+    shapes = [_shape(row, f"{path}:{line}") for line, row in enumerate(rows[1:], 2) if row]
+    if not shapes:
+        raise BadInput("holds no shape", where=path)
+    return frozenset(shapes)
+
+
+def _shape(row: list[str], where: str) -> Shape:
+    numbers = [int(cell) if cell.strip().isdecimal() else 0 for cell in row]
+    if len(numbers) != len(HEADER) or min(numbers) < 1:
+        raise BadInput(f"{','.join(row)!r} is no {','.join(HEADER)}", where=where)
+    return numbers[0], numbers[1], numbers[2], numbers[3]
+
+
+def of_shapes(records: Records, shapes: frozenset[Shape]) -> npt.NDArray[np.bool_]:
+    """bool[rows]: grouped GEMMs of one of the shapes."""
+    if not shapes:
+        return np.zeros(len(records), dtype=np.bool_)
+    columns = [records[name] for name in ("hidden", "inter", "topk", "experts")]
+    found = np.zeros(len(records), dtype=np.bool_)
+    for shape in shapes:
+        found |= np.all([column == value for column, value in zip(columns, shape, strict=True)], axis=0)
+    return found

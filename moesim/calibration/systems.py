@@ -1,0 +1,87 @@
+"""Systems: the devices whose records can become a profile, with their peaks and the constants that no table holds.
+
+`calibration/systems.yaml` says which topology knows the device, how drivers report it, and what is assumed of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from moesim import shipped, yamlfile
+from moesim.calibration.fit_operator import Peaks
+from moesim.calibration.records import Records
+from moesim.costs.profile import CommunicationSection, HostSection
+from moesim.costs.shapes import ARITHMETIC
+from moesim.errors import BadInput, unknown_name
+from moesim.hardware import Device, load_cluster
+from moesim.units import ByteCount
+from moesim.yamlfile import Items, Section
+
+FILE = ("calibration", "systems.yaml")
+
+
+class SystemSection(Section):
+    """One device: the topology that knows it, the names that drivers and tables give it, its last-level cache."""
+
+    topology: str
+    reported_as: Items[str]
+    cache: ByteCount
+    cache_source: str
+    table: str = Field("", description="its name in aiconfigurator-core")
+
+
+class SystemsSection(Section):
+    """All systems, and constants that all their profiles take."""
+
+    elementwise_of_peak: float = Field(gt=0, le=1, description="of peak memory bandwidth, over minimal bytes")
+    elementwise_source: str
+    families: dict[str, Annotated[float, Field(ge=0)]]
+    backward: dict[str, Annotated[float, Field(gt=0)]]
+    backward_source: str
+    communication: dict[str, CommunicationSection]
+    host: dict[Literal["decode", "prefill", "train"], HostSection]
+    notes: Items[str] = ()
+    systems: dict[str, SystemSection]
+
+
+@dataclass(frozen=True)
+class System:
+    """One system: its name, facts, device, and the plain constants of all systems as they stand in the file."""
+
+    name: str
+    facts: SystemSection
+    device: Device
+    constants: SystemsSection
+    raw: dict[str, object]
+
+    def peaks(self, dtype: str) -> Peaks:
+        """What kernels of that dtype cannot beat; arithmetic that the device lacks runs as bf16."""
+        flops = self.device.peak_flops.get(ARITHMETIC.get(dtype, dtype), self.device.peak_flops["bf16"])
+        return Peaks(flops, self.device.memory_bandwidth, self.facts.cache)
+
+
+def find_system(name: str, file: Path | None = None) -> System:
+    """Raises BadInput with the known names."""
+    document = yamlfile.read_yaml(file or shipped.shipped(*FILE))
+    section = document.validate(SystemsSection)
+    if name not in section.systems:
+        raise unknown_name("system", name, section.systems)
+    facts = section.systems[name]
+    device = load_cluster(facts.topology).devices[0]
+    return System(name, facts, device, section, document.data)
+
+
+def system_of(records: Records, file: Path | None = None) -> System:
+    """The one system that all records were measured on. Raises BadInput."""
+    names = sorted(set(records["device"]))
+    if len(names) != 1:
+        raise BadInput(f"records of {len(names)} devices ({', '.join(names)})", way_out="a profile is of one device")
+    section = yamlfile.read_yaml(file or shipped.shipped(*FILE)).validate(SystemsSection)
+    for name, facts in section.systems.items():
+        if names[0] in facts.reported_as:
+            return find_system(name, file)
+    raise unknown_name("device", names[0], [one for facts in section.systems.values() for one in facts.reported_as])

@@ -1,0 +1,95 @@
+"""`moesim calibrate import`, `fit` and `check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from moesim.cli.options import OptionalFiles, json_option, print_json, text_stream
+
+FILE = click.Path(path_type=Path)
+SYSTEMS = click.option(
+    "--systems", type=FILE, help="Devices and constants.  [default: the shipped calibration/systems.yaml]"
+)
+WAYS = ("shape", "skew", "world")
+
+
+@click.command("import")
+@click.argument("source", type=click.Choice(["aiconfigurator"]))
+@click.option("--system", required=True, help="A system of calibration/systems.yaml, e.g. h200_sxm.")
+@click.option("--op", "ops", multiple=True, help="Only this operator; may be repeated.  [default: all]")
+@click.option("-o", "--out", type=FILE, required=True, metavar="FILE", help="Records to write.")
+@SYSTEMS
+def import_(source: str, system: str, ops: tuple[str, ...], out: Path, systems: Path | None) -> None:
+    """Read measured tables of SOURCE as records, and label those that beat physics."""
+    from moesim.calibration.aiconfigurator import import_tables
+    from moesim.calibration.physics import BEATS, label
+    from moesim.calibration.records import write_records
+    from moesim.calibration.systems import find_system
+
+    found = find_system(system, systems)
+    records = label(import_tables(found.facts.table or system, ops), found)
+    write_records(records, out)
+    beats = len(records.of(label=BEATS))
+    print(
+        f"{out}: {len(records)} records, {beats} of them faster than {found.device.name} can be: labelled, not fitted"
+    )
+
+
+@click.command()
+@click.argument("records", type=FILE)
+@click.option("--exclude-shapes", type=FILE, metavar="CSV", help="Shapes to leave out: hidden,inter,topk,num_experts.")
+@click.option("-o", "--out", type=FILE, required=True, metavar="PROFILE", help="PROFILE.yaml and PROFILE.parquet.")
+@SYSTEMS
+def fit(records: Path, exclude_shapes: Path | None, out: Path, systems: Path | None) -> None:
+    """Fit a profile to RECORDS. What stood in PROFILE is replaced when the new one is whole."""
+    from moesim.calibration.fit import fit_profile
+    from moesim.calibration.records import read_records
+    from moesim.calibration.shapes_file import read_shapes
+    from moesim.calibration.systems import system_of
+    from moesim.report import calibration_tables, tables
+
+    measured = read_records(records)
+    excluded = read_shapes(exclude_shapes) if exclude_shapes else frozenset()
+    fitted = fit_profile(measured, system_of(measured, systems), excluded)
+    fitted.write(out)
+    tables.show(calibration_tables.operators_table(fitted.section), text_stream(False))
+    print(out.with_suffix(".yaml"), out.with_suffix(".parquet"))
+
+
+@click.command(cls=OptionalFiles)
+@click.argument("profile")
+@click.option("--against", type=FILE, required=True, metavar="RECORDS", help="Measured records.")
+@click.option("--holdout", type=click.Choice(WAYS), help="Refit without what is judged, instead of judging PROFILE.")
+@click.option(
+    "--shapes", type=FILE, metavar="CSV", help="Judge only these expert shapes: hidden,inter,topk,num_experts."
+)
+@click.option("--report", metavar="[=FILE]", help="Write a page with residuals.  [default: PROFILE.check.html]")
+@json_option
+@SYSTEMS
+def check(
+    profile: str, against: Path, holdout: str | None, shapes: Path | None, report: str | None, as_json: bool,
+    systems: Path | None,
+) -> None:  # fmt: skip
+    """Errors of PROFILE (a shipped name or a file) against measured records, or of refits by --holdout."""
+    from moesim import atomic
+    from moesim.calibration.check import check_profile
+    from moesim.calibration.records import read_records
+    from moesim.calibration.shapes_file import read_shapes
+    from moesim.calibration.systems import system_of
+    from moesim.report import calibration_tables, tables
+
+    records = read_records(against)
+    chosen = read_shapes(shapes) if shapes else frozenset()
+    found = check_profile(profile, records, system_of(records, systems), holdout, chosen)
+    for table in calibration_tables.check_tables(found):
+        tables.show(table, text_stream(as_json))
+    if report is not None:
+        from moesim.report.calibration_page import calibration_page
+
+        path = Path(report or f"{Path(profile).stem}.check.html")
+        atomic.write(path, calibration_page(found))
+        print(path, file=text_stream(as_json))
+    if as_json:
+        print_json(found.to_json())

@@ -1,0 +1,40 @@
+"""Tables of `moesim calibrate`: the kernels of a profile with their held-out errors, and what a check found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.table import Table
+
+from moesim.calibration.check import Checked
+
+
+def operators_table(section: Mapping[str, Any]) -> Table:
+    """A profile's plain data -> its kernels, how many rows they rest on, and their errors on unseen shapes."""
+    table = Table("kernel", "rows", "beat physics", "median", "p90", "80 % interval", "covers")
+    for name, one in section["operators"].items():
+        held, (low, high) = one["heldout"], one["interval"]
+        table.add_row(
+            name, str(one["rows"]), str(one["beats_physics"]), f"{held['median']:.1%}", f"{held['p90']:.1%}",
+            f"{low:+.1%} to {high:+.1%}", f"{held['coverage']:.0%}",
+        )  # fmt: skip
+    return table
+
+
+def check_tables(found: Checked) -> Iterator[Table]:
+    """Errors by kernel, then by size band and distribution, then the worst cases."""
+    how = f"held out by {found.way}" if found.way else "profile as it is"
+    table = Table("kernel", "rows", "median", "p90", "all rows", "Wasserstein", title=f"{found.profile}: {how}")
+    splits, worst = Table("kernel", "split", "rows", "median", "p90"), Table("kernel", "worst cases")
+    for one in found.operators:
+        errors, moved = one.errors, one.transport
+        both = f"{errors.absolute(0.5, all_rows=True):.1%} / {errors.absolute(0.9, all_rows=True):.1%}"
+        sides = f"{moved.wasserstein:.1%} ({moved.too_slow:.1%} slow, {moved.too_fast:.1%} fast)"
+        table.add_row(
+            one.name, str(len(one.records)), f"{errors.absolute(0.5):.1%}", f"{errors.absolute(0.9):.1%}", both, sides
+        )
+        for name, (rows, median, p90) in one.splits().items():
+            splits.add_row(one.name, name, str(rows), f"{median:.1%}", f"{p90:.1%}")
+        worst.add_row(one.name, "\n".join(one.worst()))
+    yield from (table, splits, worst)

@@ -1,0 +1,120 @@
+"""Fit and check on made-up kernels whose law is known, physics, shapes files, and histograms that add up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moesim.calibration.check import check_profile
+from moesim.calibration.distances import transport
+from moesim.calibration.fit import fit_profile
+from moesim.calibration.heldout import held_out, prepare
+from moesim.calibration.histograms import histograms
+from moesim.calibration.physics import BEATS, label
+from moesim.calibration.records import Records, records_of
+from moesim.calibration.shapes_file import read_shapes
+from moesim.calibration.systems import find_system, system_of
+from moesim.costs import load_costs
+from moesim.errors import BadInput
+
+H200 = find_system("h200_sxm")
+FACTS = {"run": "r", "device": "NVIDIA H200", "device_class": "cuda", "backend": "torch", "version": "1",
+         "provenance": "a law"}  # fmt: skip
+
+
+def gemms(noise: float = 0.0) -> Records:
+    """5 us + the larger of FLOPs at half of peak and bytes at 60 % of peak bandwidth."""
+    rng, rows = np.random.default_rng(0), []
+    for n in (512, 1024, 2048, 4096):
+        for k in (512, 1024, 2048, 4096):
+            for m in (16, 64, 256, 1024, 4096, 16384):
+                flops, moved = 2.0 * m * n * k, 2.0 * (m * k + m * n + n * k)
+                seconds = 5e-6 + max(flops / 495e12, moved / 2.88e12)
+                shape: dict[str, Any] = {"op": "gemm", "kernel": "mm", "dtype": "bf16", "m": m, "n": n, "k": k}
+                rows.append(FACTS | shape | {"seconds": seconds * np.exp(noise * rng.standard_normal())})
+    return records_of(rows)
+
+
+def test_a_known_law_is_found_again_on_unseen_shapes() -> None:
+    errors = held_out(prepare(gemms(), H200.peaks("bf16")), "shape")
+    assert len(errors.log) == len(gemms()) and errors.absolute(0.5) < 0.02 and errors.absolute(0.9) < 0.06
+
+
+def test_the_interval_covers_what_it_says() -> None:
+    errors = held_out(prepare(gemms(noise=0.1), H200.peaks("bf16")), "shape")
+    low, high = errors.interval()
+    assert 0.7 < errors.coverage() < 0.9 and low < -0.08 < 0.08 < high
+
+
+def test_a_fitted_profile_is_read_and_judged(tmp_path: Path) -> None:
+    records, path = gemms(), tmp_path / "mine.yaml"
+    fit_profile(records, H200).write(path)
+    costs = load_costs(str(path), H200.device)
+    assert float(costs.gemm(16384, 4096, 4096, "bf16").seconds) == pytest.approx(
+        5e-6 + 2 * 4096**2 * 16384 / 495e12, rel=0.03
+    )
+    found = json.loads(json.dumps(check_profile(str(path), records, H200).to_json()))
+    assert found["metrics"]["gemm_median_abs_error"]["value"] < 0.02
+    with pytest.raises(BadInput, match="no gemm.fp8 among its torch kernels"):
+        costs.gemm(16, 16, 16, "fp8")
+
+
+def test_a_failed_fit_leaves_a_good_profile_alone(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("good")
+    nothing = records_of([FACTS | {"op": "elementwise", "bytes": 8, "kernel": "copy", "seconds": 1e-6}])
+    with pytest.raises(BadInput, match="no GEMM, experts or attention"):
+        fit_profile(nothing, H200).write(path)
+    assert path.read_text() == "good"
+
+
+def test_what_beats_physics_is_labelled_and_left_out() -> None:
+    shape: dict[str, Any] = {"op": "gemm", "kernel": "mm", "dtype": "bf16", "m": 64, "n": 8192, "k": 8192}
+    bound = 2 * 8192 * 8192 / 4.8e12
+    records = label(records_of([FACTS | shape | {"seconds": bound * by} for by in (0.9, 1.5)]), H200)
+    assert records["label"].tolist() == [BEATS, "ok"] and len(records.usable) == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 3000), st.sampled_from([(8, 2), (64, 6), (256, 8)]), st.sampled_from([1, 2, 8]),
+       st.sampled_from(["balanced", "power_law_1.01", "power_law_1.2"]))  # fmt: skip
+def test_histograms_are_those_of_the_busiest_rank(tokens: int, shape: tuple[int, int], ranks: int, law: str) -> None:
+    drawn = histograms(tokens, *shape, ranks, law)
+    mean = tokens * shape[1] / ranks
+    assert drawn.shape[1] == shape[0] // ranks and drawn.min() >= 0 and drawn.max() <= tokens
+    assert (drawn.sum(axis=1) >= np.floor(mean)).all()
+    assert ranks > 1 or (drawn.sum(axis=1) == tokens * shape[1]).all()
+
+
+def test_balanced_histograms_are_even() -> None:
+    assert histograms(64, 64, 8, 1, "balanced").tolist() == [[8] * 64]
+    with pytest.raises(BadInput, match="unknown distribution"):
+        histograms(1, 8, 2, 1, "zipf")
+
+
+def test_transport_has_two_sides() -> None:
+    moved = transport(np.array([1.0, 3.0]), np.array([4.0, 1.5]))
+    assert moved.too_slow == pytest.approx(0.375) and moved.too_fast == 0.0 and moved.wasserstein == moved.too_slow
+
+
+def test_shapes_files(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text("hidden,inter,topk,num_experts\n7168,2048,8,256\n")
+    assert read_shapes(path) == {(7168, 2048, 8, 256)}
+    for text, words in (("a,b\n", "first line"), ("hidden,inter,topk,num_experts\n1,2,x,4\n", "s.csv:2"),
+                        ("hidden,inter,topk,num_experts\n", "no shape")):  # fmt: skip
+        path.write_text(text)
+        with pytest.raises(BadInput, match=words):
+            read_shapes(path)
+
+
+def test_records_of_a_device_that_no_system_knows() -> None:
+    row = FACTS | {"op": "gemm", "kernel": "mm", "seconds": 1e-6, "device": "NVIDIA H201"}
+    with pytest.raises(BadInput, match="did you mean 'NVIDIA H200'"):
+        system_of(records_of([row]))
