@@ -27,7 +27,8 @@ def _section(schema: type[BaseModel], data: Mapping[str, Any] | None, indent: st
         key = field.alias or name
         given = data is not None and key in data
         value = data[key] if data is not None and given else None
-        inner, mark = _inner(field), "" if given else "# "
+        short = given and not isinstance(value, Mapping)  # `costs: h100_sxm` where a section could stand
+        inner, mark = None if short else _inner(field), "" if given else "# "
         if inner is None:
             default = None if field.is_required() else field.default
             yield _line(f"{mark}{indent}{key}: {_flow(value if given else default)}", field.description or "")
