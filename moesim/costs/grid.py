@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -48,17 +49,21 @@ class ResidualGrid:
         wide = np.broadcast_arrays(*coordinates)
         located = [axis.locate(values) for axis, values in zip(self.axes, wide, strict=True)]
         total = np.zeros(wide[0].shape)
-        for (a, b), values in zip(self.pairs, self.values, strict=True):
-            total += _bilinear(values, *located[a], *located[b])
+        for (a, b), padded in zip(self.pairs, self._padded, strict=True):
+            total += _bilinear(padded, *located[a], *located[b])
         factor: Floats = np.exp(np.clip(total, -CLIP, CLIP))
         return factor
 
+    @cached_property
+    def _padded(self) -> tuple[Floats, ...]:
+        """values with one more knot on each axis, so that an axis with a single knot needs no case of its own."""
+        return tuple(np.pad(values, ((0, 1), (0, 1)), mode="edge") for values in self.values)
+
 
 def _bilinear(
-    values: Floats, low_a: npt.NDArray[np.int64], part_a: Floats, low_b: npt.NDArray[np.int64], part_b: Floats
+    padded: Floats, low_a: npt.NDArray[np.int64], part_a: Floats, low_b: npt.NDArray[np.int64], part_b: Floats
 ) -> Floats:
-    """Padded by one knot, so that an axis with a single knot needs no case of its own."""
-    padded = np.pad(values, ((0, 1), (0, 1)), mode="edge")
+    """Of a grid with a knot to spare at its upper ends."""
     flat, width = padded.ravel(), padded.shape[1]
     index = low_a * width + low_b
     below = flat.take(index)

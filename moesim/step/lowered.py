@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -66,15 +67,14 @@ class Recorder:
 
     def finish(self) -> Lowered:
         """The graph and its columns."""
-        families = sorted({family for _, *works in self.works for work in works for family in work.seconds})
-        real, balanced = (
-            {family: self._column(which, family) for family in families} for which in (1, 2)
-        )  # fmt: skip
+        real, balanced = self._columns(1), self._columns(2)
         return Lowered(self.builder.build(), real, balanced, self.load, self.sent)
 
-    def _column(self, which: int, family: str) -> Floats:
-        pieces = [
-            np.broadcast_to(np.asarray(entry[which].seconds.get(family, 0.0)), entry[0])  # type: ignore[union-attr]
-            for entry in self.works
-        ]
-        return np.concatenate(pieces)
+    def _columns(self, which: Literal[1, 2]) -> dict[str, Floats]:
+        """family -> float64[lanes], zero where a task has none of it."""
+        ends = np.cumsum([entry[0] for entry in self.works])
+        columns = {name: np.zeros(int(ends[-1])) for name in sorted({n for w in self.works for n in w[which].seconds})}
+        for end, entry in zip(ends.tolist(), self.works, strict=True):
+            for family, seconds in entry[which].seconds.items():
+                columns[family][end - entry[0] : end] = seconds
+        return columns
