@@ -126,9 +126,9 @@ def _borrowed(cluster: Cluster, communication: Mapping[str, CommunicationCost]) 
 
 def _spread(flows: Flows, tables: tuple[npt.NDArray[np.int32], ...]) -> tuple[Flows, npt.NDArray[np.int32]]:
     """F flows and one table of paths per queue pair -> flows of one path each, and their paths; bytes stay the same."""
-    paths = np.stack([table[flows.source, flows.destination] for table in tables])
     if len(tables) == 1:
-        return flows, paths[0]
+        return flows, tables[0][flows.source, flows.destination]
+    paths = np.stack([table[flows.source, flows.destination] for table in tables])
     parts = np.where(np.any(paths != paths[0], axis=(0, 2)), len(tables), 1)
     row = np.repeat(np.arange(len(parts)), parts)
     queue = np.arange(len(row)) - np.repeat(np.cumsum(parts) - parts, parts)
