@@ -75,13 +75,28 @@ def find_system(name: str, file: Path | None = None) -> System:
     return System(name, facts, device, section, document.data)
 
 
-def system_of(records: Records, file: Path | None = None) -> System:
-    """The one system that all records were measured on. Raises BadInput."""
+def system_of(records: Records, file: Path | None = None, topology: str | None = None) -> System:
+    """The one system that all records were measured on. Raises BadInput.
+
+    A device that the file does not know is described by a `topology` (a shipped name or a YAML file). Its last-level
+    cache is then taken as empty: the harness evicts it before each sample.
+    """
     names = sorted(set(records["device"]))
     if len(names) != 1:
         raise BadInput(f"records of {len(names)} devices ({', '.join(names)})", way_out="a profile is of one device")
-    section = yamlfile.read_yaml(file or shipped.shipped(*FILE)).validate(SystemsSection)
+    document = yamlfile.read_yaml(file or shipped.shipped(*FILE))
+    section = document.validate(SystemsSection)
+    if topology is not None:
+        device = load_cluster(topology).devices[0]
+        facts = SystemSection(
+            topology=topology, reported_as=(names[0],), cache="0 B", cache_source="evicted by the harness"
+        )
+        return System(device.name, facts, device, section, document.data)
     for name, facts in section.systems.items():
         if names[0] in facts.reported_as:
             return find_system(name, file)
-    raise unknown_name("device", names[0], [one for facts in section.systems.values() for one in facts.reported_as])
+    known = [one for facts in section.systems.values() for one in facts.reported_as]
+    error = unknown_name("device", names[0], known)
+    raise BadInput(
+        error.what, way_out=f"--topology FILE describes it (its peaks, see `moesim topo show`); {error.way_out}"
+    )

@@ -12,6 +12,7 @@ FILE = click.Path(path_type=Path)
 SYSTEMS = click.option(
     "--systems", type=FILE, help="Devices and constants.  [default: the shipped calibration/systems.yaml]"
 )
+TOPOLOGY = click.option("--topology", help="Topology whose device it is, where the device is not a known one.")
 WAYS = ("shape", "skew", "world")
 
 
@@ -41,8 +42,9 @@ def import_(source: str, system: str, ops: tuple[str, ...], out: Path, systems: 
 @click.argument("records", type=FILE)
 @click.option("--exclude-shapes", type=FILE, metavar="CSV", help="Shapes to leave out: hidden,inter,topk,num_experts.")
 @click.option("-o", "--out", type=FILE, required=True, metavar="PROFILE", help="PROFILE.yaml and PROFILE.parquet.")
+@TOPOLOGY
 @SYSTEMS
-def fit(records: Path, exclude_shapes: Path | None, out: Path, systems: Path | None) -> None:
+def fit(records: Path, exclude_shapes: Path | None, out: Path, topology: str | None, systems: Path | None) -> None:
     """Fit a profile to RECORDS. What stood in PROFILE is replaced when the new one is whole."""
     from moesim.calibration.fit import fit_profile
     from moesim.calibration.records import read_records
@@ -52,7 +54,7 @@ def fit(records: Path, exclude_shapes: Path | None, out: Path, systems: Path | N
 
     measured = read_records(records)
     excluded = read_shapes(exclude_shapes) if exclude_shapes else frozenset()
-    fitted = fit_profile(measured, system_of(measured, systems), excluded)
+    fitted = fit_profile(measured, system_of(measured, systems, topology), excluded)
     fitted.write(out)
     tables.show(calibration_tables.operators_table(fitted.section), text_stream(False))
     print(out.with_suffix(".yaml"), out.with_suffix(".parquet"))
@@ -67,10 +69,11 @@ def fit(records: Path, exclude_shapes: Path | None, out: Path, systems: Path | N
 )
 @click.option("--report", metavar="[=FILE]", help="Write a page with residuals.  [default: PROFILE.check.html]")
 @json_option
+@TOPOLOGY
 @SYSTEMS
 def check(
     profile: str, against: Path, holdout: str | None, shapes: Path | None, report: str | None, as_json: bool,
-    systems: Path | None,
+    topology: str | None, systems: Path | None,
 ) -> None:  # fmt: skip
     """Errors of PROFILE (a shipped name or a file) against measured records, or of refits by --holdout."""
     from moesim import atomic
@@ -82,7 +85,7 @@ def check(
 
     records = read_records(against)
     chosen = read_shapes(shapes) if shapes else frozenset()
-    found = check_profile(profile, records, system_of(records, systems), holdout, chosen)
+    found = check_profile(profile, records, system_of(records, systems, topology), holdout, chosen)
     for table in calibration_tables.check_tables(found):
         tables.show(table, text_stream(as_json))
     if report is not None:

@@ -17,11 +17,12 @@ from moesim.calibration.fit import fit_profile
 from moesim.calibration.heldout import held_out, prepare
 from moesim.calibration.histograms import histograms
 from moesim.calibration.physics import BEATS, label
-from moesim.calibration.records import Records, records_of
+from moesim.calibration.records import Records, read_records, records_of
 from moesim.calibration.shapes_file import read_shapes
 from moesim.calibration.systems import find_system, system_of
 from moesim.costs import load_costs
 from moesim.errors import BadInput
+from moesim.hardware import load_cluster
 
 H200 = find_system("h200_sxm")
 FACTS = {"run": "r", "device": "NVIDIA H200", "device_class": "cuda", "backend": "torch", "version": "1",
@@ -118,3 +119,19 @@ def test_records_of_a_device_that_no_system_knows() -> None:
     row = FACTS | {"op": "gemm", "kernel": "mm", "seconds": 1e-6, "device": "NVIDIA H201"}
     with pytest.raises(BadInput, match="did you mean 'NVIDIA H200'"):
         system_of(records_of([row]))
+
+
+def test_a_device_that_nobody_listed_is_described_by_a_topology() -> None:
+    row = FACTS | {"op": "gemm", "kernel": "mm", "seconds": 1e-6, "device": "Own Accelerator"}
+    with pytest.raises(BadInput, match="--topology FILE"):
+        system_of(records_of([row]))
+    own = system_of(records_of([row]), topology="dgx-a100")
+    assert own.peaks("bf16").flops == 312e12 and own.facts.reported_as == ("Own Accelerator",)
+
+
+def test_the_shipped_example_of_a_cpu_is_fitted(tmp_path: Path) -> None:
+    records = read_records(Path(__file__).parents[2] / "calibration" / "measurements" / "cpu-example.parquet")
+    fit_profile(records, system_of(records, topology="cpu-host")).write(tmp_path / "cpu")
+    costs = load_costs(str(tmp_path / "cpu.yaml"), load_cluster("cpu-host").devices[0])
+    seconds = costs.gemm([16, 256], 1024, 1024, "fp32").seconds
+    assert 0 < seconds[0] < seconds[1] < 1

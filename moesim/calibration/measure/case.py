@@ -55,6 +55,7 @@ class Case:
             **self._columns,
             "op": self.op,
             "dtype": self.dtype,
+            "cache_dtype": self.dtype if self["kv_heads"] else "",
             "distribution": self.distribution,
             "group_sizes": list(sizes),
             "draws": 1 if sizes else 0,
