@@ -88,9 +88,13 @@ def system_of(records: Records, file: Path | None = None, topology: str | None =
     section = document.validate(SystemsSection)
     if topology is not None:
         device = load_cluster(topology).devices[0]
-        facts = SystemSection(
-            topology=topology, reported_as=(names[0],), cache="0 B", cache_source="evicted by the harness"
-        )
+        own = {
+            "topology": topology,
+            "reported_as": [names[0]],
+            "cache": "0 B",
+            "cache_source": "evicted by the harness",
+        }
+        facts = SystemSection.model_validate(own)
         return System(device.name, facts, device, section, document.data)
     for name, facts in section.systems.items():
         if names[0] in facts.reported_as:
