@@ -21,6 +21,8 @@ def write(path: Path, content: str | bytes) -> None:
     """Replace the file by `content` (text as UTF-8), making its folder. Raises BadInput for a path that cannot be one,
     TryAgain where the disk or its permissions are in the way.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise BadInput("is a device or a pipe, which a file would replace", where=path, way_out="another path")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

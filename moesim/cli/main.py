@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with its code."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _as_interrupt)
+    sys.stdout, sys.stderr = (stream or io.StringIO() for stream in (sys.stdout, sys.stderr))  # None: closed by `>&-`
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no block characters still gets the numbers
@@ -79,8 +80,8 @@ def explain_failure(error: BaseException) -> tuple[str, int]:
 
 def _usage(error: click.ClickException) -> str:
     context = error.ctx if isinstance(error, click.UsageError) else None
-    advice = f" See: {context.command_path} --help" if context else ""
-    return f"{error.format_message()}{advice}"
+    advice = f". See: {context.command_path} --help" if context else ""
+    return f"{error.format_message().removesuffix('.')}{advice}"
 
 
 def dispatch(arguments: list[str]) -> int:

@@ -55,8 +55,10 @@ class CommunicationCost:
     def startup(self, op: str, ranks: int, messages: int, sent: float) -> float:
         """Seconds between release and first byte, of a collective over `ranks` whose busiest rank sends `sent` bytes in
         `messages` messages. Of several tables that of the next larger group counts, or else of the largest
-        with what messages beyond its group add.
+        with what messages beyond its group add. A rank alone has nobody to call, and starts nothing.
         """
+        if ranks == 1:
+            return 0.0
         tables = sorted((steps for steps in self.steps if steps.op == op), key=lambda steps: steps.ranks)
         if not tables:
             return self.alpha + self.per_message * messages

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from moesim.errors import BadInput, unknown_name
 from moesim.units import to_ps
@@ -97,9 +97,27 @@ class FaultTable:
         return factors
 
     def dead_links(self, now: int) -> dict[int, Fault]:
-        """Links of factor 0 -> the fault that decides what their flows do (the first row that killed them)."""
+        """Links of factor 0 -> the fault that decides what their flows do (the first row that killed them).
+
+        Where detours over dead links lead back to the link itself there is no way round: its flows wait.
+        """
         dead: dict[int, Fault] = {}
         for fault in self.rows:
             if fault.link is not None and fault.factor == 0 and fault.active(now):
                 dead.setdefault(fault.link, fault)
-        return dead
+        stuck = {link for link in dead if link in _reached(link, dead)}
+        return {
+            link: replace(fault, then="stall", detour=()) if link in stuck else fault for link, fault in dead.items()
+        }
+
+
+def _reached(link: int, dead: Mapping[int, Fault]) -> set[int]:
+    """Links that flows of a dead link come to on detours, and on detours of dead links on these."""
+    reached: set[int] = set()
+    ahead = [link]
+    while ahead:
+        fault = dead.get(ahead.pop())
+        fresh = set(fault.detour) - reached if fault else set()
+        reached |= fresh
+        ahead += fresh
+    return reached

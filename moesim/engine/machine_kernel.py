@@ -15,6 +15,7 @@ import numpy.typing as npt
 from moesim.network.compiled import inner, njit
 
 FOREVER = np.iinfo(np.int64).max
+LONGEST = float(1 << 62)  # ticks that a lane may take, 53 days; beyond it never ends
 IDLE = -1
 UNKNOWN = -1.0  # the rate of a lane that starts in this instant
 RELEASED, CHANGED, UNFINISHED = 0, 1, 2  # places in State.counts
@@ -222,7 +223,8 @@ def _rerate(program: Any, state: Any, rank: int, now: int) -> None:
             state.work[slot] = max(state.work[slot] - (now - state.since[slot]) * state.rate[slot], 0.0)
             state.since[slot] = now
         state.rate[slot] = rate
-        end = state.since[slot] + np.int64(np.ceil(state.work[slot] / rate)) if rate > 0 else FOREVER
+        ends = state.work[slot] < rate * LONGEST
+        end = state.since[slot] + np.int64(np.ceil(state.work[slot] / rate)) if ends else FOREVER
         _set_slot(state, slot, end)
 
 

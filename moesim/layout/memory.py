@@ -48,4 +48,4 @@ class MemoryLedger:
         if not rows:
             return "more or larger devices, or lower precision"
         best = max(rows, key=lambda row: row.bytes)
-        return f"cut {best.item} by {missing / best.bytes:.0%} ({best.knob})"
+        return f"cut {best.item} to {show_bytes(best.bytes - missing)} ({best.knob})"

@@ -18,6 +18,10 @@ RUNGS: Final = {
     "bubble_s": ("pipeline bubble", "stages that have nothing to do"),
     "other_s": ("host and the rest", "launching, scheduling, and what belongs to no rung above"),
 }
+GAINS: Final = {  # what a negative rung means
+    "imbalance_s": "the rows as they are reach fewer experts, whose weights are read, than an even spread would",
+    "fault_s": "what was aborted was not waited for",
+}
 REMEDY: Final = {
     "ideal_compute_s": "The GPUs compute most of the time: precision, kernels or more GPUs change that, the network "
     "does not.",
@@ -74,6 +78,8 @@ def _band(document: Document) -> list[str]:
 def _sentence(rung: tuple[str, str, float | None, float]) -> str:
     key, label, seconds, share = rung
     meaning = f": {RUNGS[key][1]}" if key in RUNGS else ""
+    if (seconds or 0.0) < 0:
+        meaning = f": {GAINS.get(key, 'less than without it')}"
     return f"{show_seconds(seconds or 0.0)} ({share:.1%}) is {label}{meaning}."
 
 

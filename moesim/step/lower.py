@@ -6,6 +6,7 @@ islands (gradients, parameters) comes after them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,7 +48,11 @@ def check(plan: StepPlan, batches: Sequence[Batch]) -> None:
             way_out=f"tensor_parallel_size 1 or expert_parallel_size {layout.world}",
         )
     if model.attention.num_heads % layout.tensor_parallel:
-        raise BadInput(f"{model.attention.num_heads} heads do not divide over tensor_parallel_size")
+        raise BadInput(
+            f"{model.attention.num_heads} heads do not divide over tensor_parallel_size {layout.tensor_parallel}",
+            where="parallel.tensor_parallel_size",
+            way_out=f"tensor_parallel_size: {math.gcd(model.attention.num_heads, layout.tensor_parallel)}",
+        )
     algorithm = plan.dispatch.algorithm
     if algorithm.travels and batches[0].phase == "train":
         raise BadInput(f"{algorithm.name} is for inference, not for training", way_out="dispatch: nccl")

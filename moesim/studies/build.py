@@ -151,7 +151,9 @@ def _plan(
         routing=routing,
         ops=LayerOps(model, costs, precision, layout.tensor_parallel, log),
         fabric=fabric,
-        dispatch=_dispatch(comm, model, fabric, algorithm, overlapped=schedule.micro_batches > 1),
+        dispatch=_dispatch(
+            comm, model, fabric, algorithm, overlapped=schedule.micro_batches > 1 and layout.expert_parallel > 1
+        ),
         schedule=schedule,
         overlap_shared=scenario.overlap.shared_expert,
         recompute=frozenset(scenario.training.recompute),

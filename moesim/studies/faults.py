@@ -102,7 +102,10 @@ def _detour(
             return detour(cluster, link)
     if struck > 1:
         raise BadInput("a detour is for one direction", where=where, way_out=f"link: {cluster.link_name[link]}")
-    return _one_each([names.find(name, where) for name in section.detour], section.detour, where)
+    over = _one_each([names.find(name, where) for name in section.detour], section.detour, where)
+    if link in over:
+        raise BadInput(f"the detour of {cluster.link_name[link]} goes over the link itself", where=where)
+    return over
 
 
 def _one_each(found: Sequence[tuple[int, ...]], given: Sequence[str], where: str) -> tuple[int, ...]:

@@ -88,7 +88,7 @@ def _check_end(graph: TaskGraph, timeline: Timeline) -> None:
     more = f" and {len(standing) - SHOWN_WAITERS} more" if len(standing) > SHOWN_WAITERS else ""
     raise Deadlock(
         f"simulated deadlock: the step never ends, {shown}{more} stalled by {'; '.join(timeline.stopped_by)}",
-        way_out="until: when it is repaired, or then: reroute or abort",
+        way_out="until: when it is repaired; for a link also then: reroute or abort",
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moesim import shipped, yamlfile
-from moesim.errors import unknown_name
+from moesim.errors import MoesimError, unknown_name
 from moesim.studies.scenario import Scenario
 
 FOLDER = "workloads/scenarios"
@@ -26,6 +27,17 @@ class Loaded:
     def where(self, key: str) -> str:
         """The place of a dotted key: its --set option, or file and line."""
         return _where(self.document, self.overridden, tuple(key.split(".")))
+
+    @contextmanager
+    def placing(self) -> Iterator[None]:
+        """Errors of rooms that know a key, or nothing, but no file: they get its line, or the file."""
+        try:
+            yield
+        except MoesimError as error:
+            if error.where and error.where.split(".")[0] not in Scenario.model_fields:
+                raise
+            where = self.where(error.where) if error.where else self.document.source
+            raise type(error)(error.what, where=where, way_out=error.way_out) from None
 
     def where_row(self, key: str, number: int) -> str:
         """The place of a row of a list."""

@@ -32,8 +32,9 @@ def run(
     family of the costs, otherwise every cost is its median and the metrics carry their 80 % band.
     """
     loaded = scenario if isinstance(scenario, Loaded) else load(scenario, overrides)
-    built = build(loaded, seed)
-    lowered = lower(built.plan, built.batches)
+    with loaded.placing():
+        built = build(loaded, seed)
+        lowered = lower(built.plan, built.batches)
     draw = error_draw(spreads(built), seed) if draw_errors else {}
     ladder = climb(built.plan, lowered, built.scenario.network, draw, built.faults)
     check_timeline(lowered.graph, ladder.timeline)

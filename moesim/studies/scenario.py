@@ -15,6 +15,8 @@ from moesim.yamlfile import Items, Section
 
 Dtype = Literal["bf16", "fp8", "fp4"]
 Count = Annotated[int, Field(ge=1, le=10**9)]
+LEAST = 1e-6  # of a rate: what faults may leave of it, beside nothing
+LATEST = 1e6  # s: times of faults; clocks count picoseconds in 63 bits
 
 
 ModelSource = Annotated[
@@ -161,10 +163,14 @@ class FaultSection(Section):
 
     @model_validator(mode="after")
     def _one_target(self) -> FaultSection:
+        if 0 < self.factor < LEAST:
+            raise ValueError(f"factor {self.factor:g} is below {LEAST:g}: write 0, dead")
         if (self.link is None) == (self.rank is None):
             raise ValueError("give either link or rank")
         if self.until is not None and self.until <= self.at:
             raise ValueError("until has to come after at")
+        if max(self.at, self.until or 0.0) > LATEST:
+            raise ValueError(f"no step lasts more than {LATEST:g} s; leave until out where nothing is repaired")
         if self.then != "stall" and (self.link is None or self.factor > 0):
             raise ValueError(f"then: {self.then} is for a dead link, factor: 0")
         if self.detour and self.then != "reroute":

@@ -105,3 +105,9 @@ def test_a_closed_pipe_is_quiet() -> None:
     command = f"'{sys.executable}' -m moesim --help | head -c 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert done.stderr == ""
+
+
+def test_a_closed_stdout_is_no_defect() -> None:
+    command = f"'{sys.executable}' -m moesim --help >&-"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

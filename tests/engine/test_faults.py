@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -113,6 +115,19 @@ def test_a_fault_needs_a_link_that_exists_and_the_fluid_network() -> None:
         World(CAPACITY, faults=[Fault(0.0, 0.5, link=7)])
     with pytest.raises(BadInput, match="needs the fluid network"):
         World(CAPACITY, network="port_load", faults=[Fault(0.0, 0.5, link=0)])
+
+
+def test_detours_over_each_other_are_no_way_round() -> None:
+    both = (Fault(0.0, 0, link=0, then="reroute", detour=(1,)), Fault(0.0, 0, link=1, then="reroute", detour=(0,)))
+    timeline = played(*both)
+    assert timeline.status[0] == "stalled" and not timeline.complete
+    repaired = played(both[0], replace(both[1], until=2e-6))
+    assert repaired.task_end[0] == 6 * US
+
+
+def test_a_rank_that_is_next_to_dead_never_ends_instead_of_ending_before_it_started() -> None:
+    with pytest.raises(Deadlock):
+        played(Fault(0.0, 1e-300, rank=1))
 
 
 def test_graphs_in_one_world_share_its_links() -> None:

@@ -41,5 +41,7 @@ def test_a_placement_that_cannot_be(experts: list[int], ranks: list[int], messag
 
 def test_memory_that_does_not_fit_shows_the_table_and_the_smallest_change() -> None:
     rows = (MemoryRow(HBM, "weights", 70, "expert_parallel_size"), MemoryRow(HBM, "KV cache", 50, "batch.context"))
-    with pytest.raises(DoesNotFit, match=r"needs 120 B of 100 B, 20 B too much \(weights 70 B, KV cache 50 B\).*cut w"):
+    with pytest.raises(
+        DoesNotFit, match=r"needs 120 B of 100 B, 20 B too much \(weights 70 B, KV cache 50 B\).*cut weights to 50 B"
+    ):
         MemoryLedger(rows, {HBM: 100}).check()

@@ -39,3 +39,9 @@ def test_the_band_is_told_with_the_family_that_decides_it() -> None:
         "provenance": {**DOCUMENT["provenance"], "band": {"coverage": 0.8, "step_time_factors": factors}},
     }
     assert "between 9 ms and 12 ms (80% band); attention decides" in words(document)[1]
+
+
+def test_a_negative_rung_is_told_as_what_it_is() -> None:
+    document = {**DOCUMENT, "breakdown": {**DOCUMENT["breakdown"], "imbalance_s": -0.001}}
+    told = next(sentence for sentence in words(document) if "imbalance" in sentence)
+    assert "fewer experts" in told and "waiting" not in told

@@ -68,6 +68,12 @@ def test_a_dead_port_that_nobody_repairs_is_a_deadlock_with_those_who_wait() -> 
         seconds("faults=[{at: 10 us, link: gpu3/nic_out}]")
 
 
+def test_a_node_without_any_port_left_is_a_deadlock_not_an_endless_detour() -> None:
+    dead = ", ".join(f"{{at: 0 s, link: node0/nic{port}, then: reroute}}" for port in range(8))
+    with pytest.raises(Deadlock, match="stalled by link gpu0/nic_out"):
+        seconds(f"faults=[{dead}]")
+
+
 def test_a_fault_slows_what_a_kernel_reaches_too() -> None:
     fault = "faults=[{at: 0 s, link: gpu3/nic_out, factor: 0.5}]"
     built = build(load("demo-tiny", [*TWO_NODES, "comm.dispatch=deepep_normal", fault]), 0)
@@ -111,6 +117,9 @@ def test_tokens_that_travel_send_less_back() -> None:
         ("{at: 1 ms, link: gpu0/nic, then: reroute, detour: [leaf0/up]}", "for one direction"),
         ("{at: 1 ms, link: gpu0/nic_out, then: reroute, detour: [gpu1/nic]}", "is two links"),
         ("{at: 1 ms, rank: 16, factor: 0.5}", "takes no part"),
+        ("{at: 1 ms, link: gpu0/nic_out, then: reroute, detour: [gpu0/nic_out]}", "goes over the link itself"),
+        ("{at: 1 ms, rank: 1, factor: 1.0e-9}", "write 0, dead"),
+        ("{at: 1 ms, rank: 1, factor: 0.5, until: 1.0e+12 s}", "no step lasts more than"),
         ("{at: 1 ms, link: gpu0/nic_out, untill: 2 ms}", "did you mean 'until'"),
     ],
 )

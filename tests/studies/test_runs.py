@@ -9,6 +9,8 @@ import pytest
 
 from moesim.costs import error_draw
 from moesim.engine import evaluate
+from moesim.errors import BadInput
+from moesim.network import all_to_all
 from moesim.step import lower
 from moesim.studies import Result, compare, load, run
 from moesim.studies.band import band, spreads
@@ -39,10 +41,19 @@ def test_the_same_scenario_and_seed_give_the_same_bytes() -> None:
     assert one == other
 
 
-def test_one_rank_sends_nothing() -> None:
-    alone = ["parallel.data_parallel_size=1", "parallel.expert_parallel_size=1", "costs=roofline"]
-    result = run(load("demo-tiny", alone))
+@pytest.mark.parametrize("dispatch", sorted(all_to_all.REGISTRY))
+def test_one_rank_sends_nothing_and_waits_for_nobody(dispatch: str) -> None:
+    alone = ["parallel.data_parallel_size=1", "parallel.expert_parallel_size=1", f"comm.dispatch={dispatch}"]
+    result = run(load("demo-tiny", [*alone, "overlap.schedule=two_batch"]))
     assert result.played.sent.sum() == 0 and result.breakdown["exposed_comm_s"] == 0
+    assert result.provenance["compute_slowdown_by_held_sms"] == 1
+
+
+def test_a_room_that_knows_no_file_is_placed_in_it() -> None:
+    with pytest.raises(BadInput, match=r"demo-tiny.yaml:\d+ batch.tokens_per_gpu: 128 .* Try: "):
+        run(load("demo-tiny", ["batch.phase=prefill", "batch.context=100"]))
+    with pytest.raises(BadInput, match="--set parallel.tensor_parallel_size: 4 heads do not divide .* Try: .*: 4"):
+        run(load("demo-tiny", ["parallel.data_parallel_size=1", "parallel.tensor_parallel_size=8"]))
 
 
 def test_the_profile_is_never_faster_than_the_roofline() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,14 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 State = npt.NDArray[np.float64]
 Column = Callable[[int, Ints, Ints], npt.NDArray[Any]]  # (layer, request [T], position [T]) -> [T, ...]
+
+
+LACKING: Final = {  # column -> what it is called, and where it comes from
+    "logits": ("logits", "a trace recorded with logits, or routing.generator"),
+    "token_id": ("token_id", "a trace with token ids, or routing.generator"),
+    "recorded": ("recorded choices", "routing.trace"),
+    "recorded_weight": ("recorded_weight", "routing.trace with weights"),
+}
 
 
 @dataclass(frozen=True)
@@ -110,10 +118,5 @@ class RouterInput:
 
 def lacks(source: str, name: str) -> BadInput:
     """The refusal of a router whose input has no such column."""
-    ways = {
-        "logits": "a trace recorded with logits, or routing.generator",
-        "token_id": "a trace with token ids, or routing.generator",
-        "recorded": "routing.trace",
-        "recorded_weight": "routing.trace with weights",
-    }
-    return BadInput(f"the router needs {name}, and it has none", where=source, way_out=ways.get(name, ""))
+    told, way_out = LACKING.get(name, (name, "routing.generator, without a trace"))
+    return BadInput(f"the router needs {told}, and it has none", where=source, way_out=way_out)
