@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import signal
@@ -22,6 +23,7 @@ from moesim.cli.verbs import LazyGroup
 from moesim.errors import BrokenInvariant, MoesimError
 
 TRACEBACK: Final = "MOESIM_TRACEBACK"
+FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 EXTRA_OF: Final = {"torch": "torch", "transformers": "torch", "safetensors": "torch"}  # library -> extra that has it
 
 
@@ -73,6 +75,8 @@ def explain_failure(error: BaseException) -> tuple[str, int]:
         return "interrupted", 130
     if isinstance(error, click.ClickException):
         return _usage(error), 2
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"{error.strerror}. Try: free space, then the same command", 75
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRA_OF:
         return f"{error.name} is not installed. Try: pip install 'moesim[{EXTRA_OF[error.name]}]'", 2
     return f"{type(error).__name__}: {error} (a defect of moesim; {TRACEBACK}=1 shows where)", 70

@@ -111,3 +111,11 @@ def test_a_closed_stdout_is_no_defect() -> None:
     command = f"'{sys.executable}' -m moesim --help >&-"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="the system has no device that is always full")
+def test_a_full_disk_behind_stdout_means_try_again() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"'{sys.executable}' -m moesim --help > /dev/full"], capture_output=True, text=True
+    )
+    assert done.returncode == 75 and "No space left" in done.stderr and done.stderr.count("\n") == 1
