@@ -20,6 +20,7 @@ from moesim.layout import Placement
 from moesim.placement import dispatch, objectives
 from moesim.placement.clock import StepClock
 from moesim.placement.limits import check_limits
+from moesim.placement.solution import Bound
 from moesim.placement.windows import Windows
 
 Floats = npt.NDArray[np.float64]
@@ -134,6 +135,11 @@ class PlacementProblem:
     def load(self) -> Ints:
         """int64[layers, experts]: choices of each expert, all windows of `train` together."""
         return self.train.load
+
+    @cached_property
+    def bound(self) -> Bound:
+        """What no placement can beat by the objective; found once, whatever number of strategies is compared."""
+        return objectives.find(self.objective).bound(self)
 
     def with_train(self, train: Windows) -> PlacementProblem:
         """The same limits for another load."""

@@ -84,7 +84,7 @@ def _score(
 ) -> Solution:
     objective, placement = objectives.find(problem.objective), answer.placement
     value = float(objective.evaluate(problem, placement, problem.train).mean())
-    bound = objective.bound(problem).tighter(answer.bound).tighter(budget.bound)
+    bound = problem.bound.tighter(answer.bound).tighter(budget.bound)
     return Solution(
         strategy=budget.strategy,
         placement=placement,

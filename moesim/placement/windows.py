@@ -98,7 +98,7 @@ class Windows:
             raise BadInput(
                 f"{share:g} of {self.num_windows} window(s) cannot be held out",
                 where=self.name,
-                way_out="a share between 0 and 1, and smaller windows",
+                way_out="holdout 0, or smaller windows and a share between 0 and 1",
             )
         cut = min(max(round(self.num_windows * (1 - share)), 1), self.num_windows - 1)
         return self.only(0, cut, self.name), self.only(cut, self.num_windows, "held out")

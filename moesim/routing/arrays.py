@@ -37,6 +37,8 @@ def read_npz(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = 
                 with archive.open(names[name]) as stream:
                     found[name] = read_npy(stream, archive.getinfo(names[name]).file_size, f"{path} {name}")
             return found
+    except FileNotFoundError:
+        raise BadInput("no such file", where=path) from None
     except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
         raise BadInput(f"is damaged or no npz file ({error})", where=path) from None
 

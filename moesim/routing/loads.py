@@ -42,6 +42,8 @@ class LoadRecord:
             raise BadInput(
                 f"counts {self.counts.shape} are not [steps, {shape[0]}, {shape[1]}]", where=self.header.origin
             )
+        if self.counts.dtype.kind not in "iu":
+            raise BadInput(f"counts are {self.counts.dtype}, not whole numbers", where=self.header.origin)
         if (self.counts < 0).any():
             step, layer, expert = np.argwhere(self.counts < 0)[0]
             raise BadInput(
@@ -78,7 +80,10 @@ def write_loads(record: LoadRecord, path: Path) -> None:
 
 def read_loads(path: Path) -> LoadRecord:
     """The inverse. Raises BadInput."""
-    arrays = read_npz(path, ("header", "counts"), ("by_source",))
+    arrays = read_npz(path, (), ("header", "counts", "by_source"))
+    if not {"header", "counts"} <= arrays.keys():
+        way_out = f"if an engine wrote it, moesim trace import FORMAT {path} -o FILE.npz (moesim trace formats)"
+        raise BadInput("is no record of counts that moesim wrote", where=path, way_out=way_out)
     try:
         facts = json.loads(arrays["header"].tobytes())
         layers, total = tuple(map(int, facts.pop("layer_ids"))), int(facts.pop("total_layers"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import moesim as ms
 from moesim.errors import BadInput, DoesNotFit
 from moesim.placement import Solution
+from moesim.placement.bounds import balance
 from moesim.placement.formats import read_placement, write_placement
 from moesim.placement.relabel import held_by
 from moesim.routing import RoutingTrace, TraceHeader, make_trace, read_trace, write_trace
@@ -172,10 +174,39 @@ def test_a_model_that_is_not_known_is_placed_by_its_objective(tmp_path: Path) ->
         ({"phase": "train"}, BadInput, "has no tokens of train"),
         ({"trace": "tiny"}, BadInput, "unknown trace"),
         ({"topology": "dgx-h101"}, BadInput, "unknown topology"),
-        ({"window": 60000}, BadInput, "cannot be held out"),
+        ({"window": 60000}, BadInput, "cannot be held out.* Try: holdout 0"),
+        ({"slots": (10**30,)}, BadInput, "slots of a GPU for 32 experts"),
+        ({"redundant": 10**9}, BadInput, "slots of a GPU for 32 experts"),
+        ({"slots": (5,), "redundant": 8}, BadInput, "the same twice"),
+        ({"time_limit": float("nan")}, BadInput, "--time-limit: nan is not above 0"),
+        ({"load_cap": float("nan")}, BadInput, "--load-cap: nan is not above 0"),
+        ({"changes": ("batch.tokens_per_gpu=64",), "simulate": False}, BadInput, "--set: .* not simulated"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_said_with_the_way_out(changes: dict[str, Any], error: type[Exception], message: str) -> None:
     options = {"trace": "tiny-moe", "topology": "dgx-h100", "gpus": 8, "strategies": ("greedy",), **changes}
     with pytest.raises(error, match=message):
         ms.place(**options)
+
+
+def test_counts_are_steps_and_say_what_they_cannot(trace: RoutingTrace, tmp_path: Path) -> None:
+    record = loads_of(trace.window(0, 4000))
+    write_loads(record, tmp_path / "c.npz")
+    write_loads(replace(record, counts=record.counts * 0, by_source=None), tmp_path / "idle.npz")
+    np.savez(tmp_path / "engine.npz", logical_count=record.counts)
+    for name, changes, message in (
+        ("c", {"window": 64}, "a step is a window"),
+        ("c", {"changes": ("batch.tokens_per_gpu=64",)}, "--set"),
+        ("idle", {}, "all counts are 0"),
+        ("engine", {}, "moesim trace import FORMAT"),
+        ("none", {}, "no such file"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            ms.place(str(tmp_path / f"{name}.npz"), "dgx-h100", 8, **changes)
+
+
+def test_the_bound_is_found_once_for_all_strategies(monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds = Mock(wraps=balance.bounds)
+    monkeypatch.setattr(balance, "bounds", bounds)
+    found = ms.place(*TINY, redundant=8, strategies=("greedy", "random"), simulate=False)
+    assert len(found.solutions) == 3 and bounds.call_count == 1

@@ -79,7 +79,7 @@ def over_choices(problem: PlacementProblem, load: Floats, best: float) -> float:
     """
     guess = best * STEP
     while (numbers := _within(problem, load, guess)) is not None:
-        found = min((_given(problem, load, replicas) for replicas in numbers), default=np.inf)
+        found = _least(problem, load, numbers, best)
         if found <= guess:
             return max(best, found)
         best, guess = guess, guess * STEP
@@ -103,6 +103,16 @@ def _within(problem: PlacementProblem, load: Floats, time: float) -> list[Ints] 
         return None
     needed = np.maximum(np.ceil(load / (time * problem.speed.max()) - 1e-9), 1).astype(np.int64)
     return choices(needed, problem.slots, problem.ranks, CHOICES)
+
+
+def _least(problem: PlacementProblem, load: Floats, numbers: list[Ints], enough: float) -> float:
+    """The least bound over the numbers of replicas; the search ends once it is not above `enough`."""
+    least = np.inf
+    for replicas in numbers:
+        least = min(least, _given(problem, load, replicas))
+        if least <= enough:
+            break
+    return float(least)
 
 
 def _given(problem: PlacementProblem, load: Floats, replicas: Ints) -> float:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from moesim.errors import BadInput
+
 WINDOW: Final = 2048  # tokens: about what one decode step of a large deployment, or a short prompt, brings
 HOLDOUT: Final = 0.3
 
@@ -45,3 +47,10 @@ class Options:
     changes: Sequence[str] = ()
     simulate: bool | None = None
     format: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.slots and self.redundant:
+            raise BadInput("--slots and --redundant say the same twice", way_out="one of them")
+        for name, value in (("--load-cap", self.load_cap), ("--time-limit", self.time_limit)):
+            if value is not None and not value > 0:
+                raise BadInput(f"{value:g} is not above 0", where=name)

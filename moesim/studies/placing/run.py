@@ -145,6 +145,9 @@ def _step(
 ) -> tuple[Step | None, tuple[str, ...]]:
     """The step to simulate, or why there is none. Raises BadInput where one was asked for."""
     reasons = []
+    unplayed = options.simulate is False or model is None or isinstance(recorded, LoadRecord)
+    if options.changes and unplayed:
+        raise BadInput("changes a step that is not simulated", where="--set", way_out="no --set, or tokens and a model")
     if model is None:
         reasons.append(f"{options.trace} is of {recorded.header.model}, which moesim does not know (--model)")
     if isinstance(recorded, LoadRecord):
@@ -174,6 +177,9 @@ def _problem(
     slots = tuple(options.slots)
     if len(slots) not in (0, 1, options.gpus):
         raise BadInput(f"{len(slots)} numbers for {options.gpus} GPUs", where="--slots", way_out="one, or one for each")
+    experts, asked = made.train.counts.shape[2], max(slots, default=-(-options.redundant // options.gpus))
+    if asked > experts:
+        raise BadInput(f"{asked} slots of a GPU for {experts} experts", where=options.trace, way_out="each expert once")
     with placed(options.trace):
         return PlacementProblem.on(
             cluster, made.train, ranks=options.gpus, slots=slots or None, redundant=options.redundant,

@@ -83,6 +83,10 @@ def split(recorded: Recorded, options: Options) -> Split:
 def _split_counts(record: LoadRecord, options: Options) -> Split:
     if options.phase is not None:
         raise BadInput("counts do not say which phase they are of", where=options.trace, way_out="no --phase")
+    if options.window is not None:
+        raise BadInput("counts come step by step, a step is a window", where=options.trace, way_out="no --window")
+    if not record.counts.any():
+        raise BadInput("all counts are 0", where=options.trace, way_out="record while the engine serves requests")
     whole = Windows.of_loads(record)
     if not options.holdout:
         return Split(whole, {}, 1)
