@@ -45,6 +45,13 @@ def first_placement(loaded: Loaded, model: MoEModel, ranks: int) -> Placement:
         return _from_file(loaded, frame_of(model, ranks))
     redundant = loaded.scenario.experts.redundant
     slots = model.num_experts + redundant
+    if slots > model.num_experts * ranks:
+        most = model.num_experts * (ranks - 1)
+        raise BadInput(
+            f"{redundant} redundant experts: {ranks} ranks would hold some twice",
+            where=loaded.where("experts.redundant"),
+            way_out=f"redundant: {most} or less",
+        )
     if slots % ranks:
         raise BadInput(
             f"{model.num_experts} experts + {redundant} redundant do not divide over {ranks} ranks",

@@ -52,6 +52,7 @@ def test_the_hash_knows_content_and_not_order_or_name(tmp_path: Path) -> None:
         ),
         ("parallel.data_parallel_size=16", "the cluster has 8 GPUs.*cluster.nodes: 2"),
         ("experts.redundant=3", "do not divide over 8 ranks.*redundant: 0"),
+        ("experts.redundant=1000000000", "hold some twice. Try: redundant: [0-9]+ or less"),
         ("experts.redundant=8", "need a placement that uses them"),
         ("experts.placement=gredy", "--set experts.placement: unknown placement strategy.*did you mean 'greedy'"),
         ("experts.placement=nowhere.json", "nowhere.json: cannot be read"),

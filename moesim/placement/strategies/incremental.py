@@ -32,8 +32,10 @@ class Incremental:
         """Raises BadInput without a previous placement of the same slots."""
         now = problem.previous
         if now is None or now.num_slots != problem.slots or (now.slot_rank != problem.slot_rank).any():
+            same = f"{now.num_slots - now.num_experts} redundant slots, as it has, or " if now else ""
             raise BadInput(
-                "incremental needs a previous placement with the slots of the problem", way_out="strategy multiwindow"
+                "incremental needs a previous placement with the slots of the problem",
+                way_out=f"{same}strategy multiwindow",
             )
         limit = problem.slots * problem.layers if problem.move_budget is None else problem.move_budget
         samples = sampled_counts(problem.train, budget.stream("samples"))[:WINDOWS]
