@@ -196,6 +196,8 @@ def write_records(records: Records, path: str | Path) -> None:
 def read_records(path: str | Path) -> Records:
     """Read a file of `write_records`. Raises BadInput where it is damaged, or holds what `check` refuses."""
     path = Path(path)
+    if path.is_dir():
+        raise BadInput("is a folder", where=path, way_out=f"{path / 'records.parquet'}, once its run is complete")
     if not path.is_file():
         raise BadInput("no such file", where=path, way_out="`moesim calibrate measure` or `import` writes one")
     try:

@@ -129,6 +129,7 @@ def _document(summary: Summary, plan: PlanSection) -> dict[str, Any]:
     warnings += [] if summary.complete else ["the budget is spent before the plan"]
     return {
         "metrics": {name: {"value": value, "unit": "1"} for name, value in counts.items()},
+        "breakdown": {},
         "provenance": {"plan": plan.name, "device": plan.device, "records": str(summary.path or "")},
         "complete": summary.complete,
         "warnings": warnings,
@@ -140,6 +141,7 @@ def _truth_document(found: list[Verdict]) -> dict[str, Any]:
     counts = {"truth_runs": len(found), "truth_runs_inconclusive": _count(found, "INCONCLUSIVE")}
     return {
         "metrics": {**last.metrics(), **{name: {"value": n, "unit": "1"} for name, n in counts.items()}},
+        "breakdown": {},
         "outcomes": [one.outcome for one in found],
         "provenance": {"device": "cpu", "ranks": 2, "backend": "gloo"},
         "warnings": [one.summary for one in found if one.outcome != "within the bar"],

@@ -80,3 +80,12 @@ def test_a_truth_above_the_gate_fails(capsys: pytest.CaptureFixture[str], monkey
     assert command("truth", "--json") == 0
     said = capsys.readouterr()
     assert json.loads(said.out)["outcomes"] == ["INCONCLUSIVE"] and "INCONCLUSIVE" in said.err
+
+
+def test_a_file_is_no_folder_and_a_folder_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text(PLAN)
+    words = ("measure", "--plan", str(tmp_path / "mine.yaml"), "-o")
+    assert command(*words, str(tmp_path / "mine.yaml")) == 2
+    assert "mine.yaml: is a file. Try: -o names the folder" in capsys.readouterr().err
+    assert command("fit", str(tmp_path), "-o", str(tmp_path / "p.yaml")) == 2
+    assert "is a folder. Try: " in capsys.readouterr().err

@@ -33,6 +33,8 @@ class Journal:
     def open(folder: Path, facts: Mapping[str, Any]) -> Journal:
         """Begin, or go on with, the run that `facts` describe. Raises BadInput where the folder holds another one."""
         path = folder / "run.json"
+        if folder.exists() and not folder.is_dir():
+            raise BadInput("is a file", where=folder, way_out="-o names the folder of the run")
         if not path.exists():
             if folder.exists() and any(folder.iterdir()):
                 raise BadInput("is not empty and no run of this harness", where=folder, way_out="a new folder")
