@@ -102,7 +102,17 @@ def _network_notes(scenario: Scenario, plan: StepPlan) -> tuple[str, ...]:
     network = scenario.network
     given = f"efficiency {network.efficiency:g}, background {network.background:g}"
     less = [f"links between nodes have {network.left:.3g} of their rates: {given}, assumed"] if network.left < 1 else []
-    return (*plan.dispatch.algorithm.notes, *less)
+    return (*plan.dispatch.algorithm.notes, *less, *_unknown_startup(scenario, plan))
+
+
+def _unknown_startup(scenario: Scenario, plan: StepPlan) -> list[str]:
+    """A kernel whose rates were measured with large messages alone looks better in decode than it is."""
+    name = plan.dispatch.algorithm.all_kernels()[0]
+    cost = plan.fabric.communication[name]
+    known = cost.alpha or cost.per_message or cost.steps or not cost.efficiency
+    if known or scenario.batch.phase != "decode" or plan.layout.expert_parallel == 1:
+        return []
+    return [f"{name}: rates were measured, a start-up was not and is taken as 0: small transfers look too fast"]
 
 
 def _costs(loaded: Loaded, cluster: Cluster) -> CostModel:

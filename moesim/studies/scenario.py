@@ -233,6 +233,12 @@ class Scenario(Section):
             raise ValueError("faults need the fluid network: network.level auto or fluid")
         return self
 
+    @model_validator(mode="after")
+    def _training_alone(self) -> Scenario:
+        if self.batch.phase != "train" and (self.batch.micro_batches > 1 or self.training.recompute):
+            raise ValueError("batch.micro_batches and training.recompute are of training only: batch.phase: train")
+        return self
+
     @property
     def digest(self) -> str:
         """sha256 of what the result depends on: all keys but name, description and published figures. Defaults are left

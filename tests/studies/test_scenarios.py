@@ -9,6 +9,7 @@ import pytest
 from moesim import shipped
 from moesim.errors import BadInput, DoesNotFit, MoesimError
 from moesim.studies import load, run
+from moesim.studies.build import build
 from moesim.studies.load import FOLDER
 
 SHIPPED = sorted(shipped.names(FOLDER, ".yaml"))
@@ -154,3 +155,15 @@ def test_the_result_says_what_the_router_did() -> None:
     assert result.provenance["routing"] == "generated, assumed"
     mixed = run(load("demo-tiny", ["routing={router: mixture_of_routers}"]))
     assert any("counted, not priced: router gemms" in text for text in mixed.warnings)
+
+
+@pytest.mark.parametrize("key", ["batch.micro_batches=2", "training.recompute=[moe]"])
+def test_keys_of_training_are_refused_elsewhere(key: str) -> None:
+    with pytest.raises(BadInput, match="of training only"):
+        load("demo-tiny", [key])
+
+
+def test_a_start_up_that_nobody_measured_is_said_where_it_matters() -> None:
+    told = build(load("demo-tiny", ["comm.dispatch=deepep_normal"]), 0).warnings
+    assert any("start-up was not" in warning for warning in told)
+    assert not any("start-up" in warning for warning in build(load("demo-tiny"), 0).warnings)
