@@ -79,6 +79,8 @@ class PlacementProblem:
         if not 1 <= count <= cluster.num_devices:
             raise BadInput(f"{count} ranks on {cluster.name}, which has {cluster.num_devices} GPUs")
         owned = _spread(train.counts.shape[2] + redundant, count) if slots is None else np.asarray(slots)
+        if owned.shape not in ((), (1,), (count,)):
+            raise BadInput(f"slots {list(owned.shape)} for {count} ranks", way_out="one number, or one for each rank")
         return PlacementProblem(
             train, cluster.node_of[:count].astype(np.int64), np.broadcast_to(owned, (count,)).astype(np.int64),
             objective, dispatch, load_cap, previous, move_budget, np.asarray(speed, dtype=np.float64), memory, clock,

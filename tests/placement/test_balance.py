@@ -53,6 +53,10 @@ def test_eplb_is_deepseeks_to_the_bit(case: dict[str, Any]) -> None:
 def test_eplb_refuses_sizes_that_do_not_divide() -> None:
     with pytest.raises(BadInput, match="replicas over GPUs to divide: 9 over 4. Try: 12"):
         rebalance_experts(np.ones((1, 8)), 9, 1, 1, 4)
+    with pytest.raises(BadInput, match="0 GPUs. Try: 1 or more"):
+        rebalance_experts(np.ones((1, 8)), 8, 1, 1, 0)
+    with pytest.raises(BadInput, match="negative or not a number"):
+        rebalance_experts(np.full((1, 8), np.nan), 8, 1, 1, 4)
 
 
 def test_the_toy_of_flashlb_is_solved_and_proved() -> None:

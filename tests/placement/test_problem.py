@@ -94,6 +94,8 @@ def test_a_move_budget_below_what_lost_slots_need_is_refused() -> None:
 def test_shapes_that_do_not_match_are_bad_input() -> None:
     with pytest.raises(BadInput, match="2 speeds for 4 ranks"):
         problem([[1, 1, 1, 1]], ranks=4, speed=[1, 2])
+    with pytest.raises(BadInput, match="slots .2. for 4 ranks"):
+        problem([[1, 1, 1, 1]], ranks=4, slots=[1, 2])
     with pytest.raises(BadInput, match="previous placement has 2 layers"):
         problem([[1, 1, 1, 1]], ranks=2, previous=Placement.contiguous(2, 4, 2))
     with pytest.raises(BadInput, match="did you mean 'makespan'"):

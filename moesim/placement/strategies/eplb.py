@@ -29,6 +29,10 @@ def rebalance_experts(
     Hierarchical where the expert groups divide over the nodes, else global. Raises BadInput where sizes do not divide.
     """
     load = np.asarray(weight, dtype=np.float32)
+    if min(num_groups, num_nodes, num_gpus) < 1:
+        raise BadInput(f"{num_groups} groups, {num_nodes} nodes, {num_gpus} GPUs", way_out="1 or more of each")
+    if not (load >= 0).all():
+        raise BadInput("a weight is negative or not a number")
     if num_groups % num_nodes:
         num_groups = num_nodes = 1
     _check_sizes(load, num_replicas, num_groups, num_nodes, num_gpus)
