@@ -74,4 +74,6 @@ def find(name_or_path: str | Path) -> Path:
 def _where(document: yamlfile.Document, overridden: frozenset[str], keys: yamlfile.Keys) -> str:
     dotted = yamlfile.dotted(keys)
     option = next((key for key in sorted(overridden) if re.match(rf"{re.escape(key)}(?![^.[])", dotted)), None)
-    return f"--set {option}" if option else document.where(keys)
+    if option is None:
+        return document.where(keys)
+    return f"--set {option}" if option == dotted else f"--set {option}: {dotted}"

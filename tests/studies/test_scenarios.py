@@ -134,7 +134,7 @@ def test_costs_of_another_device_are_said_to_be_borrowed() -> None:
 @pytest.mark.parametrize(
     ("routing", "message"),
     [
-        ("{router: top_q}", "routing: unknown router 'top_q'.*did you mean 'top_p'"),
+        ("{router: top_q}", "routing.router: unknown router 'top_q'.*did you mean 'top_p'"),
         ("{router: {name: top_p, q: 1.0}}", "unknown key 'q'"),
         ("{router: topk_softmax, trace: tiny-moe}", "needs logits, and it has none"),
         ("{router: topk_softmax, balanced: true}", "others give expert ids only"),
@@ -167,3 +167,8 @@ def test_a_start_up_that_nobody_measured_is_said_where_it_matters() -> None:
     told = build(load("demo-tiny", ["comm.dispatch=deepep_normal"]), 0).warnings
     assert any("start-up was not" in warning for warning in told)
     assert not any("start-up" in warning for warning in build(load("demo-tiny"), 0).warnings)
+
+
+def test_a_section_given_at_once_names_the_key_inside_it() -> None:
+    with pytest.raises(BadInput, match=r"--set routing: routing.generator.popularity.zipf: .* not -1"):
+        load("demo-tiny", ["routing={router: top_p, generator: {popularity: {zipf: -1}}}"])
