@@ -42,11 +42,6 @@ class Machine:
         reached, ahead = kernel.run(self._program, self._state, now, until, pause)
         return int(reached), int(ahead)
 
-    @property
-    def has_releases(self) -> bool:
-        """Whether coflow lanes were released that nobody has taken."""
-        return bool(self._state.counts[kernel.RELEASED])
-
     def take_releases(self) -> list[Release]:
         """The coflow lanes released since the last call, by task and tick."""
         count = self._state.counts

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -72,8 +71,3 @@ class Case:
 def shape(**columns: int) -> tuple[tuple[str, int], ...]:
     """Columns in a fixed order, for `Case.shape`."""
     return tuple(sorted(columns.items()))
-
-
-def columns_of(case: Case) -> Mapping[str, int]:
-    """The shape as a mapping."""
-    return dict(case.shape)

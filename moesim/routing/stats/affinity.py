@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from moesim.routing.shape import NO_EXPERT
 from moesim.routing.trace import RoutingTrace
 
 Floats = npt.NDArray[np.float64]
@@ -76,9 +75,3 @@ def likeliest_successor(trace: RoutingTrace) -> Floats:
     """[L - 1]: share of tokens whose next top-1 expert is the likeliest successor of their present one."""
     tables = [transitions(trace, layer, choices=1) for layer in range(trace.header.moe_layers - 1)]
     return np.array([table.max(axis=1).sum() / max(table.sum(), 1) for table in tables])
-
-
-def has_experts(trace: RoutingTrace) -> npt.NDArray[np.bool_]:
-    """bool[N, L]: the token has at least one expert there."""
-    result: npt.NDArray[np.bool_] = (trace.expert != NO_EXPERT).any(axis=2)
-    return result
