@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from moesim.calibration.distances import Transport, transport
 from moesim.calibration.fit_operator import Fitted
-from moesim.calibration.heldout import Errors, Prepared, errors, held_out, pooled, prepare
+from moesim.calibration.heldout import Errors, Prepared, errors, held_out, pooled, prepare, splits
 from moesim.calibration.kernels import name_of
 from moesim.calibration.ops import OPS
 from moesim.calibration.physics import by_kernel, label
@@ -78,23 +78,30 @@ class OperatorCheck:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check found: how rows were held out ("": not at all), one entry per kernel, and what was not judged."""
+    """What a check found: how rows were held out ("": not at all), one entry per kernel, and by reason the names of
+    kernels that were not judged.
+    """
 
     profile: str
     way: str
     operators: tuple[OperatorCheck, ...]
-    skipped: tuple[str, ...]
+    skipped: Mapping[str, Sequence[str]]
 
     def to_json(self) -> dict[str, Any]:
         """The document that `--json` prints."""
         metrics = {name: value for op in sorted({one.op for one in self.operators}) for name, value in self._op(op)}
-        warnings = [f"not judged, the profile has no such kernel: {name}" for name in self.skipped]
+        warnings = [f"not judged, {reason}: {name}" for reason, names in self.skipped.items() for name in names]
         return {
             "metrics": {name: {"value": round(value, DECIMALS), "unit": "1"} for name, value in metrics.items()},
             "breakdown": {one.name: _numbers(one) for one in self.operators},
             "provenance": {"profile": self.profile, "held_out_by": self.way or None},
             "warnings": warnings,
         }
+
+    @property
+    def remark(self) -> str:
+        """What was not judged and why, in a line; "" if nothing."""
+        return _told(self.skipped) and f"not judged: {_told(self.skipped)} (--json names all)"
 
     def _op(self, op: str) -> Iterable[tuple[str, float]]:
         errors_of = pooled([one.errors for one in self.operators if one.op == op])
@@ -114,34 +121,61 @@ def _numbers(one: OperatorCheck) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def profile_path(profile: str) -> Path:
+    """The file of a shipped name, or the file itself. Raises BadInput."""
+    path = known_profiles().get(profile) or Path(profile)
+    if path.suffix not in {".yaml", ".yml"}:
+        raise unknown_name("profile", profile, known_profiles())
+    return path
+
+
 def check_profile(
-    profile: str, records: Records, system: System, way: str | None = None, shapes: frozenset[Shape] = frozenset()
+    path: Path, records: Records, system: System, way: str | None = None, shapes: frozenset[Shape] = frozenset()
 ) -> Checked:  # fmt: skip
     """Judge the records that the profile has kernels for; with shapes, only expert shapes among these.
 
     Without `way` by the profile as it is; otherwise by refits without each fold (and with shapes, without those).
     Raises BadInput where nothing can be judged.
     """
-    path = known_profiles().get(profile) or Path(profile)
-    if path.suffix not in {".yaml", ".yml"}:
-        raise unknown_name("profile", profile, known_profiles())
     section, grids = read_section(path), read_grids(path.with_suffix(".parquet"))
     if section.device != system.device.name:
         raise BadInput(f"the records are of {system.device.name}, the profile is of {section.device}", where=path)
-    found, skipped = [], []
+    found: list[OperatorCheck] = []
+    skipped: dict[str, list[str]] = {}
     for part in by_kernel(label(records, system)):
         part = part.where(part["window"] == 0)
-        name = name_of(part) if len(part) else ""
-        if name not in section.operators:
-            skipped += [name] if name else []
-        elif not shapes or of_shapes(part, shapes).any():
-            prepared = prepare(part, system.peaks(str(part["dtype"][0])))
-            known = section.operators[name]
-            fitted = Fitted(_form(known), grids[name], known.tile, ())
-            found.append(_judge(name, part, prepared, fitted, way, shapes))
+        if not len(part):
+            continue
+        name = name_of(part)
+        prepared = prepare(part, system.peaks(str(part["dtype"][0]))) if name in section.operators else None
+        reason = _why_not(part, prepared, way, shapes)
+        if prepared is None or reason:
+            skipped.setdefault(reason, []).append(name)
+            continue
+        known = section.operators[name]
+        found.append(_judge(name, part, prepared, Fitted(_form(known), grids[name], known.tile, ()), way, shapes))
     if not found:
-        raise BadInput(f"the profile has no kernel of these records ({len(skipped)} others)", where=path)
-    return Checked(section.name, way or "", tuple(found), tuple(skipped))
+        raise BadInput(f"none of the records can be judged ({_told(skipped)})", where=path)
+    return Checked(section.name, way or "", tuple(found), skipped)
+
+
+def _why_not(records: Records, prepared: Prepared | None, way: str | None, shapes: frozenset[Shape]) -> str:
+    """Why a kernel is not judged; "" if it is."""
+    if prepared is None:
+        return "the profile has no such kernel"
+    if shapes and not of_shapes(records, shapes).any():
+        return "none of the shapes asked for"
+    if way and not (way == "shape" and shapes) and not splits(prepared, way):
+        return f"nothing to hold out by {way}"
+    return ""
+
+
+def _told(skipped: Mapping[str, Sequence[str]]) -> str:
+    """Each reason, a kernel, and how many others."""
+    return "; ".join(
+        f"{reason}: {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+        for reason, names in skipped.items()
+    )
 
 
 def _judge(

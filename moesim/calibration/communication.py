@@ -18,6 +18,7 @@ from moesim.hardware import load_cluster
 LARGEST: Final = 8  # ranks that most systems were measured with
 ROUNDS: Final = 1e7  # a second at most, of peers that follow each other
 POINTS: Final = 9  # of a start-up table
+ENGINES: Final = ("sglang", "trtllm", "vllm")
 RINGS: Final = ("all_gather", "all_reduce", "reduce_scatter")  # an all-to-all starts up by its peers, see per_message
 
 
@@ -44,20 +45,29 @@ def section(records: Records, system: System) -> dict[str, Any]:
 
 
 def held_out_errors(parts: list[Records], system: System) -> dict[str, Errors]:
-    """Of collectives on an unseen world size (of 2, 4 and 8), and of DeepEP on an unseen shape; by operator's name."""
+    """Of collectives on an unseen world size (of 2, 4 and 8), and of DeepEP on an unseen shape; by operator's name, and
+    by group: collectives, among them those of libraries (NCCL) and the engines' own all-reduces, and deepep.
+    """
     peaks, found = Peaks(ROUNDS, 2 * _nominal(system)), {}
+    groups: dict[str, list[Errors]] = {}
     for part in parts:
         kind = KIND.get(str(part["op"][0])) if len(part) else None
         if kind == "collective":
             small = part.where(part["world"] <= LARGEST)
             if len(np.unique(small["world"])) > 2:
-                found[name_of(small)] = held_out(prepare(small, peaks), "world")
+                judged = found[name_of(small)] = held_out(prepare(small, peaks), "world")
+                for group in ("collectives", _maker(small)):
+                    groups.setdefault(group, []).append(judged)
         elif kind == "exchange":
             found[name_of(part)] = held_out(prepare(part, peaks), "shape")
-    groups = {"collectives": "collective", "deepep": "exchange"}
-    kinds = {name: KIND[name.partition("/")[0]] for name in found}
-    together = {group: [found[n] for n in found if kinds[n] == kind] for group, kind in groups.items()}
-    return found | {group: pooled(errors) for group, errors in together.items() if errors}
+            groups.setdefault("deepep", []).append(found[name_of(part)])
+    return found | {group: pooled(errors) for group, errors in groups.items()}
+
+
+def _maker(records: Records) -> str:
+    """Who made a collective: an engine, or a library."""
+    own = str(records["backend"][0]) in ENGINES and str(records["kernel"][0]) != "NCCL"
+    return "collectives_of_engines" if own else "collectives_of_libraries"
 
 
 def _nominal(system: System) -> float:

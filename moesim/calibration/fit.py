@@ -127,7 +127,7 @@ def _profile(
     }  # fmt: skip
     kept = ("families", "backward", "backward_source", "host", "notes")
     return {
-        "moesim_profile": 2, "name": system.name, "device": system.device.name,
+        "moesim_profile": 3, "name": system.name, "device": system.device.name,
         "device_class": str(records["device_class"][0]), "source": "; ".join(sources),
         "default_kernels": next(iter(sets)), "kernels": sets, "operators": sections,
         "memory_bandwidth": f"{system.device.memory_bandwidth / 1e9:.6g} GB/s", "cache": f"{system.facts.cache} B",

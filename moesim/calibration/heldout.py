@@ -85,8 +85,9 @@ class Prepared:
         return fit(KINDS[self.kind], demands, self.seconds[chosen], self.peaks)
 
     def predict(self, fitted: Fitted, rows: Bools) -> Floats:
-        """float64[rows] seconds."""
-        return fitted.seconds(take(self.demands[fitted.tile], rows))
+        """float64[rows] seconds, as a profile answers: never faster than physics."""
+        demand = take(self.demands[fitted.tile], rows)
+        return np.asarray(np.maximum(fitted.seconds(demand), self.peaks.bound(demand)))
 
 
 def prepare(records: Records, peaks: Peaks) -> Prepared:
@@ -115,19 +116,23 @@ def shape_folds(records: Records) -> npt.NDArray[np.int64]:
 
 def held_out(prepared: Prepared, way: str) -> Errors:
     """Errors of rows that were left out by `way`: shape, skew or world. Raises BadInput for another."""
+    return errors(prepared, splits(prepared, way))
+
+
+def splits(prepared: Prepared, way: str) -> list[tuple[Bools, Bools]]:
+    """Rows to fit on and rows to predict, bool[rows] each, where there are both. Raises BadInput for an unknown way."""
     if way not in WAYS:
         raise unknown_name("hold-out", way, WAYS)
     groups = prepared.folds[way]
     tests = np.unique(groups[groups >= 0]) if way != "skew" else [TEST]
-    return errors(prepared, [((groups != one) & (groups != NEITHER), groups == one) for one in tests])
+    both = [((groups != one) & (groups != NEITHER), groups == one) for one in tests]
+    return [(train, test) for train, test in both if (train & prepared.sound).any() and (test & prepared.sound).any()]
 
 
 def errors(prepared: Prepared, splits: list[tuple[Bools, Bools]]) -> Errors:
-    """splits: rows to fit on and rows to predict, bool[rows] each; a split without sound rows to fit on is left out."""
+    """Each split fitted on its first rows and judged on its second. Raises BadInput where there is none."""
     found = []
     for number, (train, test) in enumerate(splits):
-        if not (train & prepared.sound).any() or not test.any():
-            continue
         predicted = prepared.predict(prepared.fit(train), test)
         log = np.log(prepared.seconds[test] / predicted)
         found.append((log, prepared.sound[test], np.full(len(log), number), np.flatnonzero(test)))

@@ -44,3 +44,8 @@ def of_shapes(records: Records, shapes: frozenset[Shape]) -> npt.NDArray[np.bool
     for shape in shapes:
         found |= np.all([column == value for column, value in zip(columns, shape, strict=True)], axis=0)
     return found
+
+
+def absent(records: Records, shapes: frozenset[Shape]) -> list[Shape]:
+    """Shapes that no record is of, in order."""
+    return sorted(shape for shape in shapes if not of_shapes(records, frozenset([shape])).any())

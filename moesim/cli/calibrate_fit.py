@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from moesim.cli.options import OptionalFiles, json_option, print_json, text_stream
+from moesim.errors import BadInput
+
+if TYPE_CHECKING:
+    from moesim.calibration.records import Records
+    from moesim.calibration.shapes_file import Shape
 
 FILE = click.Path(path_type=Path)
 SYSTEMS = click.option(
@@ -48,12 +54,11 @@ def fit(records: Path, exclude_shapes: Path | None, out: Path, topology: str | N
     """Fit a profile to RECORDS. What stood in PROFILE is replaced when the new one is whole."""
     from moesim.calibration.fit import fit_profile
     from moesim.calibration.records import read_records
-    from moesim.calibration.shapes_file import read_shapes
     from moesim.calibration.systems import system_of
     from moesim.report import calibration_tables, tables
 
     measured = read_records(records)
-    excluded = read_shapes(exclude_shapes) if exclude_shapes else frozenset()
+    excluded = _shapes(exclude_shapes, measured)
     fitted = fit_profile(measured, system_of(measured, systems, topology), excluded)
     fitted.write(out)
     tables.show(calibration_tables.operators_table(fitted.section), text_stream(False))
@@ -77,22 +82,36 @@ def check(
 ) -> None:  # fmt: skip
     """Errors of PROFILE (a shipped name or a file) against measured records, or of refits by --holdout."""
     from moesim import atomic
-    from moesim.calibration.check import check_profile
+    from moesim.calibration.check import check_profile, profile_path
     from moesim.calibration.records import read_records
-    from moesim.calibration.shapes_file import read_shapes
     from moesim.calibration.systems import system_of
     from moesim.report import calibration_tables, tables
 
-    records = read_records(against)
-    chosen = read_shapes(shapes) if shapes else frozenset()
-    found = check_profile(profile, records, system_of(records, systems, topology), holdout, chosen)
+    path, records = profile_path(profile), read_records(against)
+    chosen = _shapes(shapes, records)
+    found = check_profile(path, records, system_of(records, systems, topology), holdout, chosen)
     for table in calibration_tables.check_tables(found):
         tables.show(table, text_stream(as_json))
+    if found.remark:
+        click.echo(found.remark, err=True)
     if report is not None:
         from moesim.report.calibration_page import calibration_page
 
-        path = Path(report or f"{Path(profile).stem}.check.html")
-        atomic.write(path, calibration_page(found))
-        print(path, file=text_stream(as_json))
+        page = Path(report or f"{Path(profile).stem}.check.html")
+        atomic.write(page, calibration_page(found))
+        print(page, file=text_stream(as_json))
     if as_json:
         print_json(found.to_json())
+
+
+def _shapes(path: Path | None, records: Records) -> frozenset[Shape]:
+    """The shapes of a file, and in the open those that no record is of. Raises BadInput where that is all of them."""
+    from moesim.calibration.shapes_file import absent, read_shapes
+
+    shapes = read_shapes(path) if path else frozenset()
+    unknown = ["/".join(map(str, shape)) for shape in absent(records, shapes)]
+    if unknown and len(unknown) == len(shapes):
+        raise BadInput(f"no record is of its shapes, such as {unknown[0]}", where=path or "")
+    if unknown:
+        click.echo(f"{path}: no record is of {', '.join(unknown)}", err=True)
+    return shapes

@@ -1,7 +1,7 @@
-"""Residual grids: what the analytic form leaves over, as a sum of two-dimensional grids over pairs of coordinates.
+"""Residual grids: what the analytic form leaves over, as a sum of grids over one to three coordinates each.
 
-ln(measured / form) is a sum over pairs (a, b) of bilinear grids on evenly spaced knots of log2 coordinates, held
-constant beyond their edges and clipped. A file holds one row per operator: knots, pairs, and values in thousandths.
+ln(measured / form) is a sum of multilinear grids on evenly spaced knots of log2 coordinates, held constant beyond their
+edges and clipped. A file holds one row per operator: the axes of its grids, and values in thousandths.
 """
 
 from __future__ import annotations
@@ -18,61 +18,111 @@ import numpy.typing as npt
 from moesim.errors import BadInput
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 CLIP: Final = 1.5  # a residual beyond a factor of 4.5 is another kernel, not this form's to describe
 UNIT: Final = 1e-3
+BLOCK: Final = 8192  # rows looked up at a time: what they need stays in a core's cache
 
 
 class Axis(NamedTuple):
-    """Knots start, start + step, ... of one log2 coordinate."""
+    """Knots start, start + step, ... of one of the log2 coordinates of a Demand, by its number."""
 
+    coordinate: int
     start: float
     step: float
     knots: int
 
-    def locate(self, values: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
-        """The knot at or below each value and the fraction of a step beyond it; values outside sit at the ends."""
-        position = np.clip((values - self.start) / self.step, 0.0, self.knots - 1.0)
-        low = np.minimum(position.astype(np.int64), max(self.knots - 2, 0))
-        return low, position - low
+
+@dataclass(frozen=True)
+class Grid:
+    """axes; values float64[knots of each axis]."""
+
+    axes: tuple[Axis, ...]
+    values: Floats
 
 
 @dataclass(frozen=True)
 class ResidualGrid:
-    """axes of all coordinates; pairs of axes; values: one float64[knots a, knots b] per pair."""
+    """A sum of grids."""
 
-    axes: tuple[Axis, ...]
-    pairs: tuple[tuple[int, int], ...]
-    values: tuple[Floats, ...]
+    grids: tuple[Grid, ...]
 
     def at(self, coordinates: Sequence[Floats]) -> Floats:
         """log2 coordinates float64[...] each -> factor float64[...]."""
         wide = np.broadcast_arrays(*coordinates)
-        located = [axis.locate(values) for axis, values in zip(self.axes, wide, strict=True)]
-        total = np.zeros(wide[0].shape)
-        for (a, b), padded in zip(self.pairs, self._padded, strict=True):
-            total += _bilinear(padded, *located[a], *located[b])
-        factor: Floats = np.exp(np.clip(total, -CLIP, CLIP))
-        return factor
+        rows = np.stack([column.ravel() for column in wide])
+        blocks = [self._sum(rows[:, begin : begin + BLOCK]) for begin in range(0, rows.shape[1], BLOCK)]
+        factor: Floats = np.exp(np.clip(np.concatenate([np.zeros(0), *blocks]), -CLIP, CLIP))
+        return factor.reshape(wide[0].shape)
+
+    def _sum(self, rows: Floats) -> Floats:
+        """float64[coordinates, rows] -> the sum of all grids, float64[rows]."""
+        low, part = self._axes.locate(rows)
+        total: Floats = np.sum([stack.at(low, part) for stack in self._stacks], axis=0)
+        return total
 
     @cached_property
-    def _padded(self) -> tuple[Floats, ...]:
-        """values with one more knot on each axis, so that an axis with a single knot needs no case of its own."""
-        return tuple(np.pad(values, ((0, 1), (0, 1)), mode="edge") for values in self.values)
+    def _axes(self) -> Axes:
+        return Axes(tuple(dict.fromkeys(axis for grid in self.grids for axis in grid.axes)))
+
+    @cached_property
+    def _stacks(self) -> tuple[Stack, ...]:
+        orders = sorted({len(grid.axes) for grid in self.grids})
+        return tuple(Stack([grid for grid in self.grids if len(grid.axes) == n], self._axes.axes) for n in orders)
 
 
-def _bilinear(
-    padded: Floats, low_a: npt.NDArray[np.int64], part_a: Floats, low_b: npt.NDArray[np.int64], part_b: Floats
-) -> Floats:
-    """Of a grid with a knot to spare at its upper ends."""
-    flat, width = padded.ravel(), padded.shape[1]
-    index = low_a * width + low_b
-    below = flat.take(index)
-    below += (flat.take(index + 1) - below) * part_b
-    index += width
-    above = flat.take(index)
-    above += (flat.take(index + 1) - above) * part_b
-    found: Floats = below + (above - below) * part_a
-    return found
+@dataclass(frozen=True)
+class Axes:
+    """Several axes, on which rows are located together."""
+
+    axes: tuple[Axis, ...]
+
+    def locate(self, rows: Floats) -> tuple[Ints, Floats]:
+        """float64[coordinates, rows] -> the knot at or below each value and the fraction of a step beyond it, [axes,
+        rows]; values outside sit at the ends.
+        """
+        coordinate, start, step, last = self._columns
+        position = np.clip((rows[coordinate] - start) / step, 0.0, last)
+        low = np.minimum(position.astype(np.int64), np.maximum(last.astype(np.int64) - 1, 0))
+        return low, position - low
+
+    @cached_property
+    def _columns(self) -> tuple[Ints, Floats, Floats, Floats]:
+        coordinate, start, step, knots = (np.array(column) for column in zip(*self.axes, strict=True))
+        return coordinate, start[:, None], step[:, None], knots[:, None] - 1.0
+
+
+class Stack:
+    """Grids of equally many axes, looked up together. Each has a knot to spare at its upper ends, so that an axis with
+    a single knot needs no case of its own.
+    """
+
+    def __init__(self, grids: Sequence[Grid], axes: Sequence[Axis]) -> None:
+        padded = [np.pad(grid.values, [(0, 1)] * grid.values.ndim, mode="edge") for grid in grids]
+        strides = np.array([np.array(one.strides) // one.itemsize for one in padded])
+        self._flat = np.concatenate([one.ravel() for one in padded])
+        self._first = np.cumsum([0, *(one.size for one in padded[:-1])])[:, None]
+        self._strides = list(strides.T[:, :, None])
+        self._axes = np.array([[axes.index(axis) for axis in grid.axes] for grid in grids]).T
+
+    def at(self, low: Ints, part: Floats) -> Floats:
+        """Where rows lie on all axes, [axes, rows] each -> the sum of the grids, float64[rows]."""
+        index = self._first
+        for axis, stride in zip(self._axes, self._strides, strict=True):
+            index = index + low[axis] * stride
+        total: Floats = self._between(index, self._strides, [part[axis] for axis in self._axes]).sum(axis=0)
+        return total
+
+    def _between(self, index: Ints, strides: Sequence[Ints], parts: Sequence[Floats]) -> Floats:
+        """int64[grids, rows] -> values between the knots there and the next ones, axis by axis."""
+        if not strides:
+            return self._flat.take(index)
+        below = self._between(index, strides[1:], parts[1:])
+        above = self._between(index + strides[0], strides[1:], parts[1:])
+        above -= below
+        above *= parts[0]
+        above += below
+        return above
 
 
 def read_grids(path: Path) -> dict[str, ResidualGrid]:
@@ -83,25 +133,35 @@ def read_grids(path: Path) -> dict[str, ResidualGrid]:
     import pyarrow.parquet as pq
 
     try:
-        rows = pq.read_table(path, page_checksum_verification=True, use_threads=False).to_pydict()
-        return {name: _grid(*columns) for name, *columns in zip(*(rows[c] for c in COLUMNS), strict=True)}
+        rows = pq.read_table(path, page_checksum_verification=True, use_threads=False)
+        names, *columns = ([row.values for row in rows[c]] if c != "operator" else rows[c].to_pylist() for c in COLUMNS)
+        return {
+            name: _sum_of_grids(*(column.to_numpy(zero_copy_only=False) for column in row))
+            for name, *row in zip(names, *columns, strict=True)
+        }
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise BadInput(f"damaged residual grid: {str(error).splitlines()[0]}", where=path) from None
 
 
-COLUMNS: Final = ("operator", "start", "step", "knots", "pair", "value")
+COLUMNS: Final = ("operator", "axes", "coordinate", "start", "step", "knots", "value")
 
 
-def _grid(start: list[float], step: list[float], count: list[int], pair: list[int], value: list[int]) -> ResidualGrid:
-    axes = tuple(Axis(*knots) for knots in zip(start, step, count, strict=True))
-    pairs = tuple((a, b) for a, b in zip(pair[::2], pair[1::2], strict=True))
-    sizes = [axes[a].knots * axes[b].knots for a, b in pairs]
-    flat = np.asarray(value, dtype=np.float64) * UNIT
-    if len(flat) != sum(sizes):
-        raise ValueError(f"{len(flat)} values for {sum(sizes)} knots")
-    parts = np.split(flat, np.cumsum(sizes)[:-1])
-    values = tuple(part.reshape(axes[a].knots, axes[b].knots) for part, (a, b) in zip(parts, pairs, strict=True))
-    return ResidualGrid(axes, pairs, values)
+def _sum_of_grids(
+    axes: npt.NDArray[np.int32], coordinate: npt.NDArray[np.int32], start: Floats, step: Floats,
+    knots: npt.NDArray[np.int32], value: npt.NDArray[np.int16],
+) -> ResidualGrid:  # fmt: skip
+    """axes: how many each grid has; of all axes in a row: coordinate, start, step, knots; values of all grids."""
+    every = [Axis(*one) for one in zip(*(c.tolist() for c in (coordinate, start, step, knots)), strict=True)]
+    ends = np.cumsum(axes)
+    own = [tuple(every[end - count : end]) for end, count in zip(ends.tolist(), axes.tolist(), strict=True)]
+    shapes = [[axis.knots for axis in grid] for grid in own]
+    sizes = [int(np.prod(shape)) for shape in shapes]
+    if len(value) != sum(sizes):
+        raise ValueError(f"{len(value)} values for {sum(sizes)} knots")
+    parts = np.split(value * UNIT, np.cumsum(sizes)[:-1])
+    return ResidualGrid(
+        tuple(Grid(grid, part.reshape(shape)) for grid, part, shape in zip(own, parts, shapes, strict=True))
+    )
 
 
 def packed_grids(grids: Mapping[str, ResidualGrid]) -> bytes:
@@ -111,13 +171,9 @@ def packed_grids(grids: Mapping[str, ResidualGrid]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [
-        (name, *(list(column) for column in zip(*grid.axes, strict=True)), [i for pair in grid.pairs for i in pair],
-         np.concatenate([np.rint(values / UNIT).ravel() for values in grid.values]).astype(np.int16))
-        for name, grid in sorted(grids.items())
-    ]  # fmt: skip
-    kinds = (pa.string(), pa.list_(pa.float64()), pa.list_(pa.float64()), pa.list_(pa.int32()), pa.list_(pa.int32()),
-             pa.list_(pa.int16()))  # fmt: skip
+    rows = [_row(name, residual) for name, residual in sorted(grids.items())]
+    counted, measured = pa.list_(pa.int32()), pa.list_(pa.float64())
+    kinds = (pa.string(), counted, counted, measured, measured, counted, pa.list_(pa.int16()))
     columns = zip(*rows, strict=True) if rows else ([] for _ in kinds)
     arrays = [pa.array(list(column), kind) for column, kind in zip(columns, kinds, strict=True)]
     file = io.BytesIO()
@@ -125,3 +181,11 @@ def packed_grids(grids: Mapping[str, ResidualGrid]) -> bytes:
         pa.table(dict(zip(COLUMNS, arrays, strict=True))), file, compression="zstd", write_page_checksum=True
     )
     return file.getvalue()
+
+
+def _row(name: str, residual: ResidualGrid) -> tuple[object, ...]:
+    """See COLUMNS."""
+    axes = [axis for grid in residual.grids for axis in grid.axes]
+    values = np.concatenate([grid.values.ravel() for grid in residual.grids])
+    counts = [len(grid.axes) for grid in residual.grids]
+    return name, counts, *map(list, zip(*axes, strict=True)), np.rint(values / UNIT).astype(np.int16)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from moesim import shipped, yamlfile
 from moesim.costs import shapes
@@ -24,6 +24,7 @@ from moesim.units import Bandwidth, ByteCount, Flops, Seconds
 from moesim.yamlfile import Items, Section
 
 FOLDER = "calibration/profiles"
+EARLIER = (1, 2)  # versions of the file whose residual grids were others
 HULL_SLACK = 1e-3  # of an octave
 REACH = NormalDist().inv_cdf(0.9)  # standard deviations from the median to the end of an 80 % interval
 FAMILIES = {
@@ -118,7 +119,7 @@ class HostSection(Section):
 class ProfileSection(Section):
     """A profile file. kernels: set -> role (gemm.bf16, experts.fp8, mla_decode.bf16 ...) -> one of operators."""
 
-    moesim_profile: Literal[2]
+    moesim_profile: Literal[3]
     name: str = Field(min_length=1)
     device: str = Field(min_length=1)
     device_class: Literal["cuda", "cpu"]
@@ -139,6 +140,13 @@ class ProfileSection(Section):
     communication: dict[str, CommunicationSection]
     host: dict[Literal["decode", "prefill", "train"], HostSection]
     notes: Items[str] = ()
+
+    @field_validator("moesim_profile", mode="before")
+    @classmethod
+    def _of_this_version(cls, version: object) -> object:
+        if version in EARLIER:
+            raise ValueError(f"{version} is of an earlier moesim: `moesim calibrate fit` its records again")
+        return version
 
     @model_validator(mode="after")
     def _sets_name_operators(self) -> ProfileSection:

@@ -21,6 +21,7 @@ WEIGHT_BYTES: Final = {
 }  # fmt: skip
 ARITHMETIC: Final = {"fp8_block": "fp8", "nvfp4": "fp4", "int4_wo": "bf16", "int8_wo": "bf16", "w4a16_mxfp4": "bf16",
                      "w4a8_mxfp4_mxfp8": "fp8"}  # fmt: skip
+ALIGNED: Final = 16  # rows of a GEMM beyond which no kernel gains from a rounder number
 TILES: Final = (16, 64, 128)  # rows that grouped and dense GEMM kernels compute together
 MLA_EXPANDED: Final = 192 + 128  # key and value of one head in DeepSeek's latent attention
 GPUS_OF_DEEPEP: Final = 8
@@ -39,36 +40,82 @@ class Demand(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """counts, coordinates: names of a Demand's; steps: octaves between knots; pairs: coordinates that interact;
-    stiffness: how much a grid resists bending, more where few shapes were measured.
+    """counts, coordinates: names of a Demand's; grids: coordinates that interact, and the octaves between the knots of
+    each; stiffness: how much a grid resists bending, more where few shapes were measured.
     """
 
     counts: tuple[str, ...]
     coordinates: tuple[str, ...]
-    steps: tuple[float, ...]
-    pairs: tuple[tuple[int, int], ...]
-    stiffness: float = 2.0
+    grids: tuple[dict[str, float], ...]
+    stiffness: float = 0.2
 
 
 KINDS: Final[dict[str, Kind]] = {
-    "gemm": Kind((), ("m", "n", "k", "tiles"), (0.5, 1, 1, 0.5), ((0, 1), (0, 2), (1, 2), (3, 2), (3, 0))),
+    "gemm": Kind(
+        (),
+        ("m", "n", "k", "tiles", "alignment", "bytes"),
+        (
+            {"m": 0.25, "n": 0.5},
+            {"m": 0.25, "k": 0.5},
+            {"n": 0.5, "k": 0.5},
+            {"m": 0.5, "n": 1, "k": 1},
+            {"tiles": 0.25, "k": 1},
+            {"tiles": 0.25, "m": 0.5},
+            {"alignment": 1, "m": 0.5},
+            {"alignment": 1, "n": 1},
+            {"alignment": 1, "k": 1},
+            {"bytes": 0.25, "k": 1},
+            {"bytes": 0.25, "n": 1},
+        ),
+    ),
     "experts": Kind(
         ("choice_bytes", "choices", "active"),
-        ("rows_per_expert", "active", "hidden", "inter", "skew", "away"),
-        (1, 1, 0.5, 1, 1, 1.5),
-        ((0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 4), (1, 5), (4, 5)),
+        ("rows_per_expert", "active", "hidden", "inter", "skew", "away", "bytes"),
+        (
+            {"rows_per_expert": 1, "skew": 1},
+            {"rows_per_expert": 1, "away": 1.5},
+            {"rows_per_expert": 1, "active": 1, "hidden": 0.5},
+            {"rows_per_expert": 1, "active": 1, "inter": 1},
+            {"active": 1, "skew": 1},
+            {"bytes": 0.5, "rows_per_expert": 1},
+            {"bytes": 0.5, "active": 1},
+            {"bytes": 0.5, "hidden": 0.5},
+            {"bytes": 0.5, "inter": 1},
+        ),
         10.0,
     ),
     "attention": Kind(
         ("units",),
-        ("units", "length", "group", "head_dim", "batch"),
-        (1, 1, 1, 0.5, 1),
-        ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3), (0, 4), (1, 4)),
+        ("units", "length", "group", "head_dim", "batch", "bytes"),
+        (
+            {"units": 1, "length": 1, "group": 1},
+            {"units": 1, "length": 1, "head_dim": 1},
+            {"group": 1, "head_dim": 1},
+            {"units": 1, "batch": 1},
+            {"length": 1, "batch": 1},
+            {"bytes": 0.25, "length": 1},
+            {"bytes": 0.25, "group": 1},
+            {"bytes": 1, "length": 1, "group": 0.5},
+        ),
+        0.05,
     ),
-    "mla": Kind(("units",), ("units", "length", "heads"), (1, 1, 1), ((0, 1), (0, 2), (1, 2))),
-    "collective": Kind(("root", "buffer"), ("bytes",), (1,), ((0, 0),)),
+    "mla": Kind(
+        ("units",),
+        ("batch", "length", "heads", "bytes"),
+        ({"batch": 1, "length": 1, "heads": 1}, {"bytes": 0.25, "length": 1}, {"bytes": 0.25, "heads": 1}),
+        0.05,
+    ),
+    "collective": Kind(("root", "buffer"), ("bytes", "chunk"), ({"bytes": 1}, {"chunk": 1})),
     "exchange": Kind(
-        ("tokens",), ("tokens", "hidden", "topk", "sms"), (1, 0.5, 1, 1), ((0, 1), (0, 2), (0, 3), (1, 3), (2, 3))
+        ("tokens",),
+        ("tokens", "hidden", "topk", "sms"),
+        (
+            {"tokens": 1, "hidden": 0.5},
+            {"tokens": 1, "topk": 1},
+            {"tokens": 1, "sms": 1},
+            {"hidden": 0.5, "sms": 1},
+            {"topk": 1, "sms": 1},
+        ),
     ),
 }
 
@@ -99,7 +146,8 @@ def gemm(m: npt.ArrayLike, n: npt.ArrayLike, k: npt.ArrayLike, dtype: str, tile:
     moved = np.where(rows > 0, rows * (k * inputs + n * BF16) + n * k * width, 0.0)
     padded = 2.0 * np.ceil(rows / tile) * tile * n * k
     tiles = np.ceil(rows / 128) * np.ceil(n / 128)
-    return Demand(2.0 * rows * n * k, moved, padded, (), _logs(rows, n, k, tiles))
+    alignment = np.gcd(np.ceil(rows).astype(np.int64), ALIGNED)
+    return Demand(2.0 * rows * n * k, moved, padded, (), _logs(rows, n, k, tiles, alignment, moved))
 
 
 def experts(
@@ -114,10 +162,11 @@ def experts(
     active = np.maximum(rows.active, 1e-9)
     each = rows.total / active
     skew, away = rows.most / np.maximum(each, 1e-9), passing / np.maximum(rows.total, 1e-9)
-    where = (each, active, h + 0 * each, i + 0 * each, skew, away)
+    moved = rows.active * weights * WEIGHT_BYTES[dtype] + activations
+    where = (each, active, h + 0 * each, i + 0 * each, skew, away, moved)
     return Demand(
         2.0 * weights * rows.total,
-        rows.active * weights * WEIGHT_BYTES[dtype] + activations,
+        moved,
         2.0 * weights * rows.padded,
         (passing * h * BF16, passing, rows.active),
         _logs(*where),
@@ -136,7 +185,7 @@ def attention(
     moved = number * (q * h * BF16 + (c + q) * kv * WEIGHT_BYTES[cache_dtype]) * (d + v)
     units = number * kv if phase == "decode" else number * h * np.ceil(q / 128)
     counts = (np.where(moved > 0, units, 0.0),)
-    return Demand(flops, moved, flops, counts, _logs(units, c + q, h / kv + 0 * c, d + 0 * c, number))
+    return Demand(flops, moved, flops, counts, _logs(units, c + q, h / kv + 0 * c, d + 0 * c, number, moved))
 
 
 def latent_attention(
@@ -151,8 +200,9 @@ def latent_attention(
     flops = 2.0 * pairs * h * (2 * latent[0] + latent[1] if decode else expanded)
     cached = (sum(latent) if decode else h * expanded) * WEIGHT_BYTES[cache_dtype]
     units = number * h if decode else number * h * np.ceil(q / 128)
+    moved = own + number * (c + q) * cached
     counts = (np.where(own > 0, units, 0.0),)
-    return Demand(flops, own + number * (c + q) * cached, flops, counts, _logs(units, c + q, h + 0 * c))
+    return Demand(flops, moved, flops, counts, _logs(number, c + q, h + 0 * c, moved))
 
 
 def attention_of(
@@ -176,7 +226,8 @@ def collective(op: str, nbytes: npt.ArrayLike, world: npt.ArrayLike) -> Demand:
     size, ranks = (np.asarray(value, dtype=np.float64) for value in (nbytes, world))
     moved = size * (ranks - 1) / ranks * (2 if op == "all_reduce" else 1)
     rounds = ranks - 1 + 0 * size
-    return Demand(0 * moved, moved, rounds, (np.sqrt(moved), size + 0 * moved), _logs(size + 0 * moved))
+    where = (size + 0 * moved, size / ranks)
+    return Demand(0 * moved, moved, rounds, (np.sqrt(moved), size + 0 * moved), _logs(*where))
 
 
 def exchange(

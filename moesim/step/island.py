@@ -36,7 +36,7 @@ class Island:
         self.ready: dict[int, list[Edge]] = {}
         self.traffic: dict[int, tuple[int, Traffic]] = {}
         self.stays: dict[int, npt.NDArray[np.int32]] = {}  # where the tokens of a part are, if they travel
-        self.prices: dict[tuple[str, int], Work] = {}
+        self.prices: dict[tuple[str | bytes, int], Work] = {}
         self.number = 0
 
     def host(self) -> None:
@@ -153,11 +153,14 @@ class Island:
 
     def _expert_work(self, step: Step, batch: Batch) -> tuple[Work, Work]:
         """Work with the rows as they are, and with the same rows spread evenly over all slots."""
-        rows = self._traffic_of(step, batch).rows
-        even = np.full_like(rows, -(-int(rows.sum()) // len(rows)))
-        place, index = self.plan.placement, self.moe_index[step.layer]
-        real, balanced = (self.plan.ops.experts(place.by_rank(index, r), batch.phase) for r in (rows, even))
-        return real, balanced
+        rows, place, index = self._traffic_of(step, batch).rows, self.plan.placement, self.moe_index[step.layer]
+        total = int(rows.sum())
+        choices = total if self.plan.dispatch.algorithm.gathers else None
+        even = place.by_rank(index, np.full_like(rows, -(-total // len(rows))))
+        key = (even.tobytes(), step.micro_batch)  # most layers have the same rows when they are even
+        if key not in self.prices:
+            self.prices[key] = self.plan.ops.experts(even, batch.phase, choices)
+        return self.plan.ops.experts(place.by_rank(index, rows), batch.phase, choices), self.prices[key]
 
     def _dispatch(self, name: str, step: Step, batch: Batch, row_bytes: int) -> None:
         stages = self.plan.dispatch.algorithm.dispatch(self._traffic_of(step, batch).copies, row_bytes, self.group)

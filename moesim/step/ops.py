@@ -79,8 +79,8 @@ class LayerOps:
             batch
         )
 
-    def experts(self, rows: npt.NDArray[np.int64], phase: Phase) -> Work:
-        """rows int64[ranks, slots of a rank] -> the expert FFNs of each rank.
+    def experts(self, rows: npt.NDArray[np.int64], phase: Phase, choices: int | None = None) -> Work:
+        """rows int64[ranks, slots of a rank] -> the expert FFNs of each rank. choices: see CostModel.experts.
 
         Serving engines run one fused operator. Training is priced as dense GEMMs of m = rows of each expert: the fused
         operators' tables hold other work and saturate at training sizes (2.8 to 3.5 ms from GEMMs, 4.7 to 7.4 from
@@ -89,10 +89,8 @@ class LayerOps:
         model = self.model
         if phase == "train":
             return self._summed(model.expert_gemms(), rows) + self._activation(rows.sum(axis=1))
-        estimate = self.costs.experts(
-            rows, model.hidden_size, model.expert_intermediate, self.precision.experts, model.expert_matrices
-        )
-        return self.log.work([estimate])
+        shape = (model.hidden_size, model.expert_intermediate, self.precision.experts, model.expert_matrices)
+        return self.log.work([self.costs.experts(rows, *shape, choices)])
 
     def _summed(self, gemms: Iterable[Gemm], rows: npt.NDArray[np.int64]) -> Work:
         """rows int64[ranks, slots]: the GEMMs of all slots, one after the other."""

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.calibration.check import check_profile
+from moesim.calibration.communication import held_out_errors
 from moesim.calibration.distances import transport
 from moesim.calibration.fit import fit_profile
 from moesim.calibration.heldout import held_out, prepare
 from moesim.calibration.histograms import histograms
-from moesim.calibration.physics import BEATS, label
-from moesim.calibration.records import Records, read_records, records_of
+from moesim.calibration.physics import BEATS, by_kernel, label
+from moesim.calibration.records import Records, join, read_records, records_of
 from moesim.calibration.shapes_file import read_shapes
 from moesim.calibration.systems import find_system, system_of
 from moesim.costs import load_costs
@@ -60,7 +61,7 @@ def test_a_fitted_profile_is_read_and_judged(tmp_path: Path) -> None:
     assert float(costs.gemm(16384, 4096, 4096, "bf16").seconds) == pytest.approx(
         5e-6 + 2 * 4096**2 * 16384 / 495e12, rel=0.03
     )
-    found = json.loads(json.dumps(check_profile(str(path), records, H200).to_json()))
+    found = json.loads(json.dumps(check_profile(path, records, H200).to_json()))
     assert found["metrics"]["gemm_median_abs_error"]["value"] < 0.02
     with pytest.raises(BadInput, match="no gemm.fp8 among its torch kernels"):
         costs.gemm(16, 16, 16, "fp8")
@@ -135,3 +136,43 @@ def test_the_shipped_example_of_a_cpu_is_fitted(tmp_path: Path) -> None:
     costs = load_costs(str(tmp_path / "cpu.yaml"), load_cluster("cpu-host").devices[0])
     seconds = costs.gemm([16, 256], 1024, 1024, "fp32").seconds
     assert 0 < seconds[0] < seconds[1] < 1
+
+
+def experts(law: str, tokens: int, experts: int, hidden: int) -> dict[str, Any]:
+    """20 us + the weights of active experts at 2 TB/s, as a record with the group sizes that ran."""
+    drawn = histograms(tokens, experts, 2, 1, law)
+    seconds = 20e-6 + float((drawn > 0).sum(axis=1).mean()) * 3 * hidden * 512 / 2e12
+    return FACTS | {
+        "op": "grouped_gemm", "kernel": "gg", "dtype": "fp8", "tokens": tokens, "hidden": hidden, "inter": 512,
+        "topk": 2, "experts": experts, "matrices": 3, "distribution": law, "group_basis": "regenerated",
+        "draws": len(drawn), "group_sizes": drawn.ravel().tolist(), "seconds": seconds,
+    }  # fmt: skip
+
+
+def test_each_way_of_holding_out_is_judged_and_says_what_it_cannot_judge(tmp_path: Path) -> None:
+    laws = ("balanced", "power_law_0.8", "power_law_1.01", "power_law_1.2")
+    cases = [(law, t, e, h) for law in laws for t in (16, 256, 2048) for e in (16, 32, 64) for h in (2048, 4096)]
+    records = join([records_of([experts(*case) for case in cases]), gemms()])
+    fit_profile(records, H200).write(tmp_path / "mine")
+    judged = {way: check_profile(tmp_path / "mine.yaml", records, H200, way) for way in ("shape", "skew")}
+    assert [len(found.operators) for found in judged.values()] == [2, 1]
+    skew = judged["skew"].operators[0]
+    assert set(skew.records["distribution"]) == {"power_law_1.2"} and skew.errors.absolute(0.5) < 0.08
+    assert "nothing to hold out by skew: gemm/torch/mm/bf16" in judged["skew"].remark
+    with pytest.raises(
+        BadInput, match=r"none of the records can be judged \(nothing to hold out by world: .* and 1 more\)"
+    ):
+        check_profile(tmp_path / "mine.yaml", records, H200, "world")
+
+
+def test_collectives_are_judged_on_unseen_world_sizes_by_who_made_them() -> None:
+    rows = [
+        FACTS | {"op": "all_reduce", "backend": backend, "kernel": kernel, "dtype": "bf16", "world": world,
+                 "bytes": 2**log, "seconds": 3e-6 * (world - 1) + 2**log * 2 * (world - 1) / world / 300e9}
+        for backend, kernel in (("nccl", "NCCL"), ("vllm", "custom")) for world in (2, 4, 8) for log in range(10, 30)
+    ]  # fmt: skip
+    parts = by_kernel(records_of(rows))
+    found = held_out_errors(parts, H200)
+    groups = {name: len(one.log) for name, one in found.items() if "/" not in name}
+    assert groups == {"collectives": 120, "collectives_of_libraries": 60, "collectives_of_engines": 60}
+    assert found["collectives"].absolute(0.5) < 0.08

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 
 from moesim.costs import error_draw
@@ -114,3 +115,12 @@ def test_the_band_holds_four_of_five_draws_of_the_errors() -> None:
 def test_costs_without_a_known_error_have_no_band() -> None:
     result = run("demo-tiny", overrides=["costs=roofline"])
     assert result.provenance["band"] is None and result.metrics["step_time_s"].low is None
+
+
+def test_a_kernel_that_gets_all_rows_takes_longer_than_one_that_gets_its_own() -> None:
+    seconds = []
+    for dispatch in ("nccl", "allgather_reducescatter"):
+        graph = small(f"comm.dispatch={dispatch}").played.graph
+        experts = np.array([name == "experts" for name in graph.name])[graph.lane_task]
+        seconds.append(graph.lane_seconds[experts].sum())
+    assert seconds[0] * 1.01 < seconds[1] < seconds[0] * 2

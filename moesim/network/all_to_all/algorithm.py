@@ -20,7 +20,8 @@ class AllToAll:
     run together where the algorithm pipelines them and as stages where it does not; `message` what is sent at once, all
     rows for a "peer" or each "row" by itself. `kernels` names all whose constants a cost profile's `communication` has
     to give: start-up, cost of a message, SMs held, efficiency by tier. `travels`: a token stays where its first expert
-    is; its copies are counted from there. `notes` are what a result has to say of it.
+    is; its copies are counted from there. `gathers`: every rank gets all rows, and its expert kernel skips those of
+    others. `notes` are what a result has to say of it.
 
     version: of the library; None is the newest of `versions`. path: how rows for a GPU of the same node go, None as the
     version does it ("nvlink", or "rdma" out of one NIC and in by another).
@@ -34,6 +35,7 @@ class AllToAll:
     phases: ClassVar[int] = 1
     message: ClassVar[Literal["peer", "row"]] = "peer"
     travels: ClassVar[bool] = False
+    gathers: ClassVar[bool] = False
     notes: ClassVar[tuple[str, ...]] = ()
 
     version: str | None = None

@@ -24,6 +24,7 @@ class AllGatherReduceScatter(AllToAll):
     name = "allgather_reducescatter"
     deduplicates = "device"
     phases = 2
+    gathers = True
 
     def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
         """One flow to each ring's next lane, with all that passes there."""
