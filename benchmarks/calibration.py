@@ -92,7 +92,7 @@ def _shape_table(rows: list[tuple[str, Errors]]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|"
     sets = [errors for name, errors in rows if not name.startswith("- ")]
     for name, errors in rows:
-        low, high = errors.interval()
+        low, high = np.expm1(errors.interval())
         held = "" if name.startswith("- ") else _yes(_meets(errors, (0.08, 0.35)))
         yield (f"| {name} | {len(errors.log)} | {_both(errors)} | {_both(errors, all_rows=True)} | "
                f"{low:+.0%} to {high:+.0%} | {errors.coverage():.0%} | {held} |")  # fmt: skip

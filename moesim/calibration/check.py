@@ -10,18 +10,18 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from moesim.calibration.communication import LARGEST, prepare_transfer
+from moesim.calibration.demands import KIND
 from moesim.calibration.distances import Transport, transport
 from moesim.calibration.fit_operator import Fitted
-from moesim.calibration.heldout import Errors, Prepared, errors, held_out, pooled, prepare, splits
+from moesim.calibration.heldout import Errors, Prepared, errors, pooled, prepare, splits
 from moesim.calibration.kernels import name_of
 from moesim.calibration.ops import OPS
 from moesim.calibration.physics import by_kernel, label
 from moesim.calibration.records import Records
 from moesim.calibration.shapes_file import Shape, of_shapes
 from moesim.calibration.systems import System
-from moesim.costs.form import Form
-from moesim.costs.grid import read_grids
-from moesim.costs.profile import OperatorSection, known_profiles, read_section
+from moesim.costs.profile import known_profiles, read_profile
 from moesim.errors import BadInput, unknown_name
 
 Bools = npt.NDArray[np.bool_]
@@ -64,7 +64,7 @@ class OperatorCheck:
     def worst(self) -> list[str]:
         """The cases that are furthest off, in words."""
         order = np.argsort(-np.abs(np.where(self.errors.sound, self.errors.log, 0)))[:WORST]
-        columns = (*OPS[self.op].shape, OPS[self.op].size, "tp", "ep", "distribution")
+        columns = dict.fromkeys((*OPS[self.op].shape, OPS[self.op].size, "batch", "tp", "ep", "world", "distribution"))
         return [
             f"{', '.join(f'{name} {self.records[name][row]}' for name in columns if self.records[name][row])}: "
             f"{self.records['seconds'][row] * 1e6:.1f} us measured, {self.predicted[row] * 1e6:.1f} predicted"
@@ -113,7 +113,7 @@ class Checked:
 def _numbers(one: OperatorCheck) -> dict[str, Any]:
     moved = one.transport
     return {
-        "rows": len(one.records), "beat_physics": int(np.count_nonzero(~one.errors.sound)),
+        "rows": len(one.records), "labelled": int(np.count_nonzero(~one.errors.sound)),
         "median_abs_error": round(one.errors.absolute(0.5), DECIMALS),
         "p90_abs_error": round(one.errors.absolute(0.9), DECIMALS),
         "wasserstein": round(moved.wasserstein, DECIMALS), "simulated_too_slow": round(moved.too_slow, DECIMALS),
@@ -137,7 +137,7 @@ def check_profile(
     Without `way` by the profile as it is; otherwise by refits without each fold (and with shapes, without those).
     Raises BadInput where nothing can be judged.
     """
-    section, grids = read_section(path), read_grids(path.with_suffix(".parquet"))
+    section, grids = read_profile(path)
     if section.device != system.device.name:
         raise BadInput(f"the records are of {system.device.name}, the profile is of {section.device}", where=path)
     found: list[OperatorCheck] = []
@@ -147,27 +147,48 @@ def check_profile(
         if not len(part):
             continue
         name = name_of(part)
-        prepared = prepare(part, system.peaks(str(part["dtype"][0]))) if name in section.operators else None
+        if way == "world" and KIND.get(str(part["op"][0])) == "collective":
+            part, known = part.where(part["world"] <= LARGEST), None
+            prepared = prepare_transfer(part, system)
+        elif name in section.operators:
+            known = section.operators[name]
+            prepared = prepare(part, system.peaks(str(part["dtype"][0])))
+        else:
+            skipped.setdefault("the profile has no such kernel", []).append(name)
+            continue
         reason = _why_not(part, prepared, way, shapes)
-        if prepared is None or reason:
+        if reason:
             skipped.setdefault(reason, []).append(name)
             continue
-        known = section.operators[name]
-        found.append(_judge(name, part, prepared, Fitted(_form(known), grids[name], known.tile, ()), way, shapes))
+        fitted = Fitted(known.form, grids[name], known.tile, ()) if known else None
+        found.append(_judge(name, part, prepared, fitted, way, shapes))
     if not found:
         raise BadInput(f"none of the records can be judged ({_told(skipped)})", where=path)
     return Checked(section.name, way or "", tuple(found), skipped)
 
 
-def _why_not(records: Records, prepared: Prepared | None, way: str | None, shapes: frozenset[Shape]) -> str:
+def _why_not(records: Records, prepared: Prepared, way: str | None, shapes: frozenset[Shape]) -> str:
     """Why a kernel is not judged; "" if it is."""
-    if prepared is None:
-        return "the profile has no such kernel"
     if shapes and not of_shapes(records, shapes).any():
         return "none of the shapes asked for"
-    if way and not (way == "shape" and shapes) and not splits(prepared, way):
+    if not (prepared.sound & _asked_for(records, shapes)).any():
+        return "all rows are labelled"
+    if way and not _splits(records, prepared, way, shapes):
         return f"nothing to hold out by {way}"
     return ""
+
+
+def _asked_for(records: Records, shapes: frozenset[Shape]) -> Bools:
+    """bool[rows]"""
+    return of_shapes(records, shapes) if shapes else np.ones(len(records), dtype=np.bool_)
+
+
+def _splits(records: Records, prepared: Prepared, way: str, shapes: frozenset[Shape]) -> list[tuple[Bools, Bools]]:
+    """Rows to fit on and to judge: shapes that are named are held out together, or limit what is judged."""
+    chosen = _asked_for(records, shapes)
+    both = [(~chosen, chosen)] if way == "shape" and shapes else splits(prepared, way)
+    kept = [(train, test & chosen) for train, test in both]
+    return [(train, test) for train, test in kept if all((rows & prepared.sound).any() for rows in (train, test))]
 
 
 def _told(skipped: Mapping[str, Sequence[str]]) -> str:
@@ -179,23 +200,17 @@ def _told(skipped: Mapping[str, Sequence[str]]) -> str:
 
 
 def _judge(
-    name: str, records: Records, prepared: Prepared, fitted: Fitted, way: str | None, shapes: frozenset[Shape]
+    name: str, records: Records, prepared: Prepared, fitted: Fitted | None, way: str | None, shapes: frozenset[Shape]
 ) -> OperatorCheck:  # fmt: skip
-    chosen = of_shapes(records, shapes) if shapes else np.ones(len(records), dtype=np.bool_)
-    if way is None:
-        log = np.log(prepared.seconds / prepared.predict(fitted, np.ones(len(records), dtype=np.bool_)))
-        rows = np.flatnonzero(chosen)
-        found = Errors(log[rows], prepared.sound[rows], np.zeros(len(rows), dtype=np.int64), rows)
-    elif way == "shape" and shapes:
-        found = errors(prepared, [(~chosen, chosen)])
+    """By `way`, or by what the profile holds."""
+    if way is not None or fitted is None:
+        found = errors(prepared, _splits(records, prepared, way or "", shapes))
     else:
-        found = held_out(prepared, way)
+        log = np.log(prepared.seconds / prepared.predict(fitted, np.ones(len(records), dtype=np.bool_)))
+        rows = np.flatnonzero(_asked_for(records, shapes))
+        found = Errors(log[rows], prepared.sound[rows], np.zeros(len(rows), dtype=np.int64), rows)
     judged = np.zeros(len(records), dtype=np.bool_)
     judged[found.row] = True
     order = np.argsort(found.row)
     ordered = Errors(found.log[order], found.sound[order], found.fold[order], found.row[order])
     return OperatorCheck(name, str(records["op"][0]), records.where(judged), ordered)
-
-
-def _form(section: OperatorSection) -> Form:
-    return Form(section.launch, section.flops_per_second, section.bytes_per_second, section.norm, section.each)

@@ -9,12 +9,13 @@ import numpy as np
 
 from moesim.calibration.demands import KIND
 from moesim.calibration.fit_operator import Peaks
-from moesim.calibration.heldout import Errors, held_out, pooled, prepare
+from moesim.calibration.heldout import Errors, Prepared, held_out, pooled, prepare, splits
 from moesim.calibration.kernels import name_of
 from moesim.calibration.records import Records
 from moesim.calibration.systems import System
 from moesim.hardware import load_cluster
 
+WAYS: Final = {"collective": "world", "exchange": "shape"}
 LARGEST: Final = 8  # ranks that most systems were measured with
 ROUNDS: Final = 1e7  # a second at most, of peers that follow each other
 POINTS: Final = 9  # of a start-up table
@@ -48,20 +49,23 @@ def held_out_errors(parts: list[Records], system: System) -> dict[str, Errors]:
     """Of collectives on an unseen world size (of 2, 4 and 8), and of DeepEP on an unseen shape; by operator's name, and
     by group: collectives, among them those of libraries (NCCL) and the engines' own all-reduces, and deepep.
     """
-    peaks, found = Peaks(ROUNDS, 2 * _nominal(system)), {}
+    found: dict[str, Errors] = {}
     groups: dict[str, list[Errors]] = {}
     for part in parts:
-        kind = KIND.get(str(part["op"][0])) if len(part) else None
-        if kind == "collective":
-            small = part.where(part["world"] <= LARGEST)
-            if len(np.unique(small["world"])) > 2:
-                judged = found[name_of(small)] = held_out(prepare(small, peaks), "world")
-                for group in ("collectives", _maker(small)):
-                    groups.setdefault(group, []).append(judged)
-        elif kind == "exchange":
-            found[name_of(part)] = held_out(prepare(part, peaks), "shape")
-            groups.setdefault("deepep", []).append(found[name_of(part)])
+        kind = KIND.get(str(part["op"][0]))
+        if kind not in WAYS:
+            continue
+        prepared = prepare_transfer(part, system)
+        if len(splits(prepared, WAYS[kind])) > 1 + (kind == "collective"):
+            judged = found[name_of(part)] = held_out(prepared, WAYS[kind])
+            for group in ("collectives", _maker(part)) if kind == "collective" else ("deepep",):
+                groups.setdefault(group, []).append(judged)
     return found | {group: pooled(errors) for group, errors in groups.items()}
+
+
+def prepare_transfer(records: Records, system: System) -> Prepared:
+    """Records of one collective, up to LARGEST ranks, or of one exchange."""
+    return prepare(records.where(records["world"] <= LARGEST), Peaks(ROUNDS, 2 * _nominal(system)))
 
 
 def _maker(records: Records) -> str:
@@ -85,10 +89,12 @@ def _steps(nccl: Records, rate: float) -> list[dict[str, Any]]:
             rows = part.where(part["world"] == world)
             twice = 2 if op == "all_reduce" else 1
             sent = rows["bytes"] * (world - 1) // world * twice
-            order = np.argsort(sent)[np.unique(np.linspace(0, len(sent) - 1, POINTS).astype(int))]
-            alpha = np.maximum(rows["seconds"][order] - sent[order] / rate, 0.0)
+            sizes = np.unique(sent)  # each rank has a record of its own
+            sizes = sizes[np.unique(np.linspace(0, len(sizes) - 1, POINTS).astype(int))]
+            seconds = np.array([np.median(rows["seconds"][sent == size]) for size in sizes])
+            alpha = np.maximum(seconds - sizes / rate, 0.0)
             found.append({
-                "op": op, "ranks": int(world), "bytes": [f"{b} B" for b in sent[order]],
+                "op": op, "ranks": int(world), "bytes": [f"{b} B" for b in sizes],
                 "alpha": [f"{a * 1e6:.4g} us" for a in alpha],
             })  # fmt: skip
     return found

@@ -1,33 +1,32 @@
 """Records of one device -> a profile: YAML of forms, errors and constants, and Parquet of residual grids.
 
-Each kernel of each set is fitted on all its sound rows; errors and intervals come from four more fits that had not seen
-the shapes that they are judged on.
+Each kernel of each set is fitted on its sound rows; errors and intervals come from four more fits that had not seen the
+shapes that they are judged on.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import yaml
 
 from moesim import atomic
 from moesim.calibration import communication
 from moesim.calibration.demands import KIND
 from moesim.calibration.fit_operator import Fitted
-from moesim.calibration.heldout import Errors, Prepared, held_out, pooled, prepare
-from moesim.calibration.kernels import kernel_sets, name_of
-from moesim.calibration.physics import by_kernel, label
+from moesim.calibration.heldout import Errors, Prepared, held_out, pooled, prepare, way_of
+from moesim.calibration.kernels import kernel_sets, name_of, role_of
+from moesim.calibration.physics import BEATS, by_kernel, label
 from moesim.calibration.records import Records
 from moesim.calibration.shapes_file import Shape, of_shapes
 from moesim.calibration.systems import System
-from moesim.costs.grid import ResidualGrid, packed_grids
+from moesim.costs.grid import digest, packed_grids
 from moesim.costs.profile import ProfileSection
 from moesim.costs.shapes import KINDS
 from moesim.errors import BadInput
@@ -38,40 +37,72 @@ JOBS: Final = 2
 
 @dataclass(frozen=True)
 class FittedProfile:
-    """A profile that has not been written yet."""
+    """A profile that has not been written yet; packed: the file of its grids; remarks: what was left out, and why."""
 
     section: Mapping[str, Any]
-    grids: Mapping[str, ResidualGrid]
+    packed: bytes
+    remarks: tuple[str, ...]
 
-    def write(self, path: Path) -> None:
-        """PATH.yaml and PATH.parquet, each whole or not at all, the grids first. Raises BadInput where the result is no
-        profile, before anything that is there is touched.
+    def write(self, out: Path) -> None:
+        """Both files, each whole or not at all, the grids first; of a pair that a crash tore apart the YAML file does
+        not know the other. Raises BadInput where the result is no profile, before anything that is there is touched.
         """
         validate(ProfileSection, self.section, lambda keys: f"fitted profile {'.'.join(map(str, keys))}")
-        atomic.write(path.with_suffix(".parquet"), packed_grids(self.grids))
+        described, grids = files_of(out)
         text = yaml.safe_dump(self.section, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
-        atomic.write(path.with_suffix(".yaml"), text)
+        atomic.write(grids, self.packed)
+        atomic.write(described, text)
+
+
+def files_of(out: Path) -> tuple[Path, Path]:
+    """OUT.yaml and OUT.parquet; a suffix of theirs is understood. Raises BadInput where they cannot be files."""
+    base = out.with_suffix("") if out.suffix in {".yaml", ".yml", ".parquet"} else out
+    if base.name in {"", ".."}:
+        raise BadInput("is no name of a profile", where=out, way_out="-o my-gpu")
+    files = base.with_name(f"{base.name}.yaml"), base.with_name(f"{base.name}.parquet")
+    for file in files:
+        if file.is_dir():
+            raise BadInput("is a folder", where=file, way_out="another name")
+    return files
 
 
 def fit_profile(records: Records, system: System, exclude: frozenset[Shape] = frozenset()) -> FittedProfile:
     """Raises BadInput where the records hold no kernel of any role."""
     labelled = label(records, system)
     labelled = labelled.where(~of_shapes(labelled, exclude))
-    parts = [_plain(part) for part in by_kernel(labelled)]
-    sets = kernel_sets([part for part in parts if len(part.usable)])
+    parts = [part for part in map(_plain, by_kernel(labelled)) if len(part)]
+    ways = {id(part): way_of(part) for part in parts if role_of(part)}
+    sets = kernel_sets([part for part in parts if ways.get(id(part))])
     if not sets:
-        raise BadInput("the records hold no GEMM, experts or attention of a known backend")
+        told = "; ".join(_remarks(parts, ways, {}))
+        raise BadInput(told or "the records hold no GEMM, experts or attention of a known backend")
     wanted = {name for roles in sets.values() for name in roles.values()}
-    chosen = {name_of(part): part for part in parts if len(part) and name_of(part) in wanted}
+    chosen = {name_of(part): part for part in parts if name_of(part) in wanted and ways[id(part)]}
     with ProcessPoolExecutor(min(JOBS, os.cpu_count() or 1), multiprocessing.get_context("spawn")) as pool:
         jobs = (prepare(part, system.peaks(str(part["dtype"][0]))) for part in chosen.values())
-        done = dict(zip(chosen, pool.map(_fit_one, jobs), strict=True))
-    sections = {name: _section(chosen[name], system, *found) for name, found in done.items()}
+        judged_by = [ways[id(part)] for part in chosen.values()]
+        done = dict(zip(chosen, pool.map(_fit_one, jobs, judged_by), strict=True))
+    sections = {
+        name: _section(chosen[name], system, way, *found)
+        for way, (name, found) in zip(judged_by, done.items(), strict=True)
+    }
     judged = {name: found for name, (_, found) in done.items()}
     heldout = {op: _heldout(pooled(_of_op(judged, op))) for op in sorted({name.partition("/")[0] for name in judged})}
     exchanged = {name: _heldout(found) for name, found in communication.held_out_errors(parts, system).items()}
-    profile = _profile(records, system, sets, sections) | {"heldout": heldout, "heldout_communication": exchanged}
-    return FittedProfile(profile, {name: one.grid for name, (one, _) in done.items()})
+    packed = packed_grids({name: one.grid for name, (one, _) in done.items()})
+    profile = _profile(records, system, sets, sections, digest(packed))
+    profile |= {"heldout": heldout, "heldout_communication": exchanged}
+    return FittedProfile(profile, packed, tuple(_remarks(parts, ways, chosen)))
+
+
+def _remarks(parts: list[Records], ways: Mapping[int, str], chosen: Mapping[str, Records]) -> Iterator[str]:
+    """Kernels that could play a role and were left out for want of rows, or for another version of themselves."""
+    for part in parts:
+        name, version = name_of(part), part["version"][0]
+        if ways.get(id(part)) == "":
+            yield f"left out: {name} {version}: {len(part.usable)} sound rows of a single shape and size"
+        elif name in chosen and part is not chosen[name]:
+            yield f"left out: {name} {version}: {chosen[name]['version'][0]} of the same kernel is fitted"
 
 
 def _of_op(errors: Mapping[str, Errors], op: str) -> list[Errors]:
@@ -83,14 +114,14 @@ def _plain(records: Records) -> Records:
     return records.where(records["window"] == 0)
 
 
-def _fit_one(prepared: Prepared) -> tuple[Fitted, Errors]:
-    return prepared.fit(prepared.sound), held_out(prepared, "shape")
+def _fit_one(prepared: Prepared, way: str) -> tuple[Fitted, Errors]:
+    return prepared.fit(prepared.sound), held_out(prepared, way)
 
 
-def _section(records: Records, system: System, fitted: Fitted, errors: Errors) -> dict[str, Any]:
+def _section(records: Records, system: System, way: str, fitted: Fitted, errors: Errors) -> dict[str, Any]:
     """One operator of the profile's YAML."""
     kind = KIND[str(records["op"][0])]
-    form, peaks = fitted.form, system.peaks(str(records["dtype"][0]))
+    form, peaks, beats = fitted.form, system.peaks(str(records["dtype"][0])), len(records.of(label=BEATS))
     facts = {name: str(records[name][0]) for name in ("op", "dtype", "cache_dtype", "kernel", "backend", "version")}
     hull = {
         n: [_short(2**low), _short(2**high)]
@@ -101,8 +132,8 @@ def _section(records: Records, system: System, fitted: Fitted, errors: Errors) -
         "flops_per_second": f"{form.flops_per_second / 1e12:.5g} TFLOP/s",
         "bytes_per_second": f"{form.bytes_per_second / 1e9:.5g} GB/s", "norm": _short(form.norm),
         "each": [f"{seconds * 1e12:.5g} ps" for seconds in form.each], "tile": fitted.tile, "hull": hull,
-        "basis": "fitted", "rows": len(records.usable), "beats_physics": len(records) - len(records.usable),
-        "shapes": len(np.unique(errors.fold)), "heldout": _heldout(errors),
+        "basis": "fitted", "rows": len(records.usable), "beats_physics": beats,
+        "other_labels": len(records) - len(records.usable) - beats, "held_out_by": way, "heldout": _heldout(errors),
         "interval": [_short(end) for end in errors.interval()], "peak": f"{peaks.flops / 1e12:.5g} TFLOP/s",
     }  # fmt: skip
 
@@ -116,7 +147,7 @@ def _heldout(errors: Errors) -> dict[str, float]:
 
 
 def _profile(
-    records: Records, system: System, sets: dict[str, dict[str, str]], sections: dict[str, dict[str, Any]]
+    records: Records, system: System, sets: dict[str, dict[str, str]], sections: dict[str, dict[str, Any]], grids: str
 ) -> dict[str, Any]:  # fmt: skip
     raw = system.raw
     sources = sorted({str(text).rpartition(" ")[0] or str(text) for text in records["provenance"]})
@@ -129,7 +160,7 @@ def _profile(
     return {
         "moesim_profile": 3, "name": system.name, "device": system.device.name,
         "device_class": str(records["device_class"][0]), "source": "; ".join(sources),
-        "default_kernels": next(iter(sets)), "kernels": sets, "operators": sections,
+        "default_kernels": next(iter(sets)), "kernels": sets, "operators": sections, "grids": grids,
         "memory_bandwidth": f"{system.device.memory_bandwidth / 1e9:.6g} GB/s", "cache": f"{system.facts.cache} B",
         "elementwise": elementwise, "communication": communication.section(records, system),
         **{name: raw[name] for name in kept},

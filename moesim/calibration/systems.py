@@ -86,8 +86,13 @@ def system_of(records: Records, file: Path | None = None, topology: str | None =
         raise BadInput(f"records of {len(names)} devices ({', '.join(names)})", way_out="a profile is of one device")
     document = yamlfile.read_yaml(file or shipped.shipped(*FILE))
     section = document.validate(SystemsSection)
+    if len(set(records["device_class"])) != 1:
+        raise BadInput("records of a GPU and of a CPU", way_out="a profile is of one device")
+    home = next((one for one in section.systems.values() if names[0] in one.reported_as), None)
     if topology is not None:
         device = load_cluster(topology).devices[0]
+        if home and load_cluster(home.topology).devices[0].name != device.name:
+            raise BadInput(f"{names[0]} is known, and is no {device.name}", way_out="leave --topology out")
         own = {
             "topology": topology,
             "reported_as": [names[0]],

@@ -52,17 +52,22 @@ def import_(source: str, system: str, ops: tuple[str, ...], out: Path, systems: 
 @SYSTEMS
 def fit(records: Path, exclude_shapes: Path | None, out: Path, topology: str | None, systems: Path | None) -> None:
     """Fit a profile to RECORDS. What stood in PROFILE is replaced when the new one is whole."""
-    from moesim.calibration.fit import fit_profile
+    from moesim.calibration.fit import files_of, fit_profile
     from moesim.calibration.records import read_records
     from moesim.calibration.systems import system_of
     from moesim.report import calibration_tables, tables
 
+    files = files_of(out)
+    if records.resolve() in [file.resolve() for file in files]:
+        raise BadInput("the profile would replace its own records", where=out, way_out="another name for -o")
     measured = read_records(records)
     excluded = _shapes(exclude_shapes, measured)
     fitted = fit_profile(measured, system_of(measured, systems, topology), excluded)
     fitted.write(out)
     tables.show(calibration_tables.operators_table(fitted.section), text_stream(False))
-    print(out.with_suffix(".yaml"), out.with_suffix(".parquet"))
+    for remark in fitted.remarks:
+        click.echo(remark, err=True)
+    print(*files)
 
 
 @click.command(cls=OptionalFiles)

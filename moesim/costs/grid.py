@@ -6,6 +6,8 @@ edges and clipped. A file holds one row per operator: the axes of its grids, and
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -125,15 +127,24 @@ class Stack:
         return above
 
 
-def read_grids(path: Path) -> dict[str, ResidualGrid]:
-    """The grids of a profile, {} where the file does not exist. Raises BadInput on a damaged file."""
-    if not path.exists():
-        return {}
+def digest(packed: bytes) -> str:
+    """What a profile's YAML says of the file of its grids."""
+    return hashlib.sha256(packed).hexdigest()
+
+
+def read_grids(path: Path, sha256: str) -> dict[str, ResidualGrid]:
+    """The grids of a profile, from the file of that digest. Raises BadInput on a missing, damaged or other file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        rows = pq.read_table(path, page_checksum_verification=True, use_threads=False)
+        packed = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"the profile's residual grids cannot be read: {error.strerror}", where=path) from None
+    if digest(packed) != sha256:
+        raise BadInput("damaged, or the residual grids of another profile", where=path, way_out="both files of one fit")
+    try:
+        rows = pq.read_table(io.BytesIO(packed), page_checksum_verification=True, use_threads=False)
         names, *columns = ([row.values for row in rows[c]] if c != "operator" else rows[c].to_pylist() for c in COLUMNS)
         return {
             name: _sum_of_grids(*(column.to_numpy(zero_copy_only=False) for column in row))
@@ -166,8 +177,6 @@ def _sum_of_grids(
 
 def packed_grids(grids: Mapping[str, ResidualGrid]) -> bytes:
     """Grids -> the content of a Parquet file with page checksums."""
-    import io
-
     import pyarrow as pa
     import pyarrow.parquet as pq
 

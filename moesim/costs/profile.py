@@ -18,7 +18,8 @@ from moesim.costs.communication import CommunicationCost, Steps
 from moesim.costs.estimate import Basis, Estimate
 from moesim.costs.form import Form
 from moesim.costs.grid import ResidualGrid, read_grids
-from moesim.errors import BadInput, unknown_name
+from moesim.costs.shapes import KINDS, TILES, WEIGHT_BYTES
+from moesim.errors import BadInput, pick, unknown_name
 from moesim.models import Attention
 from moesim.units import Bandwidth, ByteCount, Flops, Seconds
 from moesim.yamlfile import Items, Section
@@ -66,10 +67,27 @@ class OperatorSection(Section):
     basis: Basis
     rows: int = Field(ge=1, description="measurements it was fitted on")
     beats_physics: int = Field(ge=0, description="measurements left out because no device can be that fast")
-    shapes: int = Field(ge=1)
+    other_labels: int = Field(ge=0, description="measurements left out as throttled, drifted, sentinels ...")
+    held_out_by: Literal["shape", "size"] = Field(description="size where the records know a single shape")
     heldout: HeldOut
     interval: Pair = Field(description="ln(measured / predicted) between which 80 % of held-out rows lie")
     peak: Flops = Field(description="FLOP/s that no estimate exceeds")
+
+    @model_validator(mode="after")
+    def _suits_its_kind(self) -> OperatorSection:
+        kind = pick("kind", self.kind, KINDS)
+        if set(self.hull) != set(kind.coordinates) or any(not 0 < low <= high for low, high in self.hull.values()):
+            raise ValueError(f"the hull must give a range above 0 of each of {', '.join(kind.coordinates)}")
+        if len(self.each) != len(kind.counts):
+            raise ValueError(f"each must give seconds of {', '.join(kind.counts) or 'nothing'}")
+        if self.tile not in TILES or self.dtype not in WEIGHT_BYTES or self.interval[0] > self.interval[1]:
+            raise ValueError(f"tile {self.tile}, dtype {self.dtype} or interval {self.interval} cannot be")
+        return self
+
+    @property
+    def form(self) -> Form:
+        """What the grid corrects."""
+        return Form(self.launch, self.flops_per_second, self.bytes_per_second, self.norm, self.each)
 
 
 class ElementwiseSection(Section):
@@ -127,6 +145,7 @@ class ProfileSection(Section):
     default_kernels: str
     kernels: dict[str, dict[str, str]]
     operators: dict[str, OperatorSection]
+    grids: str = Field(pattern="^[0-9a-f]{64}$", description="sha256 of the Parquet file with the residual grids")
     memory_bandwidth: Bandwidth
     cache: ByteCount = Field(description="last-level cache, whose content may be read faster than memory")
     heldout: dict[str, HeldOut] = Field(description="by operator, all kernels of the sets together")
@@ -242,8 +261,7 @@ class Profile:
 
     def _estimate(self, name: str, section: OperatorSection, family: str, demand: shapes.Demand) -> Estimate:
         """The form times its grid, never faster than physics."""
-        grid = self._grids.get(name)
-        seconds = _form(section).seconds(demand) * (grid.at(demand.coordinates) if grid else 1.0)
+        seconds = section.form.seconds(demand) * self._grids[name].at(demand.coordinates)
         memory = np.where(demand.bytes > self._section.cache, demand.bytes / self._section.memory_bandwidth, 0.0)
         bound = np.maximum(demand.flops / section.peak, memory)
         basis: Basis = "assumed" if self._borrowed else section.basis
@@ -253,13 +271,10 @@ class Profile:
 def _outside(section: OperatorSection, demand: shapes.Demand) -> npt.NDArray[np.bool_]:
     """bool[...]: work to do that lies beyond what was measured, in any coordinate."""
     beyond = np.zeros(demand.bytes.shape, dtype=np.bool_)
-    for values, (low, high) in zip(demand.coordinates, section.hull.values(), strict=True):
+    for name, values in zip(KINDS[section.kind].coordinates, demand.coordinates, strict=True):
+        low, high = section.hull[name]
         beyond = beyond | (values < np.log2(low) - HULL_SLACK) | (values > np.log2(high) + HULL_SLACK)
     return np.asarray(beyond & (demand.bytes > 0), dtype=np.bool_)
-
-
-def _form(section: OperatorSection) -> Form:
-    return Form(section.launch, section.flops_per_second, section.bytes_per_second, section.norm, section.each)
 
 
 def _communication(section: CommunicationSection) -> CommunicationCost:
@@ -277,11 +292,20 @@ def load_profile(path: Path, device_name: str, kernels: str | None = None, *, wh
 
     Raises BadInput.
     """
-    section = read_section(path)
+    section, grids = read_profile(path)
     chosen = kernels or section.default_kernels
     if chosen not in section.kernels:
         raise unknown_name("kernel set", chosen, section.kernels, where=where or path)
-    return Profile(section, read_grids(path.with_suffix(".parquet")), chosen, borrowed=section.device != device_name)
+    return Profile(section, grids, chosen, borrowed=section.device != device_name)
+
+
+def read_profile(path: Path) -> tuple[ProfileSection, dict[str, ResidualGrid]]:
+    """A profile's YAML file, and the grids beside it. Raises BadInput where they do not belong together."""
+    section = read_section(path)
+    grids = read_grids(path.with_suffix(".parquet"), section.grids)
+    if set(grids) != set(section.operators):
+        raise BadInput("its operators are not those of its residual grids", where=path, way_out="both files of one fit")
+    return section, grids
 
 
 def read_section(path: Path) -> ProfileSection:

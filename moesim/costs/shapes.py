@@ -132,7 +132,7 @@ class Rows(NamedTuple):
 def rows_of(group_sizes: npt.ArrayLike, tile: int) -> Rows:
     """int[..., G] rows of each expert -> Rows [...]. `tile` is a power of two."""
     sizes = np.asarray(group_sizes)
-    sizes = sizes if sizes.dtype.kind == "i" else np.ceil(sizes).astype(np.int64)
+    sizes = (sizes if sizes.dtype.kind == "i" else np.ceil(sizes)).astype(np.int64, copy=False)
     whole = (sizes + (tile - 1)) & -tile
     found = (sizes.sum(axis=-1), np.count_nonzero(sizes, axis=-1), sizes.max(axis=-1, initial=0), whole.sum(axis=-1))
     return Rows(*(np.asarray(column, dtype=np.float64) for column in found))
@@ -182,7 +182,7 @@ def attention(
         np.asarray(x, dtype=np.float64) for x in (query, context, requests, heads, kv_heads, head_dim, v_head_dim)
     )
     flops = 2.0 * number * q * (c + (q + 1) / 2) * h * (d + v)
-    moved = number * (q * h * BF16 + (c + q) * kv * WEIGHT_BYTES[cache_dtype]) * (d + v)
+    moved = np.where(q > 0, number * (q * h * BF16 + (c + q) * kv * WEIGHT_BYTES[cache_dtype]) * (d + v), 0.0)
     units = number * kv if phase == "decode" else number * h * np.ceil(q / 128)
     counts = (np.where(moved > 0, units, 0.0),)
     return Demand(flops, moved, flops, counts, _logs(units, c + q, h / kv + 0 * c, d + 0 * c, number, moved))
@@ -200,7 +200,7 @@ def latent_attention(
     flops = 2.0 * pairs * h * (2 * latent[0] + latent[1] if decode else expanded)
     cached = (sum(latent) if decode else h * expanded) * WEIGHT_BYTES[cache_dtype]
     units = number * h if decode else number * h * np.ceil(q / 128)
-    moved = own + number * (c + q) * cached
+    moved = np.where(q > 0, own + number * (c + q) * cached, 0.0)
     counts = (np.where(own > 0, units, 0.0),)
     return Demand(flops, moved, flops, counts, _logs(number, c + q, h + 0 * c, moved))
 

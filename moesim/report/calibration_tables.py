@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from moesim.calibration.check import Checked
@@ -12,11 +13,14 @@ from moesim.calibration.check import Checked
 
 def operators_table(section: Mapping[str, Any]) -> Table:
     """A profile's plain data -> its kernels, how many rows they rest on, and their errors on unseen shapes."""
-    table = Table("kernel", "rows", "beat physics", "median", "p90", "80 % interval", "covers")
+    table = Table(
+        "kernel", "rows", "beat physics", "other labels", "unseen", "median", "p90", "80 % interval", "covers"
+    )
     for name, one in section["operators"].items():
-        held, (low, high) = one["heldout"], one["interval"]
+        held, (low, high) = one["heldout"], np.expm1(one["interval"])
         table.add_row(
-            name, str(one["rows"]), str(one["beats_physics"]), f"{held['median']:.1%}", f"{held['p90']:.1%}",
+            name, str(one["rows"]), str(one["beats_physics"]), str(one["other_labels"]), one["held_out_by"],
+            f"{held['median']:.1%}", f"{held['p90']:.1%}",
             f"{low:+.1%} to {high:+.1%}", f"{held['coverage']:.0%}",
         )  # fmt: skip
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -165,14 +166,28 @@ def test_each_way_of_holding_out_is_judged_and_says_what_it_cannot_judge(tmp_pat
         check_profile(tmp_path / "mine.yaml", records, H200, "world")
 
 
+def transfers() -> Records:
+    """Collectives of two ranks' records: 3 us a round, 300 GB/s; NCCL's, and an engine's own all-reduce."""
+    makers = (("nccl", "NCCL", "all_reduce"), ("nccl", "NCCL", "all_to_all"), ("vllm", "custom", "all_reduce"))
+    rows = []
+    for (backend, kernel, op), world, log in itertools.product(makers, (2, 4, 8), range(10, 30)):
+        moved = 2**log * (world - 1) / world * (2 if op == "all_reduce" else 1)
+        row = {"op": op, "backend": backend, "kernel": kernel, "dtype": "bf16", "world": world, "bytes": 2**log}
+        rows += [FACTS | row | {"rank": rank, "seconds": 3e-6 * (world - 1) + moved / 300e9} for rank in (0, 1)]
+    return records_of(rows)
+
+
 def test_collectives_are_judged_on_unseen_world_sizes_by_who_made_them() -> None:
-    rows = [
-        FACTS | {"op": "all_reduce", "backend": backend, "kernel": kernel, "dtype": "bf16", "world": world,
-                 "bytes": 2**log, "seconds": 3e-6 * (world - 1) + 2**log * 2 * (world - 1) / world / 300e9}
-        for backend, kernel in (("nccl", "NCCL"), ("vllm", "custom")) for world in (2, 4, 8) for log in range(10, 30)
-    ]  # fmt: skip
-    parts = by_kernel(records_of(rows))
-    found = held_out_errors(parts, H200)
+    found = held_out_errors(by_kernel(transfers()), H200)
     groups = {name: len(one.log) for name, one in found.items() if "/" not in name}
-    assert groups == {"collectives": 120, "collectives_of_libraries": 60, "collectives_of_engines": 60}
+    assert groups == {"collectives": 360, "collectives_of_libraries": 240, "collectives_of_engines": 120}
     assert found["collectives"].absolute(0.5) < 0.08
+
+
+def test_records_of_all_ranks_give_one_table_of_start_ups(tmp_path: Path) -> None:
+    records = join([transfers(), gemms()])
+    fit_profile(records, H200).write(tmp_path / "node")
+    nccl = load_costs(str(tmp_path / "node.yaml"), H200.device).communication["nccl"]
+    assert nccl.startup("all_reduce", 8, 14, 2**10 * 2 * 7 / 8) == pytest.approx(21e-6, rel=0.01)
+    judged = check_profile(tmp_path / "node.yaml", records, H200, "world")
+    assert sorted(one.op for one in judged.operators) == ["all_reduce", "all_reduce", "all_to_all"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from moesim.calibration.records import records_of, write_records
+from moesim.calibration.records import read_records, records_of, write_records
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Moesim
@@ -67,3 +67,48 @@ def test_a_profile_of_an_earlier_version_says_what_to_do(moesim: Moesim, measure
     Path("old.yaml").write_text(Path("old.yaml").read_text().replace("moesim_profile: 3", "moesim_profile: 2"))
     done = moesim("calibrate", "check", "old.yaml", "--against", measured)
     assert done.code == 2 and "old.yaml:1" in done.err and "moesim calibrate fit" in done.err
+
+
+def test_a_profile_never_replaces_its_records_and_stands_where_it_was_asked_to(moesim: Moesim, measured: str) -> None:
+    before = Path(measured).read_bytes()
+    refused = moesim("calibrate", "fit", measured, "-o", "mine")
+    assert refused.code == 2 and "its own records" in refused.err and Path(measured).read_bytes() == before
+    assert moesim("calibrate", "fit", measured, "-o", "v1.2").code == 0 and Path("v1.2.yaml").exists()
+    Path("taken.yaml").mkdir()
+    assert moesim("calibrate", "fit", measured, "-o", "taken").code == 2 and not Path("taken.parquet").exists()
+    assert moesim("calibrate", "fit", measured, "-o", "").code == 2
+
+
+def test_a_profile_without_its_own_grids_is_refused(moesim: Moesim, measured: str) -> None:
+    for name in ("one", "other"):
+        assert moesim("calibrate", "fit", measured, "-o", name).code == 0
+    Path("one.parquet").write_bytes(Path("other.parquet").read_bytes() + b"x")
+    damaged = moesim("calibrate", "check", "one.yaml", "--against", measured)
+    Path("one.parquet").unlink()
+    missing = moesim("calibrate", "check", "one.yaml", "--against", measured)
+    assert damaged.code == missing.code == 2 and "of another profile" in damaged.err and "No such file" in missing.err
+
+
+def test_one_shape_is_judged_by_unseen_sizes(moesim: Moesim, measured: str) -> None:
+    records = read_records(Path(measured))
+    single = records.where((records["hidden"] == 2048) & (records["experts"] == 16))
+    write_records(single, Path("single.parquet"))
+    done = moesim("calibrate", "fit", "single.parquet", "-o", "own")
+    assert done.code == 0 and "│ size " in done.out
+    write_records(single.where(single["tokens"] == 32), Path("row.parquet"))
+    refused = moesim("calibrate", "fit", "row.parquet", "-o", "own")
+    assert refused.code == 2 and "1 sound rows of a single shape and size" in refused.err
+
+
+def test_all_shapes_at_once_leave_nothing_to_fit_on(moesim: Moesim, measured: str) -> None:
+    shapes = "".join(f"{hidden},512,2,{experts}\n" for hidden in (1024, 2048, 4096) for experts in (8, 16, 32))
+    Path("s.csv").write_text(CSV + shapes)
+    assert moesim("calibrate", "fit", measured, "-o", "every").code == 0
+    command = ("calibrate", "check", "every.yaml", "--against", measured, "--shapes", "s.csv", "--holdout", "shape")
+    done = moesim(*command)
+    assert done.code == 2 and "nothing to hold out by shape" in done.err
+
+
+def test_a_known_device_is_no_other(moesim: Moesim, measured: str) -> None:
+    done = moesim("calibrate", "fit", measured, "-o", "wrong", "--topology", "dgx-a100")
+    assert done.code == 2 and "NVIDIA H200 is known" in done.err
