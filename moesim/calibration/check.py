@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from moesim.calibration.communication import LARGEST, prepare_transfer
+from moesim.calibration.communication import prepare_transfer, within_reach
 from moesim.calibration.demands import KIND
 from moesim.calibration.distances import Transport, transport
 from moesim.calibration.fit_operator import Fitted
@@ -146,22 +146,24 @@ def check_profile(
         part = part.where(part["window"] == 0)
         if not len(part):
             continue
-        name = name_of(part)
-        if way == "world" and KIND.get(str(part["op"][0])) == "collective":
-            part, known = part.where(part["world"] <= LARGEST), None
-            prepared = prepare_transfer(part, system)
-        elif name in section.operators:
-            known = section.operators[name]
-            prepared = prepare(part, system.peaks(str(part["dtype"][0])))
-        else:
-            skipped.setdefault("the profile has no such kernel", []).append(name)
+        name, transfer = name_of(part), KIND.get(str(part["op"][0])) == "collective" and way == "world"
+        part = within_reach(part) if transfer else part
+        if not len(part) or not (transfer or name in section.operators):
+            reason = (
+                "only of more ranks than any profile is judged on" if transfer else "the profile has no such kernel"
+            )
+            skipped.setdefault(reason, []).append(name)
             continue
+        peaks = system.peaks(str(part["dtype"][0]))
+        prepared = prepare_transfer(part, system) if transfer else prepare(part, peaks)
         reason = _why_not(part, prepared, way, shapes)
         if reason:
             skipped.setdefault(reason, []).append(name)
-            continue
-        fitted = Fitted(known.form, grids[name], known.tile, ()) if known else None
-        found.append(_judge(name, part, prepared, fitted, way, shapes))
+        elif way:
+            found.append(_judged(name, part, errors(prepared, _splits(part, prepared, way, shapes))))
+        else:
+            fitted = Fitted(section.operators[name].form, grids[name], section.operators[name].tile, ())
+            found.append(_judged(name, part, _as_it_is(prepared, fitted, _asked_for(part, shapes))))
     if not found:
         raise BadInput(f"none of the records can be judged ({_told(skipped)})", where=path)
     return Checked(section.name, way or "", tuple(found), skipped)
@@ -199,16 +201,14 @@ def _told(skipped: Mapping[str, Sequence[str]]) -> str:
     )
 
 
-def _judge(
-    name: str, records: Records, prepared: Prepared, fitted: Fitted | None, way: str | None, shapes: frozenset[Shape]
-) -> OperatorCheck:  # fmt: skip
-    """By `way`, or by what the profile holds."""
-    if way is not None or fitted is None:
-        found = errors(prepared, _splits(records, prepared, way or "", shapes))
-    else:
-        log = np.log(prepared.seconds / prepared.predict(fitted, np.ones(len(records), dtype=np.bool_)))
-        rows = np.flatnonzero(_asked_for(records, shapes))
-        found = Errors(log[rows], prepared.sound[rows], np.zeros(len(rows), dtype=np.int64), rows)
+def _as_it_is(prepared: Prepared, fitted: Fitted, chosen: Bools) -> Errors:
+    """Of the chosen rows, by what the profile holds."""
+    log = np.log(prepared.seconds[chosen] / prepared.predict(fitted, chosen))
+    return Errors(log, prepared.sound[chosen], np.zeros(len(log), dtype=np.int64), np.flatnonzero(chosen))
+
+
+def _judged(name: str, records: Records, found: Errors) -> OperatorCheck:
+    """With the rows that were judged, in the order of the records."""
     judged = np.zeros(len(records), dtype=np.bool_)
     judged[found.row] = True
     order = np.argsort(found.row)

@@ -53,7 +53,8 @@ def held_out_errors(parts: list[Records], system: System) -> dict[str, Errors]:
     groups: dict[str, list[Errors]] = {}
     for part in parts:
         kind = KIND.get(str(part["op"][0]))
-        if kind not in WAYS:
+        part = within_reach(part)
+        if kind not in WAYS or not len(part):
             continue
         prepared = prepare_transfer(part, system)
         if len(splits(prepared, WAYS[kind])) > 1 + (kind == "collective"):
@@ -63,9 +64,15 @@ def held_out_errors(parts: list[Records], system: System) -> dict[str, Errors]:
     return found | {group: pooled(errors) for group, errors in groups.items()}
 
 
+def within_reach(records: Records) -> Records:
+    """Of a collective's records those of up to LARGEST ranks; all of another operator's."""
+    collective = KIND.get(str(records["op"][0])) == "collective"
+    return records.where(records["world"] <= LARGEST) if collective else records
+
+
 def prepare_transfer(records: Records, system: System) -> Prepared:
-    """Records of one collective, up to LARGEST ranks, or of one exchange."""
-    return prepare(records.where(records["world"] <= LARGEST), Peaks(ROUNDS, 2 * _nominal(system)))
+    """Records of one collective, or of one exchange."""
+    return prepare(records, Peaks(ROUNDS, 2 * _nominal(system)))
 
 
 def _maker(records: Records) -> str:

@@ -71,38 +71,35 @@ def fit_profile(records: Records, system: System, exclude: frozenset[Shape] = fr
     labelled = label(records, system)
     labelled = labelled.where(~of_shapes(labelled, exclude))
     parts = [part for part in map(_plain, by_kernel(labelled)) if len(part)]
-    ways = {id(part): way_of(part) for part in parts if role_of(part)}
-    sets = kernel_sets([part for part in parts if ways.get(id(part))])
+    able = [(part, way_of(part)) for part in parts if role_of(part)]
+    sets = kernel_sets([part for part, way in able if way])
     if not sets:
-        told = "; ".join(_remarks(parts, ways, {}))
+        told = "; ".join(_remarks(able, {}))
         raise BadInput(told or "the records hold no GEMM, experts or attention of a known backend")
     wanted = {name for roles in sets.values() for name in roles.values()}
-    chosen = {name_of(part): part for part in parts if name_of(part) in wanted and ways[id(part)]}
+    chosen = {name_of(part): (part, way) for part, way in able if way and name_of(part) in wanted}
     with ProcessPoolExecutor(min(JOBS, os.cpu_count() or 1), multiprocessing.get_context("spawn")) as pool:
-        jobs = (prepare(part, system.peaks(str(part["dtype"][0]))) for part in chosen.values())
-        judged_by = [ways[id(part)] for part in chosen.values()]
-        done = dict(zip(chosen, pool.map(_fit_one, jobs, judged_by), strict=True))
-    sections = {
-        name: _section(chosen[name], system, way, *found)
-        for way, (name, found) in zip(judged_by, done.items(), strict=True)
-    }
+        jobs = (prepare(part, system.peaks(str(part["dtype"][0]))) for part, _ in chosen.values())
+        ways = (way for _, way in chosen.values())
+        done = dict(zip(chosen, pool.map(_fit_one, jobs, ways), strict=True))
+    sections = {name: _section(*chosen[name], system, *found) for name, found in done.items()}
     judged = {name: found for name, (_, found) in done.items()}
     heldout = {op: _heldout(pooled(_of_op(judged, op))) for op in sorted({name.partition("/")[0] for name in judged})}
     exchanged = {name: _heldout(found) for name, found in communication.held_out_errors(parts, system).items()}
     packed = packed_grids({name: one.grid for name, (one, _) in done.items()})
     profile = _profile(records, system, sets, sections, digest(packed))
     profile |= {"heldout": heldout, "heldout_communication": exchanged}
-    return FittedProfile(profile, packed, tuple(_remarks(parts, ways, chosen)))
+    return FittedProfile(profile, packed, tuple(_remarks(able, chosen)))
 
 
-def _remarks(parts: list[Records], ways: Mapping[int, str], chosen: Mapping[str, Records]) -> Iterator[str]:
+def _remarks(able: list[tuple[Records, str]], chosen: Mapping[str, tuple[Records, str]]) -> Iterator[str]:
     """Kernels that could play a role and were left out for want of rows, or for another version of themselves."""
-    for part in parts:
+    for part, way in able:
         name, version = name_of(part), part["version"][0]
-        if ways.get(id(part)) == "":
+        if not way:
             yield f"left out: {name} {version}: {len(part.usable)} sound rows of a single shape and size"
-        elif name in chosen and part is not chosen[name]:
-            yield f"left out: {name} {version}: {chosen[name]['version'][0]} of the same kernel is fitted"
+        elif name in chosen and part is not chosen[name][0]:
+            yield f"left out: {name} {version}: {chosen[name][0]['version'][0]} of the same kernel is fitted"
 
 
 def _of_op(errors: Mapping[str, Errors], op: str) -> list[Errors]:
@@ -118,7 +115,7 @@ def _fit_one(prepared: Prepared, way: str) -> tuple[Fitted, Errors]:
     return prepared.fit(prepared.sound), held_out(prepared, way)
 
 
-def _section(records: Records, system: System, way: str, fitted: Fitted, errors: Errors) -> dict[str, Any]:
+def _section(records: Records, way: str, system: System, fitted: Fitted, errors: Errors) -> dict[str, Any]:
     """One operator of the profile's YAML."""
     kind = KIND[str(records["op"][0])]
     form, peaks, beats = fitted.form, system.peaks(str(records["dtype"][0])), len(records.of(label=BEATS))

@@ -19,7 +19,7 @@ SYSTEMS = click.option(
     "--systems", type=FILE, help="Devices and constants.  [default: the shipped calibration/systems.yaml]"
 )
 TOPOLOGY = click.option("--topology", help="Topology whose device it is, where the device is not a known one.")
-WAYS = ("shape", "skew", "world")
+WAYS = ("shape", "size", "skew", "world")
 
 
 @click.command("import")

@@ -191,3 +191,14 @@ def test_records_of_all_ranks_give_one_table_of_start_ups(tmp_path: Path) -> Non
     assert nccl.startup("all_reduce", 8, 14, 2**10 * 2 * 7 / 8) == pytest.approx(21e-6, rel=0.01)
     judged = check_profile(tmp_path / "node.yaml", records, H200, "world")
     assert sorted(one.op for one in judged.operators) == ["all_reduce", "all_reduce", "all_to_all"]
+
+
+def test_collectives_of_more_ranks_than_are_judged_harm_nobody(tmp_path: Path) -> None:
+    large = records_of([FACTS | {"op": "all_reduce", "backend": "nccl", "kernel": "NCCL", "dtype": "bf16", "world": 16,
+                                 "bytes": 2**log, "seconds": 1e-5} for log in range(10, 20)])  # fmt: skip
+    assert held_out_errors(by_kernel(large), H200) == {}
+    records = join([large, gemms()])
+    fit_profile(records, H200).write(tmp_path / "wide")
+    with pytest.raises(BadInput, match="only of more ranks than any profile is judged on"):
+        check_profile(tmp_path / "wide.yaml", records, H200, "world")
+    assert len(check_profile(tmp_path / "wide.yaml", records, H200, "size").operators) == 1
