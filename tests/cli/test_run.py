@@ -134,3 +134,13 @@ def test_a_folder_that_cannot_be_made_is_bad_input(moesim: Moesim) -> None:
     done = moesim(*GOOD, "--out", "file/run")
     assert done.code == 2
     assert [path.name for path in Path.cwd().iterdir()] == ["file"]
+
+
+def test_few_tokens_reach_few_experts_and_no_part_is_negative(moesim: Moesim) -> None:
+    """One token a GPU on 128 experts: an even spread over all of them would read more weights than the step does."""
+    done = moesim("run", "demo-qwen3", "--set", "batch.tokens_per_gpu=1", "--json")
+    document = json.loads(done.out)
+    parts = {key: value for key, value in document["breakdown"].items() if value is not None}
+    assert all(value >= 0 for key, value in parts.items() if key != "schedule_effect_s")
+    assert parts["imbalance_s"] > 0 and parts["schedule_effect_s"] == 0
+    assert sum(parts.values()) == pytest.approx(document["metrics"]["step_time_s"]["value"], rel=1e-12)
