@@ -20,13 +20,13 @@ ROWS = arrays.arrays(np.int64, st.tuples(st.integers(1, 6), st.integers(1, 5)), 
 
 
 @given(ROWS)
-def test_the_rows_and_the_slots_reached_stay_as_many(rows: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_the_rows_and_the_slots_reached_stay_as_many(rows: np.ndarray) -> None:
     even = even_rows(rows)
     assert even.sum() == rows.sum() and np.count_nonzero(even) == np.count_nonzero(rows)
 
 
 @given(ROWS)
-def test_no_rank_has_more_than_the_even_share(rows: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_no_rank_has_more_than_the_even_share(rows: np.ndarray) -> None:
     even, ranks, reached = even_rows(rows), len(rows), np.count_nonzero(rows)
     assert np.count_nonzero(even, axis=1).max() == math.ceil(reached / ranks)
     if reached:
