@@ -11,7 +11,8 @@ import numpy as np
 from moesim.errors import BadInput, placed
 from moesim.layout import Placement
 from moesim.models import MoEModel
-from moesim.placement import PlacementProblem, StepClock, Windows, solve, strategies
+from moesim.placement import PlacementProblem, StepClock, Windows, strategies
+from moesim.placement import plan as plan_experts
 from moesim.placement.formats import SUFFIXES, Frame, read_placement
 from moesim.routing import NO_EXPERT
 from moesim.step import Batch, StepPlan
@@ -73,8 +74,8 @@ def find_placement(loaded: Loaded, plan: StepPlan, batch: Batch, seed: int) -> P
     if name == "contiguous":
         return Placed(_in_order(loaded, plan.placement), name)
     with placed(loaded.where(KEY)):
-        solution = solve(_problem(plan, batch), name, TIME_LIMIT, seed)
-    return Placed(solution.placement, name, tuple(f"placement {name}: {note}" for note in solution.notes))
+        answer = plan_experts(_problem(plan, batch), name, TIME_LIMIT, seed)
+    return Placed(answer.placement, name, tuple(f"placement {name}: {note}" for note in answer.notes))
 
 
 def _is_file(loaded: Loaded) -> bool:
