@@ -12,7 +12,8 @@ import numpy as np
 from moesim.errors import BadInput, placed
 from moesim.layout import Placement
 from moesim.models import MoEModel
-from moesim.placement import PlacementProblem, StepClock, Windows, solve, strategies
+from moesim.placement import PlacementProblem, StepClock, Windows, strategies
+from moesim.placement import plan as plan_experts
 from moesim.placement.formats import SUFFIXES, Frame, read_placement
 from moesim.routing import NO_EXPERT
 from moesim.step import Batch, StepPlan
@@ -75,9 +76,9 @@ def find_placement(loaded: Loaded, plan: StepPlan, batch: Batch, seed: int) -> P
         return Placed(_in_order(loaded, plan.placement), name)
     earlier = replace(plan, routing=plan.routing.earlier())
     with placed(loaded.where(KEY)):
-        solution = solve(_problem(earlier, batch), name, TIME_LIMIT, seed)
+        answer = plan_experts(_problem(earlier, batch), name, TIME_LIMIT, seed)
     source = f"{name}, planned on {plan.routing.planned_on}"
-    return Placed(solution.placement, source, tuple(f"placement {name}: {note}" for note in solution.notes))
+    return Placed(answer.placement, source, tuple(f"placement {name}: {note}" for note in answer.notes))
 
 
 def _is_file(loaded: Loaded) -> bool:
