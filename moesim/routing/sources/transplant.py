@@ -9,14 +9,16 @@ and is replayed gives the same.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
+from typing import Self
 
 import numpy as np
 
 from moesim import streams
 from moesim.errors import BadInput
 from moesim.routing.shape import NO_EXPERT, RoutingShape
-from moesim.routing.sources.replay import Recording
+from moesim.routing.sources.replay import FIRST_PART, Recording
 from moesim.routing.sources.source import Experts, PerToken, Tokens
 from moesim.routing.trace import RoutingTrace, TraceHeader
 
@@ -80,6 +82,7 @@ class Transplant(PerToken):
     """Replays a trace on a model of another shape. Raises BadInput where E' is no multiple of E, or k' > k E'/E."""
 
     basis = "transplanted, assumed"
+    planned_on = FIRST_PART
 
     def __init__(self, trace: RoutingTrace, model: RoutingShape, seed: int) -> None:
         header = trace.header
@@ -96,6 +99,12 @@ class Transplant(PerToken):
     def experts(self, layer: int, request: Tokens, position: Tokens) -> Experts:
         """request int64[T], position int64[T] -> uint16[T, k']."""
         return self.recording.layer(layer, request, position)
+
+    def earlier(self) -> Self:
+        """The first quarter of the recording, carried over in the same way."""
+        part = copy(self)
+        part.recording = self.recording.first_part()
+        return part
 
     def _sampled_violations(self, trace: RoutingTrace, model: RoutingShape) -> float:
         """The share of (token, layer) that touch more groups than the model's router allows."""
