@@ -52,7 +52,7 @@ def test_sums_take_no_more_memory_than_the_tokens_they_stand_for() -> None:
     assert block_of(256, 8) * 8 * 2 >= 256 * 4 and block_of(128, 8) == 32 and block_of(8, 2) == 32
 
 
-def test_a_transplanted_trace_replayed_is_the_transplant(trace: RoutingTrace, shape: Callable[..., RoutingShape]) -> None:
+def test_a_transplant_is_its_trace_replayed(trace: RoutingTrace, shape: Callable[..., RoutingShape]) -> None:
     qwen = shape("qwen", tuple(range(5)), 128, 8)
     request, position = np.arange(70) % 9, np.arange(70) * 7
     lazy, carried = Transplant(trace, qwen, 3), Replay(transplant(trace, qwen, 3), qwen, 3)

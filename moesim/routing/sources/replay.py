@@ -53,7 +53,7 @@ class Recording:
         found: Experts = self.table(rows)[rows, layer]
         return found
 
-    def first_part(self) -> Recording:
+    def first_part(self) -> Self:
         """The first quarter of the requests, at least one."""
         part = copy(self)
         kept = -(-len(self.start) // EARLIER)
