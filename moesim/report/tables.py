@@ -200,6 +200,7 @@ def _basis_table(provenance: Mapping[str, Any]) -> Table:
         "costs",
         "routing",
         "routing_source",
+        "tensor_parallel",
         "dispatch",
         "player",
         "player_reason",

@@ -83,6 +83,7 @@ def _provenance(
         "routing": plan.routing.basis,
         "routing_source": plan.routing.name,
         **({"router": facts} if (facts := router_facts(plan.routing)) else {}),
+        **({"tensor_parallel": words} if (words := plan.ops.spread.words) else {}),
         "placement": built.placement_source,
         "hottest_expert": _hottest_expert(built, lowered),
         "dispatch": plan.dispatch.algorithm.name,

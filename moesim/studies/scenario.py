@@ -57,7 +57,10 @@ class ParallelSection(Section):
 
     tensor_parallel_size: Count = 1
     data_parallel_size: Count = 1
-    expert_parallel_size: Count = 1
+    expert_parallel_size: Count = Field(1, description="ranks with different experts; 1: experts are shared by width")
+    expert_tensor_parallel_size: Count | None = Field(
+        None, description="ranks that share the width of each expert; default: tensor / expert parallel size, or 1"
+    )
 
 
 class ExpertsSection(Section):
