@@ -102,9 +102,25 @@ def draft(loaded: Loaded, seed: int) -> Draft:
     costs = _costs(loaded, cluster)
     log = CostLog()
     plan = _plan(loaded, model, cluster, layout, first, routing, costs, log)
-    warnings = (*model.approximations, *cluster.warnings, *plan.fabric.notes, *_network_notes(scenario, plan))
+    notes = (*cluster.warnings, *plan.fabric.notes, *_network_notes(scenario, plan))
+    warnings = (*_idle_notes(cluster, layout), *model.approximations, *notes)
     faults = engine_faults(loaded, plan.fabric, layout.world)
     return Draft(scenario, plan, _batches(scenario, layout.world), log, warnings, notes, faults)
+
+
+def _idle_notes(cluster: Cluster, layout: Layout) -> list[str]:
+    """GPUs that the layout leaves out, and what would take them in or give them back."""
+    idle, ways = cluster.num_devices - layout.world, []
+    if not idle:
+        return []
+    times, rest = divmod(cluster.num_devices, layout.world)
+    if not rest:
+        sizes = f"{layout.expert_parallel * times} or {layout.expert_parallel}"
+        ways.append(f"parallel.data_parallel_size: {layout.data_parallel * times} with expert_parallel_size: {sizes}")
+    if (nodes := -(-layout.world // cluster.gpus_per_node)) < cluster.num_nodes:
+        ways.append(f"cluster.nodes: {nodes}")
+    out = f"; try {', or '.join(ways)}" if ways else ""
+    return [f"{idle} of the cluster's {cluster.num_devices} GPUs are idle, the layout has {layout.world}{out}"]
 
 
 def _network_notes(scenario: Scenario, plan: StepPlan) -> tuple[str, ...]:

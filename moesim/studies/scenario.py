@@ -190,7 +190,7 @@ class TrainingSection(Section):
 class CostsSection(Section):
     """A kernel profile and which of its kernel sets runs; see `calibration/README.md`."""
 
-    profile: str = Field(description="kernel profile, shipped name or YAML file")
+    profile: str = Field("auto", description="kernel profile, shipped name or YAML file; auto: the device's")
     kernels: str | None = Field(None, description="kernel set, e.g. sglang, trtllm, vllm; default: the profile's own")
 
 
@@ -227,7 +227,9 @@ class Scenario(Section):
     network: NetworkSection = NetworkSection()
     faults: Items[FaultSection] = Field((), description="slow or dead links and ranks, with a schedule")
     training: TrainingSection = TrainingSection()
-    costs: str | CostsSection = Field(description="kernel profile, or `roofline`; or {profile: NAME, kernels: SET}")
+    costs: str | CostsSection = Field(
+        "auto", description="auto: the device's profile; or a profile, `roofline`, {profile: NAME, kernels: SET}"
+    )
     published: PublishedSection | None = None
 
     @model_validator(mode="after")

@@ -27,7 +27,9 @@ def test_deepseek_under_tp8_on_h200_caches_its_latent_eight_times(moesim: Moesim
         "batch": "{phase: decode, tokens_per_gpu: 128, context: 2048}",
         "costs": "h200_sxm",
     }
-    done = moesim("run", "dsv3-decode-ep72", *(x for key, value in changes.items() for x in ("--set", f"{key}={value}")))
+    done = moesim(
+        "run", "dsv3-decode-ep72", *(x for key, value in changes.items() for x in ("--set", f"{key}={value}"))
+    )
     cache = 8 * 128 * 2049 * 61 * 576 * 2  # 1,024 requests, all on every rank
     assert done.code == 3 and f"KV cache {cache / 1e9:.4g} GB" in done.err, done.err
 
@@ -71,3 +73,28 @@ def test_mixtures_run_in_every_phase(moesim: Moesim, phase: str, parallel: str) 
     found = ran(moesim, "demo-tiny", f"parallel={parallel}", batch, "comm.dispatch=nccl")
     assert found["metrics"]["step_time_s"]["value"] > 0
     assert found["breakdown"]["exposed_comm_s"] > 0
+
+
+def test_idle_gpus_are_said_with_the_layout_that_would_use_them(moesim: Moesim) -> None:
+    one, two = (ran(moesim, "demo-tiny", f"cluster.nodes={nodes}", "routing={balanced: true}") for nodes in (1, 2))
+    said = [text for text in two["warnings"] if "idle" in text]
+    assert "8 of the cluster's 16 GPUs are idle" in said[0] and "cluster.nodes: 1" in said[0]
+    assert "data_parallel_size: 16 with expert_parallel_size: 16 or 8" in said[0]
+    assert not any("idle" in text for text in one["warnings"])
+    for name in ("step_time_s", "tokens_per_s_per_node"):
+        assert one["metrics"][name] == two["metrics"][name]
+    both = ran(
+        moesim, "demo-tiny", "cluster.nodes=2", "parallel.data_parallel_size=12", "parallel.expert_parallel_size=4"
+    )
+    metrics = {name: metric["value"] for name, metric in both["metrics"].items()}
+    assert metrics["tokens_per_s_per_node"] == pytest.approx(metrics["tokens_per_s"] / 2)  # 8 and 4 GPUs of two nodes
+
+
+def test_costs_follow_the_device_and_a_mismatch_heads_the_output(moesim: Moesim) -> None:
+    for topology, profile in (("dgx-h100", "h100_sxm"), ("dgx-b200", "b200_sxm")):
+        found = ran(moesim, "demo-tiny", f"cluster.topology={topology}")
+        assert found["provenance"]["costs"] == profile and "borrowed" not in found["provenance"]
+    text = moesim("run", "demo-tiny", "--set", "cluster.topology=dgx-b200", "--set", "costs=h100_sxm").out
+    assert "costs h100_sxm are of H100-SXM5-80GB, used for B200-SXM-180GB" in text.splitlines()[1]
+    unknown = moesim("run", "demo-tiny", "--set", "cluster.topology=hgx-h800")
+    assert unknown.code == 2 and "H800-SXM5-80GB" in unknown.err and "h100_sxm (H100-SXM5-80GB)" in unknown.err
