@@ -202,6 +202,7 @@ def _basis_table(provenance: Mapping[str, Any]) -> Table:
         "routing",
         "routing_source",
         "tensor_parallel",
+        "placement",
         "dispatch",
         "player",
         "player_reason",

@@ -13,6 +13,7 @@ from moesim.network.all_to_all import Stages
 from moesim.network.copies import Copies
 from moesim.schedules import Step, Verb
 from moesim.step.batch import Batch
+from moesim.step.even import even_rows
 from moesim.step.lowered import HOST, Recorder
 from moesim.step.ops import ACTIVATION_BYTES
 from moesim.step.plan import COLLECTIVES, StepPlan
@@ -160,19 +161,18 @@ class Island:
         self._compute("experts_backward", self._stretched(real), step, self._stretched(even))
 
     def _expert_work(self, step: Step, batch: Batch) -> tuple[Work, Work]:
-        """Work with the rows as they are, and with the same rows spread evenly over all slots."""
-        rows, index = self._traffic_of(step, batch).rows, self.moe_index[step.layer]
-        total = int(rows.sum())
-        choices = total if self._exchanges and self.plan.dispatch.algorithm.gathers else None
-        even = self._by_lane(index, np.full_like(rows, -(-total // len(rows))))
-        key = (even.tobytes(), step.micro_batch)  # most layers have the same rows when they are even
+        """Work with the rows as they are, and with the same rows spread evenly over the slots that they reach. Lanes
+        that share the width of their experts compute the same rows.
+        """
+        rows = self.plan.placement.by_rank(self.moe_index[step.layer], self._traffic_of(step, batch).rows)
+        choices = int(rows.sum()) if self._exchanges and self.plan.dispatch.algorithm.gathers else None
+        real, even = (
+            np.repeat(one, self.plan.layout.expert_tensor_parallel, axis=0) for one in (rows, even_rows(rows))
+        )
+        key = (even.tobytes(), step.micro_batch)  # many layers have the same rows when they are even
         if key not in self.prices:
             self.prices[key] = self.plan.ops.experts(even, batch.phase, choices)
-        return self.plan.ops.experts(self._by_lane(index, rows), batch.phase, choices), self.prices[key]
-
-    def _by_lane(self, index: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """int64[slots] -> int64[lanes, slots of a lane]: lanes that share their experts compute the same rows."""
-        return np.repeat(self.plan.placement.by_rank(index, rows), self.plan.layout.expert_tensor_parallel, axis=0)
+        return self.plan.ops.experts(real, batch.phase, choices), self.prices[key]
 
     @property
     def _exchanges(self) -> bool:
