@@ -1,6 +1,6 @@
 """One step: Batch x routing x placement -> Traffic -> TaskGraph. Pure: no clock, no random draw."""
 
-from moesim.step.batch import Batch, uniform_batch
+from moesim.step.batch import Batch, Phase, uniform_batch
 from moesim.step.lower import lower
 from moesim.step.lowered import Lowered
 from moesim.step.ops import LayerOps, Precision
@@ -15,6 +15,7 @@ __all__ = [
     "Dispatch",
     "LayerOps",
     "Lowered",
+    "Phase",
     "Precision",
     "StepPlan",
     "Traffic",
