@@ -51,7 +51,9 @@ def _routed(loaded: Loaded, model: MoEModel, seed: int, places: Places) -> Route
     else:
         columns = generated(routing.generator or LogitKnobs(), model, seed)
     try:
-        return Routed(router, name, columns, model, seed, places, routing.warm_up)
+        return Routed(
+            router, name, columns, model, seed, places, routing.warm_up, loaded.scenario.batch.phase == "train"
+        )
     except BadInput as error:
         raise BadInput(error.what, where=where, way_out=error.way_out) from None
 
@@ -68,8 +70,7 @@ def router_facts(source: RoutingSource) -> dict[str, Any]:
         "batch_dependent": facts.batch_dependent,
         "known": facts.prefetch,
         "stand_in": facts.stand_in,
-        "drop_rate": tally.dropped / max(tally.chosen, 1),
-        "mean_k": tally.counted / max(tally.units, 1),
+        **tally.to_metrics(),
         "not_priced": dict(tally.extra),
     }
 
