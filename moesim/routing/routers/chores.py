@@ -64,6 +64,13 @@ def sort(given: RouterInput, width: int | None = None) -> Chores:
     return passes(given, SORT_PASSES, width)
 
 
+def select_columns(given: RouterInput, choices: int) -> Chores:
+    """The best of each expert's column: scores transposed, four digits of a radix selection, and what was selected in
+    order, `choices` a token.
+    """
+    return passes(given, 6) + sort(given, choices)
+
+
 def hidden_passes(given: RouterInput, number: int) -> Chores:
     """A kernel that reads or writes hidden states of all tokens `number` times."""
     return Chores(moved=(tokens(given) * (number * ROW_BYTES * given.hidden),))

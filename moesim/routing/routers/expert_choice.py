@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from moesim.routing.routers.assignment import Assignment, Status
-from moesim.routing.routers.chores import Chores, gate, layout, sort
+from moesim.routing.routers.chores import Chores, gate, layout, select_columns
 from moesim.routing.routers.input import RouterInput
 from moesim.routing.routers.router import Count, Facts, Router
 from moesim.routing.routers.select import highest, rows_of_mask, softmax
@@ -44,5 +44,5 @@ class ExpertChoice(Router):
         return found.with_status(np.where(found.choice < self.max_per_token, Status.KEPT, Status.DROPPED))
 
     def chores(self, given: RouterInput, found: Assignment) -> Chores:
-        """A gate, a sort of every expert's column, and the rows gathered and scattered: nobody queues for places."""
-        return gate(given) + sort(given) + layout(given, found)
+        """A gate, the best of every expert's column, and the rows gathered and scattered: nobody queues for places."""
+        return gate(given) + select_columns(given, given.top_k) + layout(given, found)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from moesim.routing.routers.assignment import Assignment
-from moesim.routing.routers.chores import Chores, gate, layout, sort
+from moesim.routing.routers.chores import Chores, gate, layout, select_columns
 from moesim.routing.routers.input import Floats, Ints, RouterInput
 from moesim.routing.routers.router import Count, Facts, Router
 from moesim.routing.routers.select import Mask, highest, rows_of_mask, softmax
@@ -47,8 +47,8 @@ class PatchTopl(Router):
         return rows_of_mask(given, mask, p)
 
     def chores(self, given: RouterInput, found: Assignment) -> Chores:
-        """As expert choice: a sort of every expert's column, rows gathered and scattered."""
-        return gate(given) + sort(given) + layout(given, found)
+        """As expert choice: the best of every expert's column, rows gathered and scattered."""
+        return gate(given) + select_columns(given, given.top_k) + layout(given, found)
 
 
 def _best(given: RouterInput, rows: Ints, samples: Floats, number: int) -> Ints:

@@ -132,7 +132,7 @@ def test_zero_copy_const_moepp(build: Build, given: Given, noise: Noise) -> None
     assert set(router.route(second).expert) == {2, 3}, "the layer before counts through the gating residual"
     for tau in (0.1, 0.5, 1.0):
         plain = build("zero_copy_const_moepp", tau=tau, gamma=None, residual=0.0).route(given(noise(8192, 8) - 2))
-        assert plain.mean_k / 2 == pytest.approx(tau * 8 / (tau * 8 + 4), abs=0.02), "tau E / (tau E + Z) are FFN rows"
+        assert plain.mean_k / 2 == pytest.approx(tau * 8 / (tau * 8 + 4), abs=0.04), "tau E / (tau E + Z) are FFN rows"
 
 
 def test_entropy_tsallis_dynmole(build: Build, given: Given) -> None:
