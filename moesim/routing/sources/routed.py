@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +74,8 @@ class Routed:
     for the whole step, so that a lookup stays a pure function of its arguments.
     """
 
+    planned_on = "other tokens of the same load"
+
     def __init__(
         self, router: Router, name: str, columns: Columns, model: RoutingShape, seed: int, places: Places, warm_up: int,
         training: bool = True,
@@ -100,6 +104,12 @@ class Routed:
         table, unit = found.table()
         owner, where = found.owner[unit], found.rank[unit].astype(np.int32)
         return Rows(table, request[owner], position[owner], where, found.rounds, self.router.chores(given, found))
+
+    def earlier(self) -> Self:
+        """As in RoutingSource: what a router sees does not drift. What is asked there is not counted here."""
+        other = copy(self)
+        other.tally = Tally()
+        return other
 
     def assignment(self, layer: int, request: Tokens, position: Tokens, rank: npt.NDArray[np.int32]) -> Assignment:
         """What became of every choice of a batch."""
