@@ -85,9 +85,7 @@ def test_merging_experts_is_paid_for(moesim: Moesim) -> None:
     """SMEAR reads all 64 experts and writes one for each of 4 examples of a GPU, and reads that."""
     smear, plain = run(moesim, "smear"), run(moesim, "topk_softmax")
     expert = 3 * 1024 * 1024 * 2
-    merges = (
-        2 * 4 * (64 + 2) * expert / 3.35e12
-    )  # two layers, nominal bandwidth
+    merges = 2 * 4 * (64 + 2) * expert / 3.35e12  # two layers, nominal bandwidth
     assert smear["m"]["router_s"] - plain["m"]["router_s"] == pytest.approx(merges, rel=0.25)
     assert moved(smear) == 0
 
@@ -146,3 +144,10 @@ def test_one_destination_saves_bytes_where_copies_are_merged_and_says_so_elsewhe
     plain, merged = run(moesim, "sam"), run(moesim, "sam", "comm.dispatch=deepep_normal")
     assert any("its few destinations save no bytes" in warning for warning in plain["warnings"])
     assert not any("save no bytes" in warning for warning in merged["warnings"])
+
+
+def test_init_writes_a_router_with_all_its_keys(moesim: Moesim) -> None:
+    done = moesim("init", "--like", "demo-tiny", "--router", "{name: null_adamoe, null: 16}", "-o", "made.yaml")
+    text = Path("made.yaml").read_text()
+    assert done.code == 0 and "# choices of a token, real and null ones" in text and "    null: 16" in text
+    assert moesim("run", "made.yaml").code == 0
