@@ -102,8 +102,8 @@ def draft(loaded: Loaded, seed: int) -> Draft:
     costs = _costs(loaded, cluster)
     log = CostLog()
     plan = _plan(loaded, model, cluster, layout, first, routing, costs, log)
-    notes = (*cluster.warnings, *plan.fabric.notes, *_network_notes(scenario, plan))
-    warnings = (*_idle_notes(cluster, layout), *model.approximations, *notes)
+    links = (*cluster.warnings, *plan.fabric.notes, *_network_notes(scenario, plan))
+    warnings = (*_idle_notes(cluster, layout), *model.approximations, *links)
     faults = engine_faults(loaded, plan.fabric, layout.world)
     return Draft(scenario, plan, _batches(scenario, layout.world), log, warnings, notes, faults)
 
@@ -173,7 +173,7 @@ def _plan(
     precision = Precision(
         scenario.precision.weights or model.weight_dtype,
         scenario.precision.experts or scenario.precision.weights or model.expert_dtype,
-        scenario.precision.kv_cache,
+        scenario.precision.kv_cache or model.kv_dtype,
     )
     spread = Spread.of(model, layout, training=scenario.batch.phase == "train")
     schedule = layer_schedule(scenario.overlap.schedule, loaded.where("overlap.schedule"))
