@@ -49,7 +49,7 @@ class Quantisation:
                 where=f"{source} quantization_config" if from_own else str(Path(source).with_name(FILE)),
                 way_out="remove it and set precision.weights and precision.experts in the scenario",
             )
-        kept = next((found[key] for key in LEFT_ALONE if isinstance(found.get(key), list)), [])
+        kept: list[object] = next((found[key] for key in LEFT_ALONE if isinstance(found.get(key), list)), [])
         return cls(KNOWN[name], tuple(map(str, kept)), _cache(found))
 
     def keeps(self, part: str) -> bool:
