@@ -93,6 +93,7 @@ class MoEModel:
     mtp_layers: int = 0
     weight_dtype: str = "bf16"
     expert_dtype: str = "bf16"
+    kv_dtype: str = "bf16"
     expert_matrices: int = 3
     approximations: tuple[str, ...] = ()
 

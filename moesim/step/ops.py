@@ -13,8 +13,10 @@ import numpy.typing as npt
 
 from moesim.costs import CostModel
 from moesim.layout import UNQUANTISED, Spread
-from moesim.models import Gemm, MoEModel
+from moesim.models import DTYPE_BYTES, Gemm, MoEModel
+from moesim.routing.routers import Chores
 from moesim.step.batch import Batch, Phase
+from moesim.step.router_work import router_work
 from moesim.step.work import CostLog, Floats, Work
 
 ACTIVATION_BYTES = 2  # residual stream and norms are bf16 in every engine and stack looked at
@@ -75,8 +77,11 @@ class LayerOps:
         moved = self._residual_tokens(batch) * (NORM_PASSES * ACTIVATION_BYTES * self.model.hidden_size)
         return self._elementwise(moved)
 
-    def router(self, batch: Batch) -> Work:
-        """Gate GEMM, norm before it, and top-k over its scores."""
+    def router(self, batch: Batch, chores: Chores | None = None) -> Work:
+        """Norm, then the router's chores; without any the gate GEMM, and top-k over its scores."""
+        if chores is not None:
+            experts = self.spread.expert_parameters * DTYPE_BYTES[self.precision.experts]
+            return router_work(self._chores_here(chores), self.costs, self.log, experts) + self.norm(batch)
         rows = self._residual_tokens(batch)
         scores = self._elementwise(rows * (2 * ROUTER_BYTES * self.model.num_experts))
         return self._gemms((self.model.router_gemm(),), rows, UNQUANTISED) + scores + self.norm(batch)
@@ -156,6 +161,13 @@ class LayerOps:
     def _residual_tokens(self, batch: Batch) -> npt.NDArray[np.int64]:
         """int64[ranks]: tokens of the residual stream that a rank has between attention and FFN."""
         return batch.tokens_of_rank if self.spread.residual == "sliced" else self._group_tokens(batch)
+
+    def _chores_here(self, chores: Chores) -> Chores:
+        """Those of a rank's own tokens -> those of all that it has: without slices every rank routes its group's."""
+        if self.spread.residual == "sliced":
+            return chores
+        gemms = tuple((self._of_group(rows), n, k) for rows, n, k in chores.gemms)
+        return Chores(gemms, tuple(map(self._of_group, chores.moved)), tuple(map(self._of_group, chores.sets)))
 
     def _of_group(self, own: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """int64[ranks] of each rank -> the sum over its tensor-parallel group."""

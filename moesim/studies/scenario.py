@@ -90,7 +90,7 @@ class PrecisionSection(Section):
 
     weights: Dtype | None = None
     experts: Dtype | None = None
-    kv_cache: Dtype = "bf16"
+    kv_cache: Dtype | None = None
 
 
 class OverlapSection(Section):

@@ -19,7 +19,8 @@ def rows(found: HandStep, name: str, row_bytes: int, number: int = 0) -> list[li
     """Token rows from rank to rank."""
     sent = found.sent(name, number)
     assert not np.any(sent % row_bytes)
-    return (sent // row_bytes).tolist()
+    found_rows: list[list[int]] = (sent // row_bytes).tolist()
+    return found_rows
 
 
 TO_FIRST = [[0, 8, 0, 0], [8, 0, 0, 0], [8, 8, 0, 0], [8, 8, 0, 0]]  # 8 tokens a rank, what stays is not sent

@@ -37,11 +37,11 @@ DECODE: dict[str, Any] = DATA["batch"]
 PREFILL = {"phase": "prefill", "tokens_per_gpu": 4096, "context": 1024}
 TRAIN = {"phase": "train", "tokens_per_gpu": 2048, "context": 1024}
 EP4 = tp(1, expert_parallel_size=4)
-EXACT = {"rel": 1e-6}  # clocks count picoseconds
+EXACT = 1e-6  # clocks count picoseconds
 
 
-def near(value: float) -> Any:
-    return pytest.approx(value, **EXACT)
+def near(value: Any) -> Any:
+    return pytest.approx(value, rel=EXACT)
 
 
 def core(requests: int, query: int, context: int, heads: int, kv: int, cache: float = 2) -> float:
@@ -70,8 +70,7 @@ def test_attention_is_split_by_heads(parallel: dict[str, int], rows: int, ways: 
 
 
 def test_more_ranks_than_key_value_heads_read_one_each() -> None:
-    eight = {"parallel": {"tensor_parallel_size": 8}}
-    found = step(**eight, batch={**DECODE, "tokens_per_gpu": 1}).seconds("attention")
+    found = step(parallel={"tensor_parallel_size": 8}, batch={**DECODE, "tokens_per_gpu": 1}).seconds("attention")
     assert found == near(gemm(8, (2 + 2 * 1) * D, H) + gemm(8, H, 2 * D) + core(8, 1, 100, 2, 1) + norm(8))
 
 
@@ -227,7 +226,7 @@ def test_the_optimizer_moves_28_bytes_of_a_parameter_of_its_shard() -> None:
 
 def test_latent_attention_by_hand() -> None:
     """DeepSeek-V3: queries meet the cached latent (512 + 64 numbers) in decode; 1,536 and 512 are its low ranks."""
-    changes = {"model": "deepseek-ai/DeepSeek-V3", "precision": {"weights": "bf16", "experts": "fp8"},
+    changes: dict[str, Any] = {"model": "deepseek-ai/DeepSeek-V3", "precision": {"weights": "bf16", "experts": "fp8"},
                "cluster": {"topology": "hgx-h200", "nodes": 4}, "batch": {**DECODE, "context": 1000},
                "parallel": {"data_parallel_size": 32, "expert_parallel_size": 32}}  # fmt: skip
     found = step(**changes).seconds("attention")
