@@ -50,10 +50,11 @@ def play(skeleton: Skeleton, values: Values, pairs: Pairs, state: State) -> tupl
     clock = state.clock.copy()
     lanes, tasks = skeleton.graph.num_lanes, skeleton.graph.num_tasks
     scratch = np.zeros((3, len(pairs.slowness)), dtype=np.int64)
+    start, done, arrival = (np.empty(lanes, np.int64) for _ in range(3))
+    load, ends = (np.zeros(len(pairs.slow), np.int64) for _ in range(2))
     bad, end = sweep_all(
-        skeleton.program, pairs, values.lane_ps, values.size, values.alpha, clock, state.arrived,
-        np.empty(lanes, np.int64), np.empty(lanes, np.int64), np.empty(lanes, np.int64), np.empty(tasks, np.int64),
-        *(np.zeros(len(pairs.slow), np.int64) for _ in range(2)), np.empty(pairs.most_lanes, np.int64), scratch,
+        skeleton.program, pairs, values.lane_ps, values.size, values.alpha, clock, state.arrived, start, done, arrival,
+        np.empty(tasks, np.int64), load, ends, np.empty(pairs.most_lanes, np.int64), scratch,
     )  # fmt: skip
     if bad >= 0:
         raise Deadlock(f"{skeleton.graph.describe(bad)} sends bytes over a link without capacity")

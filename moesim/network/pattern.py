@@ -77,8 +77,8 @@ class Pattern:
 class Ports(NamedTuple):
     """Runs of flows that leave a lane by the same ways, G of them: those of lane r are run[r]:run[r + 1]; the flows of
     run g are flow[run_flow[g]:run_flow[g + 1]], each landing by port `into`; all leave by port out[g] and pass the
-    links shared[shared_ptr[g]:shared_ptr[g + 1]]. Ports have slow float64[P] ps per byte; lane_in int32[P]: the lane that
-    a port leads to, -1 for others.
+    links shared[shared_ptr[g]:shared_ptr[g + 1]]. Ports have slow float64[P] ps per byte; lane_in int32[P]: the lane
+    that a port leads to, -1 for others.
     """
 
     run: Int64s
