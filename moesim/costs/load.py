@@ -22,13 +22,22 @@ def load_costs(name_or_path: str, device: Device, kernels: str | None = None, *,
     """
     if name_or_path == "roofline":
         return Roofline(device, ALGORITHMS)
-    path = Path(name_or_path)
-    if path.suffix not in {".yaml", ".yml"}:
-        known = known_profiles()
-        if name_or_path not in known:
-            raise unknown_name("cost profile", name_or_path, ["roofline", *known], where=where)
-        path = known[name_or_path]
+    path = find_profile(name_or_path, where=where)
+    assert path is not None
     return load_profile(path, device.name, kernels, where=where)
+
+
+def find_profile(name_or_path: str, *, where: str = "") -> Path | None:
+    """A path as it is, or the file of a shipped name; None for "roofline". Raises BadInput with the known names."""
+    if name_or_path == "roofline":
+        return None
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"}:
+        return path
+    known = known_profiles()
+    if name_or_path not in known:
+        raise unknown_name("cost profile", name_or_path, ["roofline", *known], where=where)
+    return known[name_or_path]
 
 
 def error_draw(spreads: Mapping[str, float], seed: int) -> dict[str, float]:

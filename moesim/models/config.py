@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moesim import foreign
 from moesim.errors import BadInput
 
 MAX_BYTES = 1 << 20
@@ -84,12 +85,8 @@ class Config:
 
 def read_config(path: Path) -> Config:
     """A config.json of at most 1 MiB. Raises BadInput."""
-    try:
-        text = path.read_text(encoding="utf-8-sig") if path.stat().st_size <= MAX_BYTES else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"cannot be read: {error}", where=path) from None
-    if text is None:
-        raise BadInput(f"larger than {MAX_BYTES} bytes", where=path)
+    with foreign.reading(path, "UTF-8 text"):
+        text = foreign.read_bytes(path, MAX_BYTES).decode("utf-8-sig")
     try:
         data = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
