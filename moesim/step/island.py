@@ -79,7 +79,7 @@ class Island:
             case Verb.ATTENTION:
                 self._attention(step, batch, moe)
             case Verb.DISPATCH if moe:
-                self.recorder.load[self.moe_index[step.layer]] += self._traffic_of(step, batch).load
+                self._record_load(self.moe_index[step.layer], self._traffic_of(step, batch))
                 self._dispatch("dispatch", step, batch, self.plan.dispatch.dispatch_row_bytes)
             case Verb.SHARED if moe and self.plan.overlap_shared:
                 self._shared(step, batch)
@@ -136,6 +136,11 @@ class Island:
             self._shared(step, batch)
             self._experts(step, batch)
             self._combine("combine", step, batch)
+
+    def _record_load(self, index: int, found: Traffic) -> None:
+        self.recorder.load[index] += found.load
+        rows = self.plan.placement.by_rank(index, found.rows)
+        self.recorder.rank_load[index, self.ranks] += rows.sum(axis=1)
 
     def _shared(self, step: Step, batch: Batch) -> None:
         if self.plan.model.shared_intermediate:
@@ -197,7 +202,7 @@ class Island:
 
     def _stretched(self, work: Work) -> Work:
         """Compute beside communication kernels that hold SMs has only the others."""
-        return work.times(self.plan.dispatch.compute_slowdown)
+        return work.stretched(self.plan.dispatch.compute_slowdown)
 
     def _compute(self, name: str, work: Work, step: Step, balanced: Work | None = None) -> None:
         """A task that waits for all its part stands at, and that the part's next task waits for."""
