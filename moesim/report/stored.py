@@ -16,9 +16,9 @@ from moesim import atomic, foreign
 from moesim.errors import BadInput, unknown_name
 
 RUNS: Final = Path("runs")
-RESULT, PICTURES, SCENARIO = "result.json", "pictures.json", "scenario.yaml"
+RESULT, PICTURES, SCENARIO, ADVICE = "result.json", "pictures.json", "scenario.yaml", "advice.json"
 PAGE, TRACE, DIGESTS = "report.html", "trace.json", "digests.json"
-OWN: Final = frozenset({RESULT, PICTURES, SCENARIO, PAGE, TRACE, DIGESTS})
+OWN: Final = frozenset({RESULT, PICTURES, SCENARIO, ADVICE, PAGE, TRACE, DIGESTS})
 PART: Final = re.compile(r"\..*\.[0-9a-f]{16}\.part")
 MAX_BYTES: Final = 1 << 30  # of a stored document
 AGAIN: Final = "run it again"
@@ -67,6 +67,24 @@ def _holds(folder: Path, content: Mapping[str, str]) -> bool:
     return all(
         (folder / name).is_file() and (folder / name).read_bytes() == text.encode() for name, text in content.items()
     )
+
+
+def save_advice(run: StoredRun, tried: list[dict[str, Any]]) -> None:
+    """Keep the changes that were played beside the run. Raises TryAgain."""
+    kept = {"moesim": run.document["provenance"]["moesim"], "tried": tried}
+    document = {**kept, "sha256": _sha256(json.dumps(kept, allow_nan=False).encode())}
+    atomic.write(run.folder / ADVICE, json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def read_advice(run: StoredRun) -> list[dict[str, Any]] | None:
+    """The changes that were played for it; None where none were. Raises BadInput, also where a bit has flipped."""
+    path = run.folder / ADVICE
+    if not path.is_file():
+        return None
+    kept = _read(path)
+    if kept.pop("sha256", None) != _sha256(json.dumps(kept).encode()):
+        raise BadInput("is not what moesim wrote (its sha256 differs)", where=path, way_out="remove it, and ask again")
+    return list(kept["tried"])
 
 
 def open_run(name: str) -> StoredRun:

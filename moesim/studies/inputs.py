@@ -12,6 +12,7 @@ from moesim import foreign, shipped
 from moesim.costs import find_profile
 from moesim.hardware import find_topology
 from moesim.models import find_model
+from moesim.models.config import QUANTISATION_FILE
 from moesim.placement.formats import SUFFIXES
 from moesim.routing.synth.statistics import SHIPPED
 from moesim.studies.load import Loaded
@@ -52,7 +53,7 @@ def _replace(body: dict[str, Any], key: str, value: str) -> None:
     """The name that stands at a dotted key; `costs` may be a section that names its profile."""
     *parents, last = key.split(".")
     for parent in parents:
-        body = body[parent]
+        body = body.setdefault(parent, {})
     held = body.get(last)
     if isinstance(held, Mapping):
         body[last] = {**held, "profile": value}
@@ -61,12 +62,11 @@ def _replace(body: dict[str, Any], key: str, value: str) -> None:
 
 
 def _digest(path: Path) -> str:
-    """sha256 of a file, or of the JSON files of a folder."""
-    parts = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    """sha256 of a file, and of the quantisation file beside a config.json."""
+    beside = path.with_name(path.name.replace("config.json", QUANTISATION_FILE))
     found = hashlib.sha256()
-    for part in parts:
+    for part in (path, *([beside] if beside != path and beside.is_file() else [])):
         foreign.regular(part)
         with foreign.reading(part, "file"), part.open("rb") as stream:
-            found.update(f"{part.name if path.is_dir() else ''}\0".encode())
             found.update(hashlib.file_digest(stream, "sha256").digest())
     return found.hexdigest()
