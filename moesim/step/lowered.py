@@ -20,7 +20,8 @@ HOST = "host"
 @dataclass(frozen=True)
 class Lowered:
     """graph; work and balanced: family -> seconds float64[lanes]; load int64[moe layers, experts];
-    sent int64[ranks, ranks] (bytes from source to destination over all coflows that carry tokens).
+    sent int64[ranks, ranks] (bytes from source to destination over all coflows that carry tokens);
+    received int64[moe layers, ranks]: token-expert rows that a rank computes of one micro-batch, the most of any.
     """
 
     graph: TaskGraph
@@ -28,6 +29,7 @@ class Lowered:
     balanced: Mapping[str, Floats]
     load: npt.NDArray[np.int64]
     sent: npt.NDArray[np.int64]
+    received: npt.NDArray[np.int64]
 
     def play_as(self, draw: Mapping[str, float], *, balanced: bool = False, host: bool = True) -> TaskGraph:
         """The graph with each family's seconds times its factor in `draw`; with rows as they are or balanced.
@@ -53,6 +55,7 @@ class Recorder:
 
     load: npt.NDArray[np.int64]
     sent: npt.NDArray[np.int64]
+    received: npt.NDArray[np.int64]
     builder: GraphBuilder = field(default_factory=GraphBuilder)
     works: list[tuple[int, Work, Work]] = field(default_factory=list)
 
@@ -79,7 +82,7 @@ class Recorder:
     def finish(self) -> Lowered:
         """The graph and its columns."""
         real, balanced = self._columns(1), self._columns(2)
-        return Lowered(self.builder.build(), real, balanced, self.load, self.sent)
+        return Lowered(self.builder.build(), real, balanced, self.load, self.sent, self.received)
 
     def _columns(self, which: Literal[1, 2]) -> dict[str, Floats]:
         """family -> float64[lanes], zero where a task has none of it."""
