@@ -90,7 +90,7 @@ class PrecisionSection(Section):
 
     weights: Dtype | None = None
     experts: Dtype | None = None
-    kv_cache: Dtype | None = None
+    kv_cache: Dtype | None = Field(None, description="the model's own: bf16, or what its checkpoint was calibrated for")
 
 
 class OverlapSection(Section):
@@ -186,7 +186,9 @@ class TrainingSection(Section):
     """What the backward pass computes again, and how weights are updated."""
 
     recompute: Items[Literal["core_attn", "moe"]] = Field((), description="Megatron's --recompute-modules")
-    optimizer: Literal["adam", "momentum", "sgd", "adafactor"] = "adam"
+    optimizer: Literal["adam", "momentum", "sgd", "adafactor"] = Field(
+        "adam", description="what is kept of each parameter, sharded over equal ranks, and moved by its update"
+    )
     master: bool = Field(True, description="fp32 copies of the bf16 parameters")
 
 
