@@ -255,11 +255,13 @@ class Island:
 
     def _count(self, step: Step, batch: Batch) -> None:
         """What a micro-batch brings to experts and ranks, all its parts and rounds together."""
-        index, ways = self.moe_index[step.layer], self.plan.layout.expert_tensor_parallel
+        index, ways, recorder = self.moe_index[step.layer], self.plan.layout.expert_tensor_parallel, self.recorder
         for one in self._routing_of(step, batch).rounds:
-            self.recorder.load[index] += one.load
-            self.received[index] += np.repeat(self.plan.placement.by_rank(index, one.rows).sum(axis=1), ways)
-        most = self.recorder.received
+            rows = np.repeat(self.plan.placement.by_rank(index, one.rows).sum(axis=1), ways)
+            recorder.load[index] += one.load
+            recorder.rank_load[index, self.ranks] += rows
+            self.received[index] += rows
+        most = recorder.received
         most[index, self.ranks] = np.maximum(most[index, self.ranks], self.received[index])
 
     def _routing_of(self, step: Step, batch: Batch) -> Routing:
@@ -293,7 +295,7 @@ class Island:
 
     def _stretched(self, work: Work) -> Work:
         """Compute beside communication kernels that hold SMs has only the others."""
-        return work.times(self.plan.dispatch.compute_slowdown)
+        return work.stretched(self.plan.dispatch.compute_slowdown)
 
     def _compute(self, name: str, work: Work, step: Step, balanced: Work | None = None) -> None:
         """A task that waits for all its part stands at, and that the part's next task waits for."""
