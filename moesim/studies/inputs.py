@@ -12,7 +12,7 @@ from moesim import foreign, shipped
 from moesim.costs import find_profile
 from moesim.hardware import find_topology
 from moesim.models import find_model
-from  import QUANTISATION_FILE
+from moesim.models.quantisation import FILE as QUANTISATION_FILE
 from moesim.placement.formats import SUFFIXES
 from moesim.routing.synth.statistics import SHIPPED
 from moesim.studies.load import Loaded
