@@ -1,8 +1,8 @@
 """Units live at the border only: text such as "400 Gb/s" becomes SI here (s, bytes, B/s, FLOP/s), and back.
 
 Bits are `b`, bytes are `B`, prefixes are decimal (k M G T P) or binary (Ki Mi Gi Ti); nothing is guessed. Event time is
-integer picoseconds: float time loses ticks, 0.1 + 0.2 is not 0.3. int64 holds 106 days of them; the clock ends at half of
-that (LAST_TICK), so that a sum of two times never wraps around, and what would come later is refused.
+integer picoseconds: float time loses ticks, 0.1 + 0.2 is not 0.3. int64 holds 106 days of them; the clock ends at half
+of that (LAST_TICK), so that a sum of two times never wraps around, and what would come later is refused.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ Rate = Annotated[float, _as_pydantic(rate)]
 
 
 def to_ps(time: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """[...] seconds -> [...] int64 picoseconds, rounded once. Raises BrokenInvariant on NaN or a negative value, BadInput
-    beyond the clock's range.
+    """[...] seconds -> [...] int64 picoseconds, rounded once. Raises BrokenInvariant on NaN or a negative value,
+    BadInput beyond the clock's range.
 
     SimPy accepts a NaN delay and lets its clock run backwards, so every duration passes through here.
     """

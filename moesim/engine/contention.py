@@ -1,4 +1,4 @@
-"""What flows that meet add to port loads, found on a few layers that are played both ways: for loops over many steps."""
+"""What flows that meet add to port loads, found by playing a few layers both ways: for loops over steps."""
 
 from __future__ import annotations
 

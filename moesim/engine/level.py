@@ -22,8 +22,8 @@ def choose_level(
     """-> ("evaluate" | "simulate", why). asked: None (automatic), "port_load" or "fluid". Source: DESIGN sections 4, 9.
 
     A step by itself is played by the fluid network up to FLUID_GPUS: port loads know a GPU's arrival by its own links
-    only, and a step waits for arrivals (they are 6.7 % short on `dsv3-decode-ep72`). loop: one of many steps, which take
-    port loads and what `contention` adds. Raises BadInput. collides: flows may meet away from the GPUs' own links
+    only, and a step waits for arrivals (they are 6.7 % short on `dsv3-decode-ep72`). loop: one of many steps, which
+    take port loads and what `contention` adds. Raises BadInput. collides: flows may meet away from the GPUs' own links
     (Cluster.collides). shares_links: flows of another graph use the same links during the step.
     """
     if asked not in (None, *WISHES):

@@ -44,8 +44,8 @@ def stream_gaps(graph: TaskGraph, timeline: Timeline) -> Gaps:
 def link_heat(timeline: Timeline, bins: int, capacity: Floats) -> Floats:
     """capacity float64[L] B/s -> float64[L, bins]: utilisation of each link in `bins` equal parts of the step.
 
-    Each coflow's bytes are spread evenly over its stretch on the link; where that adds up to more than the link can carry
-    it was full.
+    Each coflow's bytes are spread evenly over its stretch on the link; where that adds up to more than the link can
+    carry it was full.
     """
     edges = timeline.origin + np.linspace(0, max(timeline.step_ps, 1), bins + 1)
     rows = timeline.transfers

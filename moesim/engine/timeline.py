@@ -46,8 +46,8 @@ class Timeline:
     "done", or for a coflow that met a fault "rerouted", "stalled" (it stood still for some time) or "aborted"; origin:
     when it was submitted. NEVER (-1) stands for times that did not come, because of the faults in `stopped_by`. player
     "evaluate" or "simulate", network its level. link_saturated float64[L]: seconds in which a link was full, between
-    submission and the last end and whoever's flows filled it; None where the network's level does not know. links_end: no
-    link can have carried all its bytes before, which port loads know of each coflow, but not of those that overlap.
+    submission and the last end and whoever's flows filled it; None where the network's level does not know. links_end:
+    no link can have carried all its bytes before, which port loads know of each coflow, but not of those that overlap.
     """
 
     player: str

@@ -104,7 +104,7 @@ class Fabric:
         self, collective: Collective, path: npt.NDArray[np.int32], alpha: float
     ) -> tuple[float, npt.NDArray[np.int64] | None]:
         """Start-up in seconds, and the latency of each flow in ps: those of an exchange wait for one another nowhere,
-        and land one by one; messages of a ring or tree follow each other, and each waits for the slowest of the one before.
+        and land one by one; messages of a ring or tree follow each other, and each waits for the slowest one before.
         """
         if not self._late:
             return alpha, None

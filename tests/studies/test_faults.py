@@ -41,7 +41,7 @@ def test_ports_that_gpus_share_are_counted_in_their_node() -> None:
 
 def test_a_fault_in_the_step_is_why_the_fluid_network_is_played() -> None:
     result = run("demo-tiny", overrides=[*TWO_NODES, "faults=[{at: 100 us, link: node0/nic3, factor: 0.25}]"])
-    assert result.provenance["player_reason"] == "a fault falls into the step"
+    assert result.provenance["player_reason"].startswith("a fault falls into the step")
     assert (result.breakdown["fault_s"] or 0.0) > 0
     assert sum(value or 0.0 for value in result.breakdown.values()) == pytest.approx(
         result.metrics["step_time_s"].value
