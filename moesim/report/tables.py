@@ -34,6 +34,7 @@ def run_text(document: Document, pictures: Mapping[str, Any]) -> Group:
     """A run: headline numbers, the ladder, the hottest links, memory, and the warnings."""
     parts: list[RenderableType] = [
         Text(str(pictures["name"]), style="bold"),
+        *([Text(borrowed, style="bold red")] if (borrowed := document["provenance"].get("borrowed")) else []),
         _indent(metric_table(document)),
         Text("Where did the time go", style="bold"),
         _indent(ladder_table(document)),
@@ -200,6 +201,7 @@ def _basis_table(provenance: Mapping[str, Any]) -> Table:
         "costs",
         "routing",
         "routing_source",
+        "tensor_parallel",
         "placement",
         "dispatch",
         "player",

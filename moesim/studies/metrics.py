@@ -42,7 +42,7 @@ def _medians(built: Built, lowered: Lowered, ladder: Ladder) -> dict[str, Metric
         "step_time_s": Metric(step, "s"),
         "tokens_per_s": Metric(tokens / step, "tok/s"),
         "tokens_per_s_per_gpu": Metric(per_gpu, "tok/s"),
-        "tokens_per_s_per_node": Metric(per_gpu * min(built.cluster.gpus_per_node, ranks), "tok/s"),
+        "tokens_per_s_per_node": Metric(tokens / step / _nodes_in_use(built), "tok/s"),
         **_phase_metrics(built, step, tokens),
         "exposed_comm_fraction": Metric(_exposed(ladder) / step, "1"),
         "peak_memory_bytes": Metric(float(built.memory.used(HBM)), "B"),
@@ -51,6 +51,11 @@ def _medians(built: Built, lowered: Lowered, ladder: Ladder) -> dict[str, Metric
         **_link_metrics(built, ladder, step),
     }
     return {**found, **_published(built, found["tokens_per_s_per_node"].value)}
+
+
+def _nodes_in_use(built: Built) -> int:
+    """Nodes on which the layout has ranks; ranks run on the first devices."""
+    return len(np.unique(built.cluster.node_of[: built.plan.layout.world]))
 
 
 def _exposed(ladder: Ladder) -> float:

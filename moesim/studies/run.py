@@ -13,7 +13,7 @@ from moesim.costs import error_draw
 from moesim.engine import check_timeline
 from moesim.step import Lowered, lower
 from moesim.studies.band import COVERAGE, Band, band, spreads
-from moesim.studies.basis import price_notes
+from moesim.studies.basis import borrowed, price_notes
 from moesim.studies.build import Built, build
 from moesim.studies.congestion import congestion
 from moesim.studies.ladder import Ladder, climb
@@ -82,12 +82,14 @@ def _provenance(
         "model": built.model.name,
         "topology": built.cluster.name,
         "costs": built.costs.name,
+        **({"borrowed": words} if (words := borrowed(built.costs, built.cluster.devices[0].name)) else {}),
         "costs_basis": {family: log.basis[family] for family in sorted(log.basis)},
         "outside_measured": {family: log.outside[family] / log.asked[family] for family in sorted(log.asked)},
         "error_draw": dict(draw),
         "routing": plan.routing.basis,
         "routing_source": plan.routing.name,
         **({"router": facts} if (facts := router_facts(plan.routing)) else {}),
+        **({"tensor_parallel": spread} if (spread := plan.ops.spread.words) else {}),
         "placement": built.placement_source,
         "hottest_expert": _hottest_expert(built, lowered),
         "dispatch": plan.dispatch.algorithm.name,
