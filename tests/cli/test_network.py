@@ -36,7 +36,8 @@ def played(moesim: Moesim, *changes: str) -> dict[str, float]:
     done = moesim("run", "demo-tiny", *(part for change in changes for part in ("--set", change)), "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
-    return {name: one["value"] for name, one in found["metrics"].items()} | found["breakdown"]
+    values: dict[str, float] = {name: one["value"] for name, one in found["metrics"].items()}
+    return values | found["breakdown"]
 
 
 @pytest.mark.parametrize("level", ["fluid", "port_load"])
