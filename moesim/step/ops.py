@@ -101,7 +101,7 @@ class LayerOps:
     def _summed(self, gemms: Iterable[Gemm], rows: npt.NDArray[np.int64]) -> Work:
         """rows int64[ranks, slots]: the GEMMs of all slots, one after the other."""
         each = self._gemms(gemms, rows, self.precision.experts)
-        return Work({family: seconds.sum(axis=1) for family, seconds in each.seconds.items()})
+        return each.summed()
 
     def _activation(self, rows: npt.NDArray[np.int64]) -> Work:
         width = self.model.expert_matrices * self.spread.expert_width

@@ -37,7 +37,8 @@ def played(moesim: Moesim, *changes: str) -> dict[str, float]:
     assert done.code == 0, done.err
     found = json.loads(done.out)
     values: dict[str, float] = {name: one["value"] for name, one in found["metrics"].items()}
-    return values | found["breakdown"]
+    values.update(found["breakdown"])
+    return values
 
 
 @pytest.mark.parametrize("level", ["fluid", "port_load"])
