@@ -27,7 +27,7 @@ fabric: {kind: leaves, nodes: 4, nodes_per_leaf: 2}
 """
 TINY = (
     "cluster.topology=halves.yaml", "cluster.nodes=4", "parallel.data_parallel_size=4",
-    "parallel.expert_parallel_size=4", "routing={balanced: true}", "overlap.shared_expert=false",
+    "parallel.expert_parallel_size=4", "routing={balanced: true}", "overlap.shared_expert=false", "costs=h100_sxm",
 )  # fmt: skip
 
 
