@@ -17,9 +17,11 @@ from moesim.engine.skeleton import Pairs, Skeleton, Values
 from moesim.engine.wiring import ARRIVAL, GROUP
 from moesim.errors import Deadlock
 from moesim.network.compiled import inlined, inner, njit
-from moesim.network.port_times import coflow_times
+from moesim.network.port_times import after, coflow_times
+from moesim.units import LAST_TICK, beyond_clock
 
 Int64s = npt.NDArray[np.int64]
+NO_LATENCY: Int64s = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,9 @@ class State:
 def play(skeleton: Skeleton, values: Values, pairs: Pairs, state: State) -> tuple[State, int]:
     """Everything once, from `state` on -> the State afterwards (arrived: as it was) and the last tick of any task.
 
-    Raises Deadlock where bytes have to pass a link without capacity.
+    That tick is the end of the last task; what links that several collectives filled at once would need beyond it
+    (`Timeline.links_end`) takes rows of transfers, so only the graph players know it. Raises Deadlock where bytes have
+    to pass a link without capacity, BadInput beyond the clock's range.
     """
     clock = state.clock.copy()
     lanes, tasks = skeleton.graph.num_lanes, skeleton.graph.num_tasks
@@ -58,6 +62,8 @@ def play(skeleton: Skeleton, values: Values, pairs: Pairs, state: State) -> tupl
     )  # fmt: skip
     if bad >= 0:
         raise Deadlock(f"{skeleton.graph.describe(bad)} sends bytes over a link without capacity")
+    if end >= LAST_TICK:
+        raise beyond_clock("the step ends too late")
     return State(clock, state.arrived), int(end)
 
 
@@ -77,7 +83,7 @@ def sweep_all(
         if pattern < 0:
             latest = np.int64(0)
             for lane in range(begin, stop):
-                end[lane] = start[lane] + lane_ps[lane]
+                end[lane] = min(start[lane] + lane_ps[lane], LAST_TICK)
                 arrival[lane] = end[lane]
                 latest = max(latest, end[lane])
             task_end[task] = latest
@@ -130,23 +136,27 @@ def swept(
     """
     lane_at, latest = pairs.lane_at[pattern], np.int64(0)
     for lane in range(release.shape[0]):
-        done[lane], landed[lane] = release[lane] + alpha, 0
+        done[lane], landed[lane] = min(release[lane] + alpha, LAST_TICK), 0
         latest = max(latest, done[lane])
     end = latest
     _last_first(release, order)
     for place in range(release.shape[0]):
         owner = order[place]
-        begin, first, last = release[owner] + alpha, pairs.run[lane_at + owner], pairs.run[lane_at + owner + 1]
+        begin, first, last = (
+            min(release[owner] + alpha, LAST_TICK),
+            pairs.run[lane_at + owner],
+            pairs.run[lane_at + owner + 1],
+        )
         for run in range(first, last):
             _send(pairs, run, size, begin, load, ends)
         for run in range(first, last):
             port = pairs.out[run]
             if load[port] > 0:
-                done[owner] = max(done[owner], begin + np.int64(np.rint(load[port] * pairs.slow[port])))
+                done[owner] = max(done[owner], after(begin, load[port] * pairs.slow[port]))
             for index in range(pairs.shared_ptr[run], pairs.shared_ptr[run + 1]):
                 port = pairs.shared[index]
                 if load[port] > 0:
-                    end = max(end, begin + np.int64(np.rint(load[port] * pairs.slow[port])))
+                    end = max(end, after(begin, load[port] * pairs.slow[port]))
     dead = _settle(pairs, pattern, landed, load, ends)
     for lane in range(release.shape[0]):
         done[lane] = max(done[lane], landed[lane])
@@ -166,7 +176,7 @@ def _send(pairs: Any, run: int, size: Any, begin: Any, load: Any, ends: Any) -> 
             total += sent
             loaded = load[port] + sent
             load[port] = loaded
-            ends[port] = max(ends[port], begin + np.int64(np.rint(loaded * pairs.slow[port])))
+            ends[port] = max(ends[port], after(begin, loaded * pairs.slow[port]))
     load[pairs.out[run]] += total
     for index in range(pairs.shared_ptr[run], pairs.shared_ptr[run + 1]):
         load[pairs.shared[index]] += total
@@ -206,7 +216,8 @@ def looked_up(
     owner_ptr = pairs.owner_ptr[pairs.lane_at[pattern] : pairs.lane_at[pattern + 1]]
     end, spans = coflow_times(
         release, alpha, owner_ptr, pairs.source[first:last], pairs.destination[first:last], size,
-        pairs.path[first:last], pairs.slowness, scratch[0], scratch[1], scratch[2], done, landed,
+        pairs.path[first:last], NO_LATENCY, NO_LATENCY, pairs.slowness, scratch[0], scratch[1], scratch[2], done,
+        landed,
     )  # fmt: skip
     for link in spans[0]:
         if np.isinf(pairs.slowness[link]):

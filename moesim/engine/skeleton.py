@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.engine.graph import TaskGraph
+from moesim.errors import BadInput
 from moesim.network.pattern import Pattern, Ports
 from moesim.network.port_times import ticks_per_byte
 from moesim.units import to_ps
@@ -94,7 +95,11 @@ class Skeleton:
 
     @classmethod
     def of(cls, graph: TaskGraph) -> Skeleton:
-        """A graph whose coflows have the pairs that they happen to have."""
+        """A graph whose coflows have the pairs that they happen to have. Raises BadInput where links state a latency,
+        which only the graph players play.
+        """
+        if any(coflow.latency is not None for coflow in graph.coflows):
+            raise BadInput("links state a latency, which skeletons do not play", way_out="evaluate, or simulate")
         return cls(graph, tuple(Pattern.of(coflow) for coflow in graph.coflows), graph.coflow)
 
     @cached_property

@@ -68,9 +68,7 @@ class LayerOps:
             phase.name.lower(), batch.query[chosen], batch.context[chosen], number[group], self.model.attention,
             self.spread.heads, self.precision.kv_cache,
         )  # fmt: skip
-        seconds = np.bincount(group, weights=estimate.seconds, minlength=groups) / np.maximum(number, 1)
-        self.log.note(estimate)
-        return Work({estimate.family: np.repeat(seconds, ways)})
+        return self.log.work([estimate]).shared_out(group, groups).repeated(ways)
 
     def norm(self, batch: Batch) -> Work:
         """Norm and residual add over the tokens that the rank has between attention and FFN."""
@@ -113,7 +111,7 @@ class LayerOps:
     def _summed(self, gemms: Iterable[Gemm], rows: npt.NDArray[np.int64]) -> Work:
         """rows int64[ranks, slots]: the GEMMs of all slots, one after the other."""
         each = self._gemms(gemms, rows, self.precision.experts)
-        return Work({family: seconds.sum(axis=1) for family, seconds in each.seconds.items()})
+        return each.summed()
 
     def _activation(self, rows: npt.NDArray[np.int64]) -> Work:
         width = self.model.expert_matrices * self.spread.expert_width
