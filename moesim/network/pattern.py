@@ -104,7 +104,7 @@ def _runs(pattern: Pattern, slow: Floats, out: Int32s, into: Int32s, shared: Int
     """One port out and one in for each flow, which are numbered apart: a link between a single pair is both."""
     ways = np.column_stack((pattern.source, out, shared))
     order = np.lexsort((np.arange(pattern.flows), *ways.T[::-1])).astype(np.int32)
-    new = np.concatenate(([True], np.any(np.diff(ways[order], axis=0) != 0, axis=1)))
+    new = np.concatenate(([True], np.any(np.diff(ways[order], axis=0) != 0, axis=1)))[: pattern.flows]
     first = order[new]
     ends_in, place = np.unique(into[order], return_inverse=True)
     lane_in = np.full(len(slow) + len(ends_in), -1, dtype=np.int32)

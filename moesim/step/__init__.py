@@ -4,6 +4,7 @@ from moesim.step.batch import Batch, Phase, uniform_batch
 from moesim.step.lower import lower
 from moesim.step.lowered import Lowered
 from moesim.step.ops import LayerOps, Precision
+from moesim.step.pace import Pace
 from moesim.step.plan import COLLECTIVES, Dispatch, StepPlan
 from moesim.step.traffic import Traffic
 from moesim.step.work import CostLog
@@ -15,6 +16,7 @@ __all__ = [
     "Dispatch",
     "LayerOps",
     "Lowered",
+    "Pace",
     "Phase",
     "Precision",
     "StepPlan",
