@@ -133,6 +133,31 @@ class Batch:
         return replace(self, **{name: column[keep] for name, column in columns.items() if np.ndim(column)})
 
 
+@dataclass(frozen=True)
+class Alike:
+    """Rows that are alike, int64[...] each: their tensor-parallel group, query and context, how many they are, and how
+    many of their phase the group has.
+    """
+
+    group: Ints
+    query: Ints
+    context: Ints
+    count: Ints
+    number: Ints
+
+
+def alike(batch: Batch, phase: Phase, ways: int) -> Alike:
+    """The rows of a phase, counted by what they are; groups are `ways` consecutive ranks."""
+    chosen = np.flatnonzero(batch.phase == phase)
+    group, query, context = batch.rank[chosen] // ways, batch.query[chosen], batch.context[chosen]
+    order = np.lexsort((context, query, group))
+    columns = np.stack((group, query, context))[:, order]
+    first = np.flatnonzero(np.append(True, np.any(np.diff(columns, axis=1) != 0, axis=0))[: len(chosen)])
+    group_of, query_of, context_of = columns[:, first]
+    number = np.bincount(group, minlength=batch.ranks // ways)
+    return Alike(group_of, query_of, context_of, np.diff(np.append(first, len(chosen))), number[group_of])
+
+
 def uniform_batch(
     phase: Literal["decode", "prefill", "train"], ranks: int, tokens_per_rank: int, context: int, *,
     first_request: int = 0,

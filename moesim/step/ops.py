@@ -15,7 +15,7 @@ from moesim.costs import CostModel
 from moesim.layout import UNQUANTISED, Spread
 from moesim.models import DTYPE_BYTES, Gemm, MoEModel
 from moesim.routing.routers import Chores
-from moesim.step.batch import Batch, Phase
+from moesim.step.batch import Batch, Phase, alike
 from moesim.step.router_work import router_work
 from moesim.step.work import CostLog, Floats, Work
 
@@ -58,17 +58,16 @@ class LayerOps:
         return self._core(batch, Phase.DECODE) + self._core(batch, Phase.PREFILL)
 
     def _core(self, batch: Batch, phase: Phase) -> Work:
-        chosen = np.flatnonzero(batch.phase == phase)
-        if not len(chosen):
-            return Work()
         ways = self.spread.tensor
-        group, groups = batch.rank[chosen] // ways, batch.ranks // ways
-        number = np.bincount(group, minlength=groups)
+        kinds = alike(batch, phase, ways)
+        if not len(kinds.group):
+            return Work()
         estimate = self.costs.attention(
-            phase.name.lower(), batch.query[chosen], batch.context[chosen], number[group], self.model.attention,
-            self.spread.heads, self.precision.kv_cache,
+            phase.name.lower(), kinds.query, kinds.context, kinds.number, self.model.attention, self.spread.heads,
+            self.precision.kv_cache,
         )  # fmt: skip
-        return self.log.work([estimate]).shared_out(group, groups).repeated(ways)
+        share = kinds.count / kinds.number
+        return self.log.work([estimate]).shared_out(kinds.group, share, batch.ranks // ways).repeated(ways)
 
     def norm(self, batch: Batch) -> Work:
         """Norm and residual add over the tokens that the rank has between attention and FFN."""

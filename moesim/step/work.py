@@ -38,9 +38,10 @@ class Demand:
         """[ranks, slots] -> [ranks]."""
         return replace(self, flops=self.flops.sum(axis=1), bytes=self.bytes.sum(axis=1))
 
-    def shared_out(self, group: Groups, groups: int) -> Demand:
+    def shared_out(self, group: Groups, share: Floats, groups: int) -> Demand:
         """See Work.shared_out."""
-        return replace(self, flops=_shared(self.flops, group, groups), bytes=_shared(self.bytes, group, groups))
+        flops, moved = (_by_group(value * share, group, groups) for value in (self.flops, self.bytes))
+        return replace(self, flops=flops, bytes=moved)
 
     @classmethod
     def of(cls, estimate: Estimate) -> Demand:
@@ -71,12 +72,11 @@ class Work:
         """The same work, `factor` times as long."""
         return Work({family: seconds * factor for family, seconds in self.seconds.items()}, self.demand)
 
-    def shared_out(self, group: Groups, groups: int) -> Work:
-        """Work of [rows], each as if n were like it, n the rows of its group int64[rows] -> of [groups]: an nth of each
-        row's, added up.
-        """
-        demand = {name: one.shared_out(group, groups) for name, one in self.demand.items()}
-        return Work({family: _shared(seconds, group, groups) for family, seconds in self.seconds.items()}, demand)
+    def shared_out(self, group: Groups, share: Floats, groups: int) -> Work:
+        """Work of [rows] -> of [groups]: of each row its share float64[rows], added up by group int64[rows]."""
+        demand = {name: one.shared_out(group, share, groups) for name, one in self.demand.items()}
+        seconds = {family: _by_group(found * share, group, groups) for family, found in self.seconds.items()}
+        return Work(seconds, demand)
 
     def repeated(self, ways: int) -> Work:
         """Work of [groups] -> of [groups x ways]: all ranks of a group do the same."""
@@ -97,9 +97,8 @@ class Work:
         return sum(self.seconds.values(), start=0.0)
 
 
-def _shared(values: Floats, group: Groups, groups: int) -> Floats:
-    number = np.bincount(group, minlength=groups)
-    return np.bincount(group, weights=values, minlength=groups) / np.maximum(number, 1)
+def _by_group(values: Floats, group: Groups, groups: int) -> Floats:
+    return np.bincount(group, values, groups).astype(np.float64)
 
 
 def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

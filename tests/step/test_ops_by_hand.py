@@ -269,5 +269,4 @@ def test_answers_are_counted_once_and_none_of_the_roofline_lies_outside() -> Non
     log = step().plan.ops.log
     assert log.outside == dict.fromkeys(("attention", "elementwise", "gemm", "grouped_gemm"), 0)
     # four ranks: two projections a layer (priced once for both), two GEMMs of each FFN, the router's, and the head
-    assert log.asked["gemm"] == 4 * (2 + 2 + 2 + 1 + 1)
-    assert log.asked["attention"] == 32  # row by row
+    assert log.asked["gemm"] == 4 * (2 + 2 + 2 + 1 + 1) and log.asked["attention"] == 4
