@@ -37,21 +37,21 @@ REPLICAS, MICRO_BATCHES, LANES, TOKENS, EXPERTS = 2, 120, 64, 4096, 256
 ROW = 7168
 
 
-def refilled(name: str, overrides: tuple[str, ...], bar: float, warm: int) -> None:
-    """A decode step whose contexts grow by one each time."""
+def refilled(name: str, overrides: tuple[str, ...], bar: float, warm: int, count: int) -> None:
+    """`count` decode steps whose contexts grow by one each time, after `warm` others."""
     plan, first = _plan(name, overrides)
     begin = time.process_time()
     refill = Refill(plan)
     refill.play(refill.fill(first))
     print(f"{name}: first step of the plan {(time.process_time() - begin) * 1e3:.0f} ms   (bar 150)")
-    steps = iter(range(1, warm + 100 * STEPS))
+    steps = iter(range(1, warm + 10 * count))
 
     def step() -> int:
         return refill.play(refill.fill(_later(first, next(steps))))
 
     for _ in range(warm):
         step()
-    taken = cpu_seconds(lambda: [step() for _ in range(STEPS)]) / STEPS
+    taken = cpu_seconds(lambda: [step() for _ in range(count)]) / count
     graph = cpu_seconds(lambda: evaluate(lower(plan, (first,)).graph, plan.fabric.capacity))
     print(f"{name}: refill and pass {taken * 1e3:.2f} ms   (bar {bar}); lower and evaluate {graph * 1e3:.1f} ms")
 
@@ -181,8 +181,8 @@ def collective(stage: Stage) -> None:
 
 def main() -> None:
     """Print each figure beside its bar."""
-    refilled(*QWEN, 1.0, WARM)
-    refilled(*DEEPSEEK, 40, 2)
+    refilled(*QWEN, 1.0, WARM, STEPS)
+    refilled(*DEEPSEEK, 40, 1, 1)
     made = {layers: Stage.of(layers) for layers in set(STAGES)}
     collective(made[4])
     counts = {layers: recorded(layers, layers) for layers in set(STAGES)}
