@@ -8,18 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.engine import Join
-from moesim.network import Coflow, Collective, Group, all_gather, groups, reduce_scatter
+from moesim.network import Coflow, Group, groups, rail_ring
 from moesim.network.all_to_all import Stages
 from moesim.schedules import Step, Verb
 from moesim.step.batch import Batch
 from moesim.step.lowered import HOST, Recorder
 from moesim.step.ops import ACTIVATION_BYTES
-from moesim.step.plan import COLLECTIVES, StepPlan
+from moesim.step.plan import StepPlan
 from moesim.step.traffic import Traffic, traffic, travelling
 from moesim.step.work import Work
 
 Edge = tuple[int, Join]
-Ring = Callable[[Group, npt.NDArray[np.int32], npt.NDArray[np.int64]], Collective]
 
 
 class Island:
@@ -109,9 +108,9 @@ class Island:
                 self._attention_backward(step, batch, moe)
 
     def _attention(self, step: Step, batch: Batch, moe: bool) -> None:
-        self._tensor_ring(all_gather, step, batch)
+        self._tensor_ring("all_gather", step, batch)
         self._compute("attention", self._priced("attention", self.plan.ops.attention, step, batch), step)
-        self._tensor_ring(reduce_scatter, step, batch)
+        self._tensor_ring("reduce_scatter", step, batch)
         if moe:
             self._compute("router", self._priced("router", self.plan.ops.router, step, batch), step)
             if not self.plan.overlap_shared:
@@ -122,11 +121,11 @@ class Island:
         if moe:
             forward = self._priced("router", ops.router, step, batch)
             self._compute("router_backward", ops.backward("gemm", forward), step)
-        self._tensor_ring(all_gather, step, batch)
+        self._tensor_ring("all_gather", step, batch)
         again = self._priced("core", ops.core, step, batch) if "core_attn" in self.plan.recompute else Work()
         gradients = self._priced("attention_backward", ops.attention_backward, step, batch)
         self._compute("attention_backward", again + gradients, step)
-        self._tensor_ring(reduce_scatter, step, batch)
+        self._tensor_ring("reduce_scatter", step, batch)
 
     def _recompute(self, step: Step, batch: Batch) -> None:
         """Megatron's recomputed module `moe` replays the whole MoE layer, transfers included."""
@@ -221,14 +220,14 @@ class Island:
             coflow = self.plan.fabric.coflow(algorithm.kernel(self.group), flows, self.group, message_bytes)
             self._wait_for(coflow, name, step)
 
-    def _tensor_ring(self, ring: Ring, step: Step, batch: Batch) -> None:
+    def _tensor_ring(self, op: str, step: Step, batch: Batch) -> None:
         """All-gather or reduce-scatter of the residual stream inside each tensor-parallel group (sequence parallel)."""
         if self.plan.layout.tensor_parallel == 1:
             return
         own = batch.tokens_of_rank * (ACTIVATION_BYTES * self.plan.model.hidden_size)
-        rings = groups(len(self.ranks), self.plan.layout.tensor_parallel)
-        collective = ring(self.group, rings, own)
-        self._wait_for(self.plan.fabric.collective(COLLECTIVES, collective, self.group), collective.op, step)
+        lanes = groups(len(self.ranks), self.plan.layout.tensor_parallel)
+        collective = rail_ring(op, self.group, lanes, own)
+        self._wait_for(self.plan.fabric.collective(collective, self.group), op, step)
 
     def _wait_for(self, coflow: Coflow, name: str, step: Step) -> None:
         part = step.micro_batch
