@@ -49,11 +49,12 @@ def validate(topology: str, nodes: int | None, oversubscription: float | None) -
 @click.option("--like", default="dgx-h100", show_default=True, help="Topology whose device and rates fill the gaps.")
 @_OUT
 def import_(file: Path, format: str | None, like: str, out: Path | None) -> None:
-    """Make a topology file from another tool's; what had to be assumed goes to stderr."""
+    """Make a topology file from another tool's; what it found and what had to be assumed goes to stderr."""
     from moesim.hardware.formats import import_topology
 
     made = import_topology(file, format=format, like=like)
     deliver(made.text, out)
+    print(f"found: {made.found}", file=sys.stderr)
     _say(made.notes)
 
 

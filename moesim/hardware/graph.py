@@ -1,7 +1,8 @@
 """An explicit list of links -> links and paths, whatever the order of the list.
 
 A path has the fewest hops; among those, the widest bottleneck; among those, a hash of source, destination and hop picks
-(as ECMP does, so that parallel spines share the load). A GPU is never a hop of another's path.
+(as ECMP does, so that parallel spines share the load). A GPU is a hop of another's path only where there is no other
+way: boxes of direct links, fabrics that join rails alone.
 """
 
 from __future__ import annotations
@@ -107,27 +108,32 @@ def _paths(links: Sequence[Link], gpus: int, where: Where) -> Ints:
         out.setdefault(link.start, []).append((link.end, link.capacity, index))
     found: dict[tuple[int, int], list[int]] = {}
     for b in range(gpus):
-        best = _towards(f"gpu{b}", into)
-        lost = next((a for a in range(gpus) if f"gpu{a}" not in best), None)
-        if lost is not None:
+        for relays in (False, True):
+            best = _towards(f"gpu{b}", into, relays)
+            nexts = _nexts(best, out, f"gpu{b}", relays)
+            found |= {(a, b): _walk(a, b, nexts) for a in range(gpus) if f"gpu{a}" in best and (a, b) not in found}
+            lost = next((a for a in range(gpus) if (a, b) not in found), None)
+            if lost is None:
+                break
+        else:
             raise BadInput(f"no route from gpu{lost} to gpu{b}", where=where(("links",)), way_out="add a link")
-        nexts = _nexts(best, out, f"gpu{b}")
-        for a in range(gpus):
-            found[a, b] = _walk(a, b, nexts)
     table = np.full((gpus, gpus, max(1, *map(len, found.values()))), -1, dtype=np.int32)
     for (a, b), path in found.items():
         table[a, b, : len(path)] = path
     return table
 
 
-def _towards(goal: str, into: Neighbours) -> dict[str, tuple[int, float]]:
-    """name -> (hops to `goal`, widest bottleneck among the paths with so few hops); unreachable names are absent."""
+def _towards(goal: str, into: Neighbours, relays: bool) -> dict[str, tuple[int, float]]:
+    """name -> (hops to `goal`, widest bottleneck among the paths with so few hops); unreachable names are absent.
+
+    relays: paths may lead over other GPUs.
+    """
     best: dict[str, tuple[int, float]] = {goal: (0, np.inf)}
     queue = deque([goal])
     while queue:
         name = queue.popleft()
         hops, width = best[name]
-        if name != goal and _GPU.fullmatch(name):
+        if name != goal and not relays and _GPU.fullmatch(name):
             continue
         for start, capacity, _ in into.get(name, []):
             offer = min(capacity, width)
@@ -149,9 +155,11 @@ def _walk(a: int, b: int, nexts: dict[str, list[tuple[str, int]]]) -> list[int]:
     return path
 
 
-def _nexts(best: dict[str, tuple[int, float]], out: Neighbours, goal: str) -> dict[str, list[tuple[str, int]]]:
+def _nexts(
+    best: dict[str, tuple[int, float]], out: Neighbours, goal: str, relays: bool
+) -> dict[str, list[tuple[str, int]]]:
     """name -> the neighbours (and links to them) over which a fewest-hops, widest path to the goal goes on."""
-    ends = {name: place for name, place in best.items() if name == goal or not _GPU.fullmatch(name)}
+    ends = {name: place for name, place in best.items() if relays or name == goal or not _GPU.fullmatch(name)}
     return {
         name: [
             (end, index)

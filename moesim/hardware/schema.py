@@ -54,8 +54,9 @@ class InsideSection(BetweenSection):
 class NodeSection(Section):
     """GPUs of one node: one tier that joins them, at most one tier that leaves the node; rates per port and direction.
 
-    `nics` is the number of ports that leave the node; without it every GPU has its own. Where the tier inside is PCIe,
-    traffic to the port passes over the GPU's PCIe link too.
+    `nics` is the number of ports that leave the node, which GPUs share evenly; `port_of` names the port of each GPU
+    where they do not; without either every GPU has its own. Where the tier inside is PCIe, traffic to the port passes
+    over the GPU's PCIe link too. `hosts` is the number of machines that one node is made of (a rack of trays).
     """
 
     gpus: Count
@@ -68,6 +69,14 @@ class NodeSection(Section):
     roce: BetweenSection | None = None
     tcp: BetweenSection | None = None
     nics: Count | None = None
+    port_of: Items[Annotated[int, Field(ge=0)]] = ()
+    hosts: Count = 1
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The port of each GPU, numbered from 0 without gaps."""
+        each = self.gpus // (self.nics or self.gpus)
+        return self.port_of or tuple(gpu // each for gpu in range(self.gpus))
 
     @property
     def inside(self) -> tuple[str, InsideSection]:
@@ -87,6 +96,12 @@ class NodeSection(Section):
             raise ValueError(f"a node has at most one of {', '.join(BETWEEN)}")
         if self.nics is not None and (self.between is None or self.gpus % self.nics):
             raise ValueError(f"nics has to divide gpus, and needs one of {', '.join(BETWEEN)}")
+        if self.port_of and (self.between is None or self.nics is not None or len(self.port_of) != self.gpus):
+            raise ValueError(f"port_of names a port for each GPU, without nics, and needs one of {', '.join(BETWEEN)}")
+        if sorted(set(self.port_of)) != list(range(len(set(self.port_of)))):
+            raise ValueError("port_of numbers ports from 0 without gaps")
+        if self.gpus % self.hosts:
+            raise ValueError("hosts has to divide gpus")
         return self
 
 

@@ -59,10 +59,12 @@ def build(node: NodeSection, fabric: FabricSection, where: str) -> Blueprint:
 
 def _plan(node: NodeSection, fabric: FabricSection) -> _Plan:
     gpu = np.arange(node.gpus * fabric.nodes, dtype=np.int32)
-    ports = node.nics or node.gpus
+    own = np.array(node.ports, dtype=np.int32)
+    ports = int(own.max()) + 1
     port = np.arange(ports * fabric.nodes, dtype=np.int32)
     leaf_of = port % ports if fabric.kind == "rails" else port // ports // fabric.nodes_per_leaf
-    return _Plan(node, fabric, gpu // node.gpus, gpu % node.gpus, gpu // (node.gpus // ports), leaf_of)
+    node_of, rail_of = gpu // node.gpus, gpu % node.gpus
+    return _Plan(node, fabric, node_of, rail_of, node_of * ports + own[rail_of], leaf_of)
 
 
 def _switched(plan: _Plan) -> tuple[list[Link], list[Ints]]:
@@ -137,8 +139,9 @@ def _ports(plan: _Plan) -> list[Link]:
 def _port_names(plan: _Plan) -> tuple[list[str], list[str]]:
     """The name of each port, and of what it hangs on: its GPU, itself where GPUs share it, the node's PCIe switch."""
     ports = range(len(plan.leaf_of))
-    each = plan.node.nics or plan.node.gpus
-    names = [f"{'gpu' if each == plan.node.gpus else 'nic'}{port}" for port in ports]
+    each = len(set(plan.node.ports))
+    own = plan.node.ports == tuple(range(plan.node.gpus))
+    names = [f"{'gpu' if own else 'nic'}{port}" for port in ports]
     return names, [f"node{port // each}" for port in ports] if plan.node.inside[0] == "pcie" else names
 
 

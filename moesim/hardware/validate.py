@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from moesim import yamlfile
 from moesim.errors import BrokenInvariant
+from moesim.hardware.census import census, nearest_shipped
 from moesim.hardware.cluster import NO_LINK, Cluster
-from moesim.hardware.load import load_cluster
+from moesim.hardware.load import find_topology, load_cluster
 from moesim.units import show_bandwidth
 
 
@@ -42,7 +44,10 @@ def validate(
         f"{show_bandwidth(float(cluster.link_capacity.max()))}, each with a unit and a source",
         *_bottlenecks(cluster),
     )
-    return Validation(cluster.name, checks, (*cluster.warnings, *_unused(cluster)))
+    mine = census(yamlfile.read_yaml(find_topology(str(name_or_path))))
+    nearest = nearest_shipped(mine)
+    beside = (mine.beside(nearest),) if nearest else ()
+    return Validation(cluster.name, (*checks, mine.sentence(), *beside), (*cluster.warnings, *_unused(cluster)))
 
 
 def check_integrity(cluster: Cluster) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -61,3 +62,19 @@ def test_doctor_says_what_it_found(moesim: Moesim) -> None:
 def test_every_verb_has_help(moesim: Moesim) -> None:
     for verb in LazyGroup().list_commands(click.Context(click.Command("moesim"))):
         assert moesim(verb, "--help").out.startswith("Usage:"), verb
+
+
+def test_an_import_says_what_it_found_and_validate_compares_it(moesim: Moesim, tmp_path: Path) -> None:
+    switch = '<nvlink target="0000:d0:00.0" count="18" tclass="0x068000"/>'
+    slots = [f'<pci busid="0000:{10 + g}:00.0"><gpu dev="{g}" sm="90">{switch}</gpu></pci>' for g in range(8)]
+    nets = [f'<net name="m{g}" dev="{g}" speed="400000"/>' for g in range(8)]
+    cpu = f"<cpu>{''.join(slots)}<nic>{''.join(nets)}</nic></cpu>"
+    (tmp_path / "topo.xml").write_text(f'<system version="1">{cpu}</system>')
+    done = moesim("topo", "import", str(tmp_path / "topo.xml"), "-o", "mine.yaml")
+    assert done.code == 0
+    assert "found: 8 GPUs (H100-SXM5-80GB) in 1 nodes; per GPU and direction: nvlink 450 GB/s, nic 50 GB/s" in done.err
+    beside = moesim("topo", "validate", "mine.yaml").out
+    assert "nearest shipped system dgx-h100: the same rates" in beside
+    text = Path("mine.yaml").read_text().replace("value: 450 GB/s", "value: 200 GB/s")
+    Path("mine.yaml").write_text(text)
+    assert "dgx-h100: nvlink 200 GB/s, there 450 GB/s" in moesim("topo", "validate", "mine.yaml").out

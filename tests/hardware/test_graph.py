@@ -31,10 +31,23 @@ def test_of_two_equally_short_ways_the_wider_one_is_taken() -> None:
     assert [cluster.link_name[link] for link in cluster.path[0, 1]] == ["gpu0->b", "b->gpu1"]
 
 
-def test_no_path_leads_through_a_gpu() -> None:
+def test_a_gpu_relays_only_where_there_is_no_other_way() -> None:
     line = ["from: gpu0, to: gpu1, bandwidth: 1 GB/s", "from: gpu1, to: gpu2, bandwidth: 1 GB/s"]
-    with pytest.raises(BadInput, match="no route from gpu2 to gpu0"):
-        sealed(graph(line))
+    cluster = sealed(graph(line))
+    assert [cluster.link_name[link] for link in cluster.path[0, 2]] == ["gpu0->gpu1", "gpu1->gpu2"]
+    longer = sealed(graph([*line, "from: gpu0, to: a, bandwidth: 1 GB/s", "from: a, to: b, bandwidth: 1 GB/s",
+                           "from: b, to: gpu2, bandwidth: 1 GB/s"], "a, b"))  # fmt: skip
+    assert [longer.link_name[link] for link in longer.path[0, 2]] == ["gpu0->a", "a->b", "b->gpu2"]
+
+
+def test_rails_without_a_spine_meet_inside_nodes() -> None:
+    """Two nodes of two GPUs: gpu0 reaches gpu3 over its own rail to gpu2 and the switch there, or over gpu1's rail."""
+    inside = [f"from: gpu{g}, to: in{g // 2}, bandwidth: 450 GB/s, kind: nvlink" for g in range(4)]
+    rails = [f"from: gpu{g}, to: rail{g % 2}, bandwidth: 50 GB/s, kind: nic" for g in range(4)]
+    cluster = sealed(graph([*inside, *rails], "in0, in1, rail0, rail1"))
+    check_integrity(cluster)
+    kinds = [cluster.link_kind[link] for link in cluster.path[0, 3] if link >= 0]
+    assert sorted(kinds) == ["nic", "nic", "nvlink", "nvlink"] and len(kinds) == 4
 
 
 def clos(gpus: int = 12, spines: int = 3) -> tuple[list[str], str]:

@@ -9,11 +9,15 @@ import networkx as nx
 import numpy as np
 import pytest
 
+from moesim import yamlfile
 from moesim.errors import BadInput
 from moesim.hardware import load_cluster
 from moesim.hardware.formats import Imported, export_topology, import_topology
+from moesim.hardware.formats.format import yaml_text
+from moesim.hardware.load import known_topologies
 from moesim.hardware.validate import check_integrity
 
+PEER = '<nvlink target="0000:{t}:00.0" count="2" tclass="0x030200"/>'
 SWITCH = '<nvlink target="0000:d{s}:00.0" count="{n}" tclass="0x068000"/>'
 
 
@@ -64,7 +68,8 @@ def test_without_nvlink_it_is_pcie_and_gpus_share_ports(tmp_path: Path) -> None:
     kinds = dict(zip(made.cluster.link_kind, made.cluster.link_capacity, strict=True))
     assert kinds == {"pcie_up": 64e9, "pcie_down": 64e9}  # one node: no port is in use
     assert "nics: 2" in made.text and "value: 50 GB/s" in made.text
-    assert made.notes == ("1 ports that are slower or away from GPUs are left out",)
+    assert made.notes[1] == "1 ports that are slower are left out"
+    assert "the nearest port is in the same socket; it is shared" in made.notes[0]
 
 
 def test_two_ports_a_gpu_act_as_one_and_another_generation_is_said(tmp_path: Path) -> None:
@@ -82,8 +87,145 @@ def test_ports_away_from_gpus_and_repeated_ones_do_not_count(tmp_path: Path) -> 
     inside = HOPPER.replace("</gpu></pci>", "</gpu>{}</pci>").format(*map(net, range(8)))
     text = inside.split("<nic>")[0] + away + "</cpu></system>"
     made = imported(tmp_path, text)
-    assert made.notes == ("2 ports that are slower or away from GPUs are left out",)
+    assert made.notes == ("2 ports are left out: nearer to no GPU than others",)
     assert "nics" not in made.text
+
+
+def bare(switches: int, device: str, port: str = "0x020700") -> str:
+    """PCI devices alone, as clouds ship them: a bridge with two GPUs and a port each."""
+    slot = '<pci busid="{b}:{d}:00.0" class="{c}" device="{i}" link_speed="32.0 GT/s PCIe" link_width="16"/>'
+    inside = [
+        "".join([*(slot.format(b=s, d=d, c="0x030200", i=device) for d in "12"), slot.format(b=s, d=3, c=port, i="")])
+        for s in range(switches)
+    ]
+    bridges = "".join(f'<pci busid="ff:{s}" class="0x060400">{each}</pci>' for s, each in enumerate(inside))
+    return f'<system version="1"><cpu numaid="0">{bridges}</cpu></system>'
+
+
+def test_a_file_of_pci_devices_has_the_nvlinks_of_its_device(tmp_path: Path) -> None:
+    made = imported(tmp_path, bare(4, "0x20b0"), like="dgx-a100")
+    assert set(made.cluster.link_capacity) == {12 * 25e9} and made.cluster.num_devices == 8
+    assert "nics: 4" in made.text and "value: 200 Gb/s" in made.text  # two GPUs and one port below each bridge
+    assert made.notes[0].endswith("12 NVLinks a GPU into a switch are assumed, by the GPUs' PCI device id")
+    assert made.notes[1] == "the file states no rate of ports: 200 Gb/s, as in dgx-a100"
+    assert made.found.startswith("8 GPUs (A100-SXM4-80GB) in 1 nodes; per GPU and direction: nvlink 300 GB/s, nic 12.5")
+    unnamed = imported(tmp_path, bare(4, ""))
+    assert set(unnamed.cluster.link_capacity) == {18 * 25e9} and "does not say which GPUs" in unnamed.notes[0]
+    cards = imported(tmp_path, bare(1, "0x20b5"), like="dgx-a100").cluster
+    assert set(cards.link_kind) == {"pcie_up", "pcie_down"}
+
+
+def test_nvlinks_of_a_gpu_to_itself_are_none(tmp_path: Path) -> None:
+    made = imported(tmp_path, xml([PEER.format(t=10), PEER.format(t=11)], sm=80), like="dgx-a100")
+    assert set(made.cluster.link_kind) == {"pcie_up", "pcie_down"}
+    assert made.notes[0].startswith("4 NVLinks lead from GPUs to themselves and are left out")
+
+
+def test_a_gpu_off_the_switch_goes_over_pcie(tmp_path: Path) -> None:
+    """Seven of eight pairs show 18 links each, far more than a GPU has: a switch, and GPU 2 is not on it."""
+    rows = [line.split() for line in matrix(8, "NV18").replace("\x1b[4m", "").replace("\x1b[0m", "").splitlines()[1:9]]
+    for a, row in enumerate(rows):
+        for b in range(8):
+            if a != b and 2 in (a, b):
+                row[b + 1] = "SYS"
+    text = "\n".join(["\t" + "\t".join(f"GPU{g}" for g in range(8)), *("\t".join(row[:9]) for row in rows)])
+    made = imported(tmp_path, text, name="topo.txt")
+    width = made.cluster.link_capacity[made.cluster.path].min(axis=2, initial=np.inf, where=made.cluster.path >= 0)
+    assert width[0, 7] == 450e9 and width[0, 2] == width[2, 7] == 64e9
+    assert "GPU 2 without NVLink: over PCIe to every other GPU" in made.notes
+    assert "nvlink 0 B/s to 450 GB/s" in made.found
+
+
+def test_a_gpu_without_a_near_port_shares_another(tmp_path: Path) -> None:
+    """Ports of GPUs 0 and 2 only, and two that are far from all: of four ports two serve, two GPUs each."""
+    head = "\t" + "\t".join([*(f"GPU{g}" for g in range(4)), *(f"NIC{n}" for n in range(4))])
+    near = {(0, 0), (2, 1)}
+    rows = [
+        "\t".join([f"GPU{a}", *("X" if a == b else "NV18" for b in range(4)),
+                   *("PIX" if (a, n) in near else "SYS" for n in range(4))])
+        for a in range(4)
+    ]  # fmt: skip
+    made = imported(tmp_path, "\n".join([head, *rows]), name="topo.txt")
+    assert "nics: 2" in made.text and "2 ports are left out: nearer to no GPU than others" in made.notes
+    assert any(note.startswith("GPU 1, GPU 3: the nearest port is behind the other socket") for note in made.notes)
+    uneven = imported(
+        tmp_path, "\n".join([head, rows[0], rows[1].replace("SYS", "PIX", 1), *rows[2:]]), name="topo.txt"
+    )
+    assert "port_of: [0, 0, 1, 1]" in uneven.text or "nics: 2" in uneven.text
+
+
+def test_uneven_ports_are_played_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "uneven.yaml"
+    device = yamlfile.read_yaml(known_topologies()["dgx-h100"]).data["device"]
+    node = {
+        "gpus": 4,
+        "nvlink": {"value": "450 GB/s", "source": "made up"},
+        "nic": {"value": "50 GB/s", "source": "made up"},
+    }
+    text = {
+        "moesim_topology": 1,
+        "name": "u",
+        "device": device,
+        "node": {**node, "port_of": [0, 0, 0, 1]},
+        "fabric": {"nodes": 2},
+    }
+    path.write_text(yaml_text(text))
+    cluster = load_cluster(path)
+    check_integrity(cluster)
+    assert [cluster.link_name[cluster.path[gpu, 4, 0]] for gpu in range(4)] == ["nic0/nic_out"] * 3 + ["nic1/nic_out"]
+    path.write_text(yaml_text({**text, "node": {**node, "port_of": [0, 0, 2, 2]}}))
+    with pytest.raises(BadInput, match="port_of numbers ports from 0 without gaps"):
+        load_cluster(path)
+
+
+def simai(gpus: int = 4, servers: int = 2) -> str:
+    """Servers of `gpus` GPUs behind an NVSwitch, a leaf for each of two rails, no spine."""
+    total, inner = gpus * servers, [gpus * servers + s for s in range(servers)]
+    leaves = [total + servers, total + servers + 1]
+    links = [f"{g} {inner[g // gpus]} 3600Gbps 0.000025ms 0" for g in range(total)]
+    links += [f"{g} {leaves[g % 2]} 400Gbps 0.0005ms 0" for g in range(total)]
+    counts = f"{total + servers + 2} {gpus} {servers} 2 {len(links)} H100"
+    return "\n".join([counts, " ".join(map(str, [*inner, *leaves])), *links]) + "\n"
+
+
+def test_the_link_list_of_ns3_backends(tmp_path: Path) -> None:
+    made = imported(tmp_path, simai(), name="simai.txt")
+    cluster = made.cluster
+    check_integrity(cluster)
+    assert (cluster.num_devices, cluster.num_nodes) == (8, 2)
+    kinds = [cluster.link_kind[link] for link in cluster.path[0, 6] if link >= 0]
+    assert kinds == ["nic", "nic"]  # the same rail
+    assert set(cluster.link_capacity) == {450e9, 50e9} and sorted(set(cluster.link_latency)) == pytest.approx(
+        [25e-9, 500e-9]
+    )
+    twice = "3 1 3\n2\n0 2 100Gbps 1us 0\n0 2 100Gbps 1us 0\n1 2 200Gbps 1us 0\n"
+    plain = imported(tmp_path, twice, name="hpcc.txt")
+    assert set(plain.cluster.link_capacity) == {25e9} and plain.cluster.num_nodes == 2
+    assert "does not say which share a server" in plain.notes[0] and plain.notes[1].startswith("1 links stand beside")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("0 8 3600Gbps", "0 99 3600Gbps", r"simai\.txt:3: 0 99 are no two of ids 0 to 11"),
+        ("0 8 3600Gbps", "0 8 fastGbps", r":3: fastGbps 0.000025ms are no rate and delay"),
+        ("0 8 3600Gbps", "0 8 0Gbps", r":3: a rate of 0"),
+        ("0.000025ms 0\n1", "0.000025ms\n1", r":3: 4 words, a link has 5"),
+        (" 16 H100", " 17 H100", r":1: 16 links, its first line says 17"),
+        ("8 9 10 11", "8 9 10 10", r":2: 4 ids of switches below 12"),
+        ("12 4 2 2", "12 3 2 2", r":1: 8 GPUs in servers of 3"),
+    ],
+)
+def test_bad_link_lists_name_the_line(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in simai()
+    with pytest.raises(BadInput, match=said):
+        imported(tmp_path, simai().replace(old, new, 1), name="simai.txt")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.xml", "a.conf"])
+def test_ten_thousand_empty_lines_cost_nothing(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadInput, match="not recognised"):
+        imported(tmp_path, "\n" * 10_000 + "hello " + "a" * 40_000, name=name)
 
 
 BOMB = '<!DOCTYPE s [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><system>&b;</system>'
@@ -97,14 +239,13 @@ BOMB = '<!DOCTYPE s [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><system>&b;</sys
         ("<system>", r"topo\.xml:1: not XML"),
         ("<system>\n<a></b></system>", r"topo\.xml:2: not XML: mismatched tag"),
         ("<system>" + "<a>" * 40, "nested deeper than 32"),
-        ("<system/>", "no <system> with <gpu>"),
+        ("<system/>", "no <system> with GPUs.*NCCL_TOPO_DUMP_FILE"),
         (xml([""], sm=12), "sm 12 is not known. Try: one of 80, 90, 100"),
         (xml([""]).replace('dev="0"', 'dev="-1"'), r"topo\.xml:3 gpu: dev='-1' is no count"),
         (xml([""]).replace('dev="0"', ""), "dev=None is no count"),
-        (xml([SWITCH.format(s=0, n=18), ""]), "differ in their NVLinks"),
+        (xml([SWITCH.format(s=0, n=18) + PEER.format(t=11), PEER.format(t=10)]), "to a switch and some to each other"),
         (xml(['<nvlink target="0000:11:00.0" count="2" tclass="0x030200"/>', ""]), "GPUs 0 and 1 count"),
         (xml(['<nvlink target="0000:77:00.0" count="2" tclass="0x030200"/>']), "is no GPU of the file"),
-        (xml([""] * 8, net(0) + net(1) + net(2)), "cannot share 3 ports evenly"),
         (xml([""], net(0, 0)), "speed=0"),
         (xml([""] * 2).replace('dev="1"', 'dev="0"'), "two GPUs are dev 0"),
     ],
@@ -150,7 +291,7 @@ def test_nics_that_two_gpus_share_below_one_bridge_count_once_each(tmp_path: Pat
         shared[row] = "   ".join([*cells[:5], *nics, *cells[9:]])
     assert "nics" not in imported(tmp_path, "\n".join(shared), name="topo.txt").text
     crowded = imported(tmp_path, matrix(2, "NV12", 3, "PIX").replace("SYS", "PIX"), name="topo.txt")
-    assert crowded.notes[1] == "3 ports lie near 2 GPUs; one for each GPU is taken"
+    assert crowded.notes[2] == "3 ports lie near 2 GPUs; one for each GPU is taken"
 
 
 def test_a_matrix_of_a_bridged_pair_and_of_pcie_cards(tmp_path: Path) -> None:
@@ -177,7 +318,7 @@ def test_bad_matrices_say_what_is_wrong(tmp_path: Path, text: str, said: str) ->
 
 
 def test_formats_are_recognised_or_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="not recognised.*nccl-xml, nvidia-smi"):
+    with pytest.raises(BadInput, match="not recognised.*nccl-xml, ns3-links, nvidia-smi"):
         imported(tmp_path, "hello\n")
     with pytest.raises(BadInput, match="did you mean 'nccl-xml'"):
         import_topology(tmp_path / "topo.xml", format="nccl_xml")

@@ -118,7 +118,29 @@ def test_blocks_become_leaves_in_both_forms(tmp_path: Path) -> None:
     yaml = imported(tmp_path, form + rows, "topology.yaml")
     assert conf.cluster.num_nodes == yaml.cluster.num_nodes == 4
     assert conf.cluster.path.tolist() == yaml.cluster.path.tolist()
-    assert conf.notes[-1] == "a block is taken as one leaf"
+    assert conf.notes[-1] == "a block is taken as one leaf: a host of dgx-h100 is an NVLink domain of its own"
+
+
+BLOCKS = "BlockName=b1 Nodes=n[1-{n}]\nBlockName=b2 Nodes=m[1-3]\n# a rack in repair\nBlockSizes=2\n"
+
+
+def test_a_block_of_trays_is_one_nvlink_domain(tmp_path: Path) -> None:
+    even = imported(tmp_path, BLOCKS.format(n=3), like="gb200-nvl72")
+    assert (even.cluster.num_nodes, even.cluster.num_devices) == (2, 24)  # 3 hosts of 4 GPUs each
+    uneven = imported(tmp_path, BLOCKS.format(n=4), like="gb200-nvl72").cluster
+    check_integrity(uneven)
+    assert (uneven.num_nodes, uneven.num_devices, uneven.gpus_per_node) == (2, 28, 16)
+    assert kinds(uneven, 0, 15) == ["nvlink", "nvlink"] and kinds(uneven, 0, 16) == ["nic", "leaf", "leaf", "nic"]
+    with pytest.raises(BadInput, match=r":1: block b1 has 19 hosts, an NVLink domain of gb200-nvl72 18"):
+        imported(tmp_path, BLOCKS.format(n=19), like="gb200-nvl72")
+    with pytest.raises(BadInput, match=r"which hosts share NVLinks\. Try: BlockName"):
+        imported(tmp_path, TWO_TIERS, like="gb200-nvl72")
+
+
+def test_of_a_forest_the_largest_tree_is_read_and_the_others_are_named(tmp_path: Path) -> None:
+    made = imported(tmp_path, TWO_TIERS + "SwitchName=lonely Nodes=login1\n")
+    assert made.cluster.path.tolist() == imported(tmp_path, TWO_TIERS).cluster.path.tolist()
+    assert made.notes[0] == "no switch joins lonely (1 hosts) to spine (7 hosts), which alone was read"
 
 
 @pytest.mark.parametrize(
@@ -126,15 +148,15 @@ def test_blocks_become_leaves_in_both_forms(tmp_path: Path) -> None:
     [
         ("SwitchName=a Nodes=n1\nSwitchName=a Nodes=n2\n", r"topology\.conf:2: switch a stands twice"),
         ("SwitchName=a Nodes=n1\nSwitchName=b Nodes=n1\n", r":2: n1 hangs below a and b"),
-        ("SwitchName=a Nodes=n1\nSwitchName=b Nodes=n2\n", "its roots are a, b"),
+        ("SwitchName=a Nodes=n1\nBlockName=b Nodes=n2\n", "switches and blocks in one file"),
         ("SwitchName=a Switches=b\n", r":1: switch b is not described"),
-        ("SwitchName=a Switches=b\nSwitchName=b Switches=a\n", "its roots are none"),
+        ("SwitchName=a Switches=b\nSwitchName=b Switches=a\n", ":1: switch a hangs in a loop"),
         ("SwitchName=t Nodes=n1\nSwitchName=a Switches=b\nSwitchName=b Switches=a\n", ":2: switch a hangs in a loop"),
         ("SwitchName=a Switches=a\nSwitchName=b Nodes=n1\n", ":1: switch a hangs in a loop"),
         ("SwitchName=a\n", ":1: switch a needs either"),
         ("SwitchName=a Nodes=n1 Speed=5\n", ":1: 'speed' is not understood"),
         ("SwitchName=a Nodes=n1 oops\n", ":1: 'oops' is not understood"),
-        ("SwitchName=a Nodes=n[1-600]\n", "at most 4096 GPUs"),
+        ("SwitchName=a Nodes=n[1-600]\n", "600 hosts of 8 GPUs: 4800 GPUs, at most 4096"),
     ],
 )
 def test_bad_trees_name_the_line(tmp_path: Path, text: str, said: str) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from moesim import yamlfile
 from moesim.errors import BadInput, unknown_name
+from moesim.hardware.census import census
 from moesim.hardware.cluster import Cluster
-from moesim.hardware.formats import astra_sim, graphml, nccl_xml, nvidia_smi, slurm_conf, slurm_yaml
+from moesim.hardware.formats import astra_sim, graphml, nccl_xml, ns3_links, nvidia_smi, slurm_conf, slurm_yaml
 from moesim.hardware.formats.format import Format, Written, yaml_text
 from moesim.hardware.load import find_topology, seal
 
@@ -24,6 +25,7 @@ REGISTRY: dict[str, Format] = {
         astra_sim.FORMAT,
         graphml.FORMAT,
         nccl_xml.FORMAT,
+        ns3_links.FORMAT,
         nvidia_smi.FORMAT,
         slurm_conf.FORMAT,
         slurm_yaml.FORMAT,
@@ -33,10 +35,13 @@ REGISTRY: dict[str, Format] = {
 
 @dataclass(frozen=True)
 class Imported:
-    """text: a topology file; cluster: what it describes; notes: what the source did not say and was assumed."""
+    """text: a topology file; cluster: what it describes; found: counts and rates in a sentence; notes: what the source
+    did not say and was assumed.
+    """
 
     text: str
     cluster: Cluster
+    found: str
     notes: tuple[str, ...]
 
 
@@ -57,7 +62,8 @@ def import_topology(path: str | Path, *, format: str | None = None, like: str = 
         "device": lender.data["device"],
     }
     made = yaml_text({**head, **draft.keys})
-    return Imported(made, seal(yamlfile.parse_yaml(made, f"import of {source}")), draft.notes)
+    document = yamlfile.parse_yaml(made, f"import of {source}")
+    return Imported(made, seal(document), census(document).sentence(), draft.notes)
 
 
 def export_topology(cluster: Cluster, format: str) -> Written:

@@ -26,8 +26,24 @@ BY_DEVICE = {
     **dict.fromkeys(("A100", "A800"), BY_SM[80]),
     **dict.fromkeys(("H20", "H100", "H200", "H800"), BY_SM[90]),
     **dict.fromkeys(("B200", "GB200", "B300", "GB300"), BY_SM[100]),
-    "L40S": Generation(0.0, 0, 32e9),
+    **dict.fromkeys(("H100-PCIe", "RTX-5090", "RTX-PRO"), Generation(0.0, 0, 64e9)),
+    **dict.fromkeys(("L40S", "RTX-4090"), Generation(0.0, 0, 32e9)),
 }
+
+# NVIDIA's PCI device ids (pci.ids, 2025) of data centre GPUs; PCIe cards have a bridge at most
+BY_PCI = {
+    **dict.fromkeys(("0x20b0", "0x20b2"), BY_SM[80]),  # A100 SXM4 40 and 80 GB
+    **dict.fromkeys(("0x20b5", "0x20f1"), BY_SM[80]._replace(links=0)),  # A100 PCIe 80 and 40 GB
+    "0x2324": BY_SM[90]._replace(links=8),  # H800: 400 GB/s both ways together
+    **dict.fromkeys(("0x2329", "0x2330", "0x2335"), BY_SM[90]),  # H20, H100 SXM5, H200 SXM
+    "0x2331": BY_SM[90]._replace(links=0),  # H100 PCIe
+    "0x2901": BY_SM[100],  # B200
+}
+
+
+def of_pci(device: str) -> Generation | None:
+    """By a PCI device id such as "0x2330"; None for one that is not known."""
+    return BY_PCI.get(device.lower())
 
 
 def of_sm(sm: int, where: str) -> Generation:
@@ -38,8 +54,8 @@ def of_sm(sm: int, where: str) -> Generation:
 
 
 def of_device(name: str, where: str) -> Generation:
-    """By a device's name up to the first dash. Raises BadInput for one that is not known."""
-    family = name.split("-")[0]
-    if family not in BY_DEVICE:
+    """By the longest family that a device's name begins with. Raises BadInput for one that is not known."""
+    families = [family for family in BY_DEVICE if name == family or name.startswith(f"{family}-")]
+    if not families:
         raise BadInput(f"device {name} is not known", where=where, way_out=f"'like' with one of {', '.join(BY_DEVICE)}")
-    return BY_DEVICE[family]
+    return BY_DEVICE[max(families, key=len)]

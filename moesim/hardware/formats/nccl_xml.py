@@ -1,21 +1,46 @@
 """NCCL's topology XML (NCCL_TOPO_FILE): GPUs, their NVLinks and the network ports of one machine.
 
 <system><cpu><pci class= link_speed= link_width=><gpu dev= sm= rank=><nvlink target= count= tclass=/></gpu></pci>
-<nic><net name= dev= speed=Mb/s/></nic></cpu></system>. Source: NCCL's xml.cc and topo.h, read.
+<nic><net name= dev= speed=Mb/s/></nic></cpu></system>. Source: NCCL's xml.cc and topo.h, read. The files that clouds
+ship list PCI devices alone, which NCCL completes when it starts: then PCI classes tell GPUs and ports, and NVLinks are
+those that the device is known to have.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 from moesim.errors import BadInput
-from moesim.hardware.formats import gpu_links, safe_xml, wiring
+from moesim.hardware.formats import gpu_links, safe_xml
 from moesim.hardware.formats.format import Draft, Format, Plain, rate_text
+from moesim.hardware.formats.machine import Ints, NvLinks, nearest_ports
 from moesim.hardware.formats.safe_xml import Element
 from moesim.yamlfile import Document
 
 SOURCE = "NCCL topology XML"
-SWITCH_CLASS = "0x068000"  # PCI class of an NVSwitch; 0x0302 and 0x0300 are GPUs
+SWITCH_CLASS = "0x0680"  # PCI classes: bridge of another kind, which an NVSwitch is
+GPU_CLASSES = ("0x0302", "0x0300")  # 3D controller, VGA controller
+PORT_CLASSES = ("0x0207", "0x0200")  # InfiniBand, Ethernet
+DUMP = "the file that NCCL writes where NCCL_TOPO_DUMP_FILE names it"
+
+
+class Place(NamedTuple):
+    """An element and the elements above it, outermost first."""
+
+    element: Element
+    above: tuple[Element, ...]
+
+    def distance(self, port: Place) -> int:
+        """As nvidia-smi counts: 1 to 3 bridges up to a common one, 4 in the same socket, 5 elsewhere."""
+        way = (*self.above, self.element)
+        shared = sum(a is b for a, b in zip(way, port.above, strict=False))
+        if not shared:
+            return 5
+        bridged = any(each.tag == "pci" for each in way[:shared])
+        return min(max(len(way), len(port.above) + 1) - shared, 3) if bridged else 4
 
 
 def recognise(text: str) -> bool:
@@ -26,58 +51,108 @@ def recognise(text: str) -> bool:
 def read(text: str, source: str, like: Document) -> Draft:
     """One machine -> one node. Raises BadInput for unknown generations and for links to nowhere."""
     system = safe_xml.parse(text, source)
-    slots = [pci for pci in system.all("pci") if any(child.tag == "gpu" for child in pci.children)]
-    if system.tag != "system" or not slots:
-        raise BadInput("no <system> with <gpu> elements", where=system.where)
-    slots.sort(key=lambda pci: _gpu(pci).integer("dev"))
-    devices = [_gpu(pci).integer("dev") for pci in slots]
-    if len(set(devices)) < len(devices):
-        raise BadInput(f"two GPUs are dev {devices[0]}", where=source, way_out="a file of one machine")
-    generation = gpu_links.of_sm(_gpu(slots[0]).integer("sm"), _gpu(slots[0]).where)
-    keys = _inside(slots, generation)
-    ports, rate, notes = _ports(system, len(slots))
-    if "node" not in keys and ports:
-        notes.append(f"{ports} ports are left out: uneven NVLinks are listed link by link")
-    keys = wiring.with_ports(keys, ports, rate_text(rate), f"{SOURCE}: speed of its <net> elements", source)
-    named = str(like.data["device"]["name"])
-    if gpu_links.BY_DEVICE.get(named.split("-")[0]) != generation:
-        notes.append(f"the file's GPUs are of another generation than {named}, whose memory and FLOP/s are used")
-    return Draft(keys, tuple(notes))
+    places = list(_places(system, ()))
+    slots = [place for place in places if place.element.tag == "pci" and _gpu(place.element) is not None]
+    if slots:
+        return _completed(slots, places, source, like)
+    bare = [place for place in places if _is_class(place.element, GPU_CLASSES)]
+    if system.tag != "system" or not bare:
+        raise BadInput("no <system> with GPUs, as <gpu> or as PCI devices", where=system.where, way_out=DUMP)
+    ports = [place for place in places if _is_class(place.element, PORT_CLASSES)]
+    return _bare(bare, ports, like)
 
 
-def _gpu(pci: Element) -> Element:
-    return next(child for child in pci.children if child.tag == "gpu")
+def _distances(gpus: Sequence[Place], ports: Sequence[Place]) -> Ints:
+    """int64[G, N]."""
+    table = [[gpu.distance(port) for port in ports] for gpu in gpus]
+    return np.array(table, dtype=np.int64).reshape(len(gpus), len(ports))
 
 
-def _inside(slots: list[Element], generation: gpu_links.Generation) -> Plain:
+def _places(element: Element, above: tuple[Element, ...]) -> Iterator[Place]:
+    """Every element below, in document order."""
+    for child in element.children:
+        yield Place(child, above)
+        yield from _places(child, (*above, child))
+
+
+def _gpu(pci: Element) -> Element | None:
+    return next((child for child in pci.children if child.tag == "gpu"), None)
+
+
+def _is_class(element: Element, classes: tuple[str, ...]) -> bool:
+    return element.tag == "pci" and element.attributes.get("class", "").lower().startswith(classes)
+
+
+def _bare(gpus: list[Place], ports: list[Place], like: Document) -> Draft:
+    """PCI devices alone: NVLinks by the device, and the rate of ports by the topology `like`."""
+    named, first = str(like.data["device"]["name"]), gpus[0].element
+    known = gpu_links.of_pci(first.attributes.get("device", ""))
+    found = known or gpu_links.of_device(named, like.source)
+    links = np.full(len(gpus), found.links, dtype=np.int64)
+    nvlinks = NvLinks(np.zeros((len(links), len(links)), dtype=np.int64), links)
+    keys, notes = nvlinks.keys(found, f"{SOURCE}, its PCI devices", first.where)
+    whose = "by the GPUs' PCI device id" if known else f"as {named} has, since the file does not say which GPUs it has"
+    notes.append(f"the file lists PCI devices only: {found.links} NVLinks a GPU into a switch are assumed, {whose}")
+    nearest = nearest_ports(_distances(gpus, ports))
+    notes += nearest.as_in(like, keys, "the file")
+    return Draft(keys, (*notes, *_other_device(found, named)))
+
+
+def _other_device(found: gpu_links.Generation, named: str) -> list[str]:
+    if gpu_links.of_device(named, named) == found:
+        return []
+    return [f"the file's GPUs are of another generation than {named}, whose memory and FLOP/s are used"]
+
+
+def _completed(slots: list[Place], places: list[Place], source: str, like: Document) -> Draft:
+    """With <gpu> and <net> elements."""
+    slots = sorted(slots, key=lambda place: _numbered(place.element))
+    numbers = [_numbered(place.element) for place in slots]
+    if len(set(numbers)) < len(numbers):
+        raise BadInput(f"two GPUs are dev {numbers[0]}", where=source, way_out="a file of one machine")
+    gpu = _gpu(slots[0].element)
+    assert gpu is not None
+    generation = gpu_links.of_sm(gpu.integer("sm"), gpu.where)
+    generation = generation._replace(pcie=_slot_rate(slots[0].element, generation))
+    nvlinks, notes = _nvlinks([slot.element for slot in slots])
+    keys, said = nvlinks.keys(generation, SOURCE, gpu.where)
+    nets = {place.element.attributes.get("name", place.element.where): place for place in places if _is_net(place)}
+    notes += [*said, *_add_ports(keys, slots, list(nets.values()))]
+    known = gpu_links.of_sm(gpu.integer("sm"), gpu.where)
+    return Draft(keys, (*notes, *_other_device(known, str(like.data["device"]["name"]))))
+
+
+def _numbered(pci: Element) -> int:
+    gpu = _gpu(pci)
+    assert gpu is not None
+    return gpu.integer("dev")
+
+
+def _is_net(place: Place) -> bool:
+    return place.element.tag == "net"
+
+
+def _nvlinks(slots: list[Element]) -> tuple[NvLinks, list[str]]:
     number = {pci.attributes.get("busid", "").lower(): index for index, pci in enumerate(slots)}
     direct = np.zeros((len(slots), len(slots)), dtype=np.int64)
-    to_switch = np.zeros(len(slots), dtype=np.int64)
+    switched = np.zeros(len(slots), dtype=np.int64)
     for index, pci in enumerate(slots):
-        for link in _gpu(pci).all("nvlink"):
+        for link in (link for child in pci.children if child.tag == "gpu" for link in child.all("nvlink")):
             target = number.get(link.attributes.get("target", "").lower())
             if target is not None:
                 direct[index, target] += link.integer("count", 1)
-            elif link.attributes.get("tclass", "").lower().startswith(SWITCH_CLASS[:6]):
-                to_switch[index] += link.integer("count", 1)
+            elif link.attributes.get("tclass", "").lower().startswith(SWITCH_CLASS):
+                switched[index] += link.integer("count", 1)
             else:
                 raise BadInput(f"target {link.attributes.get('target')!r} is no GPU of the file", where=link.where)
-    return _shape(direct, to_switch, slots, generation)
-
-
-def _shape(
-    direct: wiring.Ints, to_switch: wiring.Ints, slots: list[Element], generation: gpu_links.Generation
-) -> Plain:
+    notes = []
+    if loops := int(np.trace(direct)):
+        notes.append(f"{loops} NVLinks lead from GPUs to themselves and are left out (a GPU alone in its partition)")
+        np.fill_diagonal(direct, 0)
     if np.any(direct != direct.T):
         a, b = (int(i) for i in np.argwhere(direct != direct.T)[0])
-        raise BadInput(f"GPUs {a} and {b} count their NVLinks differently", where=_gpu(slots[a]).where)
-    if to_switch.any() and (direct.any() or len(set(to_switch.tolist())) > 1):
-        raise BadInput("GPUs differ in their NVLinks to the switch", where=_gpu(slots[0]).where)
-    if to_switch.any():
-        return wiring.switched(len(slots), int(to_switch[0]), generation, SOURCE)
-    if not direct.any():
-        return wiring.host_only(len(slots), generation._replace(pcie=_slot_rate(slots[0], generation)), SOURCE)
-    return wiring.direct(direct, generation, SOURCE)
+        raise BadInput(f"GPUs {a} and {b} count their NVLinks differently", where=slots[a].where)
+    return NvLinks(direct, switched), notes
 
 
 def _slot_rate(pci: Element, generation: gpu_links.Generation) -> float:
@@ -89,27 +164,16 @@ def _slot_rate(pci: Element, generation: gpu_links.Generation) -> float:
         return generation.pcie
 
 
-def _ports(system: Element, gpus: int) -> tuple[int, float, list[str]]:
-    """Ports of the highest speed among those near GPUs, B/s of each, notes."""
-    nets = _near_gpus(system)
-    if not nets:
-        return 0, 0.0, ["no <net> elements: the node has no way out"]
-    speeds = [net.integer("speed") for net in nets.values()]
-    fastest = max(speeds)
-    if fastest == 0:
-        raise BadInput("speed=0", where=next(iter(nets.values())).where)
-    found = speeds.count(fastest)
-    left_out = len({net.attributes.get("name") for net in system.all("net")}) - found
-    ports, pooled, notes = wiring.fit_ports(gpus, found)
-    slower = [f"{left_out} ports that are slower or away from GPUs are left out"] if left_out else []
-    return ports, fastest * 1e6 / 8 * pooled, [*notes, *slower]
-
-
-def _near_gpus(system: Element) -> dict[str, Element]:
-    """name -> <net> of the PCIe trees that hold a GPU; of the whole machine where no tree holds both."""
-    roots = [pci for cpu in system.all("cpu") for pci in cpu.children if pci.tag == "pci"]
-    near = [net for root in roots if root.all("gpu") for net in root.all("net")]
-    return {net.attributes.get("name", net.where): net for net in near or system.all("net")}
+def _add_ports(keys: Plain, slots: list[Place], nets: list[Place]) -> list[str]:
+    """Ports of the highest speed into `keys`; notes."""
+    speeds = [net.element.integer("speed") for net in nets]
+    if nets and not max(speeds):
+        raise BadInput("speed=0", where=nets[0].element.where)
+    fastest = [net for net, speed in zip(nets, speeds, strict=True) if speed == max(speeds)]
+    ports = nearest_ports(_distances(slots, fastest))
+    slower = [f"{len(nets) - len(fastest)} ports that are slower are left out"] if len(nets) > len(fastest) else []
+    rate = rate_text(max(speeds, default=0) * 1e6 / 8 * ports.pooled)
+    return [*ports.add_to(keys, rate, f"{SOURCE}: speed of its <net> elements"), *slower]
 
 
 FORMAT = Format("nccl-xml", "NCCL topology XML", recognise, read)

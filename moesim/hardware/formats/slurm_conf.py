@@ -19,11 +19,11 @@ _KEYS = {"switchname", "switches", "nodes", "linkspeed", "blockname", "blocksize
 
 def recognise(text: str) -> bool:
     """It names switches or blocks."""
-    return re.search(r"(?mi)^\s*(switch|block)name\s*=", text) is not None
+    return any(line.lstrip().lower().startswith(("switchname", "blockname")) for line in text.splitlines())
 
 
 def read(text: str, source: str, like: Document) -> Draft:
-    """Switches or blocks -> Draft; blocks become leaves below one switch."""
+    """Switches or blocks -> Draft."""
     switches, blocks, notes = list[tree.Switch](), list[tree.Switch](), list[str]()
     for number, line in enumerate(text.replace("\\\n", " \n").splitlines(), start=1):
         place = f"{source}:{number}"
@@ -37,18 +37,10 @@ def read(text: str, source: str, like: Document) -> Draft:
             blocks.append(tree.Switch(pairs["blockname"], place, hosts=expand(pairs.get("nodes", ""), place)))
         elif pairs and "blocksizes" not in pairs:
             raise BadInput("neither SwitchName nor BlockName", where=place)
-    if blocks:
-        switches = block_tree(blocks, source)
-        notes.append("a block is taken as one leaf")
-    made = tree.draft(switches, like, source)
+    if blocks and switches:
+        raise BadInput("switches and blocks in one file", where=source, way_out="the lines of one topology plugin")
+    made = tree.blocks_draft(blocks, like, source) if blocks else tree.draft(switches, like, source)
     return Draft(made.keys, (*made.notes, *notes))
-
-
-def block_tree(blocks: list[tree.Switch], source: str) -> list[tree.Switch]:
-    """Blocks -> leaves, and one switch above them where there are several."""
-    if len(blocks) < 2:
-        return blocks
-    return [*blocks, tree.Switch("all_blocks", source, children=[block.name for block in blocks])]
 
 
 def _pairs(line: str, place: str) -> dict[str, str]:

@@ -14,8 +14,9 @@ from moesim.errors import BadInput
 from moesim.hardware.formats import tree
 from moesim.hardware.formats.format import Draft, Format
 from moesim.hardware.formats.hostlist import expand
-from moesim.hardware.formats.slurm_conf import block_tree
 from moesim.yamlfile import Items, Section
+
+_ITEM = re.compile(r"\s{0,64}-\s{1,8}topology\s{0,8}:")
 
 
 class SwitchRow(Section):
@@ -70,7 +71,7 @@ class File(Section):
 
 def recognise(text: str) -> bool:
     """A list whose items are named topologies."""
-    return re.search(r"(?m)^\s*-\s+topology\s*:", text) is not None
+    return any(_ITEM.match(line) for line in text.splitlines())
 
 
 def read(text: str, source: str, like: yamlfile.Document) -> Draft:
@@ -78,26 +79,26 @@ def read(text: str, source: str, like: yamlfile.Document) -> Draft:
     document = yamlfile.parse_yaml(text, source, list_key="topologies")
     rows = document.validate(File).topologies
     number = next((i for i, row in enumerate(rows) if row.cluster_default), 0)
-    made = tree.draft(_switches(rows[number], number, document), like, source)
+    made = _draft(rows[number], number, document, like)
     others = [row.topology for i, row in enumerate(rows) if i != number]
     skipped = (f"topology {rows[number].topology} was read, not {', '.join(others)}",) if others else ()
     return Draft(made.keys, (*made.notes, *skipped))
 
 
-def _switches(row: TopologyRow, number: int, document: yamlfile.Document) -> list[tree.Switch]:
+def _draft(row: TopologyRow, number: int, document: yamlfile.Document, like: yamlfile.Document) -> Draft:
     keys: yamlfile.Keys = ("topologies", number)
     if row.flat:
         raise BadInput("a flat topology names no hosts", where=document.where((*keys, "flat")), way_out="a shipped one")
     if row.block is not None:
         place = document.where((*keys, "block", "blocks"))
         blocks = [tree.Switch(block.block, place, hosts=expand(block.nodes, place)) for block in row.block.blocks]
-        return block_tree(blocks, place)
+        return tree.blocks_draft(blocks, like, place)
     assert row.tree is not None
     found = []
     for index, each in enumerate(row.tree.switches):
         place = document.where((*keys, "tree", "switches", index))
         found.append(tree.switch_of(each.switch, place, expand(each.children, place), expand(each.nodes, place)))
-    return found
+    return tree.draft(found, like, document.where(keys))
 
 
 FORMAT = Format("slurm-yaml", "Slurm topology.yaml", recognise, read)

@@ -12,6 +12,7 @@ from moesim.hardware.formats.format import Draft, Plain, node_of_like, rate_text
 from moesim.hardware.schema import NodeSection
 
 SOURCE = "Slurm topology; uplinks as wide as what hangs below"
+Below = dict[str, list[int]]  # leaf -> GPUs of each of its nodes
 
 
 @dataclass
@@ -32,27 +33,81 @@ def switch_of(name: str, place: str, children: list[str], hosts: list[str]) -> S
 
 
 def draft(switches: Sequence[Switch], like: yamlfile.Document, source: str) -> Draft:
-    """Switches of one tree -> Draft with the nodes of `like`. Raises BadInput for what is no tree."""
-    tree = _checked(switches, source)
-    below = frozenset(child for switch in switches for child in switch.children)
-    root = next(name for name in tree if name not in below)
+    """Switches over hosts -> Draft, a host as one node of `like`. Raises BadInput for what is no tree."""
+    node = NodeSection.model_validate(node_of_like(like, "hosts"))
+    if node.hosts > 1:
+        raise BadInput(
+            f"a node of {like.data['name']} is {node.hosts} hosts, and a tree does not say which hosts share NVLinks",
+            where=source,
+            way_out="BlockName lines, or 'like' with a node of one host",
+        )
+    tree, root, notes = _largest(_checked(switches), source)
     leaves = [name for name in _below(root, tree, ()) if tree[name].hosts]
     hosts = [host for name in leaves for host in tree[name].hosts]
-    node = NodeSection.model_validate(node_of_like(like, "hosts"))
-    if len(hosts) * node.gpus > MAX_GPUS:
-        raise BadInput(f"{len(hosts)} hosts of {node.gpus} GPUs, at most {MAX_GPUS} GPUs", where=source)
-    notes = (
+    _check_size(len(hosts) * node.gpus, f"{len(hosts)} hosts of {node.gpus} GPUs", source)
+    notes += [
         f"hosts and rates are those of {like.data['name']}; every uplink is as wide as what hangs below it",
         f"nodes are numbered leaf by leaf: node 0 is {hosts[0]}, node {len(hosts) - 1} is {hosts[-1]}",
-    )
+    ]
     sizes = [len(tree[name].hosts) for name in leaves]
     if len(tree) == len(leaves) + (len(leaves) > 1) and set(sizes[:-1]) <= {sizes[0]} and sizes[-1] <= sizes[0]:
         fabric = {"kind": "leaves", "nodes": len(hosts), "nodes_per_leaf": sizes[0], "source": SOURCE}
-        return Draft({"node": like.data["node"], "fabric": fabric}, notes)
-    return Draft(_links(tree, root, leaves, node, like.source), notes)
+        return Draft({"node": like.data["node"], "fabric": fabric}, tuple(notes))
+    below = {name: [node.gpus] * len(tree[name].hosts) for name in leaves}
+    return Draft(_links(tree, root, below, node, like.source), tuple(notes))
 
 
-def _checked(switches: Sequence[Switch], source: str) -> dict[str, Switch]:
+def blocks_draft(blocks: Sequence[Switch], like: yamlfile.Document, source: str) -> Draft:
+    """Slurm's blocks -> Draft. Where a node of `like` is several hosts, a block is one such node (an NVLink domain) of
+    as many hosts as it names; elsewhere it is a leaf. Raises BadInput.
+    """
+    node = NodeSection.model_validate(node_of_like(like, "hosts"))
+    if node.hosts == 1:
+        made = draft(block_tree(blocks, source), like, source)
+        said = f"a block is taken as one leaf: a host of {like.data['name']} is an NVLink domain of its own"
+        return Draft(made.keys, (*made.notes, said))
+    tree = _checked(blocks)
+    large = next((block for block in blocks if len(block.hosts) > node.hosts), None)
+    if large is not None:
+        raise BadInput(
+            f"block {large.name} has {len(large.hosts)} hosts, an NVLink domain of {like.data['name']} {node.hosts}",
+            where=large.place,
+            way_out="'like' with a larger domain",
+        )
+    each = node.gpus // node.hosts
+    below = {block.name: [each * len(block.hosts)] for block in blocks}
+    sizes = [gpus for (gpus,) in below.values()]
+    _check_size(sum(sizes), f"{len(blocks)} blocks", source)
+    notes = (
+        f"a block is one NVLink domain: {len(blocks)} of {_counts(sizes)} GPUs, {each} a host, as {like.data['name']}",
+    )
+    if len(set(sizes)) == 1:
+        keys = {"node": {**like.data["node"], "gpus": sizes[0], "hosts": len(blocks[0].hosts)}}
+        fabric = {**like.data.get("fabric", {"kind": "rails"}), "nodes": len(blocks)}
+        return Draft({**keys, "fabric": fabric}, notes)
+    top = block_tree(blocks, source)[-1].name
+    tree = {block.name: block for block in block_tree(blocks, source)}
+    return Draft(_links(tree, top, below, node, like.source), notes)
+
+
+def block_tree(blocks: Sequence[Switch], source: str) -> list[Switch]:
+    """Blocks, and one switch above them where there are several."""
+    if len(blocks) < 2:
+        return list(blocks)
+    return [*blocks, Switch("all_blocks", source, children=[block.name for block in blocks])]
+
+
+def _counts(sizes: Sequence[int]) -> str:
+    return " or ".join(map(str, sorted(set(sizes))))
+
+
+def _check_size(gpus: int, what: str, source: str) -> None:
+    if gpus > MAX_GPUS:
+        raise BadInput(f"{what}: {gpus} GPUs, at most {MAX_GPUS}", where=source)
+
+
+def _checked(switches: Sequence[Switch]) -> dict[str, Switch]:
+    """By name. Raises BadInput where a name stands twice, hangs twice, or is not described."""
     tree: dict[str, Switch] = {}
     for switch in switches:
         if switch.name in tree:
@@ -67,18 +122,27 @@ def _checked(switches: Sequence[Switch], source: str) -> dict[str, Switch]:
         stranger = next((child for child in switch.children if child not in tree), None)
         if stranger is not None:
             raise BadInput(f"switch {stranger} is not described", where=switch.place)
-    _check_roots(tree, [name for name in tree if name not in owner], source)
     return tree
 
 
-def _check_roots(tree: dict[str, Switch], roots: list[str], source: str) -> None:
-    if len(roots) != 1 or not any(switch.hosts for switch in tree.values()):
-        names = ", ".join(roots[:4]) or "none"
-        raise BadInput(f"one tree with hosts is needed; its roots are {names}", where=source)
-    reached = frozenset(_below(roots[0], tree, ()))
+def _largest(tree: dict[str, Switch], source: str) -> tuple[dict[str, Switch], str, list[str]]:
+    """The tree with the most hosts, of a forest; its root; a note on the others, which no switch joins to it.
+
+    Raises BadInput on loops and where there are no hosts.
+    """
+    child = frozenset(name for switch in tree.values() for name in switch.children)
+    roots = {name: _below(name, tree, ()) for name in tree if name not in child}
+    reached = frozenset(name for names in roots.values() for name in names)
     lost = next((switch for switch in tree.values() if switch.name not in reached), None)
     if lost is not None:
         raise BadInput(f"switch {lost.name} hangs in a loop", where=lost.place)
+    hosts = {root: sum(len(tree[name].hosts) for name in names) for root, names in roots.items()}
+    root = max(roots, key=lambda name: hosts[name], default="")
+    if not hosts.get(root):
+        raise BadInput("no switch has hosts below it", where=source, way_out="SwitchName= with Nodes=")
+    others = ", ".join(f"{name} ({count} hosts)" for name, count in hosts.items() if name != root)
+    notes = [f"no switch joins {others} to {root} ({hosts[root]} hosts), which alone was read"] if others else []
+    return {name: tree[name] for name in roots[root]}, root, notes
 
 
 def _below(name: str, tree: dict[str, Switch], above: tuple[str, ...]) -> list[str]:
@@ -88,26 +152,24 @@ def _below(name: str, tree: dict[str, Switch], above: tuple[str, ...]) -> list[s
     return [name, *(found for child in tree[name].children for found in _below(child, tree, (*above, name)))]
 
 
-def _links(tree: dict[str, Switch], root: str, leaves: list[str], node: NodeSection, like: str) -> Plain:
-    """Explicit links: GPU to its node's switch, GPU to its leaf, switch to the switch above."""
-    if node.between is None or node.inside[1].shape == "mesh" or node.inside[0] == "pcie" or node.nics:
+def _links(tree: dict[str, Switch], root: str, below: Below, node: NodeSection, like: str) -> Plain:
+    """Explicit links: GPU to its node's switch, GPU to its leaf, switch to the switch above. `below`: GPUs of the nodes
+    of each leaf.
+    """
+    if node.between is None or node.inside[1].shape == "mesh" or node.inside[0] == "pcie" or node.nics or node.port_of:
         raise BadInput("an uneven tree needs nodes with a switch inside and a port per GPU", where=like)
     (kind, tier), (outer, port) = node.inside, node.between
     links, nodes, first = list[Plain](), list[list[str]](), 0
-    for leaf in leaves:
-        for _ in tree[leaf].hosts:
-            members = [f"gpu{first + gpu}" for gpu in range(node.gpus)]
-            near = {
-                "to": f"inside{len(nodes)}",
-                "bandwidth": rate_text(tier.value),
-                "kind": kind,
-                "source": tier.source,
-            }
-            far = {"to": _named(leaf), "bandwidth": rate_text(port.value), "kind": outer, "source": port.source}
+    for leaf, sizes in below.items():
+        far = {"to": _named(leaf), "bandwidth": rate_text(port.value), "kind": outer, "source": port.source}
+        for gpus in sizes:
+            members = [f"gpu{first + gpu}" for gpu in range(gpus)]
+            inside = f"inside{len(nodes)}"
+            near = {"to": inside, "bandwidth": rate_text(tier.value), "kind": kind, "source": tier.source}
             links += [{"from": gpu, **link} for gpu in members for link in (near, far)]
             nodes.append(members)
-            first += node.gpus
-    links += _uplinks(tree, root, node.gpus * port.value)
+            first += gpus
+    links += _uplinks(tree, root, below, port.value)
     switches = [f"inside{number}" for number in range(len(nodes))] + [_named(name) for name in tree]
     return {"switches": switches, "nodes": nodes, "links": links}
 
@@ -117,10 +179,10 @@ def _named(switch: str) -> str:
     return f"slurm/{switch}"
 
 
-def _uplinks(tree: dict[str, Switch], name: str, host_rate: float) -> list[Plain]:
+def _uplinks(tree: dict[str, Switch], name: str, below: Below, port_rate: float) -> list[Plain]:
     found: list[Plain] = []
     for child in tree[name].children:
-        hosts = sum(len(tree[below].hosts) for below in _below(child, tree, ()))
-        rate = {"bandwidth": rate_text(hosts * host_rate), "kind": "leaf", "source": SOURCE}
-        found += [{"from": _named(child), "to": _named(name), **rate}, *_uplinks(tree, child, host_rate)]
+        gpus = sum(sum(below.get(leaf, ())) for leaf in _below(child, tree, ()))
+        rate = {"bandwidth": rate_text(gpus * port_rate), "kind": "leaf", "source": SOURCE}
+        found += [{"from": _named(child), "to": _named(name), **rate}, *_uplinks(tree, child, below, port_rate)]
     return found
