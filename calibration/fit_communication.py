@@ -1,9 +1,9 @@
-"""Fit the communication sections of the shipped profiles to the tables of NCCL and DeepEP, and print how well they hold.
+"""Fit the communication sections of the shipped profiles to the tables of NCCL and DeepEP, and print what they say.
 
     python calibration/fit_communication.py [SYSTEM ...]
 
-All versions of both libraries in aiconfigurator-core 0.12.0 are read. Only `communication` and the spreads in it change;
-operators and their grids stay as they are.
+All versions of both libraries in aiconfigurator-core 0.12.0 are read. Only `communication` changes; operators and their
+grids stay as they are.
 """
 
 from __future__ import annotations

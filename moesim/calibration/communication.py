@@ -1,8 +1,8 @@
 """The communication constants of a profile: those of all systems, with what its own records of NCCL and DeepEP say.
 
-NCCL has a kernel each for grouped sends, for rings (and trees), and for reduction in the switch (NVLS); the rate of each
-is that of its best table, the last two sizes of it, and what a table takes beyond bytes over that rate is its start-up.
-A scenario names no version of NCCL, so that a table is the mean over all versions that the records hold.
+NCCL has a kernel each for grouped sends, for rings (and trees), and for reduction in the switch (NVLS); the rate of
+each is that of its best table, between its last two sizes, and what a table takes beyond bytes over that rate is its
+start-up. A scenario names no version of NCCL, so that a table is the mean over all versions that the records hold.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from moesim.calibration.demands import KIND
 from moesim.calibration.deepep import in_one_node, spread_of
+from moesim.calibration.demands import KIND
 from moesim.calibration.fit_operator import Peaks
 from moesim.calibration.heldout import Errors, Prepared, held_out, pooled, prepare, splits
 from moesim.calibration.kernels import name_of
@@ -68,17 +68,19 @@ def section(records: Records, system: System, heldout: Mapping[str, Mapping[str,
 
 
 def _by_kernel(nccl: Records, cluster: Cluster) -> dict[str, list[Table]]:
-    """kernel -> its tables; those of an all-reduce belong to rings, or where it outruns them to NVLS."""
+    """kernel -> its tables. Where an all-reduce outruns rings its table is that of NVLS, and a ring or tree over as
+    many ranks, which the library did not choose, takes as long or what its bytes need.
+    """
     tables = _tables(nccl)
     ring = max((one.rate for one in tables if one.op in ("all_gather", "reduce_scatter")), default=np.inf)
     found: dict[str, list[Table]] = {}
     for table in tables:
-        kernel = "nccl" if table.op == "all_to_all" else "nccl_ring"
         if table.op == "all_reduce" and cluster.reduces_in_switch and table.rate > IN_SWITCH * ring:
-            kernel = "nccl_nvls"
             size = table.sent * table.world / (2 * (table.world - 1))
-            table = table._replace(sent=size * (1 + 1 / table.world))  # see network/rails.py
-        found.setdefault(kernel, []).append(table)
+            reduced = table._replace(sent=size * (1 + 1 / table.world))  # see network/rails.py
+            found.setdefault("nccl_nvls", []).append(reduced)
+            table = table._replace(seconds=np.maximum(table.seconds, table.sent / ring))
+        found.setdefault("nccl" if table.op == "all_to_all" else "nccl_ring", []).append(table)
     return found
 
 

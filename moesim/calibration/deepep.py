@@ -4,8 +4,8 @@ One node:      t = alpha + bytes over NVLink / min(share x nominal, SMs x rate o
 Several nodes: the same with the slower of NIC and NVLink; its wires' shares are those of the published tables of H800
 (`calibration/fit_deepep.py`), the rate of an SM is that of records of two nodes.
 
-Bytes are a rank's mean under uniform routing: a copy per (token, device) from the normal kernels, per (token, expert) from
-the low-latency ones, which hold no SMs that could limit them.
+Bytes are a rank's mean under uniform routing: a copy per (token, device) from the normal kernels, per (token, expert)
+from the low-latency ones, which hold no SMs that could limit them.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def fit(rows: Records, nominal: float) -> tuple[float, float, float]:
     """(alpha s, share of NVLink, B/s of an SM), by least squares of the logarithm."""
 
     def residuals(x: Floats) -> Floats:
-        return np.log(predicted(rows, nominal, x[0] * 1e-5, x[1], x[2] * 1e9) / rows["seconds"])
+        return np.asarray(np.log(predicted(rows, nominal, x[0] * 1e-5, x[1], x[2] * 1e9) / rows["seconds"]))
 
     low = str(rows["kernel"][0]).endswith("low_latency")
     start = (1.0, 0.6, 1e3 if low else 15.0)
@@ -101,5 +101,5 @@ def nvlink_bytes(rows: Records) -> Floats:
 def rows_away(experts: int, topk: int, devices: int) -> float:
     """Other devices that hold any of the topk experts of a token: (D - 1) (1 - C(E - E/D, k) / C(E, k))."""
     own = experts // devices
-    missed = np.prod([(experts - own - drawn) / (experts - drawn) for drawn in range(min(topk, experts))])
-    return float((devices - 1) * (1 - max(missed, 0.0)))
+    missed = math.prod(max(experts - own - drawn, 0) / (experts - drawn) for drawn in range(min(topk, experts)))
+    return (devices - 1) * (1 - missed)

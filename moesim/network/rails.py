@@ -43,7 +43,7 @@ Grid = npt.NDArray[np.int32]
 
 
 def rail_ring(op: str, group: Group, lanes: Lanes, part: npt.NDArray[np.int64]) -> Collective:
-    """op of RINGS over lanes int32[G, n]; part int64[R] bytes of each lane: a ring per rail, each with its share of them.
+    """op of RINGS over lanes int32[G, n]; part int64[R] bytes of each lane: a ring per rail, each with a share of them.
 
     Groups that have unlike numbers of lanes in their nodes, or lie in one node, run a single ring in their order.
     """
@@ -94,7 +94,7 @@ def nvls(group: Group, lanes: Lanes, size: int) -> Collective | None:
 
 
 def by_node(group: Group, lanes: Lanes) -> Grid | None:
-    """lanes int32[G, n] -> int32[G, N, k], the lanes of each node in their order; None where nodes hold unlike numbers."""
+    """lanes int32[G, n] -> int32[G, N, k], the lanes of each node in order; None where nodes hold unlike numbers."""
     node = group.node_of_lane[lanes]
     order = np.argsort(node, axis=1, kind="stable")
     sizes = {tuple(np.unique(row, return_counts=True)[1].tolist()) for row in node}
@@ -104,7 +104,7 @@ def by_node(group: Group, lanes: Lanes) -> Grid | None:
 
 
 def algorithms(op: str, group: Group, lanes: Lanes, size: int) -> tuple[Collective, ...]:
-    """What NCCL can choose from for `op` on `size` bytes a lane (the whole buffer). Raises BadInput for an unknown op."""
+    """What NCCL can choose from for `op` on `size` bytes a lane, the whole buffer. Raises BadInput for another op."""
     if op not in RINGS:
         raise BadInput(f"{op} is none of {', '.join(RINGS)}")
     part = np.zeros(len(group.devices), dtype=np.int64)
