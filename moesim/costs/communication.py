@@ -48,8 +48,8 @@ class CommunicationCost:
     ("nvlink", "nic"); sms: SMs its kernels hold while they run beside compute; steps: measured start-ups, which replace
     alpha and per_message where they hold the collective. per_crossing: seconds for each of the messages in a chain that
     has to leave its node. sm_rate: B/s that one SM copies or forwards, which limits what all `sms` together move over a
-    link inside the node however wide it is (0: no such limit is known). device: on which it was measured ("" unknown). spread:
-    standard deviation of the logarithm of its held-out errors.
+    link inside the node however wide it is (0: no such limit is known). device: on which it was measured ("" unknown).
+    spread: standard deviation of the logarithm of its held-out errors.
     """
 
     alpha: float
@@ -85,8 +85,8 @@ class CommunicationCost:
 def communication_of(
     communication: Mapping[str, CommunicationCost], kernel: str, device: str = ""
 ) -> CommunicationCost:  # fmt: skip
-    """The constants of a kernel, of the name "kernel" or "kernel@version": those of `device` itself ("kernel@device") or
-    of the version; where a profile does not know it, of the version that it does, or of the kernel that stands in.
+    """The constants of a kernel, of the name "kernel" or "kernel@version": those of `device` itself ("kernel@device")
+    or of the version; where a profile does not know it, of the version that it does, or of the kernel that stands in.
     Raises BadInput with the kernels that it knows.
     """
     name = kernel.partition("@")[0]

@@ -54,7 +54,7 @@ def spreads(built: Built) -> dict[str, float]:
     asked, outside = built.log.asked, built.log.outside
     share = {family: outside[family] / asked[family] for family in asked}
     stated = built.costs.families
-    known = stated | {"network": _of_kernels(built, stated["network"])} if "network" in stated else stated
+    known = {**stated, "network": _of_kernels(built, stated["network"])} if "network" in stated else stated
     return {
         family: sigma * math.sqrt(1 + (OUTSIDE_WIDENS**2 - 1) * share.get(family, 0.0))
         for family, sigma in known.items()

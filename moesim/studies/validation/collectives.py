@@ -1,7 +1,7 @@
 """`moesim validate collectives`: NCCL's collectives and DeepEP's kernels on other systems, against published figures.
 
-Bus bandwidth is nccl-tests': 2 S (n - 1) / (n t) of an all-reduce, S (n - 1) / (n t) of the others, S the whole buffer of a
-rank. Logical bandwidth is DeepEP's: a copy per (token, node) between nodes, per (token, device) inside one.
+Bus bandwidth is nccl-tests': 2 S (n - 1) / (n t) of an all-reduce, S (n - 1) / (n t) of the others, S the whole buffer
+of a rank. Logical bandwidth is DeepEP's: a copy per (token, node) between nodes, per (token, device) inside one.
 """
 
 from __future__ import annotations

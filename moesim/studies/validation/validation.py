@@ -32,9 +32,9 @@ class Point:
 
 @dataclass(frozen=True)
 class Validation:
-    """Points of a suite; `breakdown_by` names the keys that its errors are broken down by, in each other; held_out: value
-    of the first of them -> errors of predictions whose constants were fitted without the point. asked: rows of the
-    file, where some may have had no answer.
+    """Points of a suite; `breakdown_by` names the keys that its errors are broken down by, in each other; held_out:
+    value of the first of them -> errors of predictions whose constants were fitted without the point. asked: rows of
+    the file, where some may have had no answer.
     """
 
     suite: str
