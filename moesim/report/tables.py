@@ -199,6 +199,7 @@ def _basis_table(provenance: Mapping[str, Any]) -> Table:
         "costs",
         "routing",
         "routing_source",
+        "placement",
         "dispatch",
         "player",
         "player_reason",

@@ -12,6 +12,7 @@ from moesim.network import Coflow, Group, groups, rail_ring
 from moesim.network.all_to_all import Stages
 from moesim.schedules import Step, Verb
 from moesim.step.batch import Batch
+from moesim.step.even import even_rows
 from moesim.step.lowered import HOST, Recorder
 from moesim.step.ops import ACTIVATION_BYTES
 from moesim.step.plan import StepPlan
@@ -151,15 +152,14 @@ class Island:
         self._compute("experts_backward", self._stretched(real), step, self._stretched(even))
 
     def _expert_work(self, step: Step, batch: Batch) -> tuple[Work, Work]:
-        """Work with the rows as they are, and with the same rows spread evenly over all slots."""
-        rows, place, index = self._traffic_of(step, batch).rows, self.plan.placement, self.moe_index[step.layer]
-        total = int(rows.sum())
-        choices = total if self.plan.dispatch.algorithm.gathers else None
-        even = place.by_rank(index, np.full_like(rows, -(-total // len(rows))))
-        key = (even.tobytes(), step.micro_batch)  # most layers have the same rows when they are even
+        """Work with the rows as they are, and with the same rows spread evenly over the slots that they reach."""
+        rows = self.plan.placement.by_rank(self.moe_index[step.layer], self._traffic_of(step, batch).rows)
+        choices = int(rows.sum()) if self.plan.dispatch.algorithm.gathers else None
+        even = even_rows(rows)
+        key = (even.tobytes(), step.micro_batch)  # many layers have the same rows when they are even
         if key not in self.prices:
             self.prices[key] = self.plan.ops.experts(even, batch.phase, choices)
-        return self.plan.ops.experts(place.by_rank(index, rows), batch.phase, choices), self.prices[key]
+        return self.plan.ops.experts(rows, batch.phase, choices), self.prices[key]
 
     def _dispatch(self, name: str, step: Step, batch: Batch, row_bytes: int) -> None:
         stages = self.plan.dispatch.algorithm.dispatch(self._traffic_of(step, batch).copies, row_bytes, self.group)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +61,8 @@ class Routed:
     for the whole step, so that a lookup stays a pure function of its arguments.
     """
 
+    planned_on = "other tokens of the same load"
+
     def __init__(
         self, router: Router, name: str, columns: Columns, model: RoutingShape, seed: int, places: Places, warm_up: int
     ) -> None:  # fmt: skip
@@ -85,6 +88,10 @@ class Routed:
         table, unit = found.table()
         owner = found.owner[unit]
         return Rows(table, request[owner], position[owner], found.rank[unit].astype(np.int32))
+
+    def earlier(self) -> Self:
+        """As in RoutingSource: what a router sees does not drift."""
+        return self
 
     def assignment(self, layer: int, request: Tokens, position: Tokens, rank: npt.NDArray[np.int32]) -> Assignment:
         """What became of every choice of a batch."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -62,9 +62,18 @@ class RoutingSource(Protocol):
     def rows(self, layer: int, request: Tokens, position: Tokens, rank: npt.NDArray[np.int32]) -> Rows:
         """What the whole batch of a layer sends: request, position int64[T], rank int32[T] of its tokens."""
 
+    def earlier(self) -> Self:
+        """The same at an earlier time, which a placement is planned on."""
+
+    @property
+    def planned_on(self) -> str:
+        """What `earlier` is, in words."""
+
 
 class PerToken:
-    """The `rows` of a source that knows each token by itself: one row a token."""
+    """The `rows` of a source that knows each token by itself: one row a token; its load does not move with time."""
+
+    planned_on = "other tokens of the same load"
 
     @abstractmethod
     def experts(self, layer: int, request: Tokens, position: Tokens) -> Experts:
@@ -73,3 +82,7 @@ class PerToken:
     def rows(self, layer: int, request: Tokens, position: Tokens, rank: npt.NDArray[np.int32]) -> Rows:
         """As in RoutingSource."""
         return Rows(self.experts(layer, request, position), request, position, rank)
+
+    def earlier(self) -> Self:
+        """As in RoutingSource."""
+        return self
