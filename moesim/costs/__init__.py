@@ -6,6 +6,7 @@ from moesim.costs.load import error_draw, load_costs
 from moesim.costs.model import CostModel
 from moesim.costs.profile import Profile, known_profiles
 from moesim.costs.roofline import Roofline
+from moesim.costs.tables import Tables
 
 __all__ = [
     "Basis",
@@ -15,6 +16,7 @@ __all__ = [
     "Profile",
     "Roofline",
     "Steps",
+    "Tables",
     "communication_of",
     "error_draw",
     "known_profiles",

@@ -208,13 +208,24 @@ class Profile:
         choices: npt.ArrayLike | None = None,
     ) -> Estimate:  # fmt: skip
         """See CostModel."""
+        facts = shapes.rows_of(rows, self.expert_tile(dtype))
+        return self.experts_of(facts, hidden, inter, dtype, matrices, choices)
+
+    def expert_tile(self, dtype: str) -> int:
+        """See CostModel."""
+        return self._operator(f"experts.{dtype}")[1].tile
+
+    def experts_of(
+        self, rows: shapes.Rows, hidden: int, inter: int, dtype: str, matrices: int,
+        choices: npt.ArrayLike | None = None,
+    ) -> Estimate:  # fmt: skip
+        """See CostModel."""
         name, section = self._operator(f"experts.{dtype}")
-        facts = shapes.rows_of(rows, section.tile)
         if not section.bare:
-            demand = shapes.experts(facts, hidden, inter, section.dtype, matrices, choices)
+            demand = shapes.experts(rows, hidden, inter, section.dtype, matrices, choices)
             return self._estimate(name, section, "grouped_gemm", demand)
         up, down = (
-            self._estimate(name, section, "grouped_gemm", shapes.experts(facts, *shape, section.dtype, 1, choices))
+            self._estimate(name, section, "grouped_gemm", shapes.experts(rows, *shape, section.dtype, 1, choices))
             for shape in ((hidden, (matrices - 1) * inter), (inter, hidden))
         )
         return replace(up, seconds=up.seconds + down.seconds, outside=up.outside | down.outside)

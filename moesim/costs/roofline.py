@@ -39,7 +39,18 @@ class Roofline:
         choices: npt.ArrayLike | None = None,
     ) -> Estimate:  # fmt: skip
         """See CostModel; without padding of rows."""
-        demand = shapes.experts(shapes.rows_of(rows, 1), hidden, inter, dtype, matrices, choices)
+        return self.experts_of(shapes.rows_of(rows, 1), hidden, inter, dtype, matrices, choices)
+
+    def expert_tile(self, dtype: str) -> int:
+        """See CostModel."""
+        return 1
+
+    def experts_of(
+        self, rows: shapes.Rows, hidden: int, inter: int, dtype: str, matrices: int,
+        choices: npt.ArrayLike | None = None,
+    ) -> Estimate:  # fmt: skip
+        """See CostModel."""
+        demand = shapes.experts(rows, hidden, inter, dtype, matrices, choices)
         return self._bound("grouped_gemm", demand.flops, demand.bytes, dtype)
 
     def attention(

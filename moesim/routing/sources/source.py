@@ -9,6 +9,8 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from moesim.routing.routers import Chores
+
 Experts = npt.NDArray[np.uint16]
 Tokens = npt.NDArray[np.int64]
 
@@ -16,13 +18,25 @@ Tokens = npt.NDArray[np.int64]
 @dataclass(frozen=True)
 class Rows:
     """What is sent in a layer: experts uint16[N, k] of N rows, each of a token (request, position int64[N]) on a rank
-    int32[N]. N is the number of tokens but for routers that send a token several times, or slots in place of tokens.
+    int32[N]. N is the number of tokens, or of slots in place of tokens, times `rounds` that follow each other: the rows
+    of one round stand together. `chores` are a router's own work, None where a plain gate decides.
     """
 
     experts: Experts
     token_request: Tokens
     token_position: Tokens
     token_rank: npt.NDArray[np.int32]
+    rounds: int = 1
+    chores: Chores | None = None
+
+    def by_round(self) -> tuple[Rows, ...]:
+        """The rows of each round, which starts where the one before has ended."""
+        size = len(self.experts) // self.rounds
+        parts = [slice(first * size, (first + 1) * size) for first in range(self.rounds)]
+        return tuple(
+            Rows(self.experts[part], self.token_request[part], self.token_position[part], self.token_rank[part])
+            for part in parts
+        )
 
 
 class RoutingSource(Protocol):
