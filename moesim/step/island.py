@@ -132,15 +132,9 @@ class Island:
     def _attention_backward(self, step: Step, batch: Batch, moe: bool) -> None:
         ops = self.plan.ops
         if moe:
-<<<<<<< HEAD
-            forward = self._priced("router", ops.router, step, batch)
-            self._compute("router_backward", ops.backward("gemm", forward), step)
-        self._tensor_ring("all_gather", step, batch)
-=======
             share = ops.backward("gemm", self._router_share(step, batch))
             self._compute("router_backward", share, step)
-        self._tensor_ring(all_gather, step, batch)
->>>>>>> main
+        self._tensor_ring("all_gather", step, batch)
         again = self._priced("core", ops.core, step, batch) if "core_attn" in self.plan.recompute else Work()
         gradients = self._priced("attention_backward", ops.attention_backward, step, batch)
         self._compute("attention_backward", again + gradients, step)

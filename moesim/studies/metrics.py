@@ -12,11 +12,8 @@ from moesim.studies.band import Band
 from moesim.studies.build import Built
 from moesim.studies.ladder import Ladder
 from moesim.studies.result import Metric
-<<<<<<< HEAD
-from moesim.units import from_ps
-=======
 from moesim.studies.routing import router_metrics
->>>>>>> main
+from moesim.units import from_ps
 
 WITH_STEP = ("step_time_s", "median_itl_ms")  # they grow with the step time
 AGAINST_STEP = (
