@@ -228,7 +228,13 @@ class Profile:
             self._estimate(name, section, "grouped_gemm", shapes.experts(rows, *shape, section.dtype, 1, choices))
             for shape in ((hidden, (matrices - 1) * inter), (inter, hidden))
         )
-        return replace(up, seconds=up.seconds + down.seconds, outside=up.outside | down.outside)
+        return replace(
+            up,
+            seconds=up.seconds + down.seconds,
+            outside=up.outside | down.outside,
+            flops=np.add(up.flops, down.flops),
+            bytes=np.add(up.bytes, down.bytes),
+        )
 
     def attention(
         self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
@@ -246,7 +252,7 @@ class Profile:
         section = self._section.elementwise
         seconds = np.where(nbytes > 0, section.launch + nbytes / section.bytes_per_second, 0.0)
         basis: Basis = "assumed" if self._borrowed else section.basis
-        return Estimate(seconds, "elementwise", basis, np.zeros(nbytes.shape, dtype=np.bool_))
+        return Estimate(seconds, "elementwise", basis, np.zeros(nbytes.shape, dtype=np.bool_), bytes=nbytes)
 
     def host_seconds(self, phase: str, layers: int) -> float:
         """See CostModel."""
@@ -280,7 +286,11 @@ class Profile:
         memory = np.where(demand.bytes > self._section.cache, demand.bytes / self._section.memory_bandwidth, 0.0)
         bound = np.maximum(demand.flops / section.peak, memory)
         basis: Basis = "assumed" if self._borrowed else section.basis
-        return Estimate(np.maximum(seconds, bound), family, basis, _outside(section, demand))
+        dtype = "bf16" if family == "attention" else shapes.ARITHMETIC.get(section.dtype, section.dtype)
+        return Estimate(
+            np.maximum(seconds, bound), family, basis, _outside(section, demand), kernel=name,
+            flops=demand.flops, bytes=demand.bytes, dtype=dtype,
+        )  # fmt: skip
 
 
 def _outside(section: OperatorSection, demand: shapes.Demand) -> npt.NDArray[np.bool_]:

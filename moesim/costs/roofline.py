@@ -76,4 +76,5 @@ class Roofline:
             known = ", ".join(sorted(self._device.peak_flops))
             raise BadInput(f"{self.device} has no {dtype} arithmetic", way_out=f"one of {known}")
         seconds = np.maximum(flops / peak, nbytes / self._device.memory_bandwidth)
-        return Estimate(seconds, family, "assumed", np.zeros(seconds.shape, dtype=np.bool_))
+        nowhere = np.zeros(seconds.shape, dtype=np.bool_)
+        return Estimate(seconds, family, "assumed", nowhere, flops=flops, bytes=nbytes, dtype=dtype)

@@ -5,7 +5,7 @@ from moesim.network.collectives import Collective, groups
 from moesim.network.copies import Copies, count_copies
 from moesim.network.fabric import Fabric
 from moesim.network.flows import Coflow, Flows, Group
-from moesim.network.rails import rail_ring
+from moesim.network.rails import algorithms, rail_ring
 
 __all__ = [
     "AllToAll",
@@ -15,6 +15,7 @@ __all__ = [
     "Fabric",
     "Flows",
     "Group",
+    "algorithms",
     "count_copies",
     "groups",
     "rail_ring",

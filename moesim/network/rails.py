@@ -97,20 +97,25 @@ def by_node(group: Group, lanes: Lanes) -> Grid | None:
     """lanes int32[G, n] -> int32[G, N, k], the lanes of each node in order; None where nodes hold unlike numbers."""
     node = group.node_of_lane[lanes]
     order = np.argsort(node, axis=1, kind="stable")
-    sizes = {tuple(np.unique(row, return_counts=True)[1].tolist()) for row in node}
-    if len(sizes) != 1 or len(set(next(iter(sizes)))) != 1:
+    nodes = len(np.unique(node[0]))
+    if lanes.shape[1] % nodes:
         return None
-    return np.take_along_axis(lanes, order, axis=1).reshape(len(lanes), len(next(iter(sizes))), -1)
+    there = np.take_along_axis(node, order, axis=1).reshape(len(lanes), nodes, -1)
+    even = np.all(there == there[:, :, :1]) and np.all(np.diff(there[:, :, 0], axis=1) > 0)
+    return np.take_along_axis(lanes, order, axis=1).reshape(there.shape) if even else None
 
 
-def algorithms(op: str, group: Group, lanes: Lanes, size: int) -> tuple[Collective, ...]:
-    """What NCCL can choose from for `op` on `size` bytes a lane, the whole buffer. Raises BadInput for another op."""
+def algorithms(op: str, group: Group, lanes: Lanes, part: npt.NDArray[np.int64]) -> tuple[Collective, ...]:
+    """What NCCL can choose from for `op` over lanes int32[G, n] with part int64[R] bytes a lane (see `rail_ring`).
+
+    Groups whose buffers differ are played as rings. Raises BadInput for another op.
+    """
     if op not in RINGS:
         raise BadInput(f"{op} is none of {', '.join(RINGS)}")
-    part = np.zeros(len(group.devices), dtype=np.int64)
-    part[lanes] = -(-size // lanes.shape[1])
-    ring = rail_ring(op, group, lanes, part)
-    others = (tree(group, lanes, size), nvls(group, lanes, size)) if op == "all_reduce" else ()
+    ring, sizes = rail_ring(op, group, lanes, part), np.unique(part[lanes].sum(axis=1))
+    if op != "all_reduce" or len(sizes) != 1:
+        return (ring,)
+    others = (tree(group, lanes, int(sizes[0])), nvls(group, lanes, int(sizes[0])))
     return (ring, *(one for one in others if one is not None))
 
 

@@ -13,7 +13,7 @@ from moesim import atomic
 from moesim.errors import BadInput, unknown_name
 
 RUNS: Final = Path("runs")
-RESULT, PICTURES, SCENARIO = "result.json", "pictures.json", "scenario.yaml"
+RESULT, PICTURES, SCENARIO, ADVICE = "result.json", "pictures.json", "scenario.yaml", "advice.json"
 PAGE, TRACE = "report.html", "trace.json"
 
 
@@ -36,6 +36,18 @@ def save(run: StoredRun, scenario: str) -> None:
     atomic.write(run.folder / SCENARIO, scenario)
     atomic.write(run.folder / PICTURES, json.dumps(run.pictures, allow_nan=False))
     atomic.write(run.folder / RESULT, json.dumps(run.document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def save_advice(run: StoredRun, tried: list[dict[str, Any]]) -> None:
+    """Keep the changes that were played beside the run. Raises TryAgain."""
+    document = {"moesim": run.document["provenance"]["moesim"], "tried": tried}
+    atomic.write(run.folder / ADVICE, json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def read_advice(run: StoredRun) -> list[dict[str, Any]] | None:
+    """The changes that were played for it; None where none were. Raises BadInput."""
+    path = run.folder / ADVICE
+    return list(_read(path)["tried"]) if path.is_file() else None
 
 
 def open_run(name: str) -> StoredRun:

@@ -27,11 +27,11 @@ def optimizer_step(plan: StepPlan, recorder: Recorder, islands: Sequence[list[in
     ranks = np.arange(layout.world, dtype=np.int32)
     group = Group(plan.fabric.cluster, ranks)
     kinds = {
-        "dense": (dense_parameters(plan.model, layout), layout.data_parallel, layout.tensor_parallel),
+        "dense": (dense_parameters(plan.ops.spread), layout.data_parallel, layout.tensor_parallel),
         "expert": (
-            expert_parameters(plan.model, plan.placement),
+            expert_parameters(plan.ops.spread, plan.placement),
             layout.expert_data_parallel,
-            layout.expert_parallel,
+            layout.island,
         ),
     }
     after = [(task, Join.GROUP) for tasks in islands for task in tasks]

@@ -10,7 +10,16 @@ from moesim.costs import CostModel, load_costs
 from moesim.engine import Fault
 from moesim.errors import BadInput, placed
 from moesim.hardware import Cluster, load_cluster
-from moesim.layout import Layout, MemoryLedger, Placement, Residency, serving_ledger, training_ledger
+from moesim.layout import (
+    Layout,
+    MemoryLedger,
+    Placement,
+    Residency,
+    Spread,
+    default_expert_tensor_parallel,
+    serving_ledger,
+    training_ledger,
+)
 from moesim.models import DTYPE_BYTES, MoEModel, load_model
 from moesim.network import AllToAll, Fabric, all_to_all
 from moesim.routing import RoutingSource
@@ -93,10 +102,26 @@ def draft(loaded: Loaded, seed: int) -> Draft:
     costs = _costs(loaded, cluster)
     log = CostLog()
     plan = _plan(loaded, model, cluster, layout, first, routing, costs, log)
-    warnings = (*model.approximations, *cluster.warnings, *plan.fabric.notes, *_network_notes(scenario, plan))
+    links = (*cluster.warnings, *plan.fabric.notes, *_network_notes(scenario, plan))
+    warnings = (*_idle_notes(cluster, layout), *model.approximations, *links)
     notes = (*notes, *merge_note(routing, plan.dispatch.algorithm))
     faults = engine_faults(loaded, plan.fabric, layout.world)
     return Draft(scenario, plan, _batches(scenario, layout.world), log, warnings, notes, faults)
+
+
+def _idle_notes(cluster: Cluster, layout: Layout) -> list[str]:
+    """GPUs that the layout leaves out, and what would take them in or give them back."""
+    idle, ways = cluster.num_devices - layout.world, []
+    if not idle:
+        return []
+    times, rest = divmod(cluster.num_devices, layout.world)
+    if not rest:
+        sizes = f"{layout.expert_parallel * times} or {layout.expert_parallel}"
+        ways.append(f"parallel.data_parallel_size: {layout.data_parallel * times} with expert_parallel_size: {sizes}")
+    if (nodes := -(-layout.world // cluster.gpus_per_node)) < cluster.num_nodes:
+        ways.append(f"cluster.nodes: {nodes}")
+    out = f"; try {', or '.join(ways)}" if ways else ""
+    return [f"{idle} of the cluster's {cluster.num_devices} GPUs are idle, the layout has {layout.world}{out}"]
 
 
 def _network_notes(scenario: Scenario, plan: StepPlan) -> tuple[str, ...]:
@@ -131,8 +156,9 @@ def _layout(loaded: Loaded, cluster: Cluster) -> Layout:
             where=loaded.where("parallel"),
             way_out=f"cluster.nodes: {-(-world // cluster.gpus_per_node)}",
         )
-    with placed(loaded.where("parallel.expert_parallel_size")):
-        return Layout(world, parallel.tensor_parallel_size, parallel.expert_parallel_size)
+    tensor, expert = parallel.tensor_parallel_size, parallel.expert_parallel_size
+    shared = parallel.expert_tensor_parallel_size or default_expert_tensor_parallel(tensor, expert)
+    return Layout(world, tensor, expert, shared)
 
 
 def _places(cluster: Cluster, layout: Layout) -> Places:
@@ -148,8 +174,9 @@ def _plan(
     precision = Precision(
         scenario.precision.weights or model.weight_dtype,
         scenario.precision.experts or scenario.precision.weights or model.expert_dtype,
-        scenario.precision.kv_cache,
+        scenario.precision.kv_cache or model.kv_dtype,
     )
+    spread = Spread.of(model, layout, training=scenario.batch.phase == "train")
     schedule = layer_schedule(scenario.overlap.schedule, loaded.where("overlap.schedule"))
     comm = scenario.comm
     algorithm = all_to_all.find(comm.dispatch, where=loaded.where("comm.dispatch"))
@@ -160,7 +187,7 @@ def _plan(
         layout=layout,
         placement=placement,
         routing=routing,
-        ops=LayerOps(model, costs, precision, layout.tensor_parallel, log),
+        ops=LayerOps(model, costs, precision, spread, log),
         fabric=fabric,
         dispatch=_dispatch(
             comm, model, fabric, algorithm, overlapped=schedule.micro_batches > 1 and layout.expert_parallel > 1
@@ -206,5 +233,5 @@ def memory_of(scenario: Scenario, plan: StepPlan) -> MemoryLedger:
     keeps = Residency(precision.weights, precision.experts, precision.kv_cache, cached, batch.tokens_per_gpu)
     size = plan.fabric.cluster.devices[0].memory_bytes
     if batch.phase == "train":
-        return training_ledger(plan.model, plan.layout, plan.placement, keeps, plan.recompute, size)
-    return serving_ledger(plan.model, plan.layout, plan.placement, keeps, size)
+        return training_ledger(plan.ops.spread, plan.layout, plan.placement, keeps, plan.recompute, size)
+    return serving_ledger(plan.ops.spread, plan.placement, keeps, size)

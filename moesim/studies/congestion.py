@@ -92,7 +92,8 @@ def _causes(share: npt.NDArray[np.float64], built: Built, lowered: Lowered) -> d
 def _busiest_experts(rank: int, built: Built, lowered: Lowered) -> list[dict[str, int]]:
     """Experts on the rank by their rows in the step; what has several replicas counts with an even part of them."""
     placement = built.plan.placement
-    seat = next(int(np.flatnonzero(g == rank)[0]) for g in built.plan.layout.expert_groups() if rank in g)
+    layout = built.plan.layout
+    seat = rank % layout.island // layout.expert_tensor_parallel
     layer, slot = np.nonzero(placement.slot_rank == seat)
     expert = placement.slot_expert[layer, slot]
     rows = lowered.load[layer, expert] / placement.replicas[layer, expert]

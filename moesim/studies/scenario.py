@@ -57,7 +57,10 @@ class ParallelSection(Section):
 
     tensor_parallel_size: Count = 1
     data_parallel_size: Count = 1
-    expert_parallel_size: Count = 1
+    expert_parallel_size: Count = Field(1, description="ranks with different experts; 1: experts are shared by width")
+    expert_tensor_parallel_size: Count | None = Field(
+        None, description="ranks that share the width of each expert; default: tensor / expert parallel size, or 1"
+    )
 
 
 class ExpertsSection(Section):
@@ -87,7 +90,7 @@ class PrecisionSection(Section):
 
     weights: Dtype | None = None
     experts: Dtype | None = None
-    kv_cache: Dtype = "bf16"
+    kv_cache: Dtype | None = None
 
 
 class OverlapSection(Section):
@@ -188,7 +191,7 @@ class TrainingSection(Section):
 class CostsSection(Section):
     """A kernel profile and which of its kernel sets runs; see `calibration/README.md`."""
 
-    profile: str = Field(description="kernel profile, shipped name or YAML file")
+    profile: str = Field("auto", description="kernel profile, shipped name or YAML file; auto: the device's")
     kernels: str | None = Field(None, description="kernel set, e.g. sglang, trtllm, vllm; default: the profile's own")
 
 
@@ -225,7 +228,9 @@ class Scenario(Section):
     network: NetworkSection = NetworkSection()
     faults: Items[FaultSection] = Field((), description="slow or dead links and ranks, with a schedule")
     training: TrainingSection = TrainingSection()
-    costs: str | CostsSection = Field(description="kernel profile, or `roofline`; or {profile: NAME, kernels: SET}")
+    costs: str | CostsSection = Field(
+        "auto", description="auto: the device's profile; or a profile, `roofline`, {profile: NAME, kernels: SET}"
+    )
     published: PublishedSection | None = None
 
     @model_validator(mode="after")

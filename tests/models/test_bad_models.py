@@ -110,7 +110,7 @@ def test_a_quantisation_promised_only_by_the_name_is_said(tmp_path: Path) -> Non
     path = tmp_path / "Mixtral-NVFP4_config.json"
     shutil.copy(known_models()["mistralai/Mixtral-8x7B-v0.1"], path)
     assert load_model(path).approximations == (
-        "the name says nvfp4 but quantization_config is missing: weights are taken as bf16",
+        "the name says nvfp4 but quantization_config and hf_quant_config.json are missing: weights are taken as bf16",
     )
 
 

@@ -119,4 +119,4 @@ def test_the_library_takes_what_is_done_first() -> None:
     ]
     assert chosen == ["tree", "nvls_tree"]
     with pytest.raises(BadInput, match="broadcast is none of"):
-        algorithms("broadcast", group, groups(16, 16), 8)
+        algorithms("broadcast", group, groups(16, 16), np.full(16, 8))

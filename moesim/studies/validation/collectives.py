@@ -118,7 +118,8 @@ def collective_seconds(
         )
     if op not in RINGS:
         raise unknown_name("op", op, (*RINGS, "all_to_all", *DEEPEP))
-    candidates = algorithms(op, group, groups(gpus, gpus), size)
+    part = np.full(gpus, -(-size // gpus), dtype=np.int64)
+    candidates = algorithms(op, group, groups(gpus, gpus), part)
     known = [one.algorithm for one in candidates]
     if algorithm != "auto":
         wanted = (algorithm, "nvls_tree") if algorithm == "nvls" and nodes > 1 else (algorithm,)
