@@ -15,7 +15,7 @@ from moesim.engine import check_timeline
 from moesim.step import Lowered, lower
 from moesim.studies.band import COVERAGE, Band, band, spreads
 from moesim.studies.basis import borrowed, price_notes
-from moesim.studies.build import Built, build
+from moesim.studies.build import Built, build, with_rows
 from moesim.studies.congestion import congestion
 from moesim.studies.ladder import Ladder, climb
 from moesim.studies.load import Loaded, load
@@ -40,6 +40,7 @@ def run(
     with loaded.placing():
         built = build(loaded, seed)
         lowered = lower(built.plan, built.batches)
+        built = with_rows(built, lowered)
     draw = error_draw(spreads(built), seed) if draw_errors else {}
     tell("playing the step")
     ladder = climb(built.plan, lowered, built.scenario.network, draw, built.faults)

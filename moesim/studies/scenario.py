@@ -90,7 +90,7 @@ class PrecisionSection(Section):
 
     weights: Dtype | None = None
     experts: Dtype | None = None
-    kv_cache: Dtype | None = None
+    kv_cache: Dtype | None = Field(None, description="the model's own: bf16, or what its checkpoint was calibrated for")
 
 
 class OverlapSection(Section):
@@ -183,9 +183,13 @@ class FaultSection(Section):
 
 
 class TrainingSection(Section):
-    """What the backward pass computes again (Megatron's --recompute-modules)."""
+    """What the backward pass computes again, and how weights are updated."""
 
-    recompute: Items[Literal["core_attn", "moe"]] = ()
+    recompute: Items[Literal["core_attn", "moe"]] = Field((), description="Megatron's --recompute-modules")
+    optimizer: Literal["adam", "momentum", "sgd", "adafactor"] = Field(
+        "adam", description="what is kept of each parameter, sharded over equal ranks, and moved by its update"
+    )
+    master: bool = Field(True, description="fp32 copies of the bf16 parameters")
 
 
 class CostsSection(Section):
@@ -241,8 +245,8 @@ class Scenario(Section):
 
     @model_validator(mode="after")
     def _training_alone(self) -> Scenario:
-        if self.batch.phase != "train" and (self.batch.micro_batches > 1 or self.training.recompute):
-            raise ValueError("batch.micro_batches and training.recompute are of training only: batch.phase: train")
+        if self.batch.phase != "train" and (self.batch.micro_batches > 1 or self.training != TrainingSection()):
+            raise ValueError("batch.micro_batches and training are of training only: batch.phase: train")
         return self
 
     @property

@@ -117,6 +117,15 @@ def test_the_critical_path_adds_up_to_the_step_and_names_the_slow_rank() -> None
         assert int((path.end - path.start).sum()) == timeline.step_ps
 
 
+def test_rank_0_can_be_the_slow_one() -> None:
+    builder = GraphBuilder()
+    work = builder.add("work", "work", "compute", [0, 1], [3e-6, 1e-6])
+    builder.add("use", "use", "compute", [0, 1], [2e-6, 1e-6], after=[(work, Join.GROUP)])
+    graph = builder.build()
+    path = critical_path(graph, evaluate(graph, LINKS))
+    assert graph.lane_rank[path.lane].tolist() == [0, 0] and path.end.tolist() == [3 * US, 5 * US]
+
+
 def test_busy_time_gaps_and_heat() -> None:
     graph = chain()
     timeline = evaluate(graph, LINKS)
