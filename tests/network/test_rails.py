@@ -114,9 +114,8 @@ def test_the_library_takes_what_is_done_first() -> None:
     group = group_of(2)
     ring = CommunicationCost(1e-6, per_message=1e-6, per_crossing=4e-6)
     fabric = Fabric(group.cluster, {"nccl_ring": ring, "nccl_nvls": CommunicationCost(1e-4)})
-    chosen = [
-        fabric.fastest(algorithms("all_reduce", group, groups(16, 16), s), group)[0].algorithm for s in (8, 10**9)
-    ]
-    assert chosen == ["tree", "nvls_tree"]
+    parts = (np.full(16, size) for size in (1, 10**8))
+    small, large = (algorithms("all_reduce", group, groups(16, 16), part) for part in parts)
+    assert [fabric.fastest(some, group)[0].algorithm for some in (small, large)] == ["tree", "nvls_tree"]
     with pytest.raises(BadInput, match="broadcast is none of"):
         algorithms("broadcast", group, groups(16, 16), np.full(16, 8))
