@@ -172,16 +172,18 @@ def test_a_speed_of_one_everywhere_changes_nothing() -> None:
 
 
 def test_the_level_is_chosen_by_fault_sharing_oversubscription_and_wish() -> None:
-    assert choose_level(oversubscription=1.0)[0] == "evaluate"
-    assert choose_level(oversubscription=2.0)[0] == "evaluate"
-    assert choose_level(oversubscription=4.0) == ("simulate", "oversubscription 4:1 exceeds 2:1")
-    assert choose_level(oversubscription=1.0, fault_in_step=True)[0] == "simulate"
-    assert choose_level(oversubscription=1.0, shares_links=True)[0] == "simulate"
-    assert choose_level(oversubscription=1.0, collides=True)[0] == "simulate"
-    assert choose_level(oversubscription=4.0, asked="port_load")[0] == "evaluate"
-    assert choose_level(oversubscription=1.0, asked="fluid")[0] == "simulate"
+    assert choose_level(gpus=512, oversubscription=1.0)[0] == "simulate"
+    assert choose_level(gpus=513, oversubscription=1.0)[0] == "evaluate"
+    assert choose_level(gpus=513, oversubscription=4.0) == ("simulate", "oversubscription 4:1 exceeds 2:1")
+    assert choose_level(gpus=8, oversubscription=4.0, loop=True)[0] == "evaluate"
+    assert choose_level(gpus=8, oversubscription=1.0, loop=True, fault_in_step=True)[0] == "simulate"
+    assert choose_level(gpus=1024, oversubscription=1.0, fault_in_step=True)[0] == "simulate"
+    assert choose_level(gpus=1024, oversubscription=1.0, shares_links=True)[0] == "simulate"
+    assert choose_level(gpus=1024, oversubscription=1.0, collides=True)[0] == "simulate"
+    assert choose_level(gpus=8, oversubscription=4.0, asked="port_load")[0] == "evaluate"
+    assert choose_level(gpus=8, oversubscription=1.0, asked="fluid")[0] == "simulate"
     with pytest.raises(BadInput, match="network level"):
-        choose_level(oversubscription=1.0, asked="packets")
+        choose_level(gpus=8, oversubscription=1.0, asked="packets")
 
 
 def test_no_wait_is_anything_but_a_whole_number_of_ticks() -> None:
