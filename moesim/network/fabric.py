@@ -100,7 +100,8 @@ class Fabric:
         """Seconds of a coflow that nothing else meets, by the loads of its links."""
         used = coflow.path >= 0
         link, carried = coflow.path[used], np.broadcast_to(coflow.bytes[:, None], coflow.path.shape)[used]
-        busy = np.bincount(link, carried, minlength=len(self.capacity)) / self.capacity
+        load = np.bincount(link, carried, minlength=len(self.capacity))
+        busy = np.divide(load, self.capacity, out=np.where(load > 0, np.inf, 0.0), where=self.capacity > 0)
         return coflow.alpha + float(busy.max(initial=0.0))
 
     def _port(self, flows: Flows) -> npt.NDArray[np.int32]:
@@ -132,10 +133,10 @@ class Fabric:
         if len(lost):
             source, destination = flows.source[lost[0]], flows.destination[lost[0]]
             raise BadInput(f"no route from gpu{source} to gpu{destination}", where=f"topology {self.cluster.name}")
-        return Coflow.of(flows, group, path, *self._delays(collective, path, alpha))
+        return Coflow.of(flows, group, path, *self._delays(collective, flows, path, alpha))
 
     def _delays(
-        self, collective: Collective, path: npt.NDArray[np.int32], alpha: float
+        self, collective: Collective, flows: Flows, path: npt.NDArray[np.int32], alpha: float
     ) -> tuple[float, npt.NDArray[np.int64] | None]:
         """Start-up in seconds, and the latency of each flow in ps: those of an exchange wait for one another nowhere,
         and land one by one; messages of a ring or tree follow each other, and each waits for the slowest one before.
@@ -145,7 +146,12 @@ class Fabric:
         latency = self._latency[path].sum(axis=1)
         if collective.op in ("all_to_all", "point_to_point"):
             return alpha, to_ps(latency)
-        return alpha + collective.messages * float(latency.max(initial=0.0)), None
+        if not collective.crossings:
+            return alpha + collective.messages * float(latency.max(initial=0.0)), None
+        home = self.cluster.node_of[flows.source] == self.cluster.node_of[flows.destination]
+        inside, between = (float(latency[chosen].max(initial=0.0)) for chosen in (home, ~home))
+        rounds = collective.messages + collective.further
+        return alpha + rounds * inside + collective.crossings * between, None
 
     def _check_clock(self, flows: Flows, path: npt.NDArray[np.int32]) -> None:
         """Raises BadInput where a link takes longer for the bytes of one exchange than the clock can tell."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from moesim.costs import CommunicationCost
 from moesim.errors import BadInput
-from moesim.hardware import load_cluster
+from moesim.hardware import known_topologies, load_cluster
 from moesim.network import Collective, Fabric, Group, groups, rail_ring
 from moesim.network.collectives import all_gather
 from moesim.network.rails import algorithms, nvls, tree
@@ -119,3 +121,16 @@ def test_the_library_takes_what_is_done_first() -> None:
     assert [fabric.fastest(some, group)[0].algorithm for some in (small, large)] == ["tree", "nvls_tree"]
     with pytest.raises(BadInput, match="broadcast is none of"):
         algorithms("broadcast", group, groups(16, 16), np.full(16, 8))
+
+
+def test_latency_of_links_counts_once_a_crossing_and_once_a_message(tmp_path: Path) -> None:
+    """Rings on four nodes: 28 hops inside nodes of 1 us, 3 between them of 5 us."""
+    text = known_topologies()["dgx-h100"].read_text()
+    late = text.replace("nvlink: {value", "nvlink: {latency: 1 us, value").replace(
+        "nic: {value", "nic: {latency: 5 us, value"
+    )
+    (tmp_path / "late.yaml").write_text(late)
+    cluster = load_cluster(tmp_path / "late.yaml", nodes=4)
+    group = Group(cluster, np.arange(32, dtype=np.int32))
+    coflow = Fabric(cluster, KERNELS).collective(rail_ring("all_gather", group, groups(32, 32), np.full(32, 8)), group)
+    assert coflow.alpha == pytest.approx(28e-6 + 15e-6)
