@@ -18,8 +18,10 @@ import numpy.typing as npt
 from moesim.costs import CommunicationCost
 from moesim.engine import Pairs, Skeleton, State, TaskGraph, Values, play
 from moesim.errors import BadInput
+from moesim.hardware import Cluster
 from moesim.network import Flows, Group
 from moesim.network.pattern import Pattern
+from moesim.network.ports import OUT
 from moesim.routing.sources.source import PerToken
 from moesim.step.batch import Batch, uniform_batch
 from moesim.step.lower import check, lower
@@ -170,8 +172,18 @@ def needs_graph(plan: StepPlan) -> str:
         "several expert-parallel groups": len(plan.layout.islands()) > 1,
         f"{algorithm.name} forwards, merges or gathers rows": exchanges and not algorithm.direct,
         f"tokens travel with {algorithm.name}": algorithm.travels,
+        "GPUs share a port": exchanges and _share_ports(cluster, plan.layout.islands()[0]),
         "messages are divided over queue pairs": bool(cluster.more_paths),
         "links state a latency": bool(np.any(cluster.link_latency > 0)),
         "a router decides, and its own work is priced": not isinstance(plan.routing, PerToken),
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def _share_ports(cluster: Cluster, devices: npt.NDArray[np.int32]) -> bool:
+    """Whether messages of several GPUs leave their node one after the other."""
+    leaves = np.array([*(kind in OUT for kind in cluster.link_kind), False], dtype=np.bool_)
+    path = cluster.path[np.ix_(devices, devices)]
+    source, _, _ = np.nonzero(leaves[path])
+    ports = path[leaves[path]]
+    return len(np.unique(np.stack((source, ports)), axis=1).T) > len(np.unique(ports))
