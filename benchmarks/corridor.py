@@ -82,7 +82,7 @@ class Stage:
         group = Group(plan.fabric.cluster, np.arange(LANES, dtype=np.int32))
         there = Flows.between(group, np.ones((LANES, LANES), dtype=np.int64))
         pair = [plan.fabric.coflow("nccl", flows, group) for flows in (there, there.reversed(group))]
-        builder, pattern = GraphBuilder(), []
+        builder, pattern = GraphBuilder(), list[int]()
         after: list[tuple[int, Join]] = []
         for layer in range(layers):
             for number, coflow in enumerate(pair):
