@@ -19,7 +19,7 @@ SYSTEMS = click.option(
     "--systems", type=FILE, help="Devices and constants.  [default: the shipped calibration/systems.yaml]"
 )
 TOPOLOGY = click.option("--topology", help="Topology whose device it is, where the device is not a known one.")
-WAYS = ("shape", "size", "skew", "world")
+WAYS = ("shape", "size", "skew", "world", "width", "range")
 
 
 @click.command("import")
@@ -32,6 +32,7 @@ def import_(source: str, system: str, ops: tuple[str, ...], out: Path, systems: 
     """Read measured tables of SOURCE as records, and label those that beat physics."""
     from moesim.calibration.aiconfigurator import import_tables
     from moesim.calibration.physics import BEATS, label
+    from moesim.calibration.quality import SLOW
     from moesim.calibration.records import write_records
     from moesim.calibration.systems import find_system
 
@@ -39,8 +40,10 @@ def import_(source: str, system: str, ops: tuple[str, ...], out: Path, systems: 
     records = label(import_tables(found.facts.table or system, ops), found)
     write_records(records, out)
     beats = len(records.of(label=BEATS))
+    slow = ", ".join(f"{len(records.of(label=name))} {name}" for name in sorted(SLOW))
     print(
-        f"{out}: {len(records)} records, {beats} of them faster than {found.device.name} can be: labelled, not fitted"
+        f"{out}: {len(records)} records, {beats} of them faster than {found.device.name} can be, {slow}: labelled, not "
+        "fitted"
     )
 
 
@@ -72,7 +75,8 @@ def fit(records: Path, exclude_shapes: Path | None, out: Path, topology: str | N
 
 @click.command(cls=OptionalFiles)
 @click.argument("profile")
-@click.option("--against", type=FILE, required=True, metavar="RECORDS", help="Measured records.")
+@click.option("--against", type=FILE, metavar="RECORDS", help="Measured records.")
+@click.option("--physics", is_flag=True, help="Print PROFILE's own answers that are slower than those for more work.")
 @click.option("--holdout", type=click.Choice(WAYS), help="Refit without what is judged, instead of judging PROFILE.")
 @click.option(
     "--shapes", type=FILE, metavar="CSV", help="Judge only these expert shapes: hidden,inter,topk,num_experts."
@@ -82,10 +86,15 @@ def fit(records: Path, exclude_shapes: Path | None, out: Path, topology: str | N
 @TOPOLOGY
 @SYSTEMS
 def check(
-    profile: str, against: Path, holdout: str | None, shapes: Path | None, report: str | None, as_json: bool,
-    topology: str | None, systems: Path | None,
+    profile: str, against: Path | None, physics: bool, holdout: str | None, shapes: Path | None, report: str | None,
+    as_json: bool, topology: str | None, systems: Path | None,
 ) -> None:  # fmt: skip
     """Errors of PROFILE (a shipped name or a file) against measured records, or of refits by --holdout."""
+    if physics == (against is not None):
+        raise BadInput("check wants one of --against RECORDS and --physics", way_out="moesim calibrate check --help")
+    if against is None:
+        _physics(profile, as_json)
+        return
     from moesim import atomic
     from moesim.calibration.check import check_profile, profile_path
     from moesim.calibration.records import read_records
@@ -107,6 +116,17 @@ def check(
         print(page, file=text_stream(as_json))
     if as_json:
         print_json(found.to_json())
+
+
+def _physics(profile: str, as_json: bool) -> None:
+    from moesim.calibration.check import profile_path
+    from moesim.calibration.monotone import falls_of, to_json
+    from moesim.report import calibration_tables, tables
+
+    name, found = falls_of(profile_path(profile))
+    tables.show(calibration_tables.falls_table(name, found), text_stream(as_json))
+    if as_json:
+        print_json(to_json(name, found))
 
 
 def _shapes(path: Path | None, records: Records) -> frozenset[Shape]:

@@ -14,9 +14,14 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """seconds float64[...]; outside bool[...] marks shapes beyond the measured hull; one error is drawn per family."""
+    """seconds float64[...]; outside bool[...] marks shapes beyond the measured hull; one error is drawn per family.
+
+    role, kernel: what was asked for, and the measured kernel that answers; "" where no measured one does.
+    """
 
     seconds: Floats
     family: str
     basis: Basis
     outside: npt.NDArray[np.bool_]
+    role: str = ""
+    kernel: str = ""

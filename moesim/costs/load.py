@@ -16,9 +16,13 @@ from moesim.hardware import Device
 ALGORITHMS = ("nccl", "deepep_normal", "deepep_low_latency")
 
 
-def load_costs(name_or_path: str, device: Device, kernels: str | None = None, *, where: str = "") -> CostModel:
+def load_costs(
+    name_or_path: str, device: Device, kernels: str | None = None, *, precision: str = "", dispatch: str = "",
+    where: str = "",
+) -> CostModel:  # fmt: skip
     """The word "roofline", a shipped profile's name, or a profile file; and one of the profile's kernel sets, None: its
-    default. Raises BadInput with the known names.
+    default for experts of that precision. dispatch: the all-to-all before the experts, whose own kernels may answer.
+    Raises BadInput with the known names.
     """
     if name_or_path == "roofline":
         return Roofline(device, ALGORITHMS)
@@ -28,7 +32,7 @@ def load_costs(name_or_path: str, device: Device, kernels: str | None = None, *,
         if name_or_path not in known:
             raise unknown_name("cost profile", name_or_path, ["roofline", *known], where=where)
         path = known[name_or_path]
-    return load_profile(path, device.name, kernels, where=where)
+    return load_profile(path, device.name, kernels, precision=precision, dispatch=dispatch, where=where)
 
 
 def error_draw(spreads: Mapping[str, float], seed: int) -> dict[str, float]:

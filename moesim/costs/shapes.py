@@ -21,7 +21,7 @@ WEIGHT_BYTES: Final = {
 }  # fmt: skip
 ARITHMETIC: Final = {"fp8_block": "fp8", "nvfp4": "fp4", "int4_wo": "bf16", "int8_wo": "bf16", "w4a16_mxfp4": "bf16",
                      "w4a8_mxfp4_mxfp8": "fp8"}  # fmt: skip
-ALIGNED: Final = 16  # rows of a GEMM beyond which no kernel gains from a rounder number
+LAST: Final = 128  # rows of the tiles of a dense GEMM; how many lie in the last one is a coordinate
 TILES: Final = (16, 64, 128)  # rows that grouped and dense GEMM kernels compute together
 MLA_EXPANDED: Final = 192 + 128  # key and value of one head in DeepSeek's latent attention
 GPUS_OF_DEEPEP: Final = 8
@@ -53,7 +53,7 @@ class Kind(NamedTuple):
 KINDS: Final[dict[str, Kind]] = {
     "gemm": Kind(
         (),
-        ("m", "n", "k", "tiles", "alignment", "bytes"),
+        ("m", "n", "k", "tiles", "last", "bytes"),
         (
             {"m": 0.25, "n": 0.5},
             {"m": 0.25, "k": 0.5},
@@ -61,9 +61,9 @@ KINDS: Final[dict[str, Kind]] = {
             {"m": 0.5, "n": 1, "k": 1},
             {"tiles": 0.25, "k": 1},
             {"tiles": 0.25, "m": 0.5},
-            {"alignment": 1, "m": 0.5},
-            {"alignment": 1, "n": 1},
-            {"alignment": 1, "k": 1},
+            {"last": 1, "m": 0.5},
+            {"last": 1, "n": 1},
+            {"last": 1, "k": 1},
             {"bytes": 0.25, "k": 1},
             {"bytes": 0.25, "n": 1},
         ),
@@ -145,9 +145,9 @@ def gemm(m: npt.ArrayLike, n: npt.ArrayLike, k: npt.ArrayLike, dtype: str, tile:
     inputs = width if ARITHMETIC.get(dtype, dtype) == "fp8" else BF16
     moved = np.where(rows > 0, rows * (k * inputs + n * BF16) + n * k * width, 0.0)
     padded = 2.0 * np.ceil(rows / tile) * tile * n * k
-    tiles = np.ceil(rows / 128) * np.ceil(n / 128)
-    alignment = np.gcd(np.ceil(rows).astype(np.int64), ALIGNED)
-    return Demand(2.0 * rows * n * k, moved, padded, (), _logs(rows, n, k, tiles, alignment, moved))
+    tiles = np.ceil(rows / LAST) * np.ceil(n / 128)
+    last = np.mod(np.ceil(rows) - 1, LAST) + 1
+    return Demand(2.0 * rows * n * k, moved, padded, (), _logs(rows, n, k, tiles, last, moved))
 
 
 def experts(

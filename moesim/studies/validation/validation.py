@@ -27,7 +27,8 @@ class Point:
 @dataclass(frozen=True)
 class Validation:
     """Points of a suite; `breakdown_by` names the two keys that its errors are broken down by; held_out: value of the
-    first of them -> errors of predictions whose constants were fitted without the point.
+    first of them -> errors of predictions whose constants were fitted without the point. asked: rows of the file, where
+    some may have had no answer.
     """
 
     suite: str
@@ -36,14 +37,16 @@ class Validation:
     provenance: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
     held_out: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    asked: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The document that `--json` prints; errors are fractions."""
         total = errors(point.error for point in self.points)
-        units = {"mean_abs_error": "1", "max_abs_error": "1", "points": "1"}
+        if self.asked is not None:
+            total["answered_fraction"] = len(self.points) / self.asked
         rows = [{**p.keys, "unit": p.unit, "measured": p.measured, "predicted": p.predicted} for p in self.points]
         return {
-            "metrics": {name: {"value": value, "unit": units[name]} for name, value in total.items()},
+            "metrics": {name: {"value": value, "unit": "1"} for name, value in total.items()},
             "breakdown": self.breakdown(),
             "provenance": {"suite": self.suite, **self.provenance, "rows": rows},
             "warnings": list(self.warnings),
@@ -62,10 +65,14 @@ class Validation:
 
 
 def errors(relative: Iterable[float]) -> dict[str, float]:
-    """Relative errors -> mean and largest absolute one, and their number."""
-    absolute = np.abs(np.fromiter(relative, dtype=np.float64))
+    """Relative errors -> mean, median and largest absolute one, the factor by which predictions are off in the
+    geometric mean, and their number."""
+    every = np.fromiter(relative, dtype=np.float64)
+    absolute = np.abs(every)
     return {
         "mean_abs_error": float(absolute.mean()),
+        "median_abs_error": float(np.median(absolute)),
+        "geometric_mean_ratio": float(np.exp(np.log1p(every).mean())),
         "max_abs_error": float(absolute.max()),
         "points": len(absolute),
     }
