@@ -26,6 +26,7 @@ class Gate:
     name: str = "calibration"
     num_groups: int = 1
     topk_groups: int = 1
+    hidden_size: int = 0  # nothing is priced here
 
     @property
     def moe_layers(self) -> tuple[int, ...]:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 @click.option("--models", metavar="A,B", help="Models whose shapes are measured, instead of the plan's.")
 @click.option("--budget", default="20m", show_default=True, help="Time of this call, e.g. '90s', '20m', '1h'.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder of the run.")
+@click.option("--retry", is_flag=True, help="Try cases that failed before again.")
 @json_option
-def measure(plan: str | None, models: str | None, budget: str, out: Path, as_json: bool) -> None:
+def measure(plan: str | None, models: str | None, budget: str, out: Path, retry: bool, as_json: bool) -> None:
     """Measure this machine's kernels. Stopped or out of budget, the same command goes on where it was.
 
     With several ranks: torchrun --nproc-per-node N -m moesim calibrate measure ...
@@ -35,7 +36,7 @@ def measure(plan: str | None, models: str | None, budget: str, out: Path, as_jso
     seconds = _duration(budget)
     chosen = _plan(plan or default_plan(), models)
     with this_place(chosen.device) as place, _progress(place.peers.rank == 0) as watch:
-        summary = run(chosen, place, out, seconds, watch)
+        summary = run(chosen, place, out, seconds, watch, retry=retry)
     if summary is None:
         return
     _tell(summary, text_stream(as_json))
@@ -118,6 +119,8 @@ def _tell(summary: Summary, stream: IO[str]) -> None:
         print(f"failed: {case}: {reason}", file=stream)
     failed = f", {len(summary.failed)} failed" if summary.failed else ""
     print(f"{summary.measured} of {summary.total} cases measured{failed}: {summary.path or 'no records'}", file=stream)
+    if summary.failed:
+        print("cases that failed are left out from now on; --retry tries them again", file=stream)
     if not summary.complete:
         print("the budget is spent; the same command goes on with the cases that are left", file=stream)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from moesim.cli.options import json_option, overrides_option, print_json, text_stream
@@ -21,11 +23,13 @@ def compare(base: str, other: str | None, overrides: tuple[str, ...], seeds: int
     if other is None and not overrides:
         raise click.UsageError("give --with SCENARIO or --set KEY=VALUE", click.get_current_context())
     from moesim.report import tables
+    from moesim.report.progress import told
     from moesim.studies import compare as compare_scenarios
     from moesim.studies import load
 
     variant = load(base if other is None else other, overrides)
-    document = compare_scenarios(load(base), variant, seeds).to_json()
+    with told(sys.stderr, f"moesim compare {base}"):
+        document = compare_scenarios(load(base), variant, seeds).to_json()
     tables.show(tables.comparison_table(document), text_stream(as_json))
     if as_json:
         print_json(document)

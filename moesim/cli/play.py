@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -13,6 +14,7 @@ from moesim import atomic
 from moesim.cli.expression import Expression
 from moesim.report import html, perfetto, stored, tables
 from moesim.report.pictures import pictures
+from moesim.report.progress import told
 from moesim.studies import Played, load
 from moesim.studies import run as play_scenario
 
@@ -31,7 +33,8 @@ def play(
 ) -> stored.StoredRun:
     """Play, store and print one run. Nothing is written before the run is done and the target's names are known."""
     loaded = load(scenario, overrides)
-    result = play_scenario(loaded, seed=seed)
+    with told(sys.stderr, f"moesim run {loaded.scenario.name}") as tell:
+        result = play_scenario(loaded, seed=seed, tell=tell)
     document, drawn = result.to_json(), pictures(result)
     if target:
         target.check(document)

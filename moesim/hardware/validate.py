@@ -46,8 +46,8 @@ def validate(
     )
     mine = census(yamlfile.read_yaml(find_topology(str(name_or_path))))
     nearest = nearest_shipped(mine)
-    beside = mine.beside(nearest) if nearest else f"no shipped system has {mine.device}"
-    return Validation(cluster.name, (*checks, mine.sentence(), beside), (*cluster.warnings, *_unused(cluster)))
+    beside = (mine.beside(nearest),) if nearest else ()
+    return Validation(cluster.name, (*checks, mine.sentence(), *beside), (*cluster.warnings, *_unused(cluster)))
 
 
 def check_integrity(cluster: Cluster) -> None:

@@ -8,7 +8,7 @@ from moesim.placement.compare import Comparison, compare
 from moesim.placement.moves import count_moves
 from moesim.placement.problem import Memory, PlacementProblem
 from moesim.placement.solution import NO_BOUND, Answer, Bound, Solution
-from moesim.placement.solve import judge, solve
+from moesim.placement.solve import judge, plan, solve
 from moesim.placement.strategies.eplb import rebalance_experts
 from moesim.placement.windows import Windows
 
@@ -27,6 +27,7 @@ __all__ = [
     "compare",
     "count_moves",
     "judge",
+    "plan",
     "rebalance_experts",
     "solve",
 ]

@@ -1,4 +1,4 @@
-"""`solve`: one strategy on one problem, its answer checked against the limits, scored and certified."""
+"""One strategy on one problem: `plan` checks its answer against the limits, `solve` scores and certifies it too."""
 
 from __future__ import annotations
 
@@ -33,12 +33,28 @@ def solve(
     """time_limit: seconds; heldout: windows to judge on that the strategy never sees. Ctrl-C answers with the best
     found and says so. Raises BadInput, and DoesNotFit where the answer breaks a limit.
     """
-    chosen, budget = strategies.find(strategy), Budget(time_limit, seed, strategy, progress)
+    budget = Budget(time_limit, seed, strategy, progress)
+    answer = _searched(problem, budget)
+    return _score(problem, answer, budget, budget.elapsed, heldout)
+
+
+def plan(
+    problem: PlacementProblem, strategy: str = "multiwindow", time_limit: float | None = None, seed: int = 0,
+    *, progress: Callable[[Progress], None] | None = None,
+) -> Answer:  # fmt: skip
+    """The answer that `solve` would score, without value or bound: for whoever only needs a placement. Raises as it."""
+    budget = Budget(time_limit, seed, strategy, progress)
+    answer = _searched(problem, budget)
+    return replace(answer, notes=(*answer.notes, *_stopped(budget)))
+
+
+def _searched(problem: PlacementProblem, budget: Budget) -> Answer:
+    """The strategy's answer, with ranks relabelled and limits checked."""
+    chosen = strategies.find(budget.strategy)
     with budget.interruptible():
         answer = _relabelled(problem, _answer(chosen, problem, budget))
-    seconds = budget.elapsed
-    check_answer(problem, answer.placement, strategy)
-    return _score(problem, answer, budget, seconds, heldout)
+    check_answer(problem, answer.placement, budget.strategy)
+    return answer
 
 
 def _answer(strategy: strategies.Strategy, problem: PlacementProblem, budget: Budget) -> Answer:

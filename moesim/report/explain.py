@@ -10,17 +10,20 @@ from moesim.units import show_seconds
 Document = Mapping[str, Any]
 
 RUNGS: Final = {
-    "ideal_compute_s": ("balanced compute", "computing, if every GPU had the mean number of rows"),
-    "imbalance_s": ("imbalance", "waiting for the GPUs whose experts got more rows than the mean"),
+    "ideal_compute_s": (
+        "balanced compute",
+        "computing, if every GPU had the mean number of rows and of experts reached",
+    ),
+    "imbalance_s": (
+        "imbalance",
+        "waiting for the GPUs that got more rows, or have more experts to read, than the mean",
+    ),
     "exposed_comm_s": ("exposed communication", "transfers that no computation hides"),
     "contention_s": ("contention", "transfers that slow each other down on shared links"),
     "fault_s": ("faults", "slow or dead links and ranks, and what they keep waiting"),
     "bubble_s": ("pipeline bubble", "stages that have nothing to do"),
     "other_s": ("host and the rest", "launching, scheduling, and what belongs to no rung above"),
-}
-GAINS: Final = {  # what a negative rung means
-    "imbalance_s": "the rows as they are reach fewer experts, whose weights are read, than an even spread would",
-    "fault_s": "what was aborted was not waited for",
+    "schedule_effect_s": ("schedule effect", "gained where one thing more to do lets something else end earlier"),
 }
 REMEDY: Final = {
     "ideal_compute_s": "The GPUs compute most of the time: precision, kernels or more GPUs change that, the network "
@@ -78,8 +81,6 @@ def _band(document: Document) -> list[str]:
 def _sentence(rung: tuple[str, str, float | None, float]) -> str:
     key, label, seconds, share = rung
     meaning = f": {RUNGS[key][1]}" if key in RUNGS else ""
-    if (seconds or 0.0) < 0:
-        meaning = f": {GAINS.get(key, 'less than without it')}"
     return f"{show_seconds(seconds or 0.0)} ({share:.1%}) is {label}{meaning}."
 
 

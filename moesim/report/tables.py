@@ -201,6 +201,7 @@ def _basis_table(provenance: Mapping[str, Any]) -> Table:
         "kernel_set",
         "routing",
         "routing_source",
+        "placement",
         "dispatch",
         "player",
         "player_reason",

@@ -31,6 +31,10 @@ class RoutingShape(Protocol):
         """Experts of a token."""
 
     @property
+    def hidden_size(self) -> int:
+        """Width of a token's row."""
+
+    @property
     def num_groups(self) -> int:
         """Groups of experts for group-limited routing; 1: none."""
 

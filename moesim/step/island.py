@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +11,11 @@ import numpy.typing as npt
 from moesim.engine import Join
 from moesim.network import Coflow, Collective, Group, all_gather, groups, reduce_scatter
 from moesim.network.all_to_all import Stages
+from moesim.routing.routers import Chores
+from moesim.routing.sources import Rows
 from moesim.schedules import Step, Verb
 from moesim.step.batch import Batch
+from moesim.step.even import even_rows
 from moesim.step.lowered import HOST, Recorder
 from moesim.step.ops import ACTIVATION_BYTES
 from moesim.step.plan import COLLECTIVES, StepPlan
@@ -20,6 +24,13 @@ from moesim.step.work import Work
 
 Edge = tuple[int, Join]
 Ring = Callable[[Group, npt.NDArray[np.int32], npt.NDArray[np.int64]], Collective]
+
+
+class Routing(NamedTuple):
+    """A layer's rounds of traffic, one after the other, and what the router does beside them."""
+
+    rounds: tuple[Traffic, ...]
+    chores: Chores | None
 
 
 class Island:
@@ -34,7 +45,7 @@ class Island:
         self.node_of_rank = plan.fabric.cluster.node_of[ranks]
         self.moe_index = {layer: index for index, layer in enumerate(plan.model.moe_layers)}
         self.ready: dict[int, list[Edge]] = {}
-        self.traffic: dict[int, tuple[int, Traffic]] = {}
+        self.routed: dict[int, tuple[int, Routing]] = {}
         self.stays: dict[int, npt.NDArray[np.int32]] = {}  # where the tokens of a part are, if they travel
         self.prices: dict[tuple[str | bytes, int], Work] = {}
         self.number = 0
@@ -78,25 +89,27 @@ class Island:
             case Verb.ATTENTION:
                 self._attention(step, batch, moe)
             case Verb.DISPATCH if moe:
-                self.recorder.load[self.moe_index[step.layer]] += self._traffic_of(step, batch).load
-                self._dispatch("dispatch", step, batch, self.plan.dispatch.dispatch_row_bytes)
+                self._count(step, batch)
+                self._dispatch("dispatch", step, self._first(step, batch), self.plan.dispatch.dispatch_row_bytes)
             case Verb.SHARED if moe and self.plan.overlap_shared:
                 self._shared(step, batch)
             case Verb.EXPERTS if moe:
-                self._experts(step, batch)
+                self._experts(step, batch, self._first(step, batch))
             case Verb.EXPERTS:
                 self._compute("mlp", self._priced("mlp", self.plan.ops.dense, step, batch), step)
             case Verb.COMBINE if moe:
-                self._combine("combine", step, batch)
+                self._combine("combine", step, self._first(step, batch))
+                self._later_rounds(step, batch)
 
     def _backward(self, step: Step, batch: Batch) -> None:
         ops, moe = self.plan.ops, step.layer in self.moe_index
         match step.verb:
             case Verb.COMBINE if moe:
                 self._recompute(step, batch)
-                self._dispatch("combine_backward", step, batch, self.plan.dispatch.combine_row_bytes)
+                self._later_rounds_backward(step, batch)
+                self._dispatch("combine_backward", step, self._first(step, batch), self.plan.dispatch.combine_row_bytes)
             case Verb.EXPERTS if moe:
-                self._experts_backward(step, batch)
+                self._experts_backward(step, batch, self._first(step, batch))
             case Verb.EXPERTS:
                 forward = self._priced("mlp", ops.dense, step, batch)
                 self._compute("mlp_backward", ops.backward("gemm", forward), step)
@@ -104,7 +117,7 @@ class Island:
                 forward = self._priced("shared", ops.shared, step, batch)
                 self._aside("shared_backward", ops.backward("gemm", forward), step)
             case Verb.DISPATCH if moe:
-                self._combine("dispatch_backward", step, batch)
+                self._combine("dispatch_backward", step, self._first(step, batch))
             case Verb.ATTENTION:
                 self._attention_backward(step, batch, moe)
 
@@ -113,15 +126,15 @@ class Island:
         self._compute("attention", self._priced("attention", self.plan.ops.attention, step, batch), step)
         self._tensor_ring(reduce_scatter, step, batch)
         if moe:
-            self._compute("router", self._priced("router", self.plan.ops.router, step, batch), step)
+            self._compute("router", self._router_share(step, batch), step)
             if not self.plan.overlap_shared:
                 self._shared(step, batch)
 
     def _attention_backward(self, step: Step, batch: Batch, moe: bool) -> None:
         ops = self.plan.ops
         if moe:
-            forward = self._priced("router", ops.router, step, batch)
-            self._compute("router_backward", ops.backward("gemm", forward), step)
+            share = ops.backward("gemm", self._router_share(step, batch))
+            self._compute("router_backward", share, step)
         self._tensor_ring(all_gather, step, batch)
         again = self._priced("core", ops.core, step, batch) if "core_attn" in self.plan.recompute else Work()
         gradients = self._priced("attention_backward", ops.attention_backward, step, batch)
@@ -131,57 +144,92 @@ class Island:
     def _recompute(self, step: Step, batch: Batch) -> None:
         """Megatron's recomputed module `moe` replays the whole MoE layer, transfers included."""
         if "moe" in self.plan.recompute:
-            self._dispatch("dispatch", step, batch, self.plan.dispatch.dispatch_row_bytes)
+            self._dispatch("dispatch", step, self._first(step, batch), self.plan.dispatch.dispatch_row_bytes)
             self._shared(step, batch)
-            self._experts(step, batch)
-            self._combine("combine", step, batch)
+            self._experts(step, batch, self._first(step, batch))
+            self._combine("combine", step, self._first(step, batch))
+            self._later_rounds(step, batch)
+
+    def _later_rounds(self, step: Step, batch: Batch) -> None:
+        """Rounds after the first: each is routed, sent, computed and brought back once the one before is."""
+        for sent in self._routing_of(step, batch).rounds[1:]:
+            self._compute("router", self._router_share(step, batch), step)
+            self._dispatch("dispatch", step, sent, self.plan.dispatch.dispatch_row_bytes)
+            self._experts(step, batch, sent)
+            self._combine("combine", step, sent)
+
+    def _later_rounds_backward(self, step: Step, batch: Batch) -> None:
+        """The same from the last to the second."""
+        for sent in reversed(self._routing_of(step, batch).rounds[1:]):
+            self._dispatch("combine_backward", step, sent, self.plan.dispatch.combine_row_bytes)
+            self._experts_backward(step, batch, sent)
+            self._combine("dispatch_backward", step, sent)
+            share = self.plan.ops.backward("gemm", self._router_share(step, batch))
+            self._compute("router_backward", share, step)
 
     def _shared(self, step: Step, batch: Batch) -> None:
         if self.plan.model.shared_intermediate:
             self._aside("shared", self._priced("shared", self.plan.ops.shared, step, batch), step)
 
-    def _experts(self, step: Step, batch: Batch) -> None:
-        real, even = self._expert_work(step, batch)
+    def _router_share(self, step: Step, batch: Batch) -> Work:
+        """The router's work of one round: an even share of all."""
+        routing, ops = self._routing_of(step, batch), self.plan.ops
+        if routing.chores is None:
+            return self._priced("router", ops.router, step, batch)
+        return self._stretched(ops.router(batch, routing.chores).times(1 / len(routing.rounds)))
+
+    def _experts(self, step: Step, batch: Batch, traffic: Traffic) -> None:
+        real, even = self._expert_work(step, batch, traffic)
         self._compute("experts", self._stretched(real), step, self._stretched(even))
 
-    def _experts_backward(self, step: Step, batch: Batch) -> None:
+    def _experts_backward(self, step: Step, batch: Batch, traffic: Traffic) -> None:
         ops, model = self.plan.ops, self.plan.model
         slots = self.plan.placement.num_slots // self.plan.placement.num_ranks
         sums = ops.accumulate_gradients(len(self.ranks), slots * model.expert_parameters)
-        real, even = (ops.backward("experts", work) + sums for work in self._expert_work(step, batch))
+        real, even = (ops.backward("experts", work) + sums for work in self._expert_work(step, batch, traffic))
         self._compute("experts_backward", self._stretched(real), step, self._stretched(even))
 
-    def _expert_work(self, step: Step, batch: Batch) -> tuple[Work, Work]:
-        """Work with the rows as they are, and with the same rows spread evenly over all slots."""
-        rows, place, index = self._traffic_of(step, batch).rows, self.plan.placement, self.moe_index[step.layer]
-        total = int(rows.sum())
-        choices = total if self.plan.dispatch.algorithm.gathers else None
-        even = place.by_rank(index, np.full_like(rows, -(-total // len(rows))))
-        key = (even.tobytes(), step.micro_batch)  # most layers have the same rows when they are even
+    def _expert_work(self, step: Step, batch: Batch, traffic: Traffic) -> tuple[Work, Work]:
+        """Work with the rows as they are, and with the same rows spread evenly over the slots that they reach."""
+        rows = self.plan.placement.by_rank(self.moe_index[step.layer], traffic.rows)
+        choices = int(rows.sum()) if self.plan.dispatch.algorithm.gathers else None
+        even = even_rows(rows)
+        key = (even.tobytes(), step.micro_batch)  # many layers have the same rows when they are even
         if key not in self.prices:
             self.prices[key] = self.plan.ops.experts(even, batch.phase, choices)
-        return self.plan.ops.experts(place.by_rank(index, rows), batch.phase, choices), self.prices[key]
+        return self.plan.ops.experts(rows, batch.phase, choices), self.prices[key]
 
-    def _dispatch(self, name: str, step: Step, batch: Batch, row_bytes: int) -> None:
-        stages = self.plan.dispatch.algorithm.dispatch(self._traffic_of(step, batch).copies, row_bytes, self.group)
+    def _dispatch(self, name: str, step: Step, traffic: Traffic, row_bytes: int) -> None:
+        stages = self.plan.dispatch.algorithm.dispatch(traffic.copies, row_bytes, self.group)
         self._transfer(name, stages, row_bytes, step)
 
-    def _combine(self, name: str, step: Step, batch: Batch) -> None:
+    def _combine(self, name: str, step: Step, traffic: Traffic) -> None:
         row_bytes = self.plan.dispatch.combine_row_bytes
-        stages = self.plan.dispatch.algorithm.combine(self._traffic_of(step, batch).back, row_bytes, self.group)
+        stages = self.plan.dispatch.algorithm.combine(traffic.back, row_bytes, self.group)
         self._transfer(name, stages, row_bytes, step)
 
-    def _traffic_of(self, step: Step, batch: Batch) -> Traffic:
-        """The layer's traffic; kept until the part reaches another layer, then dropped."""
-        known = self.traffic.get(step.micro_batch)
+    def _first(self, step: Step, batch: Batch) -> Traffic:
+        return self._routing_of(step, batch).rounds[0]
+
+    def _count(self, step: Step, batch: Batch) -> None:
+        for one in self._routing_of(step, batch).rounds:
+            self.recorder.load[self.moe_index[step.layer]] += one.load
+
+    def _routing_of(self, step: Step, batch: Batch) -> Routing:
+        """The layer's routing; kept until the part reaches another layer, then dropped."""
+        known = self.routed.get(step.micro_batch)
         if known is None or known[0] != step.layer:
             known = (step.layer, self._route(step.layer, step.micro_batch, batch))
-            self.traffic[step.micro_batch] = known
+            self.routed[step.micro_batch] = known
         return known[1]
 
-    def _route(self, layer: int, part: int, batch: Batch) -> Traffic:
+    def _route(self, layer: int, part: int, batch: Batch) -> Routing:
         index = self.moe_index[layer]
         rows = self.plan.routing.rows(index, batch.token_request, batch.token_position, batch.token_rank)
+        rounds = tuple(self._traffic_of(one, index, part) for one in rows.by_round())
+        return Routing(rounds, rows.chores)
+
+    def _traffic_of(self, rows: Rows, index: int, part: int) -> Traffic:
         if not self.plan.dispatch.algorithm.travels:
             return traffic(rows.experts, rows, self.plan.placement, index, self.node_of_rank)
         found = travelling(rows.experts, rows, self.plan.placement, index, self.node_of_rank, self.stays.get(part))

@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.costs import CostModel
-from moesim.models import Gemm, MoEModel
+from moesim.models import DTYPE_BYTES, Gemm, MoEModel
+from moesim.routing.routers import Chores
 from moesim.step.batch import Batch, Phase
+from moesim.step.router_work import router_work
 from moesim.step.work import CostLog, Floats, Work
 
 ACTIVATION_BYTES = 2  # residual stream and norms are bf16 in every engine and stack looked at
@@ -63,8 +65,11 @@ class LayerOps:
         moved = batch.tokens_of_rank * (NORM_PASSES * ACTIVATION_BYTES * self.model.hidden_size)
         return self._elementwise(moved)
 
-    def router(self, batch: Batch) -> Work:
-        """Gate GEMM, norm before it, and top-k over its scores."""
+    def router(self, batch: Batch, chores: Chores | None = None) -> Work:
+        """Norm, then the router's chores; without any the gate GEMM, and top-k over its scores."""
+        if chores is not None:
+            experts = self.model.expert_parameters * DTYPE_BYTES[self.precision.experts]
+            return router_work(chores, self.costs, self.log, experts) + self.norm(batch)
         rows = batch.tokens_of_rank
         scores = self._elementwise(rows * (2 * ROUTER_BYTES * self.model.num_experts))
         return self._gemms((self.model.router_gemm(),), rows, "bf16") + scores + self.norm(batch)

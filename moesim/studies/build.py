@@ -20,7 +20,7 @@ from moesim.step import Batch, CostLog, Dispatch, LayerOps, Precision, StepPlan,
 from moesim.studies.faults import engine_faults
 from moesim.studies.load import Loaded
 from moesim.studies.placement import find_placement, first_placement
-from moesim.studies.routing import routing_source
+from moesim.studies.routing import merge_note, routing_source
 from moesim.studies.scenario import CommSection, Scenario
 
 SCALE_BYTES = {"bf16": 0.0, "fp8": 4 / 128, "fp4": 1 / 16}  # fp8: one fp32 scale per 128 values; fp4: one byte per 16
@@ -94,6 +94,7 @@ def draft(loaded: Loaded, seed: int) -> Draft:
     log = CostLog()
     plan = _plan(loaded, model, cluster, layout, first, routing, costs, log)
     warnings = (*model.approximations, *cluster.warnings, *plan.fabric.notes, *_network_notes(scenario, plan))
+    notes = (*notes, *merge_note(routing, plan.dispatch.algorithm))
     faults = engine_faults(loaded, plan.fabric, layout.world)
     return Draft(scenario, plan, _batches(scenario, layout.world), log, warnings, notes, faults)
 

@@ -1,8 +1,9 @@
-"""Where the time went: replays of the same step, each with one more thing real, whose differences add up to its time.
+"""Where the time went: replays of the same step, each with one more thing real; what each adds is a part of its time.
 
-balanced rows, no network = ideal_compute_s; real rows = + imbalance_s; port loads = + exposed_comm_s; fluid network =
-+ contention_s (None where it was not played); faults, where the scenario has any = + fault_s; host and the rest =
-other_s. Source: DESIGN "Where the time went".
+balanced rows, no network = ideal_compute_s; with the host = + other_s; real rows = + imbalance_s; port loads =
++ exposed_comm_s; fluid network = + contention_s (None where it was not played); faults, where the scenario has any =
++ fault_s. Each rung is a lower bound of the next one by construction: lanes only get longer (`Lowered.play_as`), the
+order of a stream is fixed, and port loads are never above the fluid time. Source: DESIGN "Where the time went".
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from moesim.engine import NEVER, Fault, TaskGraph, Timeline, choose_level, evaluate, simulate
 from moesim.errors import Deadlock
 from moesim.step import Lowered, StepPlan
+from moesim.studies.parts import breakdown
 from moesim.studies.scenario import NetworkSection
 from moesim.units import show_seconds
 
@@ -42,32 +44,27 @@ def climb(
     """Play the step rung by rung; `draw` holds one factor per error family. Raises Deadlock."""
     capacity = plan.fabric.capacity / draw.get("network", 1.0)
     graph = lowered.play_as(draw)
-    ideal = evaluate(lowered.play_as(draw, balanced=True, host=False), capacity, network="none").step_seconds
-    hosted = evaluate(lowered.play_as(draw, balanced=True), capacity, network="none").step_seconds
-    real = evaluate(graph, capacity, network="none").step_seconds
+    ideal, hosted, real = (
+        evaluate(one, capacity, network="none").step_ps
+        for one in (
+            lowered.play_as(draw, balanced=True, host=False), lowered.play_as(draw, balanced=True), graph,
+        )
+    )  # fmt: skip
     timeline = evaluate(graph, capacity, network="port_load")
-    loaded = timeline.step_seconds
-    player, reason = _level(plan, network, any(fault.at < loaded for fault in faults))
-    contention = fault_seconds = None
+    rungs: list[tuple[str, int | None]] = [
+        ("ideal_compute_s", ideal), ("other_s", hosted), ("imbalance_s", real), ("exposed_comm_s", timeline.step_ps),
+    ]  # fmt: skip
+    player, reason = _level(plan, network, any(fault.at < timeline.step_seconds for fault in faults))
+    contention = None
     if player == "simulate":
         names = plan.fabric.link_name
         timeline = simulate(graph, capacity, window=network.window, link_name=names)
-        contention = timeline.step_seconds - loaded
+        contention = timeline.step_ps
         if faults:
-            undisturbed = timeline.step_seconds
             timeline = simulate(graph, capacity, window=network.window, faults=faults, link_name=names)
             _check_end(graph, timeline)
-            fault_seconds = timeline.step_seconds - undisturbed
-    breakdown = {
-        "ideal_compute_s": ideal,
-        "imbalance_s": real - hosted,
-        "exposed_comm_s": loaded - real,
-        "contention_s": contention,
-        **({"fault_s": fault_seconds or 0.0} if faults else {}),
-        "bubble_s": 0.0,
-        "other_s": hosted - ideal,
-    }
-    return Ladder(timeline, breakdown, player, reason, _fault_notes(timeline, faults))
+    rungs += [("contention_s", contention), *([("fault_s", timeline.step_ps)] if faults else [])]
+    return Ladder(timeline, breakdown(rungs), player, reason, _fault_notes(timeline, faults))
 
 
 def _level(plan: StepPlan, network: NetworkSection, fault_in_step: bool) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from moesim.studies.band import Band
 from moesim.studies.build import Built
 from moesim.studies.ladder import Ladder
 from moesim.studies.result import Metric
+from moesim.studies.routing import router_metrics
 
 WITH_STEP = ("step_time_s", "median_itl_ms")  # they grow with the step time
 AGAINST_STEP = (
@@ -46,6 +47,7 @@ def _medians(built: Built, lowered: Lowered, ladder: Ladder) -> dict[str, Metric
         "exposed_comm_fraction": Metric(_exposed(ladder) / step, "1"),
         "peak_memory_bytes": Metric(float(built.memory.used(HBM)), "B"),
         **_load_metrics(lowered),
+        **router_metrics(built.plan.routing, lowered, sum(batch.tokens for batch in built.batches)),
         **_link_metrics(built, ladder, step),
     }
     return {**found, **_published(built, found["tokens_per_s_per_node"].value)}

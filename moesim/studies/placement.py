@@ -1,8 +1,9 @@
-"""The experts section of a scenario -> Placement: a strategy's, planned on a window that no step uses, or a file's."""
+"""The experts section of a scenario -> Placement: a strategy's, planned on earlier tokens, or a file's."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,8 @@ import numpy as np
 from moesim.errors import BadInput, placed
 from moesim.layout import Placement
 from moesim.models import MoEModel
-from moesim.placement import PlacementProblem, StepClock, Windows, solve, strategies
+from moesim.placement import PlacementProblem, StepClock, Windows, strategies
+from moesim.placement import plan as plan_experts
 from moesim.placement.formats import SUFFIXES, Frame, read_placement
 from moesim.routing import NO_EXPERT
 from moesim.step import Batch, StepPlan
@@ -72,9 +74,11 @@ def find_placement(loaded: Loaded, plan: StepPlan, batch: Batch, seed: int) -> P
     strategies.find(name, where=loaded.where(KEY))
     if name == "contiguous":
         return Placed(_in_order(loaded, plan.placement), name)
+    earlier = replace(plan, routing=plan.routing.earlier())
     with placed(loaded.where(KEY)):
-        solution = solve(_problem(plan, batch), name, TIME_LIMIT, seed)
-    return Placed(solution.placement, name, tuple(f"placement {name}: {note}" for note in solution.notes))
+        answer = plan_experts(_problem(earlier, batch), name, TIME_LIMIT, seed)
+    source = f"{name}, planned on {plan.routing.planned_on}"
+    return Placed(answer.placement, source, tuple(f"placement {name}: {note}" for note in answer.notes))
 
 
 def _is_file(loaded: Loaded) -> bool:
@@ -120,7 +124,7 @@ def _problem(plan: StepPlan, batch: Batch) -> PlacementProblem:
 
 
 def planning_window(plan: StepPlan) -> Windows:
-    """The routing of tokens whose requests no step uses."""
+    """The routing of tokens whose requests no step names."""
     request = PLANNING_REQUEST + np.arange(PLANNING_TOKENS) // 64
     position = np.arange(PLANNING_TOKENS) % 64
     layers = [plan.routing.experts(layer, request, position) for layer in range(len(plan.model.moe_layers))]

@@ -5,14 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from moesim import shipped, yamlfile
 from moesim.errors import BadInput, unknown_name
 from moesim.models import MoEModel
+from moesim.network import AllToAll
 from moesim.routing import Balanced, Replay, Routed, RoutingSource, Sampled, Transplant, read_trace
 from moesim.routing.routers import build_router
 from moesim.routing.sources import Places
 from moesim.routing.sources.columns import LogitKnobs, generated, recorded
+from moesim.step import Lowered
 from moesim.studies.load import Loaded
+from moesim.studies.result import Metric
 
 TRACES = "workloads/routing"
 
@@ -51,7 +56,9 @@ def _routed(loaded: Loaded, model: MoEModel, seed: int, places: Places) -> Route
     else:
         columns = generated(routing.generator or LogitKnobs(), model, seed)
     try:
-        return Routed(router, name, columns, model, seed, places, routing.warm_up)
+        return Routed(
+            router, name, columns, model, seed, places, routing.warm_up, loaded.scenario.batch.phase == "train"
+        )
     except BadInput as error:
         raise BadInput(error.what, where=where, way_out=error.way_out) from None
 
@@ -68,10 +75,40 @@ def router_facts(source: RoutingSource) -> dict[str, Any]:
         "batch_dependent": facts.batch_dependent,
         "known": facts.prefetch,
         "stand_in": facts.stand_in,
-        "drop_rate": tally.dropped / max(tally.chosen, 1),
-        "mean_k": tally.counted / max(tally.units, 1),
+        **tally.to_metrics(),
         "not_priced": dict(tally.extra),
     }
+
+
+def router_metrics(source: RoutingSource, lowered: Lowered, tokens: int) -> dict[str, Metric]:
+    """What every Result says of its routing: rows of a token, load of the hottest expert over the mean minus one (mean
+    over layers), seconds of deciding on the slowest rank; of a router also drops and tokens that no expert computes.
+    """
+    layers = max(len(lowered.load), 1)
+    mean = np.maximum(lowered.load.mean(axis=1), 1e-12)
+    found = {
+        "mean_k": float(lowered.load.sum()) / max(tokens * layers, 1),
+        "max_vio": float((lowered.load.max(axis=1) / mean - 1).mean()),
+        **(source.tally.to_metrics() if isinstance(source, Routed) else {}),
+    }
+    return {name: Metric(value, "1") for name, value in found.items()} | {"router_s": Metric(_deciding(lowered), "s")}
+
+
+def _deciding(lowered: Lowered) -> float:
+    """Seconds of router tasks, forward and backward, each on its slowest rank."""
+    graph = lowered.graph
+    tasks = [task for task, name in enumerate(graph.name) if name.startswith("router")]
+    return sum(float(graph.lane_seconds[graph.lane_ptr[task] : graph.lane_ptr[task + 1]].max()) for task in tasks)
+
+
+def merge_note(source: RoutingSource, algorithm: AllToAll) -> tuple[str, ...]:
+    """A router whose tokens have one destination each saves nothing where every row is sent by itself."""
+    idle = isinstance(source, Routed) and source.router.facts.merges and algorithm.deduplicates == "none"
+    if not idle:
+        return ()
+    way_out = "deepep_normal or nvlink_domain send it once"
+    return (f"router {source.name}: {algorithm.name} sends a row for each expert of a token, also to one GPU: its "
+            f"few destinations save no bytes; {way_out}",)  # fmt: skip
 
 
 def router_warnings(source: RoutingSource) -> tuple[str, ...]:

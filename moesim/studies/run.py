@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +25,25 @@ from moesim.studies.routing import router_facts, router_warnings
 
 
 def run(
-    scenario: str | Path | Loaded, *, overrides: Sequence[str] = (), seed: int = 0, draw_errors: bool = False
-) -> Result:
+    scenario: str | Path | Loaded, *, overrides: Sequence[str] = (), seed: int = 0, draw_errors: bool = False,
+    tell: Callable[[str], None] = lambda stage: None,
+) -> Result:  # fmt: skip
     """Play one step. Raises BadInput, DoesNotFit, Deadlock.
 
     The seed picks the recorded requests that are looked up; with `draw_errors` it also draws one factor per error
-    family of the costs, otherwise every cost is its median and the metrics carry their 80 % band.
+    family of the costs, otherwise every cost is its median and the metrics carry their 80 % band. `tell` hears what
+    begins.
     """
     loaded = scenario if isinstance(scenario, Loaded) else load(scenario, overrides)
+    tell(f"building the step, experts placed by {loaded.scenario.experts.placement}")
     with loaded.placing():
         built = build(loaded, seed)
         lowered = lower(built.plan, built.batches)
     draw = error_draw(spreads(built), seed) if draw_errors else {}
+    tell("playing the step")
     ladder = climb(built.plan, lowered, built.scenario.network, draw, built.faults)
     check_timeline(lowered.graph, ladder.timeline)
+    tell("playing the ends of its band")
     return _result(built, lowered, ladder, seed, draw, None if draw_errors else band(built, lowered))
 
 

@@ -65,7 +65,8 @@ class ExpertsSection(Section):
 
     redundant: int = Field(0, ge=0, description="slots beyond one per expert; a placement file brings its own")
     placement: str = Field(
-        "contiguous", description="a strategy, planned on tokens that no step uses (`moesim list`), or a placement file"
+        "contiguous",
+        description="a strategy, planned on earlier tokens (see the Result), or a placement file",
     )
 
 

@@ -134,7 +134,6 @@ def test_the_bar_shows_incumbent_bound_and_gap(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("FORCE_COLOR", "1")
     stream = io.StringIO()
     with bar(stream, 10.0) as tell:
-        assert tell is not None
         tell(Progress("first", 0.1, 2.0, 0.0, None))
         tell(Progress("second", 0.2, 1.5, 1.0, 0.5))
     assert "second" in stream.getvalue() and "gap 50.00%" in stream.getvalue()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from moesim.report.progress import told
+from moesim.studies import run
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Moesim
@@ -134,3 +139,48 @@ def test_a_folder_that_cannot_be_made_is_bad_input(moesim: Moesim) -> None:
     done = moesim(*GOOD, "--out", "file/run")
     assert done.code == 2
     assert [path.name for path in Path.cwd().iterdir()] == ["file"]
+
+
+def test_few_tokens_reach_few_experts_and_no_part_is_negative(moesim: Moesim) -> None:
+    """One token a GPU on 128 experts: an even spread over all of them would read more weights than the step does."""
+    done = moesim("run", "demo-qwen3", "--set", "batch.tokens_per_gpu=1", "--json")
+    document = json.loads(done.out)
+    parts = {key: value for key, value in document["breakdown"].items() if value is not None}
+    assert all(value >= 0 for key, value in parts.items() if key != "schedule_effect_s")
+    assert parts["imbalance_s"] > 0 and parts["schedule_effect_s"] == 0
+    assert sum(parts.values()) == pytest.approx(document["metrics"]["step_time_s"]["value"], rel=1e-12)
+
+
+def test_no_bound_is_searched_that_nobody_prints(moesim: Moesim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At EP144 the bound took 94 % of the run."""
+
+    def asked(*_: object) -> None:
+        raise AssertionError("a bound was searched")
+
+    monkeypatch.setattr("moesim.placement.bounds.balance.bounds", asked)
+    done = moesim(*GOOD, "--set", "experts.placement=greedy", "--set", "experts.redundant=8")
+    assert done.code == 0, done.err
+
+
+def test_what_takes_long_says_what_it_does(moesim: Moesim, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*arguments: object, **others: object) -> object:
+        time.sleep(2.2)
+        return run(*arguments, **others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("moesim.cli.play.play_scenario", slow)
+    done = moesim(*GOOD, "--json")
+    assert done.err.startswith("moesim run demo-tiny (2 s)\n"), done.err
+    assert json.loads(done.out)
+
+
+def test_a_terminal_s_line_is_rewritten_and_wiped() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    with told(stream, "moesim run x", 0.01) as tell:
+        tell("placing experts")
+        time.sleep(0.1)
+    written = stream.getvalue()
+    assert "\rmoesim run x: placing experts (0 s)" in written and written.endswith(f"{'':78}\r")

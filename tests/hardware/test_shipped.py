@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from moesim import yamlfile
 from moesim.hardware import known_topologies, load_cluster
 from moesim.hardware.validate import check_integrity
 
@@ -31,6 +32,8 @@ FACTORIES = (
         ("hgx-h800", 8, 200e9, 50e9, 989.4e12, 80e9),
         ("dgx-b200", 8, 900e9, 50e9, 2250e12, 180e9),
         ("gb200-nvl72", 72, 900e9, 50e9, 2500e12, 186e9),
+        ("gb300-nvl72", 72, 900e9, 100e9, 2500e12, 279e9),
+        ("dgx-a100-40gb", 8, 300e9, 25e9, 312e12, 40e9),
     ],
 )
 def test_figures_of_the_data_sheets(name: str, gpus: int, nvlink: float, nic: float, bf16: float, memory: int) -> None:
@@ -44,7 +47,8 @@ def test_figures_of_the_data_sheets(name: str, gpus: int, nvlink: float, nic: fl
 
 @pytest.mark.parametrize("name", sorted(known_topologies()))
 def test_every_shipped_topology_is_sound_and_every_figure_has_a_source(name: str) -> None:
-    for nodes in (1, 3):
+    listed = "links" in yamlfile.read_yaml(known_topologies()[name]).data
+    for nodes in (None,) if listed else (1, 3):
         cluster = load_cluster(name, nodes=nodes)
         check_integrity(cluster)
         assert cluster.warnings == ()
@@ -52,6 +56,14 @@ def test_every_shipped_topology_is_sound_and_every_figure_has_a_source(name: str
         device = cluster.devices[0]
         figures = {"memory", "memory_bandwidth", "sms", *(f"flops.{dtype}" for dtype in device.peak_flops)}
         assert set(device.sources) == figures and all(device.sources.values())
+
+
+def test_cards_and_meshes() -> None:
+    bridged = load_cluster("h100-nvl")
+    kinds = [[bridged.link_kind[link] for link in bridged.path[0, b] if link >= 0] for b in (1, 2)]
+    assert kinds == [["nvlink"], ["pcie", "pcie"]]
+    amd = load_cluster("mi300x-platform")
+    assert set(amd.link_capacity) == {64e9} and amd.num_links == 8 * 7
 
 
 def test_the_promised_topologies_are_shipped() -> None:

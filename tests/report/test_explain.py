@@ -41,7 +41,6 @@ def test_the_band_is_told_with_the_family_that_decides_it() -> None:
     assert "between 9 ms and 12 ms (80% band); attention decides" in words(document)[1]
 
 
-def test_a_negative_rung_is_told_as_what_it_is() -> None:
-    document = {**DOCUMENT, "breakdown": {**DOCUMENT["breakdown"], "imbalance_s": -0.001}}
-    told = next(sentence for sentence in words(document) if "imbalance" in sentence)
-    assert "fewer experts" in told and "waiting" not in told
+def test_the_one_part_with_a_sign_is_told_as_a_gain() -> None:
+    document = {**DOCUMENT, "breakdown": {**DOCUMENT["breakdown"], "schedule_effect_s": -0.001}}
+    assert any("-1 ms (-10.0%) is schedule effect: gained where" in sentence for sentence in words(document))

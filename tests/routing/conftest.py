@@ -21,6 +21,7 @@ class Shape:
     top_k: int
     num_groups: int = 1
     topk_groups: int = 1
+    hidden_size: int = 64
 
 
 def random_trace(tokens: int = 600, layers: int = 3, experts: int = 16, top_k: int = 4, seed: int = 0) -> RoutingTrace:

@@ -73,7 +73,11 @@ def test_rows_of_rounds_slots_and_moved_tokens(model: RoutingShape) -> None:
     plain = routed("topk_softmax", model).rows(1, request, position, rank)
     assert plain.experts.shape == (512, 4) and np.array_equal(plain.token_rank, rank)
     twice = routed("iterated_coe", model).rows(1, request, position, rank)
-    assert twice.experts.shape == (1024, 2) and np.array_equal(twice.token_request, np.tile(request, 2))
+    assert (
+        twice.experts.shape == (1024, 2)
+        and twice.rounds == 2
+        and np.array_equal(twice.token_request, np.tile(request, 2))
+    )
     slots = routed("soft_moe", model).rows(1, request, position, rank)
     assert len(slots.experts) == 32 * 32 and set(np.bincount(slots.experts[:, 0])) == {32}
     moved = routed({"name": "speculative_shuffle", "accuracy": 1.0}, model).rows(1, request, position, rank)
@@ -82,7 +86,7 @@ def test_rows_of_rounds_slots_and_moved_tokens(model: RoutingShape) -> None:
 
 
 def test_dropped_and_null_rows_send_nothing(model: RoutingShape) -> None:
-    source = routed({"name": "null_adamoe", "null": 32, "level": 99.0}, model)
+    source = routed({"name": "null_adamoe", "null": 32, "logit": {"mean": 99.0}}, model)
     assert (source.rows(0, *batch()).experts == NO_EXPERT).all() and source.tally.counted == 0
     limited = routed({"name": "switch_top1", "cf": 0.25}, model)
     rows = limited.rows(0, *batch())

@@ -146,3 +146,25 @@ def test_sampled_follows_shares_and_rank_imbalance_of_its_file(deepseek: Routing
 def test_unknown_statistics_name_the_known_ones(deepseek: RoutingShape) -> None:
     with pytest.raises(BadInput, match="did you mean 'prefill_in2048'"):
         Sampled("prefill_in2049", deepseek, 0)
+
+
+def test_earlier_tokens_of_a_sampled_load_lie_on_other_experts(deepseek: RoutingShape) -> None:
+    now = Sampled("prefill_in4096", deepseek, seed=0)
+    before = now.earlier()
+    apart = np.abs(before.shares - now.shares).mean() / 2
+    others = [0.1123, 0.1091, 0.06428, 0.0553, 0.05228, 0.1692, 0.1661]  # file_to_file of the other prefill files
+    assert apart == pytest.approx(np.mean(others), rel=1e-3)
+    assert f"{np.mean(others):.1%} of their load" in now.planned_on
+    with pytest.raises(AssertionError):
+        np.testing.assert_array_equal(
+            before.experts(0, np.arange(9), np.arange(9)), now.experts(0, *[np.arange(9)] * 2)
+        )
+
+
+def test_earlier_tokens_of_a_recording_are_its_first_requests(trace: RoutingTrace, toy: RoutingShape) -> None:
+    source = Replay(trace, toy, seed=0)
+    before, all_requests = source.earlier(), np.repeat(np.arange(400), 30)
+    position = np.tile(np.arange(30), 400)
+    first = -(-len(np.unique(trace.request)) // 4)
+    rows = before._recording.rows(all_requests, position)
+    assert set(trace.request[trace.by_request.order[rows]].tolist()) == set(np.unique(trace.request)[:first].tolist())

@@ -49,6 +49,13 @@ def test_a_strategy_is_planned_on_other_tokens_than_the_step_s() -> None:
     assert moved.metrics["expert_max_over_mean"] == tiny().metrics["expert_max_over_mean"]  # the load is the same
 
 
+def test_a_placement_says_what_it_was_planned_on_and_shows_what_that_costs() -> None:
+    sampled = ["routing={sampled: prefill_in4096}", "experts.placement=greedy"]
+    moved = tiny(*sampled)
+    assert "greedy, planned on earlier tokens, 10.4% of their load on other experts" in moved.provenance["placement"]
+    assert "first quarter of the recorded requests" in tiny("experts.placement=greedy").provenance["placement"]
+
+
 def test_a_file_of_another_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     write_placement(Placement.contiguous(2, 32, 8), path, "sglang")

@@ -17,7 +17,7 @@ from moesim.calibration.operators.operator import Place, Prepared, WrongResult
 from moesim.calibration.records import OK
 from moesim.errors import TryAgain
 
-FAILURES = (RuntimeError, MemoryError, NotImplementedError, WrongResult)  # torch's out of memory is a RuntimeError
+LOST = "the device is lost: "
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ def attempt(case: Case, place: Place, plan: PlanSection, budget: float) -> Taken
     prepared: Prepared = _agreed(lambda: OPERATORS[case.operator].prepare(case, place), place)
     _agreed(lambda: _check(prepared.call, prepared, place), place)
     call = _agreed(lambda: _to_time(case, prepared, place), place)
-    taken = _take(case, prepared, call, place, plan, budget)
+    taken: Taken = _agreed(lambda: _take(case, prepared, call, place, plan, budget), place)
     if place.peers.any(taken.label.startswith("throttled")):
-        taken = _take(case, prepared, call, place, plan, budget)
+        taken = _agreed(lambda: _take(case, prepared, call, place, plan, budget), place)
     return taken
 
 
@@ -67,25 +67,30 @@ def _to_time(case: Case, prepared: Prepared, place: Place) -> Callable[[], Any]:
 
 
 def _agreed(step: Callable[[], Any], place: Place) -> Any:
-    """What the step returns. Raises Failed on every rank where it failed on one of them."""
+    """What the step returns. Raises Failed on every rank where it failed on one of them, whatever a kernel's library
+    raises for a shape or device that it does not have; TryAgain where one rank lost its device.
+    """
     reason, found = "", None
     try:
         found = step()
-    except FAILURES as error:
+    except Exception as error:
         reason = _reason(error)
-    for rank, other in enumerate(place.peers.gather(reason)):
-        if other:
-            raise Failed(f"rank {rank}: {other}" if place.peers.world > 1 else other)
+    said = [(rank, other) for rank, other in enumerate(place.peers.gather(reason)) if other]
+    for rank, other in sorted(said, key=lambda pair: not pair[1].startswith(LOST)):
+        text = f"rank {rank}: {other}" if place.peers.world > 1 else other
+        if other.startswith(LOST):
+            raise TryAgain(text, way_out="the same command: finished cases are kept, this one is left out")
+        raise Failed(text)
     return found
 
 
-def _reason(error: BaseException) -> str:
-    """One line. Raises TryAgain after an error that a CUDA context or a process group does not survive."""
-    line = (str(error).splitlines() or [type(error).__name__])[0][:300]
+def _reason(error: Exception) -> str:
+    """One line; it begins with LOST after an error that a CUDA context or a process group does not survive."""
+    line = (str(error).splitlines() or [""])[0][:300] or type(error).__name__
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in line:
         return f"out of memory: {line}"
-    if line.startswith("CUDA error") or isinstance(error, dist.DistError):
-        raise TryAgain(f"the device is lost: {line}", way_out="the same command: finished cases are kept") from None
+    if "CUDA error" in line or isinstance(error, dist.DistError):
+        return f"{LOST}{line}"
     return f"wrong result: {line}" if isinstance(error, WrongResult) else line
 
 

@@ -72,10 +72,6 @@ class CpuTarget:
         model = next(iter(_cpuinfo("model name")), platform.processor() or platform.machine())
         return f"{model}, {torch.backends.cpu.get_cpu_capability()}, 1 thread"
 
-    def refuses(self, dtype: str) -> str:
-        """fp8 exists as a dtype only."""
-        return "torch has no fp8 kernels for CPUs" if dtype == "fp8" else ""
-
 
 def keep_memory() -> None:
     """glibc keeps freed memory, as CUDA's caching allocator does: a sample pays for no pages that the kernel hands out.

@@ -1,17 +1,17 @@
 """The device class cuda: all that this room says in CUDA's own words stands here and in the two operators for it.
 
 Sources: torch.cuda (Event, CUDAGraph, graph, get_device_properties) and torch.distributed in PyTorch's documentation;
-nvidia-smi's manual for the query fields; NVML's documentation for the bits of the throttle reasons.
+NVML's documentation for the bits of the throttle reasons.
 """
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
+from moesim.calibration.measure.nvml import Nvml
 from moesim.calibration.measure.peers import local_rank
 
 MIN_FLUSH = 256 << 20  # bytes written to evict the L2, at least
@@ -34,6 +34,7 @@ class CudaTarget:
         torch.cuda.set_device(self.device)
         self._properties = torch.cuda.get_device_properties(self.device)
         size = max(2 * self._properties.L2_cache_size, MIN_FLUSH)
+        self._nvml = Nvml(f"GPU-{self._properties.uuid}")
         self._scratch = torch.empty(size // 4, dtype=torch.int32, device=self.device)
 
     def seconds(self, call: Callable[[], Any], *, cold: bool, hold: Callable[[], Any] | None) -> float:
@@ -88,43 +89,21 @@ class CudaTarget:
 
     def clock(self) -> tuple[float, str]:
         """See Target."""
-        found = self._query("clocks.sm,clocks_throttle_reasons.active")
-        if len(found) != 2 or not found[0].replace(".", "").isdigit():
-            return 0.0, ""
-        return float(found[0]), slowdowns(found[1])
+        megahertz, reasons = self._nvml.clock()
+        return megahertz, slowdowns(reasons)
 
     def identity(self) -> Mapping[str, str]:
         """See Target."""
         nccl = torch.cuda.nccl.version() if torch.distributed.is_nccl_available() else ()
         return {
             "device": self._properties.name,
-            "driver": next(iter(self._query("driver_version")), ""),
+            "driver": self._nvml.driver(),
             "cuda": torch.version.cuda or "",
             "nccl": ".".join(map(str, nccl)),
             "torch": torch.__version__,
         }
 
-    def refuses(self, dtype: str) -> str:
-        """fp8 matrix units begin with compute capability 8.9; torch's grouped kernel needs 9.0."""
-        old = torch.cuda.get_device_capability(self.device) < (9, 0)
-        return f"{self._properties.name} has no grouped fp8 kernel in torch" if dtype == "fp8" and old else ""
 
-    def _query(self, fields: str) -> list[str]:
-        """The values of nvidia-smi for this GPU, [] where the tool is not there or fails."""
-        command = ["nvidia-smi", f"--id=GPU-{self._properties.uuid}", f"--query-gpu={fields}"]
-        try:
-            found = subprocess.run(
-                [*command, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=10, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return []
-        return [value.strip() for value in found.stdout.strip().split(",")]
-
-
-def slowdowns(mask: str) -> str:
-    """nvidia-smi's hexadecimal bit mask -> the reasons that mean a slower device, "" for none or an unknown mask."""
-    try:
-        bits = int(mask, 16)
-    except ValueError:
-        return ""
+def slowdowns(bits: int) -> str:
+    """NVML's bit mask -> the reasons that mean a slower device, "" for none."""
     return ", ".join(name for bit, name in SLOWDOWNS.items() if bits & bit)

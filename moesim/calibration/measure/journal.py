@@ -1,6 +1,7 @@
 """The journal: a folder that keeps every finished case, so that a run that was stopped goes on where it was.
 
 run.json          what is measured, on what; another plan or device is refused
+trying/N.txt      case N is under way: whoever finds it later knows which case ended the process
 cases/N.parquet   the records of case N      failed/N.txt   why case N has none
 records.parquet   all of them, once the plan is complete; until then partial.parquet
 """
@@ -41,25 +42,51 @@ class Journal:
             atomic.write(path, json.dumps(facts, indent=2, sort_keys=True) + "\n")
         known = _known(path)
         _same(known, facts, path)
-        return Journal(folder, str(known["run"]))
+        journal = Journal(folder, str(known["run"]))
+        journal._mend()
+        return journal
 
     def done(self) -> set[int]:
         """Numbers of the cases that have records."""
         return {int(path.stem) for path in (self.folder / "cases").glob("[0-9]*.parquet")}
 
+    def failures(self) -> dict[int, str]:
+        """Number of each case that failed -> why."""
+        return {int(path.stem): path.read_text().strip() for path in (self.folder / "failed").glob("[0-9]*.txt")}
+
+    def begin(self, number: int, case: str) -> None:
+        """The case is tried now: one that ends the process is not tried a second time."""
+        atomic.write(self._file("trying", number), case + "\n")
+
     def keep(self, number: int, records: Records) -> None:
         """A finished case."""
         write_records(records, self.folder / "cases" / f"{number:05d}.parquet")
-        self._reason(number).unlink(missing_ok=True)
+        self._file("trying", number).unlink(missing_ok=True)
 
     def fail(self, number: int, reason: str) -> None:
         """A case without records, and why."""
-        atomic.write(self._reason(number), reason + "\n")
+        atomic.write(self._file("failed", number), reason + "\n")
+        self._file("trying", number).unlink(missing_ok=True)
+
+    def forget_failures(self) -> None:
+        """Cases that failed are measured again."""
+        for number in self.failures():
+            self._file("failed", number).unlink()
+
+    def _mend(self) -> None:
+        """Cases that ended an earlier process have failed; damaged records are measured again."""
+        for mark in sorted((self.folder / "trying").glob("[0-9]*.txt")):
+            self.fail(int(mark.stem), "the process ended while it was measured")
+        for path in sorted((self.folder / "cases").glob("[0-9]*.parquet")):
+            try:
+                read_records(path)
+            except BadInput:
+                path.unlink()
 
     def finish(self, total: int, drift: float) -> tuple[Path | None, bool]:
         """All records in one file, None where there are none, and whether every case is measured or failed."""
         parts = [read_records(path) for path in sorted((self.folder / "cases").glob("[0-9]*.parquet"))]
-        missing = set(range(total)) - self.done() - {int(p.stem) for p in (self.folder / "failed").glob("[0-9]*.txt")}
+        missing = set(range(total)) - self.done() - set(self.failures())
         if not parts:
             return None, not missing
         path = self.folder / (PARTIAL if missing else WHOLE)
@@ -68,8 +95,8 @@ class Journal:
             (self.folder / PARTIAL).unlink(missing_ok=True)
         return path, not missing
 
-    def _reason(self, number: int) -> Path:
-        return self.folder / "failed" / f"{number:05d}.txt"
+    def _file(self, kind: str, number: int) -> Path:
+        return self.folder / kind / f"{number:05d}.txt"
 
 
 def _known(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from moesim.calibration.measure.sentinel import in_random_order
 from moesim.calibration.operators import OPERATORS, find_operator
 from moesim.calibration.operators.operator import Place
 from moesim.calibration.records import Records, records_of
-from moesim.errors import BadInput, Interrupted
+from moesim.errors import BadInput, Interrupted, TryAgain
 
 HARNESS = 1  # counts up when the way of measuring changes
 LEAST_BUDGET = 0.05  # seconds of a case, however many there are
@@ -48,20 +48,24 @@ class Summary:
 Watch = Callable[[int, int, float], None]  # cases done, of how many, seconds left
 
 
-def measure(plan: PlanSection, place: Place, folder: Path, budget: float, watch: Watch) -> Summary | None:
+def measure(
+    plan: PlanSection, place: Place, folder: Path, budget: float, watch: Watch, *, retry: bool = False
+) -> Summary | None:
     """Measure what the folder's journal does not have yet, for at most `budget` seconds; None on ranks other than 0.
 
+    retry: cases that failed before are tried again.
     Raises BadInput where the plan cannot be run here or the folder is another run's, and Interrupted after Ctrl-C.
     """
     order, refused = expand(plan, place)
     journal = place.peers.share(_begin(plan, place, folder) if place.peers.rank == 0 else None)
     if isinstance(journal, BadInput):
         raise journal
-    done = place.peers.share(journal.done())
-    failed: list[tuple[Case, str]] = []
+    if retry and place.peers.rank == 0:
+        journal.forget_failures()
+    settled = place.peers.share(journal.done() | set(journal.failures()))
     try:
         with torch.inference_mode():
-            _work(order, done, failed, _Run(plan, place, journal, budget, watch))
+            _work(order, settled, _Run(plan, place, journal, budget, watch))
     except KeyboardInterrupt:
         if place.peers.rank == 0:
             journal.finish(len(order), plan.drift)
@@ -70,7 +74,8 @@ def measure(plan: PlanSection, place: Place, folder: Path, budget: float, watch:
     if place.peers.rank:
         return None
     path, complete = journal.finish(len(order), plan.drift)
-    return Summary(len(order), len(journal.done()), tuple(failed), refused, complete, path)
+    failed = tuple((order[number], reason) for number, reason in sorted(journal.failures().items()))
+    return Summary(len(order), len(journal.done()), failed, refused, complete, path)
 
 
 def expand(plan: PlanSection, place: Place) -> tuple[list[Case], tuple[Refused, ...]]:
@@ -127,10 +132,10 @@ class _Run:
     watch: Watch
 
 
-def _work(order: list[Case], done: set[int], failed: list[tuple[Case, str]], run: _Run) -> None:
-    """Fill the journal, and the list of failures, until all is done or the budget is spent."""
+def _work(order: list[Case], settled: set[int], run: _Run) -> None:
+    """Fill the journal until all is done or the budget is spent."""
     start = time.monotonic()
-    waiting = [number for number in range(len(order)) if number not in done]
+    waiting = [number for number in range(len(order)) if number not in settled]
     for finished, number in enumerate(waiting):
         passed = time.monotonic() - start
         left = run.budget - passed
@@ -140,20 +145,25 @@ def _work(order: list[Case], done: set[int], failed: list[tuple[Case, str]], run
         if run.place.peers.any(left <= 0):
             return
         share = max(min(left / rest, run.plan.sampling.per_case), LEAST_BUDGET)
-        _one(number, order[number], failed, run, share)
+        _one(number, order[number], run, share)
     run.watch(len(order), len(order), 0.0)
 
 
-def _one(number: int, case: Case, failed: list[tuple[Case, str]], run: _Run, budget: float) -> None:
+def _one(number: int, case: Case, run: _Run, budget: float) -> None:
+    """Raises TryAgain where the device or a rank is lost; the case counts as failed."""
+    writes = run.place.peers.rank == 0
+    if writes:
+        run.journal.begin(number, str(case))
     try:
         taken = attempt(case, run.place, run.plan, budget)
-    except Failed as error:
-        failed.append((case, str(error)))
-        if run.place.peers.rank == 0:
-            run.journal.fail(number, f"{case}: {error}")
+    except (Failed, TryAgain) as error:
+        if writes:
+            run.journal.fail(number, error.what if isinstance(error, TryAgain) else str(error))
+        if isinstance(error, TryAgain):
+            raise
         return
     rows = run.place.peers.gather(_row(number, case, taken, run))
-    if run.place.peers.rank == 0:
+    if writes:
         run.journal.keep(number, _same_label(records_of([row for row in rows if row["samples"]])))
 
 

@@ -45,9 +45,6 @@ class Target(Protocol):
     def identity(self) -> Mapping[str, str]:
         """device, driver, cuda, nccl and torch as records call them."""
 
-    def refuses(self, dtype: str) -> str:
-        """Why the device has no kernels of a dtype, "" if it has."""
-
 
 TARGETS: dict[str, type[CpuTarget] | type[CudaTarget]] = {"cpu": CpuTarget, "cuda": CudaTarget}
 

@@ -12,7 +12,8 @@ from functools import partial
 import torch
 from torch.nn import functional
 
-from moesim.calibration.measure.case import Case
+from moesim.calibration.measure.case import Case, shape
+from moesim.calibration.measure.probe import refusal
 from moesim.calibration.measure.target import Target
 from moesim.calibration.operators.expand import expert_cases
 from moesim.calibration.operators.ffn import Experts
@@ -69,10 +70,17 @@ def prepare(case: Case, place: Place) -> Prepared:
     )
 
 
+TINY = Case(
+    "grouped_gemm_fp8", "grouped_gemm", "fp8",
+    shape(tokens=32, hidden=256, inter=256, topk=1, experts=2, matrices=3, ep=1, tp=1), "balanced", ((16, 16),),
+)  # fmt: skip
+
+
 def refuses(target: Target) -> str:
-    """Why this GPU cannot."""
-    missing = "" if scaled_grouped_mm else "torch has no scaled_grouped_mm: 2.10 or newer does"
-    return target.refuses("fp8") or missing
+    """Why this device cannot: by trying."""
+    if not scaled_grouped_mm:
+        return "torch has no scaled_grouped_mm: 2.10 or newer does"
+    return refusal(TINY, target.device_class)
 
 
 OPERATOR = Operator(

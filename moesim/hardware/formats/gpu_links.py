@@ -26,7 +26,8 @@ BY_DEVICE = {
     **dict.fromkeys(("A100", "A800"), BY_SM[80]),
     **dict.fromkeys(("H20", "H100", "H200", "H800"), BY_SM[90]),
     **dict.fromkeys(("B200", "GB200", "B300", "GB300"), BY_SM[100]),
-    "L40S": Generation(0.0, 0, 32e9),
+    **dict.fromkeys(("H100-PCIe", "RTX-5090", "RTX-PRO"), Generation(0.0, 0, 64e9)),
+    **dict.fromkeys(("L40S", "RTX-4090"), Generation(0.0, 0, 32e9)),
 }
 
 # NVIDIA's PCI device ids (pci.ids, 2025) of data centre GPUs; PCIe cards have a bridge at most
@@ -53,8 +54,8 @@ def of_sm(sm: int, where: str) -> Generation:
 
 
 def of_device(name: str, where: str) -> Generation:
-    """By a device's name up to the first dash. Raises BadInput for one that is not known."""
-    family = name.split("-")[0]
-    if family not in BY_DEVICE:
+    """By the longest family that a device's name begins with. Raises BadInput for one that is not known."""
+    families = [family for family in BY_DEVICE if name == family or name.startswith(f"{family}-")]
+    if not families:
         raise BadInput(f"device {name} is not known", where=where, way_out=f"'like' with one of {', '.join(BY_DEVICE)}")
-    return BY_DEVICE[family]
+    return BY_DEVICE[max(families, key=len)]

@@ -99,7 +99,7 @@ def _bare(gpus: list[Place], ports: list[Place], like: Document) -> Draft:
 
 
 def _other_device(found: gpu_links.Generation, named: str) -> list[str]:
-    if gpu_links.BY_DEVICE.get(named.split("-")[0]) == found:
+    if gpu_links.of_device(named, named) == found:
         return []
     return [f"the file's GPUs are of another generation than {named}, whose memory and FLOP/s are used"]
 

@@ -21,12 +21,12 @@ class AdditiveTesttime(Router):
     every `interval` tokens of a request; or, with `steer`, `strength` on the named experts.
     """
 
-    inner: Inner = TopkSoftmax()
-    layers: Count = 4
-    interval: Count = 64
-    eta: float = Field(0.3, ge=0, le=100)
-    steer: Items[int] = ()
-    strength: float = Field(1.0, ge=-100, le=100)
+    inner: Inner = Field(TopkSoftmax(), description="the router that decides in the end")
+    layers: Count = Field(4, description="last layers whose logits move")
+    interval: Count = Field(64, description="tokens of a request between two moves")
+    eta: float = Field(0.3, ge=0, le=100, description="standard deviation of a move")
+    steer: Items[int] = Field((), description="experts whose logits are raised instead of a walk")
+    strength: float = Field(1.0, ge=-100, le=100, description="by how much steered logits are raised")
 
     @property
     def facts(self) -> Facts:

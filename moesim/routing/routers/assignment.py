@@ -90,6 +90,18 @@ class Assignment:
         return self.counted / max(self.units - self.count(Status.PAD), 1)
 
     @property
+    def rounds(self) -> int:
+        """How often a token goes through the layer's experts, one round after the other."""
+        return int(self.round.max(initial=0)) + 1
+
+    @property
+    def without_expert(self) -> int:
+        """Units that no expert computes; padding is none."""
+        reached = np.zeros(self.units, dtype=bool)
+        reached[self.token[self.moves]] = True
+        return self.units - int(reached.sum())
+
+    @property
     def load(self) -> Ints:
         """int64[experts]: rows that each expert computes."""
         return np.bincount(self.expert[self.moves], minlength=self.experts)[: self.experts].astype(np.int64)
@@ -120,7 +132,7 @@ class Assignment:
 
         Without rounds N is U; a token that takes part in several rounds has a row for each.
         """
-        rounds = int(self.round.max(initial=0)) + 1
+        rounds = self.rounds
         cell = self.round.astype(np.int64) * self.units + self.token
         moves = np.flatnonzero(self.moves)
         moves = moves[np.argsort(cell[moves], kind="stable")]

@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from moesim.routing.routers.assignment import Assignment
 from moesim.routing.routers.capacity import Factor, limited, places
+from moesim.routing.routers.chores import Chores, buffered, sort
 from moesim.routing.routers.input import RouterInput
 from moesim.routing.routers.router import Facts, Inner, Router, inherit
 from moesim.routing.routers.topk_softmax import TopkSoftmax
@@ -22,9 +24,9 @@ class BatchPriority(Router):
     tokens with the highest weight first; `class`, requests of lower domain number first; `token`, the batch's order.
     """
 
-    inner: Inner = TopkSoftmax(norm_topk=False)
-    cf: Factor = 1.0
-    order: Literal["score", "class", "token"] = "score"
+    inner: Inner = Field(TopkSoftmax(norm_topk=False), description="mode shift: the router of the shifted logits")
+    cf: Factor = Field(1.0, description="places over an even share of the rows")
+    order: Literal["score", "class", "token"] = Field("score", description="who gets places first")
 
     @property
     def facts(self) -> Facts:
@@ -37,6 +39,11 @@ class BatchPriority(Router):
         found = self.inner.route(given)
         k = max(int(found.choice.max(initial=0)) + 1, 1)
         return limited(found, places(given, self.cf, k), self._priority(given, found))
+
+    def chores(self, given: RouterInput, found: Assignment) -> Chores:
+        """Tokens are sorted by their priority, then queue for places."""
+        ordered = Chores() if self.order == "token" else sort(given, 1)
+        return self.inner.chores(given, found) + ordered + buffered(given, found)
 
     def _priority(self, given: RouterInput, found: Assignment) -> npt.NDArray[Any] | None:
         if self.order == "token":

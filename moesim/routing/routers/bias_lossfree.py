@@ -19,9 +19,9 @@ from moesim.routing.routers.select import pick, renormalised, rows_of_table, sig
 class BiasLossfree(Router):
     """Top-k of s + b, weights from s alone, normalised; after a step b_e += u sign(mean load - load_e)."""
 
-    u: float = Field(0.001, gt=0, le=1)
-    k: Count | None = None
-    score: Literal["sigmoid", "softmax"] = "sigmoid"
+    u: float = Field(0.001, gt=0, le=1, description="step of the bias")
+    k: Count | None = Field(None, description="experts of a token; default: the model's")
+    score: Literal["sigmoid", "softmax"] = Field("sigmoid", description="score of a logit")
 
     @property
     def facts(self) -> Facts:
@@ -32,7 +32,7 @@ class BiasLossfree(Router):
         """k rows a token."""
         scores = sigmoid(given.logits) if self.score == "sigmoid" else softmax(given.logits)
         bias = np.zeros(given.experts) if given.state is None else given.state
-        ids = top_k(scores + bias.astype(np.float32), self.k or given.top_k)
+        ids = top_k(given, scores + bias.astype(np.float32), self.k or given.top_k)
         return rows_of_table(given, ids, renormalised(pick(scores, ids)))
 
     def learn(self, given: RouterInput, found: Assignment) -> State | None:

@@ -6,6 +6,7 @@ Source: MoEC: Mixture of Expert Clusters (abstract).
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 
 from moesim.errors import BadInput
 from moesim.routing.routers.assignment import Assignment
@@ -16,19 +17,20 @@ from moesim.routing.routers.topk_softmax import TopkSoftmax
 
 
 class ClusterMoec(Router):
-    """l = sqrt(1 - rho) l + sqrt(rho) c[cluster of e]: logits correlate by rho inside a cluster; then clusters are
-    removed with chance q for a whole step, one always stays; then the inner router.
+    """l = sqrt(1 - rho) l + sqrt(rho) c[cluster of e]: logits correlate by rho inside a cluster; in training clusters
+    are removed with chance q for a whole step, one always stays; then the inner router.
     """
 
-    inner: Inner = TopkSoftmax()
-    clusters: Count = 4
-    rho: Fraction = 0.5
-    q: Fraction = 0.0
+    inner: Inner = Field(TopkSoftmax(), description="the router that decides in the end")
+    clusters: Count = Field(4, description="clusters of neighbouring experts")
+    rho: Fraction = Field(0.5, description="correlation of logits inside a cluster")
+    q: Fraction = Field(0.0, description="chance that a cluster is dropped in a step; training only")
 
     @property
     def facts(self) -> Facts:
         """The correlation is what the clustering loss leaves."""
-        return inherit(self.inner, stand_in="rho replaces the variance-based clustering loss")
+        drops = "cluster dropout" if self.q else ""
+        return inherit(self.inner, stand_in="rho replaces the variance-based clustering loss", training=drops)
 
     def route(self, given: RouterInput) -> Assignment:
         """The inner router's rows, inside the clusters that stay. Raises BadInput where experts do not divide."""
@@ -38,5 +40,5 @@ class ClusterMoec(Router):
         common = np.repeat(given.normal("cluster", self.clusters), size, axis=1)
         logits = np.float32(np.sqrt(1 - self.rho)) * given.logits + np.float32(np.sqrt(self.rho)) * common
         draw = given.generator("clusters", given.layer, given.step).random(self.clusters)
-        stays = (draw >= self.q) | (draw == draw.max())
+        stays = (draw >= (self.q if given.training else 0.0)) | (draw == draw.max())
         return self.inner.route(given.with_logits(masked(logits, np.repeat(stays, size)[None])))

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from moesim.routing.routers.assignment import Assignment, Status
+from moesim.routing.routers.chores import Chores, gate
 from moesim.routing.routers.input import RouterInput
 from moesim.routing.routers.router import Count, Facts, Fraction, Router
 from moesim.routing.routers.select import chosen_weights, rows_of_table, stacked, take, top_k
@@ -23,11 +24,11 @@ class DepthDuoDrllm(Router):
     other shares follow. A skipped token's rows are NULL. Which tokens is drawn: a trained router would choose.
     """
 
-    kind: Literal["depth", "duo"] = "depth"
-    budget: float = Field(0.9, ge=0, le=2)
-    more: Fraction = 0.05
-    small: Fraction = 0.5
-    k: Count | None = None
+    kind: Literal["depth", "duo"] = Field("depth", description="depth: skip, run or repeat; duo: skip, small or big")
+    budget: float = Field(0.9, ge=0, le=2, description="mean cost over a plain layer's")
+    more: Fraction = Field(0.05, description="share of tokens that repeat (depth) or skip (duo)")
+    small: Fraction = Field(0.5, description="duo: share of the k experts in the small module")
+    k: Count | None = Field(None, description="experts of a token; default: the model's")
 
     @model_validator(mode="after")
     def _shares(self) -> Self:
@@ -47,11 +48,13 @@ class DepthDuoDrllm(Router):
     @property
     def facts(self) -> Facts:
         """Decided a layer at a time."""
-        return Facts(stand_in="which tokens skip or repeat is drawn")
+        return Facts(
+            stand_in="which tokens skip or repeat is drawn; a skipped layer's attention is computed all the same"
+        )
 
     def route(self, given: RouterInput) -> Assignment:
         """0, k or 2 k rows a token; in two rounds where it repeats."""
-        ids = top_k(given.logits, self.k or given.top_k)
+        ids = top_k(given, given.logits, self.k or given.top_k)
         skip, middle, _ = self.shares
         draw = given.uniform("depth")
         action = (draw >= skip).astype(int) + (draw >= skip + middle)
@@ -61,3 +64,7 @@ class DepthDuoDrllm(Router):
             return stacked([found, take(found, action[found.token] == 2)])
         few = np.ceil(self.small * ids.shape[1])
         return take(found, (action[found.token] != 1) | (found.choice < few))
+
+    def chores(self, given: RouterInput, found: Assignment) -> Chores:
+        """The experts' gate, and one that chooses among three actions."""
+        return gate(given) + gate(given, 3)

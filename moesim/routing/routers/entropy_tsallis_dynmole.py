@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from moesim.routing.routers.assignment import Assignment
+from moesim.routing.routers.chores import Chores, gate, passes, sort
 from moesim.routing.routers.input import Floats, RouterInput
 from moesim.routing.routers.router import Count, Facts, Fraction, Router
 from moesim.routing.routers.select import at_least, entropy, prefix, rows_of_mask, softmax, weights_within
@@ -19,10 +20,10 @@ class EntropyTsallisDynmole(Router):
     weights renormalised.
     """
 
-    q: float = Field(1.1, gt=0, le=10)
+    q: float = Field(1.1, gt=0, le=10, description="of Tsallis' entropy; 1: Shannon's")
     h: float | None = Field(None, ge=0, description="default: 0.95 of the entropy of even probabilities")
-    p: Fraction = 0.75
-    kmin: Count = 2
+    p: Fraction = Field(0.75, description="below h: experts until their probabilities exceed p")
+    kmin: Count = Field(2, description="least experts of a token")
 
     @property
     def facts(self) -> Facts:
@@ -32,9 +33,13 @@ class EntropyTsallisDynmole(Router):
     def route(self, given: RouterInput) -> Assignment:
         """kmin to E rows a token."""
         p = softmax(given.logits)
-        few = prefix(p, self.p) | at_least(p, 2.0, self.kmin, self.kmin)
+        few = prefix(given, p, self.p) | at_least(given, p, 2.0, self.kmin, self.kmin)
         mask = few | (self.tsallis(p) > self._limit(given.experts))[:, None]
         return rows_of_mask(given, mask, weights_within(p, mask))
+
+    def chores(self, given: RouterInput, found: Assignment) -> Chores:
+        """A gate, the entropy, and a sort for top-p."""
+        return gate(given) + passes(given, 1) + sort(given)
 
     def tsallis(self, p: Floats) -> Floats:
         """[T, E] -> [T]."""

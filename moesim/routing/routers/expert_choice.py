@@ -9,9 +9,10 @@ import numpy as np
 from pydantic import Field
 
 from moesim.routing.routers.assignment import Assignment, Status
+from moesim.routing.routers.chores import Chores, gate, layout, select_columns
 from moesim.routing.routers.input import RouterInput
 from moesim.routing.routers.router import Count, Facts, Router
-from moesim.routing.routers.select import rows_of_mask, softmax
+from moesim.routing.routers.select import highest, rows_of_mask, softmax
 
 
 class ExpertChoice(Router):
@@ -21,8 +22,8 @@ class ExpertChoice(Router):
     and loads are no longer equal then.
     """
 
-    c: float | None = Field(None, gt=0)
-    max_per_token: Count | None = None
+    c: float | None = Field(None, gt=0, description="mean experts of a token; default: the model's k")
+    max_per_token: Count | None = Field(None, description="most experts of a token; null: no limit")
 
     @property
     def facts(self) -> Facts:
@@ -34,10 +35,14 @@ class ExpertChoice(Router):
         p = softmax(given.logits)
         number = min(int(np.ceil(given.tokens * (self.c or given.top_k) / given.experts)), given.tokens)
         columns = np.ascontiguousarray(p.T)
-        chosen = np.argpartition(columns, given.tokens - number, axis=1)[:, -number:]
+        chosen = highest(columns, number, lambda rows: given.tickets(given.experts).T[rows])
         mask = np.zeros(columns.shape, dtype=bool)
         np.put_along_axis(mask, chosen, True, axis=1)
         found = rows_of_mask(given, mask.T, p)
         if self.max_per_token is None:
             return found
         return found.with_status(np.where(found.choice < self.max_per_token, Status.KEPT, Status.DROPPED))
+
+    def chores(self, given: RouterInput, found: Assignment) -> Chores:
+        """A gate, the best of every expert's column, and the rows gathered and scattered: nobody queues for places."""
+        return gate(given) + select_columns(given, given.top_k) + layout(given, found)

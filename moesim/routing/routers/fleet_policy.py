@@ -46,13 +46,13 @@ class FleetPolicy(Router):
     (PROBE rows); `knn`, `cluster` and `class` average reference requests; `linucb` and `thompson` learn step by step.
     """
 
-    variant: Variant = "score"
-    trade: float = Field(0.2, ge=0, description="lambda")
-    noise: float = Field(0.05, ge=0)
-    model: int = Field(0, ge=0)
-    threshold: float = Field(0.7, ge=0, le=1)
+    variant: Variant = Field("score", description="how the quality of an answer is estimated")
+    trade: float = Field(0.2, ge=0, description="weight of cost against quality")
+    noise: float = Field(0.05, ge=0, description="standard deviation of the estimate")
+    model: int = Field(0, ge=0, description="static: which model")
+    threshold: float = Field(0.7, ge=0, le=1, description="cascade: quality that is enough")
     router_ms: float = Field(0.0, ge=0, description="of a decision; counted, not priced")
-    explore: float = Field(0.5, ge=0)
+    explore: float = Field(0.5, ge=0, description="linucb and thompson: weight of uncertainty")
 
     @property
     def facts(self) -> Facts:

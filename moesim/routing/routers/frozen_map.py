@@ -9,9 +9,10 @@ import numpy as np
 from pydantic import Field
 
 from moesim.routing.routers.assignment import Assignment
+from moesim.routing.routers.chores import Chores, passes
 from moesim.routing.routers.input import RouterInput, State
 from moesim.routing.routers.router import Facts, Inner, Router, inherit
-from moesim.routing.routers.select import pick, rows_of_table, sigmoid
+from moesim.routing.routers.select import pick, rows_of_table, sigmoid, top_k
 from moesim.routing.routers.topk_softmax import TopkSoftmax
 
 
@@ -21,8 +22,8 @@ class FrozenMap(Router):
     An id that was never seen takes the argmax of its own logits.
     """
 
-    inner: Inner = TopkSoftmax(k=1)
-    freeze_step: int = Field(1, ge=0)
+    inner: Inner = Field(TopkSoftmax(k=1), description="the router before the freeze")
+    freeze_step: int = Field(1, ge=0, description="step from which the map is used")
 
     @property
     def facts(self) -> Facts:
@@ -36,8 +37,12 @@ class FrozenMap(Router):
             return self.inner.route(given.without_state())
         ids, table = given.column("token_id"), _table(given, 0)
         known = np.where(ids < len(table), table[np.minimum(ids, len(table) - 1)], -1).astype(np.int64)
-        chosen = np.where(known >= 0, known, given.logits.argmax(axis=1))[:, None]
+        chosen = np.where(known >= 0, known, top_k(given, given.logits, 1)[:, 0])[:, None]
         return rows_of_table(given, chosen, pick(sigmoid(given.logits), chosen))
+
+    def chores(self, given: RouterInput, found: Assignment) -> Chores:
+        """The inner router's before the freeze, then a look into the table (an id and an expert a token)."""
+        return self.inner.chores(given, found) if given.step < self.freeze_step else passes(given, 3, 1)
 
     def learn(self, given: RouterInput, found: Assignment) -> State | None:
         """float64[ids]: the first choice of the last token with each id, -1 for ids not seen; fixed once frozen."""

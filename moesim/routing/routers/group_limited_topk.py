@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from moesim.errors import BadInput
 from moesim.routing.routers.assignment import Assignment
 from moesim.routing.routers.input import RouterInput
@@ -20,10 +22,10 @@ class GroupLimitedTopk(Router):
     Without `groups` those of the model, else one a node. Weights: sigmoid scores, normalised.
     """
 
-    groups: Count | None = None
-    topk_groups: Count | None = None
-    k: Count | None = None
-    by: Literal["top2", "max"] = "top2"
+    groups: Count | None = Field(None, description="equal groups of experts; default: the model's, else nodes")
+    topk_groups: Count | None = Field(None, description="groups of a token; default: the model's, else half of them")
+    k: Count | None = Field(None, description="experts of a token; default: the model's")
+    by: Literal["top2", "max"] = Field("top2", description="a group's score: sum of its two best, or its best")
 
     @property
     def facts(self) -> Facts:
@@ -37,6 +39,6 @@ class GroupLimitedTopk(Router):
         kept = self.topk_groups or (given.topk_groups if given.groups == groups else -(-groups // 2))
         if given.experts % groups:
             raise BadInput(f"{given.experts} experts do not divide into {groups} groups", where="group_limited_topk")
-        inside = best_groups(sigmoid(given.logits), groups, kept, 2 if self.by == "top2" else 1)
-        ids = top_k(masked(given.logits, inside), self.k or given.top_k)
+        inside = best_groups(given, sigmoid(given.logits), groups, kept, 2 if self.by == "top2" else 1)
+        ids = top_k(given, masked(given.logits, inside), self.k or given.top_k)
         return rows_of_table(given, ids, chosen_weights(given.logits, ids, "sigmoid"))

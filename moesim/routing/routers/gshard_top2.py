@@ -6,9 +6,11 @@ Source: GShard (Lepikhin et al., arXiv 2006.16668, algorithm 1); Hetu's topkgati
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 
 from moesim.routing.routers.assignment import Assignment
 from moesim.routing.routers.capacity import Factor, limited, padded, places
+from moesim.routing.routers.chores import Chores, buffered, gate
 from moesim.routing.routers.input import RouterInput
 from moesim.routing.routers.router import Facts, Router
 from moesim.routing.routers.select import chosen_weights, rows_of_table, top_k
@@ -20,9 +22,9 @@ class GshardTop2(Router):
     Weights p_e / (p_e1 + p_e2). Second choices queue behind all first ones (Hetu's top-k gate does the same).
     """
 
-    cf: Factor | None = 1.0
-    random_second: bool = True
-    pad: bool = False
+    cf: Factor | None = Field(1.0, description="places over an even share; null: no limit")
+    random_second: bool = Field(True, description="the second expert is kept with chance 2 p")
+    pad: bool = Field(False, description="empty places are sent and computed too")
 
     @property
     def facts(self) -> Facts:
@@ -31,7 +33,7 @@ class GshardTop2(Router):
 
     def route(self, given: RouterInput) -> Assignment:
         """At most two rows a token."""
-        ids = top_k(given.logits, 2)
+        ids = top_k(given, given.logits, 2)
         weight = chosen_weights(given.logits, ids)
         if self.random_second:
             second = chosen_weights(given.logits, ids, norm=False)[:, 1]
@@ -42,3 +44,7 @@ class GshardTop2(Router):
         limit = 2 * places(given, self.cf)
         found = limited(found, limit, found.choice)
         return padded(found, limit) if self.pad else found
+
+    def chores(self, given: RouterInput, found: Assignment) -> Chores:
+        """A gate, and both choices queue for places."""
+        return gate(given) if self.cf is None else gate(given) + buffered(given, found)

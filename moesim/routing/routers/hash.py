@@ -14,6 +14,7 @@ from pydantic import Field
 
 from moesim import streams
 from moesim.routing.routers.assignment import Assignment
+from moesim.routing.routers.chores import Chores, passes
 from moesim.routing.routers.input import Ints, RouterInput
 from moesim.routing.routers.router import Facts, Router
 from moesim.routing.routers.select import rows_of_table
@@ -22,8 +23,8 @@ from moesim.routing.routers.select import rows_of_table
 class Hash(Router):
     """e = h(id) mod E, or a table that spreads ids of frequency 1 / (id + 1) evenly; weight 1."""
 
-    table: Literal["hash", "balanced"] = "hash"
-    seed: int = Field(0, ge=0)
+    table: Literal["hash", "balanced"] = Field("hash", description="hashed ids, or a table that evens frequencies")
+    seed: int = Field(0, ge=0, description="of the hash")
     vocabulary: int = Field(50_000, ge=1, le=1_000_000, description="ids in the balanced table; others are hashed")
 
     @property
@@ -40,6 +41,10 @@ class Hash(Router):
             even = _balanced(self.vocabulary, given.experts)
             chosen = np.where(ids < self.vocabulary, even[np.minimum(ids, self.vocabulary - 1)], chosen)
         return rows_of_table(given, chosen[:, None], np.ones((given.tokens, 1), dtype=np.float32))
+
+    def chores(self, given: RouterInput, found: Assignment) -> Chores:
+        """A look into a table: an id and an expert a token. No gate."""
+        return passes(given, 3, 1)
 
 
 @lru_cache(maxsize=4)

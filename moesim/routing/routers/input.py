@@ -35,6 +35,7 @@ class RouterInput:
     `columns` name -> lookup (layer, request, position): logits float32[T, E], token_id, domain int64[T], importance
     float32[T], recorded uint16[T, k], recorded_weight float32[T, k]. expert_rank int64[E] and rank_node int64[R] say
     where experts and ranks are. `state` is what the router learned before, `replaced` the logits of a transform.
+    hidden: width of a token's row; training: effects that exist in training only act.
     """
 
     experts: int
@@ -47,6 +48,8 @@ class RouterInput:
     rank_node: Ints
     groups: int = 1
     topk_groups: int = 1
+    hidden: int = 0
+    training: bool = True
     layer: int = 0
     layers: int = 1
     step: int = 0
@@ -102,6 +105,14 @@ class RouterInput:
     def uniform(self, name: str) -> npt.NDArray[np.float64]:
         """float64[T] in [0, 1), a pure function of (seed, name, layer, request, position)."""
         return uniforms(self.key(name), self.request, self.position)
+
+    def tickets(self, width: int, rows: Ints | None = None) -> npt.NDArray[np.uint64]:
+        """uint64[n, width]: what decides between equal scores of tokens `rows` (default: all); lower wins.
+
+        A keyed hash, since a tie that goes to the lowest id becomes load of that expert, rank or token.
+        """
+        request, position = (self.request, self.position) if rows is None else (self.request[rows], self.position[rows])
+        return streams.hash_ints(self.key("ties"), request[:, None], position[:, None], np.arange(width))
 
     def request_uniform(self, name: str) -> npt.NDArray[np.float64]:
         """float64[T] in [0, 1), the same for all tokens and layers of a request."""

@@ -9,16 +9,19 @@ import numpy as np
 from pydantic import Field
 
 from moesim.routing.routers.assignment import Assignment
+from moesim.routing.routers.chores import Chores, gate, passes
 from moesim.routing.routers.input import RouterInput
 from moesim.routing.routers.router import Count, Facts, Router
 from moesim.routing.routers.select import chosen_weights, rows_of_table, top_k
 
 
 class NoisyTopk(Router):
-    """l + N(0, 1) softplus(n), top-k, softmax over the kept. `noise` is n, which a trained layer computes per token."""
+    """l + N(0, 1) s, top-k, softmax over the kept. `noise` is s, which a trained layer computes per token as
+    softplus(n): ln 2 where its weights are still zero. 0 is plain top-k.
+    """
 
-    k: Count | None = None
-    noise: float = Field(0.0, ge=-50, le=50)
+    k: Count | None = Field(None, description="experts of a token; default: the model's")
+    noise: float = Field(0.6931, ge=0, le=50, description="standard deviation of the noise; 0: none")
 
     @property
     def facts(self) -> Facts:
@@ -27,6 +30,10 @@ class NoisyTopk(Router):
 
     def route(self, given: RouterInput) -> Assignment:
         """k rows a token; the noise is a function of the token, so stepping and batching agree."""
-        logits = given.logits + np.float32(np.logaddexp(0, self.noise)) * given.normal("noise", given.experts)
-        ids = top_k(logits, self.k or given.top_k)
+        logits = given.logits + np.float32(self.noise) * given.normal("noise", given.experts)
+        ids = top_k(given, logits, self.k or given.top_k)
         return rows_of_table(given, ids, chosen_weights(logits, ids))
+
+    def chores(self, given: RouterInput, found: Assignment) -> Chores:
+        """A second linear layer for the scale, and the sum."""
+        return gate(given) + (gate(given) + passes(given, 2) if self.noise else Chores())

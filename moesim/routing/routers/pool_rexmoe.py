@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from moesim.routing.routers.assignment import Assignment
+from moesim.routing.routers.chores import Chores, gate
 from moesim.routing.routers.input import RouterInput
 from moesim.routing.routers.router import Count, Facts, Router
 from moesim.routing.routers.select import chosen_weights, rows_of_table, top_k
@@ -19,9 +20,9 @@ class PoolRexmoe(Router):
     expert j of layer l does. With `grow` the window widens by one layer every `grow` steps.
     """
 
-    w: int = Field(1, ge=0, le=64)
-    k: Count | None = None
-    grow: int = Field(0, ge=0)
+    w: int = Field(1, ge=0, le=64, description="layers on either side whose experts are candidates")
+    k: Count | None = Field(None, description="experts of a token; default: the model's")
+    grow: int = Field(0, ge=0, description="steps after which the window widens by a layer; 0: at once")
 
     @property
     def facts(self) -> Facts:
@@ -30,8 +31,14 @@ class PoolRexmoe(Router):
 
     def route(self, given: RouterInput) -> Assignment:
         """k rows a token."""
-        width = min(self.w, given.step // self.grow) if self.grow else self.w
-        window = range(max(given.layer - width, 0), min(given.layer + width, given.layers - 1) + 1)
-        pool = np.concatenate([given.column("logits", layer=layer) for layer in window], axis=1)
-        ids = top_k(pool, self.k or given.top_k)
+        pool = np.concatenate([given.column("logits", layer=layer) for layer in self._window(given)], axis=1)
+        ids = top_k(given, pool, self.k or given.top_k)
         return rows_of_table(given, ids, chosen_weights(pool, ids), experts=pool.shape[1])
+
+    def chores(self, given: RouterInput, found: Assignment) -> Chores:
+        """A gate over the experts of all layers in the window."""
+        return gate(given, given.experts * len(self._window(given)))
+
+    def _window(self, given: RouterInput) -> range:
+        width = min(self.w, given.step // self.grow) if self.grow else self.w
+        return range(max(given.layer - width, 0), min(given.layer + width, given.layers - 1) + 1)

@@ -29,12 +29,12 @@ class PriorDirichlet(Router):
     b.
     """
 
-    mode: Literal["draw", "shift"] = "draw"
-    alpha: Items[Annotated[float, Field(gt=0, le=1e6)]] = (0.1,)
-    spread: float = Field(0.5, ge=0, le=5)
-    rate: float = Field(0.5, gt=0, le=1)
-    k: Count | None = None
-    inner: Inner = TopkSoftmax()
+    mode: Literal["draw", "shift"] = Field("draw", description="gates drawn from the prior, or shifted to its mean")
+    alpha: Items[Annotated[float, Field(gt=0, le=1e6)]] = Field((0.1,), description="concentration, one a domain")
+    spread: float = Field(0.0, ge=0, le=5, description="how far experts' shares in the prior differ; 0: even")
+    rate: float = Field(0.5, gt=0, le=1, description="mode shift: share of the gap that a step closes")
+    k: Count | None = Field(None, description="experts of a token; default: the model's")
+    inner: Inner = Field(TopkSoftmax(), description="mode shift: the router of the shifted logits")
 
     @property
     def facts(self) -> Facts:
@@ -49,7 +49,7 @@ class PriorDirichlet(Router):
             bias = np.zeros(given.experts) if given.state is None else given.state
             return self.inner.route(given.without_state().with_logits(given.logits + bias.astype(np.float32)))
         p = self._drawn(given)
-        ids = top_k(p, self.k or given.top_k)
+        ids = top_k(given, p, self.k or given.top_k)
         return rows_of_table(given, ids, pick(p, ids))
 
     def learn(self, given: RouterInput, found: Assignment) -> State | None:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from moesim.errors import BadInput
 from moesim.routing.routers.assignment import Assignment
+from moesim.routing.routers.chores import Chores, gate
 from moesim.routing.routers.input import RouterInput
 from moesim.routing.routers.router import Count, Facts, Router
 from moesim.routing.routers.select import chosen_weights, rows_of_table, stacked, top_k
@@ -20,8 +21,8 @@ class ProductCartesian(Router):
     """
 
     a: int | None = Field(None, ge=1, description="experts of A; default: half")
-    ka: Count = 1
-    kb: Count = 1
+    ka: Count = Field(1, description="experts of A a token")
+    kb: Count = Field(1, description="experts of B a token")
 
     @property
     def facts(self) -> Facts:
@@ -33,5 +34,10 @@ class ProductCartesian(Router):
         a = self.a or given.experts // 2
         if not 0 < a < given.experts:
             raise BadInput(f"A has {a} of {given.experts} experts", where="product_cartesian.a")
-        first, second = top_k(given.logits[:, :a], self.ka), top_k(given.logits[:, a:], self.kb) + a
+        first, second = top_k(given, given.logits[:, :a], self.ka), top_k(given, given.logits[:, a:], self.kb) + a
         return stacked([rows_of_table(given, ids, chosen_weights(given.logits, ids)) for ids in (first, second)])
+
+    def chores(self, given: RouterInput, found: Assignment) -> Chores:
+        """A gate for each sub-layer."""
+        a = self.a or given.experts // 2
+        return gate(given, a) + gate(given, given.experts - a)

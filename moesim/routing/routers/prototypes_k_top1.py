@@ -6,13 +6,15 @@ Source: M6-T: Exploring Sparse Expert Models and Beyond; Hetu's KTop1Gate as cod
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 
 from moesim.errors import BadInput
 from moesim.routing.routers.assignment import Assignment
 from moesim.routing.routers.capacity import Factor, limited, places
+from moesim.routing.routers.chores import Chores, buffered, gate
 from moesim.routing.routers.input import RouterInput
 from moesim.routing.routers.router import Count, Facts, Router
-from moesim.routing.routers.select import rows_of_table, softmax
+from moesim.routing.routers.select import rows_of_table, softmax, top_k
 
 
 class PrototypesKTop1(Router):
@@ -20,8 +22,8 @@ class PrototypesKTop1(Router):
     E).
     """
 
-    k: Count | None = None
-    cf: Factor | None = None
+    k: Count | None = Field(None, description="groups, and experts of a token; default: the model's k")
+    cf: Factor | None = Field(None, description="places over an even share; null: no limit")
 
     @property
     def facts(self) -> Facts:
@@ -34,6 +36,11 @@ class PrototypesKTop1(Router):
         if given.experts % groups:
             raise BadInput(f"{given.experts} experts do not divide into {groups} prototypes", where="prototypes_k_top1")
         grouped = given.logits.reshape(given.tokens, groups, -1)
-        ids = grouped.argmax(axis=2) + np.arange(groups) * grouped.shape[2]
+        best = [top_k(given, grouped[:, group], 1) for group in range(groups)]
+        ids = np.concatenate(best, axis=1) + np.arange(groups) * grouped.shape[2]
         found = rows_of_table(given, ids, softmax(grouped).max(axis=2))
         return found if self.cf is None else limited(found, groups * places(given, self.cf))
+
+    def chores(self, given: RouterInput, found: Assignment) -> Chores:
+        """One gate, cut into groups."""
+        return gate(given) if self.cf is None else gate(given) + buffered(given, found)

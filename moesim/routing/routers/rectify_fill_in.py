@@ -6,12 +6,14 @@ Source: Rectify-Router, Turn Waste into Worth: Rectifying Top-k Router of MoE (a
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 
 from moesim.routing.routers.assignment import Assignment, Status
 from moesim.routing.routers.capacity import Factor, free_places, places
-from moesim.routing.routers.input import RouterInput
+from moesim.routing.routers.chores import Chores, passes, sort
+from moesim.routing.routers.input import Ints, RouterInput
 from moesim.routing.routers.router import LOGITS, Facts, Inner, Router, inherit
-from moesim.routing.routers.select import joined, masked, rows_of_mask, softmax
+from moesim.routing.routers.select import Tickets, highest, joined, masked, rows_of_mask, softmax
 from moesim.routing.routers.switch_top1 import SwitchTop1
 
 
@@ -20,9 +22,9 @@ class RectifyFillIn(Router):
     FILLED rows, weight p. `cf` is the inner router's capacity factor, `rows` the choices it counts for each token.
     """
 
-    inner: Inner = SwitchTop1(cf=1.0)
-    cf: Factor = 1.0
-    rows: int = 1
+    inner: Inner = Field(SwitchTop1(cf=1.0), description="the router whose rows are changed")
+    cf: Factor = Field(1.0, description="the inner router's capacity factor")
+    rows: int = Field(1, ge=1, description="choices of a token that the inner router counts")
 
     @property
     def facts(self) -> Facts:
@@ -40,10 +42,19 @@ class RectifyFillIn(Router):
         for rank in np.unique(given.rank):
             mine = np.flatnonzero(given.rank == rank)
             scores = np.ascontiguousarray(masked(p[mine], open_[mine]).T)
-            best = np.argsort(-scores, axis=1)[:, : int(free[rank].max())]
+            best = highest(scores, int(free[rank].max()), _tickets(given, mine))
             takes = np.arange(best.shape[1]) < free[rank][:, None]
             expert, place = np.nonzero(takes)
             filled[mine[best[expert, place]], expert] = True
         filled &= open_
         more = rows_of_mask(given, filled, p)
         return joined(found, more.with_status(np.full(len(more.token), Status.FILLED)))
+
+    def chores(self, given: RouterInput, found: Assignment) -> Chores:
+        """Beside the inner router: every expert's column in order, to take the best that it does not have."""
+        return self.inner.chores(given, found) + passes(given, 2) + sort(given)
+
+
+def _tickets(given: RouterInput, tokens: Ints) -> Tickets:
+    """Of tokens int64[n] at each expert, an expert a row."""
+    return lambda rows: given.tickets(given.experts, tokens).T[rows]

@@ -6,8 +6,10 @@ Source: Layerwise Recurrent Router for Mixture-of-Experts (abstract).
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 
 from moesim.routing.routers.assignment import Assignment
+from moesim.routing.routers.chores import Chores, gemm, passes
 from moesim.routing.routers.input import RouterInput
 from moesim.routing.routers.router import Count, Facts, Fraction, Inner, Router, inherit
 from moesim.routing.routers.topk_softmax import TopkSoftmax
@@ -18,9 +20,10 @@ class RecurrentRmoe(Router):
     place of the GRU. xi are the layers' own logits; those more than `memory` layers back have faded and are left out.
     """
 
-    inner: Inner = TopkSoftmax()
-    rho: Fraction = 0.6
-    memory: Count = 6
+    inner: Inner = Field(TopkSoftmax(), description="the router that decides in the end")
+    rho: Fraction = Field(0.6, description="share of the layer before")
+    memory: Count = Field(6, description="layers back that still count")
+    width: Count = Field(128, description="of the recurrent state")
 
     @property
     def facts(self) -> Facts:
@@ -38,3 +41,9 @@ class RecurrentRmoe(Router):
             own = given.logits if layer == given.layer else given.column("logits", layer=layer)
             logits = self.rho * np.take(logits * sign, order, axis=1) + np.float32(np.sqrt(1 - self.rho**2)) * own
         return self.inner.route(given.with_logits(logits))
+
+    def chores(self, given: RouterInput, found: Assignment) -> Chores:
+        """A projection, a GRU (three gates of input and state), and the gate over its state."""
+        gru = gemm(given, 3 * self.width, self.width) + gemm(given, 3 * self.width, self.width)
+        state = gemm(given, self.width, given.hidden) + gru + passes(given, 8, self.width)
+        return state + gemm(given, given.experts, self.width) + passes(given, 2)

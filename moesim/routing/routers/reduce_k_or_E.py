@@ -24,10 +24,12 @@ class ReduceKOrE(Router):
     anew among the others, recorded rows of pruned experts are dropped. `renorm` makes a token's weights add up to one.
     """
 
-    inner: Inner = TopkSoftmax()
-    na: Count | None = None
-    pruned: Annotated[float, Field(ge=0, lt=1)] | Items[int] = 0.0
-    renorm: bool = True
+    inner: Inner = Field(TopkSoftmax(), description="the router whose rows are changed")
+    na: Count | None = Field(None, description="first choices that are kept; null: all")
+    pruned: Annotated[float, Field(ge=0, lt=1)] | Items[int] = Field(
+        0.0, description="experts that are gone: their ids, or a share drawn per layer"
+    )
+    renorm: bool = Field(True, description="weights of a token add up to one again")
 
     @property
     def facts(self) -> Facts:

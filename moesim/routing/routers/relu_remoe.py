@@ -22,8 +22,8 @@ class ReluRemoe(Router):
     """
 
     k: float | None = Field(None, gt=0, description="mean number of experts to hold; default: the model's")
-    mult: float = Field(1.2, gt=1)
-    rate: float = Field(0.01, gt=0)
+    mult: float = Field(1.2, gt=1, description="by which the L1 coefficient moves in a step")
+    rate: float = Field(0.01, gt=0, description="by which all logits move in a step")
 
     @property
     def facts(self) -> Facts:

@@ -6,6 +6,7 @@ Source: R3, Stabilizing MoE Reinforcement Learning by Aligning Training and Infe
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 
 from moesim import streams
 from moesim.routing.routers.assignment import Assignment
@@ -20,7 +21,7 @@ class ReplayMaskR3(Router):
     Weights are recomputed from logits over the mask where there are logits, else recorded ones, else 1 / k.
     """
 
-    mismatch: Fraction = 0.0
+    mismatch: Fraction = Field(0.0, description="share of (token, layer) that takes another token's experts")
 
     @property
     def facts(self) -> Facts:

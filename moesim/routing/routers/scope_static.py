@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from moesim.routing.routers.assignment import Assignment
 from moesim.routing.routers.input import Ints, RouterInput
@@ -22,9 +23,9 @@ class ScopeStatic(Router):
     `segment` of it (sentence) of `length` tokens, or a `domain` (task, language, modality).
     """
 
-    inner: Inner = TopkSoftmax()
-    scope: Literal["request", "segment", "domain"] = "request"
-    length: Count = 32
+    inner: Inner = Field(TopkSoftmax(), description="the router that decides in the end")
+    scope: Literal["request", "segment", "domain"] = Field("request", description="what one decision holds for")
+    length: Count = Field(32, description="tokens of a segment")
 
     @property
     def facts(self) -> Facts:

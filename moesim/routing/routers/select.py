@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from moesim.routing.routers.assignment import Assignment, Status
 from moesim.routing.routers.input import Floats, Ints, RouterInput
 
 Mask = npt.NDArray[np.bool_]
+Tickets = Callable[[Ints], npt.NDArray[np.uint64]]
 
 
 def softmax(logits: npt.NDArray[Any], axis: int = -1) -> Floats:
@@ -32,19 +34,36 @@ def entropy(p: Floats) -> Floats:
     return found
 
 
-def top_k(scores: npt.NDArray[Any], k: int) -> Ints:
-    """[T, E] -> int64[T, min(k, E)] ids, highest score first; -1 where a score is minus infinity."""
+def top_k(given: RouterInput, scores: npt.NDArray[Any], k: int) -> Ints:
+    """[T, E] -> int64[T, min(k, E)] ids, highest score first; -1 where a score is minus infinity. Ties by tickets."""
+    return highest(scores, k, lambda rows: given.tickets(scores.shape[1], rows))
+
+
+def highest(scores: npt.NDArray[Any], k: int, tickets: Tickets) -> Ints:
+    """[n, E] -> int64[n, min(k, E)] columns, highest first; `tickets`(rows int64[m]) -> [m, E]: equals by lowest."""
     k = min(k, scores.shape[1])
     if k == 1:
         best = scores.argmax(axis=1)[:, None]
     elif k < scores.shape[1]:
-        best = np.sort(np.argpartition(scores, scores.shape[1] - k, axis=1)[:, -k:], axis=1)
+        best = np.argpartition(scores, scores.shape[1] - k, axis=1)[:, -k:]
     else:
         best = np.broadcast_to(np.arange(k), scores.shape)
     found = np.take_along_axis(scores, best, axis=1)
-    order = np.argsort(-found, axis=1, kind="stable")
+    order = np.argsort(-found, axis=1)
     best, found = np.take_along_axis(best, order, axis=1), np.take_along_axis(found, order, axis=1)
+    tied = np.flatnonzero(_tied(scores, found))
+    if len(tied):
+        best[tied] = np.lexsort((tickets(tied), -scores[tied]), axis=1)[:, :k]
     return np.where(np.isneginf(found), -1, best)
+
+
+def _tied(scores: npt.NDArray[Any], found: npt.NDArray[Any]) -> Mask:
+    """bool[n]: two of the highest [n, k] are equal, or the last of them equals one that is left out."""
+    last = found[:, -1:]
+    left_out = ((scores >= last).sum(axis=1) > found.shape[1]) & ~np.isneginf(last[:, 0])
+    inside = ((found[:, 1:] == found[:, :-1]) & ~np.isneginf(found[:, 1:])).any(axis=1)
+    tied: Mask = inside | left_out
+    return tied
 
 
 def pick(values: npt.NDArray[Any], ids: Ints) -> Floats:
@@ -89,39 +108,39 @@ def masked(logits: Floats, keep: Mask) -> Floats:
     return np.where(keep, logits, np.float32(-np.inf))
 
 
-def prefix(p: Floats, limit: float) -> Mask:
+def prefix(given: RouterInput, p: Floats, limit: float) -> Mask:
     """[T, E] -> bool[T, E]: the highest p up to and including the first at which their sum exceeds the limit."""
     ordered = np.sort(p, axis=1)[:, ::-1]
     over = np.cumsum(ordered, axis=1) > limit
-    return _highest(p, ordered, np.where(over.any(axis=1), over.argmax(axis=1) + 1, p.shape[1]))
+    return _highest(given, p, ordered, np.where(over.any(axis=1), over.argmax(axis=1) + 1, p.shape[1]))
 
 
-def at_least(scores: Floats, limit: float, fewest: int, most: int) -> Mask:
+def at_least(given: RouterInput, scores: Floats, limit: float, fewest: int, most: int) -> Mask:
     """[T, E] -> bool[T, E]: scores of at least the limit, but the best `fewest` in any case and no more than `most`."""
     ordered = np.sort(scores, axis=1)[:, ::-1]
     most = min(most, scores.shape[1])
-    return _highest(scores, ordered, np.clip((scores >= limit).sum(axis=1), min(fewest, most), most))
+    return _highest(given, scores, ordered, np.clip((scores >= limit).sum(axis=1), min(fewest, most), most))
 
 
-def _highest(scores: Floats, ordered: Floats, number: Ints) -> Mask:
-    """bool[T, E]: the `number` [T] highest of a row, of equal ones those of lower ids; `ordered` is descending."""
+def _highest(given: RouterInput, scores: Floats, ordered: Floats, number: Ints) -> Mask:
+    """bool[T, E]: the `number` [T] highest of a row, equal ones by tickets; `ordered` is descending."""
     bound = np.take_along_axis(ordered, number[:, None] - 1, axis=1)
     mask: Mask = scores >= bound
     tied = np.flatnonzero(mask.sum(axis=1) > number)
     if len(tied):
-        equal = scores[tied] == bound[tied]
-        room = number[tied] - (scores[tied] > bound[tied]).sum(axis=1)
-        mask[tied] &= ~equal | (np.cumsum(equal, axis=1) <= room[:, None])
+        order = np.lexsort((given.tickets(scores.shape[1], tied), -scores[tied]), axis=1)
+        place = np.argsort(order, axis=1)
+        mask[tied] = place < number[tied][:, None]
     return mask
 
 
-def best_groups(scores: npt.NDArray[Any], groups: int, kept: int, best: int) -> Mask:
+def best_groups(given: RouterInput, scores: npt.NDArray[Any], groups: int, kept: int, best: int) -> Mask:
     """[T, E] -> bool[T, E]: the `kept` groups whose `best` highest scores add up to most. E divides into `groups`."""
     grouped = scores.reshape(len(scores), groups, -1)
     best = min(best, grouped.shape[2])
     total = np.partition(grouped, grouped.shape[2] - best, axis=2)[..., -best:].sum(axis=2)
     inside = np.zeros(total.shape, dtype=bool)
-    np.put_along_axis(inside, top_k(total, kept), True, axis=1)
+    np.put_along_axis(inside, top_k(given, total, kept), True, axis=1)
     return np.repeat(inside, grouped.shape[2], axis=1)
 
 

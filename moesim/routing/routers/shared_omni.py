@@ -17,9 +17,9 @@ from moesim.routing.routers.topk_softmax import TopkSoftmax
 class SharedOmni(Router):
     """The logits of the first of each `group` of layers plus N(0, eps), which stands for hidden states that move on."""
 
-    inner: Inner = TopkSoftmax()
-    group: Count = 4
-    eps: float = Field(0.3, ge=0, le=100)
+    inner: Inner = Field(TopkSoftmax(), description="the router that decides in the end")
+    group: Count = Field(4, description="layers that share a router")
+    eps: float = Field(0.3, ge=0, le=100, description="how far later layers of a group differ")
 
     @property
     def facts(self) -> Facts:

@@ -6,8 +6,10 @@ Source: Improving Routing in Sparse Mixture of Experts with Graph of Tokens; GNN
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 
 from moesim.routing.routers.assignment import Assignment
+from moesim.routing.routers.chores import Chores, passes
 from moesim.routing.routers.input import RouterInput
 from moesim.routing.routers.router import Count, Facts, Fraction, Inner, Router, inherit
 from moesim.routing.routers.select import softmax
@@ -19,9 +21,9 @@ class SimilarityMix(Router):
     in its request. A first token has none and stays.
     """
 
-    inner: Inner = TopkSoftmax()
-    a: Fraction = 0.5
-    neighbours: Count = 2
+    inner: Inner = Field(TopkSoftmax(), description="the router that decides in the end")
+    a: Fraction = Field(0.5, description="share of the neighbours' logits")
+    neighbours: Count = Field(2, description="earlier tokens that are looked at")
 
     @property
     def facts(self) -> Facts:
@@ -41,3 +43,7 @@ class SimilarityMix(Router):
         weight = softmax(np.where(exists | ~some, np.where(exists, likeness, 0), -np.inf))
         mixed = (1 - self.a) * given.logits + self.a * np.einsum("tn,tne->te", weight, before)
         return self.inner.route(given.with_logits(np.where(some, mixed, given.logits)))
+
+    def chores(self, given: RouterInput, found: Assignment) -> Chores:
+        """Beside the inner router: neighbours' scores read for their likeness and again for the mean."""
+        return self.inner.chores(given, found) + passes(given, 2 * self.neighbours + 2)

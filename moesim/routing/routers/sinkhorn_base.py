@@ -11,9 +11,10 @@ import numpy as np
 from pydantic import Field
 
 from moesim.routing.routers.assignment import Assignment
+from moesim.routing.routers.chores import Chores, gate, passes
 from moesim.routing.routers.input import Floats, Ints, RouterInput
 from moesim.routing.routers.router import Facts, Router
-from moesim.routing.routers.select import pick, rows_of_table, sigmoid
+from moesim.routing.routers.select import pick, rows_of_table, sigmoid, top_k
 
 
 class SinkhornBase(Router):
@@ -23,8 +24,8 @@ class SinkhornBase(Router):
     Weight sigmoid(l_e). BASE shuffles tokens between ranks first: two more all-to-alls (Hetu), counted in `extra`.
     """
 
-    method: Literal["sinkhorn", "exact"] = "sinkhorn"
-    iters: int = Field(8, ge=1, le=1000)
+    method: Literal["sinkhorn", "exact"] = Field("sinkhorn", description="scaling to even columns, or exact")
+    iters: int = Field(8, ge=1, le=1000, description="most rounds of scaling")
     tol: float = Field(1e-3, gt=0, description="column sums this near to T / E end the iteration")
 
     @property
@@ -34,9 +35,13 @@ class SinkhornBase(Router):
 
     def route(self, given: RouterInput) -> Assignment:
         """One row a token."""
-        choose = _exact(given.logits) if self.method == "exact" else self._scaled(given.logits).argmax(axis=1)
+        choose = _exact(given.logits) if self.method == "exact" else top_k(given, self._scaled(given.logits), 1)[:, 0]
         found = rows_of_table(given, choose[:, None], pick(sigmoid(given.logits), choose[:, None]))
         return found.with_extra(shuffle_all_to_alls=2.0)
+
+    def chores(self, given: RouterInput, found: Assignment) -> Chores:
+        """A gate and two passes a round of scaling; the exact assignment is priced as that many rounds."""
+        return gate(given) + passes(given, 2 * self.iters)
 
     def _scaled(self, logits: Floats) -> Floats:
         """[T, E]: rows are left unscaled at the end, which no argmax sees."""

@@ -6,8 +6,10 @@ Source: From Sparse to Soft Mixtures of Experts (Puigcerver et al., arXiv 2308.0
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 
 from moesim.routing.routers.assignment import Assignment
+from moesim.routing.routers.chores import Chores, gate, gemm, passes
 from moesim.routing.routers.input import Floats, Ints, RouterInput
 from moesim.routing.routers.router import Count, Facts, Router
 from moesim.routing.routers.select import softmax
@@ -21,7 +23,7 @@ class SoftMoe(Router):
     Slots beyond an expert's first have its logits plus N(0, 1).
     """
 
-    slots: Count = 1
+    slots: Count = Field(1, description="of an expert and sample")
 
     @property
     def facts(self) -> Facts:
@@ -29,7 +31,7 @@ class SoftMoe(Router):
         return Facts(needs=frozenset(), causal=False, prefetch="before the model")
 
     def route(self, given: RouterInput) -> Assignment:
-        """One row a slot: slot s of expert e is unit (sample E + e) slots + s. Dense multiply-adds are in `extra`."""
+        """One row a slot: slot s of expert e is unit (sample E + e) slots + s."""
         owner = self._samples(given)[0]
         experts, units = given.experts, len(owner) * given.experts * self.slots
         zeros = np.zeros(units, dtype=np.uint8)
@@ -45,7 +47,16 @@ class SoftMoe(Router):
             round=zeros,
             status=zeros,
             unit="slot",
-            extra={"dense_mixes": 2.0 * given.tokens * experts * self.slots},
+        )
+
+    def chores(self, given: RouterInput, found: Assignment) -> Chores:
+        """Scores over all slots with two softmaxes, and two dense mixes: D^T X and C out, T x slots x hidden each."""
+        wide = given.experts * self.slots
+        return (
+            gate(given, wide)
+            + passes(given, 2, wide)
+            + gemm(given, given.hidden, wide)
+            + gemm(given, wide, given.hidden)
         )
 
     def dense(self, given: RouterInput) -> tuple[Floats, Floats]:

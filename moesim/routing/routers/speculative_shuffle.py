@@ -8,10 +8,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
+from pydantic import Field
 
+from moesim import streams
 from moesim.routing.routers.assignment import Assignment
-from moesim.routing.routers.input import RouterInput
+from moesim.routing.routers.chores import Chores, passes
+from moesim.routing.routers.input import Ints, RouterInput
 from moesim.routing.routers.router import Facts, Fraction, Inner, Router, inherit
+from moesim.routing.routers.select import highest
 from moesim.routing.routers.topk_softmax import TopkSoftmax
 
 
@@ -20,8 +25,8 @@ class SpeculativeShuffle(Router):
     experts, else any. The table over token ids and the two layers before is not built: only its accuracy counts here.
     """
 
-    inner: Inner = TopkSoftmax()
-    accuracy: Fraction = 0.7
+    inner: Inner = Field(TopkSoftmax(), description="the router whose rows are changed")
+    accuracy: Fraction = Field(0.7, description="share of tokens whose GPU is predicted right")
 
     @property
     def facts(self) -> Facts:
@@ -39,5 +44,16 @@ class SpeculativeShuffle(Router):
         hit = draw < self.accuracy
         spare = np.where(hit, 0, (draw - self.accuracy) / max(1 - self.accuracy, 1e-12))
         anywhere = np.minimum((spare * ranks).astype(np.int64), ranks - 1)
-        home = np.where(held.any(axis=1), held.argmax(axis=1), found.rank)
+        salt, who = given.key("home"), found.owner
+
+        def tickets(rows: Ints) -> npt.NDArray[np.uint64]:
+            token = who[rows]
+            return streams.hash_ints(salt, given.request[token, None], given.position[token, None], np.arange(ranks))
+
+        most = highest(held, 1, tickets)[:, 0]
+        home = np.where(held.any(axis=1), most, found.rank)
         return replace(found, rank=np.where(hit, home, anywhere))
+
+    def chores(self, given: RouterInput, found: Assignment) -> Chores:
+        """Beside the inner router: a look into the table of predicted GPUs for the id and two layers before."""
+        return self.inner.chores(given, found) + passes(given, 4, 1)

@@ -5,6 +5,8 @@ Source: the generic form of DA-MoE, LaDiMo and DynMoLE (abstracts).
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from moesim.routing.routers.assignment import Assignment
 from moesim.routing.routers.input import RouterInput
 from moesim.routing.routers.router import Count, Facts, Fraction, Router
@@ -17,9 +19,9 @@ class Threshold(Router):
     renormalised.
     """
 
-    tau: Fraction | Items[Fraction] = 0.05
-    kmin: Count = 1
-    kmax: Count = 8
+    tau: Fraction | Items[Fraction] = Field(0.05, description="least probability; one number, or one a layer")
+    kmin: Count = Field(1, description="least experts of a token")
+    kmax: Count = Field(8, description="most experts of a token")
 
     @property
     def facts(self) -> Facts:
@@ -30,5 +32,5 @@ class Threshold(Router):
         """kmin to kmax rows a token."""
         tau = self.tau if isinstance(self.tau, float) else self.tau[min(given.layer, len(self.tau) - 1)]
         p = softmax(given.logits)
-        mask = at_least(p, tau, self.kmin, self.kmax)
+        mask = at_least(given, p, tau, self.kmin, self.kmax)
         return rows_of_mask(given, mask, weights_within(p, mask))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from moesim.routing.routers.assignment import Assignment
 from moesim.routing.routers.input import RouterInput
 from moesim.routing.routers.router import Count, Facts, Router
@@ -16,9 +18,9 @@ from moesim.routing.routers.select import chosen_weights, rows_of_table, top_k
 class TopkSoftmax(Router):
     """Top-k of the logits; weights are softmax or sigmoid scores, renormalised over the chosen or not."""
 
-    k: Count | None = None
-    norm_topk: bool = True
-    score: Literal["softmax", "sigmoid"] = "softmax"
+    k: Count | None = Field(None, description="experts of a token; default: the model's")
+    norm_topk: bool = Field(True, description="weights of a token add up to one")
+    score: Literal["softmax", "sigmoid"] = Field("softmax", description="score of a logit")
 
     @property
     def facts(self) -> Facts:
@@ -27,5 +29,5 @@ class TopkSoftmax(Router):
 
     def route(self, given: RouterInput) -> Assignment:
         """k rows a token."""
-        ids = top_k(given.logits, self.k or given.top_k)
+        ids = top_k(given, given.logits, self.k or given.top_k)
         return rows_of_table(given, ids, chosen_weights(given.logits, ids, self.score, norm=self.norm_topk))

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from moesim import streams
 from moesim.routing.routers.assignment import Assignment
+from moesim.routing.routers.chores import Chores, passes
 from moesim.routing.routers.input import RouterInput
 from moesim.routing.routers.router import Count, Facts, Inner, Router, inherit
 from moesim.routing.routers.select import masked
@@ -21,9 +22,9 @@ class VocabMask(Router):
     `visible` experts, the others one; which ones is a hash of the id.
     """
 
-    inner: Inner = TopkSoftmax()
-    freq_cut: int = Field(100, ge=0)
-    visible: Count = 8
+    inner: Inner = Field(TopkSoftmax(), description="the router that decides in the end")
+    freq_cut: int = Field(100, ge=0, description="ids below it are frequent")
+    visible: Count = Field(8, description="experts that a frequent id sees")
 
     @property
     def facts(self) -> Facts:
@@ -37,3 +38,7 @@ class VocabMask(Router):
         ahead = (np.arange(given.experts) - first[:, None]) % given.experts
         width = np.where(ids < self.freq_cut, self.visible, 1)[:, None]
         return self.inner.route(given.with_logits(masked(given.logits, ahead < width)))
+
+    def chores(self, given: RouterInput, found: Assignment) -> Chores:
+        """Beside the inner router: the mask of each id read."""
+        return self.inner.chores(given, found) + passes(given, 1)

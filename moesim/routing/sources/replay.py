@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
+from typing import Self
+
 import numpy as np
 
 from moesim import streams
@@ -9,6 +12,9 @@ from moesim.errors import BadInput
 from moesim.routing.shape import RoutingShape, digest_of
 from moesim.routing.sources.source import Experts, PerToken, Tokens
 from moesim.routing.trace import RoutingTrace
+
+EARLIER = 4  # a placement is planned on the first of so many parts of a recording
+FIRST_PART = "the first quarter of the recorded requests, which the step replays beside the others"
 
 
 class Recording:
@@ -26,11 +32,19 @@ class Recording:
         rows: Tokens = self.start[which] + position % self.length[which]
         return rows
 
+    def first_part(self) -> Recording:
+        """The first quarter of the requests, at least one."""
+        part = copy(self)
+        kept = -(-len(self.start) // EARLIER)
+        part.start, part.length = self.start[:kept], self.length[:kept]
+        return part
+
 
 class Replay(PerToken):
     """Replays a trace on the model that it was recorded from. Raises BadInput for any other model."""
 
     basis = "recorded"
+    planned_on = FIRST_PART
     notes: tuple[str, ...] = ()
 
     def __init__(self, trace: RoutingTrace, model: RoutingShape, seed: int) -> None:
@@ -51,3 +65,9 @@ class Replay(PerToken):
         """request int64[T], position int64[T] -> uint16[T, k] of the recorded token that stands for each."""
         found: Experts = self._recording.expert[layer].take(self._recording.rows(request, position), axis=0)
         return found
+
+    def earlier(self) -> Self:
+        """The first quarter of the recording."""
+        part = copy(self)
+        part._recording = self._recording.first_part()
+        return part

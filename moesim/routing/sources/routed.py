@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +37,9 @@ class Tally:
     """What a router has done in the layers that were asked for: sums over calls."""
 
     units: int = 0
+    without: int = 0
+    layers: int = 0
+    violation: float = 0.0
     counted: int = 0
     chosen: int = 0
     dropped: int = 0
@@ -46,11 +51,20 @@ class Tally:
         self.counted += found.counted
         self.chosen += found.chosen
         self.dropped += found.count(Status.DROPPED)
+        self.without += found.without_expert
+        self.layers += 1
+        self.violation += found.max_vio
         for name, work in found.extra.items():
             self.extra[name] = self.extra.get(name, 0.0) + work
-        rounds = float(found.round.max(initial=0)) + 1
-        if rounds > 1:
-            self.extra["rounds_sent_at_once"] = max(rounds, self.extra.get("rounds_sent_at_once", 0.0))
+
+    def to_metrics(self) -> dict[str, float]:
+        """Shares and means over the layers that were asked for."""
+        return {
+            "drop_rate": self.dropped / max(self.chosen, 1),
+            "mean_k": self.counted / max(self.units, 1),
+            "max_vio": self.violation / max(self.layers, 1),
+            "tokens_without_expert": self.without / max(self.units, 1),
+        }
 
 
 class Routed:
@@ -60,14 +74,18 @@ class Routed:
     for the whole step, so that a lookup stays a pure function of its arguments.
     """
 
+    planned_on = "other tokens of the same load"
+
     def __init__(
-        self, router: Router, name: str, columns: Columns, model: RoutingShape, seed: int, places: Places, warm_up: int
+        self, router: Router, name: str, columns: Columns, model: RoutingShape, seed: int, places: Places, warm_up: int,
+        training: bool = True,
     ) -> None:  # fmt: skip
         for column in sorted(router.facts.needs - set(columns.lookups)):
             raise lacks(f"routing.router {name}", column)
         self.router, self.router_name = router, name
         self.name, self.basis = f"{name} over {columns.name}", columns.basis
-        self.notes = (*columns.notes, *_notes(router, name, warm_up))
+        self.notes = (*columns.notes, *_notes(router, name, warm_up, training))
+        self.training = training
         self.moe_layers, self.num_experts, self.top_k = len(model.moe_layers), model.num_experts, model.top_k
         self.tally = Tally()
         self._model, self._columns, self._seed, self._places, self._warm_up = model, columns, seed, places, warm_up
@@ -80,22 +98,33 @@ class Routed:
 
     def rows(self, layer: int, request: Tokens, position: Tokens, rank: npt.NDArray[np.int32]) -> Rows:
         """As in RoutingSource."""
-        found = self._route(layer, request, position, rank.astype(np.int64))
+        given = self._asked(layer, request, position, rank.astype(np.int64))
+        found = self.router.route(given)
         self.tally.note(found)
         table, unit = found.table()
-        owner = found.owner[unit]
-        return Rows(table, request[owner], position[owner], found.rank[unit].astype(np.int32))
+        owner, where = found.owner[unit], found.rank[unit].astype(np.int32)
+        return Rows(table, request[owner], position[owner], where, found.rounds, self.router.chores(given, found))
+
+    def earlier(self) -> Self:
+        """As in RoutingSource: what a router sees does not drift. What is asked there is not counted here."""
+        other = copy(self)
+        other.tally = Tally()
+        return other
 
     def assignment(self, layer: int, request: Tokens, position: Tokens, rank: npt.NDArray[np.int32]) -> Assignment:
         """What became of every choice of a batch."""
         return self._route(layer, request, position, rank.astype(np.int64))
 
     def _route(self, layer: int, request: Tokens, position: Tokens, rank: Tokens) -> Assignment:
-        return self.router.route(self._given(layer, request, position, rank, self._warm_up, self._state(layer)))
+        return self.router.route(self._asked(layer, request, position, rank))
+
+    def _asked(self, layer: int, request: Tokens, position: Tokens, rank: Tokens) -> RouterInput:
+        return self._given(layer, request, position, rank, self._warm_up, self._state(layer), self.training)
 
     def _given(
-        self, layer: int, request: Tokens, position: Tokens, rank: Tokens, step: int, state: State | None
-    ) -> RouterInput:
+        self, layer: int, request: Tokens, position: Tokens, rank: Tokens, step: int, state: State | None,
+        training: bool = True,
+    ) -> RouterInput:  # fmt: skip
         ranks = len(self._places.rank_node)
         if len(rank) and rank.max() >= ranks:
             raise BadInput(f"rank {rank.max()} of a group of {ranks}", where="routing.router")
@@ -110,6 +139,8 @@ class Routed:
             rank_node=self._places.rank_node,
             groups=self._model.num_groups,
             topk_groups=self._model.topk_groups,
+            hidden=self._model.hidden_size,
+            training=training,
             layer=layer,
             layers=self.moe_layers,
             step=step,
@@ -132,10 +163,12 @@ class Routed:
         return self._states[layer]
 
 
-def _notes(router: Router, name: str, warm_up: int) -> tuple[str, ...]:
+def _notes(router: Router, name: str, warm_up: int, training: bool) -> tuple[str, ...]:
     facts = router.facts
     notes = [f"router {name}: only modelled, not trained: {facts.stand_in}"] if facts.stand_in else []
     notes += [f"router {name}: looks at later tokens, which no decoder can"] if not facts.causal else []
     untrained = facts.learns and not warm_up
     notes += [f"router {name}: learns, and has learned nothing yet (routing.warm_up: 0)"] if untrained else []
+    idle = facts.training and not training
+    notes += [f"router {name}: {facts.training} acts in training only, so not in this step"] if idle else []
     return tuple(notes)

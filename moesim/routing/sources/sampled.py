@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from copy import copy
+from typing import Self
+
 import numpy as np
 
 from moesim import streams
 from moesim.routing.shape import RoutingShape
 from moesim.routing.sources.source import Experts, PerToken, Tokens
-from moesim.routing.synth.shares import Floats, arrange, shares_from_quantiles
+from moesim.routing.synth.shares import Floats, arrange, moved, shares_from_quantiles
 from moesim.routing.synth.statistics import LoadStatistics, load_statistics
 from moesim.routing.synth.tokens import sample_tokens
 
@@ -30,12 +33,23 @@ class Sampled(PerToken):
         self.moe_layers, self.num_experts, self.top_k = len(model.moe_layers), model.num_experts, model.top_k
         self.notes = (f"routing: sampled, assumed (DeepSeek-V3 load statistics {given.name})",)
         self.shares = place_shares(given, self.moe_layers, self.num_experts, seed)
-        self._pool = np.stack([self._tokens(model, layer, seed) for layer in range(self.moe_layers)])
+        self._model, self._seed, self._drift = model, seed, given.drift
+        self._pool = np.stack([self._tokens("tokens", layer) for layer in range(self.moe_layers)])
         self._salt = streams.key("sampled", seed)
+        if given.drift:
+            apart = f"{given.drift:.1%} of their load on other experts, as between measured runs of this phase"
+            self.planned_on = f"earlier tokens, {apart}"
 
-    def _tokens(self, model: RoutingShape, layer: int, seed: int) -> Experts:
-        rng = streams.stream(seed, "sampled", "tokens", layer)
-        share = self.shares[layer]
+    def earlier(self) -> Self:
+        """The load of another measured run of the phase: shares moved by the files' mean distance from each other."""
+        part = copy(self)
+        part.shares = moved(self.shares, self._drift, streams.stream(self._seed, "sampled", "earlier"))
+        part._pool = np.stack([part._tokens("earlier tokens", layer) for layer in range(self.moe_layers)])
+        return part
+
+    def _tokens(self, which: str, layer: int) -> Experts:
+        rng = streams.stream(self._seed, "sampled", which, layer)
+        share, model = self.shares[layer], self._model
         return sample_tokens(share, model.top_k, model.num_groups, model.topk_groups, POOL, rng)
 
     def experts(self, layer: int, request: Tokens, position: Tokens) -> Experts:

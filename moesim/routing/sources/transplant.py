@@ -7,14 +7,16 @@ order of their weight, cycling; which members is a hash of (request, position, l
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
+from typing import Self
 
 import numpy as np
 
 from moesim import streams
 from moesim.errors import BadInput
 from moesim.routing.shape import NO_EXPERT, RoutingShape
-from moesim.routing.sources.replay import Recording
+from moesim.routing.sources.replay import FIRST_PART, Recording
 from moesim.routing.sources.source import Experts, PerToken, Tokens
 from moesim.routing.trace import RoutingTrace, TraceHeader
 
@@ -52,6 +54,7 @@ class Transplant(PerToken):
     """Replays a trace on a model of another shape. Raises BadInput where E' is no multiple of E, or k' > k E'/E."""
 
     basis = "transplanted, assumed"
+    planned_on = FIRST_PART
 
     def __init__(self, trace: RoutingTrace, model: RoutingShape, seed: int) -> None:
         header = trace.header
@@ -70,6 +73,12 @@ class Transplant(PerToken):
         rows = self._recording.rows(request, position)
         recorded = self._recording.expert[layer % self._carrier.recorded_layers].take(rows, axis=0)
         return self._carrier.carry(recorded, layer, request, position)
+
+    def earlier(self) -> Self:
+        """The first quarter of the recording, carried over in the same way."""
+        part = copy(self)
+        part._recording = self._recording.first_part()
+        return part
 
     def _sampled_violations(self, trace: RoutingTrace, model: RoutingShape) -> float:
         """The share of (token, layer) that touch more groups than the model's router allows."""

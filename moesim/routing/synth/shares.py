@@ -61,6 +61,25 @@ def arrange(
     return placed
 
 
+def moved(shares: Floats, variation: float, rng: np.random.Generator) -> Floats:
+    """[L, E] shares (mean 1) -> those of a load that has moved: `variation` of it lies on other experts, mean over
+    layers, by noise on the logarithm of each share. 0 moves nothing.
+    """
+    noise = rng.normal(size=shares.shape)
+    low, high = 0.0, 4.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        far = np.abs(_shaken(shares, noise, middle) - shares).mean() / 2 > variation
+        low, high = (low, middle) if far else (middle, high)
+    return _shaken(shares, noise, low)
+
+
+def _shaken(shares: Floats, noise: Floats, width: float) -> Floats:
+    other = shares * np.exp(width * noise)
+    result: Floats = other / other.mean(axis=1, keepdims=True)
+    return result
+
+
 def _best_start(ordered: Floats, targets: Mapping[int, Floats], rng: np.random.Generator) -> Floats:
     """[L, E] ascending shares -> for each layer the most fitting of many placements, more and less clustered."""
     best, lowest = ordered.copy(), np.full(len(ordered), np.inf)

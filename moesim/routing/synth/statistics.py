@@ -20,7 +20,8 @@ Floats = npt.NDArray[np.float64]
 @dataclass(frozen=True)
 class LoadStatistics:
     """Of one file: levels [Q]; quantiles [L, Q] of experts x share (1 = mean); imbalance {ranks: [L]} of contiguous
-    placement; group_cv [L]; neighbour_correlation [L - 1] and mean_correlation of log shares between layers; sigma [L].
+    placement; group_cv [L]; neighbour_correlation [L - 1] and mean_correlation of log shares between layers; sigma [L];
+    drift: total variation between its shares and those of other files of its phase, the mean; 0 where there are none.
     """
 
     name: str
@@ -30,6 +31,7 @@ class LoadStatistics:
     neighbour_correlation: Floats
     mean_correlation: float
     sigma: Floats
+    drift: float = 0.0
 
     @property
     def layers(self) -> int:
@@ -52,9 +54,20 @@ def load_statistics(name: str, path: Path | None = None) -> LoadStatistics:
             neighbour_correlation=np.array(file["adjacent_layer_corr_of_log_share"], dtype=np.float64),
             mean_correlation=float(file["mean_offdiag_layer_corr_of_log_share"]),
             sigma=np.array(file["lognormal_sigma"], dtype=np.float64),
+            drift=_drift(data, name),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(f"statistics {name!r} lack {error}", where=path or SHIPPED) from None
+
+
+def _drift(data: dict[str, Any], name: str) -> float:
+    """How far the load of another run of the same phase lies from this one's."""
+    between = data.get("file_to_file", {}).get(name, {})
+    phase = data["files"][name]["phase"]
+    others = [
+        one["total_variation"] for key, one in between.items() if key != name and data["files"][key]["phase"] == phase
+    ]
+    return float(np.mean(others)) if others else 0.0
 
 
 def statistics_names(path: Path | None = None) -> list[str]:

@@ -141,4 +141,5 @@ def test_a_bias_moves_the_selection_and_never_the_weights(seed: int) -> None:
     total = np.bincount(found.token, scores)
     assert found.weight == pytest.approx(scores / total[found.token], rel=1e-4)
     biased = 1 / (1 + np.exp(-given.logits)) + bias
-    assert all(set(found.experts_of(t)) == set(np.argsort(-biased[t])[:4]) for t in range(48))
+    least = np.array([biased[t, found.experts_of(t)].min() for t in range(48)])
+    assert least == pytest.approx(np.sort(biased, axis=1)[:, -4], abs=1e-6), "the four highest, equal ones by lot"

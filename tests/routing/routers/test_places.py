@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from moesim.routing.routers import Router, RouterInput, Status
-from moesim.routing.routers.locality_locmoe import grap, smallest_capacity
+from moesim.routing.routers.locality_locmoe import smallest_capacity
 
 Build = Callable[..., Router]
 Given = Callable[..., RouterInput]
@@ -47,7 +47,10 @@ def test_locality_locmoe(build: Build, given: Given) -> None:
     found = build("locality_locmoe", mu=0.8).route(given(rows, rank=[0, 1], ranks=2))
     assert found.expert.tolist() == [0, 2], "each stays on its own node: 1.8 against 0.5, 1.0 against 1.3"
     assert build("locality_locmoe", mu=0.2).route(given(rows, rank=[0, 1], ranks=2)).expert.tolist() == [0, 0]
-    assert grap(np.array([[1, 3, 5, 7]], dtype=np.float32), 2).tolist() == [[2, 6]]
+    full = build("locality_locmoe", delta=0.0).route(given([[1, 0, 0, 0]] * 8, hidden=64))
+    assert full.load.tolist() == [2, 0, 0, 0], "tokens that may be alike: an even share of places, T / E"
+    wide = build("locality_locmoe", delta=0.1).route(given([[1, 0, 0, 0]] * 8, hidden=64))
+    assert wide.load[0] == np.ceil(8 * smallest_capacity(4, 64, 0.1)) == 5, "1 / (4 erfc(0.567))"
     assert smallest_capacity(8, 0, 0.5) == 1 / 8 < smallest_capacity(8, 4, 0.5)
 
 

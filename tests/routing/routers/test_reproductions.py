@@ -110,13 +110,13 @@ def test_adamoe_cuts_the_flops_of_mixtral_by_one_seventh(given: Given) -> None:
     5 x 8 / 24 = 1.67 real experts of a token in place of 2."""
     model = load_model("mistralai/Mixtral-8x7B-v0.1")
     found = build_router({"name": "null_adamoe", "null": 16, "k": 5}).route(
-        given(np.random.default_rng(2).normal(size=(20_000, 8)))
+        given(np.random.default_rng(2).normal(size=(80_000, 8)))
     )
     expert = 2 * model.expert_parameters * len(model.moe_layers)
     plain = model.forward_flops(1, 0)
-    assert found.mean_k == pytest.approx(5 / 3, abs=0.02)
+    assert found.mean_k == pytest.approx(5 / 3, abs=0.01)
     assert (2 - found.mean_k) * expert / plain == pytest.approx(0.145, abs=0.005)
-    assert set(np.bincount(found.token[found.moves], minlength=20_000)) == {0, 1, 2, 3, 4, 5}
+    assert set(np.bincount(found.token[found.moves], minlength=80_000)) >= {0, 1, 2, 3, 4}
 
 
 def test_moepp_expert_time_is_affine_in_the_ffn_share(given: Given) -> None:

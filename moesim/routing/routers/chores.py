@@ -1,0 +1,98 @@
+"""Chores: what a router computes beside the rows that it sends, as shapes; `step` puts the prices on them.
+
+Each router says which kernels its layer runs on each rank. A gate is a GEMM over hidden states and two passes over its
+scores (read and written once, fp32). Tokens in places need their position at each expert (a running sum over
+one-hot masks) and a layout transform of their rows, before the dispatch and after the combine; without places the
+dispatch kernels do that themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.routing.routers.assignment import Assignment
+from moesim.routing.routers.input import Ints, RouterInput
+
+SCORE_BYTES: Final = 4  # fp32, in every stack looked at
+ROW_BYTES: Final = 2  # of a number of a hidden state, bf16
+SORT_PASSES: Final = 16  # a radix sort of 32-bit keys with ids: four digits, each reads and writes key and id
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Chores:
+    """Of each rank r of R: gemms (m int64[R], n, k), moved int64[R] bytes of each kernel that only moves bytes, and
+    sets int64[R], how often the weights of one expert are read or written.
+    """
+
+    gemms: tuple[tuple[Counts, int, int], ...] = ()
+    moved: tuple[Counts, ...] = ()
+    sets: tuple[Counts, ...] = ()
+
+    def __add__(self, other: Chores) -> Chores:
+        return Chores(self.gemms + other.gemms, self.moved + other.moved, self.sets + other.sets)
+
+
+def tokens(given: RouterInput) -> Counts:
+    """int64[R]: tokens of each rank."""
+    return np.bincount(given.rank, minlength=len(given.rank_node)).astype(np.int64)
+
+
+def gate(given: RouterInput, width: int | None = None) -> Chores:
+    """A linear gate of `width` outputs (default: the experts) and its scores."""
+    wide = given.experts if width is None else width
+    return gemm(given, wide, given.hidden) + passes(given, 2, wide)
+
+
+def gemm(given: RouterInput, n: int, k: int) -> Chores:
+    """One row a token, from k to n numbers."""
+    return Chores(gemms=((tokens(given), n, k),))
+
+
+def passes(given: RouterInput, number: int, width: int | None = None) -> Chores:
+    """A kernel that reads or writes scores of all tokens `number` times."""
+    wide = given.experts if width is None else width
+    return Chores(moved=(tokens(given) * (number * SCORE_BYTES * wide),))
+
+
+def sort(given: RouterInput, width: int | None = None) -> Chores:
+    """The scores of all tokens put in order, along either axis."""
+    return passes(given, SORT_PASSES, width)
+
+
+def select_columns(given: RouterInput, choices: int) -> Chores:
+    """The best of each expert's column: scores transposed, four digits of a radix selection, and what was selected in
+    order, `choices` a token.
+    """
+    return passes(given, 6) + sort(given, choices)
+
+
+def hidden_passes(given: RouterInput, number: int) -> Chores:
+    """A kernel that reads or writes hidden states of all tokens `number` times."""
+    return Chores(moved=(tokens(given) * (number * ROW_BYTES * given.hidden),))
+
+
+def layout(given: RouterInput, found: Assignment) -> Chores:
+    """Rows read and written into their places before the dispatch, and back after the combine: two kernels."""
+    moves = found.rank[found.token[found.moves]]
+    once = np.bincount(moves, minlength=len(given.rank_node)).astype(np.int64) * (2 * ROW_BYTES * given.hidden)
+    return Chores(moved=(once, once))
+
+
+def positions(given: RouterInput, choices: int) -> Chores:
+    """For each choice a one-hot mask is written, summed along the tokens and read: the position in the buffer."""
+    return Chores(moved=passes(given, 4).moved * choices)
+
+
+def buffered(given: RouterInput, found: Assignment) -> Chores:
+    """What limited places cost beside the gate: positions of each choice and the layout of the rows."""
+    return positions(given, int(found.choice.max(initial=0)) + 1) + layout(given, found)
+
+
+def of_rank(given: RouterInput, rank: Ints) -> Counts:
+    """int64[n] ranks -> int64[R]: how many are on each."""
+    return np.bincount(rank, minlength=len(given.rank_node)).astype(np.int64)
