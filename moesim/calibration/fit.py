@@ -10,7 +10,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +18,7 @@ import yaml
 
 from moesim import atomic
 from moesim.calibration import communication
+from moesim.calibration.additions import added
 from moesim.calibration.demands import KIND
 from moesim.calibration.fit_operator import Fitted
 from moesim.calibration.heldout import Errors, Prepared, held_out, pooled, prepare, splits, way_of
@@ -34,6 +35,7 @@ from moesim.errors import BadInput
 from moesim.yamlfile import validate
 
 JOBS: Final = 2
+COARSE: Final = 2.0  # fineness of fits that are asked about what no row says
 HELD_ROWS: Final = 25_000  # that fits see from which shapes are held out, and from which whole widths or ranges
 WIDE_ROWS: Final = 12_000
 
@@ -69,8 +71,12 @@ def files_of(out: Path) -> tuple[Path, Path]:
     return files
 
 
-def fit_profile(records: Records, system: System, exclude: frozenset[Shape] = frozenset()) -> FittedProfile:
-    """Raises BadInput where the records hold no kernel of any role."""
+def fit_profile(
+    records: Records, system: System, exclude: frozenset[Shape] = frozenset(), base: Path | None = None
+) -> FittedProfile:  # fmt: skip
+    """A profile of the records; with a `base`, that profile with the roles that the records play fitted anew, all else
+    as it stands there. Raises BadInput where the records hold no kernel of any role.
+    """
     labelled = label(records, system)
     labelled = labelled.where(~of_shapes(labelled, exclude))
     parts = [part for part in map(_plain, by_kernel(labelled)) if len(part)]
@@ -90,10 +96,13 @@ def fit_profile(records: Records, system: System, exclude: frozenset[Shape] = fr
     judged = {name: found.shape for name, (_, found) in done.items()}
     heldout = {op: _heldout(pooled(_of_op(judged, op))) for op in sorted({name.partition("/")[0] for name in judged})}
     exchanged = {name: _heldout(found) for name, found in communication.held_out_errors(parts, system).items()}
-    packed = packed_grids({name: one.grid for name, (one, _) in done.items()})
-    profile = _profile(records, system, sets, sections, digest(packed))
-    profile |= {"default_kernels": default_sets(could), "heldout": heldout, "heldout_communication": exchanged}
-    return FittedProfile(profile, packed, tuple(_remarks(able, chosen)))
+    grids = {name: one.grid for name, (one, _) in done.items()}
+    defaults = default_sets(could) or {"": next(iter(sets))}
+    profile = _profile(records, system, sets, sections, digest(packed_grids(grids)))
+    profile |= {"default_kernels": defaults, "heldout": heldout, "heldout_communication": exchanged}
+    if base is not None:
+        profile, grids = added(base, profile, grids)
+    return FittedProfile(profile, packed_grids(grids), tuple(_remarks(able, chosen)))
 
 
 def _remarks(able: list[tuple[Records, str]], chosen: Mapping[str, tuple[Records, str]]) -> Iterator[str]:
@@ -129,8 +138,9 @@ class Judged(NamedTuple):
 
 def _fit_one(prepared: Prepared, way: str) -> tuple[Fitted, Judged]:
     fitted = prepared.fit(prepared.sound)
+    coarse = replace(fitted, fineness=COARSE)
     width, beyond = (
-        held_out(prepared, one, fitted, WIDE_ROWS) if splits(prepared, one) else None for one in ("width", "range")
+        held_out(prepared, one, coarse, WIDE_ROWS) if splits(prepared, one) else None for one in ("width", "range")
     )
     return fitted, Judged(held_out(prepared, way, fitted, HELD_ROWS), width, beyond)
 

@@ -22,7 +22,6 @@ from moesim.costs.shapes import Kind
 
 Floats = npt.NDArray[np.float64]
 Grids = list[tuple[Axis, ...]]
-FINENESS: Final = (2.0, 1.0)  # steps of a Kind times these
 JUDGED: Final = 12_000  # rows on which finenesses are compared
 HUBER: Final = 0.05  # of the logarithm; repeated measurements differ by 2 to 4 %
 REWEIGHTED: Final = 3
@@ -38,9 +37,10 @@ def fit_grid(
     """ln(measured / form) float64[rows] -> the grid of that fineness, and it; None: of the fineness with the smallest
     AIC on JUDGED rows.
     """
+    fineness = kind.finenesses[0] if len(kind.finenesses) == 1 else fineness
     if fineness is None:
         some = np.sort(np.random.default_rng(0).permutation(len(left))[:JUDGED])
-        tries = {one: _aic(kind, [column[some] for column in coordinates], left[some], one) for one in FINENESS}
+        tries = {one: _aic(kind, [column[some] for column in coordinates], left[some], one) for one in kind.finenesses}
         fineness = min(tries, key=lambda one: tries[one])
     grids = _axes(kind, coordinates, fineness)
     return _residual_grid(grids, _fit(grids, kind.stiffness, coordinates, left).values), fineness

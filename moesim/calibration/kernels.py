@@ -28,9 +28,9 @@ LABELS: Final = {
 ROLES: Final = {"gemm": "gemm", "grouped_gemm": "experts", "attention_prefill": "gqa_prefill",
                 "attention_decode": "gqa_decode", "mla_prefill": "mla_prefill", "mla_decode": "mla_decode"}  # fmt: skip
 FEWEST: Final = 0.2  # of the rows of a role's widest kernel
-UNSOUND: Final = 1 / 3  # of a kernel's rows labelled slow: the rest says little about it
+UNSOUND: Final = 0.25  # of a kernel's rows labelled slow: the rest says little about it
 COMMON: Final = 30  # cells that kernels share before one is called faster
-NEAR: Final = 0.05  # of the logarithm: engines that near count as equally fast
+NEAR: Final = 0.05  # of the logarithm: engines that near count as equally near
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,9 @@ def kernel_sets(found: Sequence[Candidate]) -> dict[str, dict[str, str]]:
 
 
 def default_sets(found: Sequence[Candidate]) -> dict[str, str]:
-    """Precision of the experts -> the set whose own experts are fastest over the cells that several engines measured;
-    of engines that are as fast within NEAR, and where nothing can be compared, the first in ORDER.
+    """Precision of the experts -> the set whose own experts lie nearest the other engines' median, over the cells that
+    several measured: what users of an engine that nobody named see; of engines that are as near within NEAR, and where
+    nothing can be compared, the first in ORDER.
     """
     best = _best_of_each(found)
     defaults = {}
@@ -102,8 +103,9 @@ def default_sets(found: Sequence[Candidate]) -> dict[str, str]:
         able = [best[b, f"experts.{precision}"] for b in ORDER if (b, f"experts.{precision}") in best]
         if able:
             slower = {one.backend: _slower(one, [other for other in able if other is not one]) for one in able}
-            least = min(slower.values())
-            defaults[precision] = next(backend for backend, by in slower.items() if by <= least + NEAR)
+            apart = {backend: abs(by) for backend, by in slower.items() if by is not None} or {able[0].backend: 0.0}
+            least = min(apart.values())
+            defaults[precision] = next(backend for backend, by in apart.items() if by <= least + NEAR)
     return defaults
 
 
@@ -126,16 +128,16 @@ def _best(found: list[Candidate]) -> Candidate:
     )
     best = suited[0]
     for other in suited[1:]:
-        best = other if _slower(other, [best]) < -NEAR else best
+        best = other if (_slower(other, [best]) or 0.0) < -NEAR else best
     return best
 
 
-def _slower(one: Candidate, others: Sequence[Candidate]) -> float:
-    """Median ln of its time over the others' in the cells that they share; 0 where these are few."""
+def _slower(one: Candidate, others: Sequence[Candidate]) -> float | None:
+    """Median ln of its time over the others' in the cells that they share; None where these are few."""
     alike = [other.table for other in others if other.table.peer == one.table.peer]
     ratio = one.table.seconds / one.table.others(alike)
     ratio = ratio[one.table.sound & ~np.isnan(ratio)]
-    return float(np.median(np.log(ratio))) if len(ratio) >= COMMON else 0.0
+    return float(np.median(np.log(ratio))) if len(ratio) >= COMMON else None
 
 
 def _first(best: Mapping[tuple[str, str], str], backends: Sequence[str], role: str) -> str:

@@ -26,10 +26,15 @@ WAYS = ("shape", "size", "skew", "world", "width", "range")
 @click.argument("source", type=click.Choice(["aiconfigurator"]))
 @click.option("--system", required=True, help="A system of calibration/systems.yaml, e.g. h200_sxm.")
 @click.option("--op", "ops", multiple=True, help="Only this operator; may be repeated.  [default: all]")
+@click.option("--kernel", "kernels", multiple=True, help="Only this kernel source; may be repeated.  [default: all]")
 @click.option("-o", "--out", type=FILE, required=True, metavar="FILE", help="Records to write.")
 @SYSTEMS
-def import_(source: str, system: str, ops: tuple[str, ...], out: Path, systems: Path | None) -> None:
-    """Read measured tables of SOURCE as records, and label those that beat physics."""
+def import_(
+    source: str, system: str, ops: tuple[str, ...], kernels: tuple[str, ...], out: Path, systems: Path | None
+) -> None:  # fmt: skip
+    """Read measured tables of SOURCE as records, and label those that beat physics or are slow without reason."""
+    import numpy as np
+
     from moesim.calibration.aiconfigurator import import_tables
     from moesim.calibration.physics import BEATS, label
     from moesim.calibration.quality import SLOW
@@ -38,6 +43,8 @@ def import_(source: str, system: str, ops: tuple[str, ...], out: Path, systems: 
 
     found = find_system(system, systems)
     records = label(import_tables(found.facts.table or system, ops), found)
+    if kernels:
+        records = records.where(np.isin(records["kernel"].astype(str), kernels))
     write_records(records, out)
     beats = len(records.of(label=BEATS))
     slow = ", ".join(f"{len(records.of(label=name))} {name}" for name in sorted(SLOW))
@@ -50,11 +57,15 @@ def import_(source: str, system: str, ops: tuple[str, ...], out: Path, systems: 
 @click.command()
 @click.argument("records", type=FILE)
 @click.option("--exclude-shapes", type=FILE, metavar="CSV", help="Shapes to leave out: hidden,inter,topk,num_experts.")
+@click.option("--keep", metavar="PROFILE", help="Fit only roles that RECORDS play; all else stands as in PROFILE.")
 @click.option("-o", "--out", type=FILE, required=True, metavar="PROFILE", help="PROFILE.yaml and PROFILE.parquet.")
 @TOPOLOGY
 @SYSTEMS
-def fit(records: Path, exclude_shapes: Path | None, out: Path, topology: str | None, systems: Path | None) -> None:
+def fit(
+    records: Path, exclude_shapes: Path | None, keep: str | None, out: Path, topology: str | None, systems: Path | None
+) -> None:  # fmt: skip
     """Fit a profile to RECORDS. What stood in PROFILE is replaced when the new one is whole."""
+    from moesim.calibration.check import profile_path
     from moesim.calibration.fit import files_of, fit_profile
     from moesim.calibration.records import read_records
     from moesim.calibration.systems import system_of
@@ -65,7 +76,8 @@ def fit(records: Path, exclude_shapes: Path | None, out: Path, topology: str | N
         raise BadInput("the profile would replace its own records", where=out, way_out="another name for -o")
     measured = read_records(records)
     excluded = _shapes(exclude_shapes, measured)
-    fitted = fit_profile(measured, system_of(measured, systems, topology), excluded)
+    base = profile_path(keep) if keep else None
+    fitted = fit_profile(measured, system_of(measured, systems, topology), excluded, base)
     fitted.write(out)
     tables.show(calibration_tables.operators_table(fitted.section), text_stream(False))
     for remark in fitted.remarks:

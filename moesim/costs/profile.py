@@ -25,7 +25,7 @@ from moesim.units import Bandwidth, ByteCount, Flops, Seconds
 from moesim.yamlfile import Items, Section
 
 FOLDER = "calibration/profiles"
-EARLIER = (1, 2, 3)  # versions of the file whose residual grids were others
+EARLIER = (1, 2)  # versions of the file whose residual grids were others
 HULL_SLACK = 1e-3  # of an octave
 REACH = NormalDist().inv_cdf(0.9)  # standard deviations from the median to the end of an 80 % interval
 FAMILIES = {
@@ -75,6 +75,13 @@ class OperatorSection(Section):
     heldout_width: HeldOut | None = Field(None, description="errors with whole widths left out")
     beyond: Pair | None = Field(None, description="as interval, with whole ranges left out: beyond the hull")
     peak: Flops = Field(description="FLOP/s that no estimate exceeds")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_3(cls, data: object) -> object:
+        """GEMMs of version 3 tell odd from round numbers of rows."""
+        aligned = isinstance(data, dict) and data.get("kind") == "gemm" and "alignment" in data.get("hull", {})
+        return {**data, "kind": "gemm_aligned"} if aligned else data  # type: ignore[dict-item]
 
     @model_validator(mode="after")
     def _suits_its_kind(self) -> OperatorSection:
@@ -140,7 +147,7 @@ class HostSection(Section):
 class ProfileSection(Section):
     """A profile file. kernels: set -> role (gemm.bf16, experts.fp8, mla_decode.bf16 ...) -> one of operators."""
 
-    moesim_profile: Literal[4]
+    moesim_profile: Literal[3, 4]
     name: str = Field(min_length=1)
     device: str = Field(min_length=1)
     device_class: Literal["cuda", "cpu"]
@@ -162,6 +169,12 @@ class ProfileSection(Section):
     communication: dict[str, CommunicationSection]
     host: dict[Literal["decode", "prefill", "train"], HostSection]
     notes: Items[str] = ()
+
+    @field_validator("default_kernels", mode="before")
+    @classmethod
+    def _one_for_all(cls, default: object) -> object:
+        """Version 3 has one default whatever the precision."""
+        return {"": default} if isinstance(default, str) else default
 
     @field_validator("moesim_profile", mode="before")
     @classmethod
@@ -205,7 +218,7 @@ class Profile:
         """See CostModel."""
         role = f"gemm.{dtype}"
         _, section = self._operator(role)
-        return self._estimate(role, "gemm", shapes.gemm(m, n, k, section.dtype, section.tile))
+        return self._estimate(role, "gemm", shapes.gemm(m, n, k, section.dtype, section.tile, section.kind))
 
     def experts(
         self, rows: npt.ArrayLike, hidden: int, inter: int, dtype: str, matrices: int,

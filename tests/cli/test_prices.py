@@ -17,12 +17,12 @@ name: decode
 model: deepseek-ai/DeepSeek-V3
 mode: step
 batch: {phase: decode, tokens_per_gpu: 128, context: 4096}
-cluster: {topology: dgx-h100, nodes: 4}
-parallel: {tensor_parallel_size: 1, data_parallel_size: 32, expert_parallel_size: 32}
+cluster: {topology: dgx-h100, nodes: 2}
+parallel: {tensor_parallel_size: 1, data_parallel_size: 16, expert_parallel_size: 16}
 comm: {dispatch: deepep_low_latency, dispatch_dtype: fp8, combine_dtype: bf16}
 precision: {weights: fp8, experts: fp8, kv_cache: bf16}
 routing: {sampled: decode_in2000out100}
-network: {level: ports}
+network: {level: port_load}
 costs: h100_sxm
 """
 
@@ -53,9 +53,15 @@ def test_a_narrow_kv_cache_is_not_slower_without_a_warning(moesim: Moesim, decod
     assert narrow["provenance"]["kernels"]["mla_decode.fp8"] != wide["provenance"]["kernels"]["mla_decode.bf16"]
 
 
-def test_one_more_token_is_no_jump(moesim: Moesim, decode: str) -> None:
-    fewer, more = (step(played(moesim, decode, "--set", f"batch.tokens_per_gpu={m}")) for m in (256, 257))
-    assert fewer < more * 1.02 and more < fewer * 1.05
+def test_an_odd_number_of_tokens_is_no_dearer_than_more(moesim: Moesim, decode: str) -> None:
+    """Every engine's measured fp8 GEMMs do take up to twice as long for 257 rows as for 256: a third row of tiles. What
+    no kernel does is to take as long for every odd number of rows.
+    """
+    short = ("--set", "batch.context=500", "--set", "routing=balanced")
+    even, odd, more = (
+        step(played(moesim, decode, *short, "--set", f"batch.tokens_per_gpu={m}")) for m in (256, 257, 288)
+    )
+    assert even < odd < more * 1.03
 
 
 def test_the_dispatch_chooses_the_experts_kernel(moesim: Moesim, decode: str) -> None:

@@ -85,9 +85,7 @@ def test_merging_experts_is_paid_for(moesim: Moesim) -> None:
     """SMEAR reads all 64 experts and writes one for each of 4 examples of a GPU, and reads that."""
     smear, plain = run(moesim, "smear"), run(moesim, "topk_softmax")
     expert = 3 * 1024 * 1024 * 2
-    merges = (
-        2 * 4 * (64 + 2) * expert / 3.35e12
-    )  # two layers, nominal bandwidth
+    merges = 2 * 4 * (64 + 2) * expert / 3.35e12  # two layers, nominal bandwidth
     assert smear["m"]["router_s"] - plain["m"]["router_s"] == pytest.approx(merges, rel=0.25)
     assert moved(smear) == 0
 
