@@ -11,10 +11,12 @@ from moesim.cli.options import deliver
 
 @click.command()
 @click.option("--like", default="demo-qwen3", show_default=True, metavar="SCENARIO", help="Whose values to start from.")
+@click.option("--router", metavar="NAME", help="Routing by this router, with all its keys.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE", help="The new file.  [default: stdout]")
-def init(like: str, out: Path | None) -> None:
+def init(like: str, router: str | None, out: Path | None) -> None:
     """Print a scenario with every key, each with its meaning and default, ready to edit and `moesim run`."""
     from moesim.report.template import template
     from moesim.studies import load
 
-    deliver(template(load(like).document.data), out)
+    overrides = [f"routing={{router: {router}}}"] if router else []
+    deliver(template(load(like, overrides).document.data), out)

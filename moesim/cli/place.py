@@ -50,7 +50,7 @@ LIST = "See `moesim list`."
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @click.option("--model", metavar="M", help="Of the step that is simulated.  [default: the trace's]")
 @click.option("--transplant", is_flag=True, help="Carry the trace over to --model; an assumption.")
-@click.option("--costs", default="h100_sxm", show_default=True, metavar="PROFILE", help=LIST)
+@click.option("--costs", default="auto", show_default=True, metavar="PROFILE", help=LIST)
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change the simulated step; repeatable.")
 @click.option("--simulate/--no-simulate", default=None, help="Time a step under each.  [default: where it can be]")
 @click.option("-o", "--out", type=FILE, metavar="FILE", help="Write the best placement.")

@@ -13,11 +13,13 @@ import click
     "-o", "--out", type=click.Path(path_type=Path), metavar="FILE", help="The page.  [default: in the first RUN]"
 )
 def report(runs: tuple[str, ...], out: Path | None) -> None:
-    """Write the HTML page of stored RUNS; several stand side by side in one page."""
+    """Write the HTML page of stored RUNS; several stand side by side. Changes that `explain` played are told."""
     from moesim import atomic
     from moesim.report import html, stored
+    from moesim.report.explain import advice
 
     found = [stored.open_run(run) for run in runs]
     path = out or found[0].folder / stored.PAGE
-    atomic.write(path, html.page([(run.document, run.pictures) for run in found]))
+    advised = [{**run.pictures, "advice": advice(run.document, stored.read_advice(run) or [])} for run in found]
+    atomic.write(path, html.page([(run.document, drawn) for run, drawn in zip(found, advised, strict=True)]))
     print(path)

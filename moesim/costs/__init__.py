@@ -2,10 +2,11 @@
 
 from moesim.costs.communication import CommunicationCost, Steps, communication_of
 from moesim.costs.estimate import Basis, Estimate
-from moesim.costs.load import error_draw, load_costs
+from moesim.costs.load import error_draw, find_profile, load_costs
 from moesim.costs.model import CostModel
 from moesim.costs.profile import Profile, known_profiles
 from moesim.costs.roofline import Roofline
+from moesim.costs.tables import Tables
 
 __all__ = [
     "Basis",
@@ -15,8 +16,10 @@ __all__ = [
     "Profile",
     "Roofline",
     "Steps",
+    "Tables",
     "communication_of",
     "error_draw",
+    "find_profile",
     "known_profiles",
     "load_costs",
 ]

@@ -16,7 +16,8 @@ Floats = npt.NDArray[np.float64]
 class Estimate:
     """seconds float64[...]; outside bool[...] marks shapes beyond the measured hull; one error is drawn per family.
 
-    role, kernel: what was asked for, and the measured kernel that answers; "" where no measured one does.
+    role, kernel: what was asked for, and the measured kernel that answers; "" where no measured one does. flops, bytes
+    float64[...]: what physics has to do for it, in arithmetic of `dtype`.
     """
 
     seconds: Floats
@@ -25,3 +26,6 @@ class Estimate:
     outside: npt.NDArray[np.bool_]
     role: str = ""
     kernel: str = ""
+    flops: Floats | float = 0.0
+    bytes: Floats | float = 0.0
+    dtype: str = "bf16"

@@ -10,29 +10,63 @@ from moesim import streams
 from moesim.costs.model import CostModel
 from moesim.costs.profile import known_profiles, load_profile
 from moesim.costs.roofline import Roofline
-from moesim.errors import unknown_name
+from moesim.errors import BadInput, unknown_name
 from moesim.hardware import Device
 
+AUTO = "auto"
 ALGORITHMS = ("nccl", "deepep_normal", "deepep_low_latency")
 
 
 def load_costs(
     name_or_path: str, device: Device, kernels: str | None = None, *, precision: str = "", dispatch: str = "",
-    where: str = "",
+    width: tuple[int, int] | None = None, where: str = "",
 ) -> CostModel:  # fmt: skip
-    """The word "roofline", a shipped profile's name, or a profile file; and one of the profile's kernel sets, None: its
-    default for experts of that precision. dispatch: the all-to-all before the experts, whose own kernels may answer.
-    Raises BadInput with the known names.
+    """The word "auto" (the shipped profile of the device), "roofline", a shipped profile's name, or a profile file; and
+    one of the profile's kernel sets, None: its default for experts of that precision. dispatch: the all-to-all before
+    the experts, whose own kernels answer where they were measured at that width (hidden, inter). Raises BadInput with
+    the known names.
     """
     if name_or_path == "roofline":
         return Roofline(device, ALGORITHMS)
+    path = _profile_of(device, where) if name_or_path == AUTO else find_profile(name_or_path, where=where)
+    assert path is not None
+    return load_profile(
+        path, device.name, kernels, precision=precision, dispatch=dispatch, width=width, where=where
+    )  # fmt: skip
+
+
+def find_profile(name_or_path: str, *, where: str = "") -> Path | None:
+    """A path as it is, or the file of a shipped name; None for "roofline", and for "auto", which a device decides.
+    Raises BadInput with the known names.
+    """
+    if name_or_path in ("roofline", AUTO):
+        return None
     path = Path(name_or_path)
-    if path.suffix not in {".yaml", ".yml"}:
-        known = known_profiles()
-        if name_or_path not in known:
-            raise unknown_name("cost profile", name_or_path, ["roofline", *known], where=where)
-        path = known[name_or_path]
-    return load_profile(path, device.name, kernels, precision=precision, dispatch=dispatch, where=where)
+    if path.suffix in {".yaml", ".yml"}:
+        return path
+    known = known_profiles()
+    if name_or_path not in known:
+        raise unknown_name("cost profile", name_or_path, [AUTO, "roofline", *known], where=where)
+    return known[name_or_path]
+
+
+def _profile_of(device: Device, where: str) -> Path:
+    """The shipped profile that was measured on `device`. Raises BadInput with the devices that have one."""
+    found = {_device_of(path): path for path in known_profiles().values()}
+    if device.name not in found:
+        measured = ", ".join(f"{path.stem} ({name})" for name, path in found.items())
+        raise BadInput(
+            f"no shipped profile was measured on {device.name}",
+            where=where or "costs",
+            way_out=f"name one whose times you assume, {measured}; or costs: roofline; or `moesim calibrate measure`",
+        )
+    return found[device.name]
+
+
+def _device_of(path: Path) -> str:
+    """The `device:` of a profile, from its first lines: reading all of every profile would take seconds."""
+    with path.open(encoding="utf-8") as lines:
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("device:"))
 
 
 def error_draw(spreads: Mapping[str, float], seed: int) -> dict[str, float]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from moesim.costs.communication import CommunicationCost
 from moesim.costs.estimate import Estimate
+from moesim.costs.shapes import Rows
 from moesim.models import Attention
 
 
@@ -39,6 +40,14 @@ class CostModel(Protocol):
 
         choices [...]: routed rows that pass through the kernel, where other ranks' are among them; default: its own.
         """
+
+    def expert_tile(self, dtype: str) -> int:
+        """Rows that the kernel of `experts` computes together: a power of two."""
+
+    def experts_of(
+        self, rows: Rows, hidden: int, inter: int, dtype: str, matrices: int, choices: npt.ArrayLike | None = None
+    ) -> Estimate:
+        """The same from what `rows_of(rows, expert_tile(dtype))` says of the rows, [...]."""
 
     def attention(
         self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,

@@ -202,9 +202,10 @@ class Profile:
 
     def __init__(
         self, section: ProfileSection, grids: Mapping[str, ResidualGrid], kernels: str, *, borrowed: bool,
-        dispatch: str = "",
+        dispatch: str = "", width: tuple[int, int] | None = None,
     ) -> None:  # fmt: skip
-        self._section, self._grids, self._borrowed, self._dispatch = section, grids, borrowed, dispatch
+        self._section, self._grids, self._borrowed = section, grids, borrowed
+        self._dispatch, self._width = dispatch, width
         self._roles = section.kernels[kernels]
         self.name, self.device, self.kernels = section.name, section.device, kernels
         self.backward: Mapping[str, float] = section.backward
@@ -225,18 +226,35 @@ class Profile:
         choices: npt.ArrayLike | None = None,
     ) -> Estimate:  # fmt: skip
         """See CostModel."""
-        role = self._experts_role(dtype, hidden, inter)
+        facts = shapes.rows_of(rows, self.expert_tile(dtype))
+        return self.experts_of(facts, hidden, inter, dtype, matrices, choices)
+
+    def expert_tile(self, dtype: str) -> int:
+        """See CostModel."""
+        return self._operator(self._experts_role(dtype))[1].tile
+
+    def experts_of(
+        self, rows: shapes.Rows, hidden: int, inter: int, dtype: str, matrices: int,
+        choices: npt.ArrayLike | None = None,
+    ) -> Estimate:  # fmt: skip
+        """See CostModel."""
+        role = self._experts_role(dtype)
         _, section = self._operator(role)
-        facts = shapes.rows_of(rows, section.tile)
         if not section.bare:
             passing = None if "@" in role else choices
-            demand = shapes.experts(facts, hidden, inter, section.dtype, matrices, passing)
+            demand = shapes.experts(rows, hidden, inter, section.dtype, matrices, passing)
             return self._estimate(role, "grouped_gemm", demand)
         up, down = (
-            self._estimate(role, "grouped_gemm", shapes.experts(facts, *shape, section.dtype, 1, choices))
+            self._estimate(role, "grouped_gemm", shapes.experts(rows, *shape, section.dtype, 1, choices))
             for shape in ((hidden, (matrices - 1) * inter), (inter, hidden))
         )
-        return replace(up, seconds=up.seconds + down.seconds, outside=up.outside | down.outside)
+        return replace(
+            up,
+            seconds=up.seconds + down.seconds,
+            outside=up.outside | down.outside,
+            flops=np.add(up.flops, down.flops),
+            bytes=np.add(up.bytes, down.bytes),
+        )
 
     def attention(
         self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
@@ -255,7 +273,7 @@ class Profile:
         section = self._section.elementwise
         seconds = np.where(nbytes > 0, section.launch + nbytes / section.bytes_per_second, 0.0)
         basis: Basis = "assumed" if self._borrowed else section.basis
-        return Estimate(seconds, "elementwise", basis, np.zeros(nbytes.shape, dtype=np.bool_))
+        return Estimate(seconds, "elementwise", basis, np.zeros(nbytes.shape, dtype=np.bool_), bytes=nbytes)
 
     def host_seconds(self, phase: str, layers: int) -> float:
         """See CostModel."""
@@ -284,12 +302,12 @@ class Profile:
                 wider.setdefault(FAMILIES[role.partition(".")[0]], []).append(max(*map(abs, one.beyond)) / inside)
         return {family: max(sum(found) / len(found), 1.0) for family, found in sorted(wider.items())}
 
-    def _experts_role(self, dtype: str, hidden: int, inter: int) -> str:
-        """The experts behind the dispatch, where they were measured at that width; otherwise those of the engine."""
+    def _experts_role(self, dtype: str) -> str:
+        """The experts behind the dispatch, where they were measured at the width; otherwise those of the engine."""
         own = f"experts.{dtype}@{self._dispatch}"
         if own in self._roles:
             hull = self._section.operators[self._roles[own]].hull
-            if all(_within(hull[name], value) for name, value in (("hidden", hidden), ("inter", inter))):
+            if self._width is None or all(map(_within, (hull["hidden"], hull["inter"]), self._width)):
                 return own
         return f"experts.{dtype}"
 
@@ -311,7 +329,11 @@ class Profile:
         memory = np.where(demand.bytes > self._section.cache, demand.bytes / self._section.memory_bandwidth, 0.0)
         bound = np.maximum(demand.flops / section.peak, memory)
         basis: Basis = "assumed" if self._borrowed else section.basis
-        return Estimate(np.maximum(seconds, bound), family, basis, _outside(section, demand), role, name)
+        dtype = "bf16" if family == "attention" else shapes.ARITHMETIC.get(section.dtype, section.dtype)
+        return Estimate(
+            np.maximum(seconds, bound), family, basis, _outside(section, demand), role=role, kernel=name,
+            flops=demand.flops, bytes=demand.bytes, dtype=dtype,
+        )  # fmt: skip
 
 
 def _within(ends: tuple[float, float], value: float) -> bool:
@@ -339,7 +361,7 @@ def known_profiles() -> dict[str, Path]:
 
 def load_profile(
     path: Path, device_name: str, kernels: str | None = None, *, precision: str = "", dispatch: str = "",
-    where: str = "",
+    width: tuple[int, int] | None = None, where: str = "",
 ) -> Profile:  # fmt: skip
     """A profile and one of its kernel sets, None: its default for experts of that precision, or for the first that it
     knows. Used on another device, all it says is assumed.
@@ -350,7 +372,7 @@ def load_profile(
     chosen = kernels or section.default_kernels.get(precision) or next(iter(section.default_kernels.values()))
     if chosen not in section.kernels:
         raise unknown_name("kernel set", chosen, section.kernels, where=where or path)
-    return Profile(section, grids, chosen, borrowed=section.device != device_name, dispatch=dispatch)
+    return Profile(section, grids, chosen, borrowed=section.device != device_name, dispatch=dispatch, width=width)
 
 
 def read_profile(path: Path) -> tuple[ProfileSection, dict[str, ResidualGrid]]:

@@ -41,7 +41,18 @@ class Roofline:
         choices: npt.ArrayLike | None = None,
     ) -> Estimate:  # fmt: skip
         """See CostModel; without padding of rows."""
-        demand = shapes.experts(shapes.rows_of(rows, 1), hidden, inter, dtype, matrices, choices)
+        return self.experts_of(shapes.rows_of(rows, 1), hidden, inter, dtype, matrices, choices)
+
+    def expert_tile(self, dtype: str) -> int:
+        """See CostModel."""
+        return 1
+
+    def experts_of(
+        self, rows: shapes.Rows, hidden: int, inter: int, dtype: str, matrices: int,
+        choices: npt.ArrayLike | None = None,
+    ) -> Estimate:  # fmt: skip
+        """See CostModel."""
+        demand = shapes.experts(rows, hidden, inter, dtype, matrices, choices)
         return self._bound("grouped_gemm", demand.flops, demand.bytes, dtype)
 
     def attention(
@@ -67,4 +78,5 @@ class Roofline:
             known = ", ".join(sorted(self._device.peak_flops))
             raise BadInput(f"{self.device} has no {dtype} arithmetic", way_out=f"one of {known}")
         seconds = np.maximum(flops / peak, nbytes / self._device.memory_bandwidth)
-        return Estimate(seconds, family, "assumed", np.zeros(seconds.shape, dtype=np.bool_))
+        nowhere = np.zeros(seconds.shape, dtype=np.bool_)
+        return Estimate(seconds, family, "assumed", nowhere, flops=flops, bytes=nbytes, dtype=dtype)

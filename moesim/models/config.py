@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from moesim import foreign
 from moesim.errors import BadInput
+from moesim.models.quantisation import FILE as QUANTISATION_FILE
+from moesim.models.quantisation import Quantisation, promised
 
 MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Config:
-    """The mapping of a config.json (or of its `text_config`) and the file it came from."""
+    """The mapping of a config.json (or of its `text_config`), the file it came from, and the quantisation file beside
+    it.
+    """
 
     data: Mapping[str, Any]
     source: str
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
     def integer(self, *names: str, default: int | None = None) -> int:
         """The first of `names` that is present and not null, as a positive integer (0 allowed)."""
@@ -40,63 +45,70 @@ class Config:
         if not isinstance(inner, dict):
             return self
         outer = {key: self.data[key] for key in ("quantization_config",) if key in self.data}
-        return Config({**outer, **inner}, f"{self.source} text_config")
+        return Config({**outer, **inner}, f"{self.source} text_config", self.beside)
+
+    @property
+    def name(self) -> str:
+        """Of the model: the file's, or its folder's where the file is only called config.json."""
+        path = Path(self.source.split(" ")[0])
+        named = path.parent.resolve().name if path.name == "config.json" else path.name.removesuffix("_config.json")
+        return named.replace("--", "/")
 
     @property
     def weight_dtype(self) -> str:
-        """Of the dense weights: "fp8" in fp8 checkpoints; fp4 checkpoints keep the dense weights in bf16."""
-        return "fp8" if self._method() == "fp8" else "bf16"
+        """Of the dense weights: one for attention, dense FFN and shared expert."""
+        return self._quantised.weight_dtype(self._shared)
 
     @property
     def expert_dtype(self) -> str:
         """Of the experts."""
-        return "fp4" if self._method() in {"mxfp4", "nvfp4"} else self.weight_dtype
+        return self._quantised.dtype or "bf16"
+
+    @property
+    def kv_dtype(self) -> str:
+        """Of the KV cache that the checkpoint was calibrated for."""
+        return self._quantised.kv or "bf16"
 
     @property
     def dtype_notes(self) -> tuple[str, ...]:
-        """Sentences where the weights' types are a guess: promised by the name only, or fp4 beyond the experts."""
-        promised = re.search(r"nvfp4|mxfp4|fp8|int4|awq|gptq", Path(self.source.split(" ")[0]).name.lower())
-        if promised and not self._method():
-            return (f"the name says {promised[0]} but quantization_config is missing: weights are taken as bf16",)
-        if self.expert_dtype != "fp4":
-            return ()
-        kept = self._quantised().get("ignore") or self._quantised().get("modules_to_not_convert") or []
-        parts = ["self_attn", *(["shared_experts"] if self.integer("n_shared_experts", default=0) else [])]
-        guessed = [part for part in parts if not any(part in str(name) for name in kept)]
-        return tuple(f"weights of {part} are taken as bf16; the checkpoint has them in fp4" for part in guessed)
+        """Sentences where the weights' types are a guess: promised by the name only, kept in more than bf16, or fp4
+        beyond the experts.
+        """
+        found = promised(self.name)
+        if found and not self._quantised.dtype:
+            missing = f"quantization_config and {QUANTISATION_FILE} are missing"
+            return (f"the name says {found} but {missing}: weights are taken as bf16",)
+        kept = str(self.data.get("dtype") or self.data.get("torch_dtype") or "")
+        if kept == "float32" and not self._quantised.dtype:
+            return ("the checkpoint keeps its weights in float32: taken as bf16, as engines load them",)
+        return self._quantised.notes(self._shared)
 
-    def _method(self) -> str:
-        """The quantisation by name. Raises BadInput for one whose sizes were not checked."""
-        quantised = self._quantised()
-        name = str(quantised.get("quant_algo") or quantised.get("quant_method") or "").lower()
-        if name not in {"", "fp8", "mxfp4", "nvfp4"}:
-            raise BadInput(
-                f"quantisation {name!r} was not checked",
-                where=f"{self.source} quantization_config",
-                way_out="remove it and set precision.weights and precision.experts in the scenario",
-            )
-        return name
+    @property
+    def _quantised(self) -> Quantisation:
+        return Quantisation.of(self.data, self.beside, self.source)
 
-    def _quantised(self) -> Mapping[str, Any]:
-        found = self.data.get("quantization_config")
-        return found if isinstance(found, dict) else {}
+    @property
+    def _shared(self) -> bool:
+        return self.integer("n_shared_experts", default=0) > 0
 
 
 def read_config(path: Path) -> Config:
-    """A config.json of at most 1 MiB. Raises BadInput."""
-    try:
-        text = path.read_text(encoding="utf-8-sig") if path.stat().st_size <= MAX_BYTES else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"cannot be read: {error}", where=path) from None
-    if text is None:
-        raise BadInput(f"larger than {MAX_BYTES} bytes", where=path)
+    """A config.json of at most 1 MiB, and the quantisation file beside it, if there is one. Raises BadInput."""
+    beside = path.with_name(path.name.replace("config.json", QUANTISATION_FILE))
+    found = _read(beside) if beside != path and beside.is_file() else {}
+    return Config(_read(path), str(path), found)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with foreign.reading(path, "UTF-8 text"):
+        text = foreign.read_bytes(path, MAX_BYTES).decode("utf-8-sig")
     try:
         data = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"not JSON: {error}", where=path) from None
     if not isinstance(data, dict):
         raise BadInput("the top level is no object", where=path)
-    return Config(data, str(path))
+    return data
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -83,14 +83,26 @@ def qwen3_vl_moe(config: Config) -> Fields:
     return {**qwen3_moe(config), "approximations": (TEXT_ONLY,)}
 
 
+def _named_layers(config: Config) -> tuple[int, ...]:
+    """`moe_layers`, empty where it is missing or null. Raises BadInput where it is no list of layers."""
+    named, layers = config.data.get("moe_layers"), config.integer("num_hidden_layers")
+    if named is None:
+        return ()
+    numbers = isinstance(named, list) and all(isinstance(one, int) and not isinstance(one, bool) for one in named)
+    if not numbers or not named or sorted({*named}) != sorted(named) or not 0 <= min(named) <= max(named) < layers:
+        raise BadInput(f"{str(named)[:40]} is no list of layers below {layers}", where=f"{config.source} moe_layers")
+    return tuple(sorted(named))
+
+
 def llama4(config: Config) -> Fields:
-    """Llama 4: experts in every `interleave_moe_layer_step`-th layer, one implicit shared expert of the same width."""
-    step = config.integer("interleave_moe_layer_step", default=1)
-    layers = config.integer("num_hidden_layers")
+    """Llama 4: experts in the layers of `moe_layers`, or else in every `interleave_moe_layer_step`-th; one implicit
+    shared expert of the same width.
+    """
+    step, layers = config.integer("interleave_moe_layer_step", default=1), config.integer("num_hidden_layers")
     width = config.integer("intermediate_size")
     return {
         "attention": grouped_attention(config),
-        "moe_layers": tuple(range(step - 1, layers, step)),
+        "moe_layers": _named_layers(config) or tuple(range(step - 1, layers, step)),
         "num_experts": config.integer("num_local_experts"),
         "expert_intermediate": width,
         "shared_intermediate": width,

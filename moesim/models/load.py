@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from moesim import shipped, yamlfile
+from moesim import foreign, shipped, yamlfile
 from moesim.errors import BadInput, unknown_name
 from moesim.models.config import Config, read_config
 from moesim.models.families import REGISTRY
@@ -47,7 +47,8 @@ class InlineModel(yamlfile.Section):
 
 
 def load_model(source: str | Path | InlineModel | Mapping[str, Any]) -> MoEModel:
-    """A shipped name ("deepseek-ai/DeepSeek-V3" or "DeepSeek-V3"), a config.json or .yaml path, or an inline mapping.
+    """A shipped name ("deepseek-ai/DeepSeek-V3" or "DeepSeek-V3"), a config.json or its folder, a .yaml path, or
+    an inline mapping.
 
     Raises BadInput: unknown names with the known ones, a family that was not checked with the list of those that were.
     """
@@ -56,11 +57,13 @@ def load_model(source: str | Path | InlineModel | Mapping[str, Any]) -> MoEModel
     if isinstance(source, Mapping):
         given = yamlfile.validate(InlineModel, dict(source), lambda keys: yamlfile.dotted(("model", *keys)))
         return _inline(given, "model")
-    path = _find(str(source))
+    path = find_model(str(source))
     if path.suffix in {".yaml", ".yml"}:
         document = yamlfile.read_yaml(path)
         return _inline(document.validate(InlineModel), document.where())
-    return _from_config(read_config(path), path.name.removesuffix(SUFFIX).replace("--", "/"))
+    with foreign.reading(path, "model's config.json"):
+        config = read_config(path)
+        return _from_config(config, config.name)
 
 
 def known_models() -> dict[str, Path]:
@@ -69,11 +72,14 @@ def known_models() -> dict[str, Path]:
     return dict(sorted({**configs, **shipped.names(FOLDER, ".yaml")}.items()))
 
 
-def _find(name: str) -> Path:
+def find_model(name: str) -> Path:
+    """A path as it is, or the file of a shipped name. Raises BadInput with the known names."""
     path = Path(name)
     if path.suffix in {".json", ".yaml", ".yml"}:
         return path
     known = known_models()
+    if name not in known and (path / "config.json").is_file():  # a folder is never mistaken for a shipped short name
+        return path / "config.json"
     short = {full.split("/")[-1].lower(): file for full, file in known.items()}
     found = known.get(name) or short.get(name.split("/")[-1].lower())
     if found is None:
@@ -96,6 +102,7 @@ def _from_config(config: Config, name: str) -> MoEModel:
         "top_k": text.integer("num_experts_per_tok", "experts_per_token"),
         "weight_dtype": text.weight_dtype,
         "expert_dtype": text.expert_dtype,
+        "kv_dtype": text.kv_dtype,
         **REGISTRY[family](text),
     }
     notes = (*fields.pop("approximations", ()), *text.dtype_notes)

@@ -93,6 +93,7 @@ class MoEModel:
     mtp_layers: int = 0
     weight_dtype: str = "bf16"
     expert_dtype: str = "bf16"
+    kv_dtype: str = "bf16"
     expert_matrices: int = 3
     approximations: tuple[str, ...] = ()
 
@@ -137,17 +138,17 @@ class MoEModel:
         """The gate."""
         return Gemm("router", self.num_experts, self.hidden_size)
 
-    def shared_gemms(self) -> tuple[Gemm, ...]:
-        """The shared experts as one FFN; empty where there are none."""
-        return self._ffn("shared", self.shared_intermediate)
+    def shared_gemms(self, tensor_parallel: int = 1) -> tuple[Gemm, ...]:
+        """The shared experts as one FFN on one rank; empty where there are none."""
+        return self._ffn("shared", self.shared_intermediate // tensor_parallel)
 
-    def dense_gemms(self) -> tuple[Gemm, ...]:
-        """The FFN of a dense layer."""
-        return self._ffn("mlp", self.dense_intermediate)
+    def dense_gemms(self, tensor_parallel: int = 1) -> tuple[Gemm, ...]:
+        """The FFN of a dense layer on one rank."""
+        return self._ffn("mlp", self.dense_intermediate // tensor_parallel)
 
-    def expert_gemms(self) -> tuple[Gemm, ...]:
-        """The FFN of one routed expert."""
-        return self._ffn("expert", self.expert_intermediate)
+    def expert_gemms(self, tensor_parallel: int = 1) -> tuple[Gemm, ...]:
+        """The FFN of one routed expert on one of the ranks that share its width."""
+        return self._ffn("expert", self.expert_intermediate // tensor_parallel)
 
     def head_gemm(self, tensor_parallel: int = 1) -> Gemm:
         """The output embedding on one rank."""

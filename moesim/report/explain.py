@@ -1,8 +1,8 @@
-"""Where the time went, in words: sentences made from the JSON document of a run alone."""
+"""Where the time went, in words: sentences made from the JSON document of a run, and from changes that were played."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from moesim.units import show_seconds
@@ -25,17 +25,7 @@ RUNGS: Final = {
     "other_s": ("host and the rest", "launching, scheduling, and what belongs to no rung above"),
     "schedule_effect_s": ("schedule effect", "gained where one thing more to do lets something else end earlier"),
 }
-REMEDY: Final = {
-    "ideal_compute_s": "The GPUs compute most of the time: precision, kernels or more GPUs change that, the network "
-    "does not.",
-    "imbalance_s": "Experts got unequal rows: redundant experts or another placement spread them (experts.redundant).",
-    "exposed_comm_s": "Transfers show: overlap them (overlap.schedule), send fewer bytes (comm.dispatch_dtype), keep "
-    "experts closer together (experts.placement).",
-    "contention_s": "Links are shared by too many at a time: less oversubscription, or another all-to-all.",
-    "fault_s": "Faults cost most: another way round them (faults.then: reroute), or repair.",
-    "bubble_s": "Stages idle: more micro-batches or another pipeline schedule.",
-    "other_s": "The host is the problem: CUDA graphs or larger batches.",
-}  # fmt: skip
+WORTH: Final = 0.01  # of the rate: smaller changes are not worth a sentence of their own
 
 
 def rungs(document: Document) -> list[tuple[str, str, float | None, float]]:
@@ -54,15 +44,50 @@ def step_seconds(document: Document) -> float:
 
 
 def words(document: Document) -> list[str]:
-    """The headline, one sentence for each rung that matters, what was not played, and the largest loss's remedy."""
+    """The headline, a sentence for each rung that matters, the operator that computes longest, what was not played."""
     played = [rung for rung in rungs(document) if rung[2] is not None]
     told = [rung for rung in played if rung[3] >= 0.005 or rung[3] <= -0.005]
-    sentences = [f"A step takes {show_seconds(step_seconds(document))}.", *_band(document), *map(_sentence, told)]
-    sentences += [_not_played(document, label) for _, label, seconds, _ in rungs(document) if seconds is None]
-    losses = [rung for rung in told if rung[0] != "ideal_compute_s"]
-    worst = max(losses, key=lambda rung: rung[3], default=None)
-    key = worst[0] if worst and worst[3] >= 0.1 else "ideal_compute_s"
-    return [*sentences, *([REMEDY[key]] if played else [])]
+    sentences = [f"A step takes {show_seconds(step_seconds(document))}.", *_band(document)]
+    for rung in told:
+        sentences += [_sentence(rung), *(_longest(document) if rung[0] == "ideal_compute_s" else [])]
+    return [*sentences, *(_not_played(document, label) for _, label, seconds, _ in rungs(document) if seconds is None)]
+
+
+def advice(document: Document, tried: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Sentences about changes that were played (studies.advice): gains, losses, what is not possible."""
+    base = document["metrics"]["tokens_per_s_per_gpu"]["value"]
+    played = [(one, one["rate"] / base - 1) for one in tried if one["rate"] is not None]
+    remedies = [(one, gain) for one, gain in played if one["kind"] == "remedy"]
+    sentences = [_tried(document, one, gain) for one, gain in remedies if abs(gain) >= WORTH]
+    if remedies and all(gain < WORTH for _, gain in remedies):
+        sentences.append(f"None of the {len(remedies)} changes that were tried gains {WORTH:.0%} or more.")
+    little = [one["change"] for one, gain in remedies if abs(gain) < WORTH]
+    sentences += [f"Tried, within {WORTH:.0%}: {'; '.join(little)}."] if little else []
+    sentences += [_tried(document, one, gain) for one, gain in played if one["kind"] == "risk"]
+    return sentences + [f"Not possible: {one['change']} ({one['refused']})." for one in tried if one["rate"] is None]
+
+
+def _tried(document: Document, one: Mapping[str, Any], gain: float) -> str:
+    step = one["step_s"] / step_seconds(document) - 1
+    longer = f"{abs(step):.1%} {'longer' if step > 0 else 'shorter'}" if abs(step) >= 5e-4 else "as long"
+    rate = f", {gain:+.1%} tokens/s a GPU" if abs((1 + gain) * (1 + step) - 1) > 1e-4 else ""
+    return f"Played with {one['change']}: the step is {longer} ({show_seconds(one['step_s'])}){rate}."
+
+
+def _longest(document: Document) -> list[str]:
+    """The operator that takes most of balanced compute, what binds it, and its kernel."""
+    found = document["provenance"].get("operators") or []
+    if not found:
+        return []
+    one = found[0]
+    reached = {"memory": one["of_bandwidth"], "compute": one["of_peak_flops"]}.get(one["bound"])
+    bound = (
+        f"bound by {one['bound']} ({reached:.0%} of its peak)"
+        if reached
+        else "far from the peaks of memory and arithmetic (start-up, or its kernel)"
+    )
+    kernel = f", kernel {', '.join(one['kernels'])}" if one["kernels"] else ""
+    return [f"The largest part of that is {one['label']}, {show_seconds(one['seconds'])}: {bound}{kernel}."]
 
 
 def _band(document: Document) -> list[str]:

@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from moesim.errors import printable
 from moesim.report.explain import RUNGS, Document, rungs, step_seconds
 from moesim.report.health import Finding
 from moesim.units import show_bandwidth, show_bytes, show_seconds
@@ -18,15 +19,24 @@ from moesim.units import show_bandwidth, show_bytes, show_seconds
 BAR: Final = 28  # characters of a full bar
 WIDE: Final = 240  # columns where nobody says how many there are
 SHOWN_LINKS: Final = 3
+LEAST_SHARE: Final = 0.005  # of the step: operators below it are one row
 STATE_STYLE: Final = {"ok": "green", "missing": "yellow", "wrong": "bold red"}
-AS_PERCENT: Final = ("fraction", "utilisation", "mfu")
+AS_PERCENT: Final = ("fraction", "utilisation", "mfu", "mbu", "experts_reached")
+
+
+class _Plain(Console):
+    """Names are text: brackets are no markup, and a control character is shown, not obeyed."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As Rich does, of printable text."""
+        return super().render_str(printable(text), **options)
 
 
 def show(renderable: RenderableType, file: IO[str]) -> None:
     """Print to a stream: colour and wrapping on a terminal only, never more than one line a row elsewhere."""
-    console = Console(file=file, highlight=False)
+    console = _Plain(file=file, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(file=file, highlight=False, width=WIDE)
+        console = _Plain(file=file, highlight=False, markup=False, emoji=False, width=WIDE)
     console.print(renderable)
 
 
@@ -34,25 +44,33 @@ def run_text(document: Document, pictures: Mapping[str, Any]) -> Group:
     """A run: headline numbers, the ladder, the hottest links, memory, and the warnings."""
     parts: list[RenderableType] = [
         Text(str(pictures["name"]), style="bold"),
+        *([Text(borrowed, style="bold red")] if (borrowed := document["provenance"].get("borrowed")) else []),
         _indent(metric_table(document)),
         Text("Where did the time go", style="bold"),
         _indent(ladder_table(document)),
+        *_operators(document),
     ]
     congestion = document["provenance"]["congestion"]
     if congestion["hot_spots"]:
         parts += [Text("Hottest links", style="bold"), _indent(_link_table(congestion["hot_spots"][:SHOWN_LINKS]))]
         parts.append(_incast(congestion["incast_degree"]))
-    hottest = Text("Hottest expert: ", style="bold").append(document["provenance"]["hottest_expert"], style="not bold")
-    parts += [hottest, Text("Memory of the fullest GPU", style="bold"), _indent(_memory_table(pictures["memory"]))]
+    for label, key in (("Hottest expert: ", "hottest_expert"), ("Hottest GPU: ", "hottest_rank")):
+        parts.append(Text(label, style="bold").append(document["provenance"][key], style="not bold"))
+    parts += [Text(""), Text("Memory of the fullest GPU", style="bold"), _indent(_memory_table(pictures["memory"]))]
     parts += [Text("Rests on", style="bold"), _indent(_basis_table(document["provenance"]))]
     return Group(*parts, *_warnings(document))
 
 
-def explain_text(document: Document, pictures: Mapping[str, Any]) -> Group:
-    """The ladder, and what it means in words."""
-    words = [Text(f"- {sentence}") for sentence in pictures["words"]]
+def explain_text(document: Document, pictures: Mapping[str, Any], advice: Sequence[str]) -> Group:
+    """The ladder, balanced compute by operator, what both mean in words, and what changes would do."""
+    words = [Text(f"- {sentence}") for sentence in (*pictures["words"], *advice)]
     name = Text(str(pictures["name"]), style="bold")
-    return Group(name, _indent(ladder_table(document)), *words, *_warnings(document))
+    return Group(name, _indent(ladder_table(document)), *_operators(document), *words, *_warnings(document))
+
+
+def _operators(document: Document) -> list[RenderableType]:
+    found = document["provenance"]["operators"]
+    return [Text("Balanced compute by operator", style="bold"), _indent(operator_table(document))] if found else []
 
 
 def validation_text(document: Document) -> Group:
@@ -100,6 +118,23 @@ def ladder_table(document: Document) -> Table:
         else:
             table.add_row(label, show_seconds(seconds), f"{share:.1%}", _bar(share))
     table.add_row("step", show_seconds(step_seconds(document)), "100.0%", "", style="bold")
+    return table
+
+
+def operator_table(document: Document) -> Table:
+    """operator, seconds, share of the step, of the peak FLOP/s and of the memory's rate, what binds it, kernels."""
+    table = _plain("operator", "time", "share", "of FLOP/s", "of memory", "bound by", "kernel")
+    step, found = step_seconds(document), document["provenance"]["operators"]
+    shown = [one for one in found if one["seconds"] >= LEAST_SHARE * step]
+    for one in shown:
+        reached = ["" if one[key] is None else f"{one[key]:.0%}" for key in ("of_peak_flops", "of_bandwidth")]
+        kernels, bound = ", ".join(one["kernels"]), one["bound"] if one["task"] != "waiting" else ""
+        share = f"{one['seconds'] / step:.1%}"
+        table.add_row(one["label"], show_seconds(one["seconds"]), share, *reached, bound, kernels)
+    rest = sum(one["seconds"] for one in found) - sum(one["seconds"] for one in shown)
+    if len(found) > len(shown):
+        table.add_row(f"{len(found) - len(shown)} others", show_seconds(rest), f"{rest / step:.1%}")
+    table.columns[-1].justify = table.columns[-2].justify = "left"
     return table
 
 
@@ -201,6 +236,7 @@ def _basis_table(provenance: Mapping[str, Any]) -> Table:
         "kernel_set",
         "routing",
         "routing_source",
+        "tensor_parallel",
         "placement",
         "dispatch",
         "player",
@@ -224,7 +260,7 @@ def _router_text(router: Mapping[str, Any]) -> str:
 
 
 def _warnings(document: Document) -> list[Text]:
-    return [Text(f"warning: {text}", style="yellow") for text in document["warnings"]]
+    return [Text(printable(f"warning: {text}"), style="yellow") for text in document["warnings"]]
 
 
 def _plain(*heads: str, bars: bool = False) -> Table:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from moesim.routing.routers import Router
 from moesim.studies import Scenario
 
 HEAD = "# A moesim scenario. Lines without '#' are set; the others show the default. `moesim schema` has the types."
@@ -27,6 +28,9 @@ def _section(schema: type[BaseModel], data: Mapping[str, Any] | None, indent: st
         key = field.alias or name
         given = data is not None and key in data
         value = data[key] if data is not None and given else None
+        if name == "router" and value is not None:
+            yield from _router(value, indent)
+            continue
         short = given and not isinstance(value, Mapping)  # `costs: h100_sxm` where a section could stand
         inner, mark = None if short else _inner(field), "" if given else "# "
         if inner is None:
@@ -35,6 +39,18 @@ def _section(schema: type[BaseModel], data: Mapping[str, Any] | None, indent: st
         else:
             yield _line(f"{mark}{indent}{key}:", field.description or (inspect.getdoc(inner) or "").partition("\n")[0])
             yield from _section(inner, value, indent + "  ")
+
+
+def _router(value: str | Mapping[str, Any], indent: str) -> Iterator[str]:
+    """The router that is named, and all its keys."""
+    name, given = (value, {}) if isinstance(value, str) else (value["name"], value)
+    yield _line(f"{indent}router:", "`moesim list` has the routers")
+    yield f"{indent}  name: {_flow(name)}"
+    for name_, field in Router.known[name].model_fields.items():
+        key = field.alias or name_
+        default = field.default.model_dump(mode="json") if isinstance(field.default, BaseModel) else field.default
+        shown = given.get(key, "topk_softmax" if isinstance(field.default, Router) else default)
+        yield _line(f"{'' if key in given else '# '}{indent}  {key}: {_flow(shown)}", field.description or "")
 
 
 def _line(text: str, about: str) -> str:

@@ -25,12 +25,14 @@ from moesim.routing.trace import RoutingTrace, TraceHeader, make_trace
 
 ROUTER_CLASS: Final = re.compile(r"(Router|TopKGating|Gate|MoEGate)(V\d)?$")
 PLAIN_GATE: Final = re.compile(r"TopKGating$")
+OF_ATTENTION: Final = re.compile(r"(^|\.)(self_)?att(entio)?n(\.|$)")  # JetMoE: experts are projections there
 
 
 def is_router(name: str, module: nn.Module) -> bool:
-    """Routers by the names that model families give their classes."""
-    del name
-    return ROUTER_CLASS.search(type(module).__name__) is not None
+    """Routers by the names that model families give their classes, but for those inside attention: JetMoE has one
+    there and one in its FFN, in every layer.
+    """
+    return ROUTER_CLASS.search(type(module).__name__) is not None and OF_ATTENTION.search(name) is None
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.engine import Join
-from moesim.network import Coflow, Collective, Group, all_gather, groups, reduce_scatter
+from moesim.network import Coflow, Collective, Group, all_gather, all_reduce, groups, reduce_scatter
 from moesim.network.all_to_all import Stages
+from moesim.network.copies import Copies
 from moesim.routing.routers import Chores
 from moesim.routing.sources import Rows
 from moesim.schedules import Step, Verb
@@ -34,7 +35,7 @@ class Routing(NamedTuple):
 
 
 class Island:
-    """The ranks of one expert-parallel group and, per part of the batch, what its next task has to wait for.
+    """The ranks that hold all experts together and, per part of the batch, what its next task has to wait for.
 
     A part is a cut of the micro-batch that the schedule interleaves with the others (two-batch overlap has two).
     """
@@ -47,7 +48,9 @@ class Island:
         self.ready: dict[int, list[Edge]] = {}
         self.routed: dict[int, tuple[int, Routing]] = {}
         self.stays: dict[int, npt.NDArray[np.int32]] = {}  # where the tokens of a part are, if they travel
+        self.gathered: dict[int, list[Edge]] = {}  # what the shared expert of a part waits for, if it is spread
         self.prices: dict[tuple[str | bytes, int], Work] = {}
+        self.received = np.zeros((len(plan.model.moe_layers), len(ranks)), dtype=np.int64)
         self.number = 0
 
     def host(self) -> None:
@@ -77,6 +80,7 @@ class Island:
     def _begin(self, number: int) -> None:
         if number != self.number:
             self.prices = {}
+            self.received[:] = 0
         self.number = number
 
     def last_tasks(self) -> list[int]:
@@ -90,15 +94,19 @@ class Island:
                 self._attention(step, batch, moe)
             case Verb.DISPATCH if moe:
                 self._count(step, batch)
+                self._gather_early(step, batch)
                 self._dispatch("dispatch", step, self._first(step, batch), self.plan.dispatch.dispatch_row_bytes)
             case Verb.SHARED if moe and self.plan.overlap_shared:
                 self._shared(step, batch)
             case Verb.EXPERTS if moe:
                 self._experts(step, batch, self._first(step, batch))
             case Verb.EXPERTS:
+                self._gather_tokens(step, batch)
                 self._compute("mlp", self._priced("mlp", self.plan.ops.dense, step, batch), step)
+                self._sum_tokens(step, batch)
             case Verb.COMBINE if moe:
-                self._combine("combine", step, self._first(step, batch))
+                self._shared_ring(reduce_scatter, step, batch)
+                self._combine("combine", step, batch, self._first(step, batch))
                 self._later_rounds(step, batch)
 
     def _backward(self, step: Step, batch: Batch) -> None:
@@ -107,24 +115,29 @@ class Island:
             case Verb.COMBINE if moe:
                 self._recompute(step, batch)
                 self._later_rounds_backward(step, batch)
+                self._gather_early(step, batch)
                 self._dispatch("combine_backward", step, self._first(step, batch), self.plan.dispatch.combine_row_bytes)
             case Verb.EXPERTS if moe:
                 self._experts_backward(step, batch, self._first(step, batch))
             case Verb.EXPERTS:
+                self._gather_tokens(step, batch)
                 forward = self._priced("mlp", ops.dense, step, batch)
                 self._compute("mlp_backward", ops.backward("gemm", forward), step)
+                self._sum_tokens(step, batch)
             case Verb.SHARED if moe and self.plan.model.shared_intermediate:
+                self._gather_late(step, batch)
                 forward = self._priced("shared", ops.shared, step, batch)
                 self._aside("shared_backward", ops.backward("gemm", forward), step)
             case Verb.DISPATCH if moe:
-                self._combine("dispatch_backward", step, self._first(step, batch))
+                self._shared_ring(reduce_scatter, step, batch)
+                self._combine("dispatch_backward", step, batch, self._first(step, batch))
             case Verb.ATTENTION:
                 self._attention_backward(step, batch, moe)
 
     def _attention(self, step: Step, batch: Batch, moe: bool) -> None:
-        self._tensor_ring(all_gather, step, batch)
+        self._gather_tokens(step, batch)
         self._compute("attention", self._priced("attention", self.plan.ops.attention, step, batch), step)
-        self._tensor_ring(reduce_scatter, step, batch)
+        self._sum_tokens(step, batch)
         if moe:
             self._compute("router", self._router_share(step, batch), step)
             if not self.plan.overlap_shared:
@@ -135,19 +148,21 @@ class Island:
         if moe:
             share = ops.backward("gemm", self._router_share(step, batch))
             self._compute("router_backward", share, step)
-        self._tensor_ring(all_gather, step, batch)
+        self._gather_tokens(step, batch)
         again = self._priced("core", ops.core, step, batch) if "core_attn" in self.plan.recompute else Work()
         gradients = self._priced("attention_backward", ops.attention_backward, step, batch)
         self._compute("attention_backward", again + gradients, step)
-        self._tensor_ring(reduce_scatter, step, batch)
+        self._sum_tokens(step, batch)
 
     def _recompute(self, step: Step, batch: Batch) -> None:
         """Megatron's recomputed module `moe` replays the whole MoE layer, transfers included."""
         if "moe" in self.plan.recompute:
+            self._gather_early(step, batch)
             self._dispatch("dispatch", step, self._first(step, batch), self.plan.dispatch.dispatch_row_bytes)
             self._shared(step, batch)
             self._experts(step, batch, self._first(step, batch))
-            self._combine("combine", step, self._first(step, batch))
+            self._shared_ring(reduce_scatter, step, batch)
+            self._combine("combine", step, batch, self._first(step, batch))
             self._later_rounds(step, batch)
 
     def _later_rounds(self, step: Step, batch: Batch) -> None:
@@ -156,19 +171,20 @@ class Island:
             self._compute("router", self._router_share(step, batch), step)
             self._dispatch("dispatch", step, sent, self.plan.dispatch.dispatch_row_bytes)
             self._experts(step, batch, sent)
-            self._combine("combine", step, sent)
+            self._combine("combine", step, batch, sent)
 
     def _later_rounds_backward(self, step: Step, batch: Batch) -> None:
         """The same from the last to the second."""
         for sent in reversed(self._routing_of(step, batch).rounds[1:]):
             self._dispatch("combine_backward", step, sent, self.plan.dispatch.combine_row_bytes)
             self._experts_backward(step, batch, sent)
-            self._combine("dispatch_backward", step, sent)
+            self._combine("dispatch_backward", step, batch, sent)
             share = self.plan.ops.backward("gemm", self._router_share(step, batch))
             self._compute("router_backward", share, step)
 
     def _shared(self, step: Step, batch: Batch) -> None:
         if self.plan.model.shared_intermediate:
+            self._gather_late(step, batch)
             self._aside("shared", self._priced("shared", self.plan.ops.shared, step, batch), step)
 
     def _router_share(self, step: Step, batch: Batch) -> Work:
@@ -183,37 +199,70 @@ class Island:
         self._compute("experts", self._stretched(real), step, self._stretched(even))
 
     def _experts_backward(self, step: Step, batch: Batch, traffic: Traffic) -> None:
-        ops, model = self.plan.ops, self.plan.model
+        ops = self.plan.ops
         slots = self.plan.placement.num_slots // self.plan.placement.num_ranks
-        sums = ops.accumulate_gradients(len(self.ranks), slots * model.expert_parameters)
+        sums = ops.accumulate_gradients(len(self.ranks), slots * ops.spread.expert_parameters)
         real, even = (ops.backward("experts", work) + sums for work in self._expert_work(step, batch, traffic))
         self._compute("experts_backward", self._stretched(real), step, self._stretched(even))
 
     def _expert_work(self, step: Step, batch: Batch, traffic: Traffic) -> tuple[Work, Work]:
-        """Work with the rows as they are, and with the same rows spread evenly over the slots that they reach."""
-        rows = self.plan.placement.by_rank(self.moe_index[step.layer], traffic.rows)
-        choices = int(rows.sum()) if self.plan.dispatch.algorithm.gathers else None
-        even = even_rows(rows)
+        """Work with the rows as they are, and with the same rows spread evenly over the slots that they reach. Lanes
+        that share the width of their experts compute the same rows.
+        """
+        rows, ways = self.plan.placement.by_rank(self.moe_index[step.layer], traffic.rows), self.plan.layout
+        choices = int(rows.sum()) if self._exchanges and self.plan.dispatch.algorithm.gathers else None
+        real, even = (np.repeat(one, ways.expert_tensor_parallel, axis=0) for one in (rows, even_rows(rows)))
         key = (even.tobytes(), step.micro_batch)  # many layers have the same rows when they are even
         if key not in self.prices:
             self.prices[key] = self.plan.ops.experts(even, batch.phase, choices)
-        return self.plan.ops.experts(rows, batch.phase, choices), self.prices[key]
+        return self.plan.ops.experts(real, batch.phase, choices), self.prices[key]
+
+    @property
+    def _exchanges(self) -> bool:
+        """Tokens are sent to ranks with other experts."""
+        return self.plan.layout.expert_parallel > 1
 
     def _dispatch(self, name: str, step: Step, traffic: Traffic, row_bytes: int) -> None:
-        stages = self.plan.dispatch.algorithm.dispatch(traffic.copies, row_bytes, self.group)
-        self._transfer(name, stages, row_bytes, step)
+        """All-to-all to the ranks that hold the experts; then each hands its rows to those who share them."""
+        if self._exchanges:
+            stages = self.plan.dispatch.algorithm.dispatch(traffic.copies, row_bytes, self.group)
+            self._transfer(name, stages, row_bytes, step)
+        self._share_rows(all_gather, traffic.copies, row_bytes, step)
 
-    def _combine(self, name: str, step: Step, traffic: Traffic) -> None:
+    def _combine(self, name: str, step: Step, batch: Batch, traffic: Traffic) -> None:
+        """The way back: partial sums of those who share experts first, then the all-to-all."""
         row_bytes = self.plan.dispatch.combine_row_bytes
-        stages = self.plan.dispatch.algorithm.combine(traffic.back, row_bytes, self.group)
-        self._transfer(name, stages, row_bytes, step)
+        self._share_rows(reduce_scatter, traffic.back, row_bytes, step)
+        if self._exchanges:
+            stages = self.plan.dispatch.algorithm.combine(traffic.back, row_bytes, self.group)
+            self._transfer(name, stages, row_bytes, step)
+        elif self.plan.ops.spread.residual == "replicated":
+            self._sum_tokens(step, batch)
+
+    def _share_rows(self, ring: Ring, copies: Copies, row_bytes: int, step: Step) -> None:
+        """All-gather or reduce-scatter of the rows that arrived, among the ranks that share the width of experts. A
+        token that was sent nowhere is handed on once.
+        """
+        spread, algorithm = self.plan.ops.spread, self.plan.dispatch.algorithm
+        if spread.expert_tensor == 1 or spread.residual == "replicated" or (self._exchanges and algorithm.gathers):
+            return
+        merged = not self._exchanges or algorithm.deduplicates != "none"
+        arrived = (copies.devices if merged else copies.pairs).sum(axis=0)
+        self._ring(ring, spread.expert_tensor, arrived * row_bytes, step)
 
     def _first(self, step: Step, batch: Batch) -> Traffic:
         return self._routing_of(step, batch).rounds[0]
 
     def _count(self, step: Step, batch: Batch) -> None:
+        """What a micro-batch brings to experts and ranks, all its parts and rounds together."""
+        index, ways, recorder = self.moe_index[step.layer], self.plan.layout.expert_tensor_parallel, self.recorder
         for one in self._routing_of(step, batch).rounds:
-            self.recorder.load[self.moe_index[step.layer]] += one.load
+            rows = np.repeat(self.plan.placement.by_rank(index, one.rows).sum(axis=1), ways)
+            recorder.load[index] += one.load
+            recorder.rank_load[index, self.ranks] += rows
+            self.received[index] += rows
+        most = recorder.received
+        most[index, self.ranks] = np.maximum(most[index, self.ranks], self.received[index])
 
     def _routing_of(self, step: Step, batch: Batch) -> Routing:
         """The layer's routing; kept until the part reaches another layer, then dropped."""
@@ -230,9 +279,10 @@ class Island:
         return Routing(rounds, rows.chores)
 
     def _traffic_of(self, rows: Rows, index: int, part: int) -> Traffic:
+        where, ways = (self.plan.placement, index, self.node_of_rank), self.plan.layout.expert_tensor_parallel
         if not self.plan.dispatch.algorithm.travels:
-            return traffic(rows.experts, rows, self.plan.placement, index, self.node_of_rank)
-        found = travelling(rows.experts, rows, self.plan.placement, index, self.node_of_rank, self.stays.get(part))
+            return traffic(rows.experts, rows, *where, ways)
+        found = travelling(rows.experts, rows, *where, self.stays.get(part), ways)
         self.stays[part] = found.stays
         return found.traffic
 
@@ -245,7 +295,7 @@ class Island:
 
     def _stretched(self, work: Work) -> Work:
         """Compute beside communication kernels that hold SMs has only the others."""
-        return work.times(self.plan.dispatch.compute_slowdown)
+        return work.stretched(self.plan.dispatch.compute_slowdown)
 
     def _compute(self, name: str, work: Work, step: Step, balanced: Work | None = None) -> None:
         """A task that waits for all its part stands at, and that the part's next task waits for."""
@@ -255,9 +305,10 @@ class Island:
 
     def _aside(self, name: str, work: Work, step: Step) -> None:
         """A task beside the part's transfer. Its input precedes it on the compute stream, so it needs no edge of its
-        own; the part's next task waits for it too."""
+        own unless it was gathered; the part's next task waits for it too."""
         part = step.micro_batch
-        task = self.recorder.compute(name, self.ranks, work, [], step.layer, self._label(part))
+        after = self.gathered.pop(part, [])
+        task = self.recorder.compute(name, self.ranks, work, after, step.layer, self._label(part))
         self.ready[part] = [*self.ready[part], (task, Join.LANE)]
 
     def _transfer(self, name: str, stages: Stages, row_bytes: int, step: Step) -> None:
@@ -269,14 +320,44 @@ class Island:
             coflow = self.plan.fabric.coflow(algorithm.kernel(self.group), flows, self.group, message_bytes)
             self._wait_for(coflow, name, step)
 
+    def _gather_tokens(self, step: Step, batch: Batch) -> None:
+        """Before what is spread over a tensor group: every rank needs the tokens of all."""
+        if self.plan.ops.spread.residual == "sliced":
+            self._tensor_ring(all_gather, step, batch)
+
+    def _sum_tokens(self, step: Step, batch: Batch) -> None:
+        """After it: partial sums are added up, for each rank's slice of the tokens or for all of them."""
+        sliced = self.plan.ops.spread.residual == "sliced"
+        self._tensor_ring(reduce_scatter if sliced else all_reduce, step, batch)
+
+    def _shared_ring(self, ring: Ring, step: Step, batch: Batch) -> None:
+        """Around a shared expert that is spread while tokens are sliced."""
+        spread = self.plan.ops.spread
+        if self.plan.model.shared_intermediate and spread.shared_ways > 1 and spread.residual == "sliced":
+            self._tensor_ring(ring, step, batch)
+            if ring is all_gather:
+                self.gathered[step.micro_batch] = self.ready[step.micro_batch]
+
+    def _gather_early(self, step: Step, batch: Batch) -> None:
+        """A shared expert that runs beside the dispatch has its tokens gathered before it."""
+        if self.plan.overlap_shared:
+            self._shared_ring(all_gather, step, batch)
+
+    def _gather_late(self, step: Step, batch: Batch) -> None:
+        """Where the shared expert runs beside no dispatch, its tokens are not gathered before one."""
+        if not self.plan.overlap_shared:
+            self._shared_ring(all_gather, step, batch)
+
     def _tensor_ring(self, ring: Ring, step: Step, batch: Batch) -> None:
-        """All-gather or reduce-scatter of the residual stream inside each tensor-parallel group (sequence parallel)."""
-        if self.plan.layout.tensor_parallel == 1:
-            return
+        """The residual stream inside each tensor-parallel group."""
         own = batch.tokens_of_rank * (ACTIVATION_BYTES * self.plan.model.hidden_size)
-        rings = groups(len(self.ranks), self.plan.layout.tensor_parallel)
-        collective = ring(self.group, rings, own)
-        self._wait_for(self.plan.fabric.collective(COLLECTIVES, collective, self.group), collective.op, step)
+        self._ring(ring, self.plan.layout.tensor_parallel, own, step)
+
+    def _ring(self, ring: Ring, width: int, part: npt.NDArray[np.int64], step: Step) -> None:
+        """part int64[lanes] bytes, in groups of `width` consecutive lanes."""
+        if width > 1:
+            collective = ring(self.group, groups(len(self.ranks), width), part)
+            self._wait_for(self.plan.fabric.collective(COLLECTIVES, collective, self.group), collective.op, step)
 
     def _wait_for(self, coflow: Coflow, name: str, step: Step) -> None:
         part = step.micro_batch

@@ -1,12 +1,11 @@
 """`lower`: a batch on a plan becomes a TaskGraph. Pure: no clock, no random draw; routing is looked up layer by layer.
 
-Expert-parallel groups do not talk to each other inside a layer, so each is lowered by itself as an island; what spans
-islands (gradients, parameters) comes after them.
+Islands of ranks that hold all experts together do not talk to each other inside a layer, so each is lowered by itself;
+what spans islands (gradients, parameters) comes after them.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,9 +29,11 @@ def lower(plan: StepPlan, batches: Sequence[Batch]) -> Lowered:
     experts, ranks = plan.placement.num_experts, plan.layout.world
     recorder = Recorder(
         load=np.zeros((len(plan.model.moe_layers), experts), dtype=np.int64),
+        rank_load=np.zeros((len(plan.model.moe_layers), ranks), dtype=np.int64),
         sent=np.zeros((ranks, ranks), dtype=np.int64),
+        received=np.zeros((len(plan.model.moe_layers), ranks), dtype=np.int64),
     )
-    last = [_lower_island(plan, recorder, group, batches) for group in plan.layout.expert_groups()]
+    last = [_lower_island(plan, recorder, group, batches) for group in plan.layout.islands()]
     if batches[0].phase == "train":
         optimizer_step(plan, recorder, last)
     return recorder.finish()
@@ -40,19 +41,6 @@ def lower(plan: StepPlan, batches: Sequence[Batch]) -> Lowered:
 
 def check(plan: StepPlan, batches: Sequence[Batch]) -> None:
     """Refuse what the nouns allow but no engine runs. Raises BadInput."""
-    layout, model = plan.layout, plan.model
-    if layout.expert_parallel % layout.tensor_parallel:
-        raise BadInput(
-            f"expert_parallel_size {layout.expert_parallel} is no multiple of tensor_parallel_size "
-            f"{layout.tensor_parallel}",
-            way_out=f"tensor_parallel_size 1 or expert_parallel_size {layout.world}",
-        )
-    if model.attention.num_heads % layout.tensor_parallel:
-        raise BadInput(
-            f"{model.attention.num_heads} heads do not divide over tensor_parallel_size {layout.tensor_parallel}",
-            where="parallel.tensor_parallel_size",
-            way_out=f"tensor_parallel_size: {math.gcd(model.attention.num_heads, layout.tensor_parallel)}",
-        )
     algorithm = plan.dispatch.algorithm
     if algorithm.travels and batches[0].phase == "train":
         raise BadInput(f"{algorithm.name} is for inference, not for training", way_out="dispatch: nccl")

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.costs import CostModel
+from moesim.layout import UNQUANTISED, Spread
 from moesim.models import DTYPE_BYTES, Gemm, MoEModel
 from moesim.routing.routers import Chores
 from moesim.step.batch import Batch, Phase
@@ -34,55 +35,55 @@ class Precision:
 
 @dataclass(frozen=True)
 class LayerOps:
-    """Prices the work of one layer of `model` on tensor-parallel ranks; every answer is noted in `log`."""
+    """Prices the work of one layer of `model` as it is spread over ranks; every answer is noted in `log`."""
 
     model: MoEModel
     costs: CostModel
     precision: Precision
-    tensor_parallel: int
+    spread: Spread
     log: CostLog
 
     def attention(self, batch: Batch) -> Work:
         """Projections, core and norm of one attention layer. A tensor-parallel group attends to all its tokens."""
         rows = self._group_tokens(batch)
-        return self._gemms(self.model.attention_gemms(self.tensor_parallel), rows) + self.core(batch) + self.norm(batch)
+        return self._gemms(self.spread.attention_gemms(), rows) + self.core(batch) + self.norm(batch)
 
     def core(self, batch: Batch) -> Work:
         """The attention core alone: scores, softmax, values."""
         ranks = self._group_sequences(batch)
-        heads = self.model.attention.num_heads // self.tensor_parallel
         estimate = self.costs.attention(
             "decode" if batch.phase == "decode" else "prefill",
             *ranks,
             self.model.attention,
-            heads,
+            self.spread.heads,
             self.precision.kv_cache,
         )
         return self.log.work([estimate])
 
     def norm(self, batch: Batch) -> Work:
-        """Norm and residual add over the rank's own tokens."""
-        moved = batch.tokens_of_rank * (NORM_PASSES * ACTIVATION_BYTES * self.model.hidden_size)
+        """Norm and residual add over the tokens that the rank has between attention and FFN."""
+        moved = self._residual_tokens(batch) * (NORM_PASSES * ACTIVATION_BYTES * self.model.hidden_size)
         return self._elementwise(moved)
 
     def router(self, batch: Batch, chores: Chores | None = None) -> Work:
         """Norm, then the router's chores; without any the gate GEMM, and top-k over its scores."""
         if chores is not None:
-            experts = self.model.expert_parameters * DTYPE_BYTES[self.precision.experts]
-            return router_work(chores, self.costs, self.log, experts) + self.norm(batch)
-        rows = batch.tokens_of_rank
+            experts = self.spread.expert_parameters * DTYPE_BYTES[self.precision.experts]
+            return router_work(self._chores_here(chores), self.costs, self.log, experts) + self.norm(batch)
+        rows = self._residual_tokens(batch)
         scores = self._elementwise(rows * (2 * ROUTER_BYTES * self.model.num_experts))
-        return self._gemms((self.model.router_gemm(),), rows, "bf16") + scores + self.norm(batch)
+        return self._gemms((self.model.router_gemm(),), rows, UNQUANTISED) + scores + self.norm(batch)
 
     def shared(self, batch: Batch) -> Work:
-        """The shared expert over the rank's own tokens."""
-        return self._ffn(self.model.shared_gemms(), self.model.shared_intermediate, batch.tokens_of_rank)
+        """The shared expert: the rank's part of it over its group's tokens, or all of it over the rank's own."""
+        ways = self.spread.shared_ways
+        rows = self._group_tokens(batch) if ways > 1 else batch.tokens_of_rank
+        return self._ffn(self.spread.shared_gemms(), self.model.shared_intermediate // ways, rows)
 
     def dense(self, batch: Batch) -> Work:
-        """The FFN of a dense layer, replicated over data-parallel ranks, with its norm."""
-        return self._ffn(self.model.dense_gemms(), self.model.dense_intermediate, batch.tokens_of_rank) + self.norm(
-            batch
-        )
+        """The rank's part of the FFN of a dense layer over its group's tokens, with its norm."""
+        width = self.model.dense_intermediate // self.spread.tensor
+        return self._ffn(self.spread.dense_gemms(), width, self._group_tokens(batch)) + self.norm(batch)
 
     def experts(self, rows: npt.NDArray[np.int64], phase: Phase, choices: int | None = None) -> Work:
         """rows int64[ranks, slots of a rank] -> the expert FFNs of each rank. choices: see CostModel.experts.
@@ -93,23 +94,25 @@ class LayerOps:
         """
         model = self.model
         if phase == "train":
-            return self._summed(model.expert_gemms(), rows) + self._activation(rows.sum(axis=1))
-        shape = (model.hidden_size, model.expert_intermediate, self.precision.experts, model.expert_matrices)
+            return self._summed(self.spread.expert_gemms(), rows) + self._activation(rows.sum(axis=1))
+        shape = (model.hidden_size, self.spread.expert_width, self.precision.experts, model.expert_matrices)
         return self.log.work([self.costs.experts(rows, *shape, choices)])
 
     def _summed(self, gemms: Iterable[Gemm], rows: npt.NDArray[np.int64]) -> Work:
         """rows int64[ranks, slots]: the GEMMs of all slots, one after the other."""
         each = self._gemms(gemms, rows, self.precision.experts)
-        return Work({family: seconds.sum(axis=1) for family, seconds in each.seconds.items()})
+        return each.summed()
 
     def _activation(self, rows: npt.NDArray[np.int64]) -> Work:
-        width = self.model.expert_matrices * self.model.expert_intermediate
+        width = self.model.expert_matrices * self.spread.expert_width
         return self._elementwise(rows * (ACTIVATION_BYTES * width))
 
     def head(self, batch: Batch) -> Work:
-        """Output embedding: one row per decoded or prefilled sequence, every row in training."""
+        """The rank's part of the output embedding over its group's rows: one per decoded or prefilled sequence, every
+        token's in training.
+        """
         rows = batch.tokens_of_rank if batch.phase == "train" else np.bincount(batch.rank, minlength=batch.ranks)
-        return self._gemms((self.model.head_gemm(self.tensor_parallel),), rows * self.tensor_parallel, "bf16")
+        return self._gemms((self.spread.head_gemm(),), self._of_group(rows), UNQUANTISED)
 
     def accumulate_gradients(self, ranks: int, parameters: float) -> Work:
         """Read and write of the fp32 sums of weight gradients: 8 bytes a parameter, on each of `ranks` ranks.
@@ -124,7 +127,7 @@ class LayerOps:
 
     def attention_backward(self, batch: Batch) -> Work:
         """Input and weight gradients of the projections, the core's backward, and the norm's."""
-        gemms = self._gemms(self.model.attention_gemms(self.tensor_parallel), self._group_tokens(batch))
+        gemms = self._gemms(self.spread.attention_gemms(), self._group_tokens(batch))
         norm = self.backward("elementwise", self.norm(batch))
         return self.backward("gemm", gemms) + self.backward("attention", self.core(batch)) + norm
 
@@ -144,15 +147,30 @@ class LayerOps:
         return self.log.work([self.costs.elementwise(moved)])
 
     def _group_tokens(self, batch: Batch) -> npt.NDArray[np.int64]:
-        grid = batch.tokens_of_rank.reshape(-1, self.tensor_parallel)
-        return np.repeat(grid.sum(axis=1), self.tensor_parallel)
+        return self._of_group(batch.tokens_of_rank)
+
+    def _residual_tokens(self, batch: Batch) -> npt.NDArray[np.int64]:
+        """int64[ranks]: tokens of the residual stream that a rank has between attention and FFN."""
+        return batch.tokens_of_rank if self.spread.residual == "sliced" else self._group_tokens(batch)
+
+    def _chores_here(self, chores: Chores) -> Chores:
+        """Those of a rank's own tokens -> those of all that it has: without slices every rank routes its group's."""
+        if self.spread.residual == "sliced":
+            return chores
+        gemms = tuple((self._of_group(rows), n, k) for rows, n, k in chores.gemms)
+        return Chores(gemms, tuple(map(self._of_group, chores.moved)), tuple(map(self._of_group, chores.sets)))
+
+    def _of_group(self, own: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """int64[ranks] of each rank -> the sum over its tensor-parallel group."""
+        ways = self.spread.tensor
+        return np.repeat(own.reshape(-1, ways).sum(axis=1), ways)
 
     def _group_sequences(self, batch: Batch) -> tuple[Floats, Floats, Floats]:
         """Per rank, over its tensor-parallel group: mean query, mean context and number of sequences."""
-        group = batch.rank // self.tensor_parallel
-        groups = batch.ranks // self.tensor_parallel
+        ways = self.spread.tensor
+        group, groups = batch.rank // ways, batch.ranks // ways
         number = np.bincount(group, minlength=groups)
         query = np.bincount(group, weights=batch.query, minlength=groups) / np.maximum(number, 1)
         context = np.bincount(group, weights=batch.context, minlength=groups) / np.maximum(number, 1)
-        wide = [np.repeat(column, self.tensor_parallel).astype(np.float64) for column in (query, context, number)]
+        wide = [np.repeat(column, ways).astype(np.float64) for column in (query, context, number)]
         return wide[0], wide[1], wide[2]

@@ -14,11 +14,10 @@ from moesim.step.plan import COLLECTIVES, StepPlan
 
 GRADIENT_BYTES = 2  # bf16 gradients are reduced
 PARAMETER_BYTES = 2  # bf16 parameters are gathered
-UPDATE_BYTES = 28  # Adam reads and writes three fp32 states, reads the gradient, writes the parameter: 4 * 6 + 2 + 2
 
 
 def optimizer_step(plan: StepPlan, recorder: Recorder, islands: Sequence[list[int]]) -> None:
-    """Reduce-scatter of dense and of expert gradients, Adam on each rank's shard, all-gather of the parameters.
+    """Reduce-scatter of dense and of expert gradients, the optimizer on each rank's shard, all-gather of parameters.
 
     Optimizer states are sharded over the ranks that hold the same weights (Megatron's distributed optimizer).
     `islands`: the last tasks of each expert-parallel group.
@@ -27,11 +26,11 @@ def optimizer_step(plan: StepPlan, recorder: Recorder, islands: Sequence[list[in
     ranks = np.arange(layout.world, dtype=np.int32)
     group = Group(plan.fabric.cluster, ranks)
     kinds = {
-        "dense": (dense_parameters(plan.model, layout), layout.data_parallel, layout.tensor_parallel),
+        "dense": (dense_parameters(plan.ops.spread), layout.data_parallel, layout.tensor_parallel),
         "expert": (
-            expert_parameters(plan.model, plan.placement),
+            expert_parameters(plan.ops.spread, plan.placement),
             layout.expert_data_parallel,
-            layout.expert_parallel,
+            layout.island,
         ),
     }
     after = [(task, Join.GROUP) for tasks in islands for task in tasks]
@@ -46,5 +45,5 @@ def optimizer_step(plan: StepPlan, recorder: Recorder, islands: Sequence[list[in
                 after = [(task, Join.LANE)]
         if ring is reduce_scatter:
             shard_sizes = sum(parameters / width for parameters, width, _ in kinds.values())
-            work = plan.ops.update(layout.world, UPDATE_BYTES * shard_sizes)
+            work = plan.ops.update(layout.world, plan.optimizer.update_bytes * shard_sizes)
             after = [(recorder.compute("optimizer", ranks, work, after, -1, 0), Join.LANE)]

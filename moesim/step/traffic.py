@@ -78,13 +78,16 @@ def traffic(
     placement: Placement,
     layer: int,
     node_of_rank: npt.NDArray[np.int32],
+    ways: int = 1,
 ) -> Traffic:
     """uint16[tokens, k] experts of one layer -> Traffic, exact: every token's choices are known.
 
-    `node_of_rank` int32[ranks]. Copies are token counts from source rank to destination rank or node.
+    `node_of_rank` int32[ranks]. Copies are token counts from source rank to destination rank or node. `ways` ranks
+    share the experts of one of the placement's ranks (expert tensor parallelism).
     """
     slots = choose_slots(experts, batch, placement, layer)
-    copies = count_copies(batch.token_rank, _ranks(slots, placement, layer), len(node_of_rank), node_of_rank)
+    ranks = _ranks(slots, placement, layer, batch.token_rank, ways)
+    copies = count_copies(batch.token_rank, ranks, len(node_of_rank), node_of_rank)
     return Traffic(*_load(slots, placement, layer), copies, copies)
 
 
@@ -95,13 +98,15 @@ def travelling(
     layer: int,
     node_of_rank: npt.NDArray[np.int32],
     at: npt.NDArray[np.int32] | None,
+    ways: int = 1,
 ) -> Travelled:
     """The same for tokens that are at ranks `at` int32[tokens] (None: at home) and stay with their first expert.
 
     Raises BadInput where a layer has other rows than the one before.
     """
     slots = choose_slots(experts, batch, placement, layer)
-    ranks, start = _ranks(slots, placement, layer), batch.token_rank if at is None else at
+    ranks = _ranks(slots, placement, layer, batch.token_rank, ways)
+    start = batch.token_rank if at is None else at
     if len(start) != len(ranks):
         raise BadInput("tokens travel with one expert each, this router has other rows in every layer")
     stays = np.where(ranks[:, 0] >= 0, ranks[:, 0], start).astype(np.int32)
@@ -109,10 +114,16 @@ def travelling(
     return Travelled(Traffic(*_load(slots, placement, layer), there, back), stays)
 
 
-def _ranks(slots: npt.NDArray[np.int32], placement: Placement, layer: int) -> npt.NDArray[np.int32]:
-    """int32[tokens, k] slots -> ranks, -1 where there is no slot."""
-    ranks: npt.NDArray[np.int32] = np.append(placement.slot_rank[layer], np.int32(-1)).take(slots)
-    return ranks
+def _ranks(
+    slots: npt.NDArray[np.int32], placement: Placement, layer: int, source: npt.NDArray[np.int32], ways: int
+) -> npt.NDArray[np.int32]:
+    """int32[tokens, k] slots -> ranks, -1 where there is no slot. Of the `ways` ranks that share an expert a row goes
+    to the one in its source's place, who hands it to the others.
+    """
+    holder: npt.NDArray[np.int32] = np.append(placement.slot_rank[layer], np.int32(-1)).take(slots)
+    if ways == 1:
+        return holder
+    return np.where(holder < 0, -1, holder * ways + source[:, None] % ways).astype(np.int32)
 
 
 def _load(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,25 +15,73 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Demand:
+    """What a family's share of a task has to do on each rank: flops, bytes float64[ranks]; dtypes of its arithmetic,
+    kernels: the measured ones that do it.
+    """
+
+    flops: Floats
+    bytes: Floats
+    dtypes: frozenset[str]
+    kernels: frozenset[str]
+
+    def __add__(self, other: Demand) -> Demand:
+        names = (self.dtypes | other.dtypes, self.kernels | other.kernels)
+        return Demand(self.flops + other.flops, self.bytes + other.bytes, *names)
+
+    def times(self, factor: float) -> Demand:
+        """So many times as much."""
+        return replace(self, flops=self.flops * factor, bytes=self.bytes * factor)
+
+    def summed(self) -> Demand:
+        """[ranks, slots] -> [ranks]."""
+        return replace(self, flops=self.flops.sum(axis=1), bytes=self.bytes.sum(axis=1))
+
+    @classmethod
+    def of(cls, estimate: Estimate) -> Demand:
+        """Of one answer of a CostModel."""
+        flops, moved = (
+            np.broadcast_to(np.asarray(value, dtype=np.float64), np.shape(estimate.seconds))
+            for value in (estimate.flops, estimate.bytes)
+        )
+        kernels = frozenset([estimate.kernel] if estimate.kernel else [])
+        return cls(flops, moved, frozenset([estimate.dtype]), kernels)
+
+
+@dataclass(frozen=True)
 class Work:
-    """family -> seconds float64[ranks]. Work adds up; a factor scales all of it."""
+    """family -> seconds float64[ranks], and what is done in them. Work adds up; a factor scales all of it."""
 
     seconds: Mapping[str, Floats] = field(default_factory=dict)
+    demand: Mapping[str, Demand] = field(default_factory=dict)
 
     def __add__(self, other: Work) -> Work:
-        merged = dict(self.seconds)
-        for family, seconds in other.seconds.items():
-            merged[family] = merged[family] + seconds if family in merged else seconds
-        return Work(merged)
+        return Work(_merged(self.seconds, other.seconds), _merged(self.demand, other.demand))
 
     def times(self, factor: float) -> Work:
+        """`factor` times as much of the same work."""
+        return Work(self.stretched(factor).seconds, {name: one.times(factor) for name, one in self.demand.items()})
+
+    def stretched(self, factor: float) -> Work:
         """The same work, `factor` times as long."""
-        return Work({family: seconds * factor for family, seconds in self.seconds.items()})
+        return Work({family: seconds * factor for family, seconds in self.seconds.items()}, self.demand)
+
+    def summed(self) -> Work:
+        """Work of [ranks, slots] -> of [ranks]: all slots, one after the other."""
+        demand = {name: one.summed() for name, one in self.demand.items()}
+        return Work({family: seconds.sum(axis=1) for family, seconds in self.seconds.items()}, demand)
 
     @property
     def total(self) -> Floats | float:
         """float64[ranks]: all families together."""
         return sum(self.seconds.values(), start=0.0)
+
+
+def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(one)
+    for family, value in other.items():
+        merged[family] = merged[family] + value if family in merged else value
+    return merged
 
 
 @dataclass
@@ -51,7 +100,8 @@ class CostLog:
         total = Work()
         for estimate in estimates:
             self.note(estimate)
-            total = total + Work({estimate.family: np.asarray(estimate.seconds, dtype=np.float64)})
+            seconds = np.asarray(estimate.seconds, dtype=np.float64)
+            total = total + Work({estimate.family: seconds}, {estimate.family: Demand.of(estimate)})
         return total
 
     def note(self, estimate: Estimate) -> None:

@@ -8,10 +8,19 @@ from moesim.costs import CostModel
 from moesim.step import CostLog
 
 
+def borrowed(costs: CostModel, device: str) -> str:
+    """Whose kernels are played on a device that they were not measured on, "" where they were."""
+    if costs.device == device:
+        return ""
+    return (
+        f"costs {costs.name} are of {costs.device}, used for {device}: all times are assumed (costs: auto follows it)"
+    )
+
+
 def price_notes(log: CostLog, costs: CostModel, device: str) -> Iterator[str]:
     """Costs of another device, shapes outside of what was measured, and what was assumed; after all were asked for."""
-    if costs.device != device:
-        yield f"costs {costs.name} are of {costs.device}, used for {device}"
+    if words := borrowed(costs, device):
+        yield words
     for family in sorted(log.outside):
         if log.outside[family]:
             share = log.outside[family] / log.asked[family]

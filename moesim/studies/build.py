@@ -10,19 +10,31 @@ from moesim.costs import CostModel, load_costs
 from moesim.engine import Fault
 from moesim.errors import BadInput, placed
 from moesim.hardware import Cluster, load_cluster
-from moesim.layout import Layout, MemoryLedger, Placement, Residency, serving_ledger, training_ledger
+from moesim.layout import (
+    OPTIMIZERS,
+    Layout,
+    MemoryLedger,
+    Placement,
+    Residency,
+    Rows,
+    Spread,
+    default_expert_tensor_parallel,
+    serving_ledger,
+    training_ledger,
+)
 from moesim.models import DTYPE_BYTES, MoEModel, load_model
 from moesim.network import AllToAll, Fabric, all_to_all
 from moesim.routing import RoutingSource
 from moesim.routing.sources import Places
 from moesim.schedules import layer_schedule
-from moesim.step import Batch, CostLog, Dispatch, LayerOps, Precision, StepPlan, uniform_batch
+from moesim.step import Batch, CostLog, Dispatch, LayerOps, Lowered, Precision, StepPlan, uniform_batch
 from moesim.studies.faults import engine_faults
 from moesim.studies.load import Loaded
 from moesim.studies.placement import find_placement, first_placement
 from moesim.studies.routing import merge_note, routing_source
 from moesim.studies.scenario import CommSection, Scenario
 
+MOST_TOKENS = 1 << 25  # of one batch: columns of so many take 0.3 GB each
 SCALE_BYTES = {"bf16": 0.0, "fp8": 4 / 128, "fp4": 1 / 16}  # fp8: one fp32 scale per 128 values; fp4: one byte per 16
 
 
@@ -90,13 +102,29 @@ def draft(loaded: Loaded, seed: int) -> Draft:
     layout = _layout(loaded, cluster)
     routing, notes = routing_source(loaded, model, seed, _places(cluster, layout))
     first = first_placement(loaded, model, layout.expert_parallel)
-    costs = _costs(loaded, cluster, _precision(scenario, model).experts, layout)
+    costs = _costs(loaded, cluster, model, layout)
     log = CostLog()
     plan = _plan(loaded, model, cluster, layout, first, routing, costs, log)
-    warnings = (*model.approximations, *cluster.warnings, *plan.fabric.notes, *_network_notes(scenario, plan))
+    links = (*cluster.warnings, *plan.fabric.notes, *_network_notes(scenario, plan))
+    warnings = (*_idle_notes(cluster, layout), *model.approximations, *links)
     notes = (*notes, *merge_note(routing, plan.dispatch.algorithm))
     faults = engine_faults(loaded, plan.fabric, layout.world)
     return Draft(scenario, plan, _batches(scenario, layout.world), log, warnings, notes, faults)
+
+
+def _idle_notes(cluster: Cluster, layout: Layout) -> list[str]:
+    """GPUs that the layout leaves out, and what would take them in or give them back."""
+    idle, ways = cluster.num_devices - layout.world, []
+    if not idle:
+        return []
+    times, rest = divmod(cluster.num_devices, layout.world)
+    if not rest:
+        sizes = f"{layout.expert_parallel * times} or {layout.expert_parallel}"
+        ways.append(f"parallel.data_parallel_size: {layout.data_parallel * times} with expert_parallel_size: {sizes}")
+    if (nodes := -(-layout.world // cluster.gpus_per_node)) < cluster.num_nodes:
+        ways.append(f"cluster.nodes: {nodes}")
+    out = f"; try {', or '.join(ways)}" if ways else ""
+    return [f"{idle} of the cluster's {cluster.num_devices} GPUs are idle, the layout has {layout.world}{out}"]
 
 
 def _network_notes(scenario: Scenario, plan: StepPlan) -> tuple[str, ...]:
@@ -116,7 +144,7 @@ def _unknown_startup(scenario: Scenario, plan: StepPlan) -> list[str]:
     return [f"{name}: rates were measured, a start-up was not and is taken as 0: small transfers look too fast"]
 
 
-def _costs(loaded: Loaded, cluster: Cluster, experts: str, layout: Layout) -> CostModel:
+def _costs(loaded: Loaded, cluster: Cluster, model: MoEModel, layout: Layout) -> CostModel:
     """Prices of the kernels of one engine, the profile's default for that precision of the experts; where experts lie
     on several ranks, of those that stand behind the dispatch.
     """
@@ -124,14 +152,18 @@ def _costs(loaded: Loaded, cluster: Cluster, experts: str, layout: Layout) -> Co
     profile, kernels = (asked, None) if isinstance(asked, str) else (asked.profile, asked.kernels)
     dispatch = scenario.comm.dispatch if layout.expert_parallel > 1 else ""
     where = loaded.where("costs")
-    return load_costs(profile, cluster.devices[0], kernels, precision=experts, dispatch=dispatch, where=where)
+    width = (model.hidden_size, model.expert_intermediate // layout.expert_tensor_parallel)
+    experts = _precision(scenario, model).experts
+    return load_costs(
+        profile, cluster.devices[0], kernels, precision=experts, dispatch=dispatch, width=width, where=where
+    )
 
 
 def _precision(scenario: Scenario, model: MoEModel) -> Precision:
     return Precision(
         scenario.precision.weights or model.weight_dtype,
         scenario.precision.experts or scenario.precision.weights or model.expert_dtype,
-        scenario.precision.kv_cache,
+        scenario.precision.kv_cache or model.kv_dtype,
     )
 
 
@@ -144,13 +176,15 @@ def _layout(loaded: Loaded, cluster: Cluster) -> Layout:
             where=loaded.where("parallel"),
             way_out=f"cluster.nodes: {-(-world // cluster.gpus_per_node)}",
         )
-    with placed(loaded.where("parallel.expert_parallel_size")):
-        return Layout(world, parallel.tensor_parallel_size, parallel.expert_parallel_size)
+    tensor, expert = parallel.tensor_parallel_size, parallel.expert_parallel_size
+    shared = parallel.expert_tensor_parallel_size or default_expert_tensor_parallel(tensor, expert)
+    return Layout(world, tensor, expert, shared)
 
 
 def _places(cluster: Cluster, layout: Layout) -> Places:
-    """The nodes of the ranks of one expert-parallel group: that of the first one, as they are all alike."""
-    return Places(cluster.node_of[layout.expert_groups()[0]].astype(np.int64))
+    """The nodes of the ranks of one island: those of the first one, as they are all alike."""
+    nodes = cluster.node_of[layout.islands()[0]].astype(np.int64)
+    return Places(nodes, layout.expert_tensor_parallel)
 
 
 def _plan(
@@ -159,6 +193,7 @@ def _plan(
 ) -> StepPlan:  # fmt: skip
     scenario = loaded.scenario
     precision = _precision(scenario, model)
+    spread = Spread.of(model, layout, training=scenario.batch.phase == "train")
     schedule = layer_schedule(scenario.overlap.schedule, loaded.where("overlap.schedule"))
     comm = scenario.comm
     algorithm = all_to_all.find(comm.dispatch, where=loaded.where("comm.dispatch"))
@@ -169,7 +204,7 @@ def _plan(
         layout=layout,
         placement=placement,
         routing=routing,
-        ops=LayerOps(model, costs, precision, layout.tensor_parallel, log),
+        ops=LayerOps(model, costs, precision, spread, log),
         fabric=fabric,
         dispatch=_dispatch(
             comm, model, fabric, algorithm, overlapped=schedule.micro_batches > 1 and layout.expert_parallel > 1
@@ -177,6 +212,7 @@ def _plan(
         schedule=schedule,
         overlap_shared=scenario.overlap.shared_expert,
         recompute=frozenset(scenario.training.recompute),
+        optimizer=replace(OPTIMIZERS[scenario.training.optimizer], master=scenario.training.master),
         host_seconds=costs.host_seconds(scenario.batch.phase, model.num_layers),
     )
 
@@ -201,6 +237,13 @@ def row_bytes(hidden: int, dtype: str) -> int:
 
 def _batches(scenario: Scenario, ranks: int) -> tuple[Batch, ...]:
     batch = scenario.batch
+    if ranks * batch.tokens_per_gpu > MOST_TOKENS:
+        raise BadInput(
+            f"{ranks} GPUs x {batch.tokens_per_gpu} are {ranks * batch.tokens_per_gpu} tokens, a step has at most "
+            f"{MOST_TOKENS}",
+            where="batch.tokens_per_gpu",
+            way_out=f"tokens_per_gpu: {MOST_TOKENS // ranks} or less",
+        )
     sequences = ranks * batch.tokens_per_gpu // (1 if batch.phase == "decode" else batch.context)
     return tuple(
         uniform_batch(batch.phase, ranks, batch.tokens_per_gpu, batch.context, first_request=number * sequences)
@@ -208,12 +251,27 @@ def _batches(scenario: Scenario, ranks: int) -> tuple[Batch, ...]:
     )
 
 
-def memory_of(scenario: Scenario, plan: StepPlan) -> MemoryLedger:
-    """What the fullest device holds, its placement included."""
+def memory_of(scenario: Scenario, plan: StepPlan, rows: Rows | None = None) -> MemoryLedger:
+    """What the fullest device holds, its placement included. rows: those that a step was seen to receive; before one is
+    lowered, an even share of top-k rows a token.
+    """
     batch, precision = scenario.batch, plan.ops.precision
     cached = batch.tokens_per_gpu * (batch.context + 1 if batch.phase == "decode" else 1)
-    keeps = Residency(precision.weights, precision.experts, precision.kv_cache, cached, batch.tokens_per_gpu)
+    if rows is None:
+        each = batch.tokens_per_gpu * plan.model.top_k * plan.layout.expert_tensor_parallel
+        rows = Rows(each, each * len(plan.model.moe_layers))
+    keeps = Residency(precision.weights, precision.experts, precision.kv_cache, cached, batch.tokens_per_gpu, rows=rows)
     size = plan.fabric.cluster.devices[0].memory_bytes
     if batch.phase == "train":
-        return training_ledger(plan.model, plan.layout, plan.placement, keeps, plan.recompute, size)
-    return serving_ledger(plan.model, plan.layout, plan.placement, keeps, size)
+        return training_ledger(
+            plan.ops.spread, plan.layout, plan.placement, keeps, plan.recompute, plan.optimizer, size
+        )
+    return serving_ledger(plan.ops.spread, plan.placement, keeps, size)
+
+
+def with_rows(built: Built, lowered: Lowered) -> Built:
+    """The same with the ledger of the rows that the step's fullest rank receives. Raises DoesNotFit."""
+    rows = Rows(int(lowered.received.max(initial=0)), int(lowered.received.sum(axis=0).max(initial=0)))
+    memory = memory_of(built.scenario, built.plan, rows)
+    memory.check()
+    return replace(built, memory=memory)

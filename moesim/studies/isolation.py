@@ -122,7 +122,7 @@ def _compare(found: Isolation, layer: int, before: Fates, after: Fates) -> None:
 def _fates(built: Built, batch: Batch, watched: npt.NDArray[np.int64], layer: int) -> Fates:
     """What becomes of each watched token in one layer; islands are routed apart, as in a step."""
     fates: Fates = {}
-    for group in built.plan.layout.expert_groups():
+    for group in built.plan.layout.islands():
         for part in batch.on_ranks(group).split(built.plan.schedule.micro_batches):
             fates.update(_of_part(built, part, watched, layer))
     return fates

@@ -11,13 +11,14 @@ from moesim.step import Lowered
 from moesim.studies.band import Band
 from moesim.studies.build import Built
 from moesim.studies.ladder import Ladder
+from moesim.studies.operators import utilisation
 from moesim.studies.result import Metric
 from moesim.studies.routing import router_metrics
 
 WITH_STEP = ("step_time_s", "median_itl_ms")  # they grow with the step time
 AGAINST_STEP = (
     "tokens_per_s", "tokens_per_s_per_gpu", "tokens_per_s_per_node", "output_throughput", "total_token_throughput",
-    "tflops_per_gpu", "mfu", "predicted_over_published",
+    "tflops_per_gpu", "mfu", "mbu", "predicted_over_published",
 )  # fmt: skip
 
 
@@ -34,7 +35,7 @@ def _banded(name: str, metric: Metric, found: Band | None) -> Metric:
 
 
 def _medians(built: Built, lowered: Lowered, ladder: Ladder) -> dict[str, Metric]:
-    step = ladder.timeline.step_seconds
+    step = ladder.step_seconds
     tokens = sum(batch.tokens for batch in built.batches)
     ranks = built.plan.layout.world
     per_gpu = tokens / step / ranks
@@ -42,7 +43,8 @@ def _medians(built: Built, lowered: Lowered, ladder: Ladder) -> dict[str, Metric
         "step_time_s": Metric(step, "s"),
         "tokens_per_s": Metric(tokens / step, "tok/s"),
         "tokens_per_s_per_gpu": Metric(per_gpu, "tok/s"),
-        "tokens_per_s_per_node": Metric(per_gpu * min(built.cluster.gpus_per_node, ranks), "tok/s"),
+        "tokens_per_s_per_node": Metric(tokens / step / _nodes_in_use(built), "tok/s"),
+        **_utilisation(built, lowered, step),
         **_phase_metrics(built, step, tokens),
         "exposed_comm_fraction": Metric(_exposed(ladder) / step, "1"),
         "peak_memory_bytes": Metric(float(built.memory.used(HBM)), "B"),
@@ -51,6 +53,11 @@ def _medians(built: Built, lowered: Lowered, ladder: Ladder) -> dict[str, Metric
         **_link_metrics(built, ladder, step),
     }
     return {**found, **_published(built, found["tokens_per_s_per_node"].value)}
+
+
+def _nodes_in_use(built: Built) -> int:
+    """Nodes on which the layout has ranks; ranks run on the first devices."""
+    return len(np.unique(built.cluster.node_of[: built.plan.layout.world]))
 
 
 def _exposed(ladder: Ladder) -> float:
@@ -70,18 +77,26 @@ def _phase_metrics(built: Built, step: float, tokens: int) -> dict[str, Metric]:
             "bubble_fraction": Metric(0.0, "1")}  # fmt: skip
 
 
+def _utilisation(built: Built, lowered: Lowered, step: float) -> dict[str, Metric]:
+    """mfu: of the peaks of the arithmetic that is used, whatever it is done for (training: see _phase_metrics)."""
+    mfu, mbu = utilisation(lowered, built.cluster.devices[0], step)
+    return {**({} if mfu is None else {"mfu": Metric(mfu, "1")}), "mbu": Metric(mbu, "1")}
+
+
 def _load_metrics(lowered: Lowered) -> dict[str, Metric]:
-    """Hottest expert over mean expert, averaged over layers and in the worst layer."""
-    mean = np.maximum(lowered.load.mean(axis=1), 1e-12)
-    ratio = lowered.load.max(axis=1) / mean
-    return {
-        "expert_max_over_mean": Metric(float(ratio.mean()), "1"),
-        "expert_max_over_mean_worst_layer": Metric(float(ratio.max()), "1"),
-    }
+    """Rows of the hottest over the mean, of experts and of GPUs: mean over layers, and the worst layer;
+    experts_reached: the share of experts that got a row, mean over layers.
+    """
+    found = {}
+    for name, rows in (("rank", lowered.rank_load), ("expert", lowered.load)):
+        ratio = rows.max(axis=1) / np.maximum(rows.mean(axis=1), 1e-12)
+        found[f"{name}_max_over_mean"] = Metric(float(ratio.mean()), "1")
+        found[f"{name}_max_over_mean_worst_layer"] = Metric(float(ratio.max()), "1")
+    return {**found, "experts_reached": Metric(float((lowered.load > 0).mean()), "1")}
 
 
 def _link_metrics(built: Built, ladder: Ladder, step: float) -> dict[str, Metric]:
-    used = ladder.timeline.link_bytes / built.plan.fabric.capacity / step
+    used = ladder.timeline.link_bytes / ladder.capacity / step
     return {"hottest_link_utilisation": Metric(float(used.max(initial=0.0)), "1")}
 
 

@@ -7,41 +7,44 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from moesim import __version__
 from moesim.costs import error_draw
 from moesim.engine import check_timeline
 from moesim.step import Lowered, lower
 from moesim.studies.band import COVERAGE, Band, band, spreads
-from moesim.studies.basis import price_notes
-from moesim.studies.build import Built, build
+from moesim.studies.basis import borrowed, price_notes
+from moesim.studies.build import Built, build, with_rows
 from moesim.studies.congestion import congestion
 from moesim.studies.ladder import Ladder, climb
 from moesim.studies.load import Loaded, load
 from moesim.studies.metrics import metrics
 from moesim.studies.narrow import narrow_notes
+from moesim.studies.operators import operators
 from moesim.studies.result import Played, Result
 from moesim.studies.routing import router_facts, router_warnings
 
 
 def run(
     scenario: str | Path | Loaded, *, overrides: Sequence[str] = (), seed: int = 0, draw_errors: bool = False,
-    tell: Callable[[str], None] = lambda stage: None,
+    loop: bool = False, tell: Callable[[str], None] = lambda stage: None,
 ) -> Result:  # fmt: skip
     """Play one step. Raises BadInput, DoesNotFit, Deadlock.
 
     The seed picks the recorded requests that are looked up; with `draw_errors` it also draws one factor per error
-    family of the costs, otherwise every cost is its median and the metrics carry their 80 % band. `tell` hears what
-    begins.
+    family of the costs, otherwise every cost is its median and the metrics carry their 80 % band. loop: it is one of
+    many (see choose_level). `tell` hears what begins.
     """
     loaded = scenario if isinstance(scenario, Loaded) else load(scenario, overrides)
     tell(f"building the step, experts placed by {loaded.scenario.experts.placement}")
     with loaded.placing():
         built = build(loaded, seed)
         lowered = lower(built.plan, built.batches)
+        built = with_rows(built, lowered)
     draw = error_draw(spreads(built), seed) if draw_errors else {}
     tell("playing the step")
-    ladder = climb(built.plan, lowered, built.scenario.network, draw, built.faults)
+    ladder = climb(built.plan, lowered, built.scenario.network, draw, built.faults, loop=loop)
     check_timeline(lowered.graph, ladder.timeline)
     tell("playing the ends of its band")
     return _result(built, lowered, ladder, seed, draw, None if draw_errors else band(built, lowered))
@@ -85,23 +88,32 @@ def _provenance(
         "costs": built.costs.name,
         "kernel_set": built.costs.kernels,
         "kernels": dict(sorted(log.kernels.items())),
+        **({"borrowed": words} if (words := borrowed(built.costs, built.cluster.devices[0].name)) else {}),
         "costs_basis": {family: log.basis[family] for family in sorted(log.basis)},
         "outside_measured": {family: log.outside[family] / log.asked[family] for family in sorted(log.asked)},
         "error_draw": dict(draw),
         "routing": plan.routing.basis,
         "routing_source": plan.routing.name,
         **({"router": facts} if (facts := router_facts(plan.routing)) else {}),
+        **({"tensor_parallel": spread} if (spread := plan.ops.spread.words) else {}),
         "placement": built.placement_source,
-        "hottest_expert": _hottest_expert(built, lowered),
+        "hottest_expert": _hottest(built, lowered.load, "expert {} of"),
+        "hottest_rank": _hottest(built, lowered.rank_load, "GPU {} in"),
         "dispatch": plan.dispatch.algorithm.name,
         "dispatch_basis": plan.fabric.communication[plan.dispatch.algorithm.all_kernels()[0]].basis,
         "player": ladder.player,
         "player_reason": ladder.reason,
-        "contention": "played" if ladder.breakdown["contention_s"] is not None else f"not played: {ladder.reason}",
+        "contention": ladder.contention,
         "compute_slowdown_by_held_sms": plan.dispatch.compute_slowdown,
         "ignored_overlap_s": ladder.timeline.ignored_overlap_s,
-        "congestion": congestion(built, lowered, ladder.timeline),
+        "congestion": congestion(built, lowered, ladder),
+        "operators": _operators(built, lowered, ladder, draw),
     }
+
+
+def _operators(built: Built, lowered: Lowered, ladder: Ladder, draw: Mapping[str, float]) -> list[dict[str, Any]]:
+    ideal = ladder.breakdown["ideal_compute_s"] or 0.0
+    return [one.to_json() for one in operators(lowered, built.cluster.devices[0], ideal, draw)]
 
 
 def _band_provenance(found: Band | None) -> dict[str, Any]:
@@ -112,12 +124,12 @@ def _band_provenance(found: Band | None) -> dict[str, Any]:
     return {"band": {"coverage": COVERAGE, "step_time_factors": factors}}
 
 
-def _hottest_expert(built: Built, lowered: Lowered) -> str:
-    ratio = lowered.load / np.maximum(lowered.load.mean(axis=1, keepdims=True), 1e-12)
-    layer, expert = np.unravel_index(np.argmax(ratio), ratio.shape)
-    return (
-        f"expert {expert} of layer {built.model.moe_layers[layer]}: {ratio[layer, expert]:.2f} times its layer's mean"
-    )
+def _hottest(built: Built, rows: npt.NDArray[np.int64], what: str) -> str:
+    """rows int64[moe layers, of what]; what: "expert {} of"."""
+    ratio = rows / np.maximum(rows.mean(axis=1, keepdims=True), 1e-12)
+    layer, number = np.unravel_index(np.argmax(ratio), ratio.shape)
+    where = f"{what.format(number)} layer {built.model.moe_layers[layer]}"
+    return f"{where}: {ratio[layer, number]:.2f} times its layer's mean"
 
 
 def _published(built: Built) -> list[str]:

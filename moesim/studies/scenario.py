@@ -29,9 +29,11 @@ class BatchSection(Section):
     """What one step works on."""
 
     phase: Literal["decode", "prefill", "train"] = Field(description="kind of step")
-    tokens_per_gpu: Count = Field(description="new tokens on each GPU; in training, of one micro-batch")
+    tokens_per_gpu: Count = Field(le=1 << 22, description="new tokens on each GPU; in training, of one micro-batch")
     context: Count = Field(description="decode: tokens already cached per request; otherwise the sequence length")
-    micro_batches: Count = Field(1, description="training: micro-batches accumulated before the optimizer runs")
+    micro_batches: Count = Field(
+        1, le=4096, description="training: micro-batches accumulated before the optimizer runs"
+    )
 
 
 class ClusterSection(Section):
@@ -57,7 +59,10 @@ class ParallelSection(Section):
 
     tensor_parallel_size: Count = 1
     data_parallel_size: Count = 1
-    expert_parallel_size: Count = 1
+    expert_parallel_size: Count = Field(1, description="ranks with different experts; 1: experts are shared by width")
+    expert_tensor_parallel_size: Count | None = Field(
+        None, description="ranks that share the width of each expert; default: tensor / expert parallel size, or 1"
+    )
 
 
 class ExpertsSection(Section):
@@ -87,7 +92,7 @@ class PrecisionSection(Section):
 
     weights: Dtype | None = None
     experts: Dtype | None = None
-    kv_cache: Dtype = "bf16"
+    kv_cache: Dtype | None = Field(None, description="the model's own: bf16, or what its checkpoint was calibrated for")
 
 
 class OverlapSection(Section):
@@ -108,7 +113,7 @@ class RoutingSection(Section):
         None, description="a router decides: a name, or {name: ..., its parameters}; see `moesim list`"
     )
     generator: LogitKnobs | None = Field(None, description="knobs of the logits that a router without a trace reads")
-    warm_up: int = Field(0, ge=0, le=10_000, description="steps that a router which learns has seen before")
+    warm_up: int = Field(0, ge=0, le=2000, description="steps that a router which learns has seen before")
 
     @model_validator(mode="after")
     def _one_source(self) -> RoutingSection:
@@ -133,13 +138,23 @@ class NetworkSection(Section):
     """How exactly the network is played."""
 
     level: Literal["auto", "port_load", "fluid"] = Field(
-        "auto", description="auto: fluid where port loads are not valid (oversubscription above 2:1, faults)"
+        "auto", description="auto: fluid up to 512 GPUs, and where port loads are not valid; loops play port loads"
     )
-    window: float = Field(0.0, ge=0, le=0.1, description="fluid: completions closer than this fraction are merged")
+    window: float | None = Field(
+        None, ge=0, le=0.1,
+        description="fluid: completions closer than this fraction are merged; default: 0.01 in auto, else 0",
+    )  # fmt: skip
     efficiency: float = Field(
         1.0, gt=0, le=1, description="share of their rates that links between nodes reach: RoCE may have 0.25 to 1"
     )
     background: float = Field(0.0, ge=0, lt=1, description="share of what they reach that other jobs' traffic takes")
+
+    @property
+    def merged(self) -> float:
+        """The window as it is played: 1 % moves a step by less than 0.1 % and takes a fifth of the time."""
+        if self.window is not None:
+            return self.window
+        return 0.01 if self.level == "auto" else 0.0
 
     @property
     def left(self) -> float:
@@ -160,7 +175,7 @@ class FaultSection(Section):
     then: Literal["stall", "reroute", "abort"] = Field(
         "stall", description="dead link: wait, go over the next GPU's port (or detour), or give the transfer up"
     )
-    detour: Items[str] = Field((), description="reroute: names of the links that stand in, in order")
+    detour: Items[str] = Field((), max_length=64, description="reroute: names of the links that stand in, in order")
 
     @model_validator(mode="after")
     def _one_target(self) -> FaultSection:
@@ -180,15 +195,19 @@ class FaultSection(Section):
 
 
 class TrainingSection(Section):
-    """What the backward pass computes again (Megatron's --recompute-modules)."""
+    """What the backward pass computes again, and how weights are updated."""
 
-    recompute: Items[Literal["core_attn", "moe"]] = ()
+    recompute: Items[Literal["core_attn", "moe"]] = Field((), description="Megatron's --recompute-modules")
+    optimizer: Literal["adam", "momentum", "sgd", "adafactor"] = Field(
+        "adam", description="what is kept of each parameter, sharded over equal ranks, and moved by its update"
+    )
+    master: bool = Field(True, description="fp32 copies of the bf16 parameters")
 
 
 class CostsSection(Section):
     """A kernel profile and which of its kernel sets runs; see `calibration/README.md`."""
 
-    profile: str = Field(description="kernel profile, shipped name or YAML file")
+    profile: str = Field("auto", description="kernel profile, shipped name or YAML file; auto: the device's")
     kernels: str | None = Field(
         None, description="kernel set, e.g. sglang, trtllm, vllm; default: by the experts' dtype"
     )
@@ -225,9 +244,11 @@ class Scenario(Section):
     overlap: OverlapSection = OverlapSection()
     routing: RoutingSection
     network: NetworkSection = NetworkSection()
-    faults: Items[FaultSection] = Field((), description="slow or dead links and ranks, with a schedule")
+    faults: Items[FaultSection] = Field((), max_length=256, description="slow or dead links and ranks, with a schedule")
     training: TrainingSection = TrainingSection()
-    costs: str | CostsSection = Field(description="kernel profile, or `roofline`; or {profile: NAME, kernels: SET}")
+    costs: str | CostsSection = Field(
+        "auto", description="auto: the device's profile; or a profile, `roofline`, {profile: NAME, kernels: SET}"
+    )
     published: PublishedSection | None = None
 
     @model_validator(mode="after")
@@ -238,8 +259,8 @@ class Scenario(Section):
 
     @model_validator(mode="after")
     def _training_alone(self) -> Scenario:
-        if self.batch.phase != "train" and (self.batch.micro_batches > 1 or self.training.recompute):
-            raise ValueError("batch.micro_batches and training.recompute are of training only: batch.phase: train")
+        if self.batch.phase != "train" and (self.batch.micro_batches > 1 or self.training != TrainingSection()):
+            raise ValueError("batch.micro_batches and training are of training only: batch.phase: train")
         return self
 
     @property
@@ -247,5 +268,8 @@ class Scenario(Section):
         """sha256 of what the result depends on: all keys but name, description and published figures. Defaults are left
         out, so that a new key does not change the hash of old scenarios.
         """
-        body = self.model_dump(mode="json", exclude={"name", "description", "published"}, exclude_defaults=True)
-        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+
+    def identity(self) -> dict[str, Any]:
+        """The plain data that `digest` hashes."""
+        return self.model_dump(mode="json", exclude={"name", "description", "published"}, exclude_defaults=True)

@@ -94,7 +94,8 @@ def experts(backend: str, factor: float) -> list[Any]:
     """16 experts: 20 us, their weights at 2 TB/s and FLOPs at 400 TFLOP/s."""
     return [
         FACTS | {"op": "grouped_gemm", "backend": backend, "kernel": f"{backend}_moe", "dtype": "bf16",
-                 "hidden": hidden, "inter": 512, "topk": 2, "experts": 16, "matrices": 3, "tokens": each * 8, "draws": 1,
+                 "hidden": hidden, "inter": 512, "topk": 2, "experts": 16, "matrices": 3, "tokens": each * 8,
+                 "draws": 1,
                  "distribution": "balanced", "group_sizes": [each] * 16,
                  "seconds": factor * (20e-6 + 16 * 6 * hidden * 512 / 2e12 + each * 16 * 6 * hidden * 512 / 400e12)}
         for hidden in (1024, 1536, 2048, 3072, 4096, 6144) for each in (1, 4, 16, 64, 256, 1024)

@@ -144,3 +144,10 @@ def test_one_destination_saves_bytes_where_copies_are_merged_and_says_so_elsewhe
     plain, merged = run(moesim, "sam"), run(moesim, "sam", "comm.dispatch=deepep_normal")
     assert any("its few destinations save no bytes" in warning for warning in plain["warnings"])
     assert not any("save no bytes" in warning for warning in merged["warnings"])
+
+
+def test_init_writes_a_router_with_all_its_keys(moesim: Moesim) -> None:
+    done = moesim("init", "--like", "demo-tiny", "--router", "{name: null_adamoe, null: 16}", "-o", "made.yaml")
+    text = Path("made.yaml").read_text()
+    assert done.code == 0 and "# choices of a token, real and null ones" in text and "    null: 16" in text
+    assert moesim("run", "made.yaml").code == 0

@@ -33,6 +33,10 @@ def test_schema_documents_every_key(moesim: Moesim) -> None:
     assert schema["title"] == "moesim scenario"
     assert schema["additionalProperties"] is False
     assert "tokens_per_gpu" in schema["$defs"]["BatchSection"]["properties"]
+    names, *mappings = schema["$defs"]["Router"]["anyOf"]
+    assert len(mappings) == len(names["enum"]) and "top_p" in names["enum"]
+    (top_p,) = (one for one in mappings if one["properties"]["name"]["const"] == "top_p")
+    assert "probabilities" in top_p["properties"]["p"]["description"]
 
 
 @pytest.mark.parametrize("verb", ["show", "validate"])

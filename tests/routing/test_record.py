@@ -81,6 +81,15 @@ def test_sparse_scores_give_ids(model: Any) -> None:
     assert choice is not None and choice.ids.tolist() == [[1, 3], [0, 3]]
 
 
+def test_gates_inside_attention_are_no_expert_layers() -> None:
+    """JetMoE has one in its attention and one in its FFN: counted together its layers were doubled."""
+    from moesim.routing.record import is_router
+
+    gate = type("JetMoeTopKGating", (torch.nn.Module,), {})()
+    assert is_router("model.layers.0.mlp.router", gate)
+    assert not is_router("model.layers.0.self_attention.experts.router", gate)
+
+
 def test_megatron_replay_tensors_become_a_trace() -> None:
     from moesim.routing.record import trace_from_replay
 

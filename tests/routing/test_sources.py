@@ -166,5 +166,5 @@ def test_earlier_tokens_of_a_recording_are_its_first_requests(trace: RoutingTrac
     before, all_requests = source.earlier(), np.repeat(np.arange(400), 30)
     position = np.tile(np.arange(30), 400)
     first = -(-len(np.unique(trace.request)) // 4)
-    rows = before._recording.rows(all_requests, position)
+    rows = before.recording.rows(all_requests, position)
     assert set(trace.request[trace.by_request.order[rows]].tolist()) == set(np.unique(trace.request)[:first].tolist())

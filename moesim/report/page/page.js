@@ -10,6 +10,7 @@ const RUNGS = {
   fault_s: ["Faults", "--other"],
   bubble_s: ["Pipeline bubble", "--bubble"],
   other_s: ["Host and the rest", "--other"],
+  schedule_effect_s: ["Schedule effect", "--bubble"],
 };
 const CARDS = [
   ["step_time_s", "step time"],
@@ -17,8 +18,10 @@ const CARDS = [
   ["total_token_throughput", "token throughput"],
   ["tokens_per_s_per_gpu", "per GPU"],
   ["tflops_per_gpu", "model FLOP/s per GPU"],
-  ["mfu", "of the peak (MFU)"],
+  ["mfu", "of peak FLOP/s (MFU)"],
+  ["mbu", "of memory's rate (MBU)"],
   ["exposed_comm_fraction", "exposed comm."],
+  ["rank_max_over_mean", "hottest GPU / mean rows"],
   ["expert_max_over_mean", "hottest expert / mean"],
   ["hottest_link_utilisation", "hottest link"],
   ["peak_memory_bytes", "peak memory of a GPU"],
@@ -68,7 +71,7 @@ function formatted(name, value, unit) {
   if (unit === "s") return seconds(value);
   if (unit === "B") return bytes(value);
   if (unit !== "1") return `${digits(value)} ${unit}`;
-  return /fraction|utilisation|mfu/.test(name) ? percent(value) : digits(value);
+  return /fraction|utilisation|mfu|mbu|experts_reached/.test(name) ? percent(value) : digits(value);
 }
 
 // ---- elements ------------------------------------------------------------------------------------------------------
@@ -151,9 +154,24 @@ function ladder({ result, pictures }) {
     return { cells: [label, number("breakdown", key, value, "s"), value === null ? "" : percent(value / total)] };
   });
   rows.push({ class: "total", cells: ["Step", number("breakdown", "total", total, "s"), percent(1)] });
-  const note = "Replays of the same step, each with one more thing real; the differences add up to the step time.";
-  const words = make("ul", { class: "words" }, ...pictures.words.map((text) => make("li", {}, text)));
+  const note = "Replays of the same step, each with one more thing real and each a lower bound of the next; what they add is the step time.";
+  const words = make("ul", { class: "words" }, ...[...pictures.words, ...(pictures.advice || [])].map((text) => make("li", {}, text)));
   return panel("Where did the time go", note, words, make("div", { class: "pair" }, ladderFigure(result.breakdown, total), table([["", 0], ["time", 1], ["share", 1]], rows)));
+}
+
+/* What balanced compute consists of: an operator's time, what it reaches of the device, what binds it, its kernel. */
+function operators({ result }) {
+  const found = result.provenance.operators || [];
+  if (!found.length) return make("span");
+  const step = result.metrics.step_time_s.value;
+  const whole = (text) => make("span", { class: "whole" }, text);
+  const share = (value) => (value === null ? "" : make("span", { class: "reached" }, `${(value * 100).toFixed(0)} %`, bar(value)));
+  const rows = found.filter(({ seconds: time }) => time >= 0.002 * step).map((one) => ({ cells: [
+    whole(one.label), number("operator", one.label, one.seconds, "s"), percent(one.seconds / step), share(one.of_peak_flops), share(one.of_bandwidth),
+    whole(one.task === "waiting" ? "" : one.bound), make("span", { class: "whole kernel" }, one.kernels.join(", ")),
+  ] }));
+  const note = "Time on the GPU that computes longest with balanced rows; what the operator reaches of the device's peak FLOP/s and memory rate with the rows as they are, all GPUs together. Bound by neither: below 30 % of both, its start-up or its kernel decides. Operators below 0.2 % of the step are left out.";
+  return panel("Balanced compute by operator", note, table([["operator", 0], ["time", 1], ["share", 1], ["of FLOP/s", 1], ["of memory", 1], ["bound by", 0], ["kernel", 0]], rows));
 }
 
 function ladderFigure(breakdown, total) {
@@ -315,7 +333,7 @@ function told(value) {
 }
 
 function provenance({ result }) {
-  const rows = Object.entries(result.provenance).filter(([key]) => key !== "congestion").map(([key, value]) => ({ cells: [key, told(value)] }));
+  const rows = Object.entries(result.provenance).filter(([key]) => !["congestion", "operators"].includes(key)).map(([key, value]) => ({ cells: [key, told(value)] }));
   return panel("Provenance", "What the numbers rest on.", table([["", 0], ["", 0]], rows));
 }
 
@@ -344,7 +362,7 @@ function show() {
   const many = runs.length > 1 ? [chooser(), allMetrics()] : [];
   const all = runs.length > 1 ? [] : [allMetrics()];
   document.getElementById("page").replaceChildren(
-    ...many, heading(run), cards(run), ladder(run), warnings(run), gantt(run), make("div", { class: "halves" }, experts(run), traffic(run)),
+    ...many, heading(run), cards(run), ladder(run), operators(run), warnings(run), gantt(run), make("div", { class: "halves" }, experts(run), traffic(run)),
     congestion(run), linkHeat(run), topology(run), memory(run), ...all, provenance(run), raw,
   );
 }

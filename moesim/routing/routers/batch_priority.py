@@ -24,7 +24,7 @@ class BatchPriority(Router):
     tokens with the highest weight first; `class`, requests of lower domain number first; `token`, the batch's order.
     """
 
-    inner: Inner = Field(TopkSoftmax(norm_topk=False), description="mode shift: the router of the shifted logits")
+    inner: Inner = Field(TopkSoftmax(norm_topk=False), description="the router whose rows are limited")
     cf: Factor = Field(1.0, description="places over an even share of the rows")
     order: Literal["score", "class", "token"] = Field("score", description="who gets places first")
 

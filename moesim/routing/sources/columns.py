@@ -118,9 +118,7 @@ def recorded(trace: RoutingTrace, seed: int) -> Columns:
         return lambda layer, request, position: ordered.take(recording.rows(request, position))
 
     lookups: dict[str, Column] = {
-        "recorded": lambda layer, request, position: recording.expert[layer].take(
-            recording.rows(request, position), axis=0
-        ),
+        "recorded": recording.layer,
         "domain": row(trace.domain),
     }
     if trace.token_id is not None:

@@ -18,21 +18,42 @@ FIRST_PART = "the first quarter of the recorded requests, which the step replays
 
 
 class Recording:
-    """A trace laid out for lookups: expert uint16[layers, N, k], the tokens of a request side by side by position."""
+    """A trace laid out for lookups: a table uint16[N, layers, k] in which a request's tokens stand side by side."""
 
     def __init__(self, trace: RoutingTrace, seed: int) -> None:
         index = trace.by_request
-        self.expert = np.ascontiguousarray(trace.expert[index.order].transpose(1, 0, 2))
+        in_order = bool(np.all(index.order[1:] > index.order[:-1]))
+        self._table: Experts = trace.expert if in_order else trace.expert[index.order]
         self.start, self.length = index.start, index.length
         self._salt = streams.key("replay", seed)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """N, layers, k."""
+        tokens, layers, top_k = self._table.shape
+        return tokens, layers, top_k
+
+    def table(self, rows: Tokens | None = None) -> Experts:
+        """uint16[N, layers, k], of which `rows` int64[T] (None: those asked for before) may be read."""
+        return self._table
+
+    def requests(self, request: Tokens) -> Tokens:
+        """int64[T] simulated requests -> the recorded ones that stand for them, numbered by `start`: a hash."""
+        return (streams.hash_ints(self._salt, request) >> np.uint64(11)).astype(np.int64) % len(self.start)
+
     def rows(self, request: Tokens, position: Tokens) -> Tokens:
-        """int64[T] simulated tokens -> int64[T] recorded rows: request by hash, position modulo its length."""
-        which = (streams.hash_ints(self._salt, request) >> np.uint64(11)).astype(np.int64) % len(self.start)
+        """int64[T] simulated tokens -> int64[T] rows of the table: request by hash, position modulo its length."""
+        which = self.requests(request)
         rows: Tokens = self.start[which] + position % self.length[which]
         return rows
 
-    def first_part(self) -> Recording:
+    def layer(self, layer: int, request: Tokens, position: Tokens) -> Experts:
+        """int64[T] simulated tokens -> uint16[T, k] in one layer."""
+        rows = self.rows(request, position)
+        found: Experts = self.table(rows)[rows, layer]
+        return found
+
+    def first_part(self) -> Self:
         """The first quarter of the requests, at least one."""
         part = copy(self)
         kept = -(-len(self.start) // EARLIER)
@@ -59,15 +80,14 @@ class Replay(PerToken):
             )
         self.name, self.basis = f"trace of {header.model}", header.basis
         self.moe_layers, self.num_experts, self.top_k = header.moe_layers, header.num_experts, header.top_k
-        self._recording = Recording(trace, seed)
+        self.recording = Recording(trace, seed)
 
     def experts(self, layer: int, request: Tokens, position: Tokens) -> Experts:
         """request int64[T], position int64[T] -> uint16[T, k] of the recorded token that stands for each."""
-        found: Experts = self._recording.expert[layer].take(self._recording.rows(request, position), axis=0)
-        return found
+        return self.recording.layer(layer, request, position)
 
     def earlier(self) -> Self:
         """The first quarter of the recording."""
         part = copy(self)
-        part._recording = self._recording.first_part()
+        part.recording = self.recording.first_part()
         return part

@@ -2,7 +2,9 @@
 
 Layer l replays recorded layer l modulo L. Recorded expert j becomes a group of E'/E target experts under a permutation
 drawn per target layer. A token's k' choices are distinct members of the groups of its recorded experts, taken in the
-order of their weight, cycling; which members is a hash of (request, position, layer).
+order of their weight, cycling; which members is a hash of (request, position, layer), those of the recorded token. So
+each recorded token is carried over once, whoever replays it and however often, and a trace that was carried over before
+and is replayed gives the same.
 """
 
 from __future__ import annotations
@@ -49,6 +51,32 @@ class Carrier:
         found = self._members[layer][np.where(none, 0, first), self._orders[order, turn]]
         return np.where(none, np.uint16(NO_EXPERT), found) if none.any() else found
 
+    def carry_all(self, recorded: Experts, request: Tokens, position: Tokens) -> Experts:
+        """recorded uint16[T, L, k], request, position int64[T] -> uint16[T, L', k'] in all target layers."""
+        sources = (recorded[:, layer % self.recorded_layers] for layer in range(self.layers))
+        return np.stack([self.carry(rows, n, request, position) for n, rows in enumerate(sources)], axis=1)
+
+
+class CarriedOver(Recording):
+    """A Recording whose tokens are carried over to another shape when they are first asked for, then kept."""
+
+    def __init__(self, trace: RoutingTrace, carrier: Carrier, seed: int) -> None:
+        super().__init__(trace, seed)
+        self._recorded, self._carrier, order = self._table, carrier, trace.by_request.order
+        self._table = np.zeros((len(order), carrier.layers, carrier.top_k), dtype=np.uint16)
+        self._known = np.zeros(len(order), dtype=np.bool_)
+        self._request, self._position = (column[order].astype(np.int64) for column in (trace.request, trace.position))
+
+    def table(self, rows: Tokens | None = None) -> Experts:
+        """As in Recording; carries over what is new among the rows."""
+        if rows is not None:
+            new = np.unique(rows[~self._known[rows]])
+            if len(new):
+                carry = self._carrier.carry_all
+                self._table[new] = carry(self._recorded[new], self._request[new], self._position[new])
+                self._known[new] = True
+        return self._table
+
 
 class Transplant(PerToken):
     """Replays a trace on a model of another shape. Raises BadInput where E' is no multiple of E, or k' > k E'/E."""
@@ -61,7 +89,7 @@ class Transplant(PerToken):
         self.name = f"trace of {header.model} on {model.name}"
         self.moe_layers, self.num_experts, self.top_k = len(model.moe_layers), model.num_experts, model.top_k
         self._carrier = Carrier(header, model, seed, trace.where)
-        self._recording = Recording(trace, seed)
+        self.recording = CarriedOver(trace, self._carrier, seed)
         self.violations = self._sampled_violations(trace, model)
         there = f"{header.moe_layers} layers, top-{header.top_k} of {header.num_experts} of {header.model}"
         here = f"{self.moe_layers} layers, top-{self.top_k} of {self.num_experts}"
@@ -70,14 +98,12 @@ class Transplant(PerToken):
 
     def experts(self, layer: int, request: Tokens, position: Tokens) -> Experts:
         """request int64[T], position int64[T] -> uint16[T, k']."""
-        rows = self._recording.rows(request, position)
-        recorded = self._recording.expert[layer % self._carrier.recorded_layers].take(rows, axis=0)
-        return self._carrier.carry(recorded, layer, request, position)
+        return self.recording.layer(layer, request, position)
 
     def earlier(self) -> Self:
         """The first quarter of the recording, carried over in the same way."""
         part = copy(self)
-        part._recording = self._recording.first_part()
+        part.recording = self.recording.first_part()
         return part
 
     def _sampled_violations(self, trace: RoutingTrace, model: RoutingShape) -> float:
@@ -118,10 +144,7 @@ def transplant(trace: RoutingTrace, model: RoutingShape, seed: int) -> RoutingTr
 
 def carry_over(trace: RoutingTrace, carrier: Carrier) -> Experts:
     """uint16[N, L', k']: every recorded token in every layer of the target."""
-    who, where = trace.request.astype(np.int64), trace.position.astype(np.int64)
-    layers = range(carrier.layers)
-    carried = [carrier.carry(trace.expert[:, n % carrier.recorded_layers], n, who, where) for n in layers]
-    return np.stack(carried, axis=1)
+    return carrier.carry_all(trace.expert, trace.request.astype(np.int64), trace.position.astype(np.int64))
 
 
 def count_violations(expert: Experts, model: RoutingShape) -> int:

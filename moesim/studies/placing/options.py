@@ -43,7 +43,7 @@ class Options:
     seed: int = 0
     model: str | None = None
     transplant: bool = False
-    costs: str = "h100_sxm"
+    costs: str = "auto"
     changes: Sequence[str] = ()
     simulate: bool | None = None
     format: str | None = None

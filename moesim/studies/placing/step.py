@@ -106,5 +106,5 @@ def _memory(sealed: Draft) -> Memory:
     plan = sealed.plan
     ledger = memory_of(sealed.scenario, plan)
     others = sum(row.bytes for row in ledger.rows if row.pool == HBM and row.item != "expert weights")
-    expert = int(plan.model.expert_parameters * DTYPE_BYTES[plan.ops.precision.experts])
+    expert = int(plan.ops.spread.expert_parameters * DTYPE_BYTES[plan.ops.precision.experts])
     return Memory(expert, max(ledger.capacity[HBM] - others, 0))

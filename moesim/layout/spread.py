@@ -1,0 +1,185 @@
+"""How each tensor of a model is spread over the ranks of a layout. Time and memory both ask here, so they agree.
+
+| tensor | on one rank |
+|---|---|
+| query and output projection, MLA's up projections | heads / tp |
+| key and value projection, KV cache | KV heads / tp; a head is replicated where there are fewer heads than ranks |
+| MLA's down projections and its cached latent | whole: every head needs the latent |
+| FFN of a dense layer | width / tp |
+| shared expert | width / tp; whole where each rank serves its own slice of the tokens (`residual`) |
+| router | whole |
+| embedding and head | vocabulary / tp |
+| routed expert | width / etp, on the ranks of its slots |
+
+tp: `tensor_parallel_size`, etp: `expert_tensor_parallel_size`. Data-parallel ranks hold replicas of all
+but the experts.
+Sources: Megatron-LM (tensor and sequence parallelism, expert tensor parallelism); vLLM and SGLang, model files of
+DeepSeek-V2 to V3 and Qwen3-MoE: QKVParallelLinear repeats KV heads, `fused_qkv_a_proj` is replicated, the shared expert
+is replicated under sequence-parallel MoE and behind DeepEP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+from moesim.errors import BadInput
+from moesim.layout.layout import Layout
+from moesim.models import DTYPE_BYTES, Gemm, MoEModel
+
+UNQUANTISED: Final = "bf16"  # router, embedding and head stay so in fp8 and fp4 checkpoints
+TENSOR, EXPERT_TENSOR = "parallel.tensor_parallel_size", "parallel.expert_tensor_parallel_size"
+Residual = Literal["sliced", "replicated"]
+
+
+class Part(NamedTuple):
+    """Weight matrices of one layer on one rank, and how many layers have them."""
+
+    name: str
+    gemms: tuple[Gemm, ...]
+    layers: int
+    dtype: str
+
+    @property
+    def parameters(self) -> int:
+        """On one rank, all layers."""
+        return self.layers * sum(gemm.parameters for gemm in self.gemms)
+
+    @property
+    def bytes(self) -> float:
+        """On one rank, all layers."""
+        return self.parameters * DTYPE_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Shapes of `model` on one rank. tensor, expert_tensor: ranks that share a layer's heads and widths, an expert's
+    width.
+
+    residual: between attention and FFN each rank of a tensor group has a slice of the group's tokens ("sliced":
+    all-gather before, reduce-scatter after; sequence parallelism), or all of them ("replicated": all-reduce after).
+    """
+
+    model: MoEModel
+    tensor: int = 1
+    expert_tensor: int = 1
+    residual: Residual = "sliced"
+    training: bool = False
+
+    @classmethod
+    def of(cls, model: MoEModel, layout: Layout, *, training: bool) -> Spread:
+        """The usual spread: engines without expert parallelism replicate the tokens in a tensor group, everything else
+        slices them. Raises BadInput where a degree does not divide what it has to, with the nearest that does.
+        """
+        alone = layout.expert_parallel == 1 and layout.expert_tensor_parallel == layout.tensor_parallel
+        residual: Residual = "replicated" if alone and not training else "sliced"
+        found = cls(model, layout.tensor_parallel, layout.expert_tensor_parallel, residual, training)
+        _check(TENSOR, found.tensor, layout.world, found._splits)
+        _check(EXPERT_TENSOR, found.expert_tensor, layout.world, found._splits_expert)
+        return found
+
+    @property
+    def words(self) -> str:
+        """What tensor parallelism does, "" where there is none."""
+        if self.tensor * self.expert_tensor == 1:
+            return ""
+        rings = {
+            "replicated": "all-reduce after attention and after experts, as engines do without expert parallelism",
+            "sliced": "all-gather before and reduce-scatter after attention and dense FFN (sequence parallel)",
+        }
+        experts = f"{self.expert_tensor} ranks share each expert's width" if self.expert_tensor > 1 else "whole experts"
+        return f"{self.tensor} ranks share heads: {rings[self.residual]}; {experts}"
+
+    @property
+    def shared_ways(self) -> int:
+        """Ranks that share the shared expert."""
+        return self.tensor if self.residual == "replicated" or self.training else 1
+
+    @property
+    def heads(self) -> int:
+        """Query heads of one rank."""
+        return self.model.attention.num_heads // self.tensor
+
+    @property
+    def kv_heads(self) -> int:
+        """Key-value heads of one rank, replicas included."""
+        return max(self.model.attention.num_kv_heads // self.tensor, 1)
+
+    @property
+    def expert_width(self) -> int:
+        """Intermediate width of an expert on one rank."""
+        return self.model.expert_intermediate // self.expert_tensor
+
+    @property
+    def expert_parameters(self) -> int:
+        """Of one slot, in one layer, on one rank."""
+        return sum(gemm.parameters for gemm in self.expert_gemms())
+
+    def attention_gemms(self) -> tuple[Gemm, ...]:
+        """Projections of one attention layer."""
+        return self.model.attention_gemms(self.tensor)
+
+    def dense_gemms(self) -> tuple[Gemm, ...]:
+        """FFN of a dense layer."""
+        return self.model.dense_gemms(self.tensor)
+
+    def shared_gemms(self) -> tuple[Gemm, ...]:
+        """The shared experts."""
+        return self.model.shared_gemms(self.shared_ways)
+
+    def expert_gemms(self) -> tuple[Gemm, ...]:
+        """One routed expert."""
+        return self.model.expert_gemms(self.expert_tensor)
+
+    def head_gemm(self) -> Gemm:
+        """The output embedding."""
+        return self.model.head_gemm(self.tensor)
+
+    def parts(self, weights: str) -> Iterator[Part]:
+        """All that a rank holds beside experts; `weights`: dtype of what quantised checkpoints quantise."""
+        model, moe = self.model, len(self.model.moe_layers)
+        tables = 1 if model.tie_embeddings else 2
+        yield Part("attention weights", self.attention_gemms(), model.num_layers, weights)
+        yield Part("dense FFN weights", self.dense_gemms(), model.num_layers - moe, weights)
+        yield Part("shared expert weights", self.shared_gemms(), moe, weights)
+        yield Part("router weights", (model.router_gemm(),), moe, UNQUANTISED)
+        yield Part("embedding weights", (self.head_gemm(),), tables, UNQUANTISED)
+
+    def kv_bytes_per_token(self, dtype: str) -> float:
+        """Bytes that one rank caches, in all layers, for one token of its tensor group."""
+        attention = self.model.attention
+        each = attention.cached_values_per_token
+        values = each if attention.kind == "mla" else each // attention.num_kv_heads * self.kv_heads
+        return self.model.num_layers * values * DTYPE_BYTES[dtype]
+
+    def _splits(self, ways: int) -> str:
+        """What `ways` tensor-parallel ranks cannot share evenly, "" where they can share everything."""
+        attention, model = self.model.attention, self.model
+        if attention.num_heads % ways:
+            return f"{attention.num_heads} heads"
+        if attention.kind != "mla" and attention.num_kv_heads % ways and ways % attention.num_kv_heads:
+            return f"{attention.num_kv_heads} key-value heads"
+        dense = model.dense_intermediate if len(model.moe_layers) < model.num_layers else 0
+        if dense % ways:
+            return f"{dense} columns of the dense FFN"
+        if self.shared_ways > 1 and model.shared_intermediate % ways:
+            return f"{model.shared_intermediate} columns of the shared expert"
+        return ""
+
+    def _splits_expert(self, ways: int) -> str:
+        width = self.model.expert_intermediate
+        return f"{width} columns of an expert" if width % ways else ""
+
+
+def _check(key: str, degree: int, world: int, unsplit: Callable[[int], str]) -> None:
+    """Raises BadInput where `degree` ranks cannot share something, with the nearest degrees that can."""
+    if what := unsplit(degree):
+        can = [ways for ways in range(1, world + 1) if world % ways == 0 and not unsplit(ways)]
+        near = sorted(can, key=lambda ways: (abs(ways - degree), ways))[:2]
+        name = key.partition(".")[2]
+        raise BadInput(
+            f"{what} do not divide over {name} {degree}",
+            where=key,
+            way_out=f"{name}: {' or '.join(str(ways) for ways in sorted(near))}",
+        )

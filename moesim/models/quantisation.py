@@ -1,0 +1,90 @@
+"""How a checkpoint is quantised: what config.json says, or the hf_quant_config.json beside it (NVIDIA ModelOpt).
+
+Both name a method and the modules that it leaves alone; ModelOpt's file also says how the KV cache is kept:
+`{"quantization": {"quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head", ...]}}`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moesim.errors import BadInput
+
+FILE = "hf_quant_config.json"  # ModelOpt's, beside config.json
+KNOWN = {
+    "": "",
+    "fp8": "fp8",
+    "fp8_pb_wo": "fp8",
+    "mxfp4": "fp4",
+    "nvfp4": "fp4",
+}  # method -> dtype of what it quantises
+LEFT_ALONE = ("ignore", "exclude_modules", "modules_to_not_convert")
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """dtype: of what is quantised, "" where nothing is; kept: names and patterns of the modules that are not; kv:
+    "fp8", or "" where the checkpoint says nothing of its cache.
+    """
+
+    dtype: str
+    kept: tuple[str, ...]
+    kv: str
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], beside: Mapping[str, Any], source: str) -> Quantisation:
+        """`quantization_config` of config.json, else ModelOpt's file. Raises BadInput for a method not checked."""
+        own, other = config.get("quantization_config"), beside.get("quantization")
+        from_own = isinstance(own, dict) and bool(own)
+        found = own if from_own else other if isinstance(other, dict) else {}
+        assert isinstance(found, dict)
+        name = str(found.get("quant_algo") or found.get("quant_method") or "").lower()
+        if name not in KNOWN:
+            raise BadInput(
+                f"quantisation {name!r} was not checked",
+                where=f"{source} quantization_config" if from_own else str(Path(source).with_name(FILE)),
+                way_out="remove it and set precision.weights and precision.experts in the scenario",
+            )
+        kept: list[object] = next((found[key] for key in LEFT_ALONE if isinstance(found.get(key), list)), [])
+        return cls(KNOWN[name], tuple(map(str, kept)), _cache(found))
+
+    def keeps(self, part: str) -> bool:
+        """Some layer's `part` (self_attn, shared_experts) is left as it was trained."""
+        return any(part in name for name in self.kept)
+
+    def weight_dtype(self, shared: bool) -> str:
+        """Of attention, dense FFN and shared expert: that of all of them, bf16 where a part of them was kept."""
+        return self.dtype if self.dtype == "fp8" or (self.dtype and not self._kept_parts(shared)) else "bf16"
+
+    def notes(self, shared: bool) -> tuple[str, ...]:
+        """Sentences where one dtype for attention, dense FFN and shared expert is a guess."""
+        if self.dtype != "fp4" or not self._kept_parts(shared):
+            return ()
+        guessed = [part for part in _parts(shared) if not self.keeps(part)]
+        return tuple(f"weights of {part} are taken as bf16; the checkpoint has them in fp4" for part in guessed)
+
+    def _kept_parts(self, shared: bool) -> list[str]:
+        """MXFP4 is a format of experts: gpt-oss quantises nothing else."""
+        return [part for part in _parts(shared) if self.keeps(part)] or ([] if self.kept else ["all"])
+
+
+def _parts(shared: bool) -> list[str]:
+    return ["self_attn", *(["shared_experts"] if shared else [])]
+
+
+def _cache(found: Mapping[str, Any]) -> str:
+    """ModelOpt names an algorithm, compressed-tensors gives a scheme."""
+    scheme = found.get("kv_cache_scheme")
+    named = str(found.get("kv_cache_quant_algo") or "").lower()
+    eight = isinstance(scheme, dict) and scheme.get("num_bits") == 8 and scheme.get("type") == "float"
+    return "fp8" if named == "fp8" or eight else ""
+
+
+def promised(name: str) -> str:
+    """The quantisation that a model's name promises, "" where it promises none."""
+    found = re.search(r"nvfp4|mxfp4|fp8|int4|awq|gptq", name.lower())
+    return found[0] if found else ""
