@@ -16,12 +16,12 @@ moesim: 1
 name: decode
 model: deepseek-ai/DeepSeek-V3
 mode: step
-batch: {phase: decode, tokens_per_gpu: 128, context: 4096}
+batch: {phase: decode, tokens_per_gpu: 64, context: 2000}
 cluster: {topology: dgx-h100, nodes: 2}
 parallel: {tensor_parallel_size: 1, data_parallel_size: 16, expert_parallel_size: 16}
 comm: {dispatch: deepep_low_latency, dispatch_dtype: fp8, combine_dtype: bf16}
 precision: {weights: fp8, experts: fp8, kv_cache: bf16}
-routing: {sampled: decode_in2000out100}
+routing: {balanced: true}
 network: {level: port_load}
 costs: h100_sxm
 """
@@ -57,7 +57,7 @@ def test_an_odd_number_of_tokens_is_no_dearer_than_more(moesim: Moesim, decode: 
     """Every engine's measured fp8 GEMMs do take up to twice as long for 257 rows as for 256: a third row of tiles. What
     no kernel does is to take as long for every odd number of rows.
     """
-    short = ("--set", "batch.context=500", "--set", "routing=balanced")
+    short = ("--set", "batch.context=500", "--set", "routing={balanced: true}")
     even, odd, more = (
         step(played(moesim, decode, *short, "--set", f"batch.tokens_per_gpu={m}")) for m in (256, 257, 288)
     )
