@@ -100,6 +100,7 @@ def fit_profile(
     defaults = default_sets(could) or {"": next(iter(sets))}
     profile = _profile(records, system, sets, sections, digest(packed_grids(grids)))
     profile |= {"default_kernels": defaults, "heldout": heldout, "heldout_communication": exchanged}
+    profile |= {"communication": communication.section(records, system, exchanged)}
     if base is not None:
         profile, grids = added(base, profile, grids)
     return FittedProfile(profile, packed_grids(grids), tuple(_remarks(able, chosen)))
@@ -197,7 +198,7 @@ def _profile(
         "device_class": str(records["device_class"][0]), "source": "; ".join(sources),
         "default_kernels": {}, "kernels": sets, "operators": sections, "grids": grids,
         "memory_bandwidth": f"{system.device.memory_bandwidth / 1e9:.6g} GB/s", "cache": f"{system.facts.cache} B",
-        "elementwise": elementwise, "communication": communication.section(records, system),
+        "elementwise": elementwise,
         **{name: raw[name] for name in kept},
     }  # fmt: skip
 

@@ -11,29 +11,35 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement. keys: what it is of, coarse to fine, e.g. {"kernel": "normal", "ep": "8", "op": "combine"}."""
+    """One measurement. keys: what it is of, coarse to fine, e.g. {"kernel": "normal", "ep": "8", "op": "combine"}.
+
+    rate: the value is a rate whose error is told as one of time; notes: what has to be said of the prediction.
+    """
 
     keys: Mapping[str, str]
     unit: str
     measured: float
     predicted: float
+    rate: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def error(self) -> float:
-        """predicted / measured - 1."""
-        return self.predicted / self.measured - 1.0
+        """predicted / measured - 1; of the time behind a rate, where it is a rate."""
+        ratio = self.predicted / self.measured
+        return (1 / ratio if self.rate else ratio) - 1.0
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Points of a suite; `breakdown_by` names the two keys that its errors are broken down by; held_out: value of the
-    first of them -> errors of predictions whose constants were fitted without the point. asked: rows of the file, where
-    some may have had no answer.
+    """Points of a suite; `breakdown_by` names the keys that its errors are broken down by, in each other; held_out:
+    value of the first of them -> errors of predictions whose constants were fitted without the point. asked: rows of
+    the file, where some may have had no answer.
     """
 
     suite: str
     points: tuple[Point, ...]
-    breakdown_by: tuple[str, str]
+    breakdown_by: tuple[str, ...]
     provenance: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
     held_out: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -44,7 +50,10 @@ class Validation:
         total = errors(point.error for point in self.points)
         if self.asked is not None:
             total["answered_fraction"] = len(self.points) / self.asked
-        rows = [{**p.keys, "unit": p.unit, "measured": p.measured, "predicted": p.predicted} for p in self.points]
+        rows = [
+            {**p.keys, "unit": p.unit, "measured": p.measured, "predicted": p.predicted, "error": p.error}
+            for p in self.points
+        ]
         return {
             "metrics": {name: {"value": value, "unit": "1"} for name, value in total.items()},
             "breakdown": self.breakdown(),
@@ -53,15 +62,20 @@ class Validation:
         }
 
     def breakdown(self) -> dict[str, Any]:
-        """Errors by the first key, in each by the second, and those of held-out points where there are any."""
-        outer, inner = self.breakdown_by
-        found: dict[str, Any] = {}
-        for name, points in _by(self.points, outer).items():
-            found[name] = errors(point.error for point in points)
-            if name in self.held_out:
-                found[name][f"leave_one_{inner}_out"] = errors(self.held_out[name])
-            found[name] |= {value: errors(p.error for p in some) for value, some in _by(points, inner).items()}
+        """Errors by the first key, in each by the next, and those of held-out points where there are any."""
+        found = _broken_down(self.points, self.breakdown_by)
+        for name, held_out in self.held_out.items():
+            found[name][f"leave_one_{self.breakdown_by[1]}_out"] = errors(held_out)
         return found
+
+
+def _broken_down(points: Sequence[Point], keys: Sequence[str]) -> dict[str, Any]:
+    if not keys:
+        return {}
+    return {
+        name: errors(point.error for point in some) | _broken_down(some, keys[1:])
+        for name, some in _by(points, keys[0]).items()
+    }
 
 
 def errors(relative: Iterable[float]) -> dict[str, float]:
