@@ -208,7 +208,9 @@ class CostsSection(Section):
     """A kernel profile and which of its kernel sets runs; see `calibration/README.md`."""
 
     profile: str = Field("auto", description="kernel profile, shipped name or YAML file; auto: the device's")
-    kernels: str | None = Field(None, description="kernel set, e.g. sglang, trtllm, vllm; default: the profile's own")
+    kernels: str | None = Field(
+        None, description="kernel set, e.g. sglang, trtllm, vllm; default: by the experts' dtype"
+    )
 
 
 class PublishedSection(Section):
