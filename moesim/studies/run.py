@@ -19,6 +19,7 @@ from moesim.studies.build import Built, build, with_rows
 from moesim.studies.congestion import congestion
 from moesim.studies.ladder import Ladder, climb
 from moesim.studies.load import Loaded, load
+from moesim.studies.lost import lost_tokens, lost_words
 from moesim.studies.metrics import metrics
 from moesim.studies.operators import operators
 from moesim.studies.result import Played, Result
@@ -68,7 +69,7 @@ def _result(
         metrics=metrics(built, lowered, ladder, found),
         breakdown=ladder.breakdown,
         provenance=_provenance(built, lowered, ladder, seed, draw) | _band_provenance(found),
-        warnings=_warnings(built, ladder),
+        warnings=_warnings(built, lowered, ladder),
         played=played,
     )
 
@@ -137,9 +138,11 @@ def _published(built: Built) -> list[str]:
     return [f"published figure: {published.source}; not modelled here: {'; '.join(published.missing)}"]
 
 
-def _warnings(built: Built, ladder: Ladder) -> tuple[str, ...]:
+def _warnings(built: Built, lowered: Lowered, ladder: Ladder) -> tuple[str, ...]:
     prices = price_notes(built.log, built.costs, built.cluster.devices[0].name)
     overlap = ladder.timeline.ignored_overlap_s
     ignored = [f"overlap of transfers worth {overlap:.3g} s was ignored by port loads"] if overlap > 0 else []
     routers = router_warnings(built.plan.routing)
-    return (*built.warnings, *prices, *ignored, *routers, *ladder.notes, *_published(built))
+    lost = lost_tokens(built, lowered, ladder.timeline)
+    gone = [lost_words(lost, built)] if lost else []
+    return (*built.warnings, *prices, *ignored, *routers, *ladder.notes, *gone, *_published(built))
