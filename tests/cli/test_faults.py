@@ -59,10 +59,11 @@ def test_a_detour_names_both_senders_and_holds_the_kernels_rate(moesim: Moesim) 
 
 
 def test_a_slowed_link_is_judged_by_the_rate_it_has_left(moesim: Moesim) -> None:
-    plain = hot(played(moesim, SMALL, ""))["gpu0/nic_out (deepep_normal)"]
-    slow = hot(played(moesim, SMALL, "{at: 0 s, link: gpu0/nic_out, factor: 0.25}"))["gpu0/nic_out (deepep_normal)"]
-    assert slow["capacity"] == pytest.approx(plain["capacity"] / 4)
-    assert plain["utilisation"] < slow["utilisation"] <= 1
+    slow = played(moesim, SMALL, "{at: 0 s, link: gpu0/nic_out, factor: 0.25}")
+    spot = hot(slow)["gpu0/nic_out (deepep_normal)"]
+    assert spot["capacity"] == pytest.approx(43.9e9 / 4, rel=1e-3)
+    assert spot["utilisation"] == pytest.approx(spot["bytes"] / (spot["capacity"] * slow["step_time_s"]))
+    assert spot["utilisation"] == slow["hottest_link_utilisation"] <= 1
 
 
 def test_flows_of_a_dead_spine_hash_over_what_is_left(moesim: Moesim) -> None:
