@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from moesim.engine import Join, evaluate
-from tests.step.by_hand import DENSE, EVEN, EXPERTS, HEADS, KV, SHARED, VOCAB, WIDTH, D, H, HandStep, step, tp
+from moesim.step import lower
+from tests.step.by_hand import DENSE, EVEN, EXPERTS, HEADS, KV, SHARED, TOP, VOCAB, WIDTH, D, H, HandStep, step, tp
 
 TRAIN = {"phase": "train", "tokens_per_gpu": 64, "context": 16}  # 4 requests on each of 4 ranks
 BF16, FP8 = 2 * H, H + 4 * H // 128  # bytes of a token's row; fp8 has one fp32 scale per 128 values
@@ -157,3 +158,8 @@ def test_micro_batches_end_in_one_optimizer_step() -> None:
     found = step(EVEN, batch={**TRAIN, "micro_batches": 3})
     counts = {name: len(found.tasks(name)) for name in ("experts", "combine_backward", "head", "optimizer")}
     assert counts == {"experts": 3, "combine_backward": 3, "head": 3, "optimizer": 1}
+
+
+def test_rows_of_the_fullest_rank_are_those_of_one_micro_batch() -> None:
+    found = step(EVEN, batch={**TRAIN, "micro_batches": 3})
+    assert lower(found.plan, found.built.batches).received.tolist() == [[64 * TOP] * 4]
