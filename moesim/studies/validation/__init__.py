@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Final
 
 from moesim.errors import unknown_name
-from moesim.studies.validation import network
+from moesim.studies.validation import collectives, network
 from moesim.studies.validation.validation import Validation
 
 Suite = Callable[[Path | None], Validation]
 SUITES: Final[Mapping[str, Suite]] = {
     "network": network.validate,
+    "collectives": collectives.validate,
 }
 
 
