@@ -62,7 +62,9 @@ def _missing(lowered: Lowered, timeline: Timeline) -> dict[int, Int64s]:
 
 def _row_bytes(built: Built, name: str) -> int:
     dispatch = built.plan.dispatch
-    return dispatch.dispatch_row_bytes if name == "dispatch" else dispatch.combine_row_bytes
+    if name == "dispatch":
+        return dispatch.dispatch_row_bytes + dispatch.algorithm.header_bytes
+    return dispatch.combine_row_bytes
 
 
 def _at_home(built: Built, coflow: Coflow, ranks: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
