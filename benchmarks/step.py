@@ -2,8 +2,9 @@
 
     python -m benchmarks.step
 
-CPU seconds (user + system), median of 5 after one warm-up; routing is looked up inside the clock of lowering, its
-synthesis is outside. Verbs are timed as processes of their own, with and without compiled code on disk.
+By port loads (the level of loops) and by the fluid network (that of `run`). CPU seconds (user + system), median of 5
+after one warm-up; routing is looked up inside the clock of lowering, its synthesis is outside.
+Verbs are timed as processes of their own, with and without compiled code on disk.
 """
 
 from __future__ import annotations
@@ -94,12 +95,12 @@ def main() -> None:
     flows = sum(len(coflow.bytes) for coflow in graph.coflows)
     print(f"{graph.num_tasks} tasks, {graph.num_lanes} lanes, {len(graph.coflows)} coflows, {flows} flows")
     print(f"lower     {cpu_seconds(lambda: lower(built.plan, built.batches)):8.3f} s")
-    print(f"evaluate  {cpu_seconds(lambda: evaluate(graph, capacity)):8.3f} s   (bar  0.05)")
+    print(f"evaluate, port loads  {cpu_seconds(lambda: evaluate(graph, capacity)):8.3f} s   (bar  0.05)")
     both = cpu_seconds(lambda: evaluate(lower(built.plan, built.batches).graph, capacity))
-    print(f"both      {both:8.3f} s   (bar  0.15)")
+    print(f"lower + evaluate, port loads  {both:8.3f} s   (bar  0.15)")
     for window in (0.0, 0.01):
         taken = cpu_seconds(lambda w=window: simulate(graph, capacity, window=w), 1)  # type: ignore[misc]
-        print(f"simulate  {taken:8.3f} s   (bar 30), window {window:g}")
+        print(f"simulate, fluid network  {taken:8.3f} s   (bar 30), window {window:g}")
     print(f"peak memory of all this: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB   (bar 600 MB)")
     verbs()
 

@@ -1,7 +1,8 @@
 """Units live at the border only: text such as "400 Gb/s" becomes SI here (s, bytes, B/s, FLOP/s), and back.
 
 Bits are `b`, bytes are `B`, prefixes are decimal (k M G T P) or binary (Ki Mi Gi Ti); nothing is guessed. Event time is
-integer picoseconds (int64 holds 106 days): float time loses ticks, 0.1 + 0.2 is not 0.3.
+integer picoseconds: float time loses ticks, 0.1 + 0.2 is not 0.3. int64 holds 106 days of them; the clock ends at half
+of that (LAST_TICK), so that a sum of two times never wraps around, and what would come later is refused.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pydantic import BeforeValidator
 from moesim.errors import BadInput, BrokenInvariant
 
 PICOSECONDS_PER_SECOND: Final = 10**12
+LAST_TICK: Final = (1 << 62) - 1
+LAST_SECOND: Final = LAST_TICK / PICOSECONDS_PER_SECOND  # 53 days
 
 _DECIMAL: Final = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _BINARY: Final = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
@@ -96,14 +99,22 @@ Rate = Annotated[float, _as_pydantic(rate)]
 
 
 def to_ps(time: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """[...] seconds -> [...] int64 picoseconds, rounded once; raises BrokenInvariant on NaN, inf or a negative value.
+    """[...] seconds -> [...] int64 picoseconds, rounded once. Raises BrokenInvariant on NaN or a negative value,
+    BadInput beyond the clock's range.
 
     SimPy accepts a NaN delay and lets its clock run backwards, so every duration passes through here.
     """
     values = np.asarray(time, dtype=np.float64)
-    if not np.all(np.isfinite(values)) or np.any(values < 0):
-        raise BrokenInvariant("a duration is negative, NaN or infinite")
+    if np.any(np.isnan(values)) or np.any(values < 0):
+        raise BrokenInvariant("a duration is negative or NaN")
+    if np.any(values >= LAST_SECOND):
+        raise beyond_clock(f"one duration alone is {float(values.max()):.3g} s")
     return np.rint(values * PICOSECONDS_PER_SECOND).astype(np.int64)
+
+
+def beyond_clock(what: str, way_out: str = "larger rates, or smaller sizes") -> BadInput:
+    """The error for a time that the clock cannot tell; `what` names the culprit."""
+    return BadInput(f"{what}: beyond the range of the clock, {LAST_SECOND / 86400:.0f} days", way_out=way_out)
 
 
 def from_ps(ticks: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -1,12 +1,13 @@
 """Two players of one TaskGraph: `evaluate` (port loads, milliseconds) and `simulate` (fluid network, a World)."""
 
 from moesim.engine.builder import GraphBuilder
+from moesim.engine.contention import Contention, contention
 from moesim.engine.critical import CriticalPath, critical_path
 from moesim.engine.evaluate import evaluate
 from moesim.engine.faults import Fault
 from moesim.engine.graph import Join, Kind, TaskGraph
 from moesim.engine.integrity import check_integrity, check_timeline
-from moesim.engine.level import choose_level
+from moesim.engine.level import FLUID_GPUS, choose_level
 from moesim.engine.queries import Gaps, busy_seconds, link_heat, stream_gaps
 from moesim.engine.simulate import simulate
 from moesim.engine.speed import Speed
@@ -14,7 +15,9 @@ from moesim.engine.timeline import NEVER, Timeline, Transfers
 from moesim.engine.world import World
 
 __all__ = [
+    "FLUID_GPUS",
     "NEVER",
+    "Contention",
     "CriticalPath",
     "Fault",
     "Gaps",
@@ -30,6 +33,7 @@ __all__ = [
     "check_integrity",
     "check_timeline",
     "choose_level",
+    "contention",
     "critical_path",
     "evaluate",
     "link_heat",

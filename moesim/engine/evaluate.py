@@ -7,6 +7,7 @@ it is counted in `Timeline.ignored_overlap_s`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.engine.graph import TaskGraph
-from moesim.engine.integrity import check_integrity
+from moesim.engine.integrity import check_clock, check_integrity
 from moesim.engine.ports import PortTimes
 from moesim.engine.speed import Speed
 from moesim.engine.timeline import Timeline, Transfers, overlap_seconds
@@ -22,6 +23,7 @@ from moesim.engine.transfers import Recorder
 from moesim.engine.wiring import ARRIVAL, GROUP
 from moesim.errors import unknown_name
 from moesim.network.compiled import njit
+from moesim.units import LAST_TICK
 
 LEVELS = ("none", "port_load")
 
@@ -33,8 +35,9 @@ def evaluate(
     network: str = "port_load",
     barrier: bool = False,
     speed: Speed | None = None,
+    link_name: Sequence[str] = (),
 ) -> Timeline:
-    """graph, capacity float64[L] B/s -> Timeline. Raises BadInput, Deadlock.
+    """graph, capacity float64[L] B/s -> Timeline. Raises BadInput, Deadlock. link_name: L names, for messages.
 
     network "none": bytes take no time, waiting for one another stays. barrier: a coflow's bytes start when its last
     lane has released. speed: how running classes slow each other; then lanes are played event by event.
@@ -44,7 +47,7 @@ def evaluate(
     check_integrity(graph)
     if speed is not None and not speed.trivial:
         return _with_interference(graph, capacity, network, barrier, speed)
-    return _Pass(graph, capacity, network, barrier).run()
+    return _Pass(graph, capacity, network, barrier, link_name).run()
 
 
 def _with_interference(
@@ -61,9 +64,11 @@ def _with_interference(
 class _Pass:
     """The arrays of one evaluation."""
 
-    def __init__(self, graph: TaskGraph, capacity: npt.NDArray[np.float64], network: str, barrier: bool) -> None:
+    def __init__(
+        self, graph: TaskGraph, capacity: npt.NDArray[np.float64], network: str, barrier: bool, link_name: Sequence[str]
+    ) -> None:
         self.graph, self.network, self.barrier = graph, network, barrier
-        self.ports = PortTimes(capacity, network)
+        self.ports = PortTimes(capacity, network, link_name)
         self.start = np.zeros(graph.num_lanes, dtype=np.int64)
         self.end, self.arrival = self.start.copy(), self.start.copy()
         self.task_end = np.zeros(graph.num_tasks, dtype=np.int64)
@@ -77,6 +82,7 @@ class _Pass:
             self._play_coflow(task)
             first = task + 1
         self._sweep(first, self.graph.num_tasks)
+        check_clock(self.graph, self.task_end)
         transfers = self.recorder.transfers()
         return self._timeline(transfers)
 
@@ -104,6 +110,7 @@ class _Pass:
             start=self.start, end=self.end, arrival=self.arrival, task_end=self.task_end,
             status=("done",) * graph.num_tasks, transfers=transfers, num_links=links,
             ignored_overlap_s=overlap_seconds(transfers, links) if self.network == "port_load" else 0.0,
+            links_end=self.ports.links_end(transfers),
         )  # fmt: skip
 
 
@@ -140,7 +147,7 @@ def sweep(
                 start[lane] = max(start[lane], met)
         latest = np.int64(0)
         for lane in range(begin, stop):
-            end[lane] = start[lane] + duration[lane]
+            end[lane] = min(start[lane] + duration[lane], LAST_TICK)
             arrival[lane] = end[lane]
             latest = max(latest, end[lane])
         task_end[task] = latest

@@ -7,7 +7,7 @@ solver ahead to the next event of anybody else, and tells users when lanes are d
 from __future__ import annotations
 
 import heapq
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,12 @@ from moesim.engine.faults import Fault, FaultTable
 from moesim.engine.live import ABORTED, STALLED, Live, Store
 from moesim.engine.network_user import NetworkUser
 from moesim.engine.sleeper import FOREVER, LATE, Sleeper, next_event
+from moesim.engine.timeline import Transfers
 from moesim.errors import BadInput
 from moesim.network import Coflow
 from moesim.network.fluid_watch import Ran, WatchedNet
 from moesim.network.port_times import Spans, played_spans
-from moesim.units import to_ps
+from moesim.units import LAST_TICK, beyond_clock, show_bandwidth, to_ps
 
 MAX_HOPS = 16  # links on a path, kernel ports and detours included
 Int64s = npt.NDArray[np.int64]
@@ -39,14 +40,16 @@ class FluidNetwork:
         faults: FaultTable,
         barrier: bool,
         window: float,
+        link_name: Sequence[str],
     ) -> None:  # fmt: skip
         self._env, self._faults, self._barrier, self._capacity = env, faults, barrier, capacity
-        self.num_links = len(capacity)
+        self.num_links, self._link_name = len(capacity), link_name
         self._net = WatchedNet(capacity, MAX_HOPS, window)
         self._live: dict[tuple[int, int], Live] = {}
         self._store = Store()
         self._starts: list[tuple[int, int, Live, Int64s]] = []
         self._started = 0
+        self._landings: list[tuple[int, int]] = []  # tick at which a set's last byte lands, the set
         self._ran: Ran | None = None
         self._changes = faults.changes()
         self._dead: dict[int, Fault] = {}
@@ -73,6 +76,10 @@ class FluidNetwork:
         """float64[L]: seconds in which each link was full so far, whoever's flows filled it."""
         return self._net.saturated
 
+    def links_end(self, transfers: Transfers) -> int:
+        """Links are shared here: coflows end when theirs have carried them."""
+        return 0
+
     def status(self, user: NetworkUser, task: int) -> str:
         """Of a coflow under way."""
         return self._live[user.number, task].status
@@ -95,6 +102,7 @@ class FluidNetwork:
             yield self._sleeper.sleep()
             now = int(self._env.now)
             self._catch_up(now)
+            self._land(now)
             self._strike(now)
             self._start(now)
             self._look_ahead(now)
@@ -121,12 +129,22 @@ class FluidNetwork:
             return
         alarms = [self._starts[0][0]] if self._starts else []
         alarms += self._changes[:1] if self._live else []
+        alarms += [self._landings[0][0]] if self._landings else []
         limit = min([horizon, *alarms])
         if self._ran is None or (not len(self._ran.empty) and self._ran.ahead <= limit):
             self._ran = self._run(limit)
         alarms.append(self._ran.tick if len(self._ran.empty) else self._ran.ahead)
+        if self._ran.ahead == min(alarms) and LAST_TICK < self._ran.ahead < min(horizon, FOREVER):
+            raise self._beyond_clock()
         if min(alarms) < FOREVER:
             self._sleeper.set_alarm(max(min(alarms), now))
+
+    def _beyond_clock(self) -> BadInput:
+        """Some flow's end lies where the clock cannot tell it, and nothing comes before that could change its rate."""
+        links = {link for live in self._live.values() for link in _links(live, live.under_way())}
+        slowest = min(links, key=lambda link: self._capacity[link])
+        rate = show_bandwidth(float(self._capacity[slowest]))
+        return beyond_clock(f"bytes over link {self._link_name[slowest]} ({rate}) end too late")
 
     def _start(self, now: int) -> None:
         """The flows of all lanes whose start has come; the solver sees them together."""
@@ -210,13 +228,28 @@ class FluidNetwork:
     def _tell(self, empty: npt.NDArray[np.int32], now: int) -> None:
         """Sets became empty: their users hear of it."""
         for live, sets in self._by_live(empty):
-            own, inbound = sets[sets < live.lanes], sets[(sets >= live.lanes) & (sets < 2 * live.lanes)]
-            if len(own):
-                live.user.lanes_done(live.task, own)
-            if len(inbound):
-                live.user.arrived(live.task, inbound - live.lanes)
-            if len(sets) > len(own) + len(inbound):
-                self._end(live)
+            if live.coflow.latency is None:
+                self._report(live, sets)
+                continue
+            for number, tick in zip(sets.tolist(), live.landing(sets).tolist(), strict=True):
+                heapq.heappush(self._landings, (max(tick, now), live.base + number))
+        self._land(now)
+
+    def _land(self, now: int) -> None:
+        """Sets that were empty before, and whose last byte has landed by now."""
+        while self._landings and self._landings[0][0] <= now:
+            _, number = heapq.heappop(self._landings)
+            live = self._store.sets.owner[number]
+            self._report(live, np.array([number - live.base]))
+
+    def _report(self, live: Live, sets: Int64s) -> None:
+        own, inbound = sets[sets < live.lanes], sets[(sets >= live.lanes) & (sets < 2 * live.lanes)]
+        if len(own):
+            live.user.lanes_done(live.task, own)
+        if len(inbound):
+            live.user.arrived(live.task, inbound - live.lanes)
+        if len(sets) > len(own) + len(inbound):
+            self._end(live)
 
     def _by_live(self, empty: npt.NDArray[np.int32]) -> Iterator[tuple[Live, Int64s]]:
         """(coflow, its empty sets numbered from 0)."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from moesim.engine.wiring import Wiring, wire
 from moesim.network import Coflow
-from moesim.units import to_ps
+from moesim.units import LAST_SECOND, beyond_clock, to_ps
 
 Int64s = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
@@ -91,7 +91,11 @@ class TaskGraph:
 
     @cached_property
     def lane_ps(self) -> Int64s:
-        """int64[n]: lane_seconds in ticks, rounded once."""
+        """int64[n]: lane_seconds in ticks, rounded once. Raises BadInput beyond the clock's range, naming the task."""
+        late = np.flatnonzero(self.lane_seconds >= LAST_SECOND)
+        if len(late):
+            task, seconds = self.describe(int(self.lane_task[late[0]])), self.lane_seconds[late[0]]
+            raise beyond_clock(f"{task} takes {seconds:.3g} s on rank {self.lane_rank[late[0]]}")
         return to_ps(self.lane_seconds)
 
     @cached_property

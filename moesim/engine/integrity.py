@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from moesim.engine.timeline import NEVER, Timeline
 from moesim.engine.waits import waits
 from moesim.engine.wiring import ARRIVAL, MISSING
 from moesim.errors import BadInput, BrokenInvariant, Deadlock
+from moesim.units import LAST_TICK, beyond_clock
 
 if TYPE_CHECKING:
     from moesim.engine.graph import TaskGraph
@@ -72,6 +74,16 @@ def _path(graph: TaskGraph, start: int, goal: int) -> list[int]:
     while path[-1] != start:
         path.append(came_from[path[-1]])
     return path[::-1]
+
+
+def check_clock(graph: TaskGraph, task_end: npt.NDArray[np.int64]) -> None:
+    """task_end int64[T] ps of a graph that was played: compiled players stop at LAST_TICK instead of wrapping around.
+
+    Raises BadInput, naming the first task that got there.
+    """
+    late = np.flatnonzero(task_end >= LAST_TICK)
+    if len(late):
+        raise beyond_clock(f"{graph.describe(int(late[0]))} ends too late")
 
 
 def check_timeline(graph: TaskGraph, timeline: Timeline) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import numpy.typing as npt
 
@@ -53,6 +55,40 @@ class Live:
     def finish(self) -> Int64s:
         """int64[F] ps: when each flow ended, NEVER before; a view."""
         return self._store.ends.values[self.first : self.first + len(self.start)]
+
+    def landing(self, sets: Int64s) -> Int64s:
+        """sets int64[n] that are empty, numbered from 0 -> int64[n] ps: when what belongs to each has landed.
+
+        A lane's own sends are over with their last byte; what it receives is there a latency later.
+        """
+        assert self.coflow.latency is not None
+        lands = self.finish + self.coflow.latency
+        found = [max(self._latest(lands, self._inbound, number), self._sent(number)) for number in sets.tolist()]
+        return np.array(found, dtype=np.int64)
+
+    def _sent(self, number: int) -> int:
+        return self._latest(self.finish, self._outbound, number) if number < self.lanes else 0
+
+    def _latest(self, ends: Int64s, index: tuple[Int64s, Int64s], number: int) -> int:
+        """Of the flows of one lane, or of all."""
+        ptr, flows = index
+        if number < 2 * self.lanes:
+            flows = flows[ptr[number % self.lanes] : ptr[number % self.lanes + 1]]
+        return int(ends[flows].max(initial=0))
+
+    @cached_property
+    def _inbound(self) -> tuple[Int64s, Int64s]:
+        return self._by(self.coflow.destination)
+
+    @cached_property
+    def _outbound(self) -> tuple[Int64s, Int64s]:
+        return self._by(self.coflow.source)
+
+    def _by(self, key: npt.NDArray[np.int32]) -> tuple[Int64s, Int64s]:
+        """CSR: the flows that move, by lane."""
+        moving = np.flatnonzero(self.moves)
+        flows = moving[np.argsort(key[moving], kind="stable")]
+        return np.searchsorted(key[flows], np.arange(self.lanes + 1)).astype(np.int64), flows
 
     def give_back(self) -> None:
         """The coflow has ended."""

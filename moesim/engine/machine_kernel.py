@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.network.compiled import inner, njit
+from moesim.units import LAST_TICK
 
 FOREVER = np.iinfo(np.int64).max
 LONGEST = float(1 << 62)  # ticks that a lane may take, 53 days; beyond it never ends
@@ -224,7 +225,9 @@ def _rerate(program: Any, state: Any, rank: int, now: int) -> None:
             state.since[slot] = now
         state.rate[slot] = rate
         ends = state.work[slot] < rate * LONGEST
-        end = state.since[slot] + np.int64(np.ceil(state.work[slot] / rate)) if ends else FOREVER
+        end = FOREVER
+        if ends:
+            end = min(state.since[slot] + np.int64(np.ceil(state.work[slot] / rate)), LAST_TICK)
         _set_slot(state, slot, end)
 
 

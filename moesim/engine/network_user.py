@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from moesim.engine.timeline import Transfers
 from moesim.network import Coflow
 from moesim.network.port_times import Spans
 
@@ -42,6 +43,9 @@ class Network(Protocol):
 
     def saturated(self) -> npt.NDArray[np.float64] | None:
         """float64[L]: seconds in which each link was full so far, whoever's flows did it; None: nobody knows."""
+
+    def links_end(self, transfers: Transfers) -> int:
+        """Ticks before which no link has carried all of these, where that is more than the ends of coflows say."""
 
     def status(self, user: NetworkUser, task: int) -> str:
         """Of a coflow under way."""

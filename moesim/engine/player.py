@@ -9,6 +9,7 @@ import numpy.typing as npt
 import simpy
 
 from moesim.engine.graph import TaskGraph
+from moesim.engine.integrity import check_clock
 from moesim.engine.machine import Machine
 from moesim.engine.network_user import Lanes, Network
 from moesim.engine.sleeper import FOREVER, NORMAL, Sleeper, next_event, wait
@@ -101,12 +102,14 @@ class Player:
     def timeline(self, stopped_by: tuple[str, ...] = ()) -> Timeline:
         """What was played."""
         graph, machine = self.graph, self.machine
+        check_clock(graph, machine.task_end)
         before, now = self._saturated_before, self._network.saturated()
+        transfers = self._recorder.transfers()
         return Timeline(
             player="simulate", network=self._network.level, origin=self._origin, task=graph.lane_task,
             rank=graph.lane_rank, start=machine.start, end=machine.end, arrival=machine.arrival,
-            task_end=machine.task_end, status=tuple(self._status), transfers=self._recorder.transfers(),
-            num_links=self._network.num_links, stopped_by=stopped_by,
+            task_end=machine.task_end, status=tuple(self._status), transfers=transfers,
+            num_links=self._network.num_links, stopped_by=stopped_by, links_end=self._network.links_end(transfers),
             link_saturated=None if before is None or now is None else now - before,
         )  # fmt: skip
 

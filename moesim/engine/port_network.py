@@ -16,7 +16,7 @@ import simpy
 from moesim.engine.network_user import Lanes, NetworkUser
 from moesim.engine.ports import PortTimes
 from moesim.engine.sleeper import LATE, Sleeper
-from moesim.engine.timeline import NEVER
+from moesim.engine.timeline import NEVER, Transfers
 from moesim.network import Coflow
 from moesim.network.port_times import owners
 
@@ -58,6 +58,10 @@ class PortNetwork:
     def status(self, user: NetworkUser, task: int) -> str:
         """Without faults every coflow is done."""
         return "done"
+
+    def links_end(self, transfers: Transfers) -> int:
+        """Ticks before which no link has carried all of these; see Timeline."""
+        return self._ports.links_end(transfers)
 
     def _finish(self, user: NetworkUser, task: int, waiting: _Waiting) -> None:
         """All lanes are there: the rest of the coflow is known."""

@@ -44,8 +44,8 @@ def stream_gaps(graph: TaskGraph, timeline: Timeline) -> Gaps:
 def link_heat(timeline: Timeline, bins: int, capacity: Floats) -> Floats:
     """capacity float64[L] B/s -> float64[L, bins]: utilisation of each link in `bins` equal parts of the step.
 
-    Each coflow's bytes are spread evenly over its stretch on the link, so a part may show more than 1 where port loads
-    ignored an overlap.
+    Each coflow's bytes are spread evenly over its stretch on the link; where that adds up to more than the link can
+    carry it was full.
     """
     edges = timeline.origin + np.linspace(0, max(timeline.step_ps, 1), bins + 1)
     rows = timeline.transfers
@@ -56,7 +56,7 @@ def link_heat(timeline: Timeline, bins: int, capacity: Floats) -> Floats:
         np.add.at(heat[:, part], rows.link, rows.bytes * inside / length)
     seconds = (edges[1] - edges[0]) * 1e-12
     moved = np.divide(heat, capacity[:, None] * seconds, out=np.zeros_like(heat), where=capacity[:, None] > 0)
-    return np.asarray(moved, dtype=np.float64)
+    return np.asarray(np.minimum(moved, 1.0), dtype=np.float64)
 
 
 def _lasted(timeline: Timeline) -> Int64s:

@@ -46,7 +46,8 @@ class Timeline:
     "done", or for a coflow that met a fault "rerouted", "stalled" (it stood still for some time) or "aborted"; origin:
     when it was submitted. NEVER (-1) stands for times that did not come, because of the faults in `stopped_by`. player
     "evaluate" or "simulate", network its level. link_saturated float64[L]: seconds in which a link was full, between
-    submission and the last end and whoever's flows filled it; None where the network's level does not know.
+    submission and the last end and whoever's flows filled it; None where the network's level does not know. links_end:
+    no link can have carried all its bytes before, which port loads know of each coflow, but not of those that overlap.
     """
 
     player: str
@@ -62,6 +63,7 @@ class Timeline:
     transfers: Transfers
     num_links: int
     ignored_overlap_s: float = 0.0
+    links_end: int = 0
     stopped_by: tuple[str, ...] = ()
     link_saturated: Floats | None = None
 
@@ -72,8 +74,8 @@ class Timeline:
 
     @cached_property
     def step_ps(self) -> int:
-        """Ticks from submission to the last end."""
-        return int(self.task_end.max(initial=self.origin)) - self.origin
+        """Ticks from submission to the last end, or to `links_end`."""
+        return max(int(self.task_end.max(initial=self.origin)), self.links_end) - self.origin
 
     @property
     def step_seconds(self) -> float:
@@ -99,6 +101,20 @@ def overlap_seconds(transfers: Transfers, num_links: int) -> float:
     np.add.at(total, transfers.link, transfers.end - transfers.start)
     overlap = total - _covered(transfers, num_links)
     return int(overlap.max(initial=0)) / PICOSECONDS_PER_SECOND
+
+
+def links_end(transfers: Transfers, capacity: Floats) -> int:
+    """The latest tick t + (bytes whose coflows began at or after t) / capacity, over t and links of capacity float64[L]
+    B/s. Whatever the sharing, no link is done before.
+    """
+    order = np.lexsort((-transfers.start, transfers.link))
+    link, start, size = transfers.link[order], transfers.start[order], transfers.bytes[order]
+    before = np.concatenate(([0], np.cumsum(size)))
+    first = np.searchsorted(link, link)
+    since = before[1:] - before[first]
+    with np.errstate(divide="ignore"):
+        ticks = np.rint(since * (PICOSECONDS_PER_SECOND / capacity[link]))
+    return int((start + ticks.astype(np.int64)).max(initial=0))
 
 
 def _covered(transfers: Transfers, num_links: int) -> Int64s:

@@ -61,7 +61,7 @@ class World:
         if np.any(~np.isfinite(capacity)) or np.any(capacity < 0):
             raise BadInput("a link capacity is negative, NaN or infinite")
         if network == "fluid":
-            return FluidNetwork(self.env, capacity, self._faults, barrier, window)
+            return FluidNetwork(self.env, capacity, self._faults, barrier, window, self._link_name)
         if any(fault.link is not None for fault in self._faults.rows):
             raise BadInput("a fault on a link needs the fluid network", way_out="network='fluid'")
         return PortNetwork(self.env, capacity, network, barrier)

@@ -3,6 +3,7 @@
 from moesim.layout.footprint import (
     HBM,
     Residency,
+    Rows,
     dense_parameters,
     expert_parameters,
     serving_ledger,
@@ -10,18 +11,22 @@ from moesim.layout.footprint import (
 )
 from moesim.layout.layout import Layout, default_expert_tensor_parallel
 from moesim.layout.memory import MemoryLedger, MemoryRow
+from moesim.layout.optimizer import OPTIMIZERS, Optimizer
 from moesim.layout.placement import Placement
 from moesim.layout.spread import UNQUANTISED, Part, Spread
 
 __all__ = [
     "HBM",
+    "OPTIMIZERS",
     "UNQUANTISED",
     "Layout",
     "MemoryLedger",
     "MemoryRow",
+    "Optimizer",
     "Part",
     "Placement",
     "Residency",
+    "Rows",
     "Spread",
     "default_expert_tensor_parallel",
     "dense_parameters",

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from moesim.layout.layout import Layout
 from moesim.layout.memory import MemoryLedger, MemoryRow
+from moesim.layout.optimizer import Optimizer
 from moesim.layout.placement import Placement
-from moesim.layout.spread import TENSOR, UNQUANTISED, Spread
+from moesim.layout.spread import TENSOR, UNQUANTISED, Part, Spread
 from moesim.models import DTYPE_BYTES
 
 HBM = "HBM"
 BF16 = 2
 RESERVED_FRACTION = 0.05  # CUDA context, NCCL buffers, fragmentation: engines leave about 5 to 10 % free (assumed)
+
+
+class Rows(NamedTuple):
+    """Token-expert rows that the fullest rank receives, padding and later rounds included: in one layer, and in all
+    layers of a micro-batch.
+    """
+
+    layer: int
+    step: int
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,7 @@ class Residency:
     kv_dtype: str
     kv_tokens: int  # tokens whose keys and values stay cached, for each rank of a tensor group
     live_tokens: int  # tokens that one rank computes at a time
+    rows: Rows
 
 
 def serving_ledger(spread: Spread, placement: Placement, keeps: Residency, device_bytes: int) -> MemoryLedger:
@@ -41,13 +53,13 @@ def training_ledger(
     placement: Placement,
     keeps: Residency,
     recompute: frozenset[str],
+    optimizer: Optimizer,
     device_bytes: int,
 ) -> MemoryLedger:
     """Weights, gradients, sharded optimizer states and the activations of one micro-batch of a training rank."""
-    rows = (*_weights(spread, placement, keeps), *_states(spread, layout, placement))
-    activations = keeps.live_tokens * _saved_bytes_per_token(spread, recompute)
-    row = MemoryRow(HBM, "activations", activations, "batch.tokens_per_gpu, training.recompute")
-    return MemoryLedger((*rows, row), {HBM: _usable(device_bytes)})
+    rows = (*_weights(spread, placement, keeps), *_states(spread, layout, placement, optimizer))
+    saved = (*_saved(spread, keeps, recompute),)
+    return MemoryLedger((*rows, *saved), {HBM: _usable(device_bytes)})
 
 
 def dense_parameters(spread: Spread) -> int:
@@ -76,35 +88,42 @@ def _serving(spread: Spread, keeps: Residency) -> Iterator[MemoryRow]:
     model = spread.model
     cache = keeps.kv_tokens * spread.tensor * spread.kv_bytes_per_token(keeps.kv_dtype)
     yield MemoryRow(HBM, "KV cache", int(cache), "batch.tokens_per_gpu, batch.context")
-    buffers = keeps.live_tokens * BF16 * model.hidden_size * (2 + 2 * model.top_k)
-    yield MemoryRow(HBM, "dispatch and combine buffers", buffers, "batch.tokens_per_gpu")
+    buffers = BF16 * model.hidden_size * 2 * (keeps.live_tokens + keeps.rows.layer)
+    yield MemoryRow(HBM, "dispatch and combine buffers", buffers, "batch.tokens_per_gpu, routing")
 
 
-def _states(spread: Spread, layout: Layout, placement: Placement) -> Iterator[MemoryRow]:
-    """bf16 gradients on every rank; fp32 master weights and two moments (12 bytes) sharded over equal ranks."""
+def _states(spread: Spread, layout: Layout, placement: Placement, optimizer: Optimizer) -> Iterator[MemoryRow]:
+    """bf16 gradients on every rank; what the optimizer keeps is sharded over equal ranks."""
     dense, experts = dense_parameters(spread), expert_parameters(spread, placement)
-    shards = dense / layout.data_parallel + experts / layout.expert_data_parallel
     yield MemoryRow(HBM, "gradients", BF16 * (dense + experts), "parallel.expert_parallel_size")
-    yield MemoryRow(HBM, "optimizer states", int(12 * shards), "parallel.data_parallel_size, cluster.nodes")
+    shards = dense / layout.data_parallel + experts / layout.expert_data_parallel
+    slots = experts // spread.expert_parameters
+    own = Part("expert weights", spread.expert_gemms(), slots, UNQUANTISED)
+    factors = optimizer.factors(spread.parts(UNQUANTISED)) / layout.data_parallel
+    factors += optimizer.factors((own,)) / layout.expert_data_parallel
+    kept = int(optimizer.bytes_per_parameter * shards + factors)
+    yield MemoryRow(HBM, "optimizer states", kept, "training.optimizer, training.master, parallel.data_parallel_size")
 
 
-def _saved_bytes_per_token(spread: Spread, recompute: frozenset[str]) -> int:
+def _saved(spread: Spread, keeps: Residency, recompute: frozenset[str]) -> Iterator[MemoryRow]:
     """Bytes of all layers that the backward pass finds again, in bf16.
 
     A layer saves its input and the norm's output (2 h), queries, keys, values and the core's output unless the core is
-    recomputed from its inputs (flash attention saves no scores), the second norm (2 h), and per chosen expert the row
-    it received, its two halves of the up projection, their product and its result, unless `moe` is recomputed.
+    recomputed from its inputs (flash attention saves no scores), the second norm (2 h), and per row that a rank
+    received the row, its two halves of the up projection, their product and its result, unless `moe` is recomputed.
     The shares follow Korthikanti et al., "Reducing Activation Recomputation in Large Transformer Models" (2022),
     section 4, rewritten for a gated expert FFN.
     """
     model = spread.model
-    attention, hidden = model.attention, model.hidden_size
-    heads = attention.num_heads * (attention.query_head_dim + attention.v_head_dim)
-    cache = attention.num_kv_heads * (attention.query_head_dim + attention.v_head_dim)
-    per_layer = 4 * hidden + heads + cache
-    rows = model.top_k * (2 * hidden + model.expert_matrices * model.expert_intermediate)
-    shared = model.expert_matrices * model.shared_intermediate
-    moe = 0 if "moe" in recompute else rows + shared
-    dense = model.expert_matrices * model.dense_intermediate
-    layers = len(model.moe_layers)
-    return BF16 * (model.num_layers * per_layer + layers * moe + (model.num_layers - layers) * dense)
+    attention, hidden, layers = model.attention, model.hidden_size, len(model.moe_layers)
+    widths = attention.query_head_dim + attention.v_head_dim
+    heads = attention.num_heads * widths + spread.kv_heads * spread.tensor * widths
+    dense = (model.num_layers - layers) * model.expert_matrices * model.dense_intermediate
+    tokens = model.num_layers * (4 * hidden + heads) + dense
+    shared = layers * model.expert_matrices * model.shared_intermediate
+    row = 2 * hidden + model.expert_matrices * spread.expert_width
+    again = "moe" in recompute
+    rows = keeps.rows.layer if again else keeps.rows.step  # recomputed: only one layer's are alive at a time
+    shared = shared // max(layers, 1) if again else shared
+    yield MemoryRow(HBM, "activations", BF16 * keeps.live_tokens * (tokens + shared), "batch.tokens_per_gpu")
+    yield MemoryRow(HBM, "expert activations", BF16 * rows * row, "training.recompute, batch.tokens_per_gpu, routing")

@@ -14,6 +14,7 @@ from moesim.network.all_to_all import AllToAll
 from moesim.network.collectives import Collective, exchange
 from moesim.network.flows import Coflow, Flows, Group
 from moesim.network.ports import rdma_paths
+from moesim.units import LAST_SECOND, beyond_clock, show_bandwidth, show_seconds, to_ps
 
 
 class Fabric:
@@ -24,7 +25,9 @@ class Fabric:
     kernel's limit binds only the kernel. A profile that was made on NVLink and InfiniBand lends their efficiencies to
     other tiers (HCCS, PCIe, RoCE, TCP ...); `notes` says so. `left` is the share of their rates that links between
     nodes have left: after losses of the fabric, and what other traffic takes. Kernels in `over_rdma` send between GPUs
-    of one node out of one port and in by another. Raises BadInput.
+    of one node out of one port and in by another. The latency that a topology states for its links comes on top of a
+    kernel's start-up: that was measured on a fabric, whose own latency it contains, so shipped topologies state none.
+    Raises BadInput.
     """
 
     def __init__(
@@ -55,8 +58,12 @@ class Fabric:
             self._paths[name] = tuple(_with_ports(table, port) for table in tables)
         self.capacity: npt.NDArray[np.float64] = np.concatenate(capacity)
         self._beside = np.concatenate(beside)
+        self._most_bytes = LAST_SECOND * float(self.capacity.min(initial=np.inf))  # no link is too slow for fewer
+        self._latency = np.append(np.zeros(len(names)), 0.0)  # the last is "no link"
+        self._latency[: cluster.num_links] = cluster.link_latency
+        self._late = bool(np.any(cluster.link_latency > 0))
         self.link_name: tuple[str, ...] = tuple(names)
-        self.notes = tuple(_borrowed(cluster, communication))
+        self.notes = (*_borrowed(cluster, communication), *_stated_latency(cluster))
 
     @classmethod
     def of(
@@ -86,11 +93,38 @@ class Fabric:
         busiest = float(np.bincount(sent.source, sent.bytes).max(initial=0.0)) if len(sent.source) else 0.0
         alpha = cost.startup(collective.op, collective.ranks, collective.messages, busiest)
         flows, path = _spread(sent, self._paths[kernel])
+        self._check_clock(flows, path)
         lost = np.flatnonzero((path[:, 0] < 0) & (flows.bytes > 0))
         if len(lost):
             source, destination = flows.source[lost[0]], flows.destination[lost[0]]
             raise BadInput(f"no route from gpu{source} to gpu{destination}", where=f"topology {self.cluster.name}")
-        return Coflow.of(flows, group, path, alpha)
+        return Coflow.of(flows, group, path, *self._delays(collective, path, alpha))
+
+    def _delays(
+        self, collective: Collective, path: npt.NDArray[np.int32], alpha: float
+    ) -> tuple[float, npt.NDArray[np.int64] | None]:
+        """Start-up in seconds, and the latency of each flow in ps: those of an exchange wait for one another nowhere,
+        and land one by one; messages of a ring or tree follow each other, and each waits for the slowest one before.
+        """
+        if not self._late:
+            return alpha, None
+        latency = self._latency[path].sum(axis=1)
+        if collective.op in ("all_to_all", "point_to_point"):
+            return alpha, to_ps(latency)
+        return alpha + collective.messages * float(latency.max(initial=0.0)), None
+
+    def _check_clock(self, flows: Flows, path: npt.NDArray[np.int32]) -> None:
+        """Raises BadInput where a link takes longer for the bytes of one exchange than the clock can tell."""
+        if float(flows.bytes.sum()) < self._most_bytes:
+            return
+        used = path >= 0
+        carried = np.broadcast_to(flows.bytes[:, None], path.shape)[used]
+        load = np.bincount(path[used], carried, minlength=len(self.capacity))
+        seconds = np.divide(load, self.capacity, out=np.where(load > 0, np.inf, 0.0), where=self.capacity > 0)
+        worst = int(np.argmax(seconds))
+        if seconds[worst] >= LAST_SECOND:
+            name, rate = self.link_name[worst], show_bandwidth(float(self.capacity[worst]))
+            raise beyond_clock(f"link {name} ({rate}) takes {seconds[worst]:.3g} s for one exchange")
 
 
 def _inside(cluster: Cluster) -> npt.NDArray[np.bool_]:
@@ -122,6 +156,16 @@ def _borrowed(cluster: Cluster, communication: Mapping[str, CommunicationCost]) 
         lenders = {_lender(cost, tier) for cost in communication.values()} - {tier}
         for lender in sorted(lenders):
             yield f"{tier} links take the efficiency of {lender}: assumed"
+
+
+def _stated_latency(cluster: Cluster) -> Iterator[str]:
+    """What is done with latencies that a topology states."""
+    longest = float(np.append(cluster.link_latency, 0.0)[cluster.path].sum(axis=2).max(initial=0.0))
+    if longest > 0:
+        yield (
+            f"links state a latency, up to {show_seconds(longest)} from GPU to GPU: it comes on top of the kernels' "
+            "start-up, which contains that of the fabric it was measured on"
+        )
 
 
 def _spread(flows: Flows, tables: tuple[npt.NDArray[np.int32], ...]) -> tuple[Flows, npt.NDArray[np.int32]]:

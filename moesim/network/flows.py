@@ -12,6 +12,7 @@ from moesim.errors import BrokenInvariant
 from moesim.hardware import Cluster
 
 Ints = npt.NDArray[np.int32]
+LATENCY_STEPS = 8  # port loads bound the landing of flows for so many latencies apart
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class Coflow:
 
     lanes R; owner_ptr int64[R + 1]: the flows that lane r releases are owner_ptr[r]:owner_ptr[r + 1];
     source, destination int32[F]: lanes at whose device a flow starts and lands; bytes int64[F];
-    path int32[F, hops]: links, -1 padded; alpha: seconds between release and first byte.
+    path int32[F, hops]: links, -1 padded; alpha: seconds between release and first byte; latency int64[F] ps: from
+    the last byte that a flow sends to its landing, None where links state none.
     """
 
     lanes: int
@@ -97,9 +99,20 @@ class Coflow:
     bytes: npt.NDArray[np.int64]
     path: Ints
     alpha: float
+    latency: npt.NDArray[np.int64] | None = None
+
+    @cached_property
+    def steps_of_latency(self) -> npt.NDArray[np.int64]:
+        """int64[k] ascending: the latencies that flows with bytes have, of many so many that all are near one below."""
+        if self.latency is None:
+            return np.zeros(0, dtype=np.int64)
+        found = np.unique(self.latency[self.bytes > 0])
+        return found[np.linspace(0, len(found) - 1, min(len(found), LATENCY_STEPS)).astype(np.int64)]
 
     @classmethod
-    def of(cls, flows: Flows, group: Group, path: Ints, alpha: float) -> Coflow:
+    def of(
+        cls, flows: Flows, group: Group, path: Ints, alpha: float, latency: npt.NDArray[np.int64] | None = None
+    ) -> Coflow:
         """Flows on `path` int32[F, hops], sorted by owner. Raises BrokenInvariant on negative bytes."""
         if np.any(flows.bytes < 0):
             raise BrokenInvariant("a flow has negative bytes")
@@ -109,5 +122,6 @@ class Coflow:
         if np.any(np.diff(owners) < 0):
             order = np.argsort(owners, kind="stable")
             owners, columns = owners[order], tuple(column[order] for column in columns)  # type: ignore[assignment]
+            latency = None if latency is None else latency[order]
         owner_ptr = np.searchsorted(owners, np.arange(lanes + 1)).astype(np.int64)
-        return cls(lanes, owner_ptr, *columns, alpha)
+        return cls(lanes, owner_ptr, *columns, alpha, latency)

@@ -10,11 +10,13 @@ import numpy.typing as npt
 import moesim.network.fluid_kernel as kernel
 from moesim.network.compiled import njit
 from moesim.network.fluid import FluidNet
+from moesim.units import LAST_TICK
 
 PICOSECONDS = 1e12
 TOLERANCE = 1e-3  # ticks by which an end may come after a tick and still count for it: float rounding
 SETS = 4  # how many watched sets a flow belongs to
 FOREVER = (1 << 63) - 1
+BEYOND = FOREVER - 1  # some time that the clock cannot tell
 Int64s = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
 
@@ -58,12 +60,12 @@ class WatchedNet:
         """
         if not self.net.active:
             return Ran(until, np.zeros(0, np.int32), FOREVER)
-        net, limit = self.net, self._seconds(until) + TOLERANCE / PICOSECONDS
+        net, limit = self.net, self._seconds(min(until, LAST_TICK)) + TOLERANCE / PICOSECONDS
         net.now, empty, due = _run_until(
             net._state, net.now, limit, net.window, self._origin, self._members, self._place, left, finish
         )
-        ahead = FOREVER if np.isinf(due) else self._tick(due)
-        return Ran(self._tick(net.now), empty, ahead if len(empty) else max(ahead, until + 1))
+        ahead = FOREVER if np.isinf(due) else min(self._tick(due), BEYOND)
+        return Ran(self._tick(net.now), empty, ahead if len(empty) else max(ahead, min(until, LAST_TICK) + 1))
 
     def set_capacity(self, now: int, link: int, capacity: float) -> None:
         """A link changes now."""

@@ -5,8 +5,9 @@ Whatever the sharing, the flows of a set S that pass link l cannot all have ende
     max over t of  t + (bytes of S on l released at or after t) / capacity_l
 
 With S = all flows and l every link that is the end of the last port. With S = the flows that land at one lane it is
-that lane's inbound port (and never above the fluid time, even where a port is shared with others). Sizes add up as
-integers, so the result does not depend on the order of equal releases.
+that lane's inbound port (and never above the fluid time, even where a port is shared with others). Of flows that land
+later than their last byte is sent, the bound holds for those of at least some latency, plus that latency. Sizes add up
+as integers, so the result does not depend on the order of equal releases.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from moesim.network.compiled import njit
+from moesim.network.compiled import inlined, njit
+from moesim.units import LAST_TICK
 
 PICOSECONDS = 1e12
+LONGEST = float(LAST_TICK)
 Int64s = npt.NDArray[np.int64]
 
 
@@ -36,6 +39,12 @@ def ticks_per_byte(capacity: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]
     with np.errstate(divide="ignore"):
         slowness: npt.NDArray[np.float64] = PICOSECONDS / np.asarray(capacity, dtype=np.float64)
     return slowness
+
+
+@inlined
+def after(start: Any, ticks: Any) -> Any:
+    """start, and float `ticks` later: never beyond LAST_TICK, where integers would wrap around."""
+    return min(start + np.int64(min(np.rint(ticks), LONGEST)), LAST_TICK)
 
 
 @njit
@@ -84,12 +93,36 @@ def set_end(flows: Any, start: Any, size: Any, path: Any, slowness: Any, load: A
             if link < 0:
                 break
             load[link] += size[flow]
-            end = max(end, start[flow] + np.int64(np.rint(load[link] * slowness[link])))
+            end = max(end, after(start[flow], load[link] * slowness[link]))
     for flow in flows:
         for hop in range(path.shape[1]):
             if path[flow, hop] < 0:
                 break
             load[path[flow, hop]] = 0
+    return end
+
+
+@njit
+def landed(
+    flows: Any, start: Any, size: Any, path: Any, slowness: Any, load: Any, latency: Any, steps: Any
+) -> Any:  # fmt: skip
+    """`set_end` where flow f lands latency int64[F] ps after its last byte was sent; without `steps` none has any.
+
+    For each latency among `steps` the flows that have at least as much are bound by their links, and then by it.
+    """
+    if steps.shape[0] == 0:
+        return set_end(flows, start, size, path, slowness, load)
+    end = np.int64(0)
+    for step in steps:
+        late = flows[latency[flows] >= step]
+        if late.shape[0] > 0:
+            end = max(end, after(set_end(late, start, size, path, slowness, load), float(step)))
+    for flow in flows:
+        slowest = 0.0
+        for hop in range(path.shape[1]):
+            if path[flow, hop] >= 0:
+                slowest = max(slowest, slowness[path[flow, hop]])
+        end = max(end, after(start[flow], size[flow] * slowest + latency[flow]))
     return end
 
 
@@ -111,7 +144,7 @@ def port_spans(flows: Any, start: Any, size: Any, path: Any, slowness: Any, load
                 end[link] = 0
             load[link] += size[flow]
             first[link] = start[flow]
-            end[link] = max(end[link], start[flow] + np.int64(np.rint(load[link] * slowness[link])))
+            end[link] = max(end[link], after(start[flow], load[link] * slowness[link]))
     links = links[:count].copy()
     spans = (links, first[links], end[links], load[links])
     load[links] = 0
@@ -127,6 +160,8 @@ def coflow_times(
     destination: Any,
     size: Any,
     path: Any,
+    latency: Any,
+    steps: Any,
     slowness: Any,
     load: Any,
     scratch_end: Any,
@@ -141,14 +176,15 @@ def coflow_times(
     """
     lanes = release.shape[0]
     order = last_first(release)
-    start = release[owners(owner_ptr, size.shape[0])] + alpha
-    last = release[order[0]] + alpha
+    start = np.minimum(release[owners(owner_ptr, size.shape[0])] + alpha, LAST_TICK)
+    last = min(release[order[0]] + alpha, LAST_TICK)
     sent_ptr, sent = flows_by(source, order, owner_ptr, size, lanes)
     got_ptr, got = flows_by(destination, order, owner_ptr, size, lanes)
     for lane in range(lanes):
         sends = set_end(sent[sent_ptr[lane] : sent_ptr[lane + 1]], start, size, path, slowness, load)
-        receives = set_end(got[got_ptr[lane] : got_ptr[lane + 1]], start, size, path, slowness, load)
-        done[lane] = max(release[lane] + alpha, sends, receives)
+        inbound = got[got_ptr[lane] : got_ptr[lane + 1]]
+        receives = landed(inbound, start, size, path, slowness, load, latency, steps)
+        done[lane] = max(min(release[lane] + alpha, LAST_TICK), sends, receives)
         arrival[lane] = max(last, receives)
     in_order = np.argsort(-start, kind="mergesort")
     in_order = in_order[size[in_order] > 0]
@@ -156,6 +192,8 @@ def coflow_times(
     end = last
     for port_end in spans[2]:
         end = max(end, port_end)
+    for landing in arrival:
+        end = max(end, landing)
     return end, spans
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from moesim.engine import evaluate
+from moesim.engine import FLUID_GPUS, contention, evaluate
 from moesim.errors import BadInput
 from moesim.layout import Placement
 from moesim.placement.windows import Tokens, Windows
@@ -28,8 +28,14 @@ class StepClock:
     block: int = 2048
 
     def seconds(self, placement: Placement, windows: Windows) -> float:
-        """Time of the step, coflows by port loads (engine.evaluate). Raises BadInput where windows are counts only."""
-        return evaluate(self.lowered(placement, windows).graph, self.plan.fabric.capacity).step_seconds
+        """Time of the step, coflows by port loads (engine.evaluate) and what a layer played both ways adds to them.
+
+        Raises BadInput where windows are counts only.
+        """
+        graph, fabric = self.lowered(placement, windows).graph, self.plan.fabric
+        seconds = evaluate(graph, fabric.capacity, link_name=fabric.link_name).step_seconds
+        shared = contention(graph, fabric.capacity).seconds if self.plan.layout.world <= FLUID_GPUS else 0.0
+        return seconds + shared
 
     def lowered(self, placement: Placement, windows: Windows) -> Lowered:
         """The step before it is played. Raises BadInput where windows are counts only."""

@@ -50,6 +50,7 @@ class Island:
         self.stays: dict[int, npt.NDArray[np.int32]] = {}  # where the tokens of a part are, if they travel
         self.gathered: dict[int, list[Edge]] = {}  # what the shared expert of a part waits for, if it is spread
         self.prices: dict[tuple[str | bytes, int], Work] = {}
+        self.received = np.zeros((len(plan.model.moe_layers), len(ranks)), dtype=np.int64)
         self.number = 0
 
     def host(self) -> None:
@@ -79,6 +80,7 @@ class Island:
     def _begin(self, number: int) -> None:
         if number != self.number:
             self.prices = {}
+            self.received[:] = 0
         self.number = number
 
     def last_tasks(self) -> list[int]:
@@ -252,10 +254,15 @@ class Island:
         return self._routing_of(step, batch).rounds[0]
 
     def _count(self, step: Step, batch: Batch) -> None:
-        index, recorder = self.moe_index[step.layer], self.recorder
+        """What a micro-batch brings to experts and ranks, all its parts and rounds together."""
+        index, ways, recorder = self.moe_index[step.layer], self.plan.layout.expert_tensor_parallel, self.recorder
         for one in self._routing_of(step, batch).rounds:
+            rows = np.repeat(self.plan.placement.by_rank(index, one.rows).sum(axis=1), ways)
             recorder.load[index] += one.load
-            recorder.rank_load[index, self.ranks] += self.plan.placement.by_rank(index, one.rows).sum(axis=1)
+            recorder.rank_load[index, self.ranks] += rows
+            self.received[index] += rows
+        most = recorder.received
+        most[index, self.ranks] = np.maximum(most[index, self.ranks], self.received[index])
 
     def _routing_of(self, step: Step, batch: Batch) -> Routing:
         """The layer's routing; kept until the part reaches another layer, then dropped."""

@@ -31,6 +31,7 @@ def lower(plan: StepPlan, batches: Sequence[Batch]) -> Lowered:
         load=np.zeros((len(plan.model.moe_layers), experts), dtype=np.int64),
         rank_load=np.zeros((len(plan.model.moe_layers), ranks), dtype=np.int64),
         sent=np.zeros((ranks, ranks), dtype=np.int64),
+        received=np.zeros((len(plan.model.moe_layers), ranks), dtype=np.int64),
     )
     last = [_lower_island(plan, recorder, group, batches) for group in plan.layout.islands()]
     if batches[0].phase == "train":

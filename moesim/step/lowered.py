@@ -20,8 +20,9 @@ HOST = "host"
 @dataclass(frozen=True)
 class Lowered:
     """graph; work and balanced: family -> seconds float64[lanes]; load int64[moe layers, experts] and rank_load
-    int64[moe layers, ranks]: rows; sent int64[ranks, ranks] (bytes from source to destination over all coflows that
-    carry tokens); demand: (name of tasks, family) -> what they have to do on each of all ranks.
+    int64[moe layers, ranks]: rows; received int64[moe layers, ranks]: rows of one micro-batch, the most of any; sent
+    int64[ranks, ranks] (bytes from source to destination over all coflows that carry tokens); demand: (name of tasks,
+    family) -> what they have to do on each of all ranks.
     """
 
     graph: TaskGraph
@@ -30,6 +31,7 @@ class Lowered:
     load: npt.NDArray[np.int64]
     rank_load: npt.NDArray[np.int64]
     sent: npt.NDArray[np.int64]
+    received: npt.NDArray[np.int64]
     demand: Mapping[tuple[str, str], Demand]
 
     def play_as(self, draw: Mapping[str, float], *, balanced: bool = False, host: bool = True) -> TaskGraph:
@@ -67,6 +69,7 @@ class Recorder:
     load: npt.NDArray[np.int64]
     rank_load: npt.NDArray[np.int64]
     sent: npt.NDArray[np.int64]
+    received: npt.NDArray[np.int64]
     demand: dict[tuple[str, str], Demand] = field(default_factory=dict)
     builder: GraphBuilder = field(default_factory=GraphBuilder)
     works: list[tuple[int, Work, Work]] = field(default_factory=list)
@@ -105,7 +108,8 @@ class Recorder:
     def finish(self) -> Lowered:
         """The graph and its columns."""
         real, balanced = self._columns(1), self._columns(2)
-        return Lowered(self.builder.build(), real, balanced, self.load, self.rank_load, self.sent, self.demand)
+        rows = (self.load, self.rank_load)
+        return Lowered(self.builder.build(), real, balanced, *rows, self.sent, self.received, self.demand)
 
     def _columns(self, which: Literal[1, 2]) -> dict[str, Floats]:
         """family -> float64[lanes], zero where a task has none of it."""

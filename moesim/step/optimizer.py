@@ -14,11 +14,10 @@ from moesim.step.plan import COLLECTIVES, StepPlan
 
 GRADIENT_BYTES = 2  # bf16 gradients are reduced
 PARAMETER_BYTES = 2  # bf16 parameters are gathered
-UPDATE_BYTES = 28  # Adam reads and writes three fp32 states, reads the gradient, writes the parameter: 4 * 6 + 2 + 2
 
 
 def optimizer_step(plan: StepPlan, recorder: Recorder, islands: Sequence[list[int]]) -> None:
-    """Reduce-scatter of dense and of expert gradients, Adam on each rank's shard, all-gather of the parameters.
+    """Reduce-scatter of dense and of expert gradients, the optimizer on each rank's shard, all-gather of parameters.
 
     Optimizer states are sharded over the ranks that hold the same weights (Megatron's distributed optimizer).
     `islands`: the last tasks of each expert-parallel group.
@@ -46,5 +45,5 @@ def optimizer_step(plan: StepPlan, recorder: Recorder, islands: Sequence[list[in
                 after = [(task, Join.LANE)]
         if ring is reduce_scatter:
             shard_sizes = sum(parameters / width for parameters, width, _ in kinds.values())
-            work = plan.ops.update(layout.world, UPDATE_BYTES * shard_sizes)
+            work = plan.ops.update(layout.world, plan.optimizer.update_bytes * shard_sizes)
             after = [(recorder.compute("optimizer", ranks, work, after, -1, 0), Join.LANE)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moesim.layout import Layout, Placement
+from moesim.layout import OPTIMIZERS, Layout, Optimizer, Placement
 from moesim.models import MoEModel
 from moesim.network import AllToAll, Fabric
 from moesim.routing import RoutingSource
@@ -38,4 +38,5 @@ class StepPlan:
     schedule: LayerSchedule
     overlap_shared: bool = True
     recompute: frozenset[str] = frozenset()
+    optimizer: Optimizer = OPTIMIZERS["adam"]
     host_seconds: float = 0.0

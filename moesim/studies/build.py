@@ -11,10 +11,12 @@ from moesim.engine import Fault
 from moesim.errors import BadInput, placed
 from moesim.hardware import Cluster, load_cluster
 from moesim.layout import (
+    OPTIMIZERS,
     Layout,
     MemoryLedger,
     Placement,
     Residency,
+    Rows,
     Spread,
     default_expert_tensor_parallel,
     serving_ledger,
@@ -25,7 +27,7 @@ from moesim.network import AllToAll, Fabric, all_to_all
 from moesim.routing import RoutingSource
 from moesim.routing.sources import Places
 from moesim.schedules import layer_schedule
-from moesim.step import Batch, CostLog, Dispatch, LayerOps, Precision, StepPlan, uniform_batch
+from moesim.step import Batch, CostLog, Dispatch, LayerOps, Lowered, Precision, StepPlan, uniform_batch
 from moesim.studies.faults import engine_faults
 from moesim.studies.load import Loaded
 from moesim.studies.placement import find_placement, first_placement
@@ -162,8 +164,9 @@ def _layout(loaded: Loaded, cluster: Cluster) -> Layout:
 
 
 def _places(cluster: Cluster, layout: Layout) -> Places:
-    """The nodes of the ranks of one expert-parallel group: that of the first one, as they are all alike."""
-    return Places(cluster.node_of[layout.expert_groups()[0]].astype(np.int64))
+    """The nodes of the ranks of one island: those of the first one, as they are all alike."""
+    nodes = cluster.node_of[layout.islands()[0]].astype(np.int64)
+    return Places(nodes, layout.expert_tensor_parallel)
 
 
 def _plan(
@@ -195,6 +198,7 @@ def _plan(
         schedule=schedule,
         overlap_shared=scenario.overlap.shared_expert,
         recompute=frozenset(scenario.training.recompute),
+        optimizer=replace(OPTIMIZERS[scenario.training.optimizer], master=scenario.training.master),
         host_seconds=costs.host_seconds(scenario.batch.phase, model.num_layers),
     )
 
@@ -226,12 +230,27 @@ def _batches(scenario: Scenario, ranks: int) -> tuple[Batch, ...]:
     )
 
 
-def memory_of(scenario: Scenario, plan: StepPlan) -> MemoryLedger:
-    """What the fullest device holds, its placement included."""
+def memory_of(scenario: Scenario, plan: StepPlan, rows: Rows | None = None) -> MemoryLedger:
+    """What the fullest device holds, its placement included. rows: those that a step was seen to receive; before one is
+    lowered, an even share of top-k rows a token.
+    """
     batch, precision = scenario.batch, plan.ops.precision
     cached = batch.tokens_per_gpu * (batch.context + 1 if batch.phase == "decode" else 1)
-    keeps = Residency(precision.weights, precision.experts, precision.kv_cache, cached, batch.tokens_per_gpu)
+    if rows is None:
+        each = batch.tokens_per_gpu * plan.model.top_k * plan.layout.expert_tensor_parallel
+        rows = Rows(each, each * len(plan.model.moe_layers))
+    keeps = Residency(precision.weights, precision.experts, precision.kv_cache, cached, batch.tokens_per_gpu, rows=rows)
     size = plan.fabric.cluster.devices[0].memory_bytes
     if batch.phase == "train":
-        return training_ledger(plan.ops.spread, plan.layout, plan.placement, keeps, plan.recompute, size)
+        return training_ledger(
+            plan.ops.spread, plan.layout, plan.placement, keeps, plan.recompute, plan.optimizer, size
+        )
     return serving_ledger(plan.ops.spread, plan.placement, keeps, size)
+
+
+def with_rows(built: Built, lowered: Lowered) -> Built:
+    """The same with the ledger of the rows that the step's fullest rank receives. Raises DoesNotFit."""
+    rows = Rows(int(lowered.received.max(initial=0)), int(lowered.received.sum(axis=0).max(initial=0)))
+    memory = memory_of(built.scenario, built.plan, rows)
+    memory.check()
+    return replace(built, memory=memory)

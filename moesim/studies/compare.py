@@ -85,7 +85,8 @@ def compare(base: Loaded, variant: Loaded, seeds: int = 5) -> Comparison:
     if seeds < 2:
         raise BadInput(f"{seeds} seed(s) give no interval", way_out="--seeds 5")
     first, second = (
-        tuple(run(loaded, seed=seed, draw_errors=True).to_json() for seed in range(seeds)) for loaded in (base, variant)
+        tuple(run(loaded, seed=seed, draw_errors=True, loop=True).to_json() for seed in range(seeds))
+        for loaded in (base, variant)
     )
     shared = [name for name in first[0]["metrics"] if name in second[0]["metrics"]]
     return Comparison(

@@ -8,10 +8,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from moesim.engine import TaskGraph, Timeline
+from moesim.engine import TaskGraph
 from moesim.network import Coflow
 from moesim.step import Lowered
 from moesim.studies.build import Built
+from moesim.studies.ladder import Ladder
 
 HOT_SPOTS: Final = 8
 CAUSES: Final = 3  # ranks a way and experts that are named for each of them
@@ -20,22 +21,22 @@ UNKNOWN: Final = "port loads know how much a link carries, not when it is full (
 Int64s = npt.NDArray[np.int64]
 
 
-def congestion(built: Built, lowered: Lowered, timeline: Timeline) -> dict[str, Any]:
+def congestion(built: Built, lowered: Lowered, ladder: Ladder) -> dict[str, Any]:
     """Columns of all links that carried bytes; the hot spots, hottest first; senders that each rank hears at once.
 
     utilisation: bytes over what the link could have carried in the step; saturated_s: seconds in which it was full,
     None with a reason where the step was not played by the fluid network. Shares are of the link's bytes.
     """
-    fabric = built.plan.fabric
-    used = timeline.link_bytes / (fabric.capacity * max(timeline.step_seconds, 1e-12))
+    fabric, timeline, capacity = built.plan.fabric, ladder.timeline, ladder.capacity
+    used = timeline.link_bytes / (capacity * max(ladder.step_seconds, 1e-12))
     order = np.argsort(-used, kind="stable")
     order = order[timeline.link_bytes[order] > 0]
     hot = order[:HOT_SPOTS]
-    shares = _shares(lowered.graph, hot, len(fabric.capacity))
+    shares = _shares(lowered.graph, hot, len(capacity))
     full = timeline.link_saturated
     columns = {
         "link": [fabric.link_name[link] for link in order],
-        "capacity": fabric.capacity[order].tolist(),
+        "capacity": capacity[order].tolist(),
         "bytes": timeline.link_bytes[order].tolist(),
         "utilisation": used[order].tolist(),
         "busy_s": timeline.link_busy[order].tolist(),

@@ -11,12 +11,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from moesim.engine import NEVER, Fault, TaskGraph, Timeline, choose_level, evaluate, simulate
+import numpy as np
+import numpy.typing as npt
+
+from moesim.engine import (
+    FLUID_GPUS,
+    NEVER,
+    Contention,
+    Fault,
+    TaskGraph,
+    Timeline,
+    choose_level,
+    contention,
+    evaluate,
+    simulate,
+)
 from moesim.errors import Deadlock
 from moesim.step import Lowered, StepPlan
 from moesim.studies.parts import breakdown
 from moesim.studies.scenario import NetworkSection
-from moesim.units import show_seconds
+from moesim.units import show_seconds, to_ps
 
 SHOWN_WAITERS = 4
 
@@ -24,14 +38,29 @@ SHOWN_WAITERS = 4
 @dataclass(frozen=True)
 class Ladder:
     """The timeline of the last rung that was played, the seconds of each rung, why the last one was chosen, and what
-    there is to say about faults.
+    there is to say about faults. capacity float64[L] B/s: of the links as they were played; estimated: what the fluid
+    network adds to the timeline's step where it was not played, but a few layers of it were.
     """
 
     timeline: Timeline
+    capacity: npt.NDArray[np.float64]
     breakdown: Mapping[str, float | None]
     player: str
     reason: str
     notes: tuple[str, ...] = ()
+    estimated: Contention | None = None
+
+    @property
+    def step_seconds(self) -> float:
+        """The step, with what was estimated of it."""
+        return self.timeline.step_seconds + (self.estimated.seconds if self.estimated else 0.0)
+
+    @property
+    def contention(self) -> str:
+        """Where the figure of contention comes from, or why there is none."""
+        if self.estimated is not None:
+            return str(self.estimated)
+        return "played" if self.breakdown["contention_s"] is not None else f"not played: {self.reason}"
 
 
 def climb(
@@ -40,8 +69,12 @@ def climb(
     network: NetworkSection,
     draw: Mapping[str, float],
     faults: Sequence[Fault] = (),
+    *,
+    loop: bool = False,
 ) -> Ladder:
-    """Play the step rung by rung; `draw` holds one factor per error family. Raises Deadlock."""
+    """Play the step rung by rung; `draw` holds one factor per error family; loop: it is one of many, played by port
+    loads with an estimate of contention (see choose_level). Raises Deadlock, BadInput.
+    """
     capacity = plan.fabric.capacity / draw.get("network", 1.0)
     graph = lowered.play_as(draw)
     ideal, hosted, real = (
@@ -50,29 +83,40 @@ def climb(
             lowered.play_as(draw, balanced=True, host=False), lowered.play_as(draw, balanced=True), graph,
         )
     )  # fmt: skip
-    timeline = evaluate(graph, capacity, network="port_load")
+    names = plan.fabric.link_name
+    timeline = evaluate(graph, capacity, network="port_load", link_name=names)
     rungs: list[tuple[str, int | None]] = [
         ("ideal_compute_s", ideal), ("other_s", hosted), ("imbalance_s", real), ("exposed_comm_s", timeline.step_ps),
     ]  # fmt: skip
-    player, reason = _level(plan, network, any(fault.at < timeline.step_seconds for fault in faults))
-    contention = None
+    player, reason = _level(plan, network, any(fault.at < timeline.step_seconds for fault in faults), loop)
+    shared, estimated = None, None
     if player == "simulate":
-        names = plan.fabric.link_name
-        timeline = simulate(graph, capacity, window=network.window, link_name=names)
-        contention = timeline.step_ps
+        timeline = simulate(graph, capacity, window=network.merged, link_name=names)
+        shared = timeline.step_ps
         if faults:
-            timeline = simulate(graph, capacity, window=network.window, faults=faults, link_name=names)
+            timeline = simulate(graph, capacity, window=network.merged, faults=faults, link_name=names)
             _check_end(graph, timeline)
-    rungs += [("contention_s", contention), *([("fault_s", timeline.step_ps)] if faults else [])]
-    return Ladder(timeline, breakdown(rungs), player, reason, _fault_notes(timeline, faults))
+    elif loop and network.level == "auto" and plan.layout.world <= FLUID_GPUS:
+        estimated = contention(graph, capacity)
+        shared = timeline.step_ps + int(to_ps(estimated.seconds))
+    rungs += [("contention_s", shared), *([("fault_s", timeline.step_ps)] if faults else [])]
+    notes = _fault_notes(timeline, faults)
+    return Ladder(timeline, capacity, breakdown(rungs), player, reason, notes, estimated)
 
 
-def _level(plan: StepPlan, network: NetworkSection, fault_in_step: bool) -> tuple[str, str]:
+def _level(plan: StepPlan, network: NetworkSection, fault_in_step: bool, loop: bool) -> tuple[str, str]:
     asked = None if network.level == "auto" else network.level
     cluster = plan.fabric.cluster
-    return choose_level(
-        oversubscription=cluster.oversubscription, collides=cluster.collides, fault_in_step=fault_in_step, asked=asked
+    player, reason = choose_level(
+        gpus=plan.layout.world,
+        oversubscription=cluster.oversubscription,
+        collides=cluster.collides,
+        fault_in_step=fault_in_step,
+        loop=loop,
+        asked=asked,
     )
+    merged = f", completions within {network.merged:.0%} of their age merged" if network.merged else ""
+    return player, reason + (merged if player == "simulate" else "")
 
 
 def _check_end(graph: TaskGraph, timeline: Timeline) -> None:

@@ -35,7 +35,7 @@ def _banded(name: str, metric: Metric, found: Band | None) -> Metric:
 
 
 def _medians(built: Built, lowered: Lowered, ladder: Ladder) -> dict[str, Metric]:
-    step = ladder.timeline.step_seconds
+    step = ladder.step_seconds
     tokens = sum(batch.tokens for batch in built.batches)
     ranks = built.plan.layout.world
     per_gpu = tokens / step / ranks
@@ -96,7 +96,7 @@ def _load_metrics(lowered: Lowered) -> dict[str, Metric]:
 
 
 def _link_metrics(built: Built, ladder: Ladder, step: float) -> dict[str, Metric]:
-    used = ladder.timeline.link_bytes / built.plan.fabric.capacity / step
+    used = ladder.timeline.link_bytes / ladder.capacity / step
     return {"hottest_link_utilisation": Metric(float(used.max(initial=0.0)), "1")}
 
 

@@ -78,7 +78,14 @@ def find_placement(loaded: Loaded, plan: StepPlan, batch: Batch, seed: int) -> P
     with placed(loaded.where(KEY)):
         answer = plan_experts(_problem(earlier, batch), name, TIME_LIMIT, seed)
     source = f"{name}, planned on {plan.routing.planned_on}"
-    return Placed(answer.placement, source, tuple(f"placement {name}: {note}" for note in answer.notes))
+    notes = (*answer.notes, *_spread_note(plan))
+    return Placed(answer.placement, source, tuple(f"placement {name}: {note}" for note in notes))
+
+
+def _spread_note(plan: StepPlan) -> list[str]:
+    """Planners know one GPU a rank."""
+    ways = plan.layout.expert_tensor_parallel
+    return [f"planned as if each expert stood on one GPU, of the {ways} that share its width"] if ways > 1 else []
 
 
 def _is_file(loaded: Loaded) -> bool:

@@ -15,7 +15,7 @@ from moesim.engine import check_timeline
 from moesim.step import Lowered, lower
 from moesim.studies.band import COVERAGE, Band, band, spreads
 from moesim.studies.basis import borrowed, price_notes
-from moesim.studies.build import Built, build
+from moesim.studies.build import Built, build, with_rows
 from moesim.studies.congestion import congestion
 from moesim.studies.ladder import Ladder, climb
 from moesim.studies.load import Loaded, load
@@ -27,22 +27,23 @@ from moesim.studies.routing import router_facts, router_warnings
 
 def run(
     scenario: str | Path | Loaded, *, overrides: Sequence[str] = (), seed: int = 0, draw_errors: bool = False,
-    tell: Callable[[str], None] = lambda stage: None,
+    loop: bool = False, tell: Callable[[str], None] = lambda stage: None,
 ) -> Result:  # fmt: skip
     """Play one step. Raises BadInput, DoesNotFit, Deadlock.
 
     The seed picks the recorded requests that are looked up; with `draw_errors` it also draws one factor per error
-    family of the costs, otherwise every cost is its median and the metrics carry their 80 % band. `tell` hears what
-    begins.
+    family of the costs, otherwise every cost is its median and the metrics carry their 80 % band. loop: it is one of
+    many (see choose_level). `tell` hears what begins.
     """
     loaded = scenario if isinstance(scenario, Loaded) else load(scenario, overrides)
     tell(f"building the step, experts placed by {loaded.scenario.experts.placement}")
     with loaded.placing():
         built = build(loaded, seed)
         lowered = lower(built.plan, built.batches)
+        built = with_rows(built, lowered)
     draw = error_draw(spreads(built), seed) if draw_errors else {}
     tell("playing the step")
-    ladder = climb(built.plan, lowered, built.scenario.network, draw, built.faults)
+    ladder = climb(built.plan, lowered, built.scenario.network, draw, built.faults, loop=loop)
     check_timeline(lowered.graph, ladder.timeline)
     tell("playing the ends of its band")
     return _result(built, lowered, ladder, seed, draw, None if draw_errors else band(built, lowered))
@@ -99,10 +100,10 @@ def _provenance(
         "dispatch_basis": plan.fabric.communication[plan.dispatch.algorithm.all_kernels()[0]].basis,
         "player": ladder.player,
         "player_reason": ladder.reason,
-        "contention": "played" if ladder.breakdown["contention_s"] is not None else f"not played: {ladder.reason}",
+        "contention": ladder.contention,
         "compute_slowdown_by_held_sms": plan.dispatch.compute_slowdown,
         "ignored_overlap_s": ladder.timeline.ignored_overlap_s,
-        "congestion": congestion(built, lowered, ladder.timeline),
+        "congestion": congestion(built, lowered, ladder),
         "operators": _operators(built, lowered, ladder, draw),
     }
 

@@ -98,3 +98,23 @@ def test_costs_follow_the_device_and_a_mismatch_heads_the_output(moesim: Moesim)
     assert "costs h100_sxm are of H100-SXM5-80GB, used for B200-SXM-180GB" in text.splitlines()[1]
     unknown = moesim("run", "demo-tiny", "--set", "cluster.topology=hgx-h800")
     assert unknown.code == 2 and "H800-SXM5-80GB" in unknown.err and "h100_sxm (H100-SXM5-80GB)" in unknown.err
+
+
+@pytest.mark.parametrize(
+    "parallel",
+    ["{tensor_parallel_size: 4, data_parallel_size: 2}",
+     "{tensor_parallel_size: 2, data_parallel_size: 4, expert_parallel_size: 4, expert_tensor_parallel_size: 2}"],
+)  # fmt: skip
+def test_routers_route_for_experts_that_are_spread_by_width(moesim: Moesim, parallel: str) -> None:
+    routing = "routing={router: topk_softmax}"
+    plain, spread = (ran(moesim, "demo-tiny", routing, *more) for more in ([], [f"parallel={parallel}"]))
+    assert spread["metrics"]["expert_max_over_mean"] == plain["metrics"]["expert_max_over_mean"]
+
+
+def test_memory_follows_optimizer_and_router(moesim: Moesim) -> None:
+    train = "batch={phase: train, tokens_per_gpu: 128, context: 64}"
+    peaks = [
+        ran(moesim, "demo-tiny", train, *more)["metrics"]["peak_memory_bytes"]["value"]
+        for more in ([], ["training.optimizer=adafactor"], ["routing={router: {name: gshard_top2, cf: 8.0}}"])
+    ]
+    assert peaks[1] < peaks[0] and len(set(peaks)) == 3

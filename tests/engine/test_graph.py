@@ -117,6 +117,15 @@ def test_the_critical_path_adds_up_to_the_step_and_names_the_slow_rank() -> None
         assert int((path.end - path.start).sum()) == timeline.step_ps
 
 
+def test_rank_0_can_be_the_slow_one() -> None:
+    builder = GraphBuilder()
+    work = builder.add("work", "work", "compute", [0, 1], [3e-6, 1e-6])
+    builder.add("use", "use", "compute", [0, 1], [2e-6, 1e-6], after=[(work, Join.GROUP)])
+    graph = builder.build()
+    path = critical_path(graph, evaluate(graph, LINKS))
+    assert graph.lane_rank[path.lane].tolist() == [0, 0] and path.end.tolist() == [3 * US, 5 * US]
+
+
 def test_busy_time_gaps_and_heat() -> None:
     graph = chain()
     timeline = evaluate(graph, LINKS)
@@ -163,16 +172,18 @@ def test_a_speed_of_one_everywhere_changes_nothing() -> None:
 
 
 def test_the_level_is_chosen_by_fault_sharing_oversubscription_and_wish() -> None:
-    assert choose_level(oversubscription=1.0)[0] == "evaluate"
-    assert choose_level(oversubscription=2.0)[0] == "evaluate"
-    assert choose_level(oversubscription=4.0) == ("simulate", "oversubscription 4:1 exceeds 2:1")
-    assert choose_level(oversubscription=1.0, fault_in_step=True)[0] == "simulate"
-    assert choose_level(oversubscription=1.0, shares_links=True)[0] == "simulate"
-    assert choose_level(oversubscription=1.0, collides=True)[0] == "simulate"
-    assert choose_level(oversubscription=4.0, asked="port_load")[0] == "evaluate"
-    assert choose_level(oversubscription=1.0, asked="fluid")[0] == "simulate"
+    assert choose_level(gpus=512, oversubscription=1.0)[0] == "simulate"
+    assert choose_level(gpus=513, oversubscription=1.0)[0] == "evaluate"
+    assert choose_level(gpus=513, oversubscription=4.0) == ("simulate", "oversubscription 4:1 exceeds 2:1")
+    assert choose_level(gpus=8, oversubscription=4.0, loop=True)[0] == "evaluate"
+    assert choose_level(gpus=8, oversubscription=1.0, loop=True, fault_in_step=True)[0] == "simulate"
+    assert choose_level(gpus=1024, oversubscription=1.0, fault_in_step=True)[0] == "simulate"
+    assert choose_level(gpus=1024, oversubscription=1.0, shares_links=True)[0] == "simulate"
+    assert choose_level(gpus=1024, oversubscription=1.0, collides=True)[0] == "simulate"
+    assert choose_level(gpus=8, oversubscription=4.0, asked="port_load")[0] == "evaluate"
+    assert choose_level(gpus=8, oversubscription=1.0, asked="fluid")[0] == "simulate"
     with pytest.raises(BadInput, match="network level"):
-        choose_level(oversubscription=1.0, asked="packets")
+        choose_level(gpus=8, oversubscription=1.0, asked="packets")
 
 
 def test_no_wait_is_anything_but_a_whole_number_of_ticks() -> None:

@@ -176,7 +176,7 @@ def test_ports_wait_for_late_releases() -> None:
     load, last, first = (np.zeros(len(fabric.capacity), np.int64) for _ in range(3))
     end, _ = coflow_times(
         release, 0, coflow.owner_ptr, coflow.source, coflow.destination, coflow.bytes, coflow.path,
-        ticks_per_byte(fabric.capacity), load, last, first, done, arrival,
+        load[:0], load[:0], ticks_per_byte(fabric.capacity), load, last, first, done, arrival,
     )  # fmt: skip
     assert end == arrival[2] == 11_000 and done[0] == 1_000 and done[3] == 0
 

@@ -263,3 +263,10 @@ def test_every_answer_is_noted() -> None:
     lower(found.plan, found.built.batches)
     assert {"gemm", "grouped_gemm", "attention", "elementwise"} <= set(found.plan.ops.log.asked)
     assert np.all(np.array(list(found.plan.ops.log.asked.values())) > 0)
+
+
+def test_answers_are_counted_once_and_none_of_the_roofline_lies_outside() -> None:
+    log = step().plan.ops.log
+    assert log.outside == dict.fromkeys(("attention", "elementwise", "gemm", "grouped_gemm"), 0)
+    # four ranks: two projections a layer (priced once for both), two GEMMs of each FFN, the router's, and the head
+    assert log.asked["gemm"] == 4 * (2 + 2 + 2 + 1 + 1) and log.asked["attention"] == 4

@@ -23,13 +23,17 @@ WARM_UP_LENGTH = 64
 
 @dataclass(frozen=True)
 class Places:
-    """rank_node int64[R]: the node of each rank of an expert-parallel group; experts are spread over it in order."""
+    """rank_node int64[R]: the node of each rank of an expert-parallel group; experts are spread over it in order, each
+    over `ways` ranks that share its width.
+    """
 
     rank_node: Tokens
+    ways: int = 1
 
     def expert_rank(self, experts: int) -> Tokens:
         """int64[E]: the groups of GPUs that a router is built for; a placement may move replicas elsewhere."""
-        return np.arange(experts, dtype=np.int64) * len(self.rank_node) // experts
+        holders = len(self.rank_node) // self.ways
+        return np.arange(experts, dtype=np.int64) * holders // experts * self.ways
 
 
 @dataclass

@@ -95,7 +95,9 @@ class Situation:
 
 def _play(builder: GraphBuilder, fabric: Fabric) -> Timeline:
     cluster = fabric.cluster
-    player, _ = choose_level(oversubscription=cluster.oversubscription, collides=cluster.collides)
+    player, _ = choose_level(
+        gpus=cluster.num_devices, oversubscription=cluster.oversubscription, collides=cluster.collides
+    )
     return (simulate if player == "simulate" else evaluate)(builder.build(), fabric.capacity)
 
 
