@@ -68,6 +68,11 @@ class Interrupted(MoesimError):
     exit_code = 130
 
 
+def printable(text: str) -> str:
+    """The same text with control characters as Python writes them: a terminal obeys none that a file brought along."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 def unknown_name(kind: str, name: object, known: Iterable[str], *, where: str | Path = "") -> BadInput:
     """The error for a name that is not in a registry: it names the nearest known one, then all of them."""
     names = sorted(known)

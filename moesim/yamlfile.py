@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from moesim import foreign
 from moesim.errors import BadInput, unknown_name
 
 Keys = tuple[str | int, ...]
@@ -137,13 +138,9 @@ def override(data: dict[str, Any], text: str, example: str) -> str:
 def read_text(path: Path) -> str:
     """A UTF-8 file of at most 1 MiB, with or without a byte order mark. Raises BadInput."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise BadInput(f"larger than {MAX_BYTES} bytes", where=path, way_out="keep traces and tables in Parquet")
-        return path.read_bytes().decode("utf-8-sig")
+        return foreign.read_bytes(path, MAX_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInput(f"not UTF-8 at byte {error.start}", where=path, way_out="save the file as UTF-8") from None
-    except OSError as error:
-        raise BadInput(f"cannot be read: {error.strerror}", where=path) from None
 
 
 def parse_yaml(text: str, source: str, *, list_key: str = "") -> Document:
@@ -200,6 +197,8 @@ def _plain(node: Any, keys: Keys, lines: dict[Keys, int], source: str) -> Any:
         return [_plain(item, (*keys, i), lines, source) for i, item in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
         return _mapping(node, keys, lines, source)
+    if any((ord(letter) < 32 and letter not in "\n\t") or 127 <= ord(letter) < 160 for letter in node.value):
+        raise BadInput("holds a control character", where=f"{source}:{node.start_mark.line + 1} {dotted(keys)}")
     return node.value if node.style else _scalar(node.value)
 
 
@@ -210,6 +209,8 @@ def _mapping(node: Any, keys: Keys, lines: dict[Keys, int], source: str) -> dict
         if not isinstance(key_node, yaml.ScalarNode):
             raise BadInput("a key must be plain text", where=f"{source}:{line}")
         name = key_node.value
+        if not name.isprintable():
+            raise BadInput(f"the key {name!r} holds a control character", where=f"{source}:{line}")
         if name in result:
             raise BadInput(f"the key {name!r} stands twice", where=f"{source}:{line} {dotted((*keys, name))}")
         lines[(*keys, name)] = line

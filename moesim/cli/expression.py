@@ -14,6 +14,7 @@ from typing import Any, Final
 from moesim.errors import BadInput, TargetMissed, unknown_name
 
 MAX_LENGTH: Final = 500
+LARGEST: Final = 10**300  # of an integer: it has to be a float beside metrics
 EXAMPLE: Final = "--assert 'step_time_s < 0.05 and exposed_comm_s / step_time_s < 0.2'"
 
 _ARITHMETIC: Final[dict[type, Callable[[Any, Any], Any]]] = {
@@ -55,6 +56,8 @@ class Expression:
             holds = bool(_value(self._tree, values))
         except ZeroDivisionError:
             raise BadInput(f"{self.text!r} divides by zero", where="--assert") from None
+        except (OverflowError, RecursionError):
+            raise BadInput(f"{self.text!r} has a number beyond all range", where="--assert", way_out=EXAMPLE) from None
         found = ", ".join(f"{name} = {values[name]:.6g}" for name in used)
         return None if holds else TargetMissed(f"{self.text} does not hold: {found}", where="--assert")
 
@@ -63,6 +66,8 @@ def _check_form(node: ast.AST) -> None:
     if not isinstance(node, _FORMS):
         kind = type(node).__name__
         raise BadInput(f"{kind} is not allowed", where="--assert", way_out=EXAMPLE)
+    if isinstance(node, ast.Constant) and isinstance(node.value, int) and abs(node.value) > LARGEST:
+        raise BadInput("a number is beyond all range", where="--assert", way_out=EXAMPLE)
     if isinstance(node, ast.Constant) and (isinstance(node.value, bool) or not isinstance(node.value, (int, float))):
         raise BadInput(f"{node.value!r} is not a number", where="--assert", way_out=EXAMPLE)
 

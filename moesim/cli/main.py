@@ -13,17 +13,21 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from typing import Final, NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any, Final, NoReturn
 
 import click
 
 import moesim
 from moesim.cli.verbs import LazyGroup
-from moesim.errors import BrokenInvariant, MoesimError
+from moesim.errors import BrokenInvariant, MoesimError, printable
 
 TRACEBACK: Final = "MOESIM_TRACEBACK"
 FULL: Final = {errno.ENOSPC, errno.EDQUOT}
+PATHS: Final = {
+    errno.ENOENT, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EEXIST,
+    errno.EROFS, errno.ENXIO, errno.EINVAL,
+}  # fmt: skip
 EXTRA_OF: Final = {"torch": "torch", "transformers": "torch", "safetensors": "torch"}  # library -> extra that has it
 
 
@@ -44,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no block characters still gets the numbers
+    sys.stdout = Deaf(sys.stdout)
     sys.exit(guarded(lambda: dispatch(list(sys.argv[1:] if arguments is None else arguments))))
 
 
@@ -61,7 +66,7 @@ def guarded(command: Callable[[], int]) -> int:
             raise
         message, code = explain_failure(error)
         with contextlib.suppress(BrokenPipeError):
-            print(f"moesim: {' '.join(message.split())}", file=sys.stderr)
+            print(f"moesim: {printable(' '.join(message.split()))}", file=sys.stderr)
         return code
 
 
@@ -77,6 +82,10 @@ def explain_failure(error: BaseException) -> tuple[str, int]:
         return _usage(error), 2
     if isinstance(error, OSError) and error.errno in FULL:
         return f"{error.strerror}. Try: free space, then the same command", 75
+    if isinstance(error, OSError) and error.errno in PATHS:
+        return f"{error.filename or 'a path'}: {error.strerror}. Try: another path", 2
+    if isinstance(error, MemoryError):
+        return "this asks for more memory than there is. Try: fewer tokens, requests or GPUs", 3
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRA_OF:
         return f"{error.name} is not installed. Try: pip install 'moesim[{EXTRA_OF[error.name]}]'", 2
     return f"{type(error).__name__}: {error} (a defect of moesim; {TRACEBACK}=1 shows where)", 70
@@ -96,6 +105,42 @@ def dispatch(arguments: list[str]) -> int:
     except click.exceptions.Exit as done:
         return done.exit_code
     return 0
+
+
+class Deaf(io.TextIOBase):
+    """A stdout whose reader may go (`| head -1`): the command goes on, so that its exit code is what it found."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """As the stream, or nothing."""
+        with self._heard():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """As the stream, or nothing."""
+        with self._heard():
+            self._stream.flush()
+
+    def fileno(self) -> int:
+        """The stream's."""
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        """The stream's."""
+        return self._stream.isatty()
+
+    @contextlib.contextmanager
+    def _heard(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            _silence_stdout()
 
 
 def _as_interrupt(*_: object) -> NoReturn:

@@ -17,6 +17,7 @@ from moesim.report.pictures import pictures
 from moesim.report.progress import told
 from moesim.studies import Played, load
 from moesim.studies import run as play_scenario
+from moesim.studies.inputs import content_hash
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def play(
     document, drawn = result.to_json(), pictures(result)
     if target:
         target.check(document)
-    folder = files.out or stored.RUNS / stored.run_hash(loaded.scenario.digest, seed, moesim.__version__)
+    folder = files.out or stored.RUNS / stored.run_hash(content_hash(loaded), seed, moesim.__version__)
     run = stored.StoredRun(folder, document, drawn)
     stored.save(run, yaml.safe_dump(loaded.document.data, sort_keys=False, allow_unicode=True))
     tables.show(tables.run_text(document, drawn), stream)

@@ -52,10 +52,10 @@ def import_(format_: str, path: Path, model: str | None, top_k: int | None, rule
     """Read PATH in an engine's FORMAT (`moesim trace formats`) and write a trace, or counts as .npz."""
     from moesim.models import load_model
     from moesim.routing import RoutingTrace, write_trace
-    from moesim.routing.importers import Options, find_format
+    from moesim.routing.importers import Options, read_format
     from moesim.routing.loads import write_loads
 
-    found = find_format(format_).read(path, Options(load_model(model) if model else None, top_k, rule))
+    found = read_format(format_, path, Options(load_model(model) if model else None, top_k, rule))
     if isinstance(found, RoutingTrace):
         write_trace(found, out)
         print(f"{out}: {found.tokens} tokens")

@@ -2,7 +2,7 @@
 
 from moesim.costs.communication import CommunicationCost, Steps, communication_of
 from moesim.costs.estimate import Basis, Estimate
-from moesim.costs.load import error_draw, load_costs
+from moesim.costs.load import error_draw, find_profile, load_costs
 from moesim.costs.model import CostModel
 from moesim.costs.profile import Profile, known_profiles
 from moesim.costs.roofline import Roofline
@@ -19,6 +19,7 @@ __all__ = [
     "Tables",
     "communication_of",
     "error_draw",
+    "find_profile",
     "known_profiles",
     "load_costs",
 ]

@@ -25,13 +25,24 @@ def load_costs(name_or_path: str, device: Device, kernels: str | None = None, *,
         return Roofline(device, ALGORITHMS)
     if name_or_path == AUTO:
         return load_profile(_profile_of(device, where), device.name, kernels, where=where)
-    path = Path(name_or_path)
-    if path.suffix not in {".yaml", ".yml"}:
-        known = known_profiles()
-        if name_or_path not in known:
-            raise unknown_name("cost profile", name_or_path, [AUTO, "roofline", *known], where=where)
-        path = known[name_or_path]
+    path = find_profile(name_or_path, where=where)
+    assert path is not None
     return load_profile(path, device.name, kernels, where=where)
+
+
+def find_profile(name_or_path: str, *, where: str = "") -> Path | None:
+    """A path as it is, or the file of a shipped name; None for "roofline", and for "auto", which a device decides.
+    Raises BadInput with the known names.
+    """
+    if name_or_path in ("roofline", AUTO):
+        return None
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"}:
+        return path
+    known = known_profiles()
+    if name_or_path not in known:
+        raise unknown_name("cost profile", name_or_path, [AUTO, "roofline", *known], where=where)
+    return known[name_or_path]
 
 
 def _profile_of(device: Device, where: str) -> Path:

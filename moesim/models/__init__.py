@@ -1,7 +1,17 @@
 """Models: a Hugging Face config.json -> MoEModel, which counts parameters, FLOPs and bytes."""
 
 from moesim.models.families import REGISTRY
-from moesim.models.load import InlineModel, known_models, load_model
+from moesim.models.load import InlineModel, find_model, known_models, load_model
 from moesim.models.model import DTYPE_BYTES, Attention, Gemm, MoEModel
 
-__all__ = ["DTYPE_BYTES", "REGISTRY", "Attention", "Gemm", "InlineModel", "MoEModel", "known_models", "load_model"]
+__all__ = [
+    "DTYPE_BYTES",
+    "REGISTRY",
+    "Attention",
+    "Gemm",
+    "InlineModel",
+    "MoEModel",
+    "find_model",
+    "known_models",
+    "load_model",
+]

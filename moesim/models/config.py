@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from moesim import foreign
 from moesim.errors import BadInput
 from moesim.models.quantisation import FILE as QUANTISATION_FILE
 from moesim.models.quantisation import Quantisation, promised
@@ -99,12 +100,8 @@ def read_config(path: Path) -> Config:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8-sig") if path.stat().st_size <= MAX_BYTES else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"cannot be read: {error}", where=path) from None
-    if text is None:
-        raise BadInput(f"larger than {MAX_BYTES} bytes", where=path)
+    with foreign.reading(path, "UTF-8 text"):
+        text = foreign.read_bytes(path, MAX_BYTES).decode("utf-8-sig")
     try:
         data = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:

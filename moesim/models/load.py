@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from moesim import shipped, yamlfile
+from moesim import foreign, shipped, yamlfile
 from moesim.errors import BadInput, unknown_name
 from moesim.models.config import Config, read_config
 from moesim.models.families import REGISTRY
@@ -57,12 +57,13 @@ def load_model(source: str | Path | InlineModel | Mapping[str, Any]) -> MoEModel
     if isinstance(source, Mapping):
         given = yamlfile.validate(InlineModel, dict(source), lambda keys: yamlfile.dotted(("model", *keys)))
         return _inline(given, "model")
-    path = _find(str(source))
+    path = find_model(str(source))
     if path.suffix in {".yaml", ".yml"}:
         document = yamlfile.read_yaml(path)
         return _inline(document.validate(InlineModel), document.where())
-    config = read_config(path)
-    return _from_config(config, config.name)
+    with foreign.reading(path, "model's config.json"):
+        config = read_config(path)
+        return _from_config(config, config.name)
 
 
 def known_models() -> dict[str, Path]:
@@ -71,7 +72,8 @@ def known_models() -> dict[str, Path]:
     return dict(sorted({**configs, **shipped.names(FOLDER, ".yaml")}.items()))
 
 
-def _find(name: str) -> Path:
+def find_model(name: str) -> Path:
+    """A path as it is, or the file of a shipped name. Raises BadInput with the known names."""
     path = Path(name)
     if path.suffix in {".json", ".yaml", ".yml"}:
         return path

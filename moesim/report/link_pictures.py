@@ -71,13 +71,13 @@ def _places(cables: list[tuple[str, str]], node_of: dict[str, int]) -> dict[str,
     places = {name: (float(at + node_of[name]), 0.0) for at, name in enumerate(gpus)}
     many, width, height = len(set(node_of.values())) > 1, places[gpus[-1]][0], 0.0
     while len(places) < len(beside):
-        row = {name for place in places for name in beside[place]} - set(places)
+        row = sorted({name for place in places for name in beside[place]} - set(places))
         if not row:
             break
-        inside = {name for name in row if many and len({node_of.get(near, -1) for near in beside[name]}) == 1}
-        inside -= {name for name in inside if not all(near in node_of for near in beside[name])}
+        inside = [name for name in row if many and len({node_of.get(near, -1) for near in beside[name]}) == 1]
+        inside = [name for name in inside if all(near in node_of for near in beside[name])]
         places |= {name: (_middle(name, beside, places), -1.0) for name in inside}
-        above = sorted(row - inside, key=lambda name: (_middle(name, beside, places), len(name), name))
+        above = sorted(set(row) - set(inside), key=lambda name: (_middle(name, beside, places), len(name), name))
         height += 1.0 if above else 0.0
         places |= {name: (width * (at + 0.5) / len(above), height) for at, name in enumerate(above)}
     return places

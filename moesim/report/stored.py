@@ -1,20 +1,27 @@
-"""Runs on disk: a folder a run, holding the JSON document, the pictures' data and the scenario as it was played."""
+"""Runs on disk: a folder a run, holding the JSON document, the pictures' data, the scenario as it was played, and the
+digest of each: a flipped bit is no result.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from moesim import atomic
+from moesim import atomic, foreign
 from moesim.errors import BadInput, unknown_name
 
 RUNS: Final = Path("runs")
 RESULT, PICTURES, SCENARIO, ADVICE = "result.json", "pictures.json", "scenario.yaml", "advice.json"
-PAGE, TRACE = "report.html", "trace.json"
+PAGE, TRACE, DIGESTS = "report.html", "trace.json", "digests.json"
+OWN: Final = frozenset({RESULT, PICTURES, SCENARIO, ADVICE, PAGE, TRACE, DIGESTS})
+PART: Final = re.compile(r"\..*\.[0-9a-f]{16}\.part")
+MAX_BYTES: Final = 1 << 30  # of a stored document
+AGAIN: Final = "run it again"
 
 
 @dataclass(frozen=True)
@@ -32,28 +39,68 @@ def run_hash(*parts: object) -> str:
 
 
 def save(run: StoredRun, scenario: str) -> None:
-    """Write the folder; the JSON document comes last, so that a folder that has one is whole. Raises TryAgain."""
-    atomic.write(run.folder / SCENARIO, scenario)
-    atomic.write(run.folder / PICTURES, json.dumps(run.pictures, allow_nan=False))
-    atomic.write(run.folder / RESULT, json.dumps(run.document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write the folder as a whole, in place of another run's.
+
+    A folder that holds the very same run stays, with the pages that were made of it since. Raises BadInput where the
+    folder holds something else than a run, TryAgain.
+    """
+    content = {
+        SCENARIO: scenario,
+        PICTURES: json.dumps(run.pictures, allow_nan=False),
+        RESULT: json.dumps(run.document, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+    }
+    content[DIGESTS] = json.dumps({name: _sha256(text.encode()) for name, text in content.items()}, indent=2) + "\n"
+    if not _holds(run.folder, content):
+        with atomic.folder(run.folder) as part:
+            for name, text in content.items():
+                (part / name).write_text(text, encoding="utf-8", newline="")
+
+
+def _holds(folder: Path, content: Mapping[str, str]) -> bool:
+    """Whether the folder is this run already. Raises BadInput where it is no run's folder at all."""
+    if not folder.is_dir():
+        return False
+    strangers = sorted(one.name for one in folder.iterdir() if one.name not in OWN and not PART.fullmatch(one.name))
+    if strangers:
+        way_out = "another folder: a run takes the place of all that is in its own"
+        raise BadInput(f"holds {strangers[0]}, which is no part of a run", where=folder, way_out=way_out)
+    return all(
+        (folder / name).is_file() and (folder / name).read_bytes() == text.encode() for name, text in content.items()
+    )
 
 
 def save_advice(run: StoredRun, tried: list[dict[str, Any]]) -> None:
     """Keep the changes that were played beside the run. Raises TryAgain."""
-    document = {"moesim": run.document["provenance"]["moesim"], "tried": tried}
+    kept = {"moesim": run.document["provenance"]["moesim"], "tried": tried}
+    document = {**kept, "sha256": _sha256(json.dumps(kept, allow_nan=False).encode())}
     atomic.write(run.folder / ADVICE, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def read_advice(run: StoredRun) -> list[dict[str, Any]] | None:
-    """The changes that were played for it; None where none were. Raises BadInput."""
+    """The changes that were played for it; None where none were. Raises BadInput, also where a bit has flipped."""
     path = run.folder / ADVICE
-    return list(_read(path)["tried"]) if path.is_file() else None
+    if not path.is_file():
+        return None
+    kept = _read(path)
+    if kept.pop("sha256", None) != _sha256(json.dumps(kept).encode()):
+        raise BadInput("is not what moesim wrote (its sha256 differs)", where=path, way_out="remove it, and ask again")
+    return list(kept["tried"])
 
 
 def open_run(name: str) -> StoredRun:
-    """A run's folder, its result.json, or the first digits of its hash under ./runs. Raises BadInput."""
+    """A run's folder, its result.json, or the first digits of its hash under ./runs. Raises BadInput, also where a file
+    is not the one that was written.
+    """
     folder = _find(name)
+    digests = _read(folder / DIGESTS)
+    for file in (RESULT, PICTURES, SCENARIO):
+        if _sha256(foreign.read_bytes(folder / file, MAX_BYTES)) != digests.get(file):
+            raise BadInput("is not what the run wrote (its sha256 differs)", where=folder / file, way_out=AGAIN)
     return StoredRun(folder, _read(folder / RESULT), _read(folder / PICTURES))
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _find(name: str) -> Path:
@@ -74,12 +121,8 @@ def _find(name: str) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot be read: {error.strerror}", where=path, way_out="run it again") from None
-    except (ValueError, RecursionError):
-        raise BadInput("is not the JSON that moesim wrote", where=path, way_out="run it again") from None
-    if not isinstance(value, dict):
-        raise BadInput("is not the JSON that moesim wrote", where=path, way_out="run it again")
-    return value
+    with foreign.reading(path, "JSON that moesim wrote", AGAIN):
+        value = json.loads(foreign.read_bytes(path, MAX_BYTES))
+        if not isinstance(value, dict):
+            raise TypeError(f"the top level is a {type(value).__name__}")
+        return value

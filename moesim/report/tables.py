@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from moesim.errors import printable
 from moesim.report.explain import RUNGS, Document, rungs, step_seconds
 from moesim.report.health import Finding
 from moesim.units import show_bandwidth, show_bytes, show_seconds
@@ -23,11 +24,19 @@ STATE_STYLE: Final = {"ok": "green", "missing": "yellow", "wrong": "bold red"}
 AS_PERCENT: Final = ("fraction", "utilisation", "mfu", "mbu", "experts_reached")
 
 
+class _Plain(Console):
+    """Names are text: brackets are no markup, and a control character is shown, not obeyed."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As Rich does, of printable text."""
+        return super().render_str(printable(text), **options)
+
+
 def show(renderable: RenderableType, file: IO[str]) -> None:
     """Print to a stream: colour and wrapping on a terminal only, never more than one line a row elsewhere."""
-    console = Console(file=file, highlight=False)
+    console = _Plain(file=file, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(file=file, highlight=False, width=WIDE)
+        console = _Plain(file=file, highlight=False, markup=False, emoji=False, width=WIDE)
     console.print(renderable)
 
 
@@ -265,7 +274,7 @@ def _router_text(router: Mapping[str, Any]) -> str:
 
 
 def _warnings(document: Document) -> list[Text]:
-    return [Text(f"warning: {text}", style="yellow") for text in document["warnings"]]
+    return [Text(printable(f"warning: {text}"), style="yellow") for text in document["warnings"]]
 
 
 def _plain(*heads: str, bars: bool = False) -> Table:

@@ -6,17 +6,19 @@ import ast
 import json
 import struct
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from moesim import atomic, foreign
 from moesim.errors import BadInput
 
 MAX_BYTES: Final = 4 << 30
+ZIP64: Final = (1 << 31) - (1 << 16)  # bytes of a member that needs the wide sizes, its header included
 MAX_HEADER: Final = 1 << 16
-MAX_RATIO: Final = 200  # an npz of zeros shrinks a thousandfold; recorded ids do not shrink a hundredfold
 SAFE_KINDS: Final = "biuf"
 SAFETENSORS: Final = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "U8": "|u1", "F32": "<f4", "F64": "<f8", "F16": "<f2"}
 
@@ -25,29 +27,31 @@ def read_npz(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = 
     """The named arrays of an npz. Raises BadInput for missing ones, pickles, zip bombs and damage."""
     if path.suffix in {".pt", ".pth"}:
         raise BadInput("a torch file is not read here", where=path, way_out=f"moesim trace unpack {path.name}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            _check_sizes(archive, path)
-            names = {name.removesuffix(".npy"): name for name in archive.namelist()}
-            missing = [name for name in required if name not in names]
-            if missing:
-                raise BadInput(f"lacks {', '.join(missing)}", where=path, way_out=f"holds {', '.join(sorted(names))}")
-            found = {}
-            for name in (*required, *(n for n in optional if n in names)):
-                with archive.open(names[name]) as stream:
-                    found[name] = read_npy(stream, archive.getinfo(names[name]).file_size, f"{path} {name}")
-            return found
-    except FileNotFoundError:
-        raise BadInput("no such file", where=path) from None
-    except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-        raise BadInput(f"is damaged or no npz file ({error})", where=path) from None
+    foreign.regular(path)
+    with foreign.reading(path, "npz file"), zipfile.ZipFile(path) as archive:
+        names = {name.removesuffix(".npy"): name for name in archive.namelist()}
+        missing = [name for name in required if name not in names]
+        if missing:
+            raise BadInput(f"lacks {', '.join(missing)}", where=path, way_out=f"holds {', '.join(sorted(names))}")
+        wanted = {name: archive.getinfo(names[name]) for name in (*required, *(n for n in optional if n in names))}
+        _check_sizes(archive, wanted.values(), path)
+        return {name: _member(archive, info, f"{path} {name}") for name, info in wanted.items()}
 
 
-def _check_sizes(archive: zipfile.ZipFile, path: Path) -> None:
-    total = sum(info.file_size for info in archive.infolist())
-    packed = sum(info.compress_size for info in archive.infolist())
-    if total > MAX_BYTES or (total > (1 << 24) and total > MAX_RATIO * max(packed, 1)):
-        raise BadInput(f"claims {total} bytes out of {packed}", where=path, way_out="this looks like a zip bomb")
+def _check_sizes(archive: zipfile.ZipFile, wanted: Iterable[zipfile.ZipInfo], path: Path) -> None:
+    """Before anything is unpacked: what all wanted members become as 64-bit numbers."""
+    packed = expanded = 0
+    for info in wanted:
+        with archive.open(info) as stream:
+            dtype = _npy_header(stream, f"{path} {info.filename}")[0]
+        packed += info.compress_size
+        expanded += info.file_size // max(dtype.itemsize, 1) * 8
+    foreign.check_growth(packed, expanded, path)
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> npt.NDArray[Any]:
+    with archive.open(info) as stream:
+        return read_npy(stream, info.file_size, where)
 
 
 def read_npy(stream: BinaryIO | Any, size: int, where: str | Path) -> npt.NDArray[Any]:
@@ -58,7 +62,9 @@ def read_npy(stream: BinaryIO | Any, size: int, where: str | Path) -> npt.NDArra
         count *= extent
     if dtype.kind not in SAFE_KINDS:
         raise BadInput(f"holds {dtype}, not numbers", where=where, way_out="object arrays are never unpickled")
-    if min((0, *shape)) < 0 or used + count * dtype.itemsize != size or size > MAX_BYTES:
+    if min(shape, default=1) < 1:
+        raise BadInput(f"is an array of {shape}, which holds nothing", where=where)
+    if used + count * dtype.itemsize != size or size > MAX_BYTES:
         raise BadInput(f"claims {shape} {dtype}, but has {size} bytes", where=where)
     data = stream.read(count * dtype.itemsize)
     if len(data) != count * dtype.itemsize:
@@ -86,34 +92,37 @@ def _npy_header(stream: Any, where: str | Path) -> tuple[np.dtype[Any], bool, tu
 
 def read_npy_file(path: Path) -> npt.NDArray[Any]:
     """A bare .npy file. Raises BadInput; a flipped bit inside it cannot be seen."""
-    try:
-        with path.open("rb") as stream:
-            return read_npy(stream, path.stat().st_size, path)
-    except (OSError, struct.error) as error:
-        raise BadInput(f"cannot be read: {error}", where=path) from None
+    size = foreign.regular(path)
+    with foreign.reading(path, ".npy file"), path.open("rb") as stream:
+        return read_npy(stream, size, path)
 
 
 def write_npz(path: Path | BinaryIO, **arrays: npt.ArrayLike) -> None:
-    """Compressed, with fixed timestamps, so that equal arrays give equal bytes."""
+    """Compressed, with fixed timestamps, so that equal arrays give equal bytes. A path is written whole or not."""
+    if isinstance(path, Path):
+        with atomic.file(path) as part, part.open("r+b") as stream:
+            write_npz(stream, **arrays)
+        return
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, values in arrays.items():
             info = zipfile.ZipInfo(f"{name}.npy")
             info.compress_type = zipfile.ZIP_DEFLATED
-            with archive.open(info, "w") as stream:
-                np.lib.format.write_array(stream, np.ascontiguousarray(values), allow_pickle=False)
+            whole = np.ascontiguousarray(values)
+            with archive.open(info, "w", force_zip64=whole.nbytes >= ZIP64) as member:
+                np.lib.format.write_array(member, whole, allow_pickle=False)
 
 
 def read_safetensors(path: Path) -> dict[str, npt.NDArray[Any]]:
     """All tensors of a safetensors file: 8 bytes of header length, JSON, data. Raises BadInput."""
-    try:
-        data = path.read_bytes() if path.stat().st_size <= MAX_BYTES else b""
+    with foreign.reading(path, "safetensors file"):
+        data = foreign.read_bytes(path)
         length = struct.unpack("<Q", data[:8])[0]
-        header = json.loads(data[8 : 8 + length]) if length <= (1 << 26) else {}
+        if length > min(len(data), 1 << 26):
+            raise ValueError(f"a header of {length} bytes")
+        header = json.loads(data[8 : 8 + length])
         body = data[8 + length :]
         tensors = {name: facts for name, facts in header.items() if name != "__metadata__"}
         return {name: _tensor(body, facts, f"{path} {name}") for name, facts in tensors.items()}
-    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BadInput(f"is damaged or no safetensors file ({error})", where=path) from None
 
 
 def _tensor(body: bytes, facts: dict[str, Any], where: str) -> npt.NDArray[Any]:
@@ -142,12 +151,8 @@ def write_safetensors(path: Path, tensors: dict[str, npt.NDArray[Any]]) -> None:
 
 def read_json_lines(path: Path) -> list[Any]:
     """One JSON document a line. Raises BadInput naming the line."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise BadInput(f"is larger than {MAX_BYTES} bytes", where=path)
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"cannot be read: {error}", where=path) from None
+    with foreign.reading(path, "UTF-8 text"):
+        lines = foreign.read_bytes(path).decode("utf-8-sig").splitlines()
     found = []
     for number, line in enumerate(lines, 1):
         try:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moesim import atomic
+from moesim import atomic, foreign
 from moesim.errors import BadInput
 from moesim.routing.arrays import read_npz, write_npz
 from moesim.routing.stats.load import step_labels
@@ -90,4 +90,5 @@ def read_loads(path: Path) -> LoadRecord:
         header = TraceHeader(**{**facts, "domains": tuple(facts["domains"])})
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(f"has no load record's header ({error})", where=path) from None
-    return LoadRecord(header, arrays["counts"], layers, total, arrays.get("by_source"))
+    with foreign.reading(path, "record of counts"):
+        return LoadRecord(header, arrays["counts"], layers, total, arrays.get("by_source"))

@@ -34,6 +34,7 @@ from moesim.studies.placement import find_placement, first_placement
 from moesim.studies.routing import merge_note, routing_source
 from moesim.studies.scenario import CommSection, Scenario
 
+MOST_TOKENS = 1 << 25  # of one batch: columns of so many take 0.3 GB each
 SCALE_BYTES = {"bf16": 0.0, "fp8": 4 / 128, "fp4": 1 / 16}  # fp8: one fp32 scale per 128 values; fp4: one byte per 16
 
 
@@ -223,6 +224,13 @@ def row_bytes(hidden: int, dtype: str) -> int:
 
 def _batches(scenario: Scenario, ranks: int) -> tuple[Batch, ...]:
     batch = scenario.batch
+    if ranks * batch.tokens_per_gpu > MOST_TOKENS:
+        raise BadInput(
+            f"{ranks} GPUs x {batch.tokens_per_gpu} are {ranks * batch.tokens_per_gpu} tokens, a step has at most "
+            f"{MOST_TOKENS}",
+            where="batch.tokens_per_gpu",
+            way_out=f"tokens_per_gpu: {MOST_TOKENS // ranks} or less",
+        )
     sequences = ranks * batch.tokens_per_gpu // (1 if batch.phase == "decode" else batch.context)
     return tuple(
         uniform_batch(batch.phase, ranks, batch.tokens_per_gpu, batch.context, first_request=number * sequences)

@@ -29,9 +29,11 @@ class BatchSection(Section):
     """What one step works on."""
 
     phase: Literal["decode", "prefill", "train"] = Field(description="kind of step")
-    tokens_per_gpu: Count = Field(description="new tokens on each GPU; in training, of one micro-batch")
+    tokens_per_gpu: Count = Field(le=1 << 22, description="new tokens on each GPU; in training, of one micro-batch")
     context: Count = Field(description="decode: tokens already cached per request; otherwise the sequence length")
-    micro_batches: Count = Field(1, description="training: micro-batches accumulated before the optimizer runs")
+    micro_batches: Count = Field(
+        1, le=4096, description="training: micro-batches accumulated before the optimizer runs"
+    )
 
 
 class ClusterSection(Section):
@@ -111,7 +113,7 @@ class RoutingSection(Section):
         None, description="a router decides: a name, or {name: ..., its parameters}; see `moesim list`"
     )
     generator: LogitKnobs | None = Field(None, description="knobs of the logits that a router without a trace reads")
-    warm_up: int = Field(0, ge=0, le=10_000, description="steps that a router which learns has seen before")
+    warm_up: int = Field(0, ge=0, le=2000, description="steps that a router which learns has seen before")
 
     @model_validator(mode="after")
     def _one_source(self) -> RoutingSection:
@@ -173,7 +175,7 @@ class FaultSection(Section):
     then: Literal["stall", "reroute", "abort"] = Field(
         "stall", description="dead link: wait, go over the next GPU's port (or detour), or give the transfer up"
     )
-    detour: Items[str] = Field((), description="reroute: names of the links that stand in, in order")
+    detour: Items[str] = Field((), max_length=64, description="reroute: names of the links that stand in, in order")
 
     @model_validator(mode="after")
     def _one_target(self) -> FaultSection:
@@ -240,7 +242,7 @@ class Scenario(Section):
     overlap: OverlapSection = OverlapSection()
     routing: RoutingSection
     network: NetworkSection = NetworkSection()
-    faults: Items[FaultSection] = Field((), description="slow or dead links and ranks, with a schedule")
+    faults: Items[FaultSection] = Field((), max_length=256, description="slow or dead links and ranks, with a schedule")
     training: TrainingSection = TrainingSection()
     costs: str | CostsSection = Field(
         "auto", description="auto: the device's profile; or a profile, `roofline`, {profile: NAME, kernels: SET}"
@@ -264,5 +266,8 @@ class Scenario(Section):
         """sha256 of what the result depends on: all keys but name, description and published figures. Defaults are left
         out, so that a new key does not change the hash of old scenarios.
         """
-        body = self.model_dump(mode="json", exclude={"name", "description", "published"}, exclude_defaults=True)
-        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+
+    def identity(self) -> dict[str, Any]:
+        """The plain data that `digest` hashes."""
+        return self.model_dump(mode="json", exclude={"name", "description", "published"}, exclude_defaults=True)

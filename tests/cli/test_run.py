@@ -26,7 +26,12 @@ def test_a_run_is_stored_and_printed(moesim: Moesim) -> None:
     assert "Where did the time go" in done.out
     folder = next(Path("runs").iterdir())
     assert f"stored in {folder}" in done.out
-    assert sorted(path.name for path in folder.iterdir()) == ["pictures.json", "result.json", "scenario.yaml"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "digests.json",
+        "pictures.json",
+        "result.json",
+        "scenario.yaml",
+    ]
 
 
 def test_json_is_alone_on_stdout_and_equals_the_stored_document(moesim: Moesim) -> None:

@@ -90,7 +90,7 @@ def test_a_layer_frequency_that_says_nothing(tmp_path: Path, frequency: Any) -> 
         (b'{"a": 1, "a": 2}', "'a' stands twice"),
         (b'{"a": ' + b"9" * 5000 + b"}", "not JSON"),
         (b"[" * 200_000, "not JSON"),
-        (b"\xff\xfe\x00", "cannot be read"),
+        (b"\xff\xfe\x00", "no UTF-8 text"),
         (b" " * (2 << 20), "larger than"),
     ],
 )
@@ -103,7 +103,7 @@ def test_a_file_that_is_no_config(tmp_path: Path, raw: bytes, said: str) -> None
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     assert "cannot be read" in refused(tmp_path / "none.json")
     (tmp_path / "folder.json").mkdir()
-    assert "cannot be read" in refused(tmp_path / "folder.json")
+    assert "is a folder" in refused(tmp_path / "folder.json")
 
 
 def test_a_quantisation_promised_only_by_the_name_is_said(tmp_path: Path) -> None:

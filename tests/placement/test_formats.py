@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -208,8 +207,7 @@ def test_a_broken_array_is_refused(tmp_path: Path, array: np.ndarray[Any, Any], 
 
 
 def test_a_zip_bomb_is_refused_unread(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("placement.npy", b"\0" * (1 << 25))
+    np.savez_compressed(tmp_path / "a.npz", placement=np.zeros((1 << 13, 1 << 12), dtype=np.uint8))
     with pytest.raises(BadInput, match="zip bomb"):
         open_source(tmp_path / "a.npz")
 

@@ -44,7 +44,7 @@ def test_an_unknown_run_names_the_nearest(folder: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", "\x00", "[" * 100_000])
 def test_a_damaged_file_is_refused(folder: Path, text: str) -> None:
     (folder / "result.json").write_text(text)
-    with pytest.raises(BadInput, match="not the JSON"):
+    with pytest.raises(BadInput, match="sha256 differs"):
         stored.open_run("abc123")
 
 

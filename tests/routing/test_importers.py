@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -170,8 +169,7 @@ def test_a_header_that_claims_terabytes_is_refused() -> None:
 
 
 def test_a_zip_bomb_is_refused_before_it_unpacks(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("logical_count.npy", b"\0" * (64 << 20))
+    np.savez_compressed(tmp_path / "bomb.npz", logical_count=np.zeros((1, 1 << 13, 1 << 11), dtype=np.uint8))
     with pytest.raises(BadInput, match="zip bomb"):
         imported("sglang-stat", tmp_path / "bomb.npz")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from moesim import yamlfile
+from moesim import foreign, yamlfile
 from moesim.errors import BadInput, unknown_name
 from moesim.hardware.census import census
 from moesim.hardware.cluster import Cluster
@@ -54,7 +54,8 @@ def import_topology(path: str | Path, *, format: str | None = None, like: str = 
     reader = _reader(text, source, format)
     lender = yamlfile.read_yaml(find_topology(like))
     assert reader.read is not None
-    draft = reader.read(text, source, lender)
+    with foreign.reading(path, f"{reader.name} topology"):
+        draft = reader.read(text, source, lender)
     head = {
         "moesim_topology": 1,
         "name": Path(path).stem,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from moesim import atomic
+from moesim import atomic, foreign
 from moesim.errors import BadInput, pick
 from moesim.layout import Placement
 from moesim.placement.formats.eplb import EPLB
@@ -30,6 +30,7 @@ REGISTRY: Final[dict[str, Format]] = {
     "vllm-ascend": VLLM_ASCEND,
 }
 
+MAX_FILE: Final = 1 << 28  # bytes: 64 devices, 61 layers and 256 experts take 1 MB
 SUFFIXES: Final = frozenset(suffix for each in REGISTRY.values() for suffix in each.suffixes)
 
 __all__ = [
@@ -56,9 +57,11 @@ def read_placement(path: str | Path, frame: Frame | None = None, *, format: str 
 
     `frame` adds what the file does not say: most formats need the number of ranks.
     """
-    source = open_source(Path(path))
-    chosen = find_format(format) if format else _recognised(source)
-    return chosen.read(source, frame or Frame())
+    foreign.regular(Path(path), MAX_FILE)
+    with foreign.reading(Path(path), "placement"):
+        source = open_source(Path(path))
+        chosen = find_format(format) if format else _recognised(source)
+        return chosen.read(source, frame or Frame())
 
 
 def _recognised(source: Source) -> Format:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
+from moesim import foreign
 from moesim.errors import pick
 from moesim.routing.importers.exflow import EXFLOW
 from moesim.routing.importers.flame_moe import FLAME_MOE
@@ -16,6 +18,8 @@ from moesim.routing.importers.sglang_stat import SGLANG_STAT
 from moesim.routing.importers.trtllm import TRTLLM
 from moesim.routing.importers.vllm_eplb import VLLM_EPLB
 from moesim.routing.importers.vllm_returned import VLLM_RETURNED
+from moesim.routing.loads import LoadRecord
+from moesim.routing.trace import RoutingTrace
 
 REGISTRY: Final[dict[str, Format]] = {
     "exflow": EXFLOW,
@@ -30,7 +34,14 @@ REGISTRY: Final[dict[str, Format]] = {
     "vllm-returned": VLLM_RETURNED,
 }
 
-__all__ = ["REGISTRY", "Format", "Options", "find_format"]
+__all__ = ["REGISTRY", "Format", "Options", "find_format", "read_format"]
+
+
+def read_format(name: str, path: Path, options: Options) -> RoutingTrace | LoadRecord:
+    """What an engine wrote. Raises BadInput, whatever is in the file."""
+    chosen = find_format(name)
+    with foreign.reading(path, f"{name} recording"):
+        return chosen.read(path, options)
 
 
 def find_format(name: str) -> Format:

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from moesim import atomic
 from moesim.errors import BadInput
-from moesim.routing.importers.format import Format, Options, header_for, layer_map, tokens_of
+from moesim.routing.importers.format import Format, Options, header_for, layer_map, tokens_of, whole
 from moesim.routing.loads import LoadRecord
 from moesim.routing.trace import PHASES, RoutingTrace, make_trace
 
@@ -49,13 +50,18 @@ def _read_layer(file: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float
         if opened.metadata.num_rows > MAX_ROWS:
             raise BadInput(f"claims {opened.metadata.num_rows} rows", where=file)
         table = opened.read(columns=["indices", "scores"])
-        return _matrix(table, "indices").astype(np.int64), _matrix(table, "scores").astype(np.float32)
+        scores = _matrix(table, "scores").astype(np.float32)
+        if not np.isfinite(scores).all():
+            raise BadInput("a score is not a finite number", where=file)
+        return whole(_matrix(table, "indices"), "experts", file), scores
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise BadInput(f"is damaged or no FLAME-MoE layer ({str(error)[:100]})", where=file) from None
 
 
 def _matrix(table: pa.Table, name: str) -> npt.NDArray[Any]:
     column = table.column(name).combine_chunks()
+    if not pa.types.is_list(column.type) or pa.types.is_nested(column.type.value_type) or column.null_count:
+        raise ValueError(f"{name} is {column.type}, not a list of numbers a token")
     values: npt.NDArray[Any] = column.flatten().to_numpy(zero_copy_only=False)
     return values.reshape(table.num_rows, -1)
 
@@ -63,15 +69,15 @@ def _matrix(table: pa.Table, name: str) -> npt.NDArray[Any]:
 def write(record: RoutingTrace | LoadRecord, path: Path) -> None:
     """One parquet a layer into the folder; a trace without weights gets equal scores."""
     trace = tokens_of(record, path)
-    path.mkdir(parents=True, exist_ok=True)
     layers, _ = layer_map(trace.header)
     weight = (
         trace.weight if trace.weight is not None else np.full(trace.expert.shape, 1 / trace.header.top_k, np.float16)
     )
-    for number, layer in enumerate(layers):
-        ids = pa.array(list(trace.expert[:, number].astype(np.int16)), pa.list_(pa.int16()))
-        scores = pa.array(list(weight[:, number].astype(np.float16)), pa.list_(pa.float16()))
-        pq.write_table(pa.table({"scores": scores, "indices": ids}), path / f"layer_{layer:02d}.parquet")
+    with atomic.folder(path) as part:
+        for number, layer in enumerate(layers):
+            ids = pa.array(list(trace.expert[:, number].astype(np.int16)), pa.list_(pa.int16()))
+            scores = pa.array(list(weight[:, number].astype(np.float16)), pa.list_(pa.float16()))
+            pq.write_table(pa.table({"scores": scores, "indices": ids}), part / f"layer_{layer:02d}.parquet")
 
 
 FLAME_MOE = Format("flame-moe", "folder of layer_LL.parquet with scores and indices", True, read, write)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from moesim.routing.shape import RoutingShape
 from moesim.routing.trace import RoutingTrace, TraceHeader
 
 Ids = npt.NDArray[np.int64]
+LARGEST = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,15 @@ class Format:
     tokens: bool
     read: Callable[[Path, Options], RoutingTrace | LoadRecord]
     write: Callable[[RoutingTrace | LoadRecord, Path], None]
+
+
+def whole(values: npt.NDArray[Any], what: str, where: Path | str) -> Ids:
+    """int64 of the same shape. Raises BadInput for numbers that are not whole, or beyond 32 bits."""
+    if values.dtype.kind not in "iu":
+        raise BadInput(f"{what} are {values.dtype}, not whole numbers", where=where)
+    if values.size and not (int(values.min()) >= -LARGEST and int(values.max()) <= LARGEST):
+        raise BadInput(f"{what} reach {int(values.max())}", where=where, way_out=f"at most {LARGEST}")
+    return values.astype(np.int64)
 
 
 def header_for(

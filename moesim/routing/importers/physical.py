@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import BadInput
-from moesim.routing.importers.format import Options, header_for
+from moesim.routing.importers.format import Options, header_for, whole
 from moesim.routing.loads import LoadRecord
 
 
@@ -17,6 +17,9 @@ def logical_counts(physical: npt.NDArray[Any], to_logical: npt.NDArray[Any], whe
     """physical [S, L, P], to_logical [L, P] -> int64[S, L, E]. Raises BadInput naming the layer."""
     if physical.ndim != 3 or physical.shape[1:] != to_logical.shape:
         raise BadInput(f"counts {physical.shape} and map {to_logical.shape} do not fit", where=where)
+    physical, to_logical = whole(physical, "counts", where), whole(to_logical, "the map's experts", where)
+    if to_logical.max() >= to_logical.shape[1]:
+        raise BadInput(f"the map names expert {to_logical.max()}, there are {to_logical.shape[1]} slots", where=where)
     if to_logical.min() < 0:
         layer, slot = np.argwhere(to_logical < 0)[0]
         raise BadInput(f"layer {layer}: slot {slot} has no expert", where=where)

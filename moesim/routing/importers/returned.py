@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import BadInput
-from moesim.routing.importers.format import Options, header_for, used_layers
+from moesim.routing.importers.format import Options, header_for, used_layers, whole
 from moesim.routing.trace import RoutingTrace, make_trace
 
 
@@ -25,7 +25,9 @@ def trace_of(
     for number, ids in enumerate(requests):
         if ids.ndim != 3 or ids.shape[1:] != requests[0].shape[1:]:
             raise BadInput(f"request {number}: shape {ids.shape} differs from {requests[0].shape}", where=path)
-    joined = np.concatenate(requests).astype(np.int64)
+    joined = np.concatenate([whole(ids, "experts", path) for ids in requests])
+    if joined.min() < 0:
+        raise BadInput(f"names expert {joined.min()}", where=path)
     layers = used_layers(joined, options)
     header = header_for(name, options, path, layers, joined.shape[1], int(joined.max()) + 1, joined.shape[2])
     lengths = [len(ids) for ids in requests]

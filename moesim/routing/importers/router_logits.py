@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from moesim.errors import BadInput, unknown_name
 from moesim.routing.arrays import read_npz, write_npz
-from moesim.routing.importers.format import Format, Options, header_for, tokens_of
+from moesim.routing.importers.format import Format, Options, header_for, tokens_of, whole
 from moesim.routing.loads import LoadRecord
 from moesim.routing.trace import RoutingTrace, make_trace
 
@@ -33,7 +33,12 @@ def read(path: Path, options: Options) -> RoutingTrace:
     if not np.isfinite(logits).all():
         layer, token = np.argwhere(~np.isfinite(logits))[0][:2]
         raise BadInput(f"layer {layer}, token {token}: a logit is not a finite number", where=path)
-    ids, weight = choose(logits, top_k, options, arrays.pop("bias", np.zeros((len(logits), logits.shape[2]))))
+    if not 1 <= top_k <= logits.shape[2]:
+        raise BadInput(f"top-{top_k} of {logits.shape[2]} experts", where=path, way_out="--top-k")
+    bias = arrays.pop("bias", np.zeros((len(logits), logits.shape[2])))
+    if bias.shape != (len(logits), logits.shape[2]) or not np.isfinite(bias).all():
+        raise BadInput(f"bias {bias.shape} is not [layers, experts] of finite numbers", where=path)
+    ids, weight = choose(logits, top_k, options, bias)
     layers = tuple(range(len(logits)))
     header = header_for("router-logits", options, path, layers, len(layers), logits.shape[2], top_k)
     moved = logits.transpose(1, 0, 2)
@@ -41,7 +46,7 @@ def read(path: Path, options: Options) -> RoutingTrace:
 
 
 def _rows(arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
-    return {name: values for name, values in arrays.items() if name in COLUMNS}
+    return {name: whole(values, name, "router logits") for name, values in arrays.items() if name in COLUMNS}
 
 
 def choose(

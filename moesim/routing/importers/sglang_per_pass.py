@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from moesim.errors import BadInput
 from moesim.routing.arrays import read_npz, write_npz
-from moesim.routing.importers.format import Format, Options, counts_of
+from moesim.routing.importers.format import Format, Options, counts_of, whole
 from moesim.routing.importers.physical import dense_counts, load_record, logical_counts, trivial_map
 from moesim.routing.loads import LoadRecord
 from moesim.routing.trace import RoutingTrace
@@ -23,7 +24,10 @@ def read(path: Path, options: Options) -> LoadRecord:
     """Steps are the forward passes in ascending order. Raises BadInput."""
     arrays = read_npz(path, NAMES)
     logical = logical_counts(arrays["global_physical_count"], arrays["last_physical_to_logical_map"], path)
-    passes, which = np.unique(arrays["forward_pass_id"], return_inverse=True)
+    numbers = whole(arrays["forward_pass_id"], "forward_pass_id", path)
+    if numbers.shape != logical.shape[:1]:
+        raise BadInput(f"{len(logical)} passes of counts, forward_pass_id is {numbers.shape}", where=path)
+    passes, which = np.unique(numbers, return_inverse=True)
     counts = np.zeros((len(passes), *logical.shape[1:]), dtype=np.int64)
     np.add.at(counts, which, logical)
     return load_record("sglang-per-pass", path, options, counts)

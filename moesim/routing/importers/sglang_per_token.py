@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from moesim.errors import BadInput
 from moesim.routing.arrays import read_npz, write_npz
-from moesim.routing.importers.format import Format, Options, all_layers, header_for, layer_map, tokens_of
+from moesim.routing.importers.format import Format, Options, all_layers, header_for, layer_map, tokens_of, whole
 from moesim.routing.loads import LoadRecord
 from moesim.routing.trace import RoutingTrace, make_trace
 
@@ -28,7 +28,11 @@ DECODE = 2  # ForwardMode.DECODE of SGLang; the other modes are kinds of prefill
 def read(path: Path, options: Options) -> RoutingTrace:
     """Raises BadInput naming layer and token."""
     arrays = read_npz(path, ("topk_ids", "last_physical_to_logical_map", *ROWS))
-    ids = _logical(arrays["topk_ids"].astype(np.int64), arrays["last_physical_to_logical_map"].astype(np.int64), path)
+    arrays = {name: whole(values, name, path) for name, values in arrays.items()}
+    lengths = {name: len(arrays[name]) for name in ("topk_ids", *ROWS)}
+    if len(set(lengths.values())) > 1 or any(arrays[name].ndim != 1 for name in ROWS):
+        raise BadInput(f"columns of different lengths: {lengths}", where=path)
+    ids = _logical(arrays["topk_ids"], arrays["last_physical_to_logical_map"], path)
     used = (ids >= 0).any(axis=(0, 2))
     layers = tuple(int(n) for n in np.flatnonzero(used))
     top_k = int((ids >= 0).sum(axis=2).max())

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from moesim import atomic
 from moesim.errors import BadInput
 from moesim.routing.arrays import read_json_lines
 from moesim.routing.importers.format import Format, Options, all_layers, tokens_of
@@ -63,7 +64,7 @@ def write(record: RoutingTrace | LoadRecord, path: Path) -> None:
             "routed_experts": base64.b64encode(wide[rows].tobytes()).decode(),
         }
         lines.append(json.dumps({"meta_info": meta}))
-    path.write_text("\n".join(lines) + "\n")
+    atomic.write(path, "\n".join(lines) + "\n")
 
 
 SGLANG_RETURNED = Format("sglang-returned", "JSON lines with meta_info.routed_experts", True, read, write)

@@ -8,7 +8,7 @@ import numpy as np
 
 from moesim.errors import BadInput
 from moesim.routing.arrays import read_npz, write_npz
-from moesim.routing.importers.format import Format, Options, counts_of
+from moesim.routing.importers.format import Format, Options, counts_of, whole
 from moesim.routing.importers.physical import dense_counts, load_record
 from moesim.routing.loads import LoadRecord
 from moesim.routing.trace import RoutingTrace
@@ -21,7 +21,7 @@ def read(path: Path, options: Options) -> LoadRecord:
         raise BadInput(
             f"logical_count is {counts.dtype} {counts.shape}", where=path, way_out="[steps, layers, experts]"
         )
-    return load_record("sglang-stat", path, options, counts.astype(np.int64))
+    return load_record("sglang-stat", path, options, whole(counts, "counts", path))
 
 
 def write(record: RoutingTrace | LoadRecord, path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from moesim import atomic
 from moesim.errors import BadInput
 from moesim.routing.arrays import read_json_lines, read_npy
 from moesim.routing.importers.format import Format, Options, all_layers, tokens_of
@@ -50,7 +51,7 @@ def write(record: RoutingTrace | LoadRecord, path: Path) -> None:
             "routed_experts_prompt_start": int(trace.position[rows[0]]),
         }
         lines.append(json.dumps(answer))
-    path.write_text("\n".join(lines) + "\n")
+    atomic.write(path, "\n".join(lines) + "\n")
 
 
 VLLM_RETURNED = Format("vllm-returned", "JSON lines with choices[i].routed_experts (base64 of .npy)", True, read, write)

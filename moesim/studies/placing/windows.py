@@ -21,6 +21,7 @@ from moesim.studies.routing import trace_path
 
 HELD_OUT, DRIFT = "held out", "drift"
 FEWEST = 8  # windows that a short trace is cut into
+MOST_WINDOWS = 4096  # every strategy looks at each
 Counts = npt.NDArray[np.int64]
 Recorded = RoutingTrace | LoadRecord
 
@@ -70,6 +71,11 @@ def split(recorded: Recorded, options: Options) -> Split:
     if options.phase is not None:
         recorded = _phase(recorded, options.phase, options.trace)
     window = options.window or max(min(WINDOW, recorded.tokens // FEWEST), 1)
+    if recorded.tokens > MOST_WINDOWS * window:
+        way_out = f"--window {-(-recorded.tokens // MOST_WINDOWS)} or more"
+        raise BadInput(
+            f"{recorded.tokens // window} windows, at most {MOST_WINDOWS}", where="--window", way_out=way_out
+        )
     whole = Windows.of_trace(recorded, window)
     if not options.holdout:
         return _with_drift(Split(whole, {}, window), recorded.header, options)
