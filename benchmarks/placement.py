@@ -1,4 +1,4 @@
-"""Placement beside DeepSeek's EPLB, bar by bar: `python -m benchmarks.placement [balance ... transitions]`.
+"""Placement beside DeepSeek's EPLB, bar by bar: `python -m benchmarks.placement [balance ... limits]`.
 
 Inputs are the made-up cases in `benchmarks/data`: strategies see `train` only, `test` and `drift` are for judging.
 Seconds are CPU seconds of this process after the compiled functions were loaded. Every row shows its bar.
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import placement_trust as trust
 from benchmarks.placement_transitions import transitions
 from moesim.layout import Placement
 from moesim.placement import PlacementProblem, Solution, StepClock, Windows, judge, objectives, solve
@@ -184,7 +185,8 @@ def memory() -> None:
 
 BARS: dict[str, Callable[[], None]] = {
     "memory": memory, "balance": balance, "held_out": held_out, "online": online, "step": step,
-    "transitions": transitions,
+    "transitions": transitions, "recordings": trust.recordings, "dispatch": trust.dispatch,
+    "overlap": lambda: trust.overlap(clock("two_batch")), "history": trust.history, "limits": trust.limits,
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from scipy.optimize import least_squares
 
 from moesim import shipped
 from moesim.costs import CommunicationCost
-from moesim.studies.validation.deepep_fit import FORMS, Costs, fit, held_out_errors
+from moesim.studies.validation.deepep_fit import FORMS, START, Costs, fit, held_out_errors
 from moesim.studies.validation.deepep_table import Row, read_table
 
 
@@ -41,7 +41,7 @@ def first_normal(newest: Costs, rows: Sequence[Row]) -> Costs:
 
     def costs(nic: float) -> Costs:
         nvlink = newest["deepep_normal"].efficiency["nvlink"]
-        return newest | {"deepep_normal": CommunicationCost(0.0, {"nvlink": nvlink, "nic": nic})}
+        return newest | {"deepep_normal": CommunicationCost(START, {"nvlink": nvlink, "nic": nic})}
 
     logs = lambda x: [np.log(row.situation.seconds(costs(x[0])) / row.seconds) for row in rows]  # noqa: E731
     return costs(float(least_squares(logs, (0.8,), diff_step=[1e-4]).x[0]))

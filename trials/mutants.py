@@ -132,7 +132,7 @@ def _change(node: ast.AST) -> None:
             node.value = not value
         case ast.Constant(value=value):
             assert isinstance(value, (int, float))
-            node.value = value + 1 if isinstance(value, int) else value * 1.5
+            node.value = value + 1 if isinstance(value, int) or not value else value * 1.5
         case ast.IfExp():
             node.body, node.orelse = node.orelse, node.body
 
@@ -182,7 +182,21 @@ def _run(mutant: Mutant, tests: Sequence[str]) -> int:
     sys.meta_path.insert(0, _Loader(mutant))
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         try:
-            return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-k", "not golden and not readme", *tests]))
+            return int(
+                pytest.main(
+                    [
+                        "-x",
+                        "-q",
+                        "-p",
+                        "no:cacheprovider",
+                        "-p",
+                        "no:faulthandler",
+                        "-k",
+                        "not golden and not readme",
+                        *tests,
+                    ]
+                )
+            )
         except BaseException:
             return 1
 

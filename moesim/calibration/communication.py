@@ -1,48 +1,135 @@
-"""The communication constants of a profile: those of all systems, with NCCL's rate and start-ups from its records."""
+"""The communication constants of a profile: those of all systems, with what its own records of NCCL and DeepEP say.
+
+NCCL has a kernel each for grouped sends, for rings (and trees), and for reduction in the switch (NVLS); the rate of
+each is that of its best table, between its last two sizes, and what a table takes beyond bytes over that rate is its
+start-up. A scenario names no version of NCCL, so that a table is the mean over all versions that the records hold.
+"""
 
 from __future__ import annotations
 
 import copy
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from moesim.calibration.deepep import in_one_node, spread_of
 from moesim.calibration.demands import KIND
 from moesim.calibration.fit_operator import Peaks
 from moesim.calibration.heldout import Errors, Prepared, held_out, pooled, prepare, splits
 from moesim.calibration.kernels import name_of
 from moesim.calibration.records import Records
 from moesim.calibration.systems import System
-from moesim.hardware import load_cluster
+from moesim.hardware import Cluster, load_cluster
 
 WAYS: Final = {"collective": "world", "exchange": "shape"}
 LARGEST: Final = 8  # ranks that most systems were measured with
 ROUNDS: Final = 1e7  # a second at most, of peers that follow each other
-POINTS: Final = 9  # of a start-up table
 ENGINES: Final = ("sglang", "trtllm", "vllm")
-RINGS: Final = ("all_gather", "all_reduce", "reduce_scatter")  # an all-to-all starts up by its peers, see per_message
+OPS: Final = {"nccl": ("all_to_all",), "nccl_ring": ("all_gather", "reduce_scatter", "all_reduce"),
+              "nccl_nvls": ("all_reduce",)}  # fmt: skip
+IN_SWITCH: Final = 1.15  # an all-reduce with that many times the bus bandwidth of rings is summed up in the switch
+SPREAD_OF: Final = {  # kernel -> whose held-out errors hold for it
+    "nccl": "all_to_all/nccl/NCCL/bf16",
+    "nccl_ring": "all_gather/nccl/NCCL/bf16",
+    "nccl_nvls": "all_reduce/nccl/NCCL/bf16",
+}
+BETWEEN: Final = "Between nodes: "  # behind it stands in a source what no table of one node can tell
 
 
-def section(records: Records, system: System) -> dict[str, Any]:
-    """The `communication` section of a profile."""
+class Table(NamedTuple):
+    """One op over `world` ranks: bytes that a rank sends float64[n] ascending, seconds float64[n]."""
+
+    op: str
+    world: int
+    sent: np.ndarray[tuple[int], np.dtype[np.float64]]
+    seconds: np.ndarray[tuple[int], np.dtype[np.float64]]
+
+    @property
+    def rate(self) -> float:
+        """B/s that the largest two sizes differ by, or that the only one reaches."""
+        if len(self.sent) == 1:
+            return float(self.sent[0] / self.seconds[0])
+        return float((self.sent[-1] - self.sent[-2]) / max(self.seconds[-1] - self.seconds[-2], 1e-12))
+
+
+def section(records: Records, system: System, heldout: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """The `communication` section of a profile. heldout: see `held_out_errors`, as a profile writes them."""
     plain: dict[str, Any] = copy.deepcopy(system.raw["communication"])  # type: ignore[arg-type]
+    cluster = load_cluster(system.facts.topology)
     nccl = records.of(backend="nccl", dtype="bf16").usable
-    largest = nccl.of(op="all_to_all")
-    if not len(largest):
-        return plain
-    nominal = _nominal(system)
-    world = int(largest["world"].max())
-    full = largest.where(largest["world"] == world)
-    sent, seconds = full["bytes"] * (world - 1) / world, full["seconds"]
-    reached = float(sent[sent.argmax()] / seconds[sent.argmax()])
-    fraction = round(min(reached / nominal, 1.0), 3)
-    plain["nccl"]["efficiency"]["nvlink"] = fraction
-    plain["nccl"]["steps"] = _steps(nccl, fraction * nominal)
-    plain["nccl"]["source"] = (
-        f"NCCL {full['version'][0]}: {reached / 1e9:.0f} of {nominal / 1e9:.0f} GB/s in the largest all-to-all on "
-        f"{world} GPUs, and what smaller ones take beyond that ({full['provenance'][0]}); beyond one node as DeepEP"
-    )
+    for kernel, tables in _by_kernel(nccl, cluster).items():
+        plain[kernel] = plain[kernel] | _nccl(kernel, tables, nccl, system, cluster)
+    plain |= in_one_node(records, system, cluster, plain)
+    for kernel, name in SPREAD_OF.items():
+        if name in heldout:
+            plain[kernel]["spread"] = spread_of(heldout[name]["p90"])
     return plain
+
+
+def _by_kernel(nccl: Records, cluster: Cluster) -> dict[str, list[Table]]:
+    """kernel -> its tables. Where an all-reduce outruns rings its table is that of NVLS, and a ring or tree over as
+    many ranks, which the library did not choose, takes as long or what its bytes need.
+    """
+    tables = _tables(nccl)
+    ring = max((one.rate for one in tables if one.op in ("all_gather", "reduce_scatter")), default=np.inf)
+    found: dict[str, list[Table]] = {}
+    for table in tables:
+        if table.op == "all_reduce" and cluster.reduces_in_switch and table.rate > IN_SWITCH * ring:
+            size = table.sent * table.world / (2 * (table.world - 1))
+            reduced = table._replace(sent=size * (1 + 1 / table.world))  # see network/rails.py
+            found.setdefault("nccl_nvls", []).append(reduced)
+            table = table._replace(seconds=np.maximum(table.seconds, table.sent / ring))
+        found.setdefault("nccl" if table.op == "all_to_all" else "nccl_ring", []).append(table)
+    return found
+
+
+def _tables(nccl: Records) -> list[Table]:
+    """One for each op and number of ranks, the mean over versions of NCCL of their medians."""
+    found = []
+    for op in sorted({op for ops in OPS.values() for op in ops}):
+        part = nccl.of(op=op)
+        for world in np.unique(part["world"]):
+            rows = part.where(part["world"] == world)
+            twice = 2 if op == "all_reduce" else 1
+            sent = rows["bytes"] * (world - 1) / world * twice
+            sizes = np.unique(sent)  # each rank has a record of its own
+            seconds = [_mean(rows["version"][sent == size], rows["seconds"][sent == size]) for size in sizes]
+            found.append(Table(op, int(world), sizes, np.array(seconds)))
+    return found
+
+
+def _mean(versions: np.ndarray[Any, Any], seconds: np.ndarray[Any, Any]) -> float:
+    return float(np.mean([np.median(seconds[versions == one]) for one in np.unique(versions)]))
+
+
+def _nccl(
+    kernel: str, tables: Sequence[Table], nccl: Records, system: System, cluster: Cluster
+) -> dict[str, Any]:  # fmt: skip
+    """Rate, start-ups and source of one of NCCL's kernels, over the plain constants."""
+    nominal = float(np.max(cluster.link_capacity))
+    best = max(tables, key=lambda one: one.rate)
+    fraction = round(min(best.rate / nominal, 1.0), 3)
+    plain: dict[str, Any] = system.raw["communication"][kernel]  # type: ignore[index]
+    versions = ", ".join(sorted(set(map(str, nccl["version"]))))
+    return {
+        "efficiency": plain["efficiency"] | {"nvlink": fraction},
+        "steps": [_steps(table, fraction * nominal) for table in tables],
+        "device": system.device.name,
+        "source": (
+            f"NCCL {versions}: {best.rate / 1e9:.0f} of {nominal / 1e9:.0f} GB/s between the largest sizes of "
+            f"{best.op} on {best.world} GPUs, and what all sizes take beyond that (aiconfigurator-core 0.12.0, "
+            f"NVIDIA, or own records); mean over versions. {BETWEEN}{plain['source'].partition(BETWEEN)[2]}"
+        ),
+    }
+
+
+def _steps(table: Table, rate: float) -> dict[str, Any]:
+    alpha = np.maximum(table.seconds - table.sent / rate, 0.0)
+    return {
+        "op": table.op, "ranks": table.world, "bytes": [f"{size:.0f} B" for size in table.sent],
+        "alpha": [f"{a * 1e6:.4g} us" for a in alpha],
+    }  # fmt: skip
 
 
 def held_out_errors(parts: list[Records], system: System) -> dict[str, Errors]:
@@ -85,23 +172,3 @@ def _nominal(system: System) -> float:
     """B/s of a GPU's own link inside its node, one way."""
     cluster = load_cluster(system.facts.topology)
     return float(np.max(cluster.link_capacity))
-
-
-def _steps(nccl: Records, rate: float) -> list[dict[str, Any]]:
-    """Start-ups by bytes sent, per collective and number of ranks."""
-    found = []
-    for op in RINGS:
-        part = nccl.of(op=op)
-        for world in np.unique(part["world"]):
-            rows = part.where(part["world"] == world)
-            twice = 2 if op == "all_reduce" else 1
-            sent = rows["bytes"] * (world - 1) // world * twice
-            sizes = np.unique(sent)  # each rank has a record of its own
-            sizes = sizes[np.unique(np.linspace(0, len(sizes) - 1, POINTS).astype(int))]
-            seconds = np.array([np.median(rows["seconds"][sent == size]) for size in sizes])
-            alpha = np.maximum(seconds - sizes / rate, 0.0)
-            found.append({
-                "op": op, "ranks": int(world), "bytes": [f"{b} B" for b in sizes],
-                "alpha": [f"{a * 1e6:.4g} us" for a in alpha],
-            })  # fmt: skip
-    return found

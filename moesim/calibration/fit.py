@@ -88,6 +88,7 @@ def fit_profile(records: Records, system: System, exclude: frozenset[Shape] = fr
     exchanged = {name: _heldout(found) for name, found in communication.held_out_errors(parts, system).items()}
     packed = packed_grids({name: one.grid for name, (one, _) in done.items()})
     profile = _profile(records, system, sets, sections, digest(packed))
+    profile |= {"communication": communication.section(records, system, exchanged)}
     profile |= {"heldout": heldout, "heldout_communication": exchanged}
     return FittedProfile(profile, packed, tuple(_remarks(able, chosen)))
 
@@ -159,7 +160,7 @@ def _profile(
         "device_class": str(records["device_class"][0]), "source": "; ".join(sources),
         "default_kernels": next(iter(sets)), "kernels": sets, "operators": sections, "grids": grids,
         "memory_bandwidth": f"{system.device.memory_bandwidth / 1e9:.6g} GB/s", "cache": f"{system.facts.cache} B",
-        "elementwise": elementwise, "communication": communication.section(records, system),
+        "elementwise": elementwise,
         **{name: raw[name] for name in kept},
     }  # fmt: skip
 

@@ -12,6 +12,7 @@ import yaml
 import moesim
 from moesim import atomic
 from moesim.cli.expression import Expression
+from moesim.errors import MoesimError
 from moesim.report import html, perfetto, stored, tables
 from moesim.report.pictures import pictures
 from moesim.report.progress import told
@@ -43,7 +44,12 @@ def play(
     run = stored.StoredRun(folder, document, drawn)
     stored.save(run, yaml.safe_dump(loaded.document.data, sort_keys=False, allow_unicode=True))
     tables.show(tables.run_text(document, drawn), stream)
-    written = [folder, *_write_page(run, files.report), *_write_trace(result.name, result.played, folder, files.trace)]
+    try:
+        beside = [*_write_page(run, files.report), *_write_trace(result.name, result.played, folder, files.trace)]
+    except MoesimError as error:
+        kept = f"{error.what}; the run itself is stored in {folder}"
+        raise type(error)(kept, where=error.where, way_out=error.way_out) from None
+    written = [folder, *beside]
     print("stored in", *written, file=stream)
     return run
 

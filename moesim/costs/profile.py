@@ -119,9 +119,13 @@ class CommunicationSection(Section):
 
     alpha: Seconds
     per_message: Seconds = 0.0
+    per_crossing: Seconds = 0.0
     steps: Items[StepsSection] = ()
     efficiency: dict[str, Fraction] = Field(default_factory=dict)
     sms: int = Field(0, ge=0)
+    sm_rate: Bandwidth = 0.0
+    spread: float = Field(0.0, ge=0, description="standard deviation of the logarithm of held-out errors")
+    device: str = Field("", description="on which it was measured")
     basis: Basis
     source: str
 

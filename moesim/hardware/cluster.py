@@ -42,6 +42,7 @@ class Cluster:
     more_paths: the same for the second and further queue pairs of a fabric that hashes them (ECMP); a message is
     divided evenly over all of them. link_ends: the two names that each link joins, for pictures and exports. collides:
     flows may meet away from the GPUs' own links at any oversubscription (ECMP, listed links, ports behind PCIe).
+    reduces_in_switch: the switch inside a node adds up and copies (NVLS).
     """
 
     name: str
@@ -59,6 +60,7 @@ class Cluster:
     more_paths: tuple[npt.NDArray[np.int32], ...] = ()
     link_ends: tuple[tuple[str, str], ...] = ()
     collides: bool = False
+    reduces_in_switch: bool = False
 
     @property
     def num_devices(self) -> int:

@@ -55,6 +55,7 @@ def _cluster(topology: TopologySection, plan: Blueprint, fabric: FabricSection) 
         more_paths=plan.paths[1:],
         link_ends=tuple((link.start, link.end) for link in plan.links),
         collides=_collides(topology.node, plan, fabric),
+        reduces_in_switch=topology.node is not None and topology.node.inside[1].in_switch_reduction,
     )
 
 

@@ -41,8 +41,13 @@ class BetweenSection(Sourced[Positive]):
 
 
 class InsideSection(BetweenSection):
-    """`switch`: one port per GPU into a crossbar. `mesh`: the rate is divided over direct links to every other GPU."""
+    """`switch`: one port per GPU into a crossbar. `mesh`: the rate is divided over direct links to every other GPU.
 
+    in_switch_reduction: the crossbar adds up what several GPUs hold, and copies what one sends (NVLS; NVSwitch of the
+    third generation and later).
+    """
+
+    in_switch_reduction: bool = False
     shape: Literal["switch", "mesh"] = "switch"
 
 

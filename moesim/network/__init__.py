@@ -1,10 +1,11 @@
 """Network: byte matrices and flows between devices -> time. It knows devices and lanes, no experts and no tokens."""
 
 from moesim.network.all_to_all import AllToAll
-from moesim.network.collectives import Collective, all_gather, all_reduce, groups, reduce_scatter
+from moesim.network.collectives import Collective, groups
 from moesim.network.copies import Copies, count_copies
 from moesim.network.fabric import Fabric
 from moesim.network.flows import Coflow, Flows, Group
+from moesim.network.rails import algorithms, rail_ring
 
 __all__ = [
     "AllToAll",
@@ -14,9 +15,8 @@ __all__ = [
     "Fabric",
     "Flows",
     "Group",
-    "all_gather",
-    "all_reduce",
+    "algorithms",
     "count_copies",
     "groups",
-    "reduce_scatter",
+    "rail_ring",
 ]

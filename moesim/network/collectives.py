@@ -26,12 +26,19 @@ Lanes = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Collective:
-    """flows; op: its name in tables of start-ups; ranks: of one of its groups; messages: how many follow each other."""
+    """flows; op: its name in tables of start-ups; ranks: of one of its groups; messages: how many follow each other.
+
+    Over several nodes (`rails`) ranks and messages are those inside one of them; `further` messages follow inside other
+    nodes and `crossings` between nodes. algorithm: whose flows they are, as people call it.
+    """
 
     op: str
     ranks: int
     messages: int
     flows: Flows
+    further: int = 0
+    crossings: int = 0
+    algorithm: str = ""
 
 
 def groups(lanes: int, width: int, stride: int = 1) -> Lanes:
@@ -40,16 +47,19 @@ def groups(lanes: int, width: int, stride: int = 1) -> Lanes:
     return np.ascontiguousarray(blocks.transpose(0, 2, 1).reshape(-1, width))
 
 
-def exchange(flows: Flows, message_bytes: int | None = None) -> Collective:
+def exchange(flows: Flows, message_bytes: int | None = None, port: Lanes | None = None) -> Collective:
     """Grouped sends and receives: an all-to-all, or one of its stages. A message to each peer, or of message_bytes.
 
-    Its ranks are the busiest lane and its peers: who exchanges nothing costs nothing.
+    Its ranks are the busiest lane and its peers: who exchanges nothing costs nothing. port int32[F]: the port by which
+    each flow leaves its node (-1: it stays); a port that GPUs share handles the messages of all of them in turn.
     """
     sends = flows.bytes > 0
     peers = int(np.bincount(flows.source[sends]).max(initial=0))
-    messages = peers
-    if message_bytes is not None:
-        messages = int(np.bincount(flows.source, -(-flows.bytes // message_bytes)).max(initial=0))
+    each = np.where(sends, 1 if message_bytes is None else -(-flows.bytes // (message_bytes or 1)), 0)
+    messages = int(np.bincount(flows.source, each).max(initial=0))
+    if port is not None:
+        leaves = port >= 0
+        messages = max(messages, int(np.bincount(port[leaves], each[leaves]).max(initial=0)))
     return Collective("all_to_all", peers + 1, messages, flows)
 
 
@@ -88,19 +98,19 @@ def tree_all_reduce(group: Group, trees: Lanes, size: int) -> Collective:
         (trees[:, other[child]], trees[:, other[up]], size // 2),
     ]
     ways = [(a, b, half) for child_, parent, half in edges for a, b in ((child_, parent), (parent, child_))]
-    flows = Flows.join(*(_lanes(group, a.ravel(), b.ravel(), np.full(a.size, half)) for a, b, half in ways))
-    return Collective("all_reduce", ranks, 2 * (ranks - 1).bit_length(), flows)
+    flows = Flows.join(*(lane_flows(group, a.ravel(), b.ravel(), np.full(a.size, half)) for a, b, half in ways))
+    return Collective("all_reduce", ranks, 2 * (ranks - 1).bit_length(), flows, algorithm="tree")
 
 
 def broadcast(group: Group, chains: Lanes, size: int) -> Collective:
     """chains int32[G, n]: `size` bytes of each first lane go down its chain."""
     a, b = chains[:, :-1].ravel(), chains[:, 1:].ravel()
-    return Collective("broadcast", chains.shape[1], chains.shape[1] - 1, _lanes(group, a, b, np.full(a.size, size)))
+    return Collective("broadcast", chains.shape[1], chains.shape[1] - 1, lane_flows(group, a, b, np.full(a.size, size)))
 
 
 def point_to_point(group: Group, source: Lanes, destination: Lanes, size: npt.NDArray[np.int64]) -> Collective:
     """Lanes int32[F] send size int64[F] bytes to lanes int32[F], all at once."""
-    return Collective("point_to_point", 2, 1, _lanes(group, source, destination, size))
+    return Collective("point_to_point", 2, 1, lane_flows(group, source, destination, size))
 
 
 def ring_seconds(passes: int, ranks: int, size: float, bandwidth: float, alpha: float) -> float:
@@ -111,11 +121,11 @@ def ring_seconds(passes: int, ranks: int, size: float, bandwidth: float, alpha: 
 def _ring(op: str, passes: int, group: Group, rings: Lanes, sent: npt.NDArray[np.int64]) -> Collective:
     """sent int64[G, n]: bytes from each lane to the next."""
     following, ranks = np.roll(rings, -1, axis=1), rings.shape[1]
-    flows = _lanes(group, rings.ravel(), following.ravel(), sent.ravel())
-    return Collective(op, ranks, passes * (ranks - 1), flows)
+    flows = lane_flows(group, rings.ravel(), following.ravel(), sent.ravel())
+    return Collective(op, ranks, passes * (ranks - 1), flows, algorithm="ring")
 
 
-def _lanes(group: Group, source: Lanes, destination: Lanes, size: npt.NDArray[np.int64]) -> Flows:
+def lane_flows(group: Group, source: Lanes, destination: Lanes, size: npt.NDArray[np.int64]) -> Flows:
     """Flows between lanes; nothing travels to oneself."""
     away = source != destination
     source, destination = source[away], destination[away]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,8 @@ from moesim.hardware import BETWEEN, INSIDE, Cluster
 from moesim.network.all_to_all import AllToAll
 from moesim.network.collectives import Collective, exchange
 from moesim.network.flows import Coflow, Flows, Group
-from moesim.network.ports import rdma_paths
+from moesim.network.ports import OUT, rdma_paths
+from moesim.network.rails import KERNEL
 from moesim.units import LAST_SECOND, beyond_clock, show_bandwidth, show_seconds, to_ps
 
 
@@ -69,9 +71,10 @@ class Fabric:
     def of(
         cls, cluster: Cluster, communication: Mapping[str, CommunicationCost], algorithm: AllToAll, *, left: float = 1.0
     ) -> Fabric:
-        """The fabric under an all-to-all algorithm and the rings of NCCL, with a profile's constants for both."""
-        kernels = dict.fromkeys((*algorithm.all_kernels(), "nccl"))
-        used = {kernel: communication_of(communication, kernel) for kernel in kernels}
+        """The fabric under an all-to-all algorithm and the collectives of NCCL, with a profile's constants for both."""
+        reduces = ("nccl_nvls",) if cluster.reduces_in_switch else ()
+        kernels = dict.fromkeys((*algorithm.all_kernels(), "nccl_ring", *reduces))
+        used = {kernel: communication_of(communication, kernel, cluster.devices[0].name) for kernel in kernels}
         over_rdma = algorithm.all_kernels() if algorithm.same_node == "rdma" else ()
         return cls(cluster, used, left=left, over_rdma=over_rdma)
 
@@ -82,26 +85,58 @@ class Fabric:
 
     def coflow(self, kernel: str, flows: Flows, group: Group, message_bytes: int | None = None) -> Coflow:
         """An exchange with a message to each peer, or of message_bytes (see `collective`)."""
-        return self.collective(kernel, exchange(flows, message_bytes), group)
+        return self._timed(kernel, exchange(flows, message_bytes, self._port(flows)), group)
 
-    def collective(self, kernel: str, collective: Collective, group: Group) -> Coflow:
+    def collective(self, collective: Collective, group: Group) -> Coflow:
+        """A ring, a tree or NVLS, by the library's kernel for it."""
+        return self._timed(KERNEL.get(collective.algorithm, "nccl"), collective, group)
+
+    def fastest(self, candidates: Sequence[Collective], group: Group) -> tuple[Collective, Coflow]:
+        """The one that is done first alone on the network, as NCCL chooses: start-up, and bytes over bandwidth."""
+        timed = [(one, self.collective(one, group)) for one in candidates]
+        return min(timed, key=lambda both: self.alone(both[1]))
+
+    def alone(self, coflow: Coflow) -> float:
+        """Seconds of a coflow that nothing else meets, by the loads of its links."""
+        used = coflow.path >= 0
+        link, carried = coflow.path[used], np.broadcast_to(coflow.bytes[:, None], coflow.path.shape)[used]
+        load = np.bincount(link, carried, minlength=len(self.capacity))
+        busy = np.divide(load, self.capacity, out=np.where(load > 0, np.inf, 0.0), where=self.capacity > 0)
+        return coflow.alpha + float(busy.max(initial=0.0))
+
+    def _port(self, flows: Flows) -> npt.NDArray[np.int32]:
+        """int32[F]: the link by which each flow leaves its node, -1 where it stays."""
+        path = self.cluster.path[flows.source, flows.destination]
+        out = self._leaves[path]
+        found = np.take_along_axis(path, out.argmax(axis=1)[:, None], axis=1)[:, 0]
+        return np.where(out.any(axis=1), found, -1).astype(np.int32)
+
+    @cached_property
+    def _leaves(self) -> npt.NDArray[np.bool_]:
+        """bool[L + 1]: links out of a node; the last is "no link"."""
+        return np.array([kind in OUT for kind in self.cluster.link_kind] + [False], dtype=np.bool_)
+
+    def _timed(self, kernel: str, collective: Collective, group: Group) -> Coflow:
         """Flows of one collective on their paths, after the kernel's start-up for it.
 
         A flow that ECMP hashes by queue pair is divided over its paths. Raises BadInput where a flow has no route.
         """
         cost, sent = self.communication[kernel], collective.flows
         busiest = float(np.bincount(sent.source, sent.bytes).max(initial=0.0)) if len(sent.source) else 0.0
-        alpha = cost.startup(collective.op, collective.ranks, collective.messages, busiest)
+        alpha = cost.startup(
+            collective.op, collective.ranks, collective.messages, busiest, further=collective.further,
+            crossings=collective.crossings,
+        )  # fmt: skip
         flows, path = _spread(sent, self._paths[kernel])
         self._check_clock(flows, path)
         lost = np.flatnonzero((path[:, 0] < 0) & (flows.bytes > 0))
         if len(lost):
             source, destination = flows.source[lost[0]], flows.destination[lost[0]]
             raise BadInput(f"no route from gpu{source} to gpu{destination}", where=f"topology {self.cluster.name}")
-        return Coflow.of(flows, group, path, *self._delays(collective, path, alpha))
+        return Coflow.of(flows, group, path, *self._delays(collective, flows, path, alpha))
 
     def _delays(
-        self, collective: Collective, path: npt.NDArray[np.int32], alpha: float
+        self, collective: Collective, flows: Flows, path: npt.NDArray[np.int32], alpha: float
     ) -> tuple[float, npt.NDArray[np.int64] | None]:
         """Start-up in seconds, and the latency of each flow in ps: those of an exchange wait for one another nowhere,
         and land one by one; messages of a ring or tree follow each other, and each waits for the slowest one before.
@@ -111,7 +146,12 @@ class Fabric:
         latency = self._latency[path].sum(axis=1)
         if collective.op in ("all_to_all", "point_to_point"):
             return alpha, to_ps(latency)
-        return alpha + collective.messages * float(latency.max(initial=0.0)), None
+        if not collective.crossings:
+            return alpha + collective.messages * float(latency.max(initial=0.0)), None
+        home = self.cluster.node_of[flows.source] == self.cluster.node_of[flows.destination]
+        inside, between = (float(latency[chosen].max(initial=0.0)) for chosen in (home, ~home))
+        rounds = collective.messages + collective.further
+        return alpha + rounds * inside + collective.crossings * between, None
 
     def _check_clock(self, flows: Flows, path: npt.NDArray[np.int32]) -> None:
         """Raises BadInput where a link takes longer for the bytes of one exchange than the clock can tell."""
@@ -136,8 +176,14 @@ def _inside(cluster: Cluster) -> npt.NDArray[np.bool_]:
 
 
 def _achieved(cluster: Cluster, cost: CommunicationCost) -> npt.NDArray[np.float64]:
-    """float64[L]: the fraction of each link's nominal rate that the kernel reaches, by the link's tier."""
-    return np.array([cost.efficiency.get(_lender(cost, _tier(kind)), 1.0) for kind in cluster.link_kind])
+    """float64[L]: the fraction of each link's nominal rate that the kernel reaches, by the link's tier; inside nodes no
+    more than its SMs can copy.
+    """
+    wire = np.array([cost.efficiency.get(_lender(cost, _tier(kind)), 1.0) for kind in cluster.link_kind])
+    if not cost.sm_rate:
+        return wire
+    most = cost.sms * cost.sm_rate / cluster.link_capacity
+    return np.where(np.isin([_tier(kind) for kind in cluster.link_kind], INSIDE), np.minimum(wire, most), wire)
 
 
 def _tier(kind: str) -> str:
@@ -152,6 +198,10 @@ def _lender(cost: CommunicationCost, tier: str) -> str:
 
 
 def _borrowed(cluster: Cluster, communication: Mapping[str, CommunicationCost]) -> Iterator[str]:
+    here = cluster.devices[0].name
+    for name, cost in communication.items():
+        if cost.device and cost.device != here:
+            yield f"{name}: constants were fitted on {cost.device}, used on {here}: assumed"
     for tier in dict.fromkeys(_tier(kind) for kind in cluster.link_kind):
         lenders = {_lender(cost, tier) for cost in communication.values()} - {tier}
         for lender in sorted(lenders):

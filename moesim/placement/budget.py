@@ -19,20 +19,22 @@ from moesim.placement.solution import NO_BOUND, Answer, Bound
 
 
 class Progress(NamedTuple):
-    """One line of a progress bar; gap is None without a bound."""
+    """One line of a progress bar; gap is None without a bound. said: how far it is, where that is known."""
 
     strategy: str
     seconds: float
     incumbent: float
     bound: float
     gap: float | None
+    said: str = ""
 
 
 @dataclass
 class Budget:
     """A strategy asks `expired` between steps and offers each better answer; both return soon after Ctrl-C.
 
-    seconds: wall clock, None for no limit. progress: called with each better incumbent or bound.
+    seconds: wall clock, None for no limit. progress: called with each better incumbent or bound. cut: whether somebody
+    asked and was told to stop; who never asks (EPLB) is never cut short.
     """
 
     seconds: float | None = None
@@ -44,6 +46,7 @@ class Budget:
     best: Answer | None = None
     incumbent: float = np.inf
     bound: Bound = NO_BOUND
+    cut: bool = False
 
     @property
     def elapsed(self) -> float:
@@ -60,7 +63,13 @@ class Budget:
     @property
     def expired(self) -> bool:
         """Whether to stop and answer with the best found."""
+        self.cut |= self.remaining <= 0
         return self.remaining <= 0
+
+    def say(self, said: str) -> None:
+        """How far the work is, for whoever shows progress."""
+        if self.progress is not None:
+            self.progress(Progress(self.strategy, self.elapsed, self.incumbent, self.bound.value, None, said))
 
     def offer(self, placement: Placement, objective: float, bound: Bound = NO_BOUND) -> None:
         """A feasible placement with its objective, and a bound where one is proved; the best of each is kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,17 @@ from moesim.layout import Placement
 from moesim.placement.windows import Tokens, Windows
 from moesim.routing.sources.source import PerToken
 from moesim.step import Batch, Lowered, StepPlan, lower
+
+
+class Ceilings(NamedTuple):
+    """Seconds of a step: as it is; with perfect balance and the recorded traffic; with the recorded balance and no
+    traffic; with both. What a placement could gain at most by either, and in all.
+    """
+
+    real: float
+    balanced: float
+    silent: float
+    ideal: float
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,26 @@ class StepClock:
         seconds = evaluate(graph, fabric.capacity, link_name=fabric.link_name).step_seconds
         shared = contention(graph, fabric.capacity).seconds if self.plan.layout.world <= FLUID_GPUS else 0.0
         return seconds + shared
+
+    def ceilings(self, placement: Placement, windows: Windows) -> Ceilings:
+        """The same step with all rows balanced, and with bytes that take no time. Raises as `seconds`."""
+        found, capacity = self.lowered(placement, windows), self.plan.fabric.capacity
+        return Ceilings(
+            evaluate(found.graph, capacity).step_seconds,
+            evaluate(found.play_as({}, balanced=True), capacity).step_seconds,
+            evaluate(found.graph, capacity, network="none").step_seconds,
+            evaluate(found.play_as({}, balanced=True), capacity, network="none").step_seconds,
+        )
+
+    @property
+    def overlapped(self) -> bool:
+        """Whether the schedule lets one half of the batch compute while the other communicates."""
+        return self.plan.schedule.micro_batches > 1
+
+    @property
+    def by_node(self) -> bool:
+        """Whether a token goes once to each node, whatever number of its experts is there."""
+        return self.plan.dispatch.algorithm.deduplicates == "node"
 
     def lowered(self, placement: Placement, windows: Windows) -> Lowered:
         """The step before it is played. Raises BadInput where windows are counts only."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from moesim.network.compiled import inner, njit
-from moesim.placement.kernels import exchange, holds, peaks_without, sum_of_peaks
+from moesim.placement.kernels import exchange, holds, peaks_without, rank_peaks, sum_of_peaks
 
 LEAST = 1e-4  # gain per window that is worth a step
 
@@ -87,12 +87,13 @@ def _slowest(load: Any, pace: Any) -> Any:
 def _best_exchange(share: Any, slot_expert: Any, ptr: Any, owner: Any, load: Any, pace: Any, now: Any) -> Any:
     """(value, slot, slot) of the best exchange between a rank that is slowest in some window and another one."""
     best, first, second = now, 0, 0
-    others, slow = np.empty(load.shape[1]), _slowest(load, pace)
+    others, slow, tops = np.empty(load.shape[1]), _slowest(load, pace), np.empty((3, load.shape[1]), np.int64)
+    rank_peaks(load, pace, tops)
     for p in range(len(pace)):
         for q in range(len(pace)):
             if not slow[p] or q == p:
                 continue
-            peaks_without(load, pace, p, q, others)
+            peaks_without(load, pace, tops, p, q, others)
             for a in range(ptr[p], ptr[p + 1]):
                 for b in range(ptr[q], ptr[q + 1]):
                     mine, other = slot_expert[a], slot_expert[b]

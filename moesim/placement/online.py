@@ -15,31 +15,37 @@ import numpy.typing as npt
 from moesim.errors import BadInput, DoesNotFit
 from moesim.layout import Placement
 from moesim.network import Fabric
+from moesim.placement import objectives
+from moesim.placement.different import clusters, one_each
 from moesim.placement.migration import Migration, migrate
+from moesim.placement.moves import count_moves
 from moesim.placement.problem import PlacementProblem
-from moesim.placement.solve import judge, solve
+from moesim.placement.solve import plan
 from moesim.placement.windows import Windows
 
 Counts = npt.NDArray[np.int64]
+MOST_KEPT = 64  # windows of the history that are planned on
 
 
 @dataclass(frozen=True)
 class Policy:
-    """interval: windows between two looks; look_back: latest windows that are planned on; hysteresis: least relative
-    gain of the objective on them that is worth a change; max_moved: share of all slots that one change may move, None
-    for no limit; strategy: who plans. vLLM and SGLang look every `step_interval` steps and move whatever EPLB says.
-    Raises BadInput.
+    """interval: windows between two looks; look_back: latest windows that are planned on, None for all that were seen,
+    near copies together and each different load with the same weight; hysteresis: least relative gain of the objective
+    on them that is worth a change; max_moved: share of all slots that one change may move, None for no limit; strategy:
+    who plans. vLLM and SGLang look every `step_interval` steps and move whatever EPLB says. Raises BadInput.
+
+    Loads come back: who plans on the last windows alone undoes what the next regime needs.
     """
 
     interval: int = 4
-    look_back: int = 4
+    look_back: int | None = None
     hysteresis: float = 0.02
-    max_moved: float | None = 0.03
+    max_moved: float | None = 0.05
     strategy: str = "incremental"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.interval < 1 or self.look_back < 1:
+        if self.interval < 1 or (self.look_back is not None and self.look_back < 1):
             raise BadInput(f"interval {self.interval}, look_back {self.look_back}", way_out="1 or more windows")
         if not 0 <= self.hysteresis < 1 or not (self.max_moved is None or 0 < self.max_moved <= 1):
             raise BadInput(f"hysteresis {self.hysteresis}, max_moved {self.max_moved}", way_out="shares below 1")
@@ -60,7 +66,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class State:
-    """placement now; recent: counts int64[layers, experts] of the latest windows; waited: windows since a look."""
+    """placement now; recent: counts int64[layers, experts] of the windows to plan on; waited: windows since a look."""
 
     placement: Placement
     recent: tuple[Counts, ...] = ()
@@ -72,7 +78,7 @@ def observe(policy: Policy, problem: PlacementProblem, state: State, window: Cou
 
     `problem` lends its cluster, slots, objective and dispatch; its own windows are not looked at.
     """
-    recent = (*state.recent, window)[-policy.look_back :]
+    recent = (*state.recent, window)[-(policy.look_back or MOST_KEPT) :]
     if state.waited + 1 < policy.interval:
         return State(state.placement, recent, state.waited + 1), None
     made = decide(policy, problem, state.placement, recent)
@@ -82,16 +88,21 @@ def observe(policy: Policy, problem: PlacementProblem, state: State, window: Cou
 def decide(policy: Policy, problem: PlacementProblem, now: Placement, recent: Sequence[Counts]) -> Decision:
     """Plan on recent windows within the budget of moves, and change only where that gains enough. Raises BadInput."""
     budget = None if policy.max_moved is None else int(policy.max_moved * now.num_slots * now.num_layers)
-    asked = replace(problem, train=Windows("recent", np.stack(recent)), previous=now, move_budget=budget)
+    seen = np.stack(recent) if policy.look_back else one_each(recent, clusters(recent))
+    asked = replace(problem, train=Windows("recent", seen), previous=now, move_budget=budget)
     try:
-        found = solve(asked, policy.strategy, seed=policy.seed)
+        found = plan(asked, policy.strategy, seed=policy.seed).placement
     except DoesNotFit as error:
         return Decision(now, False, 0.0, 0, f"kept: {error}")
-    gain = 1 - found.objective / judge(asked, now, "now").objective
-    moves = found.moves or 0
+    gain, moves = 1 - value(asked, found) / value(asked, now), count_moves(now, found)
     if gain < policy.hysteresis or not moves:
         return Decision(now, False, gain, 0, f"kept: {policy.strategy} would gain {gain:.1%}")
-    return Decision(found.placement, True, gain, moves, f"changed: gains {gain:.1%} with {moves} moves")
+    return Decision(found, True, gain, moves, f"changed: gains {gain:.1%} with {moves} moves")
+
+
+def value(problem: PlacementProblem, placement: Placement) -> float:
+    """The problem's objective on its own windows."""
+    return float(objectives.find(problem.objective).evaluate(problem, placement, problem.train).mean())
 
 
 @dataclass(frozen=True)
@@ -135,7 +146,7 @@ def replay(
     state, scores, changes, kept = State(start), [], list[Change](), list[str]()
     for number, window in enumerate(windows.counts):
         alone = replace(problem, train=Windows("window", window[None]), previous=None, move_budget=None)
-        scores.append(judge(alone, state.placement, "now").objective)
+        scores.append(value(alone, state.placement))
         before = state.placement
         state, made = observe(policy, problem, state, window)
         if made is not None and made.changed:

@@ -18,8 +18,12 @@ from moesim.errors import BadInput
 from moesim.hardware import Cluster
 from moesim.layout import Placement
 from moesim.placement import dispatch, objectives
+from moesim.placement.budget import Budget
 from moesim.placement.clock import StepClock
+from moesim.placement.dispatch import ways
+from moesim.placement.levels import rail_of_rank
 from moesim.placement.limits import check_limits
+from moesim.placement.objectives.overlap import Prices
 from moesim.placement.solution import Bound
 from moesim.placement.windows import Windows
 
@@ -56,6 +60,7 @@ class PlacementProblem:
     memory: Memory | None = None
     clock: StepClock | None = field(default=None, repr=False)
     groups: int = 1
+    _found: dict[str, Bound] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         objectives.find(self.objective)
@@ -134,14 +139,51 @@ class PlacementProblem:
         return np.repeat(np.arange(self.ranks, dtype=np.int32), self.slots_of_rank)
 
     @cached_property
+    def ptr(self) -> Ints:
+        """int64[ranks + 1]: slots of rank g are ptr[g] .. ptr[g + 1] - 1."""
+        return np.concatenate([[0], np.cumsum(self.slots_of_rank)])
+
+    @property
+    def way(self) -> int:
+        """How replicas share while a placement is searched (dispatch/ways.py)."""
+        return dispatch.find(self.dispatch).way
+
+    @property
+    def apart(self) -> Ints:
+        """int64[ranks]: ranks of one number had better not hold the same expert: nodes where near replicas are
+        preferred, else each rank for itself."""
+        return self.node_of_rank if self.way in (ways.NEAREST, ways.FIRST) else np.arange(self.ranks)
+
+    @cached_property
+    def relief(self) -> Floats:
+        """float64[ranks + 1]: share of the busiest of k replicas that stand on as many nodes as they can."""
+        seat = rail_of_rank(self.node_of_rank)
+        spread = np.lexsort((self.node_of_rank, seat)).astype(np.int64)  # the first rank of each node, the second ...
+        busiest = np.ones(self.ranks + 1)
+        for count in range(1, self.ranks + 1):
+            owner, share = np.sort(spread[:count]), np.zeros(count)
+            ways.share_out(np.arange(count), owner, self.node_of_rank, self.way, share)
+            busiest[count] = share.max()
+        return busiest
+
+    @cached_property
     def load(self) -> Ints:
         """int64[layers, experts]: choices of each expert, all windows of `train` together."""
         return self.train.load
 
+    def bound(self, budget: Budget) -> Bound:
+        """What no placement can beat by the objective; found once, whatever number of strategies is compared, within
+        what the first one's budget leaves."""
+        if "bound" not in self._found:
+            self._found["bound"] = objectives.find(self.objective).bound(self, budget)
+        return self._found["bound"]
+
     @cached_property
-    def bound(self) -> Bound:
-        """What no placement can beat by the objective; found once, whatever number of strategies is compared."""
-        return objectives.find(self.objective).bound(self)
+    def prices(self) -> Prices:
+        """What balance and ports cost in seconds, from the step under the placement in order (objective overlap)."""
+        assert self.clock is not None
+        in_order = self.place(np.tile(np.arange(self.slots) % self.experts, (self.layers, 1)))
+        return Prices.of(self, self.clock, in_order, self.train)
 
     def with_train(self, train: Windows) -> PlacementProblem:
         """The same limits for another load."""

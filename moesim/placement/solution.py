@@ -39,7 +39,8 @@ class Solution:
     objective: on the windows it was planned for; bound: no placement is below it there; gap: objective / bound - 1,
     None without a bound; moves: slots that need weights from elsewhere, None without a previous placement; heldout:
     the objective on windows that the strategy never saw; step_time: seconds by the name of the windows, as simulated;
-    interrupted: whether Ctrl-C ended the search.
+    each: the single values whose mean the deciding held-out value is, by window or recording; interrupted: whether
+    Ctrl-C ended the search.
     """
 
     strategy: str
@@ -54,3 +55,4 @@ class Solution:
     step_time: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     interrupted: bool = False
+    each: tuple[float, ...] = ()

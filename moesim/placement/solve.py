@@ -100,7 +100,7 @@ def _score(
 ) -> Solution:
     objective, placement = objectives.find(problem.objective), answer.placement
     value = float(objective.evaluate(problem, placement, problem.train).mean())
-    bound = problem.bound.tighter(answer.bound).tighter(budget.bound)
+    bound = problem.bound(_bounding(budget)).tighter(answer.bound).tighter(budget.bound)
     return Solution(
         strategy=budget.strategy,
         placement=placement,
@@ -116,7 +116,13 @@ def _score(
     )
 
 
+def _bounding(budget: Budget) -> Budget:
+    """What is left of a strategy's time, for the bound on its answer."""
+    left = None if budget.seconds is None else budget.remaining
+    return Budget(left, budget.seed, "bound", budget.progress, interrupted=budget.interrupted)
+
+
 def _stopped(budget: Budget) -> tuple[str, ...]:
     if budget.interrupted:
         return ("interrupted: the best found until then",)
-    return ("time limit reached: the best found until then",) if budget.expired else ()
+    return ("time limit reached: the best found until then",) if budget.cut else ()

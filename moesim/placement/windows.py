@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -25,13 +26,15 @@ class Windows:
     """counts int64[W, layers, experts]: choices of each expert in each window.
 
     tokens uint8 or uint16[layers, T, k] (NO_EXPERT: none), or None where only counts are known; window w holds the
-    tokens edges[w] .. edges[w + 1] - 1 (edges int64[W + 1]). Tokens are a view and never copied. Raises BadInput.
+    tokens edges[w] .. edges[w + 1] - 1 (edges int64[W + 1]). Tokens are a view and never copied. group int64[W]: which
+    recording each window is of, None where there is one; windows are never mixed across recordings. Raises BadInput.
     """
 
     name: str
     counts: Counts
     tokens: Tokens | None = field(default=None, compare=False, repr=False)
     edges: Counts | None = None
+    group: Counts | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.counts.ndim != 3 or not self.counts.size or self.counts.dtype.kind not in "iu":
@@ -62,6 +65,14 @@ class Windows:
         """Counts that a recorder kept: a window for each step."""
         return Windows("loads", record.counts)
 
+    @staticmethod
+    def joined(name: str, parts: Sequence[Windows], group: Counts) -> Windows:
+        """Windows with tokens, one after the other; group int64[all windows]."""
+        tokens = np.concatenate([part.tokens for part in parts if part.tokens is not None], axis=1)
+        steps = np.concatenate([np.diff(part.edges) for part in parts if part.edges is not None])
+        edges = np.concatenate([[0], np.cumsum(steps)])
+        return Windows(name, np.concatenate([part.counts for part in parts]), tokens, edges, group)
+
     @property
     def num_windows(self) -> int:
         """W."""
@@ -88,9 +99,12 @@ class Windows:
     def only(self, first: int, stop: int, name: str) -> Windows:
         """Windows first .. stop - 1."""
         if self.tokens is None or self.edges is None:
-            return Windows(name, self.counts[first:stop])
-        edges = self.edges[first : stop + 1]
-        return Windows(name, self.counts[first:stop], self.tokens[:, edges[0] : edges[-1]], edges - edges[0])
+            return Windows(name, self.counts[first:stop], group=self._group(first, stop))
+        edges, group = self.edges[first : stop + 1], self._group(first, stop)
+        return Windows(name, self.counts[first:stop], self.tokens[:, edges[0] : edges[-1]], edges - edges[0], group)
+
+    def _group(self, first: int, stop: int) -> Counts | None:
+        return None if self.group is None else self.group[first:stop]
 
     def hold_out(self, share: float) -> tuple[Windows, Windows]:
         """(earlier windows, the last `share` of them); both keep at least one. Raises BadInput."""

@@ -25,6 +25,22 @@ def place_text(document: Document) -> Group:
     tables = [one for one in (strategy_table(document), _phase_table(document)) if one is not None]
     parts: list[RenderableType] = [Text(title, style="bold"), *(Padding(one, (0, 0, 1, 2)) for one in tables)]
     parts += [Text(f"Picked: {told['best']}", style="bold"), Text(str(told["verdict"]))]
+    parts += [Text(document["ceiling"]["text"])]
+    equal = document["verdict"]["equal"]
+    parts += [Text(f"Within noise of it: {', '.join(equal)}")] if equal else []
+    return Group(*parts, *(Text(f"warning: {text}", style="yellow") for text in document["warnings"]))
+
+
+def history_text(document: Document) -> Group:
+    """A `moesim place --history --json` document."""
+    told = document["provenance"]
+    table = _numbers("way", "next windows", "moved a change", "changes", "stall in all")
+    for row in document["ways"]:
+        cells = (f"{row['objective']:.4f}", f"{row['moved']:.1%}", str(row["changes"]), show_seconds(row["stall_s"]))
+        table.add_row(row["way"], *cells)
+    title = f"Rebalancing over {len(told['windows'])} windows on {told['gpus']} GPUs of {told['topology']}"
+    parts: list[RenderableType] = [Text(title, style="bold"), Padding(table, (0, 0, 1, 2))]
+    parts.append(Text(document["verdict"]["text"]))
     return Group(*parts, *(Text(f"warning: {text}", style="yellow") for text in document["warnings"]))
 
 

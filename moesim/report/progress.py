@@ -25,8 +25,8 @@ class Ticker:
     On a terminal it is rewritten every half second and wiped at the end; elsewhere it is written after 2, 4, 8 ... s.
     """
 
-    def __init__(self, stream: IO[str], what: str, patience: float = PATIENCE) -> None:
-        self.stream, self.what, self.patience = stream, what, patience
+    def __init__(self, stream: IO[str], what: str, patience: float | None = None) -> None:
+        self.stream, self.what, self.patience = stream, what, PATIENCE if patience is None else patience
         self.begun, self.stage, self.over = time.monotonic(), "", threading.Event()
         self.thread = threading.Thread(target=self._tick, daemon=True)
 
@@ -51,8 +51,8 @@ class Ticker:
 
 
 @contextmanager
-def told(stream: IO[str], what: str, patience: float = PATIENCE) -> Iterator[Callable[[str], None]]:
-    """A function that takes the name of each stage; the line goes with the block."""
+def told(stream: IO[str], what: str, patience: float | None = None) -> Iterator[Callable[[str], None]]:
+    """A function that takes the name of each stage; the line goes with the block. patience: seconds."""
     ticker = Ticker(stream, what, patience)
     ticker.thread.start()
     try:
@@ -84,6 +84,8 @@ def bar(stream: IO[str], time_limit: float | None) -> Iterator[Callable[[Progres
 
 
 def words(now: Progress) -> str:
-    """ "best 1.0213, bound 1, gap 2.13%" """
+    """ "best 1.0213, bound 1, gap 2.13%", or how far it is."""
+    if now.said:
+        return now.said
     bound = "no bound" if now.gap is None else f"bound {now.bound:.6g}, gap {now.gap:.2%}"
     return f"best {now.incumbent:.6g}, {bound}"

@@ -76,12 +76,11 @@ def _operators(document: Document) -> list[RenderableType]:
 def validation_text(document: Document) -> Group:
     """Every point beside its measurement, then the errors."""
     points = document["provenance"]["rows"]
-    keys = [name for name in points[0] if name not in ("unit", "measured", "predicted")]
+    keys = [name for name in points[0] if name not in ("unit", "measured", "predicted", "error")]
     table = _plain(*keys, "unit", "measured", "predicted", "error")
     for point in points:
-        error = point["predicted"] / point["measured"] - 1
         figures = [f"{point[name]:.4g}" for name in ("measured", "predicted")]
-        table.add_row(*(point[name] for name in keys), point["unit"], *figures, f"{error:+.1%}")
+        table.add_row(*(point[name] for name in keys), point["unit"], *figures, f"{point['error']:+.1%}")
     return Group(table, _error_table(document), *_warnings(document))
 
 

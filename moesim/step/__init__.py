@@ -4,12 +4,11 @@ from moesim.step.batch import Batch, uniform_batch
 from moesim.step.lower import lower
 from moesim.step.lowered import Lowered
 from moesim.step.ops import LayerOps, Precision
-from moesim.step.plan import COLLECTIVES, Dispatch, StepPlan
+from moesim.step.plan import Dispatch, StepPlan
 from moesim.step.traffic import Traffic
 from moesim.step.work import CostLog
 
 __all__ = [
-    "COLLECTIVES",
     "Batch",
     "CostLog",
     "Dispatch",

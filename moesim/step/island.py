@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.engine import Join
-from moesim.network import Coflow, Collective, Group, all_gather, all_reduce, groups, reduce_scatter
+from moesim.network import Coflow, Group, algorithms, groups
 from moesim.network.all_to_all import Stages
 from moesim.network.copies import Copies
 from moesim.routing.routers import Chores
@@ -19,12 +19,11 @@ from moesim.step.batch import Batch
 from moesim.step.even import even_rows
 from moesim.step.lowered import HOST, Recorder
 from moesim.step.ops import ACTIVATION_BYTES
-from moesim.step.plan import COLLECTIVES, StepPlan
+from moesim.step.plan import StepPlan
 from moesim.step.traffic import Traffic, traffic, travelling
 from moesim.step.work import Work
 
 Edge = tuple[int, Join]
-Ring = Callable[[Group, npt.NDArray[np.int32], npt.NDArray[np.int64]], Collective]
 
 
 class Routing(NamedTuple):
@@ -105,7 +104,7 @@ class Island:
                 self._compute("mlp", self._priced("mlp", self.plan.ops.dense, step, batch), step)
                 self._sum_tokens(step, batch)
             case Verb.COMBINE if moe:
-                self._shared_ring(reduce_scatter, step, batch)
+                self._shared_ring("reduce_scatter", step, batch)
                 self._combine("combine", step, batch, self._first(step, batch))
                 self._later_rounds(step, batch)
 
@@ -129,7 +128,7 @@ class Island:
                 forward = self._priced("shared", ops.shared, step, batch)
                 self._aside("shared_backward", ops.backward("gemm", forward), step)
             case Verb.DISPATCH if moe:
-                self._shared_ring(reduce_scatter, step, batch)
+                self._shared_ring("reduce_scatter", step, batch)
                 self._combine("dispatch_backward", step, batch, self._first(step, batch))
             case Verb.ATTENTION:
                 self._attention_backward(step, batch, moe)
@@ -161,7 +160,7 @@ class Island:
             self._dispatch("dispatch", step, self._first(step, batch), self.plan.dispatch.dispatch_row_bytes)
             self._shared(step, batch)
             self._experts(step, batch, self._first(step, batch))
-            self._shared_ring(reduce_scatter, step, batch)
+            self._shared_ring("reduce_scatter", step, batch)
             self._combine("combine", step, batch, self._first(step, batch))
             self._later_rounds(step, batch)
 
@@ -227,19 +226,19 @@ class Island:
         if self._exchanges:
             stages = self.plan.dispatch.algorithm.dispatch(traffic.copies, row_bytes, self.group)
             self._transfer(name, stages, row_bytes, step)
-        self._share_rows(all_gather, traffic.copies, row_bytes, step)
+        self._share_rows("all_gather", traffic.copies, row_bytes, step)
 
     def _combine(self, name: str, step: Step, batch: Batch, traffic: Traffic) -> None:
         """The way back: partial sums of those who share experts first, then the all-to-all."""
         row_bytes = self.plan.dispatch.combine_row_bytes
-        self._share_rows(reduce_scatter, traffic.back, row_bytes, step)
+        self._share_rows("reduce_scatter", traffic.back, row_bytes, step)
         if self._exchanges:
             stages = self.plan.dispatch.algorithm.combine(traffic.back, row_bytes, self.group)
             self._transfer(name, stages, row_bytes, step)
         elif self.plan.ops.spread.residual == "replicated":
             self._sum_tokens(step, batch)
 
-    def _share_rows(self, ring: Ring, copies: Copies, row_bytes: int, step: Step) -> None:
+    def _share_rows(self, op: str, copies: Copies, row_bytes: int, step: Step) -> None:
         """All-gather or reduce-scatter of the rows that arrived, among the ranks that share the width of experts. A
         token that was sent nowhere is handed on once.
         """
@@ -248,7 +247,7 @@ class Island:
             return
         merged = not self._exchanges or algorithm.deduplicates != "none"
         arrived = (copies.devices if merged else copies.pairs).sum(axis=0)
-        self._ring(ring, spread.expert_tensor, arrived * row_bytes, step)
+        self._ring(op, spread.expert_tensor, arrived * row_bytes, step)
 
     def _first(self, step: Step, batch: Batch) -> Traffic:
         return self._routing_of(step, batch).rounds[0]
@@ -323,41 +322,41 @@ class Island:
     def _gather_tokens(self, step: Step, batch: Batch) -> None:
         """Before what is spread over a tensor group: every rank needs the tokens of all."""
         if self.plan.ops.spread.residual == "sliced":
-            self._tensor_ring(all_gather, step, batch)
+            self._tensor_ring("all_gather", step, batch)
 
     def _sum_tokens(self, step: Step, batch: Batch) -> None:
         """After it: partial sums are added up, for each rank's slice of the tokens or for all of them."""
         sliced = self.plan.ops.spread.residual == "sliced"
-        self._tensor_ring(reduce_scatter if sliced else all_reduce, step, batch)
+        self._tensor_ring("reduce_scatter" if sliced else "all_reduce", step, batch)
 
-    def _shared_ring(self, ring: Ring, step: Step, batch: Batch) -> None:
+    def _shared_ring(self, op: str, step: Step, batch: Batch) -> None:
         """Around a shared expert that is spread while tokens are sliced."""
         spread = self.plan.ops.spread
         if self.plan.model.shared_intermediate and spread.shared_ways > 1 and spread.residual == "sliced":
-            self._tensor_ring(ring, step, batch)
-            if ring is all_gather:
+            self._tensor_ring(op, step, batch)
+            if op == "all_gather":
                 self.gathered[step.micro_batch] = self.ready[step.micro_batch]
 
     def _gather_early(self, step: Step, batch: Batch) -> None:
         """A shared expert that runs beside the dispatch has its tokens gathered before it."""
         if self.plan.overlap_shared:
-            self._shared_ring(all_gather, step, batch)
+            self._shared_ring("all_gather", step, batch)
 
     def _gather_late(self, step: Step, batch: Batch) -> None:
         """Where the shared expert runs beside no dispatch, its tokens are not gathered before one."""
         if not self.plan.overlap_shared:
-            self._shared_ring(all_gather, step, batch)
+            self._shared_ring("all_gather", step, batch)
 
-    def _tensor_ring(self, ring: Ring, step: Step, batch: Batch) -> None:
+    def _tensor_ring(self, op: str, step: Step, batch: Batch) -> None:
         """The residual stream inside each tensor-parallel group."""
         own = batch.tokens_of_rank * (ACTIVATION_BYTES * self.plan.model.hidden_size)
-        self._ring(ring, self.plan.layout.tensor_parallel, own, step)
+        self._ring(op, self.plan.layout.tensor_parallel, own, step)
 
-    def _ring(self, ring: Ring, width: int, part: npt.NDArray[np.int64], step: Step) -> None:
+    def _ring(self, op: str, width: int, part: npt.NDArray[np.int64], step: Step) -> None:
         """part int64[lanes] bytes, in groups of `width` consecutive lanes."""
         if width > 1:
-            collective = ring(self.group, groups(len(self.ranks), width), part)
-            self._wait_for(self.plan.fabric.collective(COLLECTIVES, collective, self.group), collective.op, step)
+            candidates = algorithms(op, self.group, groups(len(self.ranks), width), part)
+            self._wait_for(self.plan.fabric.fastest(candidates, self.group)[1], op, step)
 
     def _wait_for(self, coflow: Coflow, name: str, step: Step) -> None:
         part = step.micro_batch

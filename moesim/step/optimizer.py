@@ -8,9 +8,9 @@ import numpy as np
 
 from moesim.engine import Join
 from moesim.layout import dense_parameters, expert_parameters
-from moesim.network import Group, all_gather, groups, reduce_scatter
+from moesim.network import Group, groups, rail_ring
 from moesim.step.lowered import Recorder
-from moesim.step.plan import COLLECTIVES, StepPlan
+from moesim.step.plan import StepPlan
 
 GRADIENT_BYTES = 2  # bf16 gradients are reduced
 PARAMETER_BYTES = 2  # bf16 parameters are gathered
@@ -34,16 +34,15 @@ def optimizer_step(plan: StepPlan, recorder: Recorder, islands: Sequence[list[in
         ),
     }
     after = [(task, Join.GROUP) for tasks in islands for task in tasks]
-    for ring, width_bytes in ((reduce_scatter, GRADIENT_BYTES), (all_gather, PARAMETER_BYTES)):
+    for op, width_bytes in (("reduce_scatter", GRADIENT_BYTES), ("all_gather", PARAMETER_BYTES)):
         for kind, (parameters, width, stride) in kinds.items():
             if width > 1:
                 shard = np.full(layout.world, -(-parameters * width_bytes // width), dtype=np.int64)
-                rings = groups(layout.world, width, stride)
-                collective = ring(group, rings, shard)
-                coflow = plan.fabric.collective(COLLECTIVES, collective, group)
-                task = recorder.transfer(f"{kind}_{collective.op}", ranks, coflow, after, -1, 0)
+                collective = rail_ring(op, group, groups(layout.world, width, stride), shard)
+                coflow = plan.fabric.collective(collective, group)
+                task = recorder.transfer(f"{kind}_{op}", ranks, coflow, after, -1, 0)
                 after = [(task, Join.LANE)]
-        if ring is reduce_scatter:
+        if op == "reduce_scatter":
             shard_sizes = sum(parameters / width for parameters, width, _ in kinds.values())
             work = plan.ops.update(layout.world, plan.optimizer.update_bytes * shard_sizes)
             after = [(recorder.compute("optimizer", ranks, work, after, -1, 0), Join.LANE)]

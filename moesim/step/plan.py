@@ -11,8 +11,6 @@ from moesim.routing import RoutingSource
 from moesim.schedules import LayerSchedule
 from moesim.step.ops import LayerOps
 
-COLLECTIVES = "nccl"  # the library that runs rings
-
 
 @dataclass(frozen=True)
 class Dispatch:

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from moesim.engine import evaluate
+from moesim.network import Group
 from moesim.step import Lowered
 from moesim.studies.build import Built
 
 COVERAGE = 0.8
+BORROWED_WIDENS = 2.0  # constants of another device: as shapes beyond the hull
 OUTSIDE_WIDENS = 2.0  # beyond the measured hull a family's error is taken to be twice as wide: an assumption
 
 
@@ -48,13 +50,26 @@ def band(built: Built, lowered: Lowered) -> Band | None:
 
 def spreads(built: Built) -> dict[str, float]:
     """family -> standard deviation of the logarithm, wider by the share of its shapes that nobody measured; known once
-    the step is lowered."""
+    the step is lowered. The network's is that of the communication kernels in use."""
     asked, outside = built.log.asked, built.log.outside
     share = {family: outside[family] / asked[family] for family in asked}
+    stated = built.costs.families
+    known = {**stated, "network": _of_kernels(built, stated["network"])} if "network" in stated else stated
     return {
         family: sigma * math.sqrt(1 + (OUTSIDE_WIDENS**2 - 1) * share.get(family, 0.0))
-        for family, sigma in built.costs.families.items()
+        for family, sigma in known.items()
     }
+
+
+def _of_kernels(built: Built, least: float) -> float:
+    """The widest of the kernels that move tokens and tensors, twice as wide where its constants come from elsewhere."""
+    plan, here = built.plan, built.cluster.devices[0].name
+    layout = plan.layout
+    used = {plan.dispatch.algorithm.kernel(Group(built.cluster, layout.expert_groups()[0]))}
+    if layout.tensor_parallel > 1 or built.scenario.batch.phase == "train":
+        used.add("nccl_ring")
+    costs = [plan.fabric.communication[kernel] for kernel in used]
+    return max(least, *(cost.spread * (BORROWED_WIDENS if cost.device not in ("", here) else 1.0) for cost in costs))
 
 
 def _log_seconds(built: Built, lowered: Lowered, draw: Mapping[str, float]) -> float:

@@ -14,12 +14,17 @@ from moesim.studies.ladder import Ladder
 from moesim.studies.operators import utilisation
 from moesim.studies.result import Metric
 from moesim.studies.routing import router_metrics
+from moesim.units import from_ps
 
 WITH_STEP = ("step_time_s", "median_itl_ms")  # they grow with the step time
 AGAINST_STEP = (
     "tokens_per_s", "tokens_per_s_per_gpu", "tokens_per_s_per_node", "output_throughput", "total_token_throughput",
     "tflops_per_gpu", "mfu", "mbu", "predicted_over_published",
 )  # fmt: skip
+
+
+ALL_TO_ALL = ("dispatch", "combine", "dispatch_backward", "combine_backward")  # tasks of the expert all-to-all
+GRADIENT_SYNC = ("dense_reduce_scatter", "expert_reduce_scatter", "dense_all_gather", "expert_all_gather")
 
 
 def metrics(built: Built, lowered: Lowered, ladder: Ladder, found: Band | None) -> dict[str, Metric]:
@@ -46,6 +51,7 @@ def _medians(built: Built, lowered: Lowered, ladder: Ladder) -> dict[str, Metric
         "tokens_per_s_per_node": Metric(tokens / step / _nodes_in_use(built), "tok/s"),
         **_utilisation(built, lowered, step),
         **_phase_metrics(built, step, tokens),
+        **(_transfer_metrics(lowered, ladder, ranks) if built.scenario.batch.phase == "train" else {}),
         "exposed_comm_fraction": Metric(_exposed(ladder) / step, "1"),
         "peak_memory_bytes": Metric(float(built.memory.used(HBM)), "B"),
         **_load_metrics(lowered),
@@ -75,6 +81,17 @@ def _phase_metrics(built: Built, step: float, tokens: int) -> dict[str, Metric]:
     peak = built.cluster.devices[0].peak_flops["bf16"]
     return {"tflops_per_gpu": Metric(rate / 1e12, "TFLOP/s"), "mfu": Metric(rate / peak, "1"),
             "bubble_fraction": Metric(0.0, "1")}  # fmt: skip
+
+
+def _transfer_metrics(lowered: Lowered, ladder: Ladder, ranks: int) -> dict[str, Metric]:
+    """Seconds that a rank, on average, is inside the expert all-to-all, and inside the reduction of gradients and the
+    gathering of parameters: from its own release until its sends and receives are done, hidden or not.
+    """
+    timeline, names = ladder.timeline, np.array(lowered.graph.name)[ladder.timeline.task]
+    held = np.where(timeline.end > timeline.start, timeline.end - timeline.start, 0)
+    seconds = {key: from_ps(held[np.isin(names, tasks)].sum()) / ranks for key, tasks in
+               (("alltoall_s", ALL_TO_ALL), ("gradient_sync_s", GRADIENT_SYNC))}  # fmt: skip
+    return {name: Metric(float(value), "s") for name, value in seconds.items()}
 
 
 def _utilisation(built: Built, lowered: Lowered, step: float) -> dict[str, Metric]:

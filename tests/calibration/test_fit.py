@@ -187,8 +187,8 @@ def test_collectives_are_judged_on_unseen_world_sizes_by_who_made_them() -> None
 def test_records_of_all_ranks_give_one_table_of_start_ups(tmp_path: Path) -> None:
     records = join([transfers(), gemms()])
     fit_profile(records, H200).write(tmp_path / "node")
-    nccl = load_costs(str(tmp_path / "node.yaml"), H200.device).communication["nccl"]
-    assert nccl.startup("all_reduce", 8, 14, 2**10 * 2 * 7 / 8) == pytest.approx(21e-6, rel=0.01)
+    rings = load_costs(str(tmp_path / "node.yaml"), H200.device).communication["nccl_ring"]
+    assert rings.startup("all_reduce", 8, 14, 2**10 * 2 * 7 / 8) == pytest.approx(21e-6, rel=0.01)
     judged = check_profile(tmp_path / "node.yaml", records, H200, "world")
     assert sorted(one.op for one in judged.operators) == ["all_reduce", "all_reduce", "all_to_all"]
 

@@ -24,6 +24,7 @@ Moesim = Callable[..., Done]
 def moesim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Moesim:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MOESIM_TRACEBACK", raising=False)
+    monkeypatch.setattr("moesim.report.progress.PATIENCE", 600.0)  # a busy machine must not change what is printed
 
     def call(*arguments: str) -> Done:
         capsys.readouterr()

@@ -123,3 +123,8 @@ def test_a_failed_target_fails_through_a_closed_pipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["step_time_s < 1" + "0" * 400, "step_time_s < 1e308 * 1e308 * 0"])
 def test_numbers_beyond_all_range_in_a_target(moesim: Moesim, target: str) -> None:
     assert moesim("run", "demo-tiny", "--assert", target).code in (2, 4)
+
+
+def test_a_page_that_cannot_be_written_says_what_was_kept(moesim: Moesim) -> None:
+    done = moesim("run", "demo-tiny", "--out", "a", "--report=" + "x" * 5000)
+    assert done.code == 2 and "the run itself is stored in a" in done.err and moesim("explain", "a").code == 0

@@ -14,6 +14,9 @@ import pytest
 from moesim.placement import Answer, Bound, Budget, PlacementProblem, Progress, strategies
 from moesim.placement.formats import Frame, read_placement
 from moesim.report.progress import bar, words
+from moesim.routing import read_trace
+from moesim.routing.loads import loads_of, write_loads
+from moesim.studies.routing import trace_path
 from tests.cli.test_golden import assert_same, compared
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ def test_a_written_placement_is_played_by_a_scenario_and_is_the_next_one_s_previ
     done = moesim(*QUICK, "--previous", "p.npy", "--max-moves", "0", "--json")
     assert done.code == 0, done.err
     rows = {row["strategy"]: row["moves"] for row in json.loads(done.out)["strategies"]}
-    assert rows == {"previous": 0, "greedy": 0}
+    assert rows["previous"] == rows["greedy"] == 0
     assert "left out: round_robin moves" in done.err
 
 
@@ -65,6 +68,31 @@ def test_what_the_engine_cannot_hold_is_not_picked(moesim: Moesim) -> None:
     assert document["provenance"]["best"] == "greedy"
     assert any("round_robin cannot be picked: omni-infer holds" in text for text in document["warnings"])
     assert moesim(*command, "--strategy", "round_robin", "-o", "q.npy").code == 0  # contiguous stays
+
+
+def test_a_target_that_is_missed_is_exit_code_4(moesim: Moesim) -> None:
+    done = moesim(*QUICK, "--no-simulate", "--json", "--assert", "gain_over_eplb > 0.9")
+    assert done.code == 4 and "does not hold: gain_over_eplb" in done.err
+    document = json.loads(done.out)
+    assert {"verdict", "ceiling", "strategies"} <= set(document)
+    assert document["verdict"]["reference"] == "eplb" and document["ceiling"]["text"] in done.err
+    assert moesim(*QUICK, "--no-simulate", "--assert", "gain_over_eplb > -9").code == 0
+
+
+def test_a_history_from_the_command_line(moesim: Moesim) -> None:
+    trace = read_trace(trace_path("tiny-moe"))
+    Path("past").mkdir()
+    for number in range(4):
+        record = loads_of(trace.window(number * 2000, number * 2000 + 2000))
+        write_loads(record, Path(f"past/{number}.npz"))
+    command = ["place", "--history", "past", *GOOD[3:], "--no-simulate"]
+    done = moesim(*command, "--json", "-o", "p.json", "--format", "eplb")
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
+    assert document["verdict"]["text"].startswith("Your load comes in") and "Rebalancing" in done.err
+    assert len(document["ways"]) == 4
+    assert read_placement(Path("p.json"), Frame(8, 32, tuple(range(1, 9)), 9)).num_slots == 40
+    assert moesim(*command, "--trace", "tiny-moe").code == 2
 
 
 def test_a_page_is_written(moesim: Moesim) -> None:

@@ -172,6 +172,7 @@ def test_what_takes_long_says_what_it_does(moesim: Moesim, monkeypatch: pytest.M
         time.sleep(2.2)
         return run(*arguments, **others)  # type: ignore[arg-type]
 
+    monkeypatch.setattr("moesim.report.progress.PATIENCE", 2.0)
     monkeypatch.setattr("moesim.cli.play.play_scenario", slow)
     done = moesim(*GOOD, "--json")
     assert done.err.startswith("moesim run demo-tiny (2 s)\n"), done.err

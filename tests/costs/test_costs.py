@@ -110,8 +110,8 @@ def test_choices_of_other_ranks_cost_time() -> None:
 
 
 def test_start_ups_of_collectives_are_read_with_their_units(tmp_path: Path) -> None:
-    cost = PROFILE.communication["nccl"]
-    assert cost.startup("all_gather", 8, 7, 448.0) == pytest.approx(10.14e-6)
+    cost = PROFILE.communication["nccl_ring"]
+    assert cost.startup("all_gather", 8, 7, 448.0) == pytest.approx(10.25e-6)
     assert cost.startup("broadcast", 8, 7, 448.0) == pytest.approx(cost.alpha + 7 * cost.per_message)
     data = yamlfile.read_yaml(shipped.shipped("calibration", "profiles", "h100_sxm.yaml")).data
     data["communication"]["nccl"]["steps"][0]["bytes"][0] = "1 GB"

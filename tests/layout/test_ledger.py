@@ -32,6 +32,11 @@ def test_a_serving_rank() -> None:
     assert found["KV cache"] == 8 * 101 * 2 * KV * 2 * D
 
 
+def test_a_tensor_group_caches_all_its_tokens_on_every_rank() -> None:
+    found = ledger(parallel={"tensor_parallel_size": 4})
+    assert found["KV cache"] == 4 * 8 * 101 * 2 * (KV // 4) * 2 * D * 2
+
+
 @pytest.mark.parametrize(
     ("optimizer", "master", "each"),
     [("adam", True, 12), ("adam", False, 8), ("momentum", True, 8), ("sgd", True, 4), ("sgd", False, 0)],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from moesim.costs import CommunicationCost, communication_of
 from moesim.errors import BadInput
-from moesim.hardware import load_cluster
+from moesim.hardware import known_topologies, load_cluster
 from moesim.network import Fabric, Flows, Group, all_to_all, count_copies
 from moesim.network.port_times import coflow_times, matrix_seconds, ticks_per_byte
 
@@ -101,8 +103,9 @@ def test_versions_and_paths_are_checked_against_what_an_algorithm_has() -> None:
         "rdma",
         "nvlink",
     )
-    assert first.all_kernels() == ("deepep_low_latency@2025-02",)
-    assert low.configured("2025-06", None).all_kernels() == low.all_kernels() == ("deepep_low_latency",)
+    assert first.all_kernels() == ("deepep_low_latency@2025-02", "deepep_low_latency_intranode@2025-02")
+    newest = ("deepep_low_latency", "deepep_low_latency_intranode")
+    assert low.configured("2025-06", None).all_kernels() == low.all_kernels() == newest
     with pytest.raises(BadInput, match="known: 2025-02, 2025-06"):
         low.configured("2024-12", None)
     with pytest.raises(BadInput, match="nccl has no version"):
@@ -113,6 +116,52 @@ def test_deepep_normal_has_a_kernel_for_one_node_and_one_for_several() -> None:
     one = Group(CLUSTER, np.arange(8, dtype=np.int32))
     normal = all_to_all.find("deepep_normal")
     assert (normal.kernel(one), normal.kernel(GROUP)) == ("deepep_intranode", "deepep_normal")
+
+
+def test_low_latency_in_one_node_has_constants_of_its_own_unless_rows_take_the_nic() -> None:
+    one, low = Group(CLUSTER, np.arange(8, dtype=np.int32)), all_to_all.find("deepep_low_latency")
+    assert (low.kernel(one), low.kernel(GROUP)) == ("deepep_low_latency_intranode", "deepep_low_latency")
+    assert low.configured("2025-02", None).kernel(one) == "deepep_low_latency@2025-02"
+
+
+def test_gpus_that_share_a_port_gather_at_one_of_them(tmp_path: Path) -> None:
+    """One NIC a node: 1 -> 10 goes 1 -> 0 -> 8 -> 10, and a node sends one message to each other node."""
+    group = one_nic(tmp_path)
+    copies = count_copies(np.array([1, 2], np.int32), np.array([[10], [8]], np.int32), 16, NODE)
+    inside, between, handed = all_to_all.find("hierarchical_2d").dispatch(copies, 100, group)
+    assert by_pair(inside) == {(1, 0): 100, (2, 0): 100}
+    assert by_pair(between) == {(0, 8): 200} and by_pair(handed) == {(8, 10): 100}
+    home = count_copies(np.array([1], np.int32), np.array([[2]], np.int32), 16, NODE)
+    assert by_pair(*all_to_all.find("hierarchical_2d").dispatch(home, 100, group)) == {(1, 2): 100}
+
+
+def test_many_small_messages_make_a_shared_nic_slower_and_a_gathering_gpu_gains(tmp_path: Path) -> None:
+    """A row from each GPU to each of 8 remote ones: 64 messages of one NIC, and one once a GPU gathers them."""
+    group = one_nic(tmp_path)
+    cost = CommunicationCost(alpha=0.0, per_message=1e-6)
+    fabric = Fabric(group.cluster, {"nccl": cost})
+    each = count_copies(
+        np.repeat(np.arange(16, dtype=np.int32), 16), np.tile(np.arange(16, dtype=np.int32), 16)[:, None], 16, NODE
+    )
+    flat, gathered = (
+        sum(
+            fabric.alone(fabric.coflow("nccl", flows, group))
+            for flows in all_to_all.find(name).dispatch(each, 64, group)
+        )
+        for name in ("nccl", "hierarchical_2d")
+    )
+    assert flat == pytest.approx(64e-6 + 64 * 64 / 50e9)
+    assert gathered == pytest.approx(
+        (7 + 1 + 7) * 1e-6 + 64 * 64 / 50e9 + 2 * 7 * 8 * 64 / 450e9 + 64 * 7 / 450e9, rel=0.01
+    )
+    assert gathered < flat / 3
+
+
+def one_nic(folder: Path) -> Group:
+    """Two nodes of eight GPUs, one 400 Gb/s port each."""
+    text = known_topologies()["dgx-h100"].read_text().replace("  gpus: 8\n", "  gpus: 8\n  nics: 1\n")
+    (folder / "one.yaml").write_text(text)
+    return Group(load_cluster(folder / "one.yaml", nodes=2), np.arange(16, dtype=np.int32))
 
 
 def test_a_version_or_kernel_that_a_profile_lacks_takes_the_constants_of_its_sibling() -> None:

@@ -9,8 +9,17 @@ from hypothesis import strategies as st
 
 from moesim.costs import CommunicationCost, Steps
 from moesim.hardware import load_cluster
-from moesim.network import Collective, Fabric, Flows, Group, all_gather, groups, reduce_scatter
-from moesim.network.collectives import all_reduce, broadcast, exchange, point_to_point, ring_seconds, tree_all_reduce
+from moesim.network import Collective, Fabric, Flows, Group, groups
+from moesim.network.collectives import (
+    all_gather,
+    all_reduce,
+    broadcast,
+    exchange,
+    point_to_point,
+    reduce_scatter,
+    ring_seconds,
+    tree_all_reduce,
+)
 from moesim.network.fluid import finish_times
 
 CLUSTER = load_cluster("dgx-h100", nodes=2)
@@ -21,8 +30,9 @@ RATE, ALPHA = 450e9, 2e-6
 
 def seconds(collective: Collective) -> float:
     """Alone on the cluster, by the fluid network."""
-    fabric = Fabric(CLUSTER, {"nccl": CommunicationCost(alpha=0.0, per_message=ALPHA)})
-    coflow = fabric.collective("nccl", collective, GROUP)
+    cost = CommunicationCost(alpha=0.0, per_message=ALPHA)
+    fabric = Fabric(CLUSTER, {"nccl": cost, "nccl_ring": cost})
+    coflow = fabric.collective(collective, GROUP)
     used = coflow.path >= 0
     ptr = np.concatenate(([0], np.cumsum(used.sum(axis=1)))).astype(np.int64)
     return coflow.alpha + float(finish_times(fabric.capacity, ptr, coflow.path[used], coflow.bytes).max(initial=0.0))
@@ -95,6 +105,15 @@ def test_an_exchange_has_a_message_to_each_peer() -> None:
     assert exchange(flows, message_bytes=2).messages == 3 + 4
 
 
+def test_a_port_handles_the_messages_of_all_gpus_that_share_it() -> None:
+    """Two lanes with 2 and 3 peers behind one port: 5 messages in turn; what stays in the node is no part of it."""
+    source = np.array([0, 0, 1, 1, 1, 1], np.int32)
+    flows = Flows(source, source, np.array([8, 9, 8, 9, 10, 2], np.int32), np.full(6, 5))
+    port = np.array([7, 7, 7, 7, 7, -1], np.int32)
+    assert exchange(flows, port=port).messages == 5 and exchange(flows).messages == 4
+    assert exchange(flows, 2, port).messages == 5 * 3
+
+
 def test_a_table_of_start_ups_replaces_the_constant() -> None:
     cost = CommunicationCost(
         alpha=1.0,
@@ -108,3 +127,14 @@ def test_a_table_of_start_ups_replaces_the_constant() -> None:
     assert four == [5.0, 5.0, 7.0, 8.0, 6.0]  # the last line goes on
     assert cost.startup("all_gather", 64, 63, 5000) == 20.0 + 56 * 0.5  # none larger: the largest, and further messages
     assert cost.startup("all_reduce", 4, 1, 1000) == 1.5
+
+
+def test_the_table_for_exactly_as_many_ranks_counts_and_crossings_add_to_it() -> None:
+    tables = tuple(Steps("all_gather", ranks, (100.0,), (float(ranks),)) for ranks in (2, 4, 8))
+    cost = CommunicationCost(alpha=0.25, per_message=0.5, per_crossing=3.0, steps=tables)
+    assert [cost.startup("all_gather", ranks, ranks - 1, 100) for ranks in (2, 3, 4, 5, 8)] == [2, 4, 4, 8, 8]
+    assert cost.startup("all_gather", 8, 7, 100, further=7, crossings=1) == 8 + 7 * 0.5 + 3
+    assert (
+        cost.startup("all_gather", 1, 0, 100, crossings=2) == 0.25 + 2 * 3
+    )  # one GPU in each node: no table of NVLink
+    assert cost.startup("all_gather", 1, 0, 100) == 0

@@ -8,7 +8,7 @@ import numpy as np
 
 from moesim.costs import CommunicationCost
 from moesim.hardware import Cluster, known_topologies, load_cluster
-from moesim.network import Coflow, Fabric, Flows, Group
+from moesim.network import Coflow, Fabric, Flows, Group, groups, rail_ring
 from moesim.network.fluid import finish_times
 
 SIZE = 1_000_001
@@ -67,3 +67,31 @@ def test_other_tiers_borrow_the_efficiency_and_say_so() -> None:
     )
     assert Fabric(load_cluster("dgx-h100", nodes=2), {"nccl": cost}).notes == ()
     assert Fabric(cluster, {"nccl": PERFECT}).notes == ()
+
+
+def test_each_kernel_has_its_own_share_of_the_links_inside_nodes() -> None:
+    """Rings reach 0.8 of NVLink and grouped sends 0.7: the wire is 360 GB/s, beside it a port of 315 for the sends."""
+    cluster = load_cluster("dgx-h100")
+    costs = {"nccl": CommunicationCost(0.0, {"nvlink": 0.7}), "nccl_ring": CommunicationCost(0.0, {"nvlink": 0.8})}
+    fabric, group = Fabric(cluster, costs), Group(cluster, np.arange(8, dtype=np.int32))
+    assert set(np.round(fabric.capacity[:16] / 1e9)) == {360} and set(np.round(fabric.capacity[16:] / 1e9)) == {315}
+    ring = rail_ring("all_gather", group, groups(8, 8), np.full(8, 10**9))
+    assert np.isclose(fabric.alone(fabric.collective(ring, group)), 7e9 / 360e9)
+    each = Flows.between(group, np.full((8, 8), 10**9, dtype=np.int64))
+    assert np.isclose(fabric.alone(fabric.coflow("nccl", each, group)), 7e9 / 315e9)
+
+
+def test_sms_limit_what_a_kernel_moves_inside_a_node_and_not_between_nodes() -> None:
+    """20 SMs of 10 GB/s: 200 of 450 GB/s NVLink, all of 200 GB/s on H800; the port keeps its share."""
+    cost = CommunicationCost(0.0, {"nvlink": 0.9, "nic": 0.8}, sms=20, sm_rate=10e9)
+    for name, inside in (("dgx-h100", 200e9), ("hgx-h800", 180e9)):
+        cluster = load_cluster(name, nodes=2)
+        capacity, kinds = Fabric(cluster, {"deepep_normal": cost}).capacity, np.array(cluster.link_kind)
+        assert np.allclose(capacity[kinds == "nvlink_up"], inside) and np.allclose(capacity[kinds == "nic_out"], 40e9)
+
+
+def test_constants_of_another_device_are_named() -> None:
+    cost = CommunicationCost(0.0, {"nvlink": 0.9, "nic": 0.8}, device="H800-SXM5-80GB")
+    fabric = Fabric(load_cluster("dgx-h100", nodes=2), {"deepep_normal": cost})
+    assert fabric.notes == ("deepep_normal: constants were fitted on H800-SXM5-80GB, used on H100-SXM5-80GB: assumed",)
+    assert Fabric(load_cluster("hgx-h800", nodes=2), {"deepep_normal": cost}).notes == ()

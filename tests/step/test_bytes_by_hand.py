@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from moesim.engine import Join, evaluate
-from tests.step.by_hand import DENSE, EVEN, EXPERTS, HEADS, KV, SHARED, VOCAB, WIDTH, D, H, HandStep, step, tp
+from moesim.step import lower
+from tests.step.by_hand import DENSE, EVEN, EXPERTS, HEADS, KV, SHARED, TOP, VOCAB, WIDTH, D, H, HandStep, step, tp
 
 TRAIN = {"phase": "train", "tokens_per_gpu": 64, "context": 16}  # 4 requests on each of 4 ranks
 BF16, FP8 = 2 * H, H + 4 * H // 128  # bytes of a token's row; fp8 has one fp32 scale per 128 values
@@ -77,10 +78,12 @@ def test_sequence_parallel_rings_carry_the_slices_of_a_group(ways: int) -> None:
 
 
 def test_without_expert_parallelism_attention_and_ffn_end_in_all_reduces() -> None:
+    """Four parts and a quarter of them each, since the switch of the node adds up (6 parts in a ring)."""
     found = step(parallel=tp(4))
     names = [n for n in found.graph.name if n not in ("attention", "router", "shared", "host", "head")]  # type: ignore[attr-defined]
     assert names == ["all_reduce", "mlp", "all_reduce", "all_reduce", "experts", "all_reduce"]
-    assert all(found.sent("all_reduce", i).tolist() == ring(8 * BF16, 4, 2) for i in range(4))
+    reduced = (np.array(ring(8 * BF16, 4)) // 3 * 5).tolist()
+    assert all(found.sent("all_reduce", i).tolist() == reduced for i in range(4))
 
 
 def test_ranks_that_share_experts_hand_their_tokens_on_once() -> None:
@@ -157,3 +160,8 @@ def test_micro_batches_end_in_one_optimizer_step() -> None:
     found = step(EVEN, batch={**TRAIN, "micro_batches": 3})
     counts = {name: len(found.tasks(name)) for name in ("experts", "combine_backward", "head", "optimizer")}
     assert counts == {"experts": 3, "combine_backward": 3, "head": 3, "optimizer": 1}
+
+
+def test_rows_of_the_fullest_rank_are_those_of_one_micro_batch() -> None:
+    found = step(EVEN, batch={**TRAIN, "micro_batches": 3})
+    assert lower(found.plan, found.built.batches).received.tolist() == [[64 * TOP] * 4]

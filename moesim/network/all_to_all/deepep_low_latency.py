@@ -19,7 +19,7 @@ class DeepEPLowLatency(AllToAll):
     """One message per (token, expert), over RDMA between nodes and NVLink inside them."""
 
     name = "deepep_low_latency"
-    kernels = ("deepep_low_latency",)
+    kernels = ("deepep_low_latency", "deepep_low_latency_intranode")
     versions = ("2025-02", "2025-06")
     paths = ("nvlink", "rdma")
     message = "row"
@@ -31,6 +31,10 @@ class DeepEPLowLatency(AllToAll):
     def combine(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
         """The same rows the other way, without headers."""
         return (Flows.between(group, copies.pairs * row_bytes).reversed(group),)
+
+    def kernel(self, group: Group) -> str:
+        """The constants of one node where rows cross it over NVLink, or those of several."""
+        return self._versioned(self.kernels[int(self.same_node == "nvlink" and not group.node_of_lane.any())])
 
     @property
     def same_node(self) -> str:

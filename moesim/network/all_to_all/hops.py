@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from moesim.errors import BadInput
 from moesim.network.flows import Flows, Group
+from moesim.network.ports import OUT
 
 Matrix = npt.NDArray[np.int64]
 
@@ -47,3 +48,24 @@ def gathered(group: Group, rows: Matrix) -> tuple[Matrix, Matrix]:
     np.add.at(inside, (lanes[:, None], before), rows)
     np.add.at(along, (before, lanes[None, :]), rows)
     return inside, along
+
+
+def gateways(group: Group) -> npt.NDArray[np.int32]:
+    """int32[R]: the first lane of a lane's node that leaves it by the same port; itself where the port is its own."""
+    port = _ports_of(group)
+    first: dict[tuple[int, int], int] = {}
+    keys = zip(group.node_of_lane.tolist(), port.tolist(), strict=True)
+    own = [first.setdefault(key, lane) if key[1] >= 0 else lane for lane, key in enumerate(keys)]
+    return np.array(own, dtype=np.int32)
+
+
+def _ports_of(group: Group) -> npt.NDArray[np.int64]:
+    """int64[R]: the link by which each lane leaves its node, -1 where none is known, or none has to be."""
+    nodes = group.node_of_lane
+    found = np.full(len(nodes), -1, dtype=np.int64)
+    for lane in range(len(nodes)) if nodes.any() else ():
+        stranger = int(np.argmax(nodes != nodes[lane]))
+        path = group.cluster.path[group.devices[lane], group.devices[stranger]]
+        out = [int(link) for link in path if link >= 0 and group.cluster.link_kind[link] in OUT]
+        found[lane] = out[0] if out else -1
+    return found

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from moesim.placement.bounds import kernel
+from moesim.placement.budget import Budget
 from moesim.placement.replication import choices
 
 if TYPE_CHECKING:
@@ -16,10 +18,14 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 CHOICES = 2_000  # numbers of replicas that are tried one by one
 STEP = 1.02  # by which a guess of the optimum grows
+REACH = 2.0  # how far above the first bound a sharper one is looked for
 
 
-def bounds(problem: PlacementProblem) -> Floats:
-    """float64[W, layers]: the best bound on max/mean of each window of `problem.train`, at least 1."""
+def bounds(problem: PlacementProblem, budget: Budget | None = None) -> Floats:
+    """float64[W, layers]: the best bound on max/mean of each window of `problem.train`, at least 1.
+
+    Rows that the budget leaves out keep a weaker bound; `budget.cut` says so.
+    """
     counts = problem.train.counts
     load = counts.reshape(-1, counts.shape[2]).astype(np.float64)
     fair = np.where(load.sum(axis=1) > 0, load.sum(axis=1), 1.0) / problem.speed.sum()
@@ -27,11 +33,25 @@ def bounds(problem: PlacementProblem) -> Floats:
     if problem.slots == problem.experts:
         best = np.maximum(best, full_slots(load, problem))
     elif problem.dispatch == "even":
-        best = np.maximum(
-            best, [over_choices(problem, row, at_least) for row, at_least in zip(load, best, strict=True)]
-        )
+        best = _sharper(problem, load, best, budget or Budget())
     result: Floats = (best / fair).reshape(counts.shape[:2])
     return np.maximum(result, 1.0)
+
+
+def _sharper(problem: PlacementProblem, load: Floats, best: Floats, budget: Budget) -> Floats:
+    """The bounds float64[rows] that need a search, one row after the other while there is time."""
+    result = best.copy()
+    alike = problem.slots % problem.ranks == 0 and len(np.unique(problem.slots_of_rank)) == 1
+    alike &= len(np.unique(problem.speed)) == 1
+    for number, row in enumerate(load):
+        if budget.expired:
+            break
+        if alike and row.any():
+            heavy, low = np.sort(row)[::-1] / problem.speed[0], float(best[number])
+            result[number] = kernel.least_time(heavy, low, REACH * low, problem.slots, problem.ranks, 10)
+        result[number] = max(result[number], over_choices(problem, row, result[number]))
+        budget.say(f"{number + 1} of {len(load)} windows and layers")
+    return result
 
 
 def hottest(load: Floats, problem: PlacementProblem) -> Floats:
@@ -58,17 +78,9 @@ def full_slots(load: Floats, problem: PlacementProblem) -> Floats:
     slowest of the g takes no less than their mean; which g is free, so the least over g is a bound for each h. The
     ranks with the fewest slots and the highest speed are taken for the g.
     """
-    order = np.sort(load, axis=1)
-    light = np.concatenate([np.zeros((len(load), 1)), np.cumsum(order, axis=1)], axis=1)
-    heavy = np.concatenate([np.zeros((len(load), 1)), np.cumsum(order[:, ::-1], axis=1)], axis=1)
     fewest = np.concatenate([[0], np.cumsum(np.sort(problem.slots_of_rank))])
-    fast = np.concatenate([[0], np.cumsum(np.sort(problem.speed)[::-1])])
-    best = np.zeros(len(load))
-    for h in range(1, min(problem.ranks, load.shape[1]) + 1):
-        g = np.arange(1, h + 1)
-        rest = np.clip(fewest[g] - h, 0, load.shape[1] - h)
-        best = np.maximum(best, ((heavy[:, [h]] + light[:, rest]) / fast[g]).min(axis=1))
-    return best
+    fast = np.concatenate([[0.0], np.cumsum(np.sort(problem.speed)[::-1])])
+    return np.array([kernel.full_slots(row, fewest, fast) for row in np.sort(load, axis=1)])
 
 
 def over_choices(problem: PlacementProblem, load: Floats, best: float) -> float:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from moesim.errors import pick
+from moesim.placement.dispatch.by_place import ByPlace
 from moesim.placement.dispatch.even import Even
 from moesim.placement.dispatch.lplb import PerBatchLP
-from moesim.placement.dispatch.nearest import Nearest
 from moesim.placement.dispatch.rule import DispatchRule
+from moesim.placement.dispatch.ways import FIRST, MODULO, NEAREST
 from moesim.placement.dispatch.weighted import Weighted
 
-_ALL: tuple[DispatchRule, ...] = (Even(), Weighted(), PerBatchLP(), Nearest())
+_ALL: tuple[DispatchRule, ...] = (
+    Even(),
+    Weighted(),
+    PerBatchLP(),
+    ByPlace("nearest", NEAREST),
+    ByPlace("sglang", FIRST),
+    ByPlace("vllm-ascend", MODULO),
+)
 REGISTRY: dict[str, DispatchRule] = {rule.name: rule for rule in _ALL}
 
 

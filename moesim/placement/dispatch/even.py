@@ -8,6 +8,7 @@ import numpy as np
 
 from moesim.layout import Placement
 from moesim.placement.dispatch.rule import Floats
+from moesim.placement.dispatch.ways import EVEN
 
 if TYPE_CHECKING:
     from moesim.placement.problem import PlacementProblem
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 class Even:
     """One over the number of replicas."""
 
-    name = "even"
+    name, way = "even", EVEN
 
     def shares(self, problem: PlacementProblem, placement: Placement, windows: Windows) -> Floats:
         """float64[1, layers, slots]."""

@@ -1,5 +1,5 @@
-"""The linear program behind weighted and per-batch dispatch: spread each expert's load over its slots so that the
-slowest rank finishes first. It is linear in the shares; ranks of equal speed need max over ranks of load alone.
+"""The linear programs behind weighted and per-batch dispatch: spread each expert's load over its slots so that the
+slowest rank finishes first, in one batch or on average over windows. Both are linear in the shares.
 """
 
 from __future__ import annotations
@@ -50,4 +50,47 @@ def _solve(amount: Floats, expert: Ints, rank: Ints, fixed: Floats, speed: Float
     share = np.clip(answer.x[:count], 0.0, 1.0)
     total = np.bincount(group, share)[group]
     result: Floats = share / total
+    return result
+
+
+MOST_WINDOWS = 16  # of one program; more are added up in stretches
+
+
+def fixed_shares(load: Floats, slot_expert: Ints, slot_rank: Ints, speed: Floats) -> Floats:
+    """load float64[W, experts] -> float64[slots]: one table of shares for the least mean over windows of max/mean."""
+    load = load[load.sum(axis=1) > 0]
+    if len(load) > MOST_WINDOWS:
+        load = np.stack([part.sum(axis=0) for part in np.array_split(load, MOST_WINDOWS)])
+    replicas = np.bincount(slot_expert, minlength=load.shape[1])
+    share: Floats = 1.0 / replicas[slot_expert]
+    free = np.flatnonzero((replicas[slot_expert] > 1) & (load.sum(axis=0)[slot_expert] > 0))
+    if not len(load) or not len(free):
+        return share
+    fair = load / load.sum(axis=1, keepdims=True)
+    part = share * fair[:, slot_expert]
+    part[:, free] = 0.0
+    fixed = np.stack([np.bincount(slot_rank, row, len(speed)) for row in part])
+    share[free] = _solve_windows(fair[:, slot_expert[free]], slot_expert[free], slot_rank[free], fixed / speed, speed)
+    return share
+
+
+def _solve_windows(amount: Floats, expert: Ints, rank: Ints, fixed: Floats, speed: Floats) -> Floats:
+    """amount [W, free slots], fixed [W, ranks] time -> [free slots]; minimise the sum of z_w, a peak of each window."""
+    windows, count = amount.shape
+    used, row = np.unique(rank, return_inverse=True)
+    names, group = np.unique(expert, return_inverse=True)
+    at, wide = np.arange(count), len(used)
+    window = np.arange(windows)[:, None]
+    values = np.r_[(amount / speed[rank]).ravel(), np.full(windows * wide, -1.0)]
+    rows = np.r_[(window * wide + row).ravel(), np.arange(windows * wide)]
+    columns = np.r_[np.tile(at, windows), np.repeat(count + np.arange(windows), wide)]
+    upper: Any = coo_array((values, (rows, columns)), shape=(windows * wide, count + windows)).tocsr()
+    equal: Any = coo_array((np.ones(count), (group, at)), shape=(len(names), count + windows)).tocsr()
+    limits = np.r_[np.tile([0.0, 1.0], (count, 1)), np.column_stack([fixed.max(axis=1), np.full(windows, np.inf)])]
+    cost = np.r_[np.zeros(count), np.ones(windows)]
+    answer = linprog(cost, upper, -fixed[:, used].ravel(), equal, np.ones(len(names)), limits, "highs")
+    if answer.x is None:
+        raise BrokenInvariant(f"the linear program of dispatch has no solution: {answer.message}")
+    share = np.clip(answer.x[:count], 0.0, 1.0)
+    result: Floats = share / np.bincount(group, share)[group]
     return result

@@ -13,6 +13,7 @@ import numpy as np
 from moesim.layout import Placement
 from moesim.placement.dispatch.flow import best_shares
 from moesim.placement.dispatch.rule import Floats
+from moesim.placement.dispatch.ways import EVEN
 
 if TYPE_CHECKING:
     from moesim.placement.problem import PlacementProblem
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class PerBatchLP:
     """The best shares of every window."""
 
-    name = "lplb"
+    name, way = "lplb", EVEN
 
     def shares(self, problem: PlacementProblem, placement: Placement, windows: Windows) -> Floats:
         """float64[W, layers, slots]."""

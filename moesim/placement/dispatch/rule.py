@@ -23,6 +23,10 @@ class DispatchRule(Protocol):
     def name(self) -> str:
         """As in a registry."""
 
+    @property
+    def way(self) -> int:
+        """How replicas share while a placement is searched, a constant of `ways.py`; EVEN where batches decide."""
+
     def shares(self, problem: PlacementProblem, placement: Placement, windows: Windows) -> Floats:
         """float64[W or 1, layers, slots]: the share of its expert's load that each slot gets; one row for all windows
         where the rule does not look at the batch. The shares of an expert's slots add up to one."""

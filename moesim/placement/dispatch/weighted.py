@@ -1,4 +1,5 @@
-"""Fixed weights of the replicas, planned on the load that the placement was planned on: a linear program a layer.
+"""Fixed weights of the replicas, planned on the windows that the placement was planned on: a linear program a layer
+for the least expected peak over them. Equal weights are among them, so they are never better there.
 
 It is what an engine does that draws a replica from a table of weights; the table is only as good as the forecast.
 """
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.layout import Placement
-from moesim.placement.dispatch.flow import best_shares
+from moesim.placement.dispatch.flow import fixed_shares
 from moesim.placement.dispatch.rule import Floats
+from moesim.placement.dispatch.ways import EVEN
 
 if TYPE_CHECKING:
     from moesim.placement.problem import PlacementProblem
@@ -19,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class Weighted:
-    """The best weights for the problem's own windows, all together."""
+    """The best weights for the problem's own windows, each as much as another."""
 
-    name = "weighted"
+    name, way = "weighted", EVEN
 
     def shares(self, problem: PlacementProblem, placement: Placement, windows: Windows) -> Floats:
         """float64[1, layers, slots]."""
-        load = problem.load.astype(np.float64)
-        rows = zip(load, placement.slot_expert, placement.slot_rank, strict=True)
-        return np.stack([best_shares(row, expert, rank, problem.speed) for row, expert, rank in rows])[None]
+        counts = problem.train.counts.astype(np.float64)
+        rows = zip(counts.transpose(1, 0, 2), placement.slot_expert, placement.slot_rank, strict=True)
+        return np.stack([fixed_shares(load, expert, rank, problem.speed) for load, expert, rank in rows])[None]

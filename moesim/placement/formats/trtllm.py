@@ -51,6 +51,7 @@ def write(placement: Placement, frame: Frame, suffix: str) -> Written:
     lines += [f"  {layer}: [{', '.join(map(str, row))}]" for layer, row in rows]
     lines.append("layer_updates_per_iter: 0")
     notes = [f"for --ep_size {placement.num_ranks}; as moe_config.load_balancer of TensorRT-LLM"]
+    notes.append(f"with multi-token prediction its layer ({frame.total_layers or 'after the last'}) needs a row too")
     if frame.moe_layers is None:
         notes.append("no model was named: layers are numbered from 0, not as in the model (--model)")
     return Written(("\n".join(lines) + "\n").encode(), tuple(notes))

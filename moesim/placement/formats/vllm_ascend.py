@@ -65,7 +65,10 @@ def write(placement: Placement, frame: Frame, suffix: str) -> Written:
         for number, row in enumerate(rows)
     ]
     text = json.dumps({"moe_layer_count": len(layers), KEY: layers}, separators=(",", ":"))
-    return Written(text.encode() + b"\n")
+    notes = ["it is read by vllm-ascend's own model runner (expert_map_path)"]
+    if placement.num_slots > placement.num_experts:
+        notes.append("on Atlas A2 vllm-ascend takes no redundant experts")
+    return Written(text.encode() + b"\n", tuple(notes))
 
 
 VLLM_ASCEND = Format("vllm-ascend", "vllm-ascend expert map", (".json",), recognise, read, write)

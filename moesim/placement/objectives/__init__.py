@@ -6,12 +6,14 @@ from moesim.errors import pick
 from moesim.placement.objectives.makespan import Makespan
 from moesim.placement.objectives.nodes_touched import NodesTouched
 from moesim.placement.objectives.objective import Objective
+from moesim.placement.objectives.overlap import Overlap
 from moesim.placement.objectives.step_time import StepTime
 from moesim.placement.objectives.transitions import Transitions
 
 _ALL: tuple[Objective, ...] = (
     Makespan(),
     NodesTouched(),
+    Overlap(),
     StepTime(),
     Transitions(),
     Transitions("rail_transitions", True),

@@ -11,6 +11,7 @@ from moesim.placement.objectives.objective import Floats
 from moesim.placement.solution import Bound
 
 if TYPE_CHECKING:
+    from moesim.placement.budget import Budget
     from moesim.placement.problem import PlacementProblem
     from moesim.placement.windows import Windows
 
@@ -25,6 +26,6 @@ class Makespan:
         result: Floats = imbalance(problem, placement, windows).mean(axis=0)
         return result
 
-    def bound(self, problem: PlacementProblem) -> Bound:
+    def bound(self, problem: PlacementProblem, budget: Budget) -> Bound:
         """Each window's own bound, averaged: no placement serves any window better."""
-        return Bound(float(balance.bounds(problem).mean()), "combinatorial")
+        return Bound(float(balance.bounds(problem, budget).mean()), "combinatorial")

@@ -19,10 +19,12 @@ from moesim.placement.windows import Tokens
 from moesim.routing.shape import NO_EXPERT
 
 if TYPE_CHECKING:
+    from moesim.placement.budget import Budget
     from moesim.placement.problem import PlacementProblem
     from moesim.placement.windows import Windows
 
 CHUNK = 16_384  # tokens looked at together
+Ints = npt.NDArray[np.int64]
 
 
 class NodesTouched:
@@ -32,37 +34,43 @@ class NodesTouched:
 
     def evaluate(self, problem: PlacementProblem, placement: Placement, windows: Windows) -> Floats:
         """float64[layers]. Raises BadInput where windows are counts only."""
-        if windows.tokens is None or windows.edges is None:
-            raise BadInput("nodes_touched needs tokens", where=windows.name, way_out="a trace, not counts")
-        shares = dispatch.find(problem.dispatch).shares(problem, placement, windows)
-        nodes = np.zeros(placement.num_layers)
-        for window in range(windows.num_windows):
-            first, last = windows.edges[window : window + 2]
-            share = shares[min(window, len(shares) - 1)]
-            for layer in range(placement.num_layers):
-                node_of = _node_table(placement, layer, share[layer], problem.node_of_rank)
-                for start in range(int(first), int(last), CHUNK):
-                    part = windows.tokens[layer, start : min(start + CHUNK, int(last))]
-                    nodes[layer] += _touched(part, start, *node_of)
-        result: Floats = nodes / windows.edges[-1]
+        assert windows.edges is not None or windows.tokens is None
+        nodes = touches(problem, placement, windows).sum(axis=(0, 2))
+        result: Floats = nodes / (1 if windows.edges is None else windows.edges[-1])
         return result
 
-    def bound(self, problem: PlacementProblem) -> Bound:
+    def bound(self, problem: PlacementProblem, budget: Budget) -> Bound:
         """None is known."""
         return NO_BOUND
 
 
-def _node_table(
-    placement: Placement, layer: int, share: Floats, node_of_rank: npt.NDArray[np.int64]
-) -> tuple[Floats, npt.NDArray[np.int64]]:
+def touches(problem: PlacementProblem, placement: Placement, windows: Windows) -> Ints:
+    """int64[W, layers, nodes]: tokens of each window that have an expert on the node. Raises BadInput for counts."""
+    if windows.tokens is None or windows.edges is None:
+        raise BadInput("nodes_touched needs tokens", where=windows.name, way_out="a trace, not counts")
+    shares = dispatch.find(problem.dispatch).shares(problem, placement, windows)
+    result = np.zeros((windows.num_windows, placement.num_layers, problem.nodes), dtype=np.int64)
+    for window in range(windows.num_windows):
+        first, last = windows.edges[window : window + 2]
+        share = shares[min(window, len(shares) - 1)]
+        for layer in range(placement.num_layers):
+            node_of = _node_table(placement, layer, share[layer], problem.node_of_rank)
+            for start in range(int(first), int(last), CHUNK):
+                part = windows.tokens[layer, start : min(start + CHUNK, int(last))]
+                result[window, layer] += _touched(part, start, *node_of, problem.nodes)
+    return result
+
+
+def _node_table(placement: Placement, layer: int, share: Floats, node_of_rank: Ints) -> tuple[Floats, Ints]:
     """float64[experts, replicas] cumulated shares of an expert's slots, int64[experts, replicas] their nodes."""
     slots = placement.expert_slots[layer]
     upto = np.cumsum(np.where(slots >= 0, share[slots], 0.0), axis=1)
     return upto, node_of_rank[placement.slot_rank[layer][slots]]
 
 
-def _touched(tokens: Tokens, start: int, upto: Floats, node_of: npt.NDArray[np.int64]) -> int:
-    """tokens [T, k] of one layer -> distinct (token, node) pairs; a replica is drawn by a hash of its row."""
+def _touched(tokens: Tokens, start: int, upto: Floats, node_of: Ints, nodes: int) -> Ints:
+    """tokens [T, k] of one layer -> int64[nodes] distinct (token, node) pairs; a replica is drawn by a hash of its
+    row."""
     chosen = np.where(tokens == NO_EXPERT, 0, tokens).astype(np.int64)
     which = np.zeros(chosen.shape, dtype=np.int64)
     if upto.shape[1] > 1:
@@ -70,6 +78,8 @@ def _touched(tokens: Tokens, start: int, upto: Floats, node_of: npt.NDArray[np.i
         draw = (ticket >> np.uint64(11)).astype(np.float64) / 2.0**53
         for replica in range(upto.shape[1] - 1):
             which += draw[:, None] >= upto[chosen, replica]
-    node = np.where(tokens == NO_EXPERT, -1, node_of[chosen, which])
-    node.sort(axis=1)
-    return int((node[:, 0] >= 0).sum() + ((node[:, 1:] != node[:, :-1]) & (node[:, 1:] >= 0)).sum())
+    node = np.where(tokens == NO_EXPERT, nodes, node_of[chosen, which])
+    there = np.zeros((len(tokens), nodes + 1), dtype=bool)
+    there[np.arange(len(tokens))[:, None], node] = True
+    count: Ints = there[:, :nodes].sum(axis=0)
+    return count

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.layout import Placement
+from moesim.placement.budget import Budget
 from moesim.placement.solution import Bound
 
 if TYPE_CHECKING:
@@ -35,5 +36,6 @@ class Objective(Protocol):
     def evaluate(self, problem: PlacementProblem, placement: Placement, windows: Windows) -> Floats:
         """float64[layers], or [1] where layers do not stand alone; the value of a placement is their mean."""
 
-    def bound(self, problem: PlacementProblem) -> Bound:
-        """A lower bound on the value of any placement on `problem.train`, NO_BOUND where none is known."""
+    def bound(self, problem: PlacementProblem, budget: Budget) -> Bound:
+        """A lower bound on the value of any placement on `problem.train`, NO_BOUND where none is known; a weaker one
+        where the budget ends."""

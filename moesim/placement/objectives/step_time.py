@@ -14,6 +14,7 @@ from moesim.placement.objectives.objective import Floats
 from moesim.placement.solution import NO_BOUND, Bound
 
 if TYPE_CHECKING:
+    from moesim.placement.budget import Budget
     from moesim.placement.problem import PlacementProblem
     from moesim.placement.windows import Windows
 
@@ -29,6 +30,6 @@ class StepTime:
             raise BadInput("the objective step_time needs a step to play", way_out="a scenario with model and costs")
         return np.array([problem.clock.seconds(placement, windows)])
 
-    def bound(self, problem: PlacementProblem) -> Bound:
+    def bound(self, problem: PlacementProblem, budget: Budget) -> Bound:
         """None is known."""
         return NO_BOUND

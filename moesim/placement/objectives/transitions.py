@@ -22,6 +22,7 @@ from moesim.placement.objectives.objective import Floats
 from moesim.placement.solution import Bound
 
 if TYPE_CHECKING:
+    from moesim.placement.budget import Budget
     from moesim.placement.problem import PlacementProblem
     from moesim.placement.windows import Windows
 
@@ -46,7 +47,7 @@ class Transitions:
         result: Floats = expected / max(flow.sum() / max(len(flow), 1), 1.0)
         return result if len(result) else np.zeros(1)
 
-    def bound(self, problem: PlacementProblem) -> Bound:
+    def bound(self, problem: PlacementProblem, budget: Budget) -> Bound:
         """Levels add up: hops are at least the share of moves that leave a GPU plus the share that leave a node."""
         return transitions.bound(problem)
 

@@ -10,6 +10,7 @@ from moesim.placement.strategies.co_activation import CoActivation
 from moesim.placement.strategies.contiguous import Contiguous
 from moesim.placement.strategies.eplb import Eplb, EplbHierarchical
 from moesim.placement.strategies.exact_chain_dp import ExactChainDp
+from moesim.placement.strategies.exhaustive import Exhaustive
 from moesim.placement.strategies.flash import Flash
 from moesim.placement.strategies.greedy import Greedy
 from moesim.placement.strategies.ilp import Ilp
@@ -22,6 +23,8 @@ from moesim.placement.strategies.round_robin import RoundRobin
 from moesim.placement.strategies.shuffled import Random
 from moesim.placement.strategies.step_time import FastestStep
 from moesim.placement.strategies.strategy import Strategy
+from moesim.placement.strategies.top_everywhere import TopEverywhere
+from moesim.placement.strategies.two_resources import TwoResources
 
 _ALL: tuple[Strategy, ...] = (
     Contiguous(),
@@ -42,6 +45,9 @@ _ALL: tuple[Strategy, ...] = (
     MultiWindow(),
     Flash(),
     Incremental(),
+    TopEverywhere(),
+    Exhaustive(),
+    TwoResources((Eplb(), EplbHierarchical(), MultiWindow(), CoActivation(), CoActivation(1.15))),
     FastestStep((Eplb(), EplbHierarchical(), MultiWindow(), CoActivation())),
 )
 REGISTRY: dict[str, Strategy] = {strategy.name: strategy for strategy in _ALL}

@@ -7,6 +7,8 @@ replicated and placed as `multiwindow` does, which no token notices on the wire.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -28,10 +30,13 @@ PER_EXPERT, MOVES = 420, 1.25  # changes tried for each expert; draws up to MOVE
 QUIET = 1 / 11  # of the changes are tried without heat at the end
 
 
+@dataclass(frozen=True)
 class CoActivation:
-    """Nodes first, then ranks inside them."""
+    """Nodes first, then ranks inside them. node_cap: most load of a node over its share."""
 
-    name, summary = "co_activation", "experts chosen together share a node, within a load cap (fewest nodes a token)"
+    node_cap: float = NODE_CAP
+    name: str = "co_activation"
+    summary: str = "experts chosen together share a node, within a load cap (fewest nodes a token)"
 
     def plan(self, problem: PlacementProblem, budget: Budget) -> Answer:
         """Raises BadInput where windows are counts only."""
@@ -43,7 +48,7 @@ class CoActivation:
         for layer in range(problem.layers if problem.nodes > 1 else 0):
             late += budget.expired
             if not budget.expired:
-                _gather(problem, layer, node_of_expert[layer], budget.stream("gather", layer))
+                _gather(problem, layer, node_of_expert[layer], budget.stream("gather", layer), self.node_cap)
         rows = [_inside(problem, samples[:, layer], node_of_expert[layer], budget) for layer in range(problem.layers)]
         return Answer(problem.place(np.stack(rows)), notes=_notes(problem, late))
 
@@ -68,7 +73,9 @@ def _node_caps(problem: PlacementProblem, cap: float) -> Floats:
     return caps
 
 
-def _gather(problem: PlacementProblem, layer: int, node: Ints, random: np.random.Generator) -> None:
+def _gather(
+    problem: PlacementProblem, layer: int, node: Ints, random: np.random.Generator, node_cap: float
+) -> None:  # fmt: skip
     """The experts of one layer, `node` int64[experts] in place."""
     assert problem.train.tokens is not None
     tokens = problem.train.tokens[layer].astype(np.int32)
@@ -81,7 +88,7 @@ def _gather(problem: PlacementProblem, layer: int, node: Ints, random: np.random
     heat = np.geomspace(HOT, COLD, tries) * len(tokens)
     heat[round(tries * (1 - QUIET)) :] = 0.0
     slots = np.bincount(problem.node_of_rank, problem.slots_of_rank).astype(np.int64)
-    cap = _node_caps(problem, min(NODE_CAP, problem.load_cap or NODE_CAP))[layer]
+    cap = _node_caps(problem, min(node_cap, problem.load_cap or node_cap))[layer]
     draws, chance = np.stack([expert, other], axis=1).astype(np.int32), 1.0 - random.random(tries)
     gather(tokens, problem.load[layer].astype(np.float64), node, cap, slots, draws, chance, heat)
 

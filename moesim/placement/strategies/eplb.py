@@ -133,5 +133,7 @@ class EplbHierarchical:
 
 def _answer(problem: PlacementProblem, groups: int, nodes: int) -> Answer:
     if len(np.unique(problem.slots_of_rank)) > 1:
-        raise BadInput("EPLB needs equally many slots on every rank", way_out="strategy lpt or multiwindow")
+        fits = -(-problem.slots // problem.ranks) * problem.ranks - problem.experts
+        way_out = f"--redundant {fits}, or strategy lpt or multiwindow"
+        raise BadInput("EPLB needs equally many slots on every rank", way_out=way_out)
     return Answer(problem.place(rebalance_experts(problem.load, problem.slots, groups, nodes, problem.ranks)[0]))

@@ -30,12 +30,12 @@ class Flash:
         samples = sampled_counts(problem.train, budget.stream("samples"))
         replicas, rows = flash_replicas(problem, samples), []
         for layer in range(problem.layers):
-            share = np.ascontiguousarray((samples[:, layer] / replicas[layer]).T)
-            rows.append(pack(problem, share, replicas[layer], 0.0 if budget.expired else DEVIATIONS)[0])
+            z = 0.0 if budget.expired else DEVIATIONS
+            rows.append(pack(problem, np.ascontiguousarray(samples[:, layer].T), replicas[layer], z).slot_expert)
         return Answer(problem.place(np.stack(rows)))
 
 
 def flash_replicas(problem: PlacementProblem, samples: Floats) -> Ints:
     """samples float64[W, layers, experts] -> int64[layers, experts]: slots by mean + z deviations of each expert."""
     wanted = samples.mean(axis=0) + DEVIATIONS * samples.std(axis=0)
-    return replicate(wanted, problem.slots - problem.experts, problem.ranks)
+    return replicate(wanted, problem.slots - problem.experts, problem.ranks, problem.relief)

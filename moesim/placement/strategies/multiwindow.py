@@ -16,7 +16,7 @@ from moesim.placement.problem import PlacementProblem
 from moesim.placement.samples import sampled_counts
 from moesim.placement.solution import Answer
 from moesim.placement.strategies.flash import DEVIATIONS, flash_replicas
-from moesim.placement.strategies.lpt import pack, rank_load
+from moesim.placement.strategies.lpt import Table, pack
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -42,13 +42,14 @@ class MultiWindow:
 def _spread_peaks(problem: PlacementProblem, samples: Floats, replicas: Ints, layer: int, passes: int) -> Ints:
     """samples float64[W, experts], replicas int64[experts] of one layer -> int64[slots]."""
     fair = np.maximum(samples.sum(axis=1), 1.0) / problem.speed.sum()
-    share = np.ascontiguousarray((samples / fair[:, None] / replicas).T)
-    total, cap = problem.load[layer] / replicas, np.inf
+    counts = np.ascontiguousarray((samples / fair[:, None]).T)
+    total, cap = problem.load[layer].astype(np.float64), np.inf
     if problem.load_cap is None:
-        slot_expert, _ = pack(problem, share, replicas, DEVIATIONS)
+        table = pack(problem, counts, replicas, DEVIATIONS)
     else:
-        cap = problem.load_cap * problem.load[layer].sum() / problem.speed.sum()
-        slot_expert, _ = pack(problem, total[:, None], replicas)
-    ptr, load = np.concatenate([[0], np.cumsum(problem.slots_of_rank)]), rank_load(problem, share, slot_expert)
-    kernels.lower_peaks(share, slot_expert, ptr, load, total, cap, 1 / problem.speed, passes)
-    return slot_expert
+        cap = problem.load_cap * total.sum() / problem.speed.sum()
+        even = pack(problem, total[:, None], replicas)
+        table = Table.start(problem, even.slot_expert, counts)
+    carried = total[table.of] * table.share
+    kernels.lower_peaks(table.x, *table.rule(problem), table.load, carried, cap, 1 / problem.speed, passes)
+    return table.slot_expert

@@ -59,6 +59,7 @@ page.append(
   element("h1", { textContent: `Placement of ${told.model} on ${told.gpus} GPUs of ${told.topology}` }),
   element("p", { className: "soft", textContent: `${told.trace}, ${told.routing}; ${told.windows} windows of ${told.window} tokens planned on` }),
   element("p", { textContent: found.provenance.verdict }),
+  element("p", { textContent: found.ceiling.text }),
 );
 if (found.warnings.length) {
   const list = element("ul", {}, ...found.warnings.map((text) => element("li", { textContent: text })));

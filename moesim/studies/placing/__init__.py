@@ -2,6 +2,6 @@
 
 from moesim.studies.placing.options import Options
 from moesim.studies.placing.outcome import Outcome
-from moesim.studies.placing.run import place, search
+from moesim.studies.placing.run import place, rebalance, search
 
-__all__ = ["Options", "Outcome", "place", "search"]
+__all__ = ["Options", "Outcome", "place", "rebalance", "search"]

@@ -11,17 +11,23 @@ from moesim.errors import BadInput
 
 WINDOW: Final = 2048  # tokens: about what one decode step of a large deployment, or a short prompt, brings
 HOLDOUT: Final = 0.3
+LEAVE_ONE_OUT: Final = "leave-one-out"
+DISPATCH: Final = {"sglang": "sglang", "vllm-ascend": "vllm-ascend"}  # format -> how its engine picks a replica
 
 
 @dataclass(frozen=True)
 class Options:
-    """trace: a shipped name, a Parquet file, or counts (.npz); topology and gpus: where experts shall stand.
+    """trace: a shipped name, a Parquet file, or counts (.npz), several with commas, or a folder of them; topology and
+    gpus: where experts shall stand.
 
     slots: of every GPU, or one number for each; otherwise experts + redundant are spread evenly. strategies: () for
-    the usual ones. holdout: share of the last windows that no strategy sees. drift: another trace of the same model to
-    judge on. phase: plan for its tokens only. previous: the placement that stands now, for max_moves and the cost of
-    moving. model, costs and changes (`a.b=value`) describe the step whose time is simulated; simulate: None where that
-    can be. format: of the file that will be written; what it cannot express is not picked.
+    the usual ones. holdout: share of the last windows that no strategy sees; of several recordings the name of one, or
+    leave-one-out (None: a share of 0.3, or leave-one-out). dispatch: None for what the engine of the format does.
+    drift: another trace of the same model to judge on. phase: plan for its tokens only. previous: the placement that
+    stands now, for max_moves and the cost of moving; its redundancy holds where none is asked for. speed: of each GPU,
+    relative; expert_memory: bytes that a GPU has for experts; groups: of the router, which hierarchical EPLB keeps in
+    a node (None: the model's). model, costs and changes (`a.b=value`) describe the step whose time is simulated;
+    simulate: None where that can be. format: of the file that will be written; what it cannot express is not picked.
     """
 
     trace: str
@@ -31,9 +37,9 @@ class Options:
     slots: Sequence[int] = ()
     strategies: Sequence[str] = ()
     objective: str = "makespan"
-    dispatch: str = "even"
+    dispatch: str | None = None
     load_cap: float | None = None
-    holdout: float = HOLDOUT
+    holdout: float | str | None = None
     window: int | None = None
     drift: str | None = None
     phase: str | None = None
@@ -47,6 +53,9 @@ class Options:
     changes: Sequence[str] = ()
     simulate: bool | None = None
     format: str | None = None
+    speed: Sequence[float] = ()
+    expert_memory: int | None = None
+    groups: int | None = None
 
     def __post_init__(self) -> None:
         if self.slots and self.redundant:
@@ -54,3 +63,10 @@ class Options:
         for name, value in (("--load-cap", self.load_cap), ("--time-limit", self.time_limit)):
             if value is not None and not value > 0:
                 raise BadInput(f"{value:g} is not above 0", where=name)
+        if len(self.speed) not in (0, self.gpus):
+            raise BadInput(f"{len(self.speed)} speeds for {self.gpus} GPUs", where="--speed", way_out="one for each")
+
+    @property
+    def rule(self) -> str:
+        """The dispatch over replicas: as asked, else the one of the format's engine, else even."""
+        return self.dispatch or DISPATCH.get(self.format or "", "even")

@@ -10,15 +10,38 @@ import numpy as np
 
 from moesim.layout import Placement
 from moesim.placement import PlacementProblem, Solution
+from moesim.placement.clock import Ceilings
 from moesim.placement.formats import Frame
 from moesim.placement.migration import Migration
+from moesim.studies.placing.evidence import Answer, Ceiling, Paired
 from moesim.studies.placing.windows import DRIFT, HELD_OUT, Split
 from moesim.studies.result import Metric
 from moesim.units import show_bytes, show_seconds
 
 SLIGHT: Final = 0.005  # gains below half a percent are not spoken of
 CARRIES: Final = 0.5  # a plan carries over if it keeps half of its gain
+FREE: Final = ("previous", "eplb", "eplb_hierarchical")  # what an operator has without any search
 EQUAL: Final = 0.001  # step times so near to the least count as equal; the objective decides between them
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the best placement pays, beside `reference`, the best that is there for free; text: in words."""
+
+    answer: Answer
+    reference: str
+    paired: Paired
+    equal: tuple[str, ...]
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        interval = {"gain": self.paired.gain, "low": self.paired.low, "high": self.paired.high, "n": self.paired.count}
+        return {"answer": self.answer, "reference": self.reference, **interval, "equal": list(self.equal),
+                "text": self.text}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,7 +49,9 @@ class Outcome:
     """solutions in the order they were asked for, the baseline first; `judge` names what the winner was picked by.
 
     migration: from the previous placement to the best one, None without one. frame: what files of the model leave out.
-    barred: who cannot be picked, since a limit or the asked format stands against it, and why.
+    barred: who cannot be picked, since a limit or the asked format stands against it, and why. beside: yardsticks that
+    nobody asked for, which are shown and not picked. ceilings: of the step under the reference, None where none was
+    played.
     """
 
     problem: PlacementProblem
@@ -38,6 +63,8 @@ class Outcome:
     migration: Migration | None = None
     barred: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    beside: frozenset[str] = frozenset()
+    ceilings: Ceilings | None = None
 
     @property
     def interrupted(self) -> bool:
@@ -52,10 +79,16 @@ class Outcome:
     @property
     def best(self) -> Solution:
         """Least by the judge; of those within EQUAL the least objective, then the fewest moves, then the first."""
-        able = [one for one in self.solutions if one.strategy not in self.barred]
+        able = [one for one in self.solutions if one.strategy not in self.beside and one.strategy not in self.barred]
         least = min(self.score(one) for one in able)
         near = [one for one in able if self.score(one) <= least * (1 + EQUAL)]
         return min(near, key=lambda one: (self.judged(one), one.moves or 0))
+
+    @property
+    def reference(self) -> Solution:
+        """The best of what is there for free: the previous placement, and what EPLB of the engine would do."""
+        free = [one for one in self.solutions if one.strategy in FREE]
+        return min(free or [self.baseline], key=self.score)
 
     @property
     def placement(self) -> Placement:
@@ -65,12 +98,12 @@ class Outcome:
     def score(self, solution: Solution) -> float:
         """The value that the judge reads."""
         if self.judge == "step_time":
-            return solution.step_time[self.split.deciding.name]
+            return solution.step_time[self.split.decided_by]
         return self.judged(solution)
 
     def judged(self, solution: Solution) -> float:
         """The objective on the windows that decide."""
-        return solution.heldout.get(self.split.deciding.name, solution.objective)
+        return solution.heldout.get(self.split.decided_by, solution.objective)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -93,27 +126,67 @@ class Outcome:
         )
         return f"{one.strategy} does not carry over: {what}, {told}"
 
-    def verdict(self) -> str:
-        """Will it pay? One or two sentences."""
-        best, base = self.best, self.baseline
-        where = "held-out windows" if HELD_OUT in self.split.judged else "the training windows (none were held out)"
-        what = "simulated step time" if self.judge == "step_time" else self.problem.objective
-        if best is base:
-            return f"Will it pay? No: by {what} on {where} nothing beats {base.strategy}."
-        better = gain(self.score(base), self.score(best))
-        told = f"{best.strategy} is {better:.1%} below {base.strategy} in {what} on {where}"
-        if better < SLIGHT:
-            apart = f"{best.strategy} and {base.strategy} are {abs(better):.1%} apart"
-            return f"Will it pay? Hardly: {apart} in {what} on {where}."
-        drifted = self._drifted()
-        answer = "Only while the load stays what it was" if "ABOVE" in drifted else "Yes"
-        return f"Will it pay? {answer}: {told}{drifted}.{self._payback()}"
+    @property
+    def unseen(self) -> bool:
+        """Whether anything decides that no strategy has seen."""
+        return bool(self.split.folds) or self.split.deciding is not self.split.train
 
-    def _drifted(self) -> str:
-        if DRIFT not in self.best.heldout:
+    def equal(self) -> tuple[str, ...]:
+        """Strategies that the evidence does not tell from the best one."""
+        pairs = [(one, Paired.of(one.each, self.best.each)) for one in self.solutions if one is not self.best]
+        return tuple(one.strategy for one, pair in pairs if one.each and pair.count > 1 and not pair.known)
+
+    def verdict(self) -> Verdict:
+        """Will it pay, beside what is there for free?"""
+        best, free = self.best, self.reference
+        paired = Paired.of(free.each, best.each)
+        answer, text = self._judgement(best, free, paired)
+        return Verdict(answer, free.strategy, paired, self.equal(), f"Will it pay? {text}")
+
+    def _judgement(self, best: Solution, free: Solution, paired: Paired) -> tuple[Answer, str]:
+        what = "simulated step time" if self.judge == "step_time" else self.problem.objective
+        where = self._where()
+        better = gain(self.score(free), self.score(best))
+        told = f"{best.strategy} is {better:.1%} below {free.strategy} in {what} on {where}"
+        if best is free or better < -SLIGHT:
+            beside = f"nothing that was asked for ({best.strategy} is {-better:.1%} above)"
+            asked = "nothing" if best is free else beside
+            return "no", f"No: by {what} on {where} {asked} beats {free.strategy}."
+        if not self.unseen:
+            return "not known", f"Not known: nothing was held out. There {told}. Record another load, or --holdout."
+        if better < SLIGHT:
+            apart = f"{best.strategy} and {free.strategy} are {abs(better):.1%} apart"
+            return "hardly", f"Hardly: {apart} in {what} on {where}."
+        if best.each and not paired.known:
+            thin = "is thin" if paired.count < 2 else f"leaves it open (in {self.problem.objective} {paired.words})"
+            return "not known", f"Not known: {told}, but the evidence {thin}."
+        drifted = self._drifted(free)
+        if "ABOVE" in drifted:
+            return "while the load stays", f"Only while the load stays what it was: {told}{drifted}.{self._payback()}"
+        return "yes", f"Yes: {told}{drifted}.{self._payback()}"
+
+    def _where(self) -> str:
+        if self.split.folds:
+            return f"{len(self.split.folds)} different loads, each left out once"
+        names = {HELD_OUT: "held-out windows", DRIFT: "drift windows"}
+        return names.get(self.split.deciding.name, "the training windows")
+
+    def ceiling(self) -> Ceiling:
+        """What is left above the reference, and how much of it the best one takes."""
+        free = self.reference
+        taken = gain(self.score(free), self.score(self.best))
+        if self.ceilings is not None and self.judge == "step_time":
+            real, even, silent, ideal = self.ceilings
+            return Ceiling(free.strategy, gain(real, ideal), gain(real, even), gain(real, silent), taken)
+        least = 1.0 if self.problem.objective == "makespan" else self.best.bound
+        left = gain(self.score(free), least) if least else 0.0
+        return Ceiling(free.strategy, left, left, None, taken)
+
+    def _drifted(self, free: Solution) -> str:
+        if DRIFT not in self.best.heldout or self.split.decided_by == DRIFT:
             return ""
-        timed = DRIFT in self.best.step_time
-        base, best = ((one.step_time if timed else one.heldout)[DRIFT] for one in (self.baseline, self.best))
+        timed = self.judge == "step_time" and DRIFT in self.best.step_time
+        base, best = ((one.step_time if timed else one.heldout)[DRIFT] for one in (free, self.best))
         kept = gain(base, best)
         return f"; after drift it is {abs(kept):.1%} {'below' if kept >= 0 else 'ABOVE'}"
 
@@ -121,6 +194,8 @@ class Outcome:
         if self.migration is None or self.judge != "step_time":
             return ""
         saved = self.score(self.baseline) - self.score(self.best)
+        if saved <= 0:
+            return ""
         size, time = show_bytes(self.migration.bytes), show_seconds(self.migration.seconds)
         back = f"paid back after {int(np.ceil(self.migration.seconds / saved)):,} step(s)"
         return f" Moving {len(self.migration.moves)} experts ({size}) takes {time}, {back}."
@@ -135,24 +210,35 @@ class Outcome:
         found |= {f"objective_{name.replace(', ', '_').replace(' ', '_')}": Metric(value, unit)
                   for name, value in best.heldout.items()}  # fmt: skip
         if best.step_time:
-            name = self.split.deciding.name
+            name = self.split.decided_by
             found |= {"step_time_s": Metric(best.step_time[name], "s")}
             found |= {"baseline_step_time_s": Metric(base.step_time[name], "s")}
         if DRIFT in best.step_time:
             found |= {"step_time_drift_s": Metric(best.step_time[DRIFT], "s")}
             found |= {"baseline_step_time_drift_s": Metric(base.step_time[DRIFT], "s")}
+        found |= self._gains()
         if self.migration is not None:
             found |= {"moves": Metric(len(self.migration.moves), "experts")}
             found |= {"moved_bytes": Metric(self.migration.bytes, "B"), "stall_s": Metric(self.migration.stall_s, "s")}
         return found
+
+    def _gains(self) -> dict[str, Metric]:
+        """Over each placement that is there for free, and as a share of what perfect balance would gain."""
+        mine, ceiling = self.score(self.best), self.ceiling()
+        free = [one for one in self.solutions if one.strategy in FREE]
+        found = {f"gain_over_{one.strategy}": Metric(gain(self.score(one), mine), "1") for one in free}
+        share = {} if ceiling.share is None else {"share_of_ceiling": Metric(ceiling.share, "1")}
+        return {**found, "ceiling": Metric(ceiling.most, "1"), **share}
 
     def to_json(self) -> dict[str, Any]:
         """The document that `--json` prints."""
         return {
             "metrics": {name: {"value": one.value, "unit": one.unit} for name, one in self.metrics().items()},
             "breakdown": {},
+            "verdict": self.verdict().to_json(),
+            "ceiling": self.ceiling().to_json() | {"text": self.ceiling().words},
             "strategies": [_row(one) for one in self.solutions],
-            "provenance": {**self.provenance, "best": self.best.strategy, "verdict": self.verdict()},
+            "provenance": {**self.provenance, "best": self.best.strategy, "verdict": self.verdict().text},
             "warnings": list(self.warnings),
         }
 
@@ -171,6 +257,7 @@ def _row(one: Solution) -> dict[str, Any]:
         "gap": one.gap,
         "judged": dict(one.heldout),
         "step_time_s": dict(one.step_time),
+        "each": list(one.each),
         "moves": one.moves,
         "seconds": one.seconds,
         "notes": list(one.notes),

@@ -6,24 +6,47 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 import moesim
 from moesim.errors import BadInput, DoesNotFit, MoesimError, placed, unknown_name
 from moesim.hardware import Cluster
 from moesim.layout import Placement
 from moesim.models import MoEModel
-from moesim.placement import Budget, PlacementProblem, Progress, Solution, judge, solve, strategies
+from moesim.placement import (
+    Budget,
+    Memory,
+    PlacementProblem,
+    Progress,
+    Solution,
+    judge,
+    objectives,
+    plan,
+    solve,
+    strategies,
+)
+from moesim.placement.dispatch.ways import EVEN
 from moesim.placement.formats import Frame, find_format, read_placement, written
 from moesim.placement.formats.format import check_even
+from moesim.placement.loads import imbalance
 from moesim.placement.migration import Migration, migrate
 from moesim.placement.solve import check_answer
+from moesim.placement.strategies.exhaustive import SMALL
 from moesim.routing.loads import LoadRecord
 from moesim.studies.basis import price_notes
+from moesim.studies.placing.history import History, follow
 from moesim.studies.placing.options import Options
 from moesim.studies.placing.outcome import Outcome
+from moesim.studies.placing.recordings import Recorded, Recording, paths_of, read_recorded, recordings
 from moesim.studies.placing.step import Step, find_cluster, find_model, make_step
-from moesim.studies.placing.windows import DRIFT, Recorded, Split, on_model, read_recorded, split
+from moesim.studies.placing.timing import Run, ceilings, playable, program_cost, remarks, timed
+from moesim.studies.placing.windows import HELD_OUT, Split, drawn, on_model, split, split_many
 
-IN_ORDER, PREVIOUS = "contiguous", "previous"
+IN_ORDER, PREVIOUS, YARDSTICK = "contiguous", "previous", "eplb"
+ASSUMED = (
+    "step time from counts: tokens are assumed, drawn from each layer's margins (different experts a token within the "
+    "router's group limit); what goes together in and between layers is taken to be independent"
+)
 Tell = Callable[[Progress], None]
 
 
@@ -38,50 +61,112 @@ def place(trace: str, topology: str, gpus: int, *, progress: Tell | None = None,
 def search(options: Options, progress: Tell | None = None) -> Outcome:
     """See `place`. Ctrl-C ends the search with what was found so far."""
     asked = _names(options)
-    recorded = read_recorded(options.trace)
+    found = _recordings(options)
+    recorded = found[0].recorded
     model, cluster = find_model(recorded, options), find_cluster(options)
     recorded = on_model(recorded, model, options)
-    made = split(recorded, options)
+    made = split(recorded, options) if len(found) == 1 else split_many(found, options)
+    if model is not None and options.simulate is not False and isinstance(recorded, LoadRecord):
+        made = replace(made, played=drawn(made.deciding, model, options.seed))
     step, why_not = _step(options, model, cluster, recorded, made)
     frame = _frame(recorded, model, options.gpus)
     previous = None if options.previous is None else read_placement(options.previous, frame)
-    problem = _problem(options, cluster, made, step, previous, 1 if model is None else model.num_groups)
+    problem = _problem(options, cluster, made, step, previous, model)
     _check_even(problem, options.format)
-    found, failed = _search(problem, asked or usual(problem), options, made, progress)
+    names = asked or usual(problem)
+    runs, failed = _search(problem, names, options, made, progress)
     if step is not None:
-        found = [_timed(one, problem, made) for one in found]
+        runs = [timed(one, problem, made, step, options.seed) for one in runs]
     outcome = Outcome(
         problem=problem,
         split=made,
-        solutions=tuple(found),
-        judge="objective" if step is None else "step_time",
+        solutions=tuple(one.solution for one in runs),
+        judge="objective" if step is None or problem.way != EVEN else "step_time",
         frame=frame,
         provenance=_provenance(options, recorded, cluster, made, step),
-        barred=_barred(problem, found, options.format, frame),
-        notes=(*made.notes, *why_not, *_basis(recorded, step), *failed),
+        barred=_barred(problem, [one.solution for one in runs], options.format, frame),
+        beside=frozenset((YARDSTICK,)) - frozenset(names),
+        notes=(*made.notes, *why_not, *_basis(recorded, step), *remarks(problem, options, made), *failed),
     )
-    return replace(outcome, migration=_migration(outcome, step))
+    outcome = replace(outcome, notes=(*outcome.notes, *program_cost(outcome, step)))
+    return replace(outcome, migration=_migration(outcome, step), ceilings=ceilings(outcome, made, step))
+
+
+def rebalance(options: Options) -> History:
+    """Play ways to rebalance on the recordings of `options.trace`, a folder or names. Raises BadInput, DoesNotFit."""
+    found = recordings(paths_of(options.trace))
+    recorded = found[0].recorded
+    model, cluster = find_model(recorded, options), find_cluster(options)
+    made = split_many(found, replace(options, holdout=0.0))
+    if model is not None and options.simulate is not False:
+        made = replace(made, played=drawn(made.train, model, options.seed))
+    step, why_not = _step(options, model, cluster, recorded, made)
+    frame = _frame(recorded, model, options.gpus)
+    previous = None if options.previous is None else read_placement(options.previous, frame)
+    problem = _problem(options, cluster, made, step, previous, model)
+    if step is None:
+        return replace(follow(problem, found, frame, options), notes=why_not)
+    priced = replace(problem, train=playable(made.train, step, options.seed))
+    saved = priced.prices.expert * problem.layers
+    fabric = step.draft.plan.fabric
+    done = follow(problem, found, frame, options, fabric, step.memory.expert_bytes, saved)
+    return replace(done, notes=(*made.notes, *why_not, *_basis(recorded, step)))
+
+
+def _recordings(options: Options) -> tuple[Recording, ...]:
+    names = paths_of(options.trace)
+    return (Recording(names[0], read_recorded(names[0])),) if len(names) == 1 else recordings(names)
 
 
 def _search(
     problem: PlacementProblem, names: tuple[str, ...], options: Options, made: Split, progress: Tell | None
-) -> tuple[list[Solution], list[str]]:
-    """The baseline, then each strategy; those that break a limit or cannot do this problem are told, unless all do."""
+) -> tuple[list[Run], list[str]]:
+    """The baseline, each strategy, and EPLB, the yardstick; those that break a limit or cannot do this problem are
+    told, unless all that were asked for do.
+    """
     found, failed = [_baseline(problem, made)], dict[str, MoesimError]()
-    for name in names:
+    for name in dict.fromkeys((*names, YARDSTICK)):
         try:
-            one = solve(
-                problem, name, options.time_limit, options.seed, heldout=made.judged.values(), progress=progress
-            )
+            one = _solved(problem, name, options, made, progress)
         except (BadInput, DoesNotFit) as error:
             failed[name] = error
             continue
         found.append(one)
-        if one.interrupted:
+        if one.solution.interrupted:
             break
-    if failed and len(found) == 1:
-        raise next(iter(failed.values()))
-    return found, [_left_out(name, str(error)) for name, error in failed.items()]
+    able = {one.solution.strategy for one in found}
+    if not able & set(names) and (asked := [failed[name] for name in names if name in failed]):
+        raise asked[0]
+    return found, [_left_out(name, str(error)) for name, error in failed.items() if name in names]
+
+
+def _solved(
+    problem: PlacementProblem, name: str, options: Options, made: Split, progress: Tell | None
+) -> Run:  # fmt: skip
+    """One strategy on all that may be seen, and anew for each fold."""
+    one = solve(problem, name, options.time_limit, options.seed, heldout=made.judged.values(), progress=progress)
+    if not made.folds or one.interrupted:
+        return Run(replace(one, each=_each(problem, one.placement, made)))
+    parts = [problem.with_train(fold.train) for fold in made.folds]
+    plans = [plan(part, name, options.time_limit, options.seed, progress=progress).placement for part in parts]
+    return Run(_with_folds(one, problem, made, tuple(plans)), tuple(plans))
+
+
+def _with_folds(one: Solution, problem: PlacementProblem, made: Split, plans: tuple[Placement, ...]) -> Solution:
+    """Held-out values of plans that did not see each fold, and their mean."""
+    objective = objectives.find(problem.objective)
+    values = tuple(
+        float(objective.evaluate(problem.with_train(fold.train), placed_so, fold.judged).mean())
+        for fold, placed_so in zip(made.folds, plans, strict=True)
+    )
+    return replace(one, heldout={HELD_OUT: sum(values) / len(values), **one.heldout}, each=values)
+
+
+def _each(problem: PlacementProblem, placement: Placement, made: Split) -> tuple[float, ...]:
+    """The objective window by window, where it has a value a window and windows are unseen."""
+    if problem.objective != "makespan" or made.deciding is made.train:
+        return ()
+    return tuple(imbalance(problem, placement, made.deciding).mean(axis=1).tolist())
 
 
 def _check_even(problem: PlacementProblem, name: str | None) -> None:
@@ -134,6 +219,8 @@ def usual(problem: PlacementProblem) -> tuple[str, ...]:
         "eplb": True,
         "eplb_hierarchical": hierarchical,
         "multiwindow": True,
+        "exhaustive": problem.experts <= SMALL and problem.way == EVEN,
+        "two_resources": tokens and problem.nodes > 1 and problem.clock is not None and problem.clock.overlapped,
         "co_activation": tokens and problem.nodes > 1,
         "affinity_bcd": tokens,
     }
@@ -145,20 +232,25 @@ def _step(
 ) -> tuple[Step | None, tuple[str, ...]]:
     """The step to simulate, or why there is none. Raises BadInput where one was asked for."""
     reasons = []
-    unplayed = options.simulate is False or model is None or isinstance(recorded, LoadRecord)
+    unplayed = options.simulate is False or model is None
     if options.changes and unplayed:
         raise BadInput("changes a step that is not simulated", where="--set", way_out="no --set, or tokens and a model")
     if model is None:
         reasons.append(f"{options.trace} is of {recorded.header.model}, which moesim does not know (--model)")
-    if isinstance(recorded, LoadRecord):
-        reasons.append(f"{options.trace} holds counts, a step needs tokens")
     if options.simulate is False:
         return None, ("step time was not simulated, as asked: the objective picked the winner",)
     if reasons and options.simulate:
         raise BadInput(f"step time cannot be simulated: {reasons[0]}", where=options.trace)
     if reasons or model is None:
         return None, (f"step time was not simulated, the objective picked the winner: {'; '.join(reasons)}",)
-    return make_step(options, model, cluster, recorded, made), ()
+    if not isinstance(recorded, LoadRecord):
+        return make_step(options, model, cluster, recorded, made), ()
+    try:
+        return make_step(options, model, cluster, recorded, made), (ASSUMED,)
+    except DoesNotFit as error:
+        if options.simulate or options.changes:
+            raise
+        return None, (f"step time was not simulated, the objective picked the winner: {error}",)
 
 
 def _frame(recorded: Recorded, model: MoEModel | None, gpus: int) -> Frame:
@@ -172,9 +264,10 @@ def _frame(recorded: Recorded, model: MoEModel | None, gpus: int) -> Frame:
 
 
 def _problem(
-    options: Options, cluster: Cluster, made: Split, step: Step | None, previous: Placement | None, groups: int
+    options: Options, cluster: Cluster, made: Split, step: Step | None, previous: Placement | None,
+    model: MoEModel | None,
 ) -> PlacementProblem:  # fmt: skip
-    slots = tuple(options.slots)
+    slots = tuple(options.slots) or _slots_of(previous, options)
     if len(slots) not in (0, 1, options.gpus):
         raise BadInput(f"{len(slots)} numbers for {options.gpus} GPUs", where="--slots", way_out="one, or one for each")
     experts, asked = made.train.counts.shape[2], max(slots, default=-(-options.redundant // options.gpus))
@@ -182,26 +275,39 @@ def _problem(
         raise BadInput(f"{asked} slots of a GPU for {experts} experts", where=options.trace, way_out="each expert once")
     with placed(options.trace):
         return PlacementProblem.on(
-            cluster, made.train, ranks=options.gpus, slots=slots or None, redundant=options.redundant,
-            objective=options.objective, dispatch=options.dispatch, load_cap=options.load_cap, previous=previous,
-            move_budget=options.max_moves, memory=None if step is None else step.memory,
-            clock=None if step is None else step.clock, groups=groups,
+            cluster, made.train, ranks=options.gpus, slots=slots or None, redundant=0 if slots else options.redundant,
+            objective=options.objective, dispatch=options.rule, load_cap=options.load_cap, previous=previous,
+            move_budget=options.max_moves, speed=tuple(options.speed), memory=_memory(options, step),
+            clock=None if step is None else step.clock,
+            groups=options.groups or (1 if model is None else model.num_groups),
         )  # fmt: skip
 
 
-def _baseline(problem: PlacementProblem, made: Split) -> Solution:
+def _slots_of(previous: Placement | None, options: Options) -> tuple[int, ...]:
+    """What stands now brings its own slots, where none are asked for."""
+    if previous is None or options.redundant:
+        return ()
+    return tuple(np.bincount(previous.slot_rank[0], minlength=previous.num_ranks).tolist())
+
+
+def _memory(options: Options, step: Step | None) -> Memory | None:
+    """What is asked for, else what the step leaves. Raises BadInput where the size of an expert is not known."""
+    if options.expert_memory is None:
+        return None if step is None else step.memory
+    if step is None:
+        raise BadInput("needs the size of an expert", where="--expert-memory", way_out="--model, and no --no-simulate")
+    return Memory(step.memory.expert_bytes, options.expert_memory)
+
+
+def _baseline(problem: PlacementProblem, made: Split) -> Run:
     """What stands now, or experts in order."""
-    if problem.previous is not None:
-        return judge(problem, problem.previous, PREVIOUS, made.judged.values())
-    in_order = strategies.find(IN_ORDER).plan(problem, Budget())
-    return judge(problem, in_order.placement, IN_ORDER, made.judged.values())
-
-
-def _timed(one: Solution, problem: PlacementProblem, made: Split) -> Solution:
-    """With the simulated step time on the windows that decide, and after drift."""
-    assert problem.clock is not None
-    judged = [windows for windows in (made.deciding, made.judged.get(DRIFT)) if windows and windows.tokens is not None]
-    return replace(one, step_time={each.name: problem.clock.seconds(one.placement, each) for each in judged})
+    name, placement = PREVIOUS, problem.previous
+    if placement is None:
+        name, placement = IN_ORDER, strategies.find(IN_ORDER).plan(problem, Budget()).placement
+    one = judge(problem, placement, name, made.judged.values())
+    plans = (placement,) * len(made.folds)
+    one = _with_folds(one, problem, made, plans) if plans else replace(one, each=_each(problem, placement, made))
+    return Run(one, plans)
 
 
 def _migration(outcome: Outcome, step: Step | None) -> Migration | None:
@@ -223,7 +329,9 @@ def _provenance(
         "topology": cluster.name,
         "gpus": options.gpus,
         "objective": options.objective,
-        "dispatch_over_replicas": options.dispatch,
+        "dispatch_over_replicas": options.rule,
+        "recordings": list(paths_of(options.trace)),
+        "left_out_in_turn": [fold.name for fold in made.folds],
         "window": made.window,
         "windows": made.train.num_windows,
         "judged_windows": {name: windows.num_windows for name, windows in made.judged.items()},

@@ -15,7 +15,8 @@ from moesim.routing.trace import PHASES
 from moesim.studies.build import Draft, draft, memory_of
 from moesim.studies.load import load_data
 from moesim.studies.placing.options import Options
-from moesim.studies.placing.windows import DRIFT, Recorded, Split
+from moesim.studies.placing.recordings import Recorded
+from moesim.studies.placing.windows import DRIFT, Split
 
 BLOCK = 2048  # recorded tokens that stay together on one rank, fewer where windows are shorter
 TOKENS = {"prefill": 4096, "train": 4096, "decode": 128}  # a GPU and step
@@ -96,7 +97,7 @@ def _nodes(options: Options, cluster: Cluster) -> dict[str, int]:
 
 def _block(made: Split) -> int:
     """The largest power of two up to BLOCK that all windows which are played can fill at least once."""
-    played = (made.deciding, made.judged.get(DRIFT))
+    played = (made.played or made.deciding, made.judged.get(DRIFT))
     lengths = [int(one.edges[-1]) for one in played if one is not None and one.edges is not None]
     return 1 << (min([BLOCK, *lengths]).bit_length() - 1)
 

@@ -2,48 +2,138 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from moesim.errors import BadInput
+from moesim.errors import BadInput, unknown_name
 from moesim.models import MoEModel
 from moesim.placement import Windows
-from moesim.routing import RoutingTrace, TraceHeader, read_trace
-from moesim.routing.loads import LoadRecord, read_loads
+from moesim.placement.different import NEAR, variation
+from moesim.routing import RoutingTrace, TraceHeader
+from moesim.routing.loads import LoadRecord
 from moesim.routing.shape import digest_of
 from moesim.routing.sources import transplant
+from moesim.routing.synth.tokens import sample_tokens
 from moesim.routing.trace import PHASES
-from moesim.studies.placing.options import WINDOW, Options
-from moesim.studies.routing import trace_path
+from moesim.streams import stream
+from moesim.studies.placing.options import HOLDOUT, LEAVE_ONE_OUT, WINDOW, Options
+from moesim.studies.placing.recordings import Recorded, Recording, joined, read_recorded
 
 HELD_OUT, DRIFT = "held out", "drift"
 FEWEST = 8  # windows that a short trace is cut into
+ALONE = (
+    "one recording of one window: nothing is held out, and nothing is known of its peaks; record different loads and "
+    "give them together (--trace A,B,...)"
+)
 MOST_WINDOWS = 4096  # every strategy looks at each
-Counts = npt.NDArray[np.int64]
-Recorded = RoutingTrace | LoadRecord
+DRAWN = 16_384  # tokens that are drawn where a step is played from counts
+
+
+class Fold(NamedTuple):
+    """One different load left out: its name, all others, and itself."""
+
+    name: str
+    train: Windows
+    judged: Windows
 
 
 @dataclass(frozen=True)
 class Split:
-    """train: for strategies; judged: name -> windows they never see; notes: what these are."""
+    """train: for strategies; judged: name -> windows they never see; folds: the same by leaving one out, each planned
+    for anew; notes: what these are. played: tokens of a step where windows are counts, drawn from their margins.
+    """
 
     train: Windows
     judged: dict[str, Windows]
     window: int
     notes: tuple[str, ...] = ()
+    folds: tuple[Fold, ...] = ()
+    played: Windows | None = None
 
     @property
     def deciding(self) -> Windows:
-        """The windows that the winner is picked on: those held out, or the training ones where none are."""
-        return self.judged.get(HELD_OUT, self.train)
+        """The windows that the winner is picked on: those held out, else those after drift, else the training ones."""
+        return self.judged.get(HELD_OUT, self.judged.get(DRIFT, self.train))
+
+    @property
+    def decided_by(self) -> str:
+        """The name under which solutions hold the deciding value; that of the training windows where none is unseen."""
+        return HELD_OUT if self.folds else self.deciding.name
 
 
-def read_recorded(name: str) -> Recorded:
-    """A trace, or counts in an .npz. Raises BadInput."""
-    return read_loads(Path(name)) if Path(name).suffix == ".npz" else read_trace(trace_path(name))
+def split_many(found: Sequence[Recording], options: Options) -> Split:
+    """Several recordings: one named is held out, or each different load in its turn. Raises BadInput."""
+    if isinstance(options.holdout, float) and options.holdout:
+        raise BadInput("a share of several recordings is not held out", where="--holdout",
+                       way_out=f"the name of one, {LEAVE_ONE_OUT}, or 0")  # fmt: skip
+    window = options.window or WINDOW
+    notes = (_told(found),)
+    if options.holdout == 0:
+        return _with_drift(Split(joined(found, window), {}, window, notes), found[0].recorded.header, options)
+    if options.holdout in (None, LEAVE_ONE_OUT):
+        made = Split(joined(found, window), {}, window, notes, _folds(found, window))
+        if not made.folds:
+            made = replace(made, notes=(*notes, "all recordings are near copies: nothing can be held out"))
+        return _with_drift(made, found[0].recorded.header, options)
+    kept, out = _named(found, str(options.holdout))
+    judged = {HELD_OUT: named(joined(out, window), HELD_OUT)}
+    return _with_drift(Split(joined(kept, window), judged, window, notes), found[0].recorded.header, options)
+
+
+def _named(found: Sequence[Recording], name: str) -> tuple[list[Recording], list[Recording]]:
+    """(the others, the named one); near copies of it are not planned on. Raises BadInput."""
+    fits = [one for one in found if name in (one.name, Path(one.name).name, Path(one.name).stem)]
+    if not fits:
+        raise unknown_name("recording", name, [Path(one.name).stem for one in found], where="--holdout")
+    kept = [one for one in found if one.kin != fits[0].kin]
+    if not kept:
+        raise BadInput(f"all other recordings are near copies of {name}", where="--holdout", way_out="--holdout 0")
+    return kept, fits[:1]
+
+
+def _folds(found: Sequence[Recording], window: int) -> tuple[Fold, ...]:
+    """One for each different load, where there are two or more."""
+    kins = list(dict.fromkeys(one.kin for one in found))
+    if len(kins) < 2:
+        return ()
+    parts = [([o for o in found if o.kin != kin], [o for o in found if o.kin == kin]) for kin in kins]
+    return tuple(
+        Fold(Path(out[0].name).stem, joined(kept, window), named(joined(out, window), HELD_OUT)) for kept, out in parts
+    )
+
+
+def drawn(windows: Windows, model: MoEModel, seed: int) -> Windows:
+    """Tokens with the margins of counts, an assumption: different experts a token within the router's group limit,
+    layers independent; windows with tokens as they are.
+    """
+    if windows.tokens is not None:
+        return windows
+    share = windows.load + (windows.load.sum(axis=1, keepdims=True) == 0)  # nothing counted: all alike
+    tokens = [
+        sample_tokens(
+            row.astype(np.float64),
+            model.top_k,
+            model.num_groups,
+            model.topk_groups,
+            DRAWN,
+            stream(seed, "margins", layer),
+        )
+        for layer, row in enumerate(share)
+    ]
+    return Windows.of_tokens(windows.name, np.stack(tokens), windows.counts.shape[2], WINDOW)
+
+
+def _told(found: Sequence[Recording]) -> str:
+    """Which recordings there are, and which of them are near copies."""
+    names = ", ".join(f"{Path(one.name).stem} ({one.phases})" for one in found)
+    groups = [[Path(o.name).stem for o in found if o.kin == kin] for kin in dict.fromkeys(o.kin for o in found)]
+    same = "; ".join(" = ".join(group) for group in groups if len(group) > 1)
+    copies = f"; near copies weigh as one (total variation below {NEAR:.0%}): {same}" if same else ""
+    return f"{len(found)} recordings, {len(groups)} different loads, each weighs as much: {names}{copies}"
 
 
 def on_model(recorded: Recorded, model: MoEModel | None, options: Options) -> Recorded:
@@ -77,9 +167,10 @@ def split(recorded: Recorded, options: Options) -> Split:
             f"{recorded.tokens // window} windows, at most {MOST_WINDOWS}", where="--window", way_out=way_out
         )
     whole = Windows.of_trace(recorded, window)
-    if not options.holdout:
+    share = _share(whole, options)
+    if not share:
         return _with_drift(Split(whole, {}, window), recorded.header, options)
-    train, later = whole.hold_out(options.holdout)
+    train, later = whole.hold_out(share)
     rows = recorded.window(recorded.tokens - _tokens(later), recorded.tokens)
     judged = {HELD_OUT: later, **_by_phase(rows, window)}
     made = Split(train, judged, window)
@@ -94,10 +185,23 @@ def _split_counts(record: LoadRecord, options: Options) -> Split:
     if not record.counts.any():
         raise BadInput("all counts are 0", where=options.trace, way_out="record while the engine serves requests")
     whole = Windows.of_loads(record)
-    if not options.holdout:
-        return Split(whole, {}, 1)
-    train, later = whole.hold_out(options.holdout)
+    share = _share(whole, options)
+    if not share:
+        alone = "one recording of one window: nothing is held out, and nothing is known of its peaks; record different "
+        return Split(
+            whole, {}, 1, (f"{alone}loads and give them together (--trace A,B,...)",) if len(whole.counts) == 1 else ()
+        )
+    train, later = whole.hold_out(share)
     return Split(train, {HELD_OUT: later}, 1)
+
+
+def _share(whole: Windows, options: Options) -> float:
+    """The share to hold out; none of a single window unless it was asked for. Raises BadInput."""
+    if isinstance(options.holdout, str):
+        raise BadInput(f"{options.holdout!r} needs several recordings", where="--holdout", way_out="a share below 1")
+    if options.holdout is None:
+        return HOLDOUT if whole.num_windows > 1 else 0.0
+    return options.holdout
 
 
 def _phase(trace: RoutingTrace, phase: str, where: str) -> RoutingTrace:
@@ -133,7 +237,7 @@ def _with_domain(made: Split, rows: RoutingTrace) -> Split:
     parts = {number: part for number, part in parts.items() if part.tokens >= made.window}
     if len(rows.header.domains) < 2 or not parts:
         return made
-    distance = {number: _variation(made.train.load, part.counts()) for number, part in parts.items()}
+    distance = {number: variation(made.train.load, part.counts()) for number, part in parts.items()}
     furthest = max(distance, key=lambda number: distance[number])
     domain = rows.header.domains[furthest]
     note = (
@@ -142,12 +246,6 @@ def _with_domain(made: Split, rows: RoutingTrace) -> Split:
     )
     windows = named(Windows.of_trace(parts[furthest], made.window), DRIFT)
     return replace(made, judged={**made.judged, DRIFT: windows}, notes=(*made.notes, note))
-
-
-def _variation(load: Counts, other: Counts) -> float:
-    """Total variation between the shares of experts, mean over layers."""
-    shares = [table / np.maximum(table.sum(axis=1, keepdims=True), 1) for table in (load, other)]
-    return float(np.abs(shares[0] - shares[1]).sum(axis=1).mean() / 2)
 
 
 def _with_drift(made: Split, header: TraceHeader, options: Options) -> Split:

@@ -72,7 +72,8 @@ class Situation:
     def seconds(self, communication: Mapping[str, CommunicationCost]) -> float:
         """What a rank measures, on average: until all its rows have landed and everybody has begun."""
         kernel = self.algorithm.kernel(self.group)
-        fabric = Fabric(self.group.cluster, {kernel: communication_of(communication, kernel)})
+        cluster = self.group.cluster
+        fabric = Fabric(cluster, {kernel: communication_of(communication, kernel, cluster.devices[0].name)})
         return sum(self._stage(fabric, kernel, flows) for flows in self.stages)
 
     def logical_bytes(self, tier: str) -> float:

@@ -1,0 +1,201 @@
+"""`moesim validate collectives`: NCCL's collectives and DeepEP's kernels on other systems, against published figures.
+
+Bus bandwidth is nccl-tests': 2 S (n - 1) / (n t) of an all-reduce, S (n - 1) / (n t) of the others, S the whole buffer
+of a rank. Logical bandwidth is DeepEP's: a copy per (token, node) between nodes, per (token, device) inside one.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from moesim import shipped, yamlfile
+from moesim.costs import CommunicationCost, communication_of, load_costs
+from moesim.errors import BadInput, unknown_name
+from moesim.hardware import Cluster, known_topologies, load_cluster
+from moesim.network import Fabric, Flows, Group, groups
+from moesim.network.rails import KERNEL, RINGS, algorithms
+from moesim.studies.validation.deepep import Case, Situation
+from moesim.studies.validation.validation import Point, Validation
+
+DATA: Final = ("workloads", "validation", "collectives_public.csv")
+COLUMNS: Final = ("system", "nodes", "gpus", "op", "algorithm", "bytes", "tokens", "value", "unit", "note", "source")
+PROFILES: Final = {  # whose constants a system takes: its own where it has a profile, or those of the same generation
+    "dgx-a100": "a100_sxm", "dgx-a100-40gb": "a100_sxm", "dgx-h100": "h100_sxm", "hgx-h800": "h100_sxm",
+    "hgx-h200": "h200_sxm", "h20": "h100_sxm", "h20-200g": "h100_sxm", "dgx-b200": "b200_sxm", "b300": "b200_sxm",
+    "gb200-nvl72": "gb200", "gb300-nvl72": "gb200",
+}  # fmt: skip
+DEEPEP: Final = ("deepep_low_latency", "deepep_normal_dispatch", "deepep_normal_combine")
+RATES: Final = ("busbw GB/s", "logical GB/s")
+UNITS: Final = (*RATES, "us", "ms")
+HIDDEN, TOP_K, EXPERTS = 7168, 8, 256  # of DeepSeek-V3, with which DeepEP's own tests run
+FIRST: Final = "2025-02"  # the version of DeepEP whose low-latency kernels send everything over RDMA
+
+
+def validate(data: Path | None = None) -> Validation:
+    """Predict every row of a file with these columns. Raises BadInput where no row is understood."""
+    path = data or shipped.shipped(*DATA)
+    points: list[Point] = []
+    refused: list[str] = []
+    rows = list(_records(path))
+    for line, row in rows:
+        try:
+            points.append(_point(row))
+        except BadInput as error:
+            refused.append(f"{path.name}:{line}: {error}")
+    if not points:
+        raise BadInput("no row is understood", where=path, way_out=refused[0] if refused else "add rows")
+    return Validation(
+        suite="collectives",
+        points=tuple(points),
+        breakdown_by=("op", "algorithm", "nodes"),
+        provenance={
+            "data": path.name,
+            "costs": "the profile of the system, or of its generation: " + ", ".join(sorted(set(PROFILES.values()))),
+            "network": "alone on the shipped topology; algorithm auto: the one done first, as NCCL chooses",
+            "held_out": "no row of this file was used in a fit; the tables of the profiles are NCCL's on one node",
+        },
+        warnings=(*refused, *dict.fromkeys(note for point in points for note in point.notes)),
+        asked=len(rows),
+    )
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    reader = csv.DictReader(yamlfile.read_text(path).splitlines())
+    missing = [name for name in COLUMNS[:9] if name not in (reader.fieldnames or ())]
+    if missing:
+        raise BadInput(f"no column {missing[0]!r}", where=f"{path}:1", way_out=f"columns {', '.join(COLUMNS)}")
+    for record in reader:
+        yield reader.line_num, {name: (record.get(name) or "").strip() for name in COLUMNS}
+
+
+def _point(row: Mapping[str, str]) -> Point:
+    """Raises BadInput with the key and value that is not understood."""
+    nodes, gpus = _whole(row, "nodes"), _whole(row, "gpus")
+    if row["unit"] not in UNITS:
+        raise unknown_name("unit", row["unit"], UNITS)
+    measured = _number(row, "value")
+    if row["op"] in DEEPEP:
+        predicted, chosen, notes = _deepep(row, nodes, gpus)
+    else:
+        predicted, chosen, notes = _nccl(row, nodes, gpus)
+    keys = {
+        "op": row["op"], "algorithm": chosen, "nodes": str(nodes), "system": row["system"],
+        "size": row["bytes"] or f"{row['tokens']} tokens", "source": row["source"],
+    }  # fmt: skip
+    return Point(keys, row["unit"], measured, predicted, rate=row["unit"] in RATES, notes=notes)
+
+
+def _nccl(row: Mapping[str, str], nodes: int, gpus: int) -> tuple[float, str, tuple[str, ...]]:
+    """(predicted in the row's unit, algorithm, what has to be said of it)."""
+    size = _whole(row, "bytes")
+    seconds, chosen, notes = collective_seconds(row["system"], nodes, gpus, row["op"], row["algorithm"] or "auto", size)
+    if row["unit"] != "busbw GB/s":
+        return seconds * {"us": 1e6, "ms": 1e3}[_time_unit(row)], chosen, notes
+    moved = size * (gpus - 1) / gpus * (2 if row["op"] == "all_reduce" else 1)
+    return moved / seconds / 1e9, chosen, notes
+
+
+def collective_seconds(
+    system: str, nodes: int, gpus: int, op: str, algorithm: str, size: int
+) -> tuple[float, str, tuple[str, ...]]:  # fmt: skip
+    """Seconds of `op` on `size` bytes a rank, alone; the algorithm that is run; notes. Raises BadInput."""
+    cluster = _cluster(system, nodes, gpus)
+    fabric = Fabric(cluster, _kernels(cluster, system, ("nccl", *dict.fromkeys(KERNEL.values()))))
+    group = Group(cluster, np.arange(gpus, dtype=np.int32))
+    if op == "all_to_all":
+        each = np.full((gpus, gpus), size // gpus, dtype=np.int64)
+        return (
+            fabric.alone(fabric.coflow("nccl", Flows.between(group, each), group)),
+            "pairwise",
+            _notes(fabric, "nccl"),
+        )
+    if op not in RINGS:
+        raise unknown_name("op", op, (*RINGS, "all_to_all", *DEEPEP))
+    part = np.full(gpus, -(-size // gpus), dtype=np.int64)
+    candidates = algorithms(op, group, groups(gpus, gpus), part)
+    known = [one.algorithm for one in candidates]
+    if algorithm != "auto":
+        wanted = (algorithm, "nvls_tree") if algorithm == "nvls" and nodes > 1 else (algorithm,)
+        candidates = tuple(one for one in candidates if one.algorithm in wanted)
+    if not candidates:
+        raise unknown_name("algorithm", algorithm, ("auto", *known))
+    chosen, coflow = fabric.fastest(candidates, group)
+    return fabric.alone(coflow), chosen.algorithm, _notes(fabric, KERNEL[chosen.algorithm])
+
+
+def _deepep(row: Mapping[str, str], nodes: int, gpus: int) -> tuple[float, str, tuple[str, ...]]:
+    """As `_nccl`. Low latency: dispatch and combine together; what the note says of the path and experts counts."""
+    low = row["op"] == "deepep_low_latency"
+    rdma = "pure rdma" in row["note"].lower()
+    experts = 288 if "288 experts" in row["note"] else EXPERTS
+    cluster = _cluster(row["system"], nodes, gpus)
+    case = Case(
+        algorithm="deepep_low_latency" if low else "deepep_normal", version=FIRST if rdma else None, path=None,
+        op="combine" if row["op"].endswith("combine") else "dispatch", ranks=gpus, tokens=_whole(row, "tokens"),
+        top_k=TOP_K, groups=None if low else min(nodes, 4), experts=experts, hidden=HIDDEN,
+        dtype="bf16" if row["op"].endswith("combine") else "fp8", topology=row["system"],
+    )  # fmt: skip
+    situation = Situation.of(case)
+    kernel = situation.algorithm.kernel(situation.group)
+    communication = _kernels(cluster, row["system"], (kernel,))
+    notes = Fabric(cluster, communication).notes
+    seconds = situation.seconds(communication)
+    if low:
+        seconds += Situation.of(replace(case, op="combine", dtype="bf16")).seconds(communication)
+        return seconds * {"us": 1e6, "ms": 1e3}[_time_unit(row)], kernel, notes
+    tier = "nvlink" if nodes == 1 else "rdma"
+    if row["unit"] != "logical GB/s":
+        return seconds * {"us": 1e6, "ms": 1e3}[_time_unit(row)], kernel, notes
+    return situation.logical_bytes(tier) / seconds / 1e9, kernel, notes
+
+
+def _kernels(cluster: Cluster, system: str, kernels: tuple[str, ...]) -> dict[str, CommunicationCost]:
+    device = cluster.devices[0]
+    known = load_costs(PROFILES[system], device).communication
+    return {kernel: communication_of(known, kernel, device.name) for kernel in kernels}
+
+
+def _notes(fabric: Fabric, kernel: str) -> tuple[str, ...]:
+    return tuple(note for note in fabric.notes if note.startswith(f"{kernel}:"))
+
+
+@lru_cache(maxsize=64)
+def _cluster(system: str, nodes: int, gpus: int) -> Cluster:
+    if system not in PROFILES or system not in known_topologies():
+        raise unknown_name("system", system, PROFILES)
+    cluster = load_cluster(system, nodes=nodes)
+    if gpus > cluster.num_devices or gpus % nodes or gpus < 2:
+        raise BadInput(f"gpus {gpus} on {nodes} nodes of {cluster.gpus_per_node}")
+    if gpus != cluster.num_devices and nodes > 1:
+        raise BadInput(f"gpus {gpus} are not all of {nodes} nodes of {cluster.gpus_per_node}")
+    return cluster
+
+
+def _time_unit(row: Mapping[str, str]) -> str:
+    if row["unit"] not in ("us", "ms"):
+        raise BadInput(f"unit {row['unit']!r} is no unit of {row['op']}", way_out="us, ms")
+    return row["unit"]
+
+
+def _number(row: Mapping[str, str], column: str) -> float:
+    try:
+        value = float(row[column])
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise BadInput(f"{column} {row[column]!r} is no positive number")
+    return value
+
+
+def _whole(row: Mapping[str, str], column: str) -> int:
+    value = _number(row, column)
+    if value != int(value):
+        raise BadInput(f"{column} {row[column]!r} is no whole number")
+    return int(value)
