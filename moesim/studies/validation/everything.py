@@ -21,9 +21,11 @@ COMPUTE: Final = {  # operator of a step -> operator of a profile
     "latent attention, decode": "mla_decode",
 }  # fmt: skip
 COLLECTIVES: Final = ("all_reduce", "all_gather", "reduce_scatter")
-SUITE_OF: Final = {"deepep_normal": ("network", "normal"), "deepep_low_latency": ("network", "low_latency")} | {
-    op: ("collectives", op) for op in COLLECTIVES
-}
+SUITE_OF: Final = {
+    "deepep_normal": ("network", "normal"),
+    "deepep_low_latency": ("network", "low_latency"),
+    "nccl": ("collectives", "all_to_all"),
+} | {op: ("collectives", op) for op in COLLECTIVES}
 PHASES: Final = ("decode", "prefill", "train")
 PUBLISHED_PHASES: Final = ("decode", "prefill")  # of the shipped scenarios
 NOT_PLAYED: Final = {True: ("not played", "--steps plays the published scenarios"), False: ("no figure", "")}
