@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from moesim.costs import CostModel, load_costs
+from moesim.costs import CostModel, Tables, load_costs
 from moesim.engine import Fault
 from moesim.errors import BadInput, placed
 from moesim.hardware import Cluster, load_cluster
@@ -147,7 +147,7 @@ def _unknown_startup(scenario: Scenario, plan: StepPlan) -> list[str]:
 def _costs(loaded: Loaded, cluster: Cluster) -> CostModel:
     asked = loaded.scenario.costs
     profile, kernels = (asked, None) if isinstance(asked, str) else (asked.profile, asked.kernels)
-    return load_costs(profile, cluster.devices[0], kernels, where=loaded.where("costs"))
+    return Tables(load_costs(profile, cluster.devices[0], kernels, where=loaded.where("costs")))
 
 
 def _layout(loaded: Loaded, cluster: Cluster) -> Layout:
