@@ -24,6 +24,7 @@ from moesim.models import Attention
 Ints = npt.NDArray[np.int64]
 Ask = Callable[..., Estimate]  # a column of whole numbers for each axis of a shape -> its Estimate
 BLOCK: Final = 64  # neighbours that are priced together
+KEPT: Final = ("seconds", "outside", "flops", "bytes")
 
 
 class Memo:
@@ -35,7 +36,7 @@ class Memo:
     def __init__(self, bits: Sequence[int], block: int = 1) -> None:
         self._bits, self._block = tuple(bits), block
         self._place: dict[int, int] = {}
-        self._seconds, self._outside = np.zeros((0, block)), np.zeros((0, block), dtype=np.bool_)
+        self._kept = np.zeros((len(KEPT), 0, block))
         self._sample: Estimate | None = None
 
     def at(self, columns: Sequence[npt.ArrayLike], ask: Ask) -> Estimate:
@@ -51,8 +52,7 @@ class Memo:
             place = self._places(key)
         assert self._sample is not None
         cell = (place, flat[-1] % self._block)
-        seconds, outside = self._seconds[cell], self._outside[cell]
-        return replace(self._sample, seconds=seconds.reshape(wide[0].shape), outside=outside.reshape(wide[0].shape))
+        return _with(self._sample, self._kept[:, *cell].reshape(len(KEPT), *wide[0].shape))
 
     def _keys(self, columns: list[Ints]) -> Ints:
         key = columns[0]
@@ -73,13 +73,13 @@ class Memo:
 
     def _price(self, keys: Ints, ask: Ask) -> None:
         """Whole blocks, in one call."""
-        *first, blocks = self._columns(keys)
+        *others, blocks = self._columns(keys)
         last = blocks[:, None] * self._block + np.arange(self._block)
-        found = never_alone(ask, [*(np.repeat(column, self._block) for column in first), last.ravel()])
+        found = never_alone(ask, [*(np.repeat(column, self._block) for column in others), last.ravel()])
         self._sample = found
-        self._place.update(zip(keys.tolist(), range(len(self._seconds), len(self._seconds) + len(keys)), strict=True))
-        self._seconds = np.concatenate((self._seconds, found.seconds.reshape(last.shape)))
-        self._outside = np.concatenate((self._outside, found.outside.reshape(last.shape)))
+        first = self._kept.shape[1]
+        self._place.update(zip(keys.tolist(), range(first, first + len(keys)), strict=True))
+        self._kept = np.concatenate((self._kept, _columns(found).reshape(len(KEPT), *last.shape)), axis=1)
 
 
 def never_alone(ask: Ask, columns: Sequence[Ints]) -> Estimate:
@@ -88,7 +88,19 @@ def never_alone(ask: Ask, columns: Sequence[Ints]) -> Estimate:
     if columns[0].size != 1:
         return ask(*columns)
     found = ask(*(np.resize(column, 2) for column in columns))
-    return replace(found, seconds=found.seconds[:1].reshape(shape), outside=found.outside[:1].reshape(shape))
+    return _with(found, _columns(found)[:, :1].reshape(len(KEPT), *shape))
+
+
+def _columns(found: Estimate) -> npt.NDArray[np.float64]:
+    """float64[KEPT, ...]."""
+    size = found.seconds.shape
+    return np.stack([np.broadcast_to(np.asarray(getattr(found, name), dtype=np.float64), size) for name in KEPT])
+
+
+def _with(found: Estimate, columns: npt.NDArray[np.float64]) -> Estimate:
+    """The same answer about other shapes."""
+    seconds, outside, flops, moved = columns
+    return replace(found, seconds=seconds, outside=outside > 0, flops=flops, bytes=moved)
 
 
 class Tables:

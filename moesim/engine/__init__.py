@@ -4,12 +4,14 @@ from moesim.engine.builder import GraphBuilder
 from moesim.engine.contention import Contention, contention
 from moesim.engine.critical import CriticalPath, critical_path
 from moesim.engine.evaluate import evaluate
-from moesim.engine.faults import Fault
+from moesim.engine.faults import Fault, mean_factors
 from moesim.engine.graph import Join, Kind, TaskGraph
 from moesim.engine.integrity import check_integrity, check_timeline
 from moesim.engine.level import FLUID_GPUS, choose_level
+from moesim.engine.passes import State, play
 from moesim.engine.queries import Gaps, busy_seconds, link_heat, stream_gaps
 from moesim.engine.simulate import simulate
+from moesim.engine.skeleton import Pairs, Skeleton, Values, values_of
 from moesim.engine.speed import Speed
 from moesim.engine.timeline import NEVER, Timeline, Transfers
 from moesim.engine.world import World
@@ -24,10 +26,14 @@ __all__ = [
     "GraphBuilder",
     "Join",
     "Kind",
+    "Pairs",
+    "Skeleton",
     "Speed",
+    "State",
     "TaskGraph",
     "Timeline",
     "Transfers",
+    "Values",
     "World",
     "busy_seconds",
     "check_integrity",
@@ -37,6 +43,9 @@ __all__ = [
     "critical_path",
     "evaluate",
     "link_heat",
+    "mean_factors",
+    "play",
     "simulate",
     "stream_gaps",
+    "values_of",
 ]

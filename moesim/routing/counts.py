@@ -70,6 +70,26 @@ def _positions(first: Int64s, tokens: Int64s) -> Int64s:
     return np.arange(int(tokens.sum())) - np.repeat(before - first, tokens)
 
 
+def load_and_pairs(counts: Int32s, owner: Int32s, ranks: int) -> tuple[Int64s, Int64s]:
+    """counts int32[R, layers, experts] by source rank, owner int32[layers, experts]: the one rank that has each ->
+    (load int64[layers, experts], rows from rank to rank int64[layers, R, ranks]).
+    """
+    sources, layers, experts = counts.shape
+    load = np.zeros((layers, experts), dtype=np.int64)
+    pairs = np.zeros((layers, sources, ranks), dtype=np.int64)
+    _add_pairs(counts, owner, load, pairs)
+    return load, pairs
+
+
+@njit
+def _add_pairs(counts: Any, owner: Any, load: Any, pairs: Any) -> None:
+    for source in range(counts.shape[0]):
+        for layer in range(counts.shape[1]):
+            for expert in range(counts.shape[2]):
+                load[layer, expert] += counts[source, layer, expert]
+                pairs[layer, source, owner[layer, expert]] += counts[source, layer, expert]
+
+
 @njit
 def add_tokens(table: Any, rows: Any, group: Any, found: Any) -> None:
     """table uint16[N, layers, k], rows and group int64[T] -> added to found int32[groups, layers, experts + 1]."""

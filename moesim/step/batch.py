@@ -1,9 +1,11 @@
-"""What one step works on: sequences on ranks, and the tokens they bring."""
+"""What one step works on: rows of new tokens on ranks. Everything per token is derived."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -11,71 +13,155 @@ import numpy.typing as npt
 
 from moesim.errors import BadInput
 
-Phase = Literal["decode", "prefill", "train"]
 Ints = npt.NDArray[np.int64]
+
+
+class Phase(IntEnum):
+    """What a row is: a decoded token, a chunk of a prompt (or a training sequence), or padding."""
+
+    DECODE = 0
+    PREFILL = 1
+    DUMMY = 2
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One row per sequence: int64[S] rank (ascending), request, query (new tokens), context (tokens before them).
+    """A row per sequence that brings new tokens, of any phases mixed: int64[S] rank (ascending), request, query (new
+    tokens), context (tokens before them); phase int8[S]; emits bool[S]: its last token goes through the head.
 
-    A training micro-batch is a Batch too: its sequences start at context 0. Everything per token is derived.
+    A chunk of a prompt that does not end it emits nothing. Dummy rows are what an idle rank or a padded graph computes
+    beside the others: its dense parts run over them; they attend to nothing, are sent to no expert and emit nothing.
+    training: rows are whole sequences, all of whose tokens go through the head, and a backward pass follows.
     """
 
-    phase: Phase
     ranks: int
     rank: Ints
     request: Ints
     query: Ints
     context: Ints
+    phase: npt.NDArray[np.int8]
+    emits: npt.NDArray[np.bool_]
+    training: bool = False
+
+    @classmethod
+    def of(cls, ranks: int, rank: npt.ArrayLike, request: npt.ArrayLike, query: npt.ArrayLike, context: npt.ArrayLike,
+           phase: npt.ArrayLike, emits: npt.ArrayLike = True) -> Batch:  # fmt: skip
+        """Rows in any order; scalars stand for all. Raises BadInput on ranks or sizes that cannot be."""
+        columns = (rank, request, query, context, phase, emits)
+        given = np.broadcast_arrays(*(np.atleast_1d(column) for column in columns))
+        order = np.argsort(given[0], kind="stable")
+        who, name, new, before = (column[order].astype(np.int64) for column in given[:4])
+        kind = given[4][order].astype(np.int8)
+        if len(who) and (who[0] < 0 or who[-1] >= ranks):
+            raise BadInput(f"a row is on rank {who[-1] if who[-1] >= ranks else who[0]} of {ranks}", where="batch")
+        if np.any(new < 1) or np.any(before < 0) or np.any((kind == Phase.DECODE) & (new != 1)):
+            raise BadInput("a row has one new token or more, a decoded one just one, after 0 or more", where="batch")
+        return cls(ranks, who, name, new, before, kind, given[5][order].astype(np.bool_) & (kind != Phase.DUMMY))
+
+    @cached_property
+    def routed(self) -> npt.NDArray[np.bool_]:
+        """bool[S]: rows whose tokens go to experts: all but dummies."""
+        return np.asarray(self.phase != Phase.DUMMY)
 
     @property
     def tokens(self) -> int:
-        """New tokens of the whole batch."""
-        return int(self.query.sum())
+        """New tokens of the whole batch, dummies not among them."""
+        return int(self.query[self.routed].sum())
 
     @cached_property
     def tokens_of_rank(self) -> Ints:
-        """int64[ranks]: new tokens on each rank."""
+        """int64[ranks]: new tokens that each rank computes, dummies among them."""
         return np.bincount(self.rank, weights=self.query, minlength=self.ranks).astype(np.int64)
+
+    @cached_property
+    def head_rows(self) -> Ints:
+        """int64[ranks]: tokens that go through the head."""
+        if self.training:
+            return self.tokens_of_rank
+        return np.bincount(self.rank[self.emits], minlength=self.ranks)
 
     @cached_property
     def token_rank(self) -> npt.NDArray[np.int32]:
         """int32[tokens]: the rank each token starts from."""
-        return np.repeat(self.rank, self.query).astype(np.int32)
+        return np.repeat(self.rank[self.routed], self.query[self.routed]).astype(np.int32)
 
     @cached_property
     def token_request(self) -> Ints:
         """int64[tokens]: the request each token belongs to."""
-        return np.repeat(self.request, self.query)
+        return np.repeat(self.request[self.routed], self.query[self.routed])
 
     @cached_property
     def token_position(self) -> Ints:
         """int64[tokens]: the position of each token in its request."""
-        before = np.cumsum(self.query) - self.query
-        return np.arange(self.tokens) - np.repeat(before - self.context, self.query)
+        query, context = self.query[self.routed], self.context[self.routed]
+        return np.arange(self.tokens) - np.repeat(np.cumsum(query) - query - context, query)
 
     def split(self, parts: int) -> tuple[Batch, ...]:
-        """Near-equal parts by sequences, the same way on every rank; one part gives the batch itself."""
+        """Parts that are near-equal in tokens, the same way on every rank; one part gives the batch itself.
+
+        A row that lies across a cut is divided; what was its end still emits.
+        """
         if parts == 1:
             return (self,)
-        first = np.searchsorted(self.rank, np.arange(self.ranks))
-        count = np.bincount(self.rank, minlength=self.ranks)
-        part = (np.arange(len(self.rank)) - first[self.rank]) * parts // np.maximum(count[self.rank], 1)
-        return tuple(self._only(part == index) for index in range(parts))
+        first, size = self._begin, self.tokens_of_rank[self.rank]
+        cuts = [-(-size * part // parts) for part in range(parts + 1)]
+        return tuple(self._between(first, low, high) for low, high in pairwise(cuts))
+
+    @property
+    def _begin(self) -> Ints:
+        """int64[S]: tokens of its rank before each row."""
+        before = np.cumsum(self.query) - self.query
+        return before - np.concatenate(([0], np.cumsum(self.tokens_of_rank)))[self.rank]
+
+    def _between(self, first: Ints, low: Ints, high: Ints) -> Batch:
+        """The tokens low..high - 1 of each row's rank; rows begin at token `first` of it."""
+        start, stop = np.maximum(first, low), np.minimum(first + self.query, high)
+        keep = stop > start
+        part = replace(
+            self, query=stop - start, context=self.context + np.where(self.routed, start - first, 0),
+            emits=self.emits & (stop == first + self.query),
+        )  # fmt: skip
+        return part._only(keep)
 
     def on_ranks(self, ranks: npt.NDArray[np.int32]) -> Batch:
-        """The sequences of consecutive `ranks`, renumbered from 0."""
-        keep = (self.rank >= ranks[0]) & (self.rank <= ranks[-1])
-        part = self._only(keep)
-        return Batch(self.phase, len(ranks), part.rank - int(ranks[0]), part.request, part.query, part.context)
+        """The rows of consecutive `ranks`, renumbered from 0."""
+        part = self._only((self.rank >= ranks[0]) & (self.rank <= ranks[-1]))
+        return replace(part, ranks=len(ranks), rank=part.rank - int(ranks[0]))
 
     def _only(self, keep: npt.NDArray[np.bool_]) -> Batch:
-        columns = (self.rank[keep], self.request[keep], self.query[keep], self.context[keep])
-        return Batch(self.phase, self.ranks, *columns)
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: column[keep] for name, column in columns.items() if np.ndim(column)})
 
 
-def uniform_batch(phase: Phase, ranks: int, tokens_per_rank: int, context: int, *, first_request: int = 0) -> Batch:
+@dataclass(frozen=True)
+class Alike:
+    """Rows that are alike, int64[...] each: their tensor-parallel group, query and context, how many they are, and how
+    many of their phase the group has.
+    """
+
+    group: Ints
+    query: Ints
+    context: Ints
+    count: Ints
+    number: Ints
+
+
+def alike(batch: Batch, phase: Phase, ways: int) -> Alike:
+    """The rows of a phase, counted by what they are; groups are `ways` consecutive ranks."""
+    chosen = np.flatnonzero(batch.phase == phase)
+    group, query, context = batch.rank[chosen] // ways, batch.query[chosen], batch.context[chosen]
+    order = np.lexsort((context, query, group))
+    columns = np.stack((group, query, context))[:, order]
+    first = np.flatnonzero(np.append(True, np.any(np.diff(columns, axis=1) != 0, axis=0))[: len(chosen)])
+    group_of, query_of, context_of = columns[:, first]
+    number = np.bincount(group, minlength=batch.ranks // ways)
+    return Alike(group_of, query_of, context_of, np.diff(np.append(first, len(chosen))), number[group_of])
+
+
+def uniform_batch(
+    phase: Literal["decode", "prefill", "train"], ranks: int, tokens_per_rank: int, context: int, *,
+    first_request: int = 0,
+) -> Batch:  # fmt: skip
     """Equal sequences everywhere: decode takes one token of `context` earlier ones, the others whole sequences.
 
     Requests are numbered from `first_request` on. Raises BadInput where sequences do not fill the tokens evenly.
@@ -89,11 +175,8 @@ def uniform_batch(phase: Phase, ranks: int, tokens_per_rank: int, context: int, 
             way_out=f"{nearest}",
         )
     sequences = ranks * (tokens_per_rank // query)
-    return Batch(
-        phase,
-        ranks,
-        rank=np.repeat(np.arange(ranks), sequences // ranks),
-        request=first_request + np.arange(sequences),
-        query=np.full(sequences, query, dtype=np.int64),
-        context=np.full(sequences, earlier, dtype=np.int64),
-    )
+    rows = Batch.of(
+        ranks, np.repeat(np.arange(ranks), sequences // ranks), first_request + np.arange(sequences), query, earlier,
+        Phase.DECODE if phase == "decode" else Phase.PREFILL,
+    )  # fmt: skip
+    return replace(rows, training=phase == "train")

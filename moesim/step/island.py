@@ -213,8 +213,8 @@ class Island:
         real, even = (np.repeat(one, ways.expert_tensor_parallel, axis=0) for one in (rows, even_rows(rows)))
         key = (even.tobytes(), step.micro_batch)  # many layers have the same rows when they are even
         if key not in self.prices:
-            self.prices[key] = self.plan.ops.experts(even, batch.phase, choices)
-        return self.plan.ops.experts(real, batch.phase, choices), self.prices[key]
+            self.prices[key] = self.plan.ops.experts(even, batch.training, choices)
+        return self.plan.ops.experts(real, batch.training, choices), self.prices[key]
 
     @property
     def _exchanges(self) -> bool:

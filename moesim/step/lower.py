@@ -34,7 +34,7 @@ def lower(plan: StepPlan, batches: Sequence[Batch]) -> Lowered:
         received=np.zeros((len(plan.model.moe_layers), ranks), dtype=np.int64),
     )
     last = [_lower_island(plan, recorder, group, batches) for group in plan.layout.islands()]
-    if batches[0].phase == "train":
+    if batches[0].training:
         optimizer_step(plan, recorder, last)
     return recorder.finish()
 
@@ -42,17 +42,17 @@ def lower(plan: StepPlan, batches: Sequence[Batch]) -> Lowered:
 def check(plan: StepPlan, batches: Sequence[Batch]) -> None:
     """Refuse what the nouns allow but no engine runs. Raises BadInput."""
     algorithm = plan.dispatch.algorithm
-    if algorithm.travels and batches[0].phase == "train":
+    if algorithm.travels and batches[0].training:
         raise BadInput(f"{algorithm.name} is for inference, not for training", way_out="dispatch: nccl")
     _check_parts(plan, batches)
 
 
 def _check_parts(plan: StepPlan, batches: Sequence[Batch]) -> None:
     parts = plan.schedule.micro_batches
-    fewest = min(int(np.bincount(batch.rank, minlength=batch.ranks).min()) for batch in batches)
+    fewest = min(int(batch.tokens_of_rank.min()) for batch in batches)
     if fewest < parts:
         raise BadInput(
-            f"the schedule cuts a batch into {parts} parts, but a rank has {fewest} sequence(s)",
+            f"the schedule cuts a batch into {parts} parts, but a rank has {fewest} token(s)",
             where="overlap.schedule",
             way_out="schedule: sequential, or more tokens a GPU",
         )
@@ -66,6 +66,6 @@ def _lower_island(
     for number, batch in enumerate(batches):
         parts = batch.on_ranks(group).split(plan.schedule.micro_batches)
         island.forward(parts, number)
-        if batch.phase == "train":
+        if batch.training:
             island.backward(parts, number)
     return island.last_tasks()

@@ -15,7 +15,7 @@ from moesim.costs import CostModel
 from moesim.layout import UNQUANTISED, Spread
 from moesim.models import DTYPE_BYTES, Gemm, MoEModel
 from moesim.routing.routers import Chores
-from moesim.step.batch import Batch, Phase
+from moesim.step.batch import Batch, Phase, alike
 from moesim.step.router_work import router_work
 from moesim.step.work import CostLog, Floats, Work
 
@@ -49,16 +49,25 @@ class LayerOps:
         return self._gemms(self.spread.attention_gemms(), rows) + self.core(batch) + self.norm(batch)
 
     def core(self, batch: Batch) -> Work:
-        """The attention core alone: scores, softmax, values."""
-        ranks = self._group_sequences(batch)
+        """The attention core alone: scores, softmax, values; of decoded tokens, and of chunks of prompts.
+
+        Tables hold n equal sequences. Each row is priced in a group of n like itself, n the rows of its kind in its
+        tensor-parallel group, and costs an nth of that: an even batch costs what the table says, and no mean length is
+        put through a price that is not linear in it.
+        """
+        return self._core(batch, Phase.DECODE) + self._core(batch, Phase.PREFILL)
+
+    def _core(self, batch: Batch, phase: Phase) -> Work:
+        ways = self.spread.tensor
+        kinds = alike(batch, phase, ways)
+        if not len(kinds.group):
+            return Work()
         estimate = self.costs.attention(
-            "decode" if batch.phase == "decode" else "prefill",
-            *ranks,
-            self.model.attention,
-            self.spread.heads,
+            phase.name.lower(), kinds.query, kinds.context, kinds.number, self.model.attention, self.spread.heads,
             self.precision.kv_cache,
-        )
-        return self.log.work([estimate])
+        )  # fmt: skip
+        share = kinds.count / kinds.number
+        return self.log.work([estimate]).shared_out(kinds.group, share, batch.ranks // ways).repeated(ways)
 
     def norm(self, batch: Batch) -> Work:
         """Norm and residual add over the tokens that the rank has between attention and FFN."""
@@ -85,7 +94,7 @@ class LayerOps:
         width = self.model.dense_intermediate // self.spread.tensor
         return self._ffn(self.spread.dense_gemms(), width, self._group_tokens(batch)) + self.norm(batch)
 
-    def experts(self, rows: npt.NDArray[np.int64], phase: Phase, choices: int | None = None) -> Work:
+    def experts(self, rows: npt.NDArray[np.int64], training: bool, choices: int | None = None) -> Work:
         """rows int64[ranks, slots of a rank] -> the expert FFNs of each rank. choices: see CostModel.experts.
 
         Serving engines run one fused operator. Training is priced as dense GEMMs of m = rows of each expert: the fused
@@ -93,7 +102,7 @@ class LayerOps:
         those tables, 2.92 measured in DeepSeek's training profile).
         """
         model = self.model
-        if phase == "train":
+        if training:
             return self._summed(self.spread.expert_gemms(), rows) + self._activation(rows.sum(axis=1))
         shape = (model.hidden_size, self.spread.expert_width, self.precision.experts, model.expert_matrices)
         return self.log.work([self.costs.experts(rows, *shape, choices)])
@@ -108,11 +117,8 @@ class LayerOps:
         return self._elementwise(rows * (ACTIVATION_BYTES * width))
 
     def head(self, batch: Batch) -> Work:
-        """The rank's part of the output embedding over its group's rows: one per decoded or prefilled sequence, every
-        token's in training.
-        """
-        rows = batch.tokens_of_rank if batch.phase == "train" else np.bincount(batch.rank, minlength=batch.ranks)
-        return self._gemms((self.spread.head_gemm(),), self._of_group(rows), UNQUANTISED)
+        """The rank's part of the output embedding over its group's tokens that go through it."""
+        return self._gemms((self.spread.head_gemm(),), self._of_group(batch.head_rows), UNQUANTISED)
 
     def accumulate_gradients(self, ranks: int, parameters: float) -> Work:
         """Read and write of the fp32 sums of weight gradients: 8 bytes a parameter, on each of `ranks` ranks.
@@ -164,13 +170,3 @@ class LayerOps:
         """int64[ranks] of each rank -> the sum over its tensor-parallel group."""
         ways = self.spread.tensor
         return np.repeat(own.reshape(-1, ways).sum(axis=1), ways)
-
-    def _group_sequences(self, batch: Batch) -> tuple[Floats, Floats, Floats]:
-        """Per rank, over its tensor-parallel group: mean query, mean context and number of sequences."""
-        ways = self.spread.tensor
-        group, groups = batch.rank // ways, batch.ranks // ways
-        number = np.bincount(group, minlength=groups)
-        query = np.bincount(group, weights=batch.query, minlength=groups) / np.maximum(number, 1)
-        context = np.bincount(group, weights=batch.context, minlength=groups) / np.maximum(number, 1)
-        wide = [np.repeat(column, ways).astype(np.float64) for column in (query, context, number)]
-        return wide[0], wide[1], wide[2]

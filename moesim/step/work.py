@@ -12,6 +12,7 @@ import numpy.typing as npt
 from moesim.costs import Estimate
 
 Floats = npt.NDArray[np.float64]
+Groups = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Demand:
     def summed(self) -> Demand:
         """[ranks, slots] -> [ranks]."""
         return replace(self, flops=self.flops.sum(axis=1), bytes=self.bytes.sum(axis=1))
+
+    def shared_out(self, group: Groups, share: Floats, groups: int) -> Demand:
+        """See Work.shared_out."""
+        flops, moved = (_by_group(value * share, group, groups) for value in (self.flops, self.bytes))
+        return replace(self, flops=flops, bytes=moved)
 
     @classmethod
     def of(cls, estimate: Estimate) -> Demand:
@@ -66,6 +72,20 @@ class Work:
         """The same work, `factor` times as long."""
         return Work({family: seconds * factor for family, seconds in self.seconds.items()}, self.demand)
 
+    def shared_out(self, group: Groups, share: Floats, groups: int) -> Work:
+        """Work of [rows] -> of [groups]: of each row its share float64[rows], added up by group int64[rows]."""
+        demand = {name: one.shared_out(group, share, groups) for name, one in self.demand.items()}
+        seconds = {family: _by_group(found * share, group, groups) for family, found in self.seconds.items()}
+        return Work(seconds, demand)
+
+    def repeated(self, ways: int) -> Work:
+        """Work of [groups] -> of [groups x ways]: all ranks of a group do the same."""
+        demand = {
+            name: replace(one, flops=np.repeat(one.flops, ways), bytes=np.repeat(one.bytes, ways))
+            for name, one in self.demand.items()
+        }
+        return Work({family: np.repeat(seconds, ways) for family, seconds in self.seconds.items()}, demand)
+
     def summed(self) -> Work:
         """Work of [ranks, slots] -> of [ranks]: all slots, one after the other."""
         demand = {name: one.summed() for name, one in self.demand.items()}
@@ -75,6 +95,10 @@ class Work:
     def total(self) -> Floats | float:
         """float64[ranks]: all families together."""
         return sum(self.seconds.values(), start=0.0)
+
+
+def _by_group(values: Floats, group: Groups, groups: int) -> Floats:
+    return np.bincount(group, values, groups).astype(np.float64)
 
 
 def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from moesim.costs import CostModel, load_costs
+from moesim.costs import CostModel, Tables, load_costs
 from moesim.engine import Fault
 from moesim.errors import BadInput, placed
 from moesim.hardware import Cluster, load_cluster
@@ -154,8 +154,8 @@ def _costs(loaded: Loaded, cluster: Cluster, model: MoEModel, layout: Layout) ->
     where = loaded.where("costs")
     width = (model.hidden_size, model.expert_intermediate // layout.expert_tensor_parallel)
     experts = _precision(scenario, model).experts
-    return load_costs(
-        profile, cluster.devices[0], kernels, precision=experts, dispatch=dispatch, width=width, where=where
+    return Tables(
+        load_costs(profile, cluster.devices[0], kernels, precision=experts, dispatch=dispatch, width=width, where=where)
     )
 
 

@@ -119,7 +119,7 @@ def _from_file(loaded: Loaded, frame: Frame) -> Placement:
 
 def _problem(plan: StepPlan, batch: Batch) -> PlacementProblem:
     """Of the first expert-parallel group; the others hold the same."""
-    clock = StepClock(plan, batch, 1 if batch.phase == "decode" else int(batch.query[0]))
+    clock = StepClock(plan, batch, int(batch.query[0]))
     return PlacementProblem.on(
         plan.fabric.cluster,
         planning_window(plan),

@@ -38,7 +38,8 @@ def test_a_table_is_its_cost_model(costs: CostModel, question: str) -> None:
     for rows in (SIZES[::-1], SIZES[5:9], SIZES):
         found = ask(tables, rows)
     assert np.array_equal(found.seconds, plain.seconds) and np.array_equal(found.outside, plain.outside)
-    assert (found.family, found.basis) == (plain.family, plain.basis)
+    assert np.array_equal(found.flops, plain.flops) and np.array_equal(found.bytes, plain.bytes)
+    assert (found.family, found.basis, found.kernel) == (plain.family, plain.basis, plain.kernel)
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

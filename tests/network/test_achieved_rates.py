@@ -13,10 +13,10 @@ CLUSTER = load_cluster("dgx-h100", nodes=2)
 NVLINK, NIC = 450e9, 50e9
 
 
-def rates(tier: str, **options: float) -> list[float]:
+def rates(tier: str, left: float = 1.0) -> list[float]:
     """Of the links of a tier, without a kernel's own ports."""
     cost = CommunicationCost(0.0, {"nvlink": 0.7, "nic": 0.9})
-    fabric = Fabric(CLUSTER, {"nccl": cost}, **options)
+    fabric = Fabric(CLUSTER, {"nccl": cost}, left=left)
     mine = [number for number, kind in enumerate(CLUSTER.link_kind) if kind.startswith(tier)]
     return sorted({float(rate) for rate in np.round(fabric.capacity[mine], -3)})
 

@@ -23,6 +23,8 @@ class DeepEPLowLatency(AllToAll):
     versions = ("2025-02", "2025-06")
     paths = ("nvlink", "rdma")
     message = "row"
+    direct = "pairs"
+    header_bytes = HEADER_BYTES
 
     def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
         """One flow per pair, each row with its header."""

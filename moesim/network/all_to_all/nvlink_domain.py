@@ -18,6 +18,7 @@ class NVLinkDomain(AllToAll):
     """One copy per (token, device) over NVLink."""
 
     name = "nvlink_domain"
+    direct = "devices"
     deduplicates = "device"
 
     def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:

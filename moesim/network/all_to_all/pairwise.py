@@ -15,6 +15,7 @@ class Pairwise(AllToAll):
     """Every pair of lanes exchanges its rows directly."""
 
     name = "nccl"
+    direct = "pairs"
 
     def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
         """One flow per pair."""

@@ -64,8 +64,8 @@ def make_step(options: Options, model: MoEModel, cluster: Cluster, recorded: Rec
             f"expert_parallel_size is {layout.expert_parallel}, the placement is for {options.gpus} GPUs",
             where=loaded.where("parallel.expert_parallel_size"),
         )
-    block = 1 if batch.phase == "decode" else int(batch.query[0])
-    return Step(StepClock(sealed.plan, batch, block), _memory(sealed), sealed, batch.phase)
+    clock = StepClock(sealed.plan, batch, int(batch.query[0]))
+    return Step(clock, _memory(sealed), sealed, sealed.scenario.batch.phase)
 
 
 def _usual_phase(recorded: Recorded) -> str:

@@ -1,0 +1,225 @@
+"""The pass: a filled skeleton in one compiled sweep over its tasks, collectives by port loads, clocks carried on.
+
+What `evaluate` does with a TaskGraph, to the tick, without crossing Python for each collective and without keeping rows
+of transfers. A pattern is played from a State (how far each rank and stream is, what has arrived for each rank) to the
+next one, so that a long step is its patterns one after the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.engine.skeleton import Pairs, Skeleton, Values
+from moesim.engine.wiring import ARRIVAL, GROUP
+from moesim.errors import Deadlock
+from moesim.network.compiled import inlined, inner, njit
+from moesim.network.port_times import after, coflow_times
+from moesim.units import LAST_TICK, beyond_clock
+
+Int64s = npt.NDArray[np.int64]
+NO_LATENCY: Int64s = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """clock int64[ranks, streams] ps: how far each stream is; arrived int64[ranks] ps: before which nothing that waits
+    for no task of its own pattern may start.
+    """
+
+    clock: Int64s
+    arrived: Int64s
+
+    @classmethod
+    def at_zero(cls, ranks: int, streams: int) -> State:
+        """Before everything."""
+        return cls(np.zeros((ranks, streams), dtype=np.int64), np.zeros(ranks, dtype=np.int64))
+
+    @property
+    def end(self) -> int:
+        """The last tick that any stream has reached."""
+        return int(self.clock.max(initial=0))
+
+
+def play(skeleton: Skeleton, values: Values, pairs: Pairs, state: State) -> tuple[State, int]:
+    """Everything once, from `state` on -> the State afterwards (arrived: as it was) and the last tick of any task.
+
+    That tick is the end of the last task; what links that several collectives filled at once would need beyond it
+    (`Timeline.links_end`) takes rows of transfers, so only the graph players know it. Raises Deadlock where bytes have
+    to pass a link without capacity, BadInput beyond the clock's range.
+    """
+    clock = state.clock.copy()
+    lanes, tasks = skeleton.graph.num_lanes, skeleton.graph.num_tasks
+    scratch = np.zeros((3, len(pairs.slowness)), dtype=np.int64)
+    start, done, arrival = (np.empty(lanes, np.int64) for _ in range(3))
+    load, ends = (np.zeros(len(pairs.slow), np.int64) for _ in range(2))
+    bad, end = sweep_all(
+        skeleton.program, pairs, values.lane_ps, values.size, values.alpha, clock, state.arrived, start, done, arrival,
+        np.empty(tasks, np.int64), load, ends, np.empty(pairs.most_lanes, np.int64), scratch,
+    )  # fmt: skip
+    if bad >= 0:
+        raise Deadlock(f"{skeleton.graph.describe(bad)} sends bytes over a link without capacity")
+    if end >= LAST_TICK:
+        raise beyond_clock("the step ends too late")
+    return State(clock, state.arrived), int(end)
+
+
+@njit
+def sweep_all(
+    program: Any, pairs: Any, lane_ps: Any, size: Any, alpha: Any, clock: Any, arrived: Any, start: Any, end: Any,
+    arrival: Any, task_end: Any, load: Any, ends: Any, order: Any, scratch: Any,
+) -> Any:  # fmt: skip
+    """Fills start, end, arrival int64[n] and task_end int64[T], moves clock on -> (a task over a dead link or -1, the
+    last tick).
+    """
+    last = np.int64(0)
+    for task in range(program.pattern.shape[0]):
+        begin, stop = program.lane_ptr[task], program.lane_ptr[task + 1]
+        stream, pattern = program.stream[task], program.pattern[task]
+        _starts(program, task, clock, arrived, start, end, arrival, task_end)
+        if pattern < 0:
+            latest = np.int64(0)
+            for lane in range(begin, stop):
+                end[lane] = min(start[lane] + lane_ps[lane], LAST_TICK)
+                arrival[lane] = end[lane]
+                latest = max(latest, end[lane])
+            task_end[task] = latest
+        else:
+            flows = pairs.flow_at[pattern + 1] - pairs.flow_at[pattern]
+            sent = size[program.size_at[task] : program.size_at[task] + flows]
+            release, done, landed = start[begin:stop], end[begin:stop], arrival[begin:stop]
+            if pairs.swept[pattern]:
+                task_end[task] = swept(pairs, pattern, sent, alpha[task], release, done, landed, load, ends, order)
+            else:
+                task_end[task] = looked_up(pairs, pattern, sent, alpha[task], release, done, landed, scratch)
+            if task_end[task] < 0:
+                return task, last
+        for lane in range(begin, stop):
+            clock[program.lane_rank[lane], stream] = end[lane]
+        last = max(last, task_end[task])
+    return -1, last
+
+
+@inner
+def _starts(
+    program: Any, task: int, clock: Any, arrived: Any, start: Any, end: Any, arrival: Any, task_end: Any
+) -> None:
+    """When the lanes of a task may start: their streams are free, and their edges met."""
+    begin, stop = program.lane_ptr[task], program.lane_ptr[task + 1]
+    first, last = program.edge_ptr[task], program.edge_ptr[task + 1]
+    for lane in range(begin, stop):
+        start[lane] = clock[program.lane_rank[lane], program.stream[task]]
+        if first == last:
+            start[lane] = max(start[lane], arrived[program.lane_rank[lane]])
+    for edge in range(first, last):
+        earlier, join = program.edge_from[edge], program.edge_join[edge]
+        for lane in range(begin, stop):
+            if join == GROUP or (join != ARRIVAL and program.pattern[earlier] >= 0):
+                met = task_end[earlier]
+            else:
+                met = arrival[program.wire[program.wire_ptr[edge] + lane - begin]]
+            start[lane] = max(start[lane], met)
+
+
+@inner
+def swept(
+    pairs: Any, pattern: int, size: Any, alpha: int, release: Any, done: Any, landed: Any, load: Any, ends: Any,
+    order: Any,
+) -> Any:  # fmt: skip
+    """One collective in one sweep over its flows -> the end of its last port, -1 where bytes pass a dead link.
+
+    Fills done and landed int64[R]: `done` and `arrival` of `port_times.coflow_times`. load, ends int64[ports] are
+    scratch, zeros before and after; so is order int64[R].
+    """
+    lane_at, latest = pairs.lane_at[pattern], np.int64(0)
+    for lane in range(release.shape[0]):
+        done[lane], landed[lane] = min(release[lane] + alpha, LAST_TICK), 0
+        latest = max(latest, done[lane])
+    end = latest
+    _last_first(release, order)
+    for place in range(release.shape[0]):
+        owner = order[place]
+        begin, first, last = (
+            min(release[owner] + alpha, LAST_TICK),
+            pairs.run[lane_at + owner],
+            pairs.run[lane_at + owner + 1],
+        )
+        for run in range(first, last):
+            _send(pairs, run, size, begin, load, ends)
+        for run in range(first, last):
+            port = pairs.out[run]
+            if load[port] > 0:
+                done[owner] = max(done[owner], after(begin, load[port] * pairs.slow[port]))
+            for index in range(pairs.shared_ptr[run], pairs.shared_ptr[run + 1]):
+                port = pairs.shared[index]
+                if load[port] > 0:
+                    end = max(end, after(begin, load[port] * pairs.slow[port]))
+    dead = _settle(pairs, pattern, landed, load, ends)
+    for lane in range(release.shape[0]):
+        done[lane] = max(done[lane], landed[lane])
+        landed[lane] = max(landed[lane], latest)
+        end = max(end, done[lane])
+    return np.int64(-1) if dead else end
+
+
+@inlined
+def _send(pairs: Any, run: int, size: Any, begin: Any, load: Any, ends: Any) -> None:
+    """The flows of a run: load the ports that they land by, one by one, and then their common ways."""
+    total = np.int64(0)
+    for index in range(pairs.run_flow[run], pairs.run_flow[run + 1]):
+        sent = size[pairs.flow[index]]
+        if sent > 0:
+            port = pairs.into[index]
+            total += sent
+            loaded = load[port] + sent
+            load[port] = loaded
+            ends[port] = max(ends[port], after(begin, loaded * pairs.slow[port]))
+    load[pairs.out[run]] += total
+    for index in range(pairs.shared_ptr[run], pairs.shared_ptr[run + 1]):
+        load[pairs.shared[index]] += total
+
+
+@inner
+def _settle(pairs: Any, pattern: int, landed: Any, load: Any, ends: Any) -> Any:
+    """Landings by lane; empties the scratch -> whether a dead link has a load."""
+    dead = False
+    for port in range(pairs.port_at[pattern], pairs.port_at[pattern + 1]):
+        if load[port] > 0 and np.isinf(pairs.slow[port]):
+            dead = True
+        lane = pairs.lane_in[port]
+        if lane >= 0:
+            landed[lane] = max(landed[lane], ends[port])
+        load[port], ends[port] = 0, 0
+    return dead
+
+
+@inner
+def _last_first(release: Any, order: Any) -> None:
+    """Lanes by release, the last one first and equal ones by number: most often they stand so already."""
+    for lane in range(release.shape[0]):
+        place = lane
+        while place > 0 and release[order[place - 1]] < release[lane]:
+            order[place] = order[place - 1]
+            place -= 1
+        order[place] = lane
+
+
+@njit
+def looked_up(
+    pairs: Any, pattern: int, size: Any, alpha: int, release: Any, done: Any, landed: Any, scratch: Any
+) -> Any:  # fmt: skip
+    """`swept` for any pattern, by the bounds of every set of flows."""
+    first, last = pairs.flow_at[pattern], pairs.flow_at[pattern + 1]
+    owner_ptr = pairs.owner_ptr[pairs.lane_at[pattern] : pairs.lane_at[pattern + 1]]
+    end, spans = coflow_times(
+        release, alpha, owner_ptr, pairs.source[first:last], pairs.destination[first:last], size,
+        pairs.path[first:last], NO_LATENCY, NO_LATENCY, pairs.slowness, scratch[0], scratch[1], scratch[2], done,
+        landed,
+    )  # fmt: skip
+    for link in spans[0]:
+        if np.isinf(pairs.slowness[link]):
+            return np.int64(-1)
+    return end

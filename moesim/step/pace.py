@@ -1,0 +1,76 @@
+"""Pace: how long steps of a plan take, batch after batch: the clock that loops ask.
+
+The part of a step that its routing decides (rows of experts, bytes and start-ups of exchanges) may be kept and used for
+W batches of the same shape, and is then looked up anew: routing differs less from one batch to the next of its shape
+than prices do, and looking it up costs most. What else a step costs is always the batch's own. W = 1 looks up always.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from moesim.step.batch import Batch, Phase
+from moesim.step.fill import Refill, Routed
+from moesim.step.plan import StepPlan
+
+OCTAVE = 32  # buckets of batches of like numbers of tokens: 2 % wide
+Shape = tuple[int, int]
+
+
+@dataclass
+class Renewals:
+    """steps paced, lookups made; corrections: by what share a renewal changed its step, up or down, added up."""
+
+    steps: int = 0
+    lookups: int = 0
+    renewed: int = 0
+    corrections: float = 0.0
+
+    @property
+    def mean_correction(self) -> float:
+        """Share of a step by which its time was off before a renewal."""
+        return self.corrections / max(self.renewed, 1)
+
+
+@dataclass
+class Pace:
+    """Batches of `plan` -> ps. `renew_every` W: uses of a looked up routing by batches of its shape."""
+
+    plan: StepPlan
+    renew_every: int = 1
+    counted: Renewals = field(default_factory=Renewals)
+
+    def __post_init__(self) -> None:
+        self._refill = Refill(self.plan)
+        self._kept: dict[Shape, tuple[Routed, int]] = {}
+
+    def ps(self, batch: Batch) -> int:
+        """Ticks of the step, until its last task ends. Raises what `Refill` does."""
+        self.counted.steps += 1
+        shape = shape_of(batch)
+        routed, uses = self._kept.get(shape, (None, 0))
+        if routed is not None and uses < self.renew_every:
+            self._kept[shape] = (routed, uses + 1)
+            return self._play(batch, routed)
+        return self._renewed(batch, shape, routed)
+
+    def _renewed(self, batch: Batch, shape: Shape, old: Routed | None) -> int:
+        fresh = self._refill.route(batch.split(self.plan.schedule.micro_batches))
+        self.counted.lookups += 1
+        if self.renew_every > 1:
+            self._kept[shape] = (fresh, 1)
+        ticks = self._play(batch, fresh)
+        if old is not None:
+            self.counted.renewed += 1
+            self.counted.corrections += abs(self._play(batch, old) / max(ticks, 1) - 1)
+        return ticks
+
+    def _play(self, batch: Batch, routed: Routed) -> int:
+        return self._refill.play(self._refill.fill(batch, routed))
+
+
+def shape_of(batch: Batch) -> Shape:
+    """Batches that may share a routing: as many chunks of prompts, and tokens within an OCTAVE-th of an octave."""
+    chunks = int((batch.phase == Phase.PREFILL).sum())
+    return chunks, round(OCTAVE * math.log2(max(batch.tokens, 1)))
