@@ -8,17 +8,29 @@ import click
 
 from moesim.cli.options import json_option, print_json, text_stream
 
+ALL = "all"
+
 
 @click.command()
 @click.argument("suite")
 @click.option("--data", type=click.Path(path_type=Path), metavar="FILE", help="Measurements.  [default: those shipped]")
+@click.option("--steps", is_flag=True, help="With `all`: play the published scenarios too, which takes minutes.")
 @json_option
-def validate(suite: str, data: Path | None, as_json: bool) -> None:
-    """Print how far predictions are from published measurements. SUITE: see `moesim list 'validation suites'`."""
+def validate(suite: str, data: Path | None, steps: bool, as_json: bool) -> None:
+    """Print how far predictions are from published measurements. SUITE: see `moesim list 'validation suites'`.
+
+    `all` names every operator that a scenario can reach, with the figure that stands beside it, or `no figure`.
+    """
     from moesim.report import tables
     from moesim.studies.validation import validate as measure
+    from moesim.studies.validation import validate_all
 
-    document = measure(suite, data).to_json()
-    tables.show(tables.validation_text(document), text_stream(as_json))
+    if suite == ALL and data is not None:
+        raise click.UsageError("all reads the shipped measurements: --data is for one suite")
+    if steps and suite != ALL:
+        raise click.UsageError("--steps is for `validate all`")
+    document = (validate_all(steps=steps) if suite == ALL else measure(suite, data)).to_json()
+    shown = tables.coverage_text(document) if suite == ALL else tables.validation_text(document)
+    tables.show(shown, text_stream(as_json))
     if as_json:
         print_json(document)

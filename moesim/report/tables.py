@@ -84,6 +84,23 @@ def validation_text(document: Document) -> Group:
     return Group(table, _error_table(document), *_warnings(document))
 
 
+def coverage_text(document: Document) -> Group:
+    """`validate all`: every operator and its figure, then the errors of each suite."""
+    table = _plain("operator", "figure", "points", "typical error", "worst", "of")
+    table.columns[1].justify = table.columns[-1].justify = "left"
+    for one in document["provenance"]["figures"]:
+        shown = ["" if one[key] is None else f"{one[key]:.1%}" for key in ("typical", "worst")]
+        points = "" if one["points"] is None else str(one["points"])
+        table.add_row(one["operator"], one["kind"], points, *shown, one["of"])
+    bare, total = (int(document["metrics"][key]["value"]) for key in ("operators_without_figure", "operators"))
+    note = (
+        "Published: mean and largest error of the points. Held out: median and 90th percentile, of the worst profile."
+    )
+    return Group(
+        table, Text(f"{bare} of {total} operators have no figure.", style="bold"), Text(note), *_warnings(document)
+    )
+
+
 def _error_table(document: Document) -> Table:
     table = _plain("errors", "points", "mean", "largest")
     total = {name: metric["value"] for name, metric in document["metrics"].items()}

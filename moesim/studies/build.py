@@ -154,10 +154,9 @@ def _costs(loaded: Loaded, cluster: Cluster, model: MoEModel, layout: Layout) ->
     where = loaded.where("costs")
     width = (model.hidden_size, model.expert_intermediate // layout.expert_tensor_parallel)
     experts = _precision(scenario, model).experts
-    found = load_costs(
-        profile, cluster.devices[0], kernels, precision=experts, dispatch=dispatch, width=width, where=where
+    return Tables(
+        load_costs(profile, cluster.devices[0], kernels, precision=experts, dispatch=dispatch, width=width, where=where)
     )
-    return Tables(found)
 
 
 def _precision(scenario: Scenario, model: MoEModel) -> Precision:

@@ -28,3 +28,12 @@ def test_points_errors_and_refused_rows_are_printed(moesim: Moesim) -> None:
 def test_an_unknown_suite_names_the_known_ones(moesim: Moesim) -> None:
     done = moesim("validate", "netwrk")
     assert done.code == 2 and "did you mean 'network'" in done.err
+
+
+def test_all_prints_every_operator_and_says_which_have_no_figure(moesim: Moesim) -> None:
+    done = moesim("validate", "all", "--json")
+    document = json.loads(done.out)
+    bare = [one for one in document["provenance"]["figures"] if one["kind"] == "no figure"]
+    assert document["metrics"]["operators_without_figure"]["value"] == len(bare) > 0
+    assert f"{len(bare)} of {len(document['provenance']['figures'])} operators have no figure" in done.err
+    assert moesim("validate", "network", "--steps").code == 2 and moesim("validate", "all", "--data", "x.csv").code == 2

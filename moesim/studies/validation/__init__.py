@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from moesim.errors import unknown_name
-from moesim.studies.validation import collectives, kernels, network
+from moesim.studies.validation import collectives, kernels, network, steps
+from moesim.studies.validation.everything import Everything, everything
 from moesim.studies.validation.validation import Validation
 
 Suite = Callable[[Path | None], Validation]
@@ -15,7 +16,9 @@ SUITES: Final[Mapping[str, Suite]] = {
     "network": network.validate,
     "kernels": kernels.validate,
     "collectives": collectives.validate,
+    "steps": steps.validate,
 }
+SLOW: Final = ("steps",)  # minutes: not part of `all` unless asked for
 
 
 def validate(suite: str, data: Path | None = None) -> Validation:
@@ -25,4 +28,9 @@ def validate(suite: str, data: Path | None = None) -> Validation:
     return SUITES[suite](data)
 
 
-__all__ = ["SUITES", "Validation", "validate"]
+def validate_all(*, steps: bool) -> Everything:
+    """Every suite on its shipped measurements, operator by operator; `steps`: whole steps too, which takes minutes."""
+    return everything({name: suite(None) for name, suite in SUITES.items() if steps or name not in SLOW})
+
+
+__all__ = ["SUITES", "Everything", "Validation", "validate", "validate_all"]

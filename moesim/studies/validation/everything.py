@@ -1,0 +1,109 @@
+"""`moesim validate all`: every operator that a scenario can reach, with the figure that stands beside it, or none.
+
+A figure is published (a suite's predictions beside it) or measured (rows held out of a profile's fit; of all shipped
+profiles the one with the largest error). An operation without a figure was once wrong by 10x, so it is printed as
+`no figure` and not left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from moesim.costs.profile import HeldOut, known_profiles, read_section
+from moesim.network import all_to_all
+from moesim.studies.validation.validation import Validation
+
+COMPUTE: Final = {  # operator of a step -> operator of a profile
+    "dense GEMM": "gemm", "experts": "grouped_gemm", "attention, prefill": "attention_prefill",
+    "attention, decode": "attention_decode", "latent attention, prefill": "mla_prefill",
+    "latent attention, decode": "mla_decode",
+}  # fmt: skip
+COLLECTIVES: Final = ("all_reduce", "all_gather", "reduce_scatter")
+SUITE_OF: Final = {
+    "deepep_normal": ("network", "normal"),
+    "deepep_low_latency": ("network", "low_latency"),
+    "nccl": ("collectives", "all_to_all"),
+} | {op: ("collectives", op) for op in COLLECTIVES}
+PHASES: Final = ("decode", "prefill", "train")
+PUBLISHED_PHASES: Final = ("decode", "prefill")  # of the shipped scenarios
+NOT_PLAYED: Final = {True: ("not played", "--steps plays the published scenarios"), False: ("no figure", "")}
+BARE: Final = (  # no table of any kind stands beside them
+    "elementwise (norms, activations, optimizer)", "backward pass", "host", "SMs held by communication kernels",
+    "memory ledger",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Figure:
+    """kind: "published", "held out", "not played" or "no figure"; typical, worst: absolute relative errors (mean and
+    largest of published points, median and 90th percentile of held-out rows); of: what it is compared with.
+    """
+
+    operator: str
+    kind: str
+    of: str = ""
+    points: int | None = None
+    typical: float | None = None
+    worst: float | None = None
+
+
+@dataclass(frozen=True)
+class Everything:
+    """One row an operator, and the errors of each suite."""
+
+    figures: tuple[Figure, ...]
+    suites: Mapping[str, Validation]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `--json` prints."""
+        bare = sum(one.kind == "no figure" for one in self.figures)
+        counts = {"operators": len(self.figures), "operators_without_figure": bare}
+        return {
+            "metrics": {name: {"value": value, "unit": "1"} for name, value in counts.items()},
+            "breakdown": {name: suite.breakdown() for name, suite in self.suites.items()},
+            "provenance": {"suite": "all", "figures": [asdict(one) for one in self.figures]},
+            "warnings": [text for suite in self.suites.values() for text in suite.warnings],
+        }
+
+
+def everything(suites: Mapping[str, Validation]) -> Everything:
+    """Join the suites, the held-out errors of shipped profiles, and what has neither."""
+    return Everything(tuple(_figures(suites)), suites)
+
+
+def _figures(suites: Mapping[str, Validation]) -> Iterator[Figure]:
+    profiles = {name: read_section(path) for name, path in known_profiles().items()}
+    held = {name: one for name, one in profiles.items() if one.device_class == "cuda"}  # the other is an example
+    for operator, key in COMPUTE.items():
+        yield _held_out(operator, {name: one.heldout[key] for name, one in held.items() if key in one.heldout})
+    for operator in (*sorted(all_to_all.REGISTRY), *COLLECTIVES):
+        yield _transfer(operator, suites, {name: one.heldout_communication for name, one in held.items()})
+    for phase in PHASES:
+        step = f"whole step, {phase}"
+        yield _of_suite(step, suites, "steps", phase) or Figure(step, *NOT_PLAYED[phase in PUBLISHED_PHASES])
+    yield from (Figure(operator, "no figure") for operator in BARE)
+
+
+def _transfer(operator: str, suites: Mapping[str, Validation], held: Mapping[str, Mapping[str, HeldOut]]) -> Figure:
+    suite, key = SUITE_OF.get(operator, ("", ""))
+    table = f"{'all_to_all' if operator == 'nccl' else operator}/nccl/NCCL/bf16"
+    measured = {name: tables[table] for name, tables in held.items() if table in tables}
+    return _of_suite(operator, suites, suite, key) or _held_out(operator, measured)
+
+
+def _of_suite(operator: str, suites: Mapping[str, Validation], suite: str, key: str) -> Figure | None:
+    found = suites[suite].breakdown().get(key) if suite in suites else None
+    if found is None:
+        return None
+    name = f"validate {suite}, {key}"
+    return Figure(operator, "published", name, int(found["points"]), found["mean_abs_error"], found["max_abs_error"])
+
+
+def _held_out(operator: str, held: Mapping[str, HeldOut]) -> Figure:
+    if not held:
+        return Figure(operator, "no figure")
+    name = max(held, key=lambda one: held[one].median)
+    of = f"rows held out of {len(held)} profiles, worst {name}"
+    return Figure(operator, "held out", of, None, held[name].median, held[name].p90)
