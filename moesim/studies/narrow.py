@@ -23,7 +23,7 @@ def narrow_notes(plan: StepPlan, batch: Batch) -> Iterator[str]:
     asks: dict[str, tuple[str, Callable[[LayerOps], Work]]] = {
         "kv_cache": ("attention core", lambda ops: ops.core(batch)),
         "weights": ("attention projections", lambda ops: ops.attention(batch)),
-        "experts": ("experts", lambda ops: ops.experts(rows, training=False)),
+        "experts": ("experts", lambda ops: ops.experts(rows, batch.training)),
     }
     for key, (what, ask) in asks.items():
         narrow = getattr(plan.ops.precision, key)
