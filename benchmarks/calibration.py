@@ -130,7 +130,8 @@ def _profiles() -> Iterator[str]:
             )
             yield f"| {name} | {op} | {held.median:.1%} / {held.p90:.1%} | {held.coverage:.0%} | {told} |"
     for name, section in measured.items():
-        yield f"\n### {name}\n\n{section.source}. Default kernels: {section.default_kernels}.\n"
+        default = ", ".join(f"{kernels} for {precision}" for precision, kernels in section.default_kernels.items())
+        yield f"\n### {name}\n\n{section.source}. Default kernels: {default}.\n"
         yield "| role | " + " | ".join(section.kernels) + " |\n|---|" + "---|" * len(section.kernels)
         for role in next(iter(section.kernels.values())):
             cells = [_cell(section.operators[roles[role]]) for roles in section.kernels.values()]
@@ -139,8 +140,14 @@ def _profiles() -> Iterator[str]:
 
 def _cell(one: OperatorSection) -> str:
     held: HeldOut = one.heldout
-    left_out = f", {one.beats_physics} rows beat physics (with them {held.all_median:.1%} / {held.all_p90:.1%})"
-    return f"{one.kernel} {one.dtype}: {held.median:.1%} / {held.p90:.1%}" + (left_out if one.beats_physics else "")
+    labelled = [
+        f"{n} rows {what}" for n, what in ((one.beats_physics, "beat physics"), (one.too_slow, "too slow")) if n
+    ]
+    left_out = f", {', '.join(labelled)} (with them {held.all_median:.1%} / {held.all_p90:.1%})" if labelled else ""
+    wide = one.heldout_width
+    widths = f"; whole n left out {wide.median:.1%} / {wide.p90:.1%}" if wide else ""
+    beyond = f"; beyond the hull {np.expm1(one.beyond[0]):+.0%} to {np.expm1(one.beyond[1]):+.0%}" if one.beyond else ""
+    return f"{one.kernel} {one.dtype}: {held.median:.1%} / {held.p90:.1%}{left_out}{widths}{beyond}"
 
 
 def _meets(errors: Errors, bar: tuple[float, float]) -> bool:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from moesim.calibration.histograms import histograms
+from moesim.calibration.histograms import histograms, slot_histograms
 from moesim.calibration.records import Records, join, records_from
 from moesim.errors import BadInput, unknown_name
 
@@ -149,12 +149,45 @@ def _moe(rows: Table) -> list[Columns]:
     }]  # fmt: skip
 
 
+def _dispatched(form: str) -> Callable[[Table], list[Columns]]:
+    """Experts behind DeepEP: one kernel source, but another layout of the rows for each of its two modes."""
+
+    def read(rows: Table) -> list[Columns]:
+        return [
+            part | {"kernel": pa.array([f"{name}_{form}" for name in rows["kernel_source"]])} for part in _moe(rows)
+        ]
+
+    return read
+
+
+def _slots(rows: Table) -> list[Columns]:
+    """TensorRT-LLM's experts behind its all-to-all; `*_eplb`: planned on the load, with redundant experts in slots."""
+    plain = rows | {
+        "distribution": np.array([name.removesuffix("_eplb") for name in rows["distribution"]], dtype=object)
+    }
+    names = ("num_tokens", "num_experts", "topk", "moe_ep_size", "distribution", "num_slots")
+    laws = rows["distribution"].tolist()
+    planned = [law.endswith("_eplb") for law in laws]
+    keys = list(zip(*(plain[name].tolist() for name in names), planned, strict=True))
+    sizes, draws = _regenerated(keys, slot_histograms)
+    shape = {name: rows[column] for name, column in SHAPE.items()}
+    return [{
+        "op": "grouped_gemm", "kernel": _text(rows["kernel_source"]), "dtype": _dtypes(rows["moe_dtype"]),
+        "seconds": _ms(rows), "tokens": rows["num_tokens"], **shape, "matrices": 3, "tp": rows["moe_tp_size"],
+        "ep": rows["moe_ep_size"], "group_sizes": sizes, "draws": draws, "group_basis": "regenerated",
+        "distribution": pa.array([f"{law}:{slots}" for law, slots in zip(laws, rows["num_slots"], strict=True)]),
+    }]  # fmt: skip
+
+
 def _group_sizes(rows: Table) -> tuple[pa.Array, npt.NDArray[np.int64]]:
-    """Equal (tokens, experts, topk, ep, distribution) share one regenerated histogram."""
     names = ("num_tokens", "num_experts", "topk", "moe_ep_size", "distribution")
-    keys = list(zip(*(rows[name].tolist() for name in names), strict=True))
+    return _regenerated(list(zip(*(rows[name].tolist() for name in names), strict=True)), histograms)
+
+
+def _regenerated(keys: list[tuple[Any, ...]], make: Callable[..., Any]) -> tuple[pa.Array, npt.NDArray[np.int64]]:
+    """Rows of equal keys share one regenerated histogram -> a list per row, and its draws."""
     number = {key: index for index, key in enumerate(dict.fromkeys(keys))}
-    made = [histograms(*key) for key in number]
+    made = [make(*key) for key in number]
     starts = np.concatenate([[0], np.cumsum([one.size for one in made])]).astype(np.int32)
     distinct = pa.ListArray.from_arrays(starts, np.concatenate([one.ravel() for one in made]))
     index = np.array([number[key] for key in keys])
@@ -232,8 +265,9 @@ def _exchange(op: str, rows: Table, kind: str, us: npt.NDArray[Any], sms: Any) -
 READERS: Final[dict[str, Callable[[Table], list[Columns]]]] = {
     "gemm_perf.parquet": _gemm,
     "moe_perf.parquet": _moe,
-    "wideep_context_moe_perf.parquet": _moe,
-    "wideep_generation_moe_perf.parquet": _moe,
+    "wideep_context_moe_perf.parquet": _dispatched("contiguous"),
+    "wideep_generation_moe_perf.parquet": _dispatched("masked"),
+    "wideep_moe_perf.parquet": _slots,
     "context_attention_perf.parquet": _attention("attention_prefill"),
     "generation_attention_perf.parquet": _attention("attention_decode"),
     "context_mla_perf.parquet": _mla("mla_prefill"),

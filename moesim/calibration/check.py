@@ -154,6 +154,9 @@ def check_profile(
             )
             skipped.setdefault(reason, []).append(name)
             continue
+        if not (transfer or way) and section.operators[name].kind == "gemm_aligned":
+            skipped.setdefault("fitted by an earlier moesim, in other coordinates", []).append(name)
+            continue
         peaks = system.peaks(str(part["dtype"][0]))
         prepared = prepare_transfer(part, system) if transfer else prepare(part, peaks)
         reason = _why_not(part, prepared, way, shapes)

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from moesim.calibration.behind import behind
 from moesim.calibration.records import Records
 from moesim.costs import shapes
 from moesim.costs.shapes import Demand, Rows
@@ -48,6 +49,8 @@ def _gemm(records: Records, op: str, tile: int) -> Demand:
 
 def _experts(records: Records, op: str, tile: int) -> Demand:
     rows, tokens = group_rows(records, tile), records["tokens"] * records["topk"]
+    if behind(str(records["kernel"][0])):
+        tokens = 0 * tokens
     return shapes.experts(
         rows,
         records["hidden"],

@@ -10,19 +10,21 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import yaml
 
 from moesim import atomic
 from moesim.calibration import communication
+from moesim.calibration.additions import added
 from moesim.calibration.demands import KIND
 from moesim.calibration.fit_operator import Fitted
-from moesim.calibration.heldout import Errors, Prepared, held_out, pooled, prepare, way_of
-from moesim.calibration.kernels import kernel_sets, name_of, role_of
+from moesim.calibration.heldout import Errors, Prepared, held_out, pooled, prepare, splits, way_of
+from moesim.calibration.kernels import candidates, default_sets, is_sound, kernel_sets, name_of, roles_of
 from moesim.calibration.physics import BEATS, by_kernel, label
+from moesim.calibration.quality import SLOW
 from moesim.calibration.records import Records
 from moesim.calibration.shapes_file import Shape, of_shapes
 from moesim.calibration.systems import System
@@ -33,6 +35,9 @@ from moesim.errors import BadInput
 from moesim.yamlfile import validate
 
 JOBS: Final = 2
+COARSE: Final = 2.0  # fineness of fits that are asked about what no row says
+HELD_ROWS: Final = 25_000  # that fits see from which shapes are held out, and from which whole widths or ranges
+WIDE_ROWS: Final = 12_000
 
 
 @dataclass(frozen=True)
@@ -66,13 +71,18 @@ def files_of(out: Path) -> tuple[Path, Path]:
     return files
 
 
-def fit_profile(records: Records, system: System, exclude: frozenset[Shape] = frozenset()) -> FittedProfile:
-    """Raises BadInput where the records hold no kernel of any role."""
+def fit_profile(
+    records: Records, system: System, exclude: frozenset[Shape] = frozenset(), base: Path | None = None
+) -> FittedProfile:  # fmt: skip
+    """A profile of the records; with a `base`, that profile with the roles that the records play fitted anew, all else
+    as it stands there. Raises BadInput where the records hold no kernel of any role.
+    """
     labelled = label(records, system)
     labelled = labelled.where(~of_shapes(labelled, exclude))
     parts = [part for part in map(_plain, by_kernel(labelled)) if len(part)]
-    able = [(part, way_of(part)) for part in parts if role_of(part)]
-    sets = kernel_sets([part for part, way in able if way])
+    able = [(part, way_of(part)) for part in parts if roles_of(part)[0]]
+    could = candidates([part for part, way in able if way])
+    sets = kernel_sets(could)
     if not sets:
         told = "; ".join(_remarks(able, {}))
         raise BadInput(told or "the records hold no GEMM, experts or attention of a known backend")
@@ -83,14 +93,17 @@ def fit_profile(records: Records, system: System, exclude: frozenset[Shape] = fr
         ways = (way for _, way in chosen.values())
         done = dict(zip(chosen, pool.map(_fit_one, jobs, ways), strict=True))
     sections = {name: _section(*chosen[name], system, *found) for name, found in done.items()}
-    judged = {name: found for name, (_, found) in done.items()}
+    judged = {name: found.shape for name, (_, found) in done.items()}
     heldout = {op: _heldout(pooled(_of_op(judged, op))) for op in sorted({name.partition("/")[0] for name in judged})}
     exchanged = {name: _heldout(found) for name, found in communication.held_out_errors(parts, system).items()}
-    packed = packed_grids({name: one.grid for name, (one, _) in done.items()})
-    profile = _profile(records, system, sets, sections, digest(packed))
+    grids = {name: one.grid for name, (one, _) in done.items()}
+    defaults = default_sets(could) or {"": next(iter(sets))}
+    profile = _profile(records, system, sets, sections, digest(packed_grids(grids)))
+    profile |= {"default_kernels": defaults, "heldout": heldout, "heldout_communication": exchanged}
     profile |= {"communication": communication.section(records, system, exchanged)}
-    profile |= {"heldout": heldout, "heldout_communication": exchanged}
-    return FittedProfile(profile, packed, tuple(_remarks(able, chosen)))
+    if base is not None:
+        profile, grids = added(base, profile, grids)
+    return FittedProfile(profile, packed_grids(grids), tuple(_remarks(able, chosen)))
 
 
 def _remarks(able: list[tuple[Records, str]], chosen: Mapping[str, tuple[Records, str]]) -> Iterator[str]:
@@ -99,6 +112,8 @@ def _remarks(able: list[tuple[Records, str]], chosen: Mapping[str, tuple[Records
         name, version = name_of(part), part["version"][0]
         if not way:
             yield f"left out: {name} {version}: {len(part.usable)} sound rows of a single shape and size"
+        elif not is_sound(part):
+            yield f"left out: {name} {version}: {_slow(part)} of {len(part)} rows are slow without reason"
         elif name in chosen and part is not chosen[name][0]:
             yield f"left out: {name} {version}: {chosen[name][0]['version'][0]} of the same kernel is fitted"
 
@@ -112,12 +127,32 @@ def _plain(records: Records) -> Records:
     return records.where(records["window"] == 0)
 
 
-def _fit_one(prepared: Prepared, way: str) -> tuple[Fitted, Errors]:
-    return prepared.fit(prepared.sound), held_out(prepared, way)
+class Judged(NamedTuple):
+    """Errors of one kernel on shapes it had not seen; with whole widths left out; and with whole ranges left out, so
+    beyond its hull: None where it knows too few.
+    """
+
+    shape: Errors
+    width: Errors | None
+    beyond: Errors | None
 
 
-def _section(records: Records, way: str, system: System, fitted: Fitted, errors: Errors) -> dict[str, Any]:
+def _fit_one(prepared: Prepared, way: str) -> tuple[Fitted, Judged]:
+    fitted = prepared.fit(prepared.sound)
+    coarse = replace(fitted, fineness=COARSE)
+    width, beyond = (
+        held_out(prepared, one, coarse, WIDE_ROWS) if splits(prepared, one) else None for one in ("width", "range")
+    )
+    return fitted, Judged(held_out(prepared, way, fitted, HELD_ROWS), width, beyond)
+
+
+def _slow(records: Records) -> int:
+    return sum(len(records.of(label=name)) for name in SLOW)
+
+
+def _section(records: Records, way: str, system: System, fitted: Fitted, judged: Judged) -> dict[str, Any]:
     """One operator of the profile's YAML."""
+    errors = judged.shape
     kind = KIND[str(records["op"][0])]
     form, peaks, beats = fitted.form, system.peaks(str(records["dtype"][0])), len(records.of(label=BEATS))
     facts = {name: str(records[name][0]) for name in ("op", "dtype", "cache_dtype", "kernel", "backend", "version")}
@@ -130,9 +165,12 @@ def _section(records: Records, way: str, system: System, fitted: Fitted, errors:
         "flops_per_second": f"{form.flops_per_second / 1e12:.5g} TFLOP/s",
         "bytes_per_second": f"{form.bytes_per_second / 1e9:.5g} GB/s", "norm": _short(form.norm),
         "each": [f"{seconds * 1e12:.5g} ps" for seconds in form.each], "tile": fitted.tile, "hull": hull,
-        "basis": "fitted", "rows": len(records.usable), "beats_physics": beats,
-        "other_labels": len(records) - len(records.usable) - beats, "held_out_by": way, "heldout": _heldout(errors),
-        "interval": [_short(end) for end in errors.interval()], "peak": f"{peaks.flops / 1e12:.5g} TFLOP/s",
+        "basis": "fitted", "rows": len(records.usable), "beats_physics": beats, "too_slow": _slow(records),
+        "other_labels": len(records) - len(records.usable) - beats - _slow(records), "held_out_by": way,
+        "heldout": _heldout(errors), "interval": [_short(end) for end in errors.interval()],
+        **({"heldout_width": _heldout(judged.width)} if judged.width else {}),
+        **({"beyond": [_short(end) for end in judged.beyond.interval()]} if judged.beyond else {}),
+        "peak": f"{peaks.flops / 1e12:.5g} TFLOP/s",
     }  # fmt: skip
 
 
@@ -156,9 +194,9 @@ def _profile(
     }  # fmt: skip
     kept = ("families", "backward", "backward_source", "host", "notes")
     return {
-        "moesim_profile": 3, "name": system.name, "device": system.device.name,
+        "moesim_profile": 4, "name": system.name, "device": system.device.name,
         "device_class": str(records["device_class"][0]), "source": "; ".join(sources),
-        "default_kernels": next(iter(sets)), "kernels": sets, "operators": sections, "grids": grids,
+        "default_kernels": {}, "kernels": sets, "operators": sections, "grids": grids,
         "memory_bandwidth": f"{system.device.memory_bandwidth / 1e9:.6g} GB/s", "cache": f"{system.facts.cache} B",
         "elementwise": elementwise,
         **{name: raw[name] for name in kept},

@@ -39,12 +39,15 @@ class Peaks:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A form, its grid, the tile it pads to, and the least and largest of each coordinate it was fitted on."""
+    """A form, its grid, the tile it pads to, the least and largest of each coordinate it was fitted on, and how fine
+    its grid is.
+    """
 
     form: Form
     grid: ResidualGrid
     tile: int
     hull: tuple[tuple[float, float], ...]
+    fineness: float = 1.0
 
     def seconds(self, demand: Demand) -> Floats:
         """float64[...]."""
@@ -62,17 +65,23 @@ def take(demand: Demand, index: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -
     return Demand(demand.flops[index], demand.bytes[index], demand.padded[index], lists[0], lists[1])
 
 
-def fit(kind: Kind, demands: dict[int, Demand], seconds: Floats, peaks: Peaks) -> Fitted:
-    """demands: one per tile that may be padded to; seconds float64[rows]."""
+def fit(
+    kind: Kind, demands: dict[int, Demand], seconds: Floats, peaks: Peaks, like: Fitted | None = None,
+    rows: int = GRID_ROWS,
+) -> Fitted:  # fmt: skip
+    """demands: one per tile that may be padded to; seconds float64[rows]. like: a fit of more of the same kernel, whose
+    tile and fineness hold; rows: that the grid is fitted on at most.
+    """
     some = sample(len(seconds), FORM_ROWS)
+    demands = {like.tile: demands[like.tile]} if like else demands
     tries = {tile: fit_form(take(demand, some), seconds[some], peaks) for tile, demand in demands.items()}
     tile = min(tries, key=lambda tile: tries[tile][1])
     demand, form = demands[tile], tries[tile][0]
-    some = sample(len(seconds), GRID_ROWS)
+    some = sample(len(seconds), rows)
     left = np.clip(np.log(seconds[some] / form.seconds(take(demand, some))), -CLIP, CLIP)
-    grid = fit_grid(kind, take(demand, some).coordinates, left)
+    grid, fineness = fit_grid(kind, take(demand, some).coordinates, left, like.fineness if like else None)
     hull = tuple((float(values.min()), float(values.max())) for values in demand.coordinates)
-    return Fitted(form, grid, tile, hull)
+    return Fitted(form, grid, tile, hull, fineness)
 
 
 def tiles_of(kind: str) -> tuple[int, ...]:

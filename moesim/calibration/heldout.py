@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.calibration.demands import KIND, demand_of
-from moesim.calibration.fit_operator import Fitted, Peaks, fit, take, tiles_of
+from moesim.calibration.fit_operator import GRID_ROWS, Fitted, Peaks, fit, take, tiles_of
 from moesim.calibration.ops import OPS
 from moesim.calibration.records import OK, Records
 from moesim.costs.shapes import KINDS, Demand
@@ -23,7 +23,12 @@ Bools = npt.NDArray[np.bool_]
 FOLDS: Final = 4
 SKEWED: Final = "power_law_1.2"
 NEARLY_SKEWED: Final = "power_law_1.0"  # 1.01 and 1.02 are so near that they may help neither side
-WAYS: Final = ("shape", "skew", "world", "size")
+WAYS: Final = ("shape", "skew", "world", "size", "width", "range")
+WIDTH: Final = {"gemm": "n"}  # whole widths of it are left out together
+RANGE: Final = {
+    "gemm": ("n", "k"), "grouped_gemm": ("hidden", "inter"), "attention_prefill": ("heads", "head_dim"),
+    "attention_decode": ("heads", "head_dim"), "mla_prefill": ("heads",), "mla_decode": ("heads",),
+}  # fmt: skip
 TEST, NEITHER = 1, -1
 
 
@@ -78,11 +83,11 @@ class Prepared:
     peaks: Peaks
     folds: dict[str, npt.NDArray[np.int64]]
 
-    def fit(self, rows: Bools) -> Fitted:
-        """The sound ones among `rows`."""
+    def fit(self, rows: Bools, like: Fitted | None = None, most: int = GRID_ROWS) -> Fitted:
+        """The sound ones among `rows`; see `fit_operator.fit`."""
         chosen = rows & self.sound
         demands = {tile: take(demand, chosen) for tile, demand in self.demands.items()}
-        return fit(KINDS[self.kind], demands, self.seconds[chosen], self.peaks)
+        return fit(KINDS[self.kind], demands, self.seconds[chosen], self.peaks, like, most)
 
     def predict(self, fitted: Fitted, rows: Bools) -> Floats:
         """float64[rows] seconds, as a profile answers: never faster than physics."""
@@ -103,7 +108,7 @@ def folds_of(records: Records) -> dict[str, npt.NDArray[np.int64]]:
     near = np.array([str(name).startswith(NEARLY_SKEWED) for name in names], dtype=np.bool_)
     skew = np.where(names == SKEWED, TEST, np.where(near, NEITHER, 0)).astype(np.int64)
     return {"shape": shape_folds(records), "size": size_folds(records), "world": records["world"].astype(np.int64),
-            "skew": skew}  # fmt: skip
+            "skew": skew, "width": width_folds(records), "range": range_folds(records)}  # fmt: skip
 
 
 def shape_folds(records: Records) -> npt.NDArray[np.int64]:
@@ -121,6 +126,27 @@ def size_folds(records: Records) -> npt.NDArray[np.int64]:
     return np.unique(sizes, return_inverse=True)[1].ravel().astype(np.int64) % FOLDS
 
 
+def width_folds(records: Records) -> npt.NDArray[np.int64]:
+    """int64[rows]: the widths of a GEMM sorted, numbered, modulo 4; NEITHER for another operator."""
+    name = WIDTH.get(str(records["op"][0]))
+    if name is None:
+        return np.full(len(records), NEITHER, dtype=np.int64)
+    return np.unique(records[name], return_inverse=True)[1].ravel().astype(np.int64) % FOLDS
+
+
+def range_folds(records: Records) -> npt.NDArray[np.int64]:
+    """int64[rows]: 0 inside; a number for each end of each column of RANGE, whose rows a fit without them does not
+    reach: it is asked beyond its hull.
+    """
+    folds = np.zeros(len(records), dtype=np.int64)
+    for number, name in enumerate(RANGE.get(str(records["op"][0]), ())):
+        values = np.unique(records[name])
+        if len(values) >= FOLDS:
+            folds[records[name] == values[0]] = 2 * number + 1
+            folds[records[name] == values[-1]] = 2 * number + 2
+    return folds
+
+
 def way_of(records: Records) -> str:
     """How a fit of one kernel is judged: by unseen shapes; by unseen sizes where there is a single shape, as in records
     of one model; "" where neither can be.
@@ -130,9 +156,9 @@ def way_of(records: Records) -> str:
     return next((way for way, numbers in folds.items() if len(np.unique(numbers[sound])) > 1), "")
 
 
-def held_out(prepared: Prepared, way: str) -> Errors:
-    """Errors of rows that were left out by one of WAYS. Raises BadInput for another."""
-    return errors(prepared, splits(prepared, way))
+def held_out(prepared: Prepared, way: str, like: Fitted | None = None, most: int = GRID_ROWS) -> Errors:
+    """Errors of rows that were left out by one of WAYS. Raises BadInput for another. like, most: see `Prepared.fit`."""
+    return errors(prepared, splits(prepared, way), like, most)
 
 
 def splits(prepared: Prepared, way: str) -> list[tuple[Bools, Bools]]:
@@ -140,16 +166,18 @@ def splits(prepared: Prepared, way: str) -> list[tuple[Bools, Bools]]:
     if way not in WAYS:
         raise unknown_name("hold-out", way, WAYS)
     groups = prepared.folds[way]
-    tests = np.unique(groups[groups >= 0]) if way != "skew" else [TEST]
+    tests = {"skew": np.array([TEST]), "range": np.unique(groups[groups > 0])}.get(way, np.unique(groups[groups >= 0]))
     both = [((groups != one) & (groups != NEITHER), groups == one) for one in tests]
     return [(train, test) for train, test in both if (train & prepared.sound).any() and (test & prepared.sound).any()]
 
 
-def errors(prepared: Prepared, splits: list[tuple[Bools, Bools]]) -> Errors:
+def errors(
+    prepared: Prepared, splits: list[tuple[Bools, Bools]], like: Fitted | None = None, most: int = GRID_ROWS
+) -> Errors:  # fmt: skip
     """Each split fitted on its first rows and judged on its second. Raises BadInput where there is none."""
     found = []
     for number, (train, test) in enumerate(splits):
-        predicted = prepared.predict(prepared.fit(train), test)
+        predicted = prepared.predict(prepared.fit(train, like, most), test)
         log = np.log(prepared.seconds[test] / predicted)
         found.append((log, prepared.sound[test], np.full(len(log), number), np.flatnonzero(test)))
     if not found:

@@ -8,6 +8,7 @@ row is the mean over five random draws, whose seeds are not known: ours have the
 
 from __future__ import annotations
 
+import heapq
 from typing import Final
 
 import numpy as np
@@ -35,6 +36,36 @@ def histograms(tokens: int, experts: int, topk: int, ranks: int, distribution: s
     else:
         raise BadInput(f"unknown distribution {distribution!r}", way_out="balanced, uniform or power_law_EXPONENT")
     return _busiest(drawn, ranks)
+
+
+def slot_histograms(
+    tokens: int, experts: int, topk: int, ranks: int, distribution: str, slots: int, planned: bool
+) -> Counts:  # fmt: skip
+    """-> int32[draws, slots / ranks]: rows of each slot of the busiest of `ranks` ranks. Raises BadInput.
+
+    planned: the hottest experts get the slots beyond one an expert, and slots go to ranks by load, largest first, as
+    EPLB does; otherwise slots are the experts in order.
+    """
+    if not planned:
+        return histograms(tokens, experts, topk, ranks, distribution)
+    every = histograms(tokens, experts, topk, 1, distribution).astype(np.int64)
+    return _busiest(np.stack([_planned(load, ranks, slots) for load in every]), ranks)
+
+
+def _planned(load: npt.NDArray[np.int64], ranks: int, slots: int) -> npt.NDArray[np.int64]:
+    """int64[experts] rows -> int64[slots] rows in order of rank."""
+    copies = np.ones(len(load), dtype=np.int64)
+    for _ in range(slots - len(load)):
+        copies[np.argmax(load / copies)] += 1
+    share = np.sort(np.repeat(-(-load // copies), copies))[::-1]
+    held: list[list[int]] = [[] for _ in range(ranks)]
+    free = [(0, rank) for rank in range(ranks)]
+    for rows in share.tolist():
+        total, rank = heapq.heappop(free)
+        held[rank].append(rows)
+        if len(held[rank]) < slots // ranks:
+            heapq.heappush(free, (total + rows, rank))
+    return np.array(held, dtype=np.int64).ravel()
 
 
 def _busiest(drawn: npt.NDArray[np.int64], ranks: int) -> Counts:

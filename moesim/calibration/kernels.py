@@ -1,14 +1,21 @@
 """Kernel sets: which of a backend's kernels plays which role in a profile.
 
 Kernel sources of one operator are different kernels. A set is a backend; a role is what a cost model is asked for, e.g.
-`experts.fp8`. Of the dtypes that a role may run in the first one that was measured widely counts, and of its kernels
-the one with most rows. Roles that a backend does not have are played by the kernels of the next one in ORDER.
+`experts.fp8`, or `experts.fp8@deepep_normal` behind a dispatch. Of the dtypes that a role may run in the first one that
+was measured widely counts, and of its sound kernels the fastest. Roles for which a backend has no sound kernel are
+played by those of the next one in ORDER.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
+from moesim.calibration.behind import behind
+from moesim.calibration.quality import SLOW, Table
 from moesim.calibration.records import Records
 
 ORDER: Final = ("sglang", "trtllm", "vllm", "torch")
@@ -20,11 +27,23 @@ LABELS: Final = {
 }
 ROLES: Final = {"gemm": "gemm", "grouped_gemm": "experts", "attention_prefill": "gqa_prefill",
                 "attention_decode": "gqa_decode", "mla_prefill": "mla_prefill", "mla_decode": "mla_decode"}  # fmt: skip
-DISTRUSTED: Final = {
-    ("sglang", "mla_prefill"): "SGLang 0.5.14's rows say 3.8 to 4.2 ms where a profile of the same shape and another "
-    "backend's table say 1.25 ms",
-}
 FEWEST: Final = 0.2  # of the rows of a role's widest kernel
+UNSOUND: Final = 0.25  # of a kernel's rows labelled slow: the rest says little about it
+COMMON: Final = 30  # cells that kernels share before one is called faster
+NEAR: Final = 0.05  # of the logarithm: engines that near count as equally near
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One kernel for one role: suits: 0 for the dtype that suits best; rows: sound ones."""
+
+    role: str
+    backend: str
+    name: str
+    suits: int
+    rows: int
+    sound: bool
+    table: Table
 
 
 def name_of(records: Records) -> str:
@@ -35,38 +54,91 @@ def name_of(records: Records) -> str:
     return "/".join([op, facts["backend"], facts["kernel"], facts["dtype"], *tail])
 
 
-def role_of(records: Records) -> tuple[str, int] | None:
-    """The role that one kernel's records can play and how well its dtype suits (0 best); None if none."""
+def roles_of(records: Records) -> tuple[tuple[str, ...], int]:
+    """The roles that one kernel's records can play and how well its dtype suits (0 best); none if none."""
     op, dtype, cache = (str(records[name][0]) for name in ("op", "dtype", "cache_dtype"))
-    if op not in ROLES or (str(records["backend"][0]), op) in DISTRUSTED:
-        return None
     for precision, labels in LABELS.items():
         asked = cache or dtype
-        if asked in labels:
+        if op in ROLES and asked in labels:
             suits = 0 if cache and dtype == "bf16" else labels.index(asked) + bool(cache)
-            return f"{ROLES[op]}.{precision}", suits
-    return None
+            role = f"{ROLES[op]}.{precision}"
+            return tuple(f"{role}@{one}" for one in behind(str(records["kernel"][0]))) or (role,), suits
+    return (), 0
 
 
-def kernel_sets(parts: list[Records]) -> dict[str, dict[str, str]]:
-    """Records of one kernel each -> set -> role -> operator's name. Sets in ORDER."""
-    candidates: dict[tuple[str, str], list[tuple[int, int, str]]] = {}
+def is_sound(records: Records) -> bool:
+    """Whether few enough of its rows were labelled slow."""
+    return float(np.mean(np.isin(records["label"].astype(str), list(SLOW)))) <= UNSOUND
+
+
+def candidates(parts: Sequence[Records]) -> list[Candidate]:
+    """Records of one kernel each -> who could play which role."""
+    found = []
     for part in parts:
-        role = role_of(part)
-        if role is not None:
-            key = (str(part["backend"][0]), role[0])
-            candidates.setdefault(key, []).append((role[1], -len(part.usable), name_of(part)))
-    best = {key: _best(found) for key, found in candidates.items()}
-    own = [backend for backend in ORDER if any(backend == held for held, _ in best)]
-    roles = sorted({role for _, role in best})
-    return {one: {role: _first(best, [one, *own], role) for role in roles} for one in own}
+        roles, suits = roles_of(part)
+        usable = part.usable
+        if roles and len(usable):
+            table = Table(usable, np.zeros(len(usable)))
+            facts = (str(part["backend"][0]), name_of(part), suits, len(usable), is_sound(part), table)
+            found += [Candidate(role, *facts) for role in roles]
+    return found
 
 
-def _best(found: list[tuple[int, int, str]]) -> str:
-    """The best suited of the kernels that were measured about as widely as any."""
-    widest = -min(rows for _, rows, _ in found)
-    return min(one for one in found if -one[1] >= FEWEST * widest)[2]
+def kernel_sets(found: Sequence[Candidate]) -> dict[str, dict[str, str]]:
+    """Set -> role -> operator's name. Sets in ORDER."""
+    roles = sorted({one.role for one in found})
+    own = [backend for backend in ORDER if any(one.backend == backend for one in found)]
+    best = {key: one.name for key, one in _best_of_each(found).items()}
+    return {name: {role: _first(best, [name, *own], role) for role in roles} for name in own}
 
 
-def _first(best: dict[tuple[str, str], str], backends: list[str], role: str) -> str:
+def default_sets(found: Sequence[Candidate]) -> dict[str, str]:
+    """Precision of the experts -> the set whose own experts lie nearest the other engines' median, over the cells that
+    several measured: what users of an engine that nobody named see; of engines that are as near within NEAR, and where
+    nothing can be compared, the first in ORDER.
+    """
+    best = _best_of_each(found)
+    defaults = {}
+    for precision in LABELS:
+        able = [best[b, f"experts.{precision}"] for b in ORDER if (b, f"experts.{precision}") in best]
+        if able:
+            slower = {one.backend: _slower(one, [other for other in able if other is not one]) for one in able}
+            apart = {backend: abs(by) for backend, by in slower.items() if by is not None} or {able[0].backend: 0.0}
+            least = min(apart.values())
+            defaults[precision] = next(backend for backend, by in apart.items() if by <= least + NEAR)
+    return defaults
+
+
+def _best_of_each(found: Sequence[Candidate]) -> dict[tuple[str, str], Candidate]:
+    """(backend, role) -> its best candidate; unsound ones only in roles that nobody plays soundly."""
+    played = {one.role for one in found if one.sound}
+    able: dict[tuple[str, str], list[Candidate]] = {}
+    for one in found:
+        if one.sound or one.role not in played:
+            able.setdefault((one.backend, one.role), []).append(one)
+    return {key: _best(each) for key, each in able.items()}
+
+
+def _best(found: list[Candidate]) -> Candidate:
+    """Of the kernels that were measured about as widely as any, the best suited; of these the fastest."""
+    widest = max(one.rows for one in found)
+    wide = [one for one in found if one.rows >= FEWEST * widest]
+    suited = sorted(
+        (one for one in wide if one.suits == min(o.suits for o in wide)), key=lambda one: (-one.rows, one.name)
+    )
+    best = suited[0]
+    for other in suited[1:]:
+        best = other if (_slower(other, [best]) or 0.0) < -NEAR else best
+    return best
+
+
+def _slower(one: Candidate, others: Sequence[Candidate]) -> float | None:
+    """Median ln of its time over the others' in the cells that they share; None where these are few."""
+    alike = [other.table for other in others if other.table.peer == one.table.peer]
+    ratio = one.table.seconds / one.table.others(alike)
+    ratio = ratio[one.table.sound & ~np.isnan(ratio)]
+    return float(np.median(np.log(ratio))) if len(ratio) >= COMMON else None
+
+
+def _first(best: Mapping[tuple[str, str], str], backends: Sequence[str], role: str) -> str:
     return next(best[backend, role] for backend in backends if (backend, role) in best)

@@ -14,6 +14,7 @@ import numpy as np
 
 from moesim.calibration.demands import KIND, demand_of
 from moesim.calibration.fit_operator import Peaks
+from moesim.calibration.quality import CELLS, slow_labels
 from moesim.calibration.records import OK, Records, join
 from moesim.calibration.systems import System
 
@@ -31,8 +32,13 @@ def by_kernel(records: Records) -> list[Records]:
 
 
 def label(records: Records, system: System) -> Records:
-    """The same rows; those that were ok and beat physics are no more."""
-    return join([_labelled(part, system) for part in by_kernel(records)])
+    """The same rows; those that were ok and beat physics, or are slow without reason (see `quality`), are no more."""
+    parts = [_labelled(part, system) for part in by_kernel(records)]
+    judged = [number for number, part in enumerate(parts) if str(part["op"][0]) in CELLS]
+    bounds = [bound(parts[number], system.peaks(str(parts[number]["dtype"][0]))) for number in judged]
+    for number, labels in zip(judged, slow_labels([parts[number] for number in judged], bounds), strict=True):
+        parts[number] = parts[number].relabelled(list(labels))
+    return join(parts)
 
 
 def _labelled(records: Records, system: System) -> Records:

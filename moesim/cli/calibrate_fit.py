@@ -19,39 +19,53 @@ SYSTEMS = click.option(
     "--systems", type=FILE, help="Devices and constants.  [default: the shipped calibration/systems.yaml]"
 )
 TOPOLOGY = click.option("--topology", help="Topology whose device it is, where the device is not a known one.")
-WAYS = ("shape", "size", "skew", "world")
+WAYS = ("shape", "size", "skew", "world", "width", "range")
 
 
 @click.command("import")
 @click.argument("source", type=click.Choice(["aiconfigurator"]))
 @click.option("--system", required=True, help="A system of calibration/systems.yaml, e.g. h200_sxm.")
 @click.option("--op", "ops", multiple=True, help="Only this operator; may be repeated.  [default: all]")
+@click.option("--kernel", "kernels", multiple=True, help="Only this kernel source; may be repeated.  [default: all]")
 @click.option("-o", "--out", type=FILE, required=True, metavar="FILE", help="Records to write.")
 @SYSTEMS
-def import_(source: str, system: str, ops: tuple[str, ...], out: Path, systems: Path | None) -> None:
-    """Read measured tables of SOURCE as records, and label those that beat physics."""
+def import_(
+    source: str, system: str, ops: tuple[str, ...], kernels: tuple[str, ...], out: Path, systems: Path | None
+) -> None:  # fmt: skip
+    """Read measured tables of SOURCE as records, and label those that beat physics or are slow without reason."""
+    import numpy as np
+
     from moesim.calibration.aiconfigurator import import_tables
     from moesim.calibration.physics import BEATS, label
+    from moesim.calibration.quality import SLOW
     from moesim.calibration.records import write_records
     from moesim.calibration.systems import find_system
 
     found = find_system(system, systems)
     records = label(import_tables(found.facts.table or system, ops), found)
+    if kernels:
+        records = records.where(np.isin(records["kernel"].astype(str), kernels))
     write_records(records, out)
     beats = len(records.of(label=BEATS))
+    slow = ", ".join(f"{len(records.of(label=name))} {name}" for name in sorted(SLOW))
     print(
-        f"{out}: {len(records)} records, {beats} of them faster than {found.device.name} can be: labelled, not fitted"
+        f"{out}: {len(records)} records, {beats} of them faster than {found.device.name} can be, {slow}: labelled, not "
+        "fitted"
     )
 
 
 @click.command()
 @click.argument("records", type=FILE)
 @click.option("--exclude-shapes", type=FILE, metavar="CSV", help="Shapes to leave out: hidden,inter,topk,num_experts.")
+@click.option("--keep", metavar="PROFILE", help="Fit only roles that RECORDS play; all else stands as in PROFILE.")
 @click.option("-o", "--out", type=FILE, required=True, metavar="PROFILE", help="PROFILE.yaml and PROFILE.parquet.")
 @TOPOLOGY
 @SYSTEMS
-def fit(records: Path, exclude_shapes: Path | None, out: Path, topology: str | None, systems: Path | None) -> None:
+def fit(
+    records: Path, exclude_shapes: Path | None, keep: str | None, out: Path, topology: str | None, systems: Path | None
+) -> None:  # fmt: skip
     """Fit a profile to RECORDS. What stood in PROFILE is replaced when the new one is whole."""
+    from moesim.calibration.check import profile_path
     from moesim.calibration.fit import files_of, fit_profile
     from moesim.calibration.records import read_records
     from moesim.calibration.systems import system_of
@@ -62,7 +76,8 @@ def fit(records: Path, exclude_shapes: Path | None, out: Path, topology: str | N
         raise BadInput("the profile would replace its own records", where=out, way_out="another name for -o")
     measured = read_records(records)
     excluded = _shapes(exclude_shapes, measured)
-    fitted = fit_profile(measured, system_of(measured, systems, topology), excluded)
+    base = profile_path(keep) if keep else None
+    fitted = fit_profile(measured, system_of(measured, systems, topology), excluded, base)
     fitted.write(out)
     tables.show(calibration_tables.operators_table(fitted.section), text_stream(False))
     for remark in fitted.remarks:
@@ -72,7 +87,8 @@ def fit(records: Path, exclude_shapes: Path | None, out: Path, topology: str | N
 
 @click.command(cls=OptionalFiles)
 @click.argument("profile")
-@click.option("--against", type=FILE, required=True, metavar="RECORDS", help="Measured records.")
+@click.option("--against", type=FILE, metavar="RECORDS", help="Measured records.")
+@click.option("--physics", is_flag=True, help="Print PROFILE's own answers that are slower than those for more work.")
 @click.option("--holdout", type=click.Choice(WAYS), help="Refit without what is judged, instead of judging PROFILE.")
 @click.option(
     "--shapes", type=FILE, metavar="CSV", help="Judge only these expert shapes: hidden,inter,topk,num_experts."
@@ -82,10 +98,15 @@ def fit(records: Path, exclude_shapes: Path | None, out: Path, topology: str | N
 @TOPOLOGY
 @SYSTEMS
 def check(
-    profile: str, against: Path, holdout: str | None, shapes: Path | None, report: str | None, as_json: bool,
-    topology: str | None, systems: Path | None,
+    profile: str, against: Path | None, physics: bool, holdout: str | None, shapes: Path | None, report: str | None,
+    as_json: bool, topology: str | None, systems: Path | None,
 ) -> None:  # fmt: skip
     """Errors of PROFILE (a shipped name or a file) against measured records, or of refits by --holdout."""
+    if physics == (against is not None):
+        raise BadInput("check wants one of --against RECORDS and --physics", way_out="moesim calibrate check --help")
+    if against is None:
+        _physics(profile, as_json)
+        return
     from moesim import atomic
     from moesim.calibration.check import check_profile, profile_path
     from moesim.calibration.records import read_records
@@ -107,6 +128,17 @@ def check(
         print(page, file=text_stream(as_json))
     if as_json:
         print_json(found.to_json())
+
+
+def _physics(profile: str, as_json: bool) -> None:
+    from moesim.calibration.check import profile_path
+    from moesim.calibration.monotone import falls_of, to_json
+    from moesim.report import calibration_tables, tables
+
+    name, found = falls_of(profile_path(profile))
+    tables.show(calibration_tables.falls_table(name, found), text_stream(as_json))
+    if as_json:
+        print_json(to_json(name, found))
 
 
 def _shapes(path: Path | None, records: Records) -> frozenset[Shape]:

@@ -17,17 +17,22 @@ AUTO = "auto"
 ALGORITHMS = ("nccl", "deepep_normal", "deepep_low_latency")
 
 
-def load_costs(name_or_path: str, device: Device, kernels: str | None = None, *, where: str = "") -> CostModel:
+def load_costs(
+    name_or_path: str, device: Device, kernels: str | None = None, *, precision: str = "", dispatch: str = "",
+    width: tuple[int, int] | None = None, where: str = "",
+) -> CostModel:  # fmt: skip
     """The word "auto" (the shipped profile of the device), "roofline", a shipped profile's name, or a profile file; and
-    one of the profile's kernel sets, None: its default. Raises BadInput with the known names.
+    one of the profile's kernel sets, None: its default for experts of that precision. dispatch: the all-to-all before
+    the experts, whose own kernels answer where they were measured at that width (hidden, inter). Raises BadInput with
+    the known names.
     """
     if name_or_path == "roofline":
         return Roofline(device, ALGORITHMS)
-    if name_or_path == AUTO:
-        return load_profile(_profile_of(device, where), device.name, kernels, where=where)
-    path = find_profile(name_or_path, where=where)
+    path = _profile_of(device, where) if name_or_path == AUTO else find_profile(name_or_path, where=where)
     assert path is not None
-    return load_profile(path, device.name, kernels, where=where)
+    return load_profile(
+        path, device.name, kernels, precision=precision, dispatch=dispatch, width=width, where=where
+    )  # fmt: skip
 
 
 def find_profile(name_or_path: str, *, where: str = "") -> Path | None:

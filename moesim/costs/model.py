@@ -16,14 +16,17 @@ from moesim.models import Attention
 class CostModel(Protocol):
     """Arguments broadcast; all results are Estimates of the broadcast shape, in seconds on one device.
 
-    backward: op -> how many times its forward time the backward pass takes; families: error family -> standard
-    deviation of the logarithm of its error; communication: algorithm -> CommunicationCost.
+    kernels: the kernel set that answers, "" if none; backward: op -> how many times its forward time the backward pass
+    takes; families: error family -> standard deviation of the logarithm of its error; widens: error family -> how many
+    times that beyond the measured hull; communication: algorithm -> CommunicationCost.
     """
 
     name: str
     device: str
+    kernels: str
     backward: Mapping[str, float]
     families: Mapping[str, float]
+    widens: Mapping[str, float]
     communication: Mapping[str, CommunicationCost]
 
     def gemm(self, m: npt.ArrayLike, n: int, k: int, dtype: str) -> Estimate:

@@ -67,11 +67,21 @@ class OperatorSection(Section):
     basis: Basis
     rows: int = Field(ge=1, description="measurements it was fitted on")
     beats_physics: int = Field(ge=0, description="measurements left out because no device can be that fast")
+    too_slow: int = Field(0, ge=0, description="measurements left out because nothing explains that they are so slow")
     other_labels: int = Field(ge=0, description="measurements left out as throttled, drifted, sentinels ...")
     held_out_by: Literal["shape", "size"] = Field(description="size where the records know a single shape")
     heldout: HeldOut
     interval: Pair = Field(description="ln(measured / predicted) between which 80 % of held-out rows lie")
+    heldout_width: HeldOut | None = Field(None, description="errors with whole widths left out")
+    beyond: Pair | None = Field(None, description="as interval, with whole ranges left out: beyond the hull")
     peak: Flops = Field(description="FLOP/s that no estimate exceeds")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_3(cls, data: object) -> object:
+        """GEMMs of version 3 tell odd from round numbers of rows."""
+        aligned = isinstance(data, dict) and data.get("kind") == "gemm" and "alignment" in data.get("hull", {})
+        return {**data, "kind": "gemm_aligned"} if aligned else data  # type: ignore[dict-item]
 
     @model_validator(mode="after")
     def _suits_its_kind(self) -> OperatorSection:
@@ -141,12 +151,12 @@ class HostSection(Section):
 class ProfileSection(Section):
     """A profile file. kernels: set -> role (gemm.bf16, experts.fp8, mla_decode.bf16 ...) -> one of operators."""
 
-    moesim_profile: Literal[3]
+    moesim_profile: Literal[3, 4]
     name: str = Field(min_length=1)
     device: str = Field(min_length=1)
     device_class: Literal["cuda", "cpu"]
     source: str = Field(min_length=1)
-    default_kernels: str
+    default_kernels: dict[str, str] = Field(min_length=1, description="precision of the experts -> kernel set")
     kernels: dict[str, dict[str, str]]
     operators: dict[str, OperatorSection]
     grids: str = Field(pattern="^[0-9a-f]{64}$", description="sha256 of the Parquet file with the residual grids")
@@ -164,6 +174,12 @@ class ProfileSection(Section):
     host: dict[Literal["decode", "prefill", "train"], HostSection]
     notes: Items[str] = ()
 
+    @field_validator("default_kernels", mode="before")
+    @classmethod
+    def _one_for_all(cls, default: object) -> object:
+        """Version 3 has one default whatever the precision."""
+        return {"": default} if isinstance(default, str) else default
+
     @field_validator("moesim_profile", mode="before")
     @classmethod
     def _of_this_version(cls, version: object) -> object:
@@ -173,8 +189,9 @@ class ProfileSection(Section):
 
     @model_validator(mode="after")
     def _sets_name_operators(self) -> ProfileSection:
-        if self.default_kernels not in self.kernels:
-            raise ValueError(f"default_kernels {self.default_kernels!r} is none of {', '.join(self.kernels)}")
+        for name in self.default_kernels.values():
+            if name not in self.kernels:
+                raise ValueError(f"default_kernels {name!r} is none of {', '.join(self.kernels)}")
         missing = {one for roles in self.kernels.values() for one in roles.values()} - set(self.operators)
         if missing:
             raise ValueError(f"kernels name {sorted(missing)[0]!r}, which is no operator")
@@ -183,25 +200,30 @@ class ProfileSection(Section):
 
 class Profile:
     """Forms times residual grids of one device, and one of its kernel sets. `borrowed` marks a profile used on another
-    device: all is assumed.
+    device: all is assumed. Behind a `dispatch` whose experts were measured on their own, those answer for the shapes
+    that they were measured on.
     """
 
     def __init__(
-        self, section: ProfileSection, grids: Mapping[str, ResidualGrid], kernels: str, *, borrowed: bool
+        self, section: ProfileSection, grids: Mapping[str, ResidualGrid], kernels: str, *, borrowed: bool,
+        dispatch: str = "", width: tuple[int, int] | None = None,
     ) -> None:  # fmt: skip
         self._section, self._grids, self._borrowed = section, grids, borrowed
+        self._dispatch, self._width = dispatch, width
         self._roles = section.kernels[kernels]
         self.name, self.device, self.kernels = section.name, section.device, kernels
         self.backward: Mapping[str, float] = section.backward
         self.families: Mapping[str, float] = {**section.families, **self._spreads()}
+        self.widens: Mapping[str, float] = self._widening()
         self.communication: Mapping[str, CommunicationCost] = {
             name: _communication(cost) for name, cost in section.communication.items()
         }
 
     def gemm(self, m: npt.ArrayLike, n: int, k: int, dtype: str) -> Estimate:
         """See CostModel."""
-        name, section = self._operator(f"gemm.{dtype}")
-        return self._estimate(name, section, "gemm", shapes.gemm(m, n, k, section.dtype, section.tile))
+        role = f"gemm.{dtype}"
+        _, section = self._operator(role)
+        return self._estimate(role, "gemm", shapes.gemm(m, n, k, section.dtype, section.tile, section.kind))
 
     def experts(
         self, rows: npt.ArrayLike, hidden: int, inter: int, dtype: str, matrices: int,
@@ -213,19 +235,21 @@ class Profile:
 
     def expert_tile(self, dtype: str) -> int:
         """See CostModel."""
-        return self._operator(f"experts.{dtype}")[1].tile
+        return self._operator(self._experts_role(dtype))[1].tile
 
     def experts_of(
         self, rows: shapes.Rows, hidden: int, inter: int, dtype: str, matrices: int,
         choices: npt.ArrayLike | None = None,
     ) -> Estimate:  # fmt: skip
         """See CostModel."""
-        name, section = self._operator(f"experts.{dtype}")
+        role = self._experts_role(dtype)
+        _, section = self._operator(role)
         if not section.bare:
-            demand = shapes.experts(rows, hidden, inter, section.dtype, matrices, choices)
-            return self._estimate(name, section, "grouped_gemm", demand)
+            passing = None if "@" in role else choices
+            demand = shapes.experts(rows, hidden, inter, section.dtype, matrices, passing)
+            return self._estimate(role, "grouped_gemm", demand)
         up, down = (
-            self._estimate(name, section, "grouped_gemm", shapes.experts(rows, *shape, section.dtype, 1, choices))
+            self._estimate(role, "grouped_gemm", shapes.experts(rows, *shape, section.dtype, 1, choices))
             for shape in ((hidden, (matrices - 1) * inter), (inter, hidden))
         )
         return replace(
@@ -242,9 +266,10 @@ class Profile:
     ) -> Estimate:  # fmt: skip
         """See CostModel."""
         kind = "mla" if shape.kind == "mla" else "gqa"
-        name, section = self._operator(f"{kind}_{phase}.{dtype}")
+        role = f"{kind}_{phase}.{dtype}"
+        _, section = self._operator(role)
         demand = shapes.attention_of(shape, phase, query, context, requests, heads, section.cache_dtype)
-        return self._estimate(name, section, "attention", demand)
+        return self._estimate(role, "attention", demand)
 
     def elementwise(self, moved: npt.ArrayLike) -> Estimate:
         """See CostModel."""
@@ -269,6 +294,27 @@ class Profile:
             widths.setdefault(FAMILIES[role.partition(".")[0]], []).append((high - low) / 2 / REACH)
         return {family: sum(found) / len(found) for family, found in sorted(widths.items())}
 
+    def _widening(self) -> dict[str, float]:
+        """Error family -> how many times its spread beyond the hull, the mean over the set's kernels that were judged
+        with whole ranges left out; never less than 1.
+        """
+        wider: dict[str, list[float]] = {}
+        for role, name in self._roles.items():
+            one = self._section.operators[name]
+            if one.beyond is not None:
+                inside = max((one.interval[1] - one.interval[0]) / 2, 1e-9)
+                wider.setdefault(FAMILIES[role.partition(".")[0]], []).append(max(*map(abs, one.beyond)) / inside)
+        return {family: max(sum(found) / len(found), 1.0) for family, found in sorted(wider.items())}
+
+    def _experts_role(self, dtype: str) -> str:
+        """The experts behind the dispatch, where they were measured at the width; otherwise those of the engine."""
+        own = f"experts.{dtype}@{self._dispatch}"
+        if own in self._roles:
+            hull = self._section.operators[self._roles[own]].hull
+            if self._width is None or all(map(_within, (hull["hidden"], hull["inter"]), self._width)):
+                return own
+        return f"experts.{dtype}"
+
     def _operator(self, role: str) -> tuple[str, OperatorSection]:
         """The operator that plays a role in the chosen kernel set. Raises BadInput."""
         name = self._roles.get(role)
@@ -280,17 +326,22 @@ class Profile:
             )
         return name, self._section.operators[name]
 
-    def _estimate(self, name: str, section: OperatorSection, family: str, demand: shapes.Demand) -> Estimate:
+    def _estimate(self, role: str, family: str, demand: shapes.Demand) -> Estimate:
         """The form times its grid, never faster than physics."""
+        name, section = self._operator(role)
         seconds = section.form.seconds(demand) * self._grids[name].at(demand.coordinates)
         memory = np.where(demand.bytes > self._section.cache, demand.bytes / self._section.memory_bandwidth, 0.0)
         bound = np.maximum(demand.flops / section.peak, memory)
         basis: Basis = "assumed" if self._borrowed else section.basis
         dtype = "bf16" if family == "attention" else shapes.ARITHMETIC.get(section.dtype, section.dtype)
         return Estimate(
-            np.maximum(seconds, bound), family, basis, _outside(section, demand), kernel=name,
+            np.maximum(seconds, bound), family, basis, _outside(section, demand), role=role, kernel=name,
             flops=demand.flops, bytes=demand.bytes, dtype=dtype,
         )  # fmt: skip
+
+
+def _within(ends: tuple[float, float], value: float) -> bool:
+    return bool(ends[0] * 2**-HULL_SLACK <= value <= ends[1] * 2**HULL_SLACK)
 
 
 def _outside(section: OperatorSection, demand: shapes.Demand) -> npt.NDArray[np.bool_]:
@@ -312,16 +363,20 @@ def known_profiles() -> dict[str, Path]:
     return shipped.names(FOLDER, ".yaml")
 
 
-def load_profile(path: Path, device_name: str, kernels: str | None = None, *, where: str = "") -> Profile:
-    """A profile and one of its kernel sets, None: its default. Used on another device, all it says is assumed.
+def load_profile(
+    path: Path, device_name: str, kernels: str | None = None, *, precision: str = "", dispatch: str = "",
+    width: tuple[int, int] | None = None, where: str = "",
+) -> Profile:  # fmt: skip
+    """A profile and one of its kernel sets, None: its default for experts of that precision, or for the first that it
+    knows. Used on another device, all it says is assumed.
 
     Raises BadInput.
     """
     section, grids = read_profile(path)
-    chosen = kernels or section.default_kernels
+    chosen = kernels or section.default_kernels.get(precision) or next(iter(section.default_kernels.values()))
     if chosen not in section.kernels:
         raise unknown_name("kernel set", chosen, section.kernels, where=where or path)
-    return Profile(section, grids, chosen, borrowed=section.device != device_name)
+    return Profile(section, grids, chosen, borrowed=section.device != device_name, dispatch=dispatch, width=width)
 
 
 def read_profile(path: Path) -> tuple[ProfileSection, dict[str, ResidualGrid]]:

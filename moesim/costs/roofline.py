@@ -19,7 +19,9 @@ class Roofline:
     """Peak rates of `device` and nothing else; communication at nominal rates without constants."""
 
     name = "roofline"
+    kernels = ""
     families: Mapping[str, float] = {}
+    widens: Mapping[str, float] = {}
     backward: Mapping[str, float] = {"gemm": 2.0, "experts": 2.0, "attention": 2.5, "elementwise": 2.0}
 
     def __init__(self, device: Device, algorithms: tuple[str, ...]) -> None:

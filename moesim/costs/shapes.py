@@ -22,6 +22,7 @@ WEIGHT_BYTES: Final = {
 ARITHMETIC: Final = {"fp8_block": "fp8", "nvfp4": "fp4", "int4_wo": "bf16", "int8_wo": "bf16", "w4a16_mxfp4": "bf16",
                      "w4a8_mxfp4_mxfp8": "fp8"}  # fmt: skip
 ALIGNED: Final = 16  # rows of a GEMM beyond which no kernel gains from a rounder number
+LAST: Final = 128  # rows of the tiles of a dense GEMM; how many lie in the last one is a coordinate
 TILES: Final = (16, 64, 128)  # rows that grouped and dense GEMM kernels compute together
 MLA_EXPANDED: Final = 192 + 128  # key and value of one head in DeepSeek's latent attention
 GPUS_OF_DEEPEP: Final = 8
@@ -41,19 +42,22 @@ class Demand(NamedTuple):
 
 class Kind(NamedTuple):
     """counts, coordinates: names of a Demand's; grids: coordinates that interact, and the octaves between the knots of
-    each; stiffness: how much a grid resists bending, more where few shapes were measured.
+    each; stiffness: how much a grid resists bending, more where few shapes were measured; finenesses: factors on those
+    octaves, among which a fit chooses.
     """
 
     counts: tuple[str, ...]
     coordinates: tuple[str, ...]
     grids: tuple[dict[str, float], ...]
     stiffness: float = 0.2
+    finenesses: tuple[float, ...] = (2.0, 1.0)
 
 
-KINDS: Final[dict[str, Kind]] = {
-    "gemm": Kind(
+def _dense(remainder: str) -> Kind:
+    """remainder: the coordinate that tells how rows fill tiles."""
+    return Kind(
         (),
-        ("m", "n", "k", "tiles", "alignment", "bytes"),
+        ("m", "n", "k", "tiles", remainder, "bytes"),
         (
             {"m": 0.25, "n": 0.5},
             {"m": 0.25, "k": 0.5},
@@ -61,13 +65,19 @@ KINDS: Final[dict[str, Kind]] = {
             {"m": 0.5, "n": 1, "k": 1},
             {"tiles": 0.25, "k": 1},
             {"tiles": 0.25, "m": 0.5},
-            {"alignment": 1, "m": 0.5},
-            {"alignment": 1, "n": 1},
-            {"alignment": 1, "k": 1},
+            {remainder: 1, "m": 0.5},
+            {remainder: 1, "n": 1},
+            {remainder: 1, "k": 1},
             {"bytes": 0.25, "k": 1},
             {"bytes": 0.25, "n": 1},
         ),
-    ),
+        finenesses=(2.0,),
+    )
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "gemm": _dense("last"),
+    "gemm_aligned": _dense("alignment"),
     "experts": Kind(
         ("choice_bytes", "choices", "active"),
         ("rows_per_expert", "active", "hidden", "inter", "skew", "away", "bytes"),
@@ -138,16 +148,21 @@ def rows_of(group_sizes: npt.ArrayLike, tile: int) -> Rows:
     return Rows(*(np.asarray(column, dtype=np.float64) for column in found))
 
 
-def gemm(m: npt.ArrayLike, n: npt.ArrayLike, k: npt.ArrayLike, dtype: str, tile: int = 64) -> Demand:
-    """Activations come and go in bf16 (fp8 kernels read quantised ones), weights in `dtype`."""
+def gemm(
+    m: npt.ArrayLike, n: npt.ArrayLike, k: npt.ArrayLike, dtype: str, tile: int = 64, kind: str = "gemm"
+) -> Demand:  # fmt: skip
+    """Activations come and go in bf16 (fp8 kernels read quantised ones), weights in `dtype`. kind "gemm_aligned": of
+    profiles whose fits told odd from round numbers of rows.
+    """
     rows, n, k = (np.asarray(value, dtype=np.float64) for value in (m, n, k))
     width = WEIGHT_BYTES[dtype]
     inputs = width if ARITHMETIC.get(dtype, dtype) == "fp8" else BF16
     moved = np.where(rows > 0, rows * (k * inputs + n * BF16) + n * k * width, 0.0)
     padded = 2.0 * np.ceil(rows / tile) * tile * n * k
-    tiles = np.ceil(rows / 128) * np.ceil(n / 128)
-    alignment = np.gcd(np.ceil(rows).astype(np.int64), ALIGNED)
-    return Demand(2.0 * rows * n * k, moved, padded, (), _logs(rows, n, k, tiles, alignment, moved))
+    tiles = np.ceil(rows / LAST) * np.ceil(n / 128)
+    whole = np.ceil(rows).astype(np.int64)
+    remainder = np.gcd(whole, ALIGNED) if kind == "gemm_aligned" else np.mod(whole - 1, LAST) + 1
+    return Demand(2.0 * rows * n * k, moved, padded, (), _logs(rows, n, k, tiles, remainder, moved))
 
 
 def experts(

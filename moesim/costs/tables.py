@@ -109,7 +109,8 @@ class Tables:
     def __init__(self, costs: CostModel) -> None:
         self._costs = costs
         self._memos: dict[Hashable, Memo] = {}
-        self.name, self.device = costs.name, costs.device
+        self.name, self.device, self.kernels = costs.name, costs.device, costs.kernels
+        self.widens: Mapping[str, float] = costs.widens
         self.backward: Mapping[str, float] = costs.backward
         self.families: Mapping[str, float] = costs.families
         self.communication: Mapping[str, CommunicationCost] = costs.communication

@@ -4,7 +4,7 @@ from moesim.engine.builder import GraphBuilder
 from moesim.engine.contention import Contention, contention
 from moesim.engine.critical import CriticalPath, critical_path
 from moesim.engine.evaluate import evaluate
-from moesim.engine.faults import Fault
+from moesim.engine.faults import Fault, mean_factors
 from moesim.engine.graph import Join, Kind, TaskGraph
 from moesim.engine.integrity import check_integrity, check_timeline
 from moesim.engine.level import FLUID_GPUS, choose_level
@@ -43,6 +43,7 @@ __all__ = [
     "critical_path",
     "evaluate",
     "link_heat",
+    "mean_factors",
     "play",
     "simulate",
     "stream_gaps",

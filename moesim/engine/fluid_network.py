@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Generator, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import simpy
 
+from moesim import streams
 from moesim.engine.faults import Fault, FaultTable
-from moesim.engine.live import ABORTED, STALLED, Live, Store
+from moesim.engine.live import ABORTED, REROUTED, STALLED, Live, Store
 from moesim.engine.network_user import NetworkUser
 from moesim.engine.sleeper import FOREVER, LATE, Sleeper, next_event
 from moesim.engine.timeline import Transfers
@@ -24,8 +26,18 @@ from moesim.network.fluid_watch import Ran, WatchedNet
 from moesim.network.port_times import Spans, played_spans
 from moesim.units import LAST_TICK, beyond_clock, show_bandwidth, to_ps
 
-MAX_HOPS = 16  # links on a path, kernel ports and detours included
+MAX_HOPS = 16  # links on a path, kernel ports included
+MAX_DETOUR = 32  # the same of one with detours: at both ends over a neighbour's port, each link with a kernel port
+TICKET = streams.key("detour")
 Int64s = npt.NDArray[np.int64]
+
+
+class Verdict(NamedTuple):
+    """Flows int64[...] that cross dead links: who waits, who is lost, who goes another way."""
+
+    stalled: Int64s
+    aborted: Int64s
+    rerouted: Int64s
 
 
 class FluidNetwork:
@@ -44,15 +56,17 @@ class FluidNetwork:
     ) -> None:  # fmt: skip
         self._env, self._faults, self._barrier, self._capacity = env, faults, barrier, capacity
         self.num_links, self._link_name = len(capacity), link_name
-        self._net = WatchedNet(capacity, MAX_HOPS, window)
+        self._net = WatchedNet(capacity, MAX_DETOUR if faults.rows else MAX_HOPS, window)
         self._live: dict[tuple[int, int], Live] = {}
         self._store = Store()
         self._starts: list[tuple[int, int, Live, Int64s]] = []
         self._started = 0
         self._landings: list[tuple[int, int]] = []  # tick at which a set's last byte lands, the set
         self._ran: Ran | None = None
-        self._changes = faults.changes()
         self._dead: dict[int, Fault] = {}
+        self._dead_links: frozenset[int] = frozenset()
+        self._is_dead = np.zeros(len(capacity) + 1, dtype=np.bool_)  # the last is "no link"
+        self._turns: list[tuple[Live, int, list[int]]] = []  # detours that are not taken yet
         self._scratch = tuple(np.zeros(len(capacity), dtype=np.int64) for _ in range(3))
         self._sleeper = Sleeper(env, LATE)
         env.process(self._serve())
@@ -128,7 +142,8 @@ class FluidNetwork:
             self._sleeper.wake()
             return
         alarms = [self._starts[0][0]] if self._starts else []
-        alarms += self._changes[:1] if self._live else []
+        change = self._faults.links.next
+        alarms += [change] if self._live and change is not None else []
         alarms += [self._landings[0][0]] if self._landings else []
         limit = min([horizon, *alarms])
         if self._ran is None or (not len(self._ran.empty) and self._ran.ahead <= limit):
@@ -153,50 +168,90 @@ class FluidNetwork:
             _, _, live, lanes = heapq.heappop(self._starts)
             flows = live.flows_of(lanes)
             live.start[flows] = now
-            self._enter(live, flows, live.coflow.bytes[flows], now)
+            lost = self._set_out(live, flows, now)
             live.unstarted -= len(lanes)
             empty += self._count_out(live.base + lanes)
             if live.unstarted == 0:
                 empty += self._count_out(live.base + np.arange(live.lanes, live.num_sets))
+            empty += self._count_out(live.members(lost).ravel().astype(np.int64))
         self._tell(np.array(empty, dtype=np.int32), now)
 
-    def _enter(self, live: Live, flows: Int64s, size: Int64s, now: int) -> None:
-        """Flows set out, or go on by another path."""
-        for link, fault in sorted(self._dead.items()):
-            crossing = live.crossing(flows, link)
-            if len(crossing) and fault.then == "reroute":
-                live.take_detour(crossing, link, fault.detour)
-        if not len(flows):
-            return
-        self._forget_ahead()
-        live.number[flows] = self._net.add(now, live.path[flows], size, live.members(flows), live.first + flows)
-        for link, fault in sorted(self._dead.items()):
-            if len(live.crossing(flows, link)):
-                self._suffer(live, link, fault, now)
-
-    def _suffer(self, live: Live, link: int, fault: Fault, now: int) -> None:
-        """The coflow has flows under way over a dead link."""
-        crossing = live.crossing(live.under_way(), link)
-        if not len(crossing) or live.status == ABORTED:
-            return
-        if fault.then == "abort":
-            self._abort(live, now)
-        elif fault.then == "reroute":
-            left = self._take_back(live, crossing, now)
-            live.take_detour(crossing, link, fault.detour)
-            self._enter(live, crossing, np.maximum(np.ceil(left), 1).astype(np.int64), now)
-        else:
+    def _set_out(self, live: Live, flows: Int64s, now: int) -> Int64s:
+        """Flows start now -> those that are lost at once."""
+        crossing = live.crossing(flows, self._is_dead) if self._dead else flows[:0]
+        if not len(crossing):
+            self._enter(live, flows, now)
+            return crossing
+        verdict = self._divert(live, crossing)
+        self._turn()
+        if len(verdict.stalled):
             live.mark(STALLED)
+        if len(verdict.aborted):
+            live.lose(verdict.aborted, now)
+        self._enter(live, np.setdiff1d(flows, verdict.aborted), now)
+        return verdict.aborted
 
-    def _abort(self, live: Live, now: int) -> None:
-        """Nothing more of the coflow will arrive: all its flows end now, those to come included."""
-        under_way, rest = live.under_way(), live.unfinished()
-        live.delivered[rest] = 0
-        left = self._take_back(live, under_way, now)
-        live.delivered[under_way] = live.coflow.bytes[under_way] - np.ceil(left).astype(np.int64)
-        live.finish[rest] = now
-        live.mark(ABORTED)
-        self._tell(np.array(self._count_out(live.members(rest).ravel().astype(np.int64)), dtype=np.int32), now)
+    def _enter(self, live: Live, flows: Int64s, now: int) -> None:
+        """Flows set out, or go on by another path."""
+        if len(flows):
+            self._forget_ahead()
+            live.number[flows] = self._net.add(
+                now, live.path[flows], live.size[flows], live.members(flows), live.first + flows
+            )
+
+    def _divert(self, live: Live, flows: Int64s) -> Verdict:
+        """What becomes of flows whose paths cross dead links: some get new paths, of which the network hears later."""
+        found: dict[str, list[int]] = {STALLED: [], ABORTED: [], REROUTED: []}
+        ends = (live.coflow.source[flows], live.coflow.destination[flows])
+        tickets = streams.hash_ints(TICKET, *ends, flows).tolist()
+        for flow, ticket in zip(flows.tolist(), tickets, strict=True):
+            links = live.wire(flow)
+            way = self._way(links, ticket)
+            found[REROUTED if isinstance(way, list) else way].append(flow)
+            if isinstance(way, list):
+                self._turns.append((live, flow, way))
+        return Verdict(*(np.array(found[name], dtype=np.int64) for name in (STALLED, ABORTED, REROUTED)))
+
+    def _way(self, links: list[int], ticket: int) -> list[int] | str:
+        """New links of a flow that crosses dead ones; or STALLED or ABORTED. Detours may lead over other detours."""
+        tried: set[int] = set()
+        while hit := [link for link in links if link in self._dead]:
+            if any(self._dead[link].then == "abort" for link in hit):
+                return ABORTED
+            turns = [link for link in hit if self._dead[link].then == "reroute" and link not in tried]
+            if not turns:
+                return STALLED
+            tried.add(turns[0])
+            links = self._dead[turns[0]].way(links, turns[0], self._dead_links, ticket) or links
+        return links
+
+    def _suffer(self, live: Live, now: int) -> None:
+        """A coflow under way, when links die or come back."""
+        crossing = live.crossing(live.under_way(), self._is_dead)
+        if not len(crossing):
+            return
+        verdict = self._divert(live, crossing)
+        if len(verdict.stalled):
+            live.mark(STALLED)
+        moved = np.concatenate((verdict.rerouted, verdict.aborted))
+        if len(moved):
+            left = np.ceil(self._take_back(live, moved, now)).astype(np.int64)
+            left[: len(verdict.rerouted)] = np.maximum(left[: len(verdict.rerouted)], 1)
+            live.cut(moved, left, now)
+        self._turn()
+        self._enter(live, verdict.rerouted, now)
+        self._abort(live, verdict.aborted, now)
+
+    def _turn(self) -> None:
+        for live, flow, links in self._turns:
+            live.take_detour(flow, links)
+        self._turns.clear()
+
+    def _abort(self, live: Live, flows: Int64s, now: int) -> None:
+        """Nothing more of these flows will arrive; the others go on."""
+        if len(flows):
+            live.lose(flows, now)
+            self._tell(np.array(self._count_out(live.members(flows).ravel().astype(np.int64)), dtype=np.int32), now)
 
     def _take_back(self, live: Live, flows: Int64s, now: int) -> npt.NDArray[np.float64]:
         self._forget_ahead()
@@ -209,16 +264,22 @@ class FluidNetwork:
 
     def _strike(self, now: int) -> None:
         """Faults that begin or end by now."""
-        if not self._changes or self._changes[0] > now:
+        struck = self._faults.links.advance(now)
+        if not struck:
             return
-        self._changes = [tick for tick in self._changes if tick > now]
         self._forget_ahead()
-        for link, factor in sorted(self._faults.link_factors(now).items()):
+        before = dict(self._dead)
+        for link, factor in struck.items():
             self._net.set_capacity(now, link, float(self._capacity[link]) * factor)
-        self._dead = self._faults.dead_links(now)
-        for link, fault in sorted(self._dead.items()):
+            killer = self._faults.links.killer(link)
+            self._dead.pop(link, None)
+            self._is_dead[link] = killer is not None
+            if killer is not None:
+                self._dead[link] = killer
+        if self._dead != before:
+            self._dead_links = frozenset(self._dead)
             for live in list(self._live.values()):
-                self._suffer(live, link, fault, now)
+                self._suffer(live, now)
 
     def _count_out(self, sets: Int64s) -> list[int]:
         """Take one (or as many as a set occurs) from each set -> those that became empty."""
@@ -228,7 +289,7 @@ class FluidNetwork:
     def _tell(self, empty: npt.NDArray[np.int32], now: int) -> None:
         """Sets became empty: their users hear of it."""
         for live, sets in self._by_live(empty):
-            if live.coflow.latency is None:
+            if live.latency is None:
                 self._report(live, sets)
                 continue
             for number, tick in zip(sets.tolist(), live.landing(sets).tolist(), strict=True):
@@ -262,10 +323,12 @@ class FluidNetwork:
             at = stop
 
     def _end(self, live: Live) -> None:
-        spans = played_spans(live.start, live.finish, live.delivered, live.path, *self._scratch)
+        changed = live.carried if live.status in (REROUTED, STALLED, ABORTED) else None
+        flows = (live.start, live.finish, live.size, live.path) if changed is None else changed.spans
+        spans = played_spans(*flows, *self._scratch)
         del self._live[live.user.number, live.task]
         live.give_back()
-        live.user.ended(live.task, Spans(*spans), live.status)
+        live.user.ended(live.task, Spans(*spans), live.status, changed)
 
 
 def _links(live: Live, flows: Int64s) -> list[int]:

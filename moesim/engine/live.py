@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 
 from moesim.engine.blocks import Blocks
 from moesim.engine.network_user import NetworkUser
-from moesim.engine.timeline import NEVER
+from moesim.engine.timeline import NEVER, Carried
 from moesim.network import Coflow
 
 Int64s = npt.NDArray[np.int64]
@@ -33,13 +34,14 @@ class Live:
     def __init__(self, user: NetworkUser, task: int, coflow: Coflow, alpha: int, store: Store) -> None:
         self.user, self.task, self.coflow, self.alpha = user, task, coflow, alpha
         self.lanes, flows = coflow.lanes, len(coflow.bytes)
-        self.path = coflow.path
+        self.path, self.latency = coflow.path, coflow.latency
         self.moves = (coflow.bytes > 0) & (coflow.path[:, 0] >= 0) if flows else np.zeros(0, dtype=np.bool_)
         self.unreleased = self.unstarted = self.lanes
         self.last_release = 0
         self.start: Int64s = np.full(flows, NEVER, dtype=np.int64)
         self.number: Int64s = np.full(flows, -1, dtype=np.int64)
-        self.delivered: Int64s = np.where(self.moves, coflow.bytes, 0)
+        self.size: Int64s = np.where(self.moves, coflow.bytes, 0)  # bytes that go over the path as it is
+        self._legs: list[Carried] = []  # earlier paths
         self.status = DONE
         self._store = store
         self.base = store.sets.borrow(self._counts(), self)
@@ -61,8 +63,8 @@ class Live:
 
         A lane's own sends are over with their last byte; what it receives is there a latency later.
         """
-        assert self.coflow.latency is not None
-        lands = self.finish + self.coflow.latency
+        assert self.latency is not None
+        lands = self.finish + self.latency
         found = [max(self._latest(lands, self._inbound, number), self._sent(number)) for number in sets.tolist()]
         return np.array(found, dtype=np.int64)
 
@@ -122,29 +124,55 @@ class Live:
         """Flows that have started and not ended."""
         return np.flatnonzero((self.start != NEVER) & (self.finish == NEVER))
 
-    def unfinished(self) -> Int64s:
-        """Flows that will move and have not ended."""
-        return np.flatnonzero(self.moves & (self.finish == NEVER))
+    def crossing(self, flows: Int64s, dead: npt.NDArray[np.bool_]) -> Int64s:
+        """Those of the flows that pass a link of dead bool[L + 1]; the last is "no link"."""
+        return np.asarray(flows[dead[self.path[flows]].any(axis=1)], dtype=np.int64)
 
-    def crossing(self, flows: Int64s, link: int) -> Int64s:
-        """Those of the flows that pass the link."""
-        return np.asarray(flows[np.any(self.path[flows] == link, axis=1)], dtype=np.int64)
-
-    def take_detour(self, flows: Int64s, link: int, detour: tuple[int, ...]) -> None:
-        """From now on the flows pass `detour` where they passed `link`."""
-        rows = [_replaced(row, link, detour) for row in self.path[flows].tolist()]
-        width = max(self.path.shape[1], max(map(len, rows), default=0))
-        path = np.full((len(self.path), width), -1, dtype=np.int32)
-        path[:, : self.path.shape[1]] = self.path
-        for flow, row in zip(flows.tolist(), rows, strict=True):
-            path[flow] = row + [-1] * (width - len(row))
-        self.path = path
+    def take_detour(self, flow: int, links: Sequence[int]) -> None:
+        """From now on the flow passes these links, and the ports of its kernel beside them."""
+        wires, path = self.coflow.wires, list(links)
+        if wires is not None:
+            if self.latency is not None:
+                self.latency = self.latency.copy() if self.latency is self.coflow.latency else self.latency
+                self.latency[flow] += wires.latency[path].sum() - wires.latency[self.wire(flow)].sum()
+            path = [one for link in path for one in (int(wires.port[link]), link) if one >= 0]
+        width = max(self.path.shape[1], len(path))
+        if width > self.path.shape[1] or self.path is self.coflow.path:
+            self.path = np.pad(self.path, ((0, 0), (0, width - self.path.shape[1])), constant_values=-1)
+        self.path[flow] = path + [-1] * (width - len(path))
         self.mark(REROUTED)
+
+    def wire(self, flow: int) -> list[int]:
+        """The links of a flow's path, without the ports of its kernel."""
+        last = np.iinfo(np.int32).max if self.coflow.wires is None else len(self.coflow.wires.port)
+        return [link for link in self.path[flow].tolist() if 0 <= link < last]
+
+    def cut(self, flows: Int64s, left: Int64s, now: int) -> None:
+        """What the flows have sent of their bytes stays with the path they took so far; `left` is still to come."""
+        sent = self.size[flows] - left
+        gone = sent > 0
+        some = flows[gone]
+        self._legs.append(Carried(some, self.path[some], sent[gone], self.start[some], np.full(len(some), now)))
+        self.size[flows], self.start[flows] = left, now
+
+    def lose(self, flows: Int64s, now: int) -> None:
+        """What is left of the flows never arrives."""
+        self.size[flows], self.finish[flows] = 0, now
+        self.mark(ABORTED)
+
+    @property
+    def carried(self) -> Carried:
+        """Of the flows that have ended, a row for each path that they took."""
+        sent = np.flatnonzero(self.size > 0)
+        last = Carried(sent, self.path[sent], self.size[sent], self.start[sent], self.finish[sent])
+        legs = [*self._legs, last]
+        width = max(leg.path.shape[1] for leg in legs)
+        wide = [np.pad(leg.path, ((0, 0), (0, width - leg.path.shape[1])), constant_values=-1) for leg in legs]
+        flow, size, start, end = (
+            np.concatenate([getattr(leg, name) for leg in legs]) for name in ("flow", "bytes", "start", "end")
+        )
+        return Carried(flow, np.concatenate(wide), size, start, end)
 
     def mark(self, status: str) -> None:
         """Remember the worst that happened: aborted, else stalled, else rerouted, else done."""
         self.status = max(self.status, status, key=_WORSE.index)
-
-
-def _replaced(row: list[int], link: int, detour: tuple[int, ...]) -> list[int]:
-    return [new for old in row if old >= 0 for new in (detour if old == link else (old,))]

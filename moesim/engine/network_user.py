@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from moesim.engine.timeline import Transfers
+from moesim.engine.timeline import Carried, Transfers
 from moesim.network import Coflow
 from moesim.network.port_times import Spans
 
@@ -25,8 +25,8 @@ class NetworkUser(Protocol):
     def arrived(self, task: int, lanes: Lanes) -> None:
         """Every lane has released, and all bytes for these lanes have landed."""
 
-    def ended(self, task: int, spans: Spans, status: str) -> None:
-        """The last port is done."""
+    def ended(self, task: int, spans: Spans, status: str, carried: Carried | None = None) -> None:
+        """The last port is done; carried: where faults changed paths or bytes."""
 
 
 class Network(Protocol):

@@ -14,7 +14,7 @@ from moesim.engine.machine import Machine
 from moesim.engine.network_user import Lanes, Network
 from moesim.engine.sleeper import FOREVER, NORMAL, Sleeper, next_event, wait
 from moesim.engine.speed import Speed
-from moesim.engine.timeline import NEVER, Timeline
+from moesim.engine.timeline import NEVER, Carried, Timeline
 from moesim.engine.transfers import Recorder
 from moesim.network.port_times import Spans
 
@@ -37,6 +37,7 @@ class Player:
         self._env, self._origin, self._network = env, at, network
         self._paced = paced or (speed is not None and not speed.trivial)
         self._status = ["done"] * graph.num_tasks
+        self._carried: dict[int, Carried] = {}
         self._recorder = Recorder()
         self._saturated_before: npt.NDArray[np.float64] | None = None
         self._sleeper = Sleeper(env, NORMAL)
@@ -52,11 +53,13 @@ class Player:
         self.machine.arrive(task, lanes, int(self._env.now))
         self._sleeper.wake()
 
-    def ended(self, task: int, spans: Spans, status: str) -> None:
+    def ended(self, task: int, spans: Spans, status: str, carried: Carried | None = None) -> None:
         """The network: the last port is done."""
         self.machine.end_coflow(task, int(self._env.now))
         self._recorder.add(task, spans)
         self._status[task] = status
+        if carried is not None:
+            self._carried[task] = carried
         self._sleeper.wake()
 
     def set_speeds(self, factors: Mapping[int, float]) -> None:
@@ -110,7 +113,7 @@ class Player:
             rank=graph.lane_rank, start=machine.start, end=machine.end, arrival=machine.arrival,
             task_end=machine.task_end, status=tuple(self._status), transfers=transfers,
             num_links=self._network.num_links, stopped_by=stopped_by, links_end=self._network.links_end(transfers),
-            link_saturated=None if before is None or now is None else now - before,
+            link_saturated=None if before is None or now is None else now - before, carried=self._carried,
         )  # fmt: skip
 
     def waiting(self, link_name: Sequence[str]) -> list[str]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from moesim.errors import Deadlock
 from moesim.network.compiled import njit
 from moesim.units import PICOSECONDS_PER_SECOND, from_ps
 
@@ -37,6 +40,24 @@ class Transfers:
 
 
 @dataclass(frozen=True, eq=False)
+class Carried:
+    """What the flows of a coflow carried where faults changed it: flow int64[n], a row for each path that it took; path
+    int32[n, hops]; bytes int64[n]; from the first to the last of them, start, end int64[n] ps.
+    """
+
+    flow: Int64s
+    path: npt.NDArray[np.int32]
+    bytes: Int64s
+    start: Int64s
+    end: Int64s
+
+    @property
+    def spans(self) -> tuple[Int64s, Int64s, Int64s, npt.NDArray[np.int32]]:
+        """start, end, bytes, path."""
+        return self.start, self.end, self.bytes, self.path
+
+
+@dataclass(frozen=True, eq=False)
 class Timeline:
     """Rows of n lanes, in the order of the graph's lanes. Times are int64 ps on the clock of the World (0 = its start).
 
@@ -48,6 +69,7 @@ class Timeline:
     "evaluate" or "simulate", network its level. link_saturated float64[L]: seconds in which a link was full, between
     submission and the last end and whoever's flows filled it; None where the network's level does not know. links_end:
     no link can have carried all its bytes before, which port loads know of each coflow, but not of those that overlap.
+    carried: of tasks whose flows took detours or were aborted. What never ends takes for ever: step_seconds is inf.
     """
 
     player: str
@@ -66,6 +88,7 @@ class Timeline:
     links_end: int = 0
     stopped_by: tuple[str, ...] = ()
     link_saturated: Floats | None = None
+    carried: Mapping[int, Carried] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -74,13 +97,15 @@ class Timeline:
 
     @cached_property
     def step_ps(self) -> int:
-        """Ticks from submission to the last end, or to `links_end`."""
+        """Ticks from submission to the last end, or to `links_end`. Raises Deadlock where the end never came."""
+        if not self.complete:
+            raise Deadlock(f"the step never ends: {'; '.join(self.stopped_by)}", way_out="until: when it is repaired")
         return max(int(self.task_end.max(initial=self.origin)), self.links_end) - self.origin
 
     @property
     def step_seconds(self) -> float:
-        """Seconds from submission to the last end."""
-        return self.step_ps / PICOSECONDS_PER_SECOND
+        """Seconds from submission to the last end; inf where it never came."""
+        return self.step_ps / PICOSECONDS_PER_SECOND if self.complete else math.inf
 
     @cached_property
     def link_bytes(self) -> Int64s:

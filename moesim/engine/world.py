@@ -49,6 +49,7 @@ class World:
         self._network = self._make_network(np.asarray(capacity, dtype=np.float64), network, window, barrier)
         self._players: dict[int, Player] = {}
         self._count = 0
+        self._rank_factors = self._faults.ranks.advance(0)
         self._ranks_fail = any(fault.rank is not None for fault in self._faults.rows)
         if self._ranks_fail:
             self.env.process(self._strike_ranks())
@@ -80,7 +81,7 @@ class World:
         if speed is not None:
             speed.check(tuple(graph.classes[class_] for class_ in np.unique(graph.task_class[graph.coflow >= 0])))
         player = Player(self.env, self._count, graph, start, self._network, speed, self._ranks_fail)
-        player.set_speeds(self._faults.rank_factors(start))
+        player.set_speeds(self._rank_factors)
         self._players[player.number] = player
         player.done.callbacks.append(lambda _: self._players.pop(player.number))
         self._count += 1
@@ -100,11 +101,11 @@ class World:
 
     def _explain(self, player: Player) -> tuple[str, ...]:
         """The faults for which a graph stands still. Raises Deadlock where there is none."""
-        dead, factors = self._faults.dead_links(self.now), self._faults.rank_factors(self.now)
+        dead = self._faults.links
         standing = self._network.standing(player)
-        unexplained = [task for task, links in standing if not any(link in dead for link in links)]
-        halted = [rank for rank in player.machine.halted_ranks if factors.get(rank) == 0]
-        by_link = [str(dead[link]) for _, links in standing for link in links if link in dead]
+        unexplained = [task for task, links in standing if not any(dead.killer(link) for link in links)]
+        halted = [rank for rank in player.machine.halted_ranks if self._rank_factors.get(rank) == 0]
+        by_link = [str(fault) for _, links in standing for link in links if (fault := dead.killer(link))]
         by_rank = [str(f) for f in self._faults.rows if f.rank in halted and f.factor == 0 and f.active(self.now)]
         reasons = tuple(dict.fromkeys(by_link + by_rank))
         if unexplained or not reasons:
@@ -117,7 +118,9 @@ class World:
         return reasons
 
     def _strike_ranks(self) -> Generator[simpy.Event, None, None]:
-        for tick in self._faults.changes():
+        while (tick := self._faults.ranks.next) is not None:
             yield wait(self.env, tick - self.now)
+            struck = self._faults.ranks.advance(tick)
+            self._rank_factors |= struck
             for player in self._players.values():
-                player.set_speeds(self._faults.rank_factors(tick))
+                player.set_speeds(struck)

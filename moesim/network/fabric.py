@@ -13,7 +13,7 @@ from moesim.errors import BadInput
 from moesim.hardware import BETWEEN, INSIDE, Cluster
 from moesim.network.all_to_all import AllToAll
 from moesim.network.collectives import Collective, exchange
-from moesim.network.flows import Coflow, Flows, Group
+from moesim.network.flows import Coflow, Flows, Group, Wires
 from moesim.network.ports import OUT, rdma_paths
 from moesim.network.rails import KERNEL
 from moesim.units import LAST_SECOND, beyond_clock, show_bandwidth, show_seconds, to_ps
@@ -47,6 +47,7 @@ class Fabric:
         capacity, names = [nominal * best], list(cluster.link_name)
         beside = [np.zeros(0, dtype=np.int64)]
         self._paths: dict[str, tuple[npt.NDArray[np.int32], ...]] = {}
+        self._wires: dict[str, Wires] = {}
         for name, efficiency in reached.items():
             limited = np.flatnonzero(efficiency < best)
             port = np.full(cluster.num_links + 1, -1, dtype=np.int32)
@@ -58,6 +59,7 @@ class Fabric:
             if name in over_rdma:
                 tables = tuple(rdma_paths(cluster, table) for table in tables)
             self._paths[name] = tuple(_with_ports(table, port) for table in tables)
+            self._wires[name] = Wires(port[:-1], to_ps(cluster.link_latency))
         self.capacity: npt.NDArray[np.float64] = np.concatenate(capacity)
         self._beside = np.concatenate(beside)
         self._most_bytes = LAST_SECOND * float(self.capacity.min(initial=np.inf))  # no link is too slow for fewer
@@ -133,7 +135,7 @@ class Fabric:
         if len(lost):
             source, destination = flows.source[lost[0]], flows.destination[lost[0]]
             raise BadInput(f"no route from gpu{source} to gpu{destination}", where=f"topology {self.cluster.name}")
-        return Coflow.of(flows, group, path, *self._delays(collective, flows, path, alpha))
+        return Coflow.of(flows, group, path, *self._delays(collective, flows, path, alpha), self._wires[kernel])
 
     def _delays(
         self, collective: Collective, flows: Flows, path: npt.NDArray[np.int32], alpha: float

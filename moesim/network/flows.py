@@ -83,13 +83,24 @@ class Flows:
 
 
 @dataclass(frozen=True)
+class Wires:
+    """What a detour has to know of a cluster's L links: port int32[L], the limit of the coflow's kernel beside each, -1
+    where there is none; latency int64[L] ps. Links of a path from number L on are such ports.
+    """
+
+    port: Ints
+    latency: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Coflow:
     """One collective as players see it: bytes on paths. Flows are sorted by owner.
 
     lanes R; owner_ptr int64[R + 1]: the flows that lane r releases are owner_ptr[r]:owner_ptr[r + 1];
     source, destination int32[F]: lanes at whose device a flow starts and lands; bytes int64[F];
     path int32[F, hops]: links, -1 padded; alpha: seconds between release and first byte; latency int64[F] ps: from
-    the last byte that a flow sends to its landing, None where links state none.
+    the last byte that a flow sends to its landing, None where links state none; wires: for detours, None where links
+    are no cluster's.
     """
 
     lanes: int
@@ -100,6 +111,7 @@ class Coflow:
     path: Ints
     alpha: float
     latency: npt.NDArray[np.int64] | None = None
+    wires: Wires | None = None
 
     @cached_property
     def steps_of_latency(self) -> npt.NDArray[np.int64]:
@@ -111,8 +123,9 @@ class Coflow:
 
     @classmethod
     def of(
-        cls, flows: Flows, group: Group, path: Ints, alpha: float, latency: npt.NDArray[np.int64] | None = None
-    ) -> Coflow:
+        cls, flows: Flows, group: Group, path: Ints, alpha: float, latency: npt.NDArray[np.int64] | None = None,
+        wires: Wires | None = None,
+    ) -> Coflow:  # fmt: skip
         """Flows on `path` int32[F, hops], sorted by owner. Raises BrokenInvariant on negative bytes."""
         if np.any(flows.bytes < 0):
             raise BrokenInvariant("a flow has negative bytes")
@@ -124,4 +137,4 @@ class Coflow:
             owners, columns = owners[order], tuple(column[order] for column in columns)  # type: ignore[assignment]
             latency = None if latency is None else latency[order]
         owner_ptr = np.searchsorted(owners, np.arange(lanes + 1)).astype(np.int64)
-        return cls(lanes, owner_ptr, *columns, alpha, latency)
+        return cls(lanes, owner_ptr, *columns, alpha, latency, wires)

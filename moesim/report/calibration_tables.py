@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
 from moesim.calibration.check import Checked
+from moesim.calibration.monotone import Falls
 
 
 def operators_table(section: Mapping[str, Any]) -> Table:
     """A profile's plain data -> its kernels, how many rows they rest on, and their errors on unseen shapes."""
     table = Table(
-        "kernel", "rows", "beat physics", "other labels", "unseen", "median", "p90", "80 % interval", "covers"
+        "kernel",
+        "rows",
+        "beat physics",
+        "too slow",
+        "other labels",
+        "unseen",
+        "median",
+        "p90",
+        "80 % interval",
+        "covers",
     )
     for name, one in section["operators"].items():
         held, (low, high) = one["heldout"], np.expm1(one["interval"])
         table.add_row(
-            name, str(one["rows"]), str(one["beats_physics"]), str(one["other_labels"]), one["held_out_by"],
+            name, str(one["rows"]), str(one["beats_physics"]), str(one["too_slow"]), str(one["other_labels"]),
+            one["held_out_by"],
             f"{held['median']:.1%}", f"{held['p90']:.1%}",
             f"{low:+.1%} to {high:+.1%}", f"{held['coverage']:.0%}",
         )  # fmt: skip
+    return table
+
+
+def falls_table(profile: str, found: Iterable[Falls]) -> Table:
+    """Answers of each kernel that take longer than those for more work."""
+    table = Table("kernel", "answers", "> 2 %", "> 30 %", "worst", "where", title=f"{profile}: slower than more work")
+    for one in sorted(found, key=lambda one: -one.worst):
+        table.add_row(one.kernel, str(one.answers), str(one.told), str(one.slow), f"{one.worst:.2f} x", one.where)
     return table
 
 

@@ -249,6 +249,7 @@ def _basis_table(provenance: Mapping[str, Any]) -> Table:
         "model",
         "topology",
         "costs",
+        "kernel_set",
         "routing",
         "routing_source",
         "tensor_parallel",
@@ -260,6 +261,8 @@ def _basis_table(provenance: Mapping[str, Any]) -> Table:
     ):
         if key in provenance:
             table.add_row(key.replace("_", " "), str(provenance[key]))
+    for role, kernel in provenance.get("kernels", {}).items():
+        table.add_row(role, kernel.partition("/")[2])
     if "router" in provenance:
         table.add_row("router", _router_text(provenance["router"]))
     return table

@@ -110,11 +110,14 @@ def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class CostLog:
-    """What the answers of a CostModel rested on: how many were asked, and how many lay outside what was measured."""
+    """What the answers of a CostModel rested on: how many were asked, and how many lay outside what was measured;
+    kernels: role -> the measured kernel that played it.
+    """
 
     basis: dict[str, str] = field(default_factory=dict)
     asked: dict[str, int] = field(default_factory=dict)
     outside: dict[str, int] = field(default_factory=dict)
+    kernels: dict[str, str] = field(default_factory=dict)
 
     def work(self, estimates: Iterable[Estimate]) -> Work:
         """Estimates of float64[ranks] -> their Work; what they rest on is noted."""
@@ -129,5 +132,7 @@ class CostLog:
         """Count one answer."""
         family = estimate.family
         self.basis[family] = estimate.basis
+        if estimate.role:
+            self.kernels[estimate.role] = estimate.kernel
         self.asked[family] = self.asked.get(family, 0) + int(np.size(estimate.seconds))
         self.outside[family] = self.outside.get(family, 0) + int(np.count_nonzero(estimate.outside))

@@ -19,7 +19,7 @@ from moesim.studies.build import Built
 
 COVERAGE = 0.8
 BORROWED_WIDENS = 2.0  # constants of another device: as shapes beyond the hull
-OUTSIDE_WIDENS = 2.0  # beyond the measured hull a family's error is taken to be twice as wide: an assumption
+OUTSIDE_WIDENS = 2.0  # where nobody judged a family with whole ranges left out: an assumption
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,16 @@ def band(built: Built, lowered: Lowered) -> Band | None:
 
 
 def spreads(built: Built) -> dict[str, float]:
-    """family -> standard deviation of the logarithm, wider by the share of its shapes that nobody measured; known once
-    the step is lowered. The network's is that of the communication kernels in use."""
+    """family -> standard deviation of the logarithm, wider by the share of its shapes that nobody measured (as much as
+    errors grew where whole ranges were left out of the fit); known once the step is lowered. The network's is that of
+    the communication kernels in use."""
     asked, outside = built.log.asked, built.log.outside
     share = {family: outside[family] / asked[family] for family in asked}
     stated = built.costs.families
     known = {**stated, "network": _of_kernels(built, stated["network"])} if "network" in stated else stated
     return {
-        family: sigma * math.sqrt(1 + (OUTSIDE_WIDENS**2 - 1) * share.get(family, 0.0))
+        family: sigma
+        * math.sqrt(1 + (built.costs.widens.get(family, OUTSIDE_WIDENS) ** 2 - 1) * share.get(family, 0.0))
         for family, sigma in known.items()
     }
 

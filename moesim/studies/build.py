@@ -102,7 +102,7 @@ def draft(loaded: Loaded, seed: int) -> Draft:
     layout = _layout(loaded, cluster)
     routing, notes = routing_source(loaded, model, seed, _places(cluster, layout))
     first = first_placement(loaded, model, layout.expert_parallel)
-    costs = _costs(loaded, cluster)
+    costs = _costs(loaded, cluster, model, layout)
     log = CostLog()
     plan = _plan(loaded, model, cluster, layout, first, routing, costs, log)
     links = (*cluster.warnings, *plan.fabric.notes, *_network_notes(scenario, plan))
@@ -144,10 +144,27 @@ def _unknown_startup(scenario: Scenario, plan: StepPlan) -> list[str]:
     return [f"{name}: rates were measured, a start-up was not and is taken as 0: small transfers look too fast"]
 
 
-def _costs(loaded: Loaded, cluster: Cluster) -> CostModel:
-    asked = loaded.scenario.costs
+def _costs(loaded: Loaded, cluster: Cluster, model: MoEModel, layout: Layout) -> CostModel:
+    """Prices of the kernels of one engine, the profile's default for that precision of the experts; where experts lie
+    on several ranks, of those that stand behind the dispatch.
+    """
+    scenario, asked = loaded.scenario, loaded.scenario.costs
     profile, kernels = (asked, None) if isinstance(asked, str) else (asked.profile, asked.kernels)
-    return Tables(load_costs(profile, cluster.devices[0], kernels, where=loaded.where("costs")))
+    dispatch = scenario.comm.dispatch if layout.expert_parallel > 1 else ""
+    where = loaded.where("costs")
+    width = (model.hidden_size, model.expert_intermediate // layout.expert_tensor_parallel)
+    experts = _precision(scenario, model).experts
+    return Tables(
+        load_costs(profile, cluster.devices[0], kernels, precision=experts, dispatch=dispatch, width=width, where=where)
+    )
+
+
+def _precision(scenario: Scenario, model: MoEModel) -> Precision:
+    return Precision(
+        scenario.precision.weights or model.weight_dtype,
+        scenario.precision.experts or scenario.precision.weights or model.expert_dtype,
+        scenario.precision.kv_cache or model.kv_dtype,
+    )
 
 
 def _layout(loaded: Loaded, cluster: Cluster) -> Layout:
@@ -175,11 +192,7 @@ def _plan(
     routing: RoutingSource, costs: CostModel, log: CostLog,
 ) -> StepPlan:  # fmt: skip
     scenario = loaded.scenario
-    precision = Precision(
-        scenario.precision.weights or model.weight_dtype,
-        scenario.precision.experts or scenario.precision.weights or model.expert_dtype,
-        scenario.precision.kv_cache or model.kv_dtype,
-    )
+    precision = _precision(scenario, model)
     spread = Spread.of(model, layout, training=scenario.batch.phase == "train")
     schedule = layer_schedule(scenario.overlap.schedule, loaded.where("overlap.schedule"))
     comm = scenario.comm

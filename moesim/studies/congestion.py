@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from moesim.engine import TaskGraph
+from moesim.engine import TaskGraph, Timeline
 from moesim.network import Coflow
 from moesim.step import Lowered
 from moesim.studies.build import Built
@@ -19,6 +19,7 @@ CAUSES: Final = 3  # ranks a way and experts that are named for each of them
 UNKNOWN: Final = "port loads know how much a link carries, not when it is full (network.level: fluid does)"
 
 Int64s = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int32]
 
 
 def congestion(built: Built, lowered: Lowered, ladder: Ladder) -> dict[str, Any]:
@@ -28,11 +29,11 @@ def congestion(built: Built, lowered: Lowered, ladder: Ladder) -> dict[str, Any]
     None with a reason where the step was not played by the fluid network. Shares are of the link's bytes.
     """
     fabric, timeline, capacity = built.plan.fabric, ladder.timeline, ladder.capacity
-    used = timeline.link_bytes / (capacity * max(ladder.step_seconds, 1e-12))
+    used = ladder.utilisation
     order = np.argsort(-used, kind="stable")
     order = order[timeline.link_bytes[order] > 0]
     hot = order[:HOT_SPOTS]
-    shares = _shares(lowered.graph, hot, len(capacity))
+    shares = _shares(lowered.graph, timeline, hot)
     full = timeline.link_saturated
     columns = {
         "link": [fabric.link_name[link] for link in order],
@@ -63,16 +64,27 @@ def _transfers(graph: TaskGraph) -> Iterator[tuple[Coflow, npt.NDArray[np.int32]
         yield graph.coflows[graph.coflow[task]], graph.lane_rank[graph.lane_ptr[task] : graph.lane_ptr[task + 1]]
 
 
-def _shares(graph: TaskGraph, hot: Int64s, links: int) -> npt.NDArray[np.float64]:
+def _carried(graph: TaskGraph, timeline: Timeline) -> Iterator[tuple[Int64s, Int64s, Ints, Int64s]]:
+    """Of each coflow source, destination (ranks), path and bytes of its flows, as faults left them."""
+    for task in np.flatnonzero(graph.coflow >= 0).tolist():
+        coflow, ranks = graph.coflows[graph.coflow[task]], graph.lane_rank[graph.lanes(task)]
+        source, destination, path, size = coflow.source, coflow.destination, coflow.path, coflow.bytes
+        if (known := timeline.carried.get(task)) is not None:
+            source, destination = source[known.flow], destination[known.flow]
+            path, size = known.path, known.bytes
+        yield ranks[source], ranks[destination], path, size
+
+
+def _shares(graph: TaskGraph, timeline: Timeline, hot: Int64s) -> npt.NDArray[np.float64]:
     """float64[hot links, 2, ranks]: the share of the link's bytes that each rank sends over it, and receives."""
-    place = np.full(links + 1, -1, dtype=np.int64)
+    place = np.full(timeline.num_links + 1, -1, dtype=np.int64)
     place[hot] = np.arange(len(hot))
     total = np.zeros((len(hot), 2, graph.num_ranks))
-    for coflow, ranks in _transfers(graph):
-        flow, hop = np.nonzero(place[coflow.path] >= 0)
-        link = place[coflow.path[flow, hop]]
-        for way, ends in enumerate((coflow.source, coflow.destination)):
-            np.add.at(total[:, way], (link, ranks[ends[flow]]), coflow.bytes[flow])
+    for source, destination, path, size in _carried(graph, timeline):
+        flow, hop = np.nonzero(place[path] >= 0)
+        link = place[path[flow, hop]]
+        for way, ends in enumerate((source, destination)):
+            np.add.at(total[:, way], (link, ends[flow]), size[flow])
     return np.asarray(total / np.maximum(total.sum(axis=2, keepdims=True), 1))
 
 

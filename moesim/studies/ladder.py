@@ -24,6 +24,7 @@ from moesim.engine import (
     choose_level,
     contention,
     evaluate,
+    mean_factors,
     simulate,
 )
 from moesim.errors import Deadlock
@@ -33,12 +34,14 @@ from moesim.studies.scenario import NetworkSection
 from moesim.units import show_seconds, to_ps
 
 SHOWN_WAITERS = 4
+SHORTEST = 1e-12  # seconds of a step
 
 
 @dataclass(frozen=True)
 class Ladder:
     """The timeline of the last rung that was played, the seconds of each rung, why the last one was chosen, and what
-    there is to say about faults. capacity float64[L] B/s: of the links as they were played; estimated: what the fluid
+    there is to say about faults. capacity float64[L] B/s: of the links as they were played, on the mean over the step
+    where faults changed it; estimated: what the fluid
     network adds to the timeline's step where it was not played, but a few layers of it were.
     """
 
@@ -54,6 +57,13 @@ class Ladder:
     def step_seconds(self) -> float:
         """The step, with what was estimated of it."""
         return self.timeline.step_seconds + (self.estimated.seconds if self.estimated else 0.0)
+
+    @property
+    def utilisation(self) -> npt.NDArray[np.float64]:
+        """float64[L]: bytes over what a link could have carried in the step, 0 where it carried none."""
+        could = self.capacity * max(self.step_seconds, SHORTEST)
+        carried = self.timeline.link_bytes
+        return np.divide(carried, could, out=np.zeros(len(could)), where=carried > 0)
 
     @property
     def contention(self) -> str:
@@ -101,7 +111,8 @@ def climb(
         shared = timeline.step_ps + int(to_ps(estimated.seconds))
     rungs += [("contention_s", shared), *([("fault_s", timeline.step_ps)] if faults else [])]
     notes = _fault_notes(timeline, faults)
-    return Ladder(timeline, capacity, breakdown(rungs), player, reason, notes, estimated)
+    left = capacity * mean_factors(faults, len(capacity), timeline.step_ps)
+    return Ladder(timeline, left, breakdown(rungs), player, reason, notes, estimated)
 
 
 def _level(plan: StepPlan, network: NetworkSection, fault_in_step: bool, loop: bool) -> tuple[str, str]:
@@ -138,7 +149,7 @@ def _fault_notes(timeline: Timeline, faults: Sequence[Fault]) -> tuple[str, ...]
     notes = []
     for status in ("stalled", "rerouted", "aborted"):
         if count := timeline.status.count(status):
-            lost = ", their bytes are missing from what followed" if status == "aborted" else ""
+            lost = ", what crossed dead links is lost" if status == "aborted" else ""
             notes.append(f"faults: {count} of {len(timeline.status)} tasks {status}{lost}")
     late = [fault for fault in faults if fault.at >= timeline.step_seconds]
     if late:

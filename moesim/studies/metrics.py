@@ -11,6 +11,7 @@ from moesim.step import Lowered
 from moesim.studies.band import Band
 from moesim.studies.build import Built
 from moesim.studies.ladder import Ladder
+from moesim.studies.lost import lost_tokens
 from moesim.studies.operators import utilisation
 from moesim.studies.result import Metric
 from moesim.studies.routing import router_metrics
@@ -41,7 +42,8 @@ def _banded(name: str, metric: Metric, found: Band | None) -> Metric:
 
 def _medians(built: Built, lowered: Lowered, ladder: Ladder) -> dict[str, Metric]:
     step = ladder.step_seconds
-    tokens = sum(batch.tokens for batch in built.batches)
+    lost = lost_tokens(built, lowered, ladder.timeline)
+    tokens = sum(batch.tokens for batch in built.batches) - lost
     ranks = built.plan.layout.world
     per_gpu = tokens / step / ranks
     found = {
@@ -49,6 +51,7 @@ def _medians(built: Built, lowered: Lowered, ladder: Ladder) -> dict[str, Metric
         "tokens_per_s": Metric(tokens / step, "tok/s"),
         "tokens_per_s_per_gpu": Metric(per_gpu, "tok/s"),
         "tokens_per_s_per_node": Metric(tokens / step / _nodes_in_use(built), "tok/s"),
+        **({"tokens_lost": Metric(lost, "tok")} if lost else {}),
         **_utilisation(built, lowered, step),
         **_phase_metrics(built, step, tokens),
         **(_transfer_metrics(lowered, ladder, ranks) if built.scenario.batch.phase == "train" else {}),
@@ -56,7 +59,7 @@ def _medians(built: Built, lowered: Lowered, ladder: Ladder) -> dict[str, Metric
         "peak_memory_bytes": Metric(float(built.memory.used(HBM)), "B"),
         **_load_metrics(lowered),
         **router_metrics(built.plan.routing, lowered, sum(batch.tokens for batch in built.batches)),
-        **_link_metrics(built, ladder, step),
+        **_link_metrics(ladder),
     }
     return {**found, **_published(built, found["tokens_per_s_per_node"].value)}
 
@@ -112,8 +115,8 @@ def _load_metrics(lowered: Lowered) -> dict[str, Metric]:
     return {**found, "experts_reached": Metric(float((lowered.load > 0).mean()), "1")}
 
 
-def _link_metrics(built: Built, ladder: Ladder, step: float) -> dict[str, Metric]:
-    used = ladder.timeline.link_bytes / ladder.capacity / step
+def _link_metrics(ladder: Ladder) -> dict[str, Metric]:
+    used = ladder.utilisation
     return {"hottest_link_utilisation": Metric(float(used.max(initial=0.0)), "1")}
 
 

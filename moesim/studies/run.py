@@ -19,7 +19,9 @@ from moesim.studies.build import Built, build, with_rows
 from moesim.studies.congestion import congestion
 from moesim.studies.ladder import Ladder, climb
 from moesim.studies.load import Loaded, load
+from moesim.studies.lost import lost_tokens, lost_words
 from moesim.studies.metrics import metrics
+from moesim.studies.narrow import narrow_notes
 from moesim.studies.operators import operators
 from moesim.studies.result import Played, Result
 from moesim.studies.routing import router_facts, router_warnings
@@ -68,7 +70,7 @@ def _result(
         metrics=metrics(built, lowered, ladder, found),
         breakdown=ladder.breakdown,
         provenance=_provenance(built, lowered, ladder, seed, draw) | _band_provenance(found),
-        warnings=_warnings(built, ladder),
+        warnings=_warnings(built, lowered, ladder),
         played=played,
     )
 
@@ -85,6 +87,8 @@ def _provenance(
         "model": built.model.name,
         "topology": built.cluster.name,
         "costs": built.costs.name,
+        "kernel_set": built.costs.kernels,
+        "kernels": dict(sorted(log.kernels.items())),
         **({"borrowed": words} if (words := borrowed(built.costs, built.cluster.devices[0].name)) else {}),
         "costs_basis": {family: log.basis[family] for family in sorted(log.basis)},
         "outside_measured": {family: log.outside[family] / log.asked[family] for family in sorted(log.asked)},
@@ -137,9 +141,12 @@ def _published(built: Built) -> list[str]:
     return [f"published figure: {published.source}; not modelled here: {'; '.join(published.missing)}"]
 
 
-def _warnings(built: Built, ladder: Ladder) -> tuple[str, ...]:
+def _warnings(built: Built, lowered: Lowered, ladder: Ladder) -> tuple[str, ...]:
     prices = price_notes(built.log, built.costs, built.cluster.devices[0].name)
+    narrow = narrow_notes(built.plan, built.batches[0])
     overlap = ladder.timeline.ignored_overlap_s
     ignored = [f"overlap of transfers worth {overlap:.3g} s was ignored by port loads"] if overlap > 0 else []
     routers = router_warnings(built.plan.routing)
-    return (*built.warnings, *prices, *ignored, *routers, *ladder.notes, *_published(built))
+    lost = lost_tokens(built, lowered, ladder.timeline)
+    gone = [lost_words(lost, built)] if lost else []
+    return (*built.warnings, *prices, *narrow, *ignored, *routers, *ladder.notes, *gone, *_published(built))

@@ -167,13 +167,16 @@ class FaultSection(Section):
 
     at: Seconds = Field(description="after the start of the step")
     link: str | None = Field(
-        None, description="its name, e.g. gpu3/nic_out; gpu3/nic or node0/nic3 strikes a port both ways"
+        None,
+        description="its name, e.g. gpu3/nic_out; gpu3/nic or node0/nic3 strikes a port both ways, leaf0 or spine2 all "
+        "links of a switch",
     )
     rank: int | None = Field(None, ge=0, description="a GPU that computes slower")
     factor: float = Field(0.0, ge=0, le=1, description="share of its rate that is left")
     until: Seconds | None = Field(None, description="when it is repaired; default: never")
     then: Literal["stall", "reroute", "abort"] = Field(
-        "stall", description="dead link: wait, go over the next GPU's port (or detour), or give the transfer up"
+        "stall",
+        description="dead link: wait; go over the next GPU's port, other switches or detour; or drop what crosses it",
     )
     detour: Items[str] = Field((), max_length=64, description="reroute: names of the links that stand in, in order")
 
@@ -208,7 +211,9 @@ class CostsSection(Section):
     """A kernel profile and which of its kernel sets runs; see `calibration/README.md`."""
 
     profile: str = Field("auto", description="kernel profile, shipped name or YAML file; auto: the device's")
-    kernels: str | None = Field(None, description="kernel set, e.g. sglang, trtllm, vllm; default: the profile's own")
+    kernels: str | None = Field(
+        None, description="kernel set, e.g. sglang, trtllm, vllm; default: by the experts' dtype"
+    )
 
 
 class PublishedSection(Section):

@@ -64,7 +64,7 @@ def test_an_unknown_profile_is_named_before_the_records_are_read(moesim: Moesim)
 
 def test_a_profile_of_an_earlier_version_says_what_to_do(moesim: Moesim, measured: str) -> None:
     assert moesim("calibrate", "fit", measured, "-o", "old").code == 0
-    Path("old.yaml").write_text(Path("old.yaml").read_text().replace("moesim_profile: 3", "moesim_profile: 2"))
+    Path("old.yaml").write_text(Path("old.yaml").read_text().replace("moesim_profile: 4", "moesim_profile: 2"))
     done = moesim("calibrate", "check", "old.yaml", "--against", measured)
     assert done.code == 2 and "old.yaml:1" in done.err and "moesim calibrate fit" in done.err
 

@@ -37,3 +37,31 @@ def test_all_prints_every_operator_and_says_which_have_no_figure(moesim: Moesim)
     assert document["metrics"]["operators_without_figure"]["value"] == len(bare) > 0
     assert f"{len(bare)} of {len(document['provenance']['figures'])} operators have no figure" in done.err
     assert moesim("validate", "network", "--steps").code == 2 and moesim("validate", "all", "--data", "x.csv").code == 2
+
+
+def test_collectives_beside_published_figures(moesim: Moesim) -> None:
+    """Large sizes within 15 % of time, 4 to 64 MiB within 25 %, DeepEP within 0.8 to 1.25 off the device of its fit."""
+    document = json.loads(moesim("validate", "collectives", "--json").out)
+    assert document["metrics"]["answered_fraction"]["value"] == 1
+    rows = document["provenance"]["rows"]
+    large = [r["error"] for r in rows if r["size"].isdigit() and int(r["size"]) > 2**28]
+    small = [r["error"] for r in rows if r["size"].isdigit() and int(r["size"]) <= 2**28]
+    exchanges = [1 / (1 + r["error"]) for r in rows if r["op"].startswith("deepep")]
+    assert len(large) == 5 and max(map(abs, large)) < 0.15
+    assert len(small) == 3 and max(map(abs, small)) < 0.25
+    assert len(exchanges) == 6 and all(0.8 < ratio < 1.25 for ratio in exchanges)
+    assert document["breakdown"]["all_reduce"]["nvls_tree"]["2"]["points"] == 2
+    assert any("constants were fitted on H800" in text for text in document["warnings"])
+
+
+def test_rows_of_collectives_that_are_not_understood_are_counted_and_named(moesim: Moesim) -> None:
+    Path("rows.csv").write_text(
+        "system,nodes,gpus,op,algorithm,bytes,tokens,value,unit\n"
+        "dgx-h100,1,8,all_reduce,ring,8589934592,,370,busbw GB/s\n"
+        "dgx-h100,1,8,all_redduce,ring,8589934592,,370,busbw GB/s\n"
+        "dgx-h100,2,12,all_reduce,ring,8589934592,,370,busbw GB/s\n"
+    )
+    document = json.loads(moesim("validate", "collectives", "--data", "rows.csv", "--json").out)
+    assert document["metrics"]["answered_fraction"]["value"] == 1 / 3
+    assert len(document["warnings"]) == 2 and "did you mean 'all_reduce'" in document["warnings"][0]
+    assert "gpus 12 are not all of 2 nodes" in document["warnings"][1]

@@ -33,6 +33,12 @@ def test_a_port_has_a_name_of_its_own_and_one_in_its_node() -> None:
         names.find("node3/nic3", "here")
 
 
+def test_a_switch_stands_for_all_its_links() -> None:
+    cluster = load_cluster("dgx-h100", nodes=2, routing="ecmp", spines=2)
+    found = {cluster.link_name[link] for link in LinkNames(cluster).find("spine1", "here")}
+    assert found == {f"leaf{leaf}/{way}1" for leaf in range(8) for way in ("up", "down")}
+
+
 def test_ports_that_gpus_share_are_counted_in_their_node() -> None:
     cluster = load_cluster("l40s-pcie", nodes=2)
     links = LinkNames(cluster).find("node1/roce0", "here")
@@ -113,7 +119,10 @@ def test_tokens_that_travel_send_less_back() -> None:
         ("{at: 1 ms, link: gpu0/nic_out, until: 1 ms}", "until has to come after at"),
         ("{at: 1 ms, link: gpu0/nic_out, factor: 0.5, then: abort}", "is for a dead link"),
         ("{at: 1 ms, link: gpu0/nic_out, detour: [leaf0/up]}", "needs then: reroute"),
-        ("{at: 1 ms, link: leaf0/up, then: reroute}", "only for a GPU's own port"),
+        ("{at: 1 ms, link: gpu0, then: reroute}", "no way round gpu0: gpu0 is cut off"),
+        ("{at: 1 ms, link: gpu0/nic_out, then: reroute, detour: [leaf0/up]}", "has a gap: it is at gpu0, and leaf0/up"),
+        ("{at: 1 ms, link: leaf0/up, then: reroute, detour: [leaf0/down]}", "has a gap"),
+        ("{at: 1 ms, link: gpu0/nic_out, then: reroute, detour: [gpu0/nvlink_up]}", "the detour ends at node0"),
         ("{at: 1 ms, link: gpu0/nic, then: reroute, detour: [leaf0/up]}", "for one direction"),
         ("{at: 1 ms, link: gpu0/nic_out, then: reroute, detour: [gpu1/nic]}", "is two links"),
         ("{at: 1 ms, rank: 16, factor: 0.5}", "takes no part"),

@@ -21,7 +21,8 @@ class AllToAll:
     rows for a "peer" or each "row" by itself. `kernels` names all whose constants a cost profile's `communication` has
     to give: start-up, cost of a message, SMs held, efficiency by tier. `travels`: a token stays where its first expert
     is; its copies are counted from there. `gathers`: every rank gets all rows, and its expert kernel skips those of
-    others. `direct`: the Copies ("pairs" or "devices") that go straight from lane to lane in one stage, each a row with
+    others. `rail_first`: of several hops the one between nodes starts at a row's own GPU, and ends there on the way
+    back. `direct`: the Copies ("pairs" or "devices") that go straight from lane to lane in one stage, each a row with
     `header_bytes` on the way there and the bare row on the way back; "" where rows take other ways. `notes` are what a
     result has to say of it.
 
@@ -35,6 +36,7 @@ class AllToAll:
     paths: ClassVar[tuple[str, ...]] = ("nvlink",)
     deduplicates: ClassVar[Literal["none", "device", "node"]] = "none"
     phases: ClassVar[int] = 1
+    rail_first: ClassVar[bool] = False
     message: ClassVar[Literal["peer", "row"]] = "peer"
     travels: ClassVar[bool] = False
     gathers: ClassVar[bool] = False

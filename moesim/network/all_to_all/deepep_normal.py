@@ -23,6 +23,7 @@ class DeepEPNormal(AllToAll):
     versions = ("2025-02", "2025-04")
     deduplicates = "node"
     phases = 2
+    rail_first = True
 
     def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
         """Rail hop and forwarding together; inside the own node rows go straight."""

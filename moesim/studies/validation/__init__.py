@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Final
 
 from moesim.errors import unknown_name
-from moesim.studies.validation import collectives, network, steps
+from moesim.studies.validation import collectives, kernels, network, steps
 from moesim.studies.validation.everything import Everything, everything
 from moesim.studies.validation.validation import Validation
 
 Suite = Callable[[Path | None], Validation]
 SUITES: Final[Mapping[str, Suite]] = {
     "network": network.validate,
+    "kernels": kernels.validate,
     "collectives": collectives.validate,
     "steps": steps.validate,
 }

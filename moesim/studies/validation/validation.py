@@ -79,10 +79,14 @@ def _broken_down(points: Sequence[Point], keys: Sequence[str]) -> dict[str, Any]
 
 
 def errors(relative: Iterable[float]) -> dict[str, float]:
-    """Relative errors -> mean and largest absolute one, and their number."""
-    absolute = np.abs(np.fromiter(relative, dtype=np.float64))
+    """Relative errors -> mean, median and largest absolute one, the factor by which predictions are off in the
+    geometric mean, and their number."""
+    every = np.fromiter(relative, dtype=np.float64)
+    absolute = np.abs(every)
     return {
         "mean_abs_error": float(absolute.mean()),
+        "median_abs_error": float(np.median(absolute)),
+        "geometric_mean_ratio": float(np.exp(np.log1p(every).mean())),
         "max_abs_error": float(absolute.max()),
         "points": len(absolute),
     }

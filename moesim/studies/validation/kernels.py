@@ -1,0 +1,141 @@
+"""`moesim validate kernels`: fused expert kernels on one GPU against times that users published.
+
+A row names its kernels in words ("vllm triton tuned"): it is priced with the kernel set of that engine, or with the set
+whose expert kernel's name holds most of the words. Routing is uniform and random, as such benchmarks draw it: the mean
+over seeded draws. "EPn" in the model's name means that `experts` are those of one of n ranks.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim import shipped, streams, yamlfile
+from moesim.costs import CostModel, known_profiles, load_costs
+from moesim.costs.profile import ProfileSection, read_section
+from moesim.errors import BadInput, unknown_name
+from moesim.hardware import load_cluster
+from moesim.studies.validation.validation import Point, Validation
+
+DATA: Final = ("workloads", "validation", "kernels_public.csv")
+NUMBERS: Final = ("experts", "inter", "hidden", "topk", "tokens")
+COLUMNS: Final = ("system", "kernels", "model", *NUMBERS, "dtype", "us", "note", "source")
+DRAWS: Final = 16
+TOPOLOGIES: Final = {"a100_sxm": "dgx-a100", "h100_sxm": "dgx-h100", "h200_sxm": "hgx-h200", "b200_sxm": "dgx-b200",
+                     "gb200": "gb200-nvl72", "rtx_pro_6000": "rtx-pro-6000-pcie"}  # fmt: skip
+Row = Mapping[str, str]
+
+
+def validate(data: Path | None = None) -> Validation:
+    """Price every row of a file with these columns. Raises BadInput where none is understood."""
+    path = data or shipped.shipped(*DATA)
+    points: list[Point] = []
+    refused: list[str] = []
+    rows = _rows(path)
+    for line, row in rows:
+        try:
+            points.append(_point(row))
+        except BadInput as error:
+            refused.append(f"{path.name}:{line}: {error}")
+    if not points:
+        raise BadInput("no row is understood", where=path, way_out=refused[0] if refused else "add rows")
+    return Validation(
+        suite="kernels",
+        points=tuple(points),
+        breakdown_by=("set", "tokens"),
+        provenance={
+            "data": path.name,
+            "routing": f"uniform and random, mean over {DRAWS} draws",
+            "held_out": "no row of this file was used in a fit, nor in the choice of a kernel",
+        },
+        warnings=tuple(refused),
+        asked=len(rows),
+    )
+
+
+def _rows(path: Path) -> list[tuple[int, Row]]:
+    reader = csv.DictReader(yamlfile.read_text(path).splitlines())
+    missing = [name for name in COLUMNS[:-2] if name not in (reader.fieldnames or ())]
+    if missing:
+        raise BadInput(f"no column {missing[0]!r}", where=f"{path}:1", way_out=f"columns {', '.join(COLUMNS)}")
+    return [(reader.line_num, {name: (row.get(name) or "").strip() for name in COLUMNS}) for row in reader]
+
+
+def _point(row: Row) -> Point:
+    """Raises BadInput with the key and value that is not understood."""
+    profile = _profile(row["system"])
+    kernels = kernel_set(read_section(known_profiles()[profile]), row["kernels"], row["dtype"])
+    found = re.search(r"\bEP(\d+)\b", row["model"])
+    ranks = int(found[1]) if found else 1
+    experts, inter, hidden, topk, tokens = (_whole(row, name) for name in NUMBERS)
+    if topk > experts * ranks:
+        raise BadInput(f"topk {topk} of {experts * ranks} experts")
+    rows = uniform_rows(tokens, experts * ranks, topk)[:, :experts]
+    priced = _costs(profile, kernels).experts(rows, hidden, inter, row["dtype"], 3, tokens * topk)
+    keys = {
+        "set": f"{row['system']} {row['kernels']}, {row['model']}", "tokens": row["tokens"],
+        "kernel": priced.kernel, "source": row["source"],
+    }  # fmt: skip
+    return Point(keys, "us", _number(row, "us"), float(priced.seconds.mean()) * 1e6)
+
+
+def kernel_set(section: ProfileSection, words: str, dtype: str) -> str:
+    """The set of the engine that the words begin with, or whose expert kernel's name holds most of them; the default
+    for the precision where they say nothing. Raises BadInput where they fit none.
+    """
+    asked = words.lower().split()
+    if not asked:
+        return section.default_kernels.get(dtype) or next(iter(section.default_kernels.values()))
+    if asked[0] in section.kernels:
+        return asked[0]
+    held = {
+        name: sum(word in roles.get(f"experts.{dtype}", "") for word in asked)
+        for name, roles in section.kernels.items()
+    }
+    best = max(held, key=lambda name: held[name])
+    if not held[best]:
+        raise unknown_name("kernels", words, section.kernels)
+    return best
+
+
+def uniform_rows(tokens: int, experts: int, topk: int) -> npt.NDArray[np.int64]:
+    """int64[DRAWS, experts]: rows of each expert where every token takes topk different ones, all equally likely."""
+    rng = streams.stream(0, "validation", "kernels", tokens, experts, topk)
+    draws = (rng.random((tokens, experts)).argpartition(topk - 1, axis=1)[:, :topk] for _ in range(DRAWS))
+    return np.stack([np.bincount(draw.ravel(), minlength=experts) for draw in draws])
+
+
+@lru_cache(maxsize=8)
+def _costs(profile: str, kernels: str) -> CostModel:
+    return load_costs(profile, load_cluster(TOPOLOGIES[profile]).devices[0], kernels)
+
+
+def _profile(system: str) -> str:
+    name = system if system in TOPOLOGIES else f"{system}_sxm"
+    if name not in TOPOLOGIES:
+        raise unknown_name("system", system, TOPOLOGIES)
+    return name
+
+
+def _number(row: Row, column: str) -> float:
+    try:
+        value = float(row[column])
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise BadInput(f"{column} {row[column]!r} is no positive number")
+    return value
+
+
+def _whole(row: Row, column: str) -> int:
+    value = _number(row, column)
+    if value != int(value):
+        raise BadInput(f"{column} {row[column]!r} is no whole number")
+    return int(value)
