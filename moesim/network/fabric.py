@@ -75,7 +75,7 @@ class Fabric:
     ) -> Fabric:
         """The fabric under an all-to-all algorithm and the collectives of NCCL, with a profile's constants for both."""
         reduces = ("nccl_nvls",) if cluster.reduces_in_switch else ()
-        kernels = dict.fromkeys((*algorithm.all_kernels(), "nccl_ring", *reduces))
+        kernels = dict.fromkeys((*algorithm.all_kernels(), "nccl_ring", *reduces, "nccl"))  # nccl: moves of experts
         used = {kernel: communication_of(communication, kernel, cluster.devices[0].name) for kernel in kernels}
         over_rdma = algorithm.all_kernels() if algorithm.same_node == "rdma" else ()
         return cls(cluster, used, left=left, over_rdma=over_rdma)
