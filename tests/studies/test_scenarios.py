@@ -163,9 +163,9 @@ def test_keys_of_training_are_refused_elsewhere(key: str) -> None:
         load("demo-tiny", [key])
 
 
-def test_a_start_up_that_nobody_measured_is_said_where_it_matters() -> None:
+def test_a_start_up_that_was_measured_needs_no_word() -> None:
     told = build(load("demo-tiny", ["comm.dispatch=deepep_normal"]), 0).warnings
-    assert any("start-up was not" in warning for warning in told)
+    assert not any("start-up was not" in warning for warning in told)
     assert not any("start-up" in warning for warning in build(load("demo-tiny"), 0).warnings)
 
 

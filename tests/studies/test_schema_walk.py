@@ -66,7 +66,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "precision.experts": (OWN, "fp8"),
     "precision.kv_cache": (TINY, "fp8"),
     "overlap.schedule": (TINY, "two_batch"),
-    "overlap.shared_expert": (TINY, "false"),
+    "overlap.shared_expert": (TRAIN, "false"),
     "routing.trace": (BALANCED, "tiny-moe"),
     "routing.transplant": (("routing={trace: tiny-moe}", *TINY), "true"),
     "routing.sampled": (TINY, "prefill_in512"),
