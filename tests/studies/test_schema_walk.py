@@ -98,7 +98,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "training.master": (TRAIN, "false"),
     "costs": (TINY, "roofline"),
     "costs.profile": (TINY, "h200_sxm"),
-    "costs.kernels": (TINY, "vllm"),
+    "costs.kernels": (TINY, "sglang"),
     "published.tokens_per_s_per_node": (TINY, "1000.0"),
 }  # fmt: skip
 REFUSED = {"cluster.nodes", "faults.detour"}  # too few GPUs; a detour of traffic that does not reroute
@@ -114,7 +114,7 @@ WHOLE = {  # keys that cannot be set alone: what stands in their section
     "faults.then": "faults=[{at: 20 us, link: node0/nic3, factor: 0, until: 900 us, then: reroute}]",
     "faults.detour": "faults=[{at: 20 us, link: node0/nic3, factor: 0, detour: [gpu4/nic_out]}]",  # refused: no reroute
     "costs.profile": "costs={profile: h200_sxm}",
-    "costs.kernels": "costs={profile: h100_sxm, kernels: vllm}",
+    "costs.kernels": "costs={profile: h100_sxm, kernels: sglang}",
     "published.tokens_per_s_per_node": "published={tokens_per_s_per_node: 1000.0, source: a test}",
     **{
         f"routing.generator.popularity.{name}": f"routing={{router: topk_softmax, generator: {{popularity: {given}}}}}"

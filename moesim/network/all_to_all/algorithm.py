@@ -26,13 +26,14 @@ class AllToAll:
     `header_bytes` on the way there and the bare row on the way back; "" where rows take other ways. `notes` are what a
     result has to say of it.
 
-    version: of the library; None is the newest of `versions`. path: how rows for a GPU of the same node go, None as the
-    version does it ("nvlink", or "rdma" out of one NIC and in by another).
+    version: of the library; None is `usual`, or the newest of `versions`. path: how rows for a GPU of the same node go,
+    None as the version does it ("nvlink", or "rdma" out of one NIC and in by another).
     """
 
     name: ClassVar[str] = ""
     kernels: ClassVar[tuple[str, ...]] = ("nccl",)
     versions: ClassVar[tuple[str, ...]] = ()
+    usual: ClassVar[str] = ""
     paths: ClassVar[tuple[str, ...]] = ("nvlink",)
     deduplicates: ClassVar[Literal["none", "device", "node"]] = "none"
     phases: ClassVar[int] = 1
@@ -64,6 +65,11 @@ class AllToAll:
         return tuple(self._versioned(kernel) for kernel in self.kernels)
 
     @property
+    def usual_version(self) -> str | None:
+        """The one that is meant where none is named; its constants have the bare name."""
+        return self.usual or (self.versions[-1] if self.versions else None)
+
+    @property
     def same_node(self) -> str:
         """ "nvlink" or "rdma"."""
         return self.path or self.paths[0]
@@ -78,5 +84,4 @@ class AllToAll:
         return replace(self, version=version, path=path)
 
     def _versioned(self, kernel: str) -> str:
-        newest = self.versions[-1] if self.versions else None
-        return kernel if self.version in (None, newest) else f"{kernel}@{self.version}"
+        return kernel if self.version in (None, self.usual_version) else f"{kernel}@{self.version}"

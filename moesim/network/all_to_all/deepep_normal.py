@@ -20,7 +20,8 @@ class DeepEPNormal(AllToAll):
 
     name = "deepep_normal"
     kernels = ("deepep_normal", "deepep_intranode")
-    versions = ("2025-02", "2025-04")
+    versions = ("2025-02", "2025-04", "V2")
+    usual = "2025-04"  # V2 was never fitted
     deduplicates = "node"
     phases = 2
     rail_first = True

@@ -145,11 +145,12 @@ def _config(text: str) -> dict[str, str]:
 
 
 def _version(kernel: str, record: dict[str, str]) -> tuple[str | None, str | None]:
-    """(version, path): the latest known one that is not after the date in the text, None where there is no date."""
+    """(version, path): the one that the text names, the latest known one that is not after its date, or None."""
     known = all_to_all.find(ALGORITHM[kernel]).versions
     date = re.search(r"20\d\d-\d\d", record["version"])
     earlier = [version for version in known if date and version <= date[0]]
-    version = earlier[-1] if earlier else known[0] if date else None
+    named = record["version"] if record["version"] in known else None
+    version = earlier[-1] if earlier else known[0] if date else named
     text = f"{record['version']}; {record['config']}".lower()
     if kernel == "normal":
         return version, None

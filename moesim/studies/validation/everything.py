@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from moesim.costs.profile import HeldOut, known_profiles, read_section
 from moesim.network import all_to_all
-from moesim.studies.validation.validation import Validation
+from moesim.studies.validation.validation import Validation, errors
 
 COMPUTE: Final = {  # operator of a step -> operator of a profile
     "dense GEMM": "gemm", "experts": "grouped_gemm", "attention, prefill": "attention_prefill",
@@ -78,12 +78,21 @@ def _figures(suites: Mapping[str, Validation]) -> Iterator[Figure]:
     held = {name: one for name, one in profiles.items() if one.device_class == "cuda"}  # the other is an example
     for operator, key in COMPUTE.items():
         yield _held_out(operator, {name: one.heldout[key] for name, one in held.items() if key in one.heldout})
+    yield from _experts_of_users(suites)
     for operator in (*sorted(all_to_all.REGISTRY), *COLLECTIVES):
         yield _transfer(operator, suites, {name: one.heldout_communication for name, one in held.items()})
     for phase in PHASES:
         step = f"whole step, {phase}"
         yield _of_suite(step, suites, "steps", phase) or Figure(step, *NOT_PLAYED[phase in PUBLISHED_PHASES])
     yield from (Figure(operator, "no figure") for operator in BARE)
+
+
+def _experts_of_users(suites: Mapping[str, Validation]) -> Iterator[Figure]:
+    """Expert kernels as users measured them, beside the rows that are held out of the tables a profile is made of."""
+    if "kernels" in suites:
+        total = errors(point.error for point in suites["kernels"].points)
+        shown = (int(total["points"]), total["mean_abs_error"], total["max_abs_error"])
+        yield Figure("experts, users' figures", "published", "validate kernels", *shown)
 
 
 def _transfer(operator: str, suites: Mapping[str, Validation], held: Mapping[str, Mapping[str, HeldOut]]) -> Figure:

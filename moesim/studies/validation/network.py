@@ -46,7 +46,7 @@ def _point(row: Row) -> Point:
         "ep": str(case.ranks),
         "op": case.op,
         "system": case.topology,
-        "version": case.version or row.situation.algorithm.versions[-1],
+        "version": case.version or row.situation.algorithm.usual_version,
         "path": row.situation.algorithm.same_node,
     }
     return Point(keys, row.in_unit, row.value, row.to_unit(predicted))
