@@ -65,9 +65,9 @@ class AllToAll:
         return tuple(self._versioned(kernel) for kernel in self.kernels)
 
     @property
-    def usual_version(self) -> str | None:
-        """The one that is meant where none is named; its constants have the bare name."""
-        return self.usual or (self.versions[-1] if self.versions else None)
+    def usual_version(self) -> str:
+        """The one that is meant where none is named, "" if there are none; its constants have the bare name."""
+        return self.usual or (self.versions[-1] if self.versions else "")
 
     @property
     def same_node(self) -> str:
@@ -84,4 +84,4 @@ class AllToAll:
         return replace(self, version=version, path=path)
 
     def _versioned(self, kernel: str) -> str:
-        return kernel if self.version in (None, self.usual_version) else f"{kernel}@{self.version}"
+        return kernel if (self.version or self.usual_version) == self.usual_version else f"{kernel}@{self.version}"
