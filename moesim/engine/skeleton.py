@@ -117,7 +117,7 @@ class Skeleton:
         flows = np.array([*(pattern.flows for pattern in self.patterns), 0], dtype=np.int64)[self.pattern]
         return np.cumsum(flows) - flows
 
-    @property
+    @cached_property
     def num_flows(self) -> int:
         """Of all collectives together."""
         return sum(self.patterns[number].flows for number in self.pattern[self.pattern >= 0].tolist())

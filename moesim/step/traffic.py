@@ -13,8 +13,6 @@ from moesim.errors import BadInput
 from moesim.layout import Placement
 from moesim.network import Copies, count_copies
 
-NO_EXPERT = 65535
-
 
 class SentRows(Protocol):
     """Who sends each row, and of which token it is: a `Batch`, or a routing source's `Rows`."""
@@ -59,13 +57,12 @@ def choose_slots(
     An expert with r replicas gives each an even share: the replica is a hash of (request, position) modulo r, so that
     neither batching nor order changes a token's way (SGLang's static dispatch draws once at random instead).
     """
-    slots_of = np.full((NO_EXPERT + 1, placement.expert_slots.shape[2]), -1, dtype=np.int32)
-    slots_of[: placement.num_experts] = placement.expert_slots[layer]
+    slots_of = np.pad(placement.expert_slots[layer], ((0, 1), (0, 0)), constant_values=-1)
+    experts = np.minimum(experts, np.uint16(placement.num_experts))
     if slots_of.shape[1] == 1:
         only: npt.NDArray[np.int32] = slots_of[:, 0].take(experts)
         return only
-    replicas = np.ones(NO_EXPERT + 1, dtype=np.int64)
-    replicas[: placement.num_experts] = placement.replicas[layer]
+    replicas = np.append(placement.replicas[layer], 1)
     ticket = streams.hash_ints(streams.key("dispatch", "replica"), batch.token_request, batch.token_position)
     which = (ticket[:, None] >> np.uint64(16)).astype(np.int64) % replicas[experts]
     chosen: npt.NDArray[np.int32] = slots_of[experts, which]
