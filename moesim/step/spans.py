@@ -56,7 +56,8 @@ class Lookup:
             batch.request[rows], batch.context[rows], batch.query[rows], batch.rank[rows], batch.ranks
         )
         load, pairs = load_and_pairs(found, self._owner, place.num_ranks)
-        return LayerTraffic(_by_rank(place, np.take_along_axis(load, place.slot_expert, axis=1)), pairs, None)
+        rows = np.where(place.filled, np.take_along_axis(load, np.maximum(place.slot_expert, 0), axis=1), 0)
+        return LayerTraffic(_by_rank(place, rows), pairs, None)
 
 
 def _looked_up(plan: StepPlan, batch: Batch) -> LayerTraffic:
@@ -64,7 +65,7 @@ def _looked_up(plan: StepPlan, batch: Batch) -> LayerTraffic:
     found = []
     for layer in range(plan.placement.num_layers):
         rows = plan.routing.rows(layer, batch.token_request, batch.token_position, batch.token_rank)
-        found.append(traffic(rows.experts, rows, plan.placement, layer, node))
+        found.append(traffic(rows.experts, rows, plan.placement, layer, node, way=plan.replicas))
     pairs, devices = (np.stack([getattr(one.copies, level) for one in found]) for level in ("pairs", "devices"))
     return LayerTraffic(_by_rank(plan.placement, np.stack([one.rows for one in found])), pairs, devices)
 

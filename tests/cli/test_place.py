@@ -59,6 +59,21 @@ def test_a_written_placement_is_played_by_a_scenario_and_is_the_next_one_s_previ
     assert "left out: round_robin moves" in done.err
 
 
+def test_hot_layers_may_have_more_slots_and_the_next_run_starts_from_there(moesim: Moesim) -> None:
+    command = [*GOOD[:7], "--strategy", "greedy", "--no-simulate"]
+    done = moesim(*command, "--redundant", "8", "--by-layer", "-o", "p.npy")
+    assert done.code == 0 and "layers differ in slots: 0 to" in done.out, done.err
+    held = read_placement(Path("p.npy"))
+    assert held.owned.sum() == 8 * 40 and len(set(held.owned.sum(axis=1).tolist())) > 1
+    assert moesim(*command, "--redundant", "8", "--by-layer", "-o", "q.json", "--format", "sglang").code == 2
+    assert moesim("run", "demo-tiny", "--set", "experts.placement=p.npy", "--out", "r").code == 0
+    again = moesim(*GOOD[:7], "--no-simulate", "--previous", "p.npy", "--max-moves", "9", "--json")
+    assert again.code == 0, again.err
+    assert 0 <= json.loads(again.out)["strategies"][1]["moves"] <= 9
+    refused = moesim(*command, "--by-layer")
+    assert refused.code == 3 and "--redundant" in refused.err
+
+
 def test_what_the_engine_cannot_hold_is_not_picked(moesim: Moesim) -> None:
     """With 8 redundant slots round robin puts the same expert twice on a GPU."""
     command = ["place", "--trace", "tiny-moe", "--topology", "dgx-h100", "--gpus", "8", "--redundant", "8"]

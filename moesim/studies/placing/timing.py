@@ -10,7 +10,6 @@ import numpy as np
 from moesim.layout import Placement
 from moesim.placement import PlacementProblem, Solution, Windows, judge
 from moesim.placement.clock import Ceilings
-from moesim.placement.dispatch.ways import EVEN
 from moesim.studies.placing.options import Options
 from moesim.studies.placing.outcome import Outcome
 from moesim.studies.placing.step import Step
@@ -18,6 +17,7 @@ from moesim.studies.placing.windows import DRIFT, HELD_OUT, Split, drawn
 from moesim.units import show_seconds
 
 SOLVE: Final = 150e-6  # seconds of one linear program, assumed: users report 100 to 200 us
+BY_BATCH: Final = ("weighted", "lplb")  # rules whose weights no step plays
 MOST_FOLDS: Final = 4  # whose step is played
 
 
@@ -75,7 +75,11 @@ def program_cost(outcome: Outcome, step: Step | None) -> tuple[str, ...]:
 def remarks(problem: PlacementProblem, options: Options, made: Split) -> tuple[str, ...]:
     """What the operator has to know of slots, layers and dispatch."""
     notes = []
-    idle = int((problem.slots_of_rank == 0).sum())
+    if problem.layer_slots.size:
+        each = problem.layer_slots.sum(axis=1) - problem.experts
+        text = f"layers differ in slots: {each.min()} to {each.max()} redundant, {each.mean():.1f} on average"
+        notes.append(f"{text}; EPLB and all other strategies plan with the same")
+    idle = int((problem.owned.sum(axis=0) == 0).sum())
     if idle:
         notes.append(f"{idle} GPUs hold no expert: --redundant {problem.ranks - problem.experts} would fill them")
     empty = np.flatnonzero(problem.load.sum(axis=1) == 0)
@@ -84,8 +88,9 @@ def remarks(problem: PlacementProblem, options: Options, made: Split) -> tuple[s
         notes.append(f"{len(empty)} layers have no counts (expert layers {names}): experts stand there in any order")
     if options.dispatch is None and options.rule != "even":
         notes.append(f"planned and judged under {options.rule}'s own dispatch over replicas (--dispatch for another)")
-    if problem.way != EVEN and problem.clock is not None:
-        notes.append("the simulated step spreads tokens evenly over replicas, so the objective picked the winner")
+    if problem.dispatch in BY_BATCH and problem.clock is not None:
+        text = "the simulated step spreads tokens evenly over replicas, so the objective picked the winner"
+        notes.append(f"{problem.dispatch} weighs replicas, which only the objective knows: {text}")
     if problem.train.num_windows == 1 and problem.train.tokens is None and not made.folds:
         notes.append("planned on one window: balance over windows is a guess; record different loads")
     return tuple(notes)
