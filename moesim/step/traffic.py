@@ -14,8 +14,6 @@ from moesim.layout import Placement
 from moesim.network import Copies, count_copies
 from moesim.step.dispatch import EVEN, candidates
 
-NO_EXPERT = 65535
-
 
 class SentRows(Protocol):
     """Who sends each row, and of which token it is: a `Batch`, or a routing source's `Rows`."""
