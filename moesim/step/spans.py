@@ -37,7 +37,8 @@ class LayerTraffic:
 
 class Lookup:
     """The routing of a plan's batches: by counts of recorded stretches where every expert has one slot and copies are
-    counted one by one; with replicas that share evenly, or from a pool, by compiled passes over tokens; else token by token.
+    counted one by one; with replicas that share evenly, or from a pool, by compiled passes over tokens; else token by
+    token.
     """
 
     def __init__(self, plan: StepPlan) -> None:

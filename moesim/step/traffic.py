@@ -66,7 +66,7 @@ def choose_slots(
     position), so that neither batching nor order changes a token's way.
     """
     slots, allowed = candidates(placement, layer, node_of_rank[::ways], way)
-    some, experts = experts != NO_EXPERT, np.minimum(experts, placement.num_experts - 1)
+    some, experts = experts < placement.num_experts, np.minimum(experts, placement.num_experts - 1)
     if slots.shape[0] == slots.shape[2] == 1:
         return np.where(some, slots[0, :, 0].take(experts), np.int32(-1))
     row = source[:, None] // ways if len(slots) > 1 else np.zeros((len(experts), 1), dtype=np.int32)
