@@ -9,13 +9,14 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from moesim.placement import Answer, Bound, Budget, PlacementProblem, Progress, strategies
 from moesim.placement.formats import Frame, read_placement
 from moesim.report.progress import bar, words
 from moesim.routing import read_trace
-from moesim.routing.loads import loads_of, write_loads
+from moesim.routing.loads import LoadRecord, loads_of, write_loads
 from moesim.studies.routing import trace_path
 from tests.cli.test_golden import assert_same, compared
 
@@ -108,6 +109,30 @@ def test_a_history_from_the_command_line(moesim: Moesim) -> None:
     assert len(document["ways"]) == 4
     assert read_placement(Path("p.json"), Frame(8, 32, tuple(range(1, 9)), 9)).num_slots == 40
     assert moesim(*command, "--trace", "tiny-moe").code == 2
+
+
+def test_several_recordings_from_the_command_line(moesim: Moesim) -> None:
+    """Three different loads, and a near copy of the first that counts with it: each is left out in its turn, or a named
+    one is held out; a folder is the same as its files.
+    """
+    header = loads_of(read_trace(trace_path("tiny-moe"))).header
+    Path("loads").mkdir()
+    random = np.random.default_rng(0)
+    loads = [(random.lognormal(0, 0.8, (1, 8, 32)) * 1000).astype(np.int64) for _ in range(3)]
+    for name, counts in zip("abcd", (*loads, loads[0] + 1), strict=True):
+        write_loads(LoadRecord(header, counts, tuple(range(1, 9)), 9), Path(f"loads/{name}.npz"))
+    options = [*GOOD[3:], "--strategy", "eplb,multiwindow", "--no-simulate", "--json"]
+    files = ",".join(f"loads/{name}.npz" for name in "abcd")
+    listed, folder = (moesim("place", "--trace", trace, *options) for trace in (files, "loads"))
+    assert listed.code == folder.code == 0, listed.err
+    one, other = json.loads(listed.out), json.loads(folder.out)
+    assert len(one["provenance"]["left_out_in_turn"]) == 3 and "near cop" in listed.err
+    assert [row["judged"] for row in one["strategies"]] == [row["judged"] for row in other["strategies"]]
+    assert all(len(row["each"]) == 3 for row in one["strategies"]) and one["verdict"]["n"] == 3
+    held = moesim("place", "--trace", "loads", *options, "--holdout", "b")
+    assert held.code == 0 and json.loads(held.out)["provenance"]["judged_windows"]["held out"] == 1
+    assert json.loads(held.out)["provenance"]["windows"] == 2
+    assert moesim("place", "--trace", "loads", *options, "--holdout", "x").code == 2
 
 
 def test_a_page_is_written(moesim: Moesim) -> None:
