@@ -135,6 +135,15 @@ def test_several_recordings_from_the_command_line(moesim: Moesim) -> None:
     assert moesim("place", "--trace", "loads", *options, "--holdout", "x").code == 2
 
 
+def test_hierarchical_against_global_is_answered_with_load_and_traffic(moesim: Moesim) -> None:
+    """Groups of experts that stay in a node cannot touch more nodes than they are."""
+    command = ["place", "--trace", "tiny-moe", "--topology", "dgx-h100", "--gpus", "16", "--groups", "2"]
+    done = moesim(*command, "--strategy", "eplb,eplb_hierarchical", "--no-simulate", "--json")
+    assert done.code == 0, done.err
+    told = [text for text in json.loads(done.out)["warnings"] if text.startswith("hierarchical EPLB beside global")]
+    assert len(told) == 1 and "makespan" in told[0] and "nodes a token goes to" in told[0]
+
+
 def test_a_page_is_written(moesim: Moesim) -> None:
     done = moesim(*QUICK, "--report")
     assert done.code == 0, done.err

@@ -41,7 +41,7 @@ from moesim.studies.placing.options import Options
 from moesim.studies.placing.outcome import Outcome
 from moesim.studies.placing.recordings import Recorded, Recording, paths_of, read_recorded, recordings
 from moesim.studies.placing.step import Step, find_cluster, find_model, make_step
-from moesim.studies.placing.timing import BY_BATCH, Run, ceilings, playable, program_cost, remarks, timed
+from moesim.studies.placing.timing import BY_BATCH, Run, ceilings, grouped, playable, program_cost, remarks, timed
 from moesim.studies.placing.windows import HELD_OUT, Split, drawn, on_model, split, split_many
 
 IN_ORDER, PREVIOUS, YARDSTICK = "contiguous", "previous", "eplb"
@@ -91,7 +91,7 @@ def search(options: Options, progress: Tell | None = None) -> Outcome:
         beside=frozenset((YARDSTICK,)) - frozenset(names),
         notes=(*made.notes, *why_not, *_basis(recorded, step), *remarks(problem, options, made), *failed),
     )
-    outcome = replace(outcome, notes=(*outcome.notes, *program_cost(outcome, step)))
+    outcome = replace(outcome, notes=(*outcome.notes, *program_cost(outcome, step), *grouped(outcome)))
     return replace(outcome, migration=_migration(outcome, step), ceilings=ceilings(outcome, made, step))
 
 

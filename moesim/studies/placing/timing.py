@@ -10,6 +10,7 @@ import numpy as np
 from moesim.layout import Placement
 from moesim.placement import PlacementProblem, Solution, Windows, judge
 from moesim.placement.clock import Ceilings
+from moesim.placement.objectives.nodes_touched import NodesTouched
 from moesim.studies.placing.options import Options
 from moesim.studies.placing.outcome import Outcome
 from moesim.studies.placing.step import Step
@@ -70,6 +71,25 @@ def program_cost(outcome: Outcome, step: Step | None) -> tuple[str, ...]:
         f"; it pays from about {tokens * cost / saved:,.0f} tokens a GPU on" if saved > 0 else "; it does not pay here"
     )
     return (text + pays,)
+
+
+def grouped(outcome: Outcome) -> tuple[str, ...]:
+    """Hierarchical against global EPLB, where both were asked for: load, traffic and step time of the one over the
+    other on the windows that decide.
+    """
+    found = {one.strategy: one for one in outcome.solutions}
+    if not {"eplb", "eplb_hierarchical"} <= found.keys():
+        return ()
+    whole, nodes = found["eplb"], found["eplb_hierarchical"]
+    told = [f"{outcome.problem.objective} {outcome.judged(nodes) / outcome.judged(whole) - 1:+.1%}"]
+    windows = outcome.split.deciding
+    if windows.tokens is not None:
+        touched = [NodesTouched().evaluate(outcome.problem, one.placement, windows).mean() for one in (nodes, whole)]
+        told.append(f"nodes a token goes to {touched[0]:.2f} instead of {touched[1]:.2f}")
+    if outcome.judge == "step_time":
+        told.append(f"step time {outcome.score(nodes) / outcome.score(whole) - 1:+.1%}")
+    better = "hierarchical" if outcome.score(nodes) < outcome.score(whole) else "global"
+    return (f"hierarchical EPLB beside global: {', '.join(told)}; {better} is the better one here",)
 
 
 def remarks(problem: PlacementProblem, options: Options, made: Split) -> tuple[str, ...]:
