@@ -13,6 +13,7 @@ from moesim.routing.counts import Counts, load_and_pairs
 from moesim.routing.slots import count_pooled, count_recorded, slot_table, turns
 from moesim.routing.sources.replay import Recording
 from moesim.step.batch import Batch
+from moesim.step.dispatch import EVEN
 from moesim.step.plan import StepPlan
 from moesim.step.traffic import traffic
 
@@ -36,13 +37,15 @@ class LayerTraffic:
 
 class Lookup:
     """The routing of a plan's batches: by counts of recorded stretches where every expert has one slot and copies are
-    counted one by one; with replicas, or from a pool, by compiled passes over tokens; else token by token.
+    counted one by one; with replicas that share evenly, or from a pool, by compiled passes over tokens; else token by
+    token.
     """
 
     def __init__(self, plan: StepPlan) -> None:
         self._plan = plan
         source, place = plan.routing, plan.placement
-        self._slots = _Slots(place) if plan.dispatch.algorithm.direct != "devices" else None
+        even = plan.replicas == EVEN or place.replicas.max() == 1
+        self._slots = _Slots(place) if even and plan.dispatch.algorithm.direct != "devices" else None
         self._counts: Counts | None = None
         if isinstance(source, Replay | Transplant) and place.replicas.max() == 1:
             self._counts = Counts(source.recording, source.num_experts)
@@ -120,7 +123,7 @@ def _looked_up(plan: StepPlan, batch: Batch) -> LayerTraffic:
     found = []
     for layer in range(plan.placement.num_layers):
         rows = plan.routing.rows(layer, batch.token_request, batch.token_position, batch.token_rank)
-        found.append(traffic(rows.experts, rows, plan.placement, layer, node))
+        found.append(traffic(rows.experts, rows, plan.placement, layer, node, way=plan.replicas))
     pairs, devices = (np.stack([getattr(one.copies, level) for one in found]) for level in ("pairs", "devices"))
     return LayerTraffic(_by_rank(plan.placement, np.stack([one.rows for one in found])), pairs, devices)
 
