@@ -79,8 +79,8 @@ def _of_kernels(built: Built, least: float) -> float:
 
 class _Clock:
     """Steps of one graph with other errors, in the compiled pass. It does not know when links that several collectives
-    fill at once have carried all their bytes: where that is what ends the step, for links that state a latency, and where
-    flows are few, all is played by `evaluate`.
+    fill at once have carried all their bytes: where that is what ends the step, for links that state a latency, and
+    where flows are few, all is played by `evaluate`.
     """
 
     def __init__(self, built: Built, lowered: Lowered) -> None:
