@@ -280,8 +280,8 @@ class Island:
     def _traffic_of(self, rows: Rows, index: int, part: int) -> Traffic:
         where, ways = (self.plan.placement, index, self.node_of_rank), self.plan.layout.expert_tensor_parallel
         if not self.plan.dispatch.algorithm.travels:
-            return traffic(rows.experts, rows, *where, ways)
-        found = travelling(rows.experts, rows, *where, self.stays.get(part), ways)
+            return traffic(rows.experts, rows, *where, ways, self.plan.replicas)
+        found = travelling(rows.experts, rows, *where, self.stays.get(part), ways, self.plan.replicas)
         self.stays[part] = found.stays
         return found.traffic
 
