@@ -101,8 +101,13 @@ def test_a_step_is_played_by_the_fluid_network_and_a_comparison_estimates_it(moe
 
 def test_round_a_dragonfly_s_third_group_takes_twice_the_links(moesim: Moesim) -> None:
     """Uniform traffic gains nothing from going round: Valiant's step is longer, and the level is the fluid network."""
-    shape = ("cluster.topology=dragonfly", "parallel={data_parallel_size: 64, expert_parallel_size: 32}")
-    given = (*shape, "comm.dispatch=nccl", "batch={phase: prefill, tokens_per_gpu: 512, context: 64}")
+    shape = ("cluster={topology: dragonfly, nodes: 20}", "parallel={data_parallel_size: 64, expert_parallel_size: 64}")
+    given = (
+        *shape,
+        "experts={placement: greedy, redundant: 32}",
+        "comm.dispatch=nccl",
+        "batch={phase: prefill, tokens_per_gpu: 512, context: 64}",
+    )
     steps = []
     for routing in ("minimal", "valiant"):
         changes = [part for text in (*given, f"cluster.routing={routing}") for part in ("--set", text)]
