@@ -20,6 +20,7 @@ from moesim.units import PICOSECONDS_PER_SECOND
 
 COVERAGE = 0.8
 BORROWED_WIDENS = 2.0  # constants of another device: as shapes beyond the hull
+MANY_FLOWS = 500_000  # from here on the pass saves more (1 s and up) than compiling it for the first time takes
 OUTSIDE_WIDENS = 2.0  # where nobody judged a family with whole ranges left out: an assumption
 
 
@@ -78,16 +79,18 @@ def _of_kernels(built: Built, least: float) -> float:
 
 class _Clock:
     """Steps of one graph with other errors, in the compiled pass. It does not know when links that several collectives
-    fill at once have carried all their bytes: where that is what ends the step, and for links that state a latency, all
-    is played by `evaluate`.
+    fill at once have carried all their bytes: where that is what ends the step, for links that state a latency, and
+    where flows are few, all is played by `evaluate`.
     """
 
     def __init__(self, built: Built, lowered: Lowered) -> None:
         self._lowered, self._capacity = lowered, built.plan.fabric.capacity
         graph = lowered.graph
         late = any(coflow.latency is not None for coflow in graph.coflows)
+        few = sum(len(coflow.bytes) for coflow in graph.coflows) < MANY_FLOWS
         timeline = evaluate(graph, self._capacity)
-        self._again = None if late or timeline.step_ps > timeline.task_end.max(initial=0) else Again.of(graph)
+        by_links = timeline.step_ps > timeline.task_end.max(initial=0)
+        self._again = None if late or few or by_links else Again.of(graph)
         self._links = None if self._again is None else self._again.skeleton.pairs(self._capacity)
 
     def log_seconds(self, draw: Mapping[str, float]) -> float:
