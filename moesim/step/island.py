@@ -78,7 +78,7 @@ class Island:
 
     def _begin(self, number: int) -> None:
         if number != self.number:
-            self.prices = {}
+            self.prices, self.routed = {}, {}
             self.received[:] = 0
         self.number = number
 
