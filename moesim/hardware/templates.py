@@ -68,7 +68,7 @@ def build(node: NodeSection, fabric: FabricSection, where: str) -> Blueprint:
     _check_keys(fabric, where)
     plan = _plan(node, fabric)
     inside, inner = _mesh(plan) if node.inside[1].shape == "mesh" else _switched(plan)
-    links, paths = (inside, (packed(inner),)) if not plan.networked else _joined(plan, inside, inner)
+    links, paths = (inside, (packed(inner),)) if not plan.networked else _joined(plan, inside, inner, where)
     return Blueprint(plan.node_of, plan.rail_of, tuple(links), paths)
 
 
@@ -123,7 +123,9 @@ def _mesh(plan: _Plan) -> tuple[list[Link], list[Ints]]:
     return links, [hop[_ends(plan)[0], plan.inner_goal]]
 
 
-def _joined(plan: _Plan, inside: list[Link], inner: list[Ints]) -> tuple[list[Link], tuple[Ints, ...]]:
+def _joined(
+    plan: _Plan, inside: list[Link], inner: list[Ints], where: str
+) -> tuple[list[Link], tuple[Ints, ...]]:  # fmt: skip
     """Adds ports, leaves and the paths between nodes; one table of paths per queue pair."""
     assert plan.node.between is not None
     ports = _ports(plan)
@@ -131,7 +133,7 @@ def _joined(plan: _Plan, inside: list[Link], inner: list[Ints]) -> tuple[list[Li
     first_link = first_port + len(ports)
     apart = plan.node_of[:, None] != plan.node_of[None, :]
     out_of, into = plan.port_of[plan.inner_goal] if plan.kind.relays else plan.port_of[:, None], plan.port_of[None, :]
-    wiring = plan.kind.wire(Ground(plan.fabric, plan.leaf_of, plan.node.between[1].value))
+    wiring = plan.kind.wire(Ground(plan.fabric, plan.leaf_of, plan.node.between[1].value, where))
     out_leaf, in_leaf = (np.broadcast_to(plan.leaf_of[port], apart.shape) for port in (out_of, into))
     paths = []
     for queue_pair in range(plan.fabric.queue_pairs):

@@ -29,11 +29,12 @@ class Wiring(NamedTuple):
 
 @dataclass(frozen=True)
 class Ground:
-    """A fabric that is to be built. leaf_of int32[P]: the switch of each port; rate: B/s of a port."""
+    """A fabric that is to be built. leaf_of int32[P]: the switch of each port; rate: B/s of a port; where: for errors."""
 
     fabric: FabricSection
     leaf_of: Ints
     rate: float
+    where: str = ""
 
     @property
     def leaves(self) -> int:

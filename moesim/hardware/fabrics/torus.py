@@ -59,9 +59,11 @@ def _checked(ground: Ground) -> tuple[int, ...]:
     dims = tuple(ground.fabric.dims)
     if prod(dims) != ground.leaves or not dims:
         way_out = f"dims: [{ground.leaves}], or nodes: {prod(dims)}"
-        raise BadInput(f"dims {list(dims)} hold {prod(dims)} nodes, there are {ground.leaves}", way_out=way_out)
+        what = f"dims {list(dims)} hold {prod(dims)} nodes, there are {ground.leaves}"
+        raise BadInput(what, where=ground.where, way_out=way_out)
     if (longest := sum(size // 2 for size in dims)) > MOST_HOPS:
-        raise BadInput(f"ways of {longest} links, at most {MOST_HOPS}", way_out="more and shorter dims")
+        what = f"ways of {longest} links, at most {MOST_HOPS}"
+        raise BadInput(what, where=ground.where, way_out="more and shorter dims")
     return dims
 
 
