@@ -29,7 +29,7 @@ class Wiring(NamedTuple):
 
 @dataclass(frozen=True)
 class Ground:
-    """A fabric that is to be built. leaf_of int32[P]: the switch of each port; rate: B/s of a port; where: for errors."""
+    """A fabric that is to be built. leaf_of int32[P]: each port's switch; rate: B/s of a port; where: for errors."""
 
     fabric: FabricSection
     leaf_of: Ints
