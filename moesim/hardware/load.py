@@ -85,7 +85,7 @@ def find_topology(name: str) -> Path:
 
 def _fabric(fabric: FabricSection, given: Mapping[str, Any], document: yamlfile.Document) -> FabricSection:
     """The file's fabric with the keys that are given instead."""
-    if given.get("routing") == "adaptive":
+    if given.get("routing") in ("adaptive", "minimal"):  # neither has queue pairs to tell apart
         given = {**given, "spines": 1, "queue_pairs": 1}
     together = {"kind": fabric.kind, "routing": fabric.routing, **given}
     yamlfile.validate(FabricSection, together, lambda keys: document.where(("fabric", *keys)))

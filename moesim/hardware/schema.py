@@ -132,7 +132,7 @@ class FabricSection(Section):
     @model_validator(mode="after")
     def _hashing(self) -> FabricSection:
         if self.routing not in ("ecmp", "valiant") and (self.spines, self.queue_pairs) != (1, 1):
-            raise ValueError("spines and queue_pairs matter to 'routing: ecmp' only")
+            raise ValueError("spines matter to 'routing: ecmp' only, queue_pairs to it and to valiant")
         if (self.kind == "dragonfly") == (self.routing in ("adaptive", "ecmp")):
             known = "minimal or valiant" if self.kind == "dragonfly" else "adaptive or ecmp"
             raise ValueError(f"routing of {self.kind} is {known}")

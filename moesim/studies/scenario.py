@@ -43,10 +43,12 @@ class ClusterSection(Section):
     nodes: Count | None = Field(None, description="number of nodes; default: as the topology says")
     oversubscription: float | None = Field(None, ge=1, description="leaf to spine, 1 = non-blocking")
     routing: Literal["adaptive", "ecmp", "minimal", "valiant"] | None = Field(
-        None, description="adaptive: a leaf's uplinks act as one; ecmp: a hash of ports and queue pair picks the spine"
+        None,
+        description="adaptive: a leaf's uplinks act as one; ecmp: a hash of ports and queue pair picks the spine; a "
+        "dragonfly's are minimal and valiant (over a third group that a hash picks)",
     )
     spines: Count | None = Field(None, description="ecmp: spines to pick from")
-    queue_pairs: Count | None = Field(None, description="ecmp: a message is divided over so many")
+    queue_pairs: Count | None = Field(None, description="ecmp, valiant: a message is divided over so many")
 
     @property
     def changes(self) -> dict[str, Any]:

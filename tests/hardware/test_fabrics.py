@@ -77,6 +77,12 @@ def test_a_neighbour_s_traffic_is_why_dragonflies_go_round(tmp_path: Path) -> No
     assert worst[0] == 256 and 256 / 4 <= worst[1] < 256 / 3
 
 
+def test_another_routing_forgets_the_file_s_queue_pairs(tmp_path: Path) -> None:
+    shape = "kind: dragonfly, nodes: 12, nodes_per_leaf: 1, routers_per_group: 2, routing: valiant, queue_pairs: 8"
+    assert len(cluster(tmp_path, shape).more_paths) == 7
+    assert not load_cluster(tmp_path / "fabric.yaml", routing="minimal").more_paths
+
+
 def test_a_torus_corrects_one_coordinate_after_the_other(tmp_path: Path) -> None:
     """4 x 4 nodes: to the opposite corner two steps in each dimension; every direction has a quarter of 400 GB/s."""
     made = cluster(tmp_path, "kind: torus, nodes: 16, dims: [4, 4]")

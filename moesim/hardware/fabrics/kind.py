@@ -47,7 +47,7 @@ class Ground:
         return np.bincount(self.leaf_of).astype(np.float64) * self.rate
 
     def link(self, name: str, kind: str, start: str, end: str, rate: float) -> Link:
-        """A link of the fabric, with half of its latency, since every way has two of a kind."""
+        """A link of the fabric; `latency` is that of two of them, up and down."""
         return Link(name, kind, start, end, float(rate), self.fabric.latency / 2, self.fabric.source)
 
 
