@@ -7,10 +7,10 @@ bytes of pairs and start-ups of exchanges. `lower` through `evaluate` gives the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,23 +23,19 @@ from moesim.network import Flows, Group
 from moesim.network.pattern import Pattern
 from moesim.network.ports import OUT
 from moesim.routing.sources.source import PerToken
+from moesim.schedules import Part
 from moesim.step.batch import Batch, uniform_batch
 from moesim.step.lower import check, lower
 from moesim.step.lowered import HOST
-from moesim.step.ops import LayerOps
 from moesim.step.plan import StepPlan
+from moesim.step.prices import PRICES
 from moesim.step.spans import LayerTraffic, Lookup
 from moesim.step.work import Work
 from moesim.units import to_ps
 
 Int64s = npt.NDArray[np.int64]
+Kind = tuple[str, Part, float]  # of tasks that cost the same in every layer: name, part, stretch
 EXPERTS, DISPATCH, COMBINE = "experts", "dispatch", "combine"
-STRETCHED: Final[dict[str, Callable[[LayerOps, Batch], Work]]] = {  # compute that runs beside transfers, by task name
-    "attention": LayerOps.attention,
-    "router": LayerOps.router,
-    "shared": LayerOps.shared,
-    "mlp": LayerOps.dense,
-}
 
 
 class Routed(NamedTuple):
@@ -47,9 +43,9 @@ class Routed(NamedTuple):
     the combine of each part bytes int64[layers, F] and start-up int64[layers] ps.
     """
 
-    experts: tuple[Int64s, ...]
-    size: dict[tuple[str, int], Int64s]
-    alpha: dict[tuple[str, int], Int64s]
+    experts: dict[Part, Int64s]
+    size: dict[tuple[str, Part], Int64s]
+    alpha: dict[tuple[str, Part], Int64s]
 
 
 class Refill:
@@ -60,16 +56,13 @@ class Refill:
             raise BadInput(f"these steps are lowered one by one: {reason}", way_out="lower, then evaluate")
         self.plan, self._lookup = plan, Lookup(plan)
         self._startup_of: dict[tuple[int, int, int], float] = {}
-        parts = plan.schedule.micro_batches
-        graph = lower(plan, (uniform_batch("decode", plan.layout.world, parts, 1),)).graph
+        lowered = lower(plan, (uniform_batch("decode", plan.layout.world, plan.schedule.finest, 1),))
         self.group = Group(plan.fabric.cluster, plan.layout.islands()[0])
-        self._tasks = {
-            (name, part): np.array([
-                task for task in range(graph.num_tasks) if graph.name[task] == name and graph.micro_batch[task] == part
-            ], dtype=np.int64)
-            for name in dict.fromkeys(graph.name) for part in range(parts)
-        }  # fmt: skip
-        self.skeleton = self._skeleton(graph)
+        kinds: dict[Kind, list[int]] = {}
+        for task, (name, node) in enumerate(zip(lowered.graph.name, lowered.nodes, strict=True)):
+            kinds.setdefault((name, node.part, plan.stretch(node)), []).append(task)
+        self._tasks = {kind: np.array(tasks, dtype=np.int64) for kind, tasks in kinds.items()}
+        self.skeleton = self._skeleton(lowered.graph)
 
     def _skeleton(self, graph: TaskGraph) -> Skeleton:
         lanes = len(self.group.devices)
@@ -79,7 +72,7 @@ class Refill:
         kernel = self.plan.dispatch.algorithm.kernel(self.group)
         for name, flows in ((DISPATCH, all_pairs), (COMBINE, all_pairs.reversed(self.group))):
             coflow = self.plan.fabric.coflow(kernel, flows, self.group)
-            for (known, _), tasks in self._tasks.items():
+            for (known, *_), tasks in self._tasks.items():
                 pattern[tasks] = len(patterns) if known == name else pattern[tasks]
             patterns.append(Pattern.of(coflow))
         return Skeleton(replace(graph, coflow=pattern, coflows=()), tuple(patterns), pattern)
@@ -98,35 +91,38 @@ class Refill:
     def fill(self, batch: Batch, routed: Routed | None = None) -> Values:
         """The values of a batch; with `routed` those of another batch's routing. Raises BadInput as `lower` does."""
         check(self.plan, (batch,))
-        parts = batch.split(self.plan.schedule.micro_batches)
-        known = routed or self.route(parts)
+        parts = self.parts_of(batch)
+        known = routed or self.route(batch)
         graph, lanes = self.skeleton.graph, len(self.group.devices)
         ps = np.zeros((graph.num_tasks, lanes), dtype=np.int64)
         alpha = np.zeros(graph.num_tasks, dtype=np.int64)
         size = np.zeros((graph.num_tasks, lanes * (lanes - 1)), dtype=np.int64)
-        for (name, part), tasks in self._tasks.items():
+        for (name, part, stretch), tasks in self._tasks.items():
             if name == EXPERTS:
                 ps[tasks] = known.experts[part]
             elif name in (DISPATCH, COMBINE):
                 size[tasks], alpha[tasks] = known.size[name, part], known.alpha[name, part]
-            elif len(tasks):
-                ps[tasks] = to_ps(self._priced(name, parts[part]).total)
+            else:
+                ps[tasks] = to_ps(self._priced(name, parts[part]).stretched(stretch).total)
         return Values(ps.ravel(), size[self.skeleton.pattern >= 0].ravel(), alpha)
 
     def _priced(self, name: str, part: Batch) -> Work:
         if name == HOST:
             return Work({HOST: np.full(len(self.group.devices), self.plan.host_seconds)})
-        if name == "head":
-            return self.plan.ops.head(part)
-        return STRETCHED[name](self.plan.ops, part).stretched(self.plan.dispatch.compute_slowdown)
+        return PRICES[name](self.plan.ops, part)
 
-    def route(self, parts: Sequence[Batch]) -> Routed:
+    def parts_of(self, batch: Batch) -> Mapping[Part, Batch]:
+        """The cuts of a batch that the schedule has."""
+        cuts = {of: batch.split(of) for of in sorted({part.of for _, part, _ in self._tasks})}
+        return {Part(index, of): part for of, parts in cuts.items() for index, part in enumerate(parts)}
+
+    def route(self, batch: Batch) -> Routed:
         """Look the routing of all layers up, part by part."""
-        experts, size, alpha = [], {}, {}
-        dispatch, slowdown = self.plan.dispatch, self.plan.dispatch.compute_slowdown
-        for number, part in enumerate(parts):
-            found = self._lookup.of(part)
-            experts.append(self._experts(found, slowdown))
+        experts, size, alpha = {}, {}, {}
+        dispatch, parts = self.plan.dispatch, self.parts_of(batch)
+        for number, stretch in ((part, stretch) for name, part, stretch in self._tasks if name == EXPERTS):
+            found = self._lookup.of(parts[number])
+            experts[number] = self._experts(found, stretch)
             if self.plan.layout.expert_parallel > 1:
                 rows = found.copies(dispatch.algorithm.direct)
                 for name, sent, row_bytes in (
@@ -136,7 +132,7 @@ class Refill:
                     header = dispatch.algorithm.header_bytes if name == DISPATCH else 0
                     flows = sent[:, ~np.eye(rows.shape[1], dtype=np.bool_)] * (row_bytes + header)
                     size[name, number], alpha[name, number] = flows, self._startups(flows, row_bytes)
-        return Routed(tuple(experts), size, alpha)
+        return Routed(experts, size, alpha)
 
     def _experts(self, found: LayerTraffic, slowdown: float) -> Int64s:
         """int64[layers, R] ps."""
