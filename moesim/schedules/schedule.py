@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from moesim.errors import BadInput
 from moesim.schedules.backward import add_backward
 from moesim.schedules.nodes import Node, Part, Verb
 from moesim.schedules.order import Order
@@ -15,29 +14,20 @@ class Schedule:
     """An order of nodes. A schedule is one file here: a class that names itself is registered.
 
     cuts: into how many parts it cuts a whole batch; shares_sms: whether transfers hold SMs while others compute, all
-    through the layers; trains: whether it has a backward pass; degree_default: of the schedules that cut only the
-    dispatch-experts-combine stretch, into how many parts where nothing is said, 0 for others. shared_beside: the shared
-    expert runs beside the dispatch.
+    through the layers. shared_beside: the shared expert runs beside the dispatch.
     """
 
     name: ClassVar[str] = ""
     known: ClassVar[dict[str, type[Schedule]]] = {}
     cuts: ClassVar[int] = 1
     shares_sms: ClassVar[bool] = False
-    trains: ClassVar[bool] = True
-    degree_default: ClassVar[int] = 0
-    notes: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         if "name" in vars(cls):
             cls.known[cls.name] = cls
 
-    def __init__(self, *, shared_beside: bool = True, degree: int | None = None, where: str = "") -> None:
-        """Raises BadInput where a degree is given to a schedule that has none."""
-        if degree is not None and not self.degree_default:
-            ways = ", ".join(sorted(name for name, one in self.known.items() if one.degree_default))
-            raise BadInput(f"{self.name} has no degree", where=where, way_out=f"leave degree out, or schedule: {ways}")
-        self.shared_beside, self.degree = shared_beside, degree or self.degree_default
+    def __init__(self, *, shared_beside: bool = True) -> None:
+        self.shared_beside = shared_beside
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -45,14 +35,9 @@ class Schedule:
         return tuple(Part(index, self.cuts) for index in range(self.cuts))
 
     @property
-    def finest(self) -> int:
-        """Into how many parts it cuts a batch where it cuts it most finely: a rank needs as many tokens."""
-        return max(self.cuts, self.degree)
-
-    @property
     def overlaps(self) -> bool:
         """Whether one part computes while another's rows are on their way."""
-        return self.finest > 1 or self.shares_sms
+        return self.cuts > 1
 
     def step(
         self, moe: Sequence[bool], micro_batches: int = 1, *, training: bool = False, replay: bool = False

@@ -56,7 +56,7 @@ class Refill:
             raise BadInput(f"these steps are lowered one by one: {reason}", way_out="lower, then evaluate")
         self.plan, self._lookup = plan, Lookup(plan)
         self._startup_of: dict[tuple[int, int, int], float] = {}
-        lowered = lower(plan, (uniform_batch("decode", plan.layout.world, plan.schedule.finest, 1),))
+        lowered = lower(plan, (uniform_batch("decode", plan.layout.world, plan.schedule.cuts, 1),))
         self.group = Group(plan.fabric.cluster, plan.layout.islands()[0])
         kinds: dict[Kind, list[int]] = {}
         for task, (name, node) in enumerate(zip(lowered.graph.name, lowered.nodes, strict=True)):

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import BadInput
-from moesim.routing.sources import Routed
 from moesim.schedules import Node
 from moesim.step.batch import Batch
 from moesim.step.chain import Chain, Edge
@@ -31,7 +30,7 @@ def lower(plan: StepPlan, batches: Sequence[Batch]) -> Lowered:
     """
     check(plan, batches)
     layers, experts = len(plan.model.moe_layers), plan.placement.num_experts
-    lowering = Lowering.of(layers, experts, plan.layout.world, plan.schedule.finest)
+    lowering = Lowering.of(layers, experts, plan.layout.world, plan.schedule.cuts)
     nodes = plan.nodes(len(batches), batches[0].training)
     last = [_lower_site(plan, lowering, ranks, nodes, batches) for ranks in plan.layout.islands()]
     if batches[0].training:
@@ -68,29 +67,18 @@ def _made(chain: Chain) -> None:
 
 def check(plan: StepPlan, batches: Sequence[Batch]) -> None:
     """Refuse what the nouns allow but no engine runs. Raises BadInput."""
-    algorithm, schedule = plan.dispatch.algorithm, plan.schedule
+    algorithm = plan.dispatch.algorithm
     if algorithm.travels and batches[0].training:
         raise BadInput(f"{algorithm.name} is for inference, not for training", way_out="dispatch: nccl")
-    if batches[0].training and not schedule.trains:
-        raise _refused(f"{schedule.name} is for inference, not for training", "schedule: sequential")
-    source = plan.routing
-    if schedule.degree > 1 and isinstance(source, Routed) and source.router.facts.batch_dependent:
-        raise _refused(
-            f"router {source.name} decides for a whole batch, {schedule.name} would have it decide part by part",
-            "schedule: sequential, or a router that takes each token by itself",
-        )
     _check_parts(plan, batches)
 
 
 def _check_parts(plan: StepPlan, batches: Sequence[Batch]) -> None:
-    parts = plan.schedule.finest
+    parts = plan.schedule.cuts
     fewest = min(int(batch.tokens_of_rank.min()) for batch in batches)
     if fewest < parts:
-        raise _refused(
+        raise BadInput(
             f"the schedule cuts a batch into {parts} parts, but a rank has {fewest} token(s)",
-            "schedule: sequential, or more tokens a GPU",
+            where="overlap.schedule",
+            way_out="schedule: sequential, or more tokens a GPU",
         )
-
-
-def _refused(what: str, way_out: str) -> BadInput:
-    return BadInput(what, where="overlap.schedule", way_out=way_out)

@@ -208,9 +208,7 @@ def _plan(
         ops=LayerOps(model, costs, precision, spread, log),
         fabric=fabric,
         dispatch=_dispatch(comm, model, fabric, algorithm),
-        schedule=schedule(
-            shared_beside=overlap.shared_expert, degree=overlap.degree, where=loaded.where("overlap.degree")
-        ),
+        schedule=schedule(shared_beside=overlap.shared_expert),
         recompute=frozenset(scenario.training.recompute),
         optimizer=replace(OPTIMIZERS[scenario.training.optimizer], master=scenario.training.master),
         host_seconds=costs.host_seconds(scenario.batch.phase, model.num_layers),

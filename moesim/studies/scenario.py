@@ -100,9 +100,6 @@ class OverlapSection(Section):
 
     schedule: str = Field("sequential", description="layer schedule; see `moesim list`")
     shared_expert: bool = Field(True, description="the shared expert runs beside the dispatch")
-    degree: Count | None = Field(
-        None, description="of schedules that cut only the way to the experts and back: into how many parts"
-    )
 
 
 class RoutingSection(Section):

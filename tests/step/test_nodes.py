@@ -73,9 +73,7 @@ def test_gradients_of_inputs_and_weights_apart_take_as_long_as_in_one(monkeypatc
     order = Order((WHOLE,))
     one.plan.schedule.forward(order, moe)
     add_backward(order, 1)
-    computed = [
-        number for number, node in enumerate(order.nodes) if node.way == Way.BACKWARD and node.stream == "compute"
-    ]
+    backward = [number for number, node in enumerate(order.nodes) if node.way == Way.BACKWARD]
     apart = [node._replace(way=Way.BACKWARD_DATA) if node.way == Way.BACKWARD else node for node in order.nodes]
     weights = [
         order.nodes[number]._replace(way=Way.BACKWARD_WEIGHT, after=(number,)) for number in backward
