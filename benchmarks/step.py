@@ -4,7 +4,8 @@
 
 By port loads (the level of loops) and by the fluid network (that of `run`). CPU seconds (user + system), median of 5
 after one warm-up; routing is looked up inside the clock of lowering, its synthesis is outside.
-Verbs are timed as processes of their own, with and without compiled code on disk.
+Verbs are timed as processes of their own, with and without compiled code on disk. Then the corridor's figures
+(`benchmarks.corridor`): steps filled again, collectives in the compiled pass, a long training step by patterns.
 """
 
 from __future__ import annotations
@@ -85,6 +86,9 @@ def verbs() -> None:
         for what, bar in (("no compiled code on disk", 20), ("compiled code on disk", 8)):
             seconds, peak = in_a_process(["run", "--demo", "--report"], Path(cache))
             print(f"moesim run --demo --report, {what}: {seconds:.2f} s   (bar {bar} s), {peak:.0f} MB")
+    with TemporaryDirectory() as cache:
+        seconds = in_a_process(["run", "--demo"], Path(cache))[0]
+        print(f"moesim run --demo, no compiled code on disk: {seconds:.2f} s   (bar 6 s)")
         print(f"moesim --help: {in_a_process(['--help'], Path(cache))[0]:.3f} s   (bar 0.2 s)")
 
 
@@ -103,6 +107,7 @@ def main() -> None:
         print(f"simulate, fluid network  {taken:8.3f} s   (bar 30), window {window:g}")
     print(f"peak memory of all this: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB   (bar 600 MB)")
     verbs()
+    subprocess.run([sys.executable, "-m", "benchmarks.corridor"], check=True)
 
 
 if __name__ == "__main__":

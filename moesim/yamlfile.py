@@ -127,10 +127,12 @@ def override(data: dict[str, Any], text: str, example: str) -> str:
     if not equals or not all(parts):
         raise BadInput(f"--set {text!r} is not key=value", way_out=f"--set {example}")
     target = data
-    for part in parts[:-1]:
+    for depth, part in enumerate(parts[:-1], start=1):
         target = target.setdefault(part, {})
         if not isinstance(target, dict):
-            raise BadInput(f"{part!r} holds no keys", where=f"--set {key}")
+            inner = "".join(f"{{{name}: " for name in parts[depth:]) + value + "}" * len(parts[depth:])
+            way_out = f"--set '{'.'.join(parts[:depth])}={inner}'"
+            raise BadInput(f"{part!r} holds no keys, it is {target!r}", where=f"--set {key}", way_out=way_out)
     target[parts[-1]] = parse_yaml(f"value: {value}", f"--set {key}").data["value"]
     return key
 

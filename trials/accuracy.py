@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from moesim import atomic
 from moesim.errors import MoesimError
 from moesim.studies import Result, run
-from moesim.studies.validation import validate_all
+from moesim.studies.validation import validate, validate_all
 from moesim.units import show_bytes, show_seconds
 
 HEAD = "# How far off: answers that were wrong\n\nWritten by `python -m trials.accuracy`; not edited by hand.\n"
 CONTIGUOUS = ("experts.placement=contiguous", "experts.redundant=0", "routing={balanced: true}")
+TREE = ("cluster={topology: rail-fat-tree, nodes: 2}", "parallel={data_parallel_size: 16, expert_parallel_size: 16}",
+        "comm.dispatch=nccl", "batch.tokens_per_gpu=256", "routing={balanced: true}")  # fmt: skip
+GB200 = (*CONTIGUOUS, "cluster={topology: gb200-nvl72, nodes: 1}", "network.level=port_load",
+         "batch={phase: decode, tokens_per_gpu: 128, context: 4096}",
+         "parallel={data_parallel_size: 64, expert_parallel_size: 64}")  # fmt: skip
 EP64 = (*CONTIGUOUS, "cluster.nodes=8", "parallel={data_parallel_size: 64, expert_parallel_size: 64}")
 LATENT = (*EP64, "batch={phase: decode, tokens_per_gpu: 128, context: 4096}", "network.level=port_load")
 TP8 = (*CONTIGUOUS, "cluster={topology: hgx-h200, nodes: 1}", "overlap.schedule=sequential", "comm.dispatch=nccl",
@@ -69,8 +74,13 @@ def rate(result: Result) -> str:
     return f"predicted / published {result.metrics['predicted_over_published'].value:.3f}, {imbalance(result)}"
 
 
+def served(result: Result) -> str:
+    """The step, and tokens a second and node."""
+    return f"{step(result)}, {result.metrics['tokens_per_s_per_node'].value:,.0f} tok/s a node"
+
+
 def memory(result: Result) -> str:
-    """Peak memory of a GPU, and the warnings about idle ones."""
+    """Peak memory of a GPU."""
     return f"{show_bytes(result.metrics['peak_memory_bytes'].value)} a GPU"
 
 
@@ -80,6 +90,7 @@ def warned(result: Result) -> str:
     return f"{result.metrics['tokens_per_s_per_node'].value:,.0f} tok/s a node; " + ("; ".join(idle) or "no warning")
 
 
+COLLECTIVES_BEFORE = {458.65: "44.5", 483.77: "44.5", 365.84: "44.5", 480.0: "315", 370.0: "315"}
 CASES = (
     Case("Parts of a step", "demo-qwen3", ("batch.tokens_per_gpu=1",), imbalance, "-8.8 %", ">= 0"),
     Case("Parts of a step", "mixtral-train-ep8", (), imbalance, "-4.5 ms", ">= 0 (balanced routing)"),
@@ -89,13 +100,28 @@ CASES = (
     Case("Parts of a step", "dsv3-decode-ep72", (), rate, "1.268 (72.5 ms)", "1; fluid network 77.4 ms"),
     Case("Network", "dsv3-prefill-ep32", ("network.efficiency=0.0000000001",), step, "2.503 s, exit 0",
          "refused: a time beyond the clock"),
-    Case("Network", "demo-tiny", ("cluster={topology: rail-fat-tree, nodes: 2, oversubscription: 4}",
-         "parallel={data_parallel_size: 16, expert_parallel_size: 16}", "comm.dispatch=nccl",
-         "batch.tokens_per_gpu=256", "routing={balanced: true}"), link, "links above 100 %", "at most 100 %"),
+    Case("Network", "demo-tiny", TREE, link, "", "the row below without 2:1 leaves"),
+    Case("Network", "demo-tiny", (*TREE, "cluster.oversubscription=2"), link, "no change, a link 111 % used",
+         "slower; at most 100 %"),
+    Case("Network", "nic-fault-ep16", ("faults=[]",), served, "", "the row below without the fault"),
+    Case("Network", "nic-fault-ep16", ("faults=[{at: 20 us, link: node0/nic3, factor: 0, then: abort}]",), served,
+         "35 % more tokens/s than without the fault", "an eighth of a node's rows lost, not throughput"),
     Case("Compute", "dsv3-decode-ep72", (*LATENT, "precision.kv_cache=bf16"), core, "40.4 ms",
          "roofline 20.9 ms"),
     Case("Compute", "dsv3-decode-ep72", (*LATENT, "precision.kv_cache=fp8"), core, "95.5 ms",
          "roofline 18.7 ms; not slower than bf16, or a warning"),
+    Case("Compute", "dsv3-decode-ep72", (*GB200, "costs={profile: gb200, kernels: vllm}"), step,
+         "131 ms (batch not stated)", "near the other sets"),
+    Case("Compute", "dsv3-decode-ep72", (*GB200, "costs={profile: gb200, kernels: sglang}"), step,
+         "20 ms (batch not stated)", "near the other sets"),
+    Case("Compute", "dsv3-decode-ep72", ("network.level=port_load", "batch.tokens_per_gpu=256"), step, "53.7 ms", ""),
+    Case("Compute", "dsv3-decode-ep72", ("network.level=port_load", "batch.tokens_per_gpu=257"), step, "61.7 ms",
+         "the row above, and hardly more"),
+    Case("Compute", "demo-tiny", ("cluster.topology=dgx-b200",), step, "2 % faster (H100's kernels)",
+         "faster than on H100, costs follow the device"),
+    Case("Compute", "demo-tiny", (), step, "", "on H100"),
+    Case("Memory and layout", "demo-qwen3", ("parallel={tensor_parallel_size: 8, data_parallel_size: 1, "
+         "expert_parallel_size: 8}",), memory, "4 KV heads cut in 8: half the cache", "KV heads held twice"),
     Case("Memory and layout", "dsv3-decode-ep72", TP8, memory, "accepted (102 GB in its batch)",
          "refused: the latent is on every rank (231 GB)"),
     Case("Memory and layout", "demo-tiny", ("cluster.nodes=2",), warned, "no warning, tokens a node halved",
@@ -117,6 +143,16 @@ def _answer(case: Case) -> str:
         return f"refused ({error.exit_code}): {error.what}"
 
 
+def suite(name: str, title: str, before: Mapping[float, str]) -> Iterator[str]:
+    """A table of published points; `before`: published value -> what was predicted once."""
+    yield f"\n## {title} (`moesim validate {name}`)\n\n| point | unit | published | before | now | error |"
+    yield "|---|---|---|---|---|---|"
+    for point in validate(name).points:
+        keys = ", ".join(str(value) for value in point.keys.values() if value)
+        shown = f"{point.measured:.4g} | {before.get(point.measured, '')} | {point.predicted:.4g} | {point.error:+.1%}"
+        yield f"| {keys} | {point.unit} | {shown} |"
+
+
 def lines(cases: tuple[Case, ...]) -> Iterator[str]:
     """The document."""
     yield HEAD
@@ -126,6 +162,9 @@ def lines(cases: tuple[Case, ...]) -> Iterator[str]:
             if case.section == section:
                 changes = " ".join(f"`{one}`" for one in case.changes) or "as shipped"
                 yield f"| {case.scenario} | {changes} | {case.before} | {now(case)} | {case.reference} |"
+    yield from suite("collectives", "Collectives and DeepEP off H800", COLLECTIVES_BEFORE)
+    yield from suite("kernels", "Expert kernels as users measured them", {})
+    yield from suite("network", "DeepEP on H800", {})
     yield "\n## Operators and their figures (`moesim validate all`)\n\n| operator | figure | typical | worst | of |"
     yield "|---|---|---|---|---|"
     for one in validate_all(steps=False).figures:

@@ -185,6 +185,8 @@ def _run(mutant: Mutant, tests: Sequence[str]) -> int:
             return int(
                 pytest.main(
                     [
+                        "-n",
+                        "0",  # the changed module is in this process
                         "-x",
                         "-q",
                         "-p",

@@ -27,6 +27,7 @@ LIST = "See `moesim list`."
 @click.option(
     "--redundant", type=click.IntRange(0), default=0, show_default=True, metavar="R", help="Slots beyond one an expert."
 )
+@click.option("--by-layer", is_flag=True, help="R is a mean: layers that gain most by redundant slots have them.")
 @click.option("--slots", metavar="S[,S...]", help="Slots of every GPU, or of each, instead of --redundant.")
 @click.option(
     "--strategy", "strategy", metavar="S,...", help=f"Strategies to compare, or all. {LIST}  [default: usual ones]"

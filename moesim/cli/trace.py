@@ -195,16 +195,23 @@ def _write_page(path: Path, found: RoutingTrace, summary: Summary) -> None:
 @click.argument("second")
 @json_option
 def diff(first: str, second: str, as_json: bool) -> None:
-    """How far the load and the tokens of two traces of one shape have drifted apart."""
+    """How far the load and the tokens of two recordings of one shape have drifted apart.
+
+    Each is a trace, or an .npz of counts: then only what counts can say.
+    """
     from moesim.report import tables, trace_tables
     from moesim.routing.stats.diff import diff as difference
+    from moesim.studies.placing.recordings import read_recorded
 
-    one, other = _read(first), _read(second)
-    found = difference(one, other).to_json()
+    one, other = read_recorded(first), read_recorded(second)
+    drift = difference(one, other)
+    found = drift.to_json()
     tables.show(trace_tables.metrics_table(found["metrics"]), text_stream(as_json))
+    for note in drift.notes:
+        print(f"note: {note}", file=text_stream(as_json))
     if as_json:
         both = {"first": trace_tables.provenance(one.header), "second": trace_tables.provenance(other.header)}
-        print_json(found | {"provenance": both, "warnings": []})
+        print_json(found | {"provenance": both, "warnings": list(drift.notes)})
 
 
 @trace.command()

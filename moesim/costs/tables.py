@@ -104,10 +104,10 @@ def _with(found: Estimate, columns: npt.NDArray[np.float64]) -> Estimate:
 
 
 class Tables:
-    """A CostModel that keeps what `costs` says."""
+    """A CostModel that keeps what another one, `asked`, says."""
 
     def __init__(self, costs: CostModel) -> None:
-        self._costs = costs
+        self.asked = costs
         self._memos: dict[Hashable, Memo] = {}
         self.name, self.device, self.kernels = costs.name, costs.device, costs.kernels
         self.widens: Mapping[str, float] = costs.widens
@@ -118,11 +118,11 @@ class Tables:
     def gemm(self, m: npt.ArrayLike, n: int, k: int, dtype: str) -> Estimate:
         """See CostModel."""
         memo = self._memo(("gemm", n, k, dtype), (40,), BLOCK)
-        return memo.at((m,), lambda m: self._costs.gemm(m, n, k, dtype))
+        return memo.at((m,), lambda m: self.asked.gemm(m, n, k, dtype))
 
     def expert_tile(self, dtype: str) -> int:
         """See CostModel."""
-        return self._costs.expert_tile(dtype)
+        return self.asked.expert_tile(dtype)
 
     def experts(
         self, rows: npt.ArrayLike, hidden: int, inter: int, dtype: str, matrices: int,
@@ -139,9 +139,9 @@ class Tables:
         columns = [*(column.astype(np.int64) for column in rows[:3]), (rows.padded - rows.total).astype(np.int64)]
         if choices is not None:
             passing = np.broadcast_to(np.asarray(choices, dtype=np.int64), columns[0].shape)
-            return never_alone(lambda *c: self._costs.experts_of(_rows(*c[:4]), *shape, c[4]), [*columns, passing])
+            return never_alone(lambda *c: self.asked.experts_of(_rows(*c[:4]), *shape, c[4]), [*columns, passing])
         memo = self._memo(("experts", *shape), (22, 9, 18, 14))
-        return memo.at(columns, lambda *c: self._costs.experts_of(_rows(*c), *shape))
+        return memo.at(columns, lambda *c: self.asked.experts_of(_rows(*c), *shape))
 
     def attention(
         self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
@@ -150,16 +150,16 @@ class Tables:
         """See CostModel; of whole numbers. Decoded tokens are priced in blocks of contexts."""
         memo = self._memo(("attention", phase, shape, heads, dtype), (14, 22, 25), BLOCK if phase == "decode" else 1)
         return memo.at(
-            (requests, query, context), lambda n, q, c: self._costs.attention(phase, q, c, n, shape, heads, dtype)
+            (requests, query, context), lambda n, q, c: self.asked.attention(phase, q, c, n, shape, heads, dtype)
         )
 
     def elementwise(self, moved: npt.ArrayLike) -> Estimate:
         """See CostModel; as cheap as a table."""
-        return self._costs.elementwise(moved)
+        return self.asked.elementwise(moved)
 
     def host_seconds(self, phase: str, layers: int) -> float:
         """See CostModel."""
-        return self._costs.host_seconds(phase, layers)
+        return self.asked.host_seconds(phase, layers)
 
     def _memo(self, name: Hashable, bits: tuple[int, ...], block: int = 1) -> Memo:
         if name not in self._memos:

@@ -1,5 +1,6 @@
 """Two players of one TaskGraph: `evaluate` (port loads, milliseconds) and `simulate` (fluid network, a World)."""
 
+from moesim.engine.again import Again
 from moesim.engine.builder import GraphBuilder
 from moesim.engine.contention import Contention, contention
 from moesim.engine.critical import CriticalPath, critical_path
@@ -19,6 +20,7 @@ from moesim.engine.world import World
 __all__ = [
     "FLUID_GPUS",
     "NEVER",
+    "Again",
     "Contention",
     "CriticalPath",
     "Fault",

@@ -21,6 +21,7 @@ from moesim.network.port_times import after, coflow_times
 from moesim.units import LAST_TICK, beyond_clock
 
 Int64s = npt.NDArray[np.int64]
+EXACT = 2.0**53  # whole numbers below it are floats (150 minutes in ticks); beyond it a collective is looked up
 NO_LATENCY: Int64s = np.zeros(0, dtype=np.int64)
 
 
@@ -55,10 +56,10 @@ def play(skeleton: Skeleton, values: Values, pairs: Pairs, state: State) -> tupl
     lanes, tasks = skeleton.graph.num_lanes, skeleton.graph.num_tasks
     scratch = np.zeros((3, len(pairs.slowness)), dtype=np.int64)
     start, done, arrival = (np.empty(lanes, np.int64) for _ in range(3))
-    load, ends = (np.zeros(len(pairs.slow), np.int64) for _ in range(2))
+    load, landings = np.zeros(len(pairs.slow), np.int64), np.zeros((2, len(pairs.slow)))
     bad, end = sweep_all(
         skeleton.program, pairs, values.lane_ps, values.size, values.alpha, clock, state.arrived, start, done, arrival,
-        np.empty(tasks, np.int64), load, ends, np.empty(pairs.most_lanes, np.int64), scratch,
+        np.empty(tasks, np.int64), load, landings, np.empty(pairs.most_lanes, np.int64), scratch,
     )  # fmt: skip
     if bad >= 0:
         raise Deadlock(f"{skeleton.graph.describe(bad)} sends bytes over a link without capacity")
@@ -70,7 +71,7 @@ def play(skeleton: Skeleton, values: Values, pairs: Pairs, state: State) -> tupl
 @njit
 def sweep_all(
     program: Any, pairs: Any, lane_ps: Any, size: Any, alpha: Any, clock: Any, arrived: Any, start: Any, end: Any,
-    arrival: Any, task_end: Any, load: Any, ends: Any, order: Any, scratch: Any,
+    arrival: Any, task_end: Any, load: Any, landings: Any, order: Any, scratch: Any,
 ) -> Any:  # fmt: skip
     """Fills start, end, arrival int64[n] and task_end int64[T], moves clock on -> (a task over a dead link or -1, the
     last tick).
@@ -91,9 +92,10 @@ def sweep_all(
             flows = pairs.flow_at[pattern + 1] - pairs.flow_at[pattern]
             sent = size[program.size_at[task] : program.size_at[task] + flows]
             release, done, landed = start[begin:stop], end[begin:stop], arrival[begin:stop]
+            task_end[task] = -1
             if pairs.swept[pattern]:
-                task_end[task] = swept(pairs, pattern, sent, alpha[task], release, done, landed, load, ends, order)
-            else:
+                task_end[task] = swept(pairs, pattern, sent, alpha[task], release, done, landed, load, landings, order)
+            if task_end[task] < 0:
                 task_end[task] = looked_up(pairs, pattern, sent, alpha[task], release, done, landed, scratch)
             if task_end[task] < 0:
                 return task, last
@@ -126,13 +128,13 @@ def _starts(
 
 @inner
 def swept(
-    pairs: Any, pattern: int, size: Any, alpha: int, release: Any, done: Any, landed: Any, load: Any, ends: Any,
+    pairs: Any, pattern: int, size: Any, alpha: int, release: Any, done: Any, landed: Any, load: Any, landings: Any,
     order: Any,
 ) -> Any:  # fmt: skip
-    """One collective in one sweep over its flows -> the end of its last port, -1 where bytes pass a dead link.
+    """One collective in one sweep over its flows -> the end of its last port, -1 where floats are not exact any more.
 
-    Fills done and landed int64[R]: `done` and `arrival` of `port_times.coflow_times`. load, ends int64[ports] are
-    scratch, zeros before and after; so is order int64[R].
+    Fills done and landed int64[R]: `done` and `arrival` of `port_times.coflow_times`. load int64[ports] and landings
+    float64[2, ports] are scratch, zeros before and after; so is order int64[R].
     """
     lane_at, latest = pairs.lane_at[pattern], np.int64(0)
     for lane in range(release.shape[0]):
@@ -142,58 +144,59 @@ def swept(
     _last_first(release, order)
     for place in range(release.shape[0]):
         owner = order[place]
-        begin, first, last = (
-            min(release[owner] + alpha, LAST_TICK),
-            pairs.run[lane_at + owner],
-            pairs.run[lane_at + owner + 1],
-        )
-        for run in range(first, last):
-            _send(pairs, run, size, begin, load, ends)
-        for run in range(first, last):
-            port = pairs.out[run]
+        begin, first, last = done[owner], pairs.part[lane_at + owner], pairs.part[lane_at + owner + 1]
+        for part in range(first, last):
+            flow, port, many = pairs.first[part], pairs.into[part], pairs.many[part]
+            got, ends = landings[0, port : port + many], landings[1, port : port + many]
+            sent = _land(size[flow : flow + many], pairs.slow[port : port + many], float(begin), got, ends)
+            load[pairs.out[part]] += sent
+            for index in range(pairs.shared_ptr[part], pairs.shared_ptr[part + 1]):
+                load[pairs.shared[index]] += sent
+        for part in range(first, last):
+            port = pairs.out[part]
             if load[port] > 0:
                 done[owner] = max(done[owner], after(begin, load[port] * pairs.slow[port]))
-            for index in range(pairs.shared_ptr[run], pairs.shared_ptr[run + 1]):
+            for index in range(pairs.shared_ptr[part], pairs.shared_ptr[part + 1]):
                 port = pairs.shared[index]
                 if load[port] > 0:
                     end = max(end, after(begin, load[port] * pairs.slow[port]))
-    dead = _settle(pairs, pattern, landed, load, ends)
+    last_landing = _settle(pairs, pattern, landed, load, landings)
     for lane in range(release.shape[0]):
         done[lane] = max(done[lane], landed[lane])
         landed[lane] = max(landed[lane], latest)
         end = max(end, done[lane])
-    return np.int64(-1) if dead else end
+    return end if last_landing < EXACT else np.int64(-1)
 
 
 @inlined
-def _send(pairs: Any, run: int, size: Any, begin: Any, load: Any, ends: Any) -> None:
-    """The flows of a run: load the ports that they land by, one by one, and then their common ways."""
+def _land(size: Any, slow: Any, begin: float, got: Any, ends: Any) -> Any:
+    """Load the ports that a stretch of flows lands by -> its bytes. (All pair lists in a call's arguments would cost
+    more than the stretch.)
+
+    A port that has got bytes before ends no earlier by a flow without any, as it is released no later: only a port that
+    has got none yet has to be told apart, and neighbours can be added up several at a time.
+    """
     total = np.int64(0)
-    for index in range(pairs.run_flow[run], pairs.run_flow[run + 1]):
-        sent = size[pairs.flow[index]]
-        if sent > 0:
-            port = pairs.into[index]
-            total += sent
-            loaded = load[port] + sent
-            load[port] = loaded
-            ends[port] = max(ends[port], after(begin, loaded * pairs.slow[port]))
-    load[pairs.out[run]] += total
-    for index in range(pairs.shared_ptr[run], pairs.shared_ptr[run + 1]):
-        load[pairs.shared[index]] += total
+    for one in range(size.shape[0]):
+        total += size[one]
+        bytes_ = got[one] + size[one]
+        got[one] = bytes_
+        lands = begin + np.rint(bytes_ * slow[one]) if bytes_ > 0.0 else 0.0
+        ends[one] = lands if lands > ends[one] else ends[one]
+    return total
 
 
 @inner
-def _settle(pairs: Any, pattern: int, landed: Any, load: Any, ends: Any) -> Any:
-    """Landings by lane; empties the scratch -> whether a dead link has a load."""
-    dead = False
+def _settle(pairs: Any, pattern: int, landed: Any, load: Any, landings: Any) -> Any:
+    """Landings by lane; empties the scratch -> the last of them. Sums of floats below EXACT have not been rounded."""
+    last = 0.0
     for port in range(pairs.port_at[pattern], pairs.port_at[pattern + 1]):
-        if load[port] > 0 and np.isinf(pairs.slow[port]):
-            dead = True
         lane = pairs.lane_in[port]
-        if lane >= 0:
-            landed[lane] = max(landed[lane], ends[port])
-        load[port], ends[port] = 0, 0
-    return dead
+        if lane >= 0 and landings[0, port] > 0.0:
+            last = max(last, landings[0, port], landings[1, port])
+            landed[lane] = max(landed[lane], np.int64(min(landings[1, port], EXACT)))
+        load[port], landings[0, port], landings[1, port] = 0, 0.0, 0.0
+    return last
 
 
 @inner

@@ -48,7 +48,7 @@ class Pairs(NamedTuple):
     """All patterns, one after the other: flow_at, lane_at, port_at int64[P + 1] (lanes count one more each); swept
     bool[P]: one sweep over its ports gives its times. owner_ptr int64[...] from a pattern's own first flow; source,
     destination int32[F]; path int32[F, hops]; slowness float64[L] ps per byte; the rest as in Ports, numbered through
-    but for `flow`.
+    but for `first`.
     """
 
     flow_at: Int64s
@@ -60,9 +60,9 @@ class Pairs(NamedTuple):
     destination: Int32s
     path: Int32s
     slowness: Floats
-    run: Int64s
-    run_flow: Int64s
-    flow: Int32s
+    part: Int64s
+    first: Int32s
+    many: Int32s
     into: Int32s
     out: Int32s
     shared_ptr: Int64s
@@ -117,7 +117,7 @@ class Skeleton:
         flows = np.array([*(pattern.flows for pattern in self.patterns), 0], dtype=np.int64)[self.pattern]
         return np.cumsum(flows) - flows
 
-    @property
+    @cached_property
     def num_flows(self) -> int:
         """Of all collectives together."""
         return sum(self.patterns[number].flows for number in self.pattern[self.pattern >= 0].tolist())
@@ -141,9 +141,7 @@ def values_of(graph: TaskGraph) -> Values:
 def joined(patterns: Sequence[Pattern], found: Sequence[Ports | None], slowness: Floats) -> Pairs:
     """Patterns and their ports (None: not swept), one after the other."""
     ports = [one or _no_ports(pattern) for pattern, one in zip(patterns, found, strict=True)]
-    at = {
-        name: np.cumsum([0, *(len(getattr(one, name)) for one in ports)]) for name in ("flow", "out", "shared", "slow")
-    }
+    at = {name: np.cumsum([0, *(len(getattr(one, name)) for one in ports)]) for name in ("first", "shared", "slow")}
 
     def column(name: str, numbers: str | None, dtype: npt.DTypeLike, last: int | None = None) -> Any:
         bases = at[numbers] if numbers else np.zeros(len(ports), np.int64)
@@ -160,9 +158,9 @@ def joined(patterns: Sequence[Pattern], found: Sequence[Ports | None], slowness:
         destination=_one(np.int32, [pattern.destination for pattern in patterns]),
         path=_wide([pattern.path for pattern in patterns]),
         slowness=slowness,
-        run=column("run", "out", np.int64),
-        run_flow=np.concatenate((column("run_flow", "flow", np.int64, -1), ends["flow"])),
-        flow=column("flow", None, np.int32),
+        part=column("part", "first", np.int64),
+        first=column("first", None, np.int32),
+        many=column("many", None, np.int32),
         into=column("into", "slow", np.int32),
         out=column("out", "slow", np.int32),
         shared_ptr=np.concatenate((column("shared_ptr", "shared", np.int64, -1), ends["shared"])),
@@ -174,8 +172,8 @@ def joined(patterns: Sequence[Pattern], found: Sequence[Ports | None], slowness:
 
 def _no_ports(pattern: Pattern) -> Ports:
     none, zero = np.zeros(0, np.int32), np.zeros(1, np.int64)
-    runs = np.zeros(pattern.lanes + 1, np.int64)
-    return Ports(runs, zero, none, none, none, zero, none, np.zeros(0), none)
+    parts = np.zeros(pattern.lanes + 1, np.int64)
+    return Ports(parts, none, none, none, none, zero, none, np.zeros(0), none)
 
 
 def _one(dtype: npt.DTypeLike, arrays: Sequence[npt.NDArray[Any]]) -> Any:

@@ -13,6 +13,7 @@ from moesim.errors import BadInput, unknown_name
 from moesim.hardware import graph, plausible, templates
 from moesim.hardware.blueprint import Blueprint
 from moesim.hardware.cluster import Cluster, Device
+from moesim.hardware.fabrics import kind_of
 from moesim.hardware.schema import DeviceSection, FabricSection, NodeSection, TopologySection
 
 FOLDER = "topologies"
@@ -61,7 +62,7 @@ def _cluster(topology: TopologySection, plan: Blueprint, fabric: FabricSection) 
 
 def _collides(node: NodeSection | None, plan: Blueprint, fabric: FabricSection) -> bool:
     """A path may be narrowest between two switches: under ECMP, on listed links, behind PCIe."""
-    pooled = node is not None and node.pcie is None and fabric.spines == 1
+    pooled = node is not None and node.pcie is None and kind_of(fabric.kind).pooled(fabric)
     ends = ((link.start, link.end) for link in plan.links)
     return not pooled and any(not start.startswith("gpu") and not end.startswith("gpu") for start, end in ends)
 
@@ -84,9 +85,9 @@ def find_topology(name: str) -> Path:
 
 def _fabric(fabric: FabricSection, given: Mapping[str, Any], document: yamlfile.Document) -> FabricSection:
     """The file's fabric with the keys that are given instead."""
-    if given.get("routing") == "adaptive":
+    if given.get("routing") in ("adaptive", "minimal"):  # neither has queue pairs to tell apart
         given = {**given, "spines": 1, "queue_pairs": 1}
-    together = {"routing": fabric.routing, **given}
+    together = {"kind": fabric.kind, "routing": fabric.routing, **given}
     yamlfile.validate(FabricSection, together, lambda keys: document.where(("fabric", *keys)))
     return fabric.model_copy(update=dict(given))
 

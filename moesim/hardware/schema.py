@@ -106,17 +106,24 @@ class NodeSection(Section):
 
 
 class FabricSection(Section):
-    """How nodes are joined: `rails` has one leaf per rail (port r of every node), `leaves` one leaf per few nodes.
+    """How nodes are joined: one file of `hardware/fabrics` a kind, which names the keys that act in it.
 
-    `adaptive` routing spreads traffic evenly over all uplinks of a leaf, which then act as one. `ecmp` sends every
-    queue pair between two ports over the one of `spines` that a hash picks; a message is divided over `queue_pairs`.
+    `rails` has one leaf per rail (port r of every node) under spines, `leaves` one per few nodes, `three_tier` pods of
+    such leaves under cores; `rail_only` has no spines; `dragonfly` groups of routers, `torus` a grid of nodes.
+    `adaptive` routing spreads traffic evenly over all uplinks of a switch, which then act as one. `ecmp` sends every
+    queue pair between two ports over the one of `spines` that a hash picks; a message is divided over `queue_pairs`. A
+    dragonfly is routed `minimal` or `valiant`.
     """
 
-    kind: Literal["rails", "leaves"] = "rails"
+    kind: Literal["rails", "leaves", "three_tier", "rail_only", "dragonfly", "torus"] = "rails"
     nodes: Count = 1
     nodes_per_leaf: Count = 4
+    leaves_per_pod: Count = 4
+    routers_per_group: Count = 4
+    dims: Items[Count] = ()
     oversubscription: Annotated[float, Field(ge=1, le=64)] = 1.0
-    routing: Literal["adaptive", "ecmp"] = "adaptive"
+    core_oversubscription: Annotated[float, Field(ge=1, le=64)] = 1.0
+    routing: Literal["adaptive", "ecmp", "minimal", "valiant"] = "adaptive"
     spines: Annotated[int, Field(ge=1, le=4096)] = 1
     queue_pairs: Annotated[int, Field(ge=1, le=64)] = 1
     latency: Seconds = 0.0
@@ -124,8 +131,11 @@ class FabricSection(Section):
 
     @model_validator(mode="after")
     def _hashing(self) -> FabricSection:
-        if self.routing == "adaptive" and (self.spines, self.queue_pairs) != (1, 1):
-            raise ValueError("spines and queue_pairs matter to 'routing: ecmp' only")
+        if self.routing not in ("ecmp", "valiant") and (self.spines, self.queue_pairs) != (1, 1):
+            raise ValueError("spines matter to 'routing: ecmp' only, queue_pairs to it and to valiant")
+        if (self.kind == "dragonfly") == (self.routing in ("adaptive", "ecmp")):
+            known = "minimal or valiant" if self.kind == "dragonfly" else "adaptive or ecmp"
+            raise ValueError(f"routing of {self.kind} is {known}")
         return self
 
 

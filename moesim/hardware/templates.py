@@ -1,7 +1,8 @@
-"""Nodes joined by a two-tier fabric -> links and paths, in closed form for any number of GPUs.
+"""Nodes joined by a fabric -> links and paths, in closed form.
 
-Links in order: up and down of every GPU inside its node, out and in of every port, then up and down of every leaf.
-Inside a node a path is up, down. Between nodes it is out, in under one leaf, with leaf up and leaf down between leaves.
+Links in order: up and down of every GPU inside its node, out and in of every port, then those of the fabric. Inside a
+node a path is up, down. Between nodes it is out, the fabric's hops between two switches, in; where the fabric does not
+cross rails, a GPU of the sender's node on the receiver's rail passes it on.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from moesim import streams
 from moesim.errors import BadInput
 from moesim.hardware.blueprint import MAX_GPUS, Blueprint, Ints, Link, packed
+from moesim.hardware.fabrics import KINDS, Ground, Kind, kind_of
+from moesim.hardware.fabrics.kind import tickets
 from moesim.hardware.schema import BETWEEN, FabricSection, NodeSection
 
 Bools = npt.NDArray[np.bool_]
@@ -38,6 +40,18 @@ class _Plan:
     def networked(self) -> bool:
         return self.fabric.nodes > 1
 
+    @property
+    def kind(self) -> Kind:
+        return kind_of(self.fabric.kind)
+
+    @property
+    def inner_goal(self) -> Ints:
+        """int32[D, D]: where the way inside the first node ends: at the other GPU, one that passes on, or at once."""
+        a, b = _ends(self)
+        first = a - self.rail_of[:, None]
+        relay = first + self.rail_of[None, :] if self.kind.relays else a
+        return np.where(self.node_of[:, None] == self.node_of[None, :], b, relay).astype(np.int32)
+
 
 def build(node: NodeSection, fabric: FabricSection, where: str) -> Blueprint:
     """Node and fabric -> Blueprint. Raises BadInput where several nodes have no port, and beyond MAX_GPUS."""
@@ -51,10 +65,23 @@ def build(node: NodeSection, fabric: FabricSection, where: str) -> Blueprint:
             where=where,
             way_out=f"nodes: {max(MAX_GPUS // node.gpus, 1)}",
         )
+    _check_keys(fabric, where)
     plan = _plan(node, fabric)
     inside, inner = _mesh(plan) if node.inside[1].shape == "mesh" else _switched(plan)
-    links, paths = (inside, (packed(inner),)) if not plan.networked else _joined(plan, inside, inner)
+    links, paths = (inside, (packed(inner),)) if not plan.networked else _joined(plan, inside, inner, where)
     return Blueprint(plan.node_of, plan.rail_of, tuple(links), paths)
+
+
+def _check_keys(fabric: FabricSection, where: str) -> None:
+    """A key that acts in fabrics of other kinds only is refused, not forgotten."""
+    fields = FabricSection.model_fields
+    shaping = frozenset(fields) - {"kind", "nodes", "latency", "source"} - kind_of(fabric.kind).keys
+    others = sorted(key for key in shaping if getattr(fabric, key) != fields[key].default)
+    if others:
+        kinds = " or ".join(name for name, kind in KINDS.items() if others[0] in kind.keys)
+        raise BadInput(
+            f"{others[0]} has no effect on {fabric.kind}", where=where, way_out=f"leave it out, or kind: {kinds}"
+        )
 
 
 def _plan(node: NodeSection, fabric: FabricSection) -> _Plan:
@@ -62,7 +89,7 @@ def _plan(node: NodeSection, fabric: FabricSection) -> _Plan:
     own = np.array(node.ports, dtype=np.int32)
     ports = int(own.max()) + 1
     port = np.arange(ports * fabric.nodes, dtype=np.int32)
-    leaf_of = port % ports if fabric.kind == "rails" else port // ports // fabric.nodes_per_leaf
+    leaf_of = kind_of(fabric.kind).seat(port, ports, fabric).astype(np.int32)
     node_of, rail_of = gpu // node.gpus, gpu % node.gpus
     return _Plan(node, fabric, node_of, rail_of, node_of * ports + own[rail_of], leaf_of)
 
@@ -78,9 +105,9 @@ def _switched(plan: _Plan) -> tuple[list[Link], list[Ints]]:
         Link(f"gpu{g}/{kind}_down", f"{kind}_down", f"node{n}", f"gpu{g}", tier.value, half, tier.source)
         for g, n in enumerate(plan.node_of)
     ]
-    a, b = _ends(plan)
-    near = _near(plan)
-    return up + down, [np.where(near, a, -1), np.where(near, plan.gpus + b, -1)]
+    a, goal = _ends(plan)[0], plan.inner_goal
+    moves = goal != a
+    return up + down, [np.where(moves, a, -1), np.where(moves, plan.gpus + goal, -1)]
 
 
 def _mesh(plan: _Plan) -> tuple[list[Link], list[Ints]]:
@@ -93,23 +120,29 @@ def _mesh(plan: _Plan) -> tuple[list[Link], list[Ints]]:
     ]
     hop = np.full((plan.gpus, plan.gpus), -1, dtype=np.int32)
     hop[pairs[:, 0], pairs[:, 1]] = np.arange(len(pairs))
-    return links, [hop]
+    return links, [hop[_ends(plan)[0], plan.inner_goal]]
 
 
-def _joined(plan: _Plan, inside: list[Link], inner: list[Ints]) -> tuple[list[Link], tuple[Ints, ...]]:
+def _joined(
+    plan: _Plan, inside: list[Link], inner: list[Ints], where: str
+) -> tuple[list[Link], tuple[Ints, ...]]:  # fmt: skip
     """Adds ports, leaves and the paths between nodes; one table of paths per queue pair."""
+    assert plan.node.between is not None
     ports = _ports(plan)
-    first_port = len(inside)
-    first_leaf = first_port + len(ports)
+    first_port, half = len(inside), len(plan.leaf_of)
+    first_link = first_port + len(ports)
     apart = plan.node_of[:, None] != plan.node_of[None, :]
-    a, b = plan.port_of[:, None], plan.port_of[None, :]
-    out = np.where(apart, first_port + a, -1).astype(np.int32)
-    into = np.where(apart, first_port + len(plan.leaf_of) + b, -1).astype(np.int32)
+    out_of, into = plan.port_of[plan.inner_goal] if plan.kind.relays else plan.port_of[:, None], plan.port_of[None, :]
+    wiring = plan.kind.wire(Ground(plan.fabric, plan.leaf_of, plan.node.between[1].value, where))
+    out_leaf, in_leaf = (np.broadcast_to(plan.leaf_of[port], apart.shape) for port in (out_of, into))
     paths = []
     for queue_pair in range(plan.fabric.queue_pairs):
-        up, down = _spine_hops(plan, apart, first_leaf, queue_pair)
-        paths.append(packed(_around(plan, inner, apart, [out, up, down, into])))
-    return [*inside, *ports, *_leaves(plan)], tuple(paths)
+        hops = wiring.hops(out_leaf, in_leaf, tickets(out_of, into, queue_pair))
+        between = [np.where(apart & (hop >= 0), first_link + hop, -1).astype(np.int32) for hop in hops]
+        ports_used = (first_port + out_of, first_port + half + into)
+        first, last = (np.where(apart, port, -1).astype(np.int32) for port in ports_used)
+        paths.append(packed(_around(plan, inner, apart, [first, *between, last])))
+    return [*inside, *ports, *wiring.links], tuple(paths)
 
 
 def _around(plan: _Plan, inner: list[Ints], apart: Bools, outer: list[Ints]) -> list[Ints]:
@@ -143,35 +176,6 @@ def _port_names(plan: _Plan) -> tuple[list[str], list[str]]:
     own = plan.node.ports == tuple(range(plan.node.gpus))
     names = [f"{'gpu' if own else 'nic'}{port}" for port in ports]
     return names, [f"node{port // each}" for port in ports] if plan.node.inside[0] == "pcie" else names
-
-
-def _leaves(plan: _Plan) -> list[Link]:
-    """One pooled uplink per leaf under adaptive routing, one per leaf and spine under ECMP."""
-    assert plan.node.between is not None
-    fabric, rate = plan.fabric, plan.node.between[1].value
-    hashed, half = fabric.routing == "ecmp", fabric.latency / 2
-    links = []
-    for way in ("up", "down"):
-        for leaf, below in enumerate(np.bincount(plan.leaf_of)):
-            share = float(below) * rate / fabric.oversubscription / fabric.spines
-            for spine in range(fabric.spines):
-                top, name = (f"spine{spine}", f"leaf{leaf}/{way}{spine}") if hashed else ("spine", f"leaf{leaf}/{way}")
-                ends = (f"leaf{leaf}", top) if way == "up" else (top, f"leaf{leaf}")
-                links.append(Link(name, f"leaf_{way}", *ends, share, half, fabric.source))
-    return links
-
-
-def _spine_hops(plan: _Plan, apart: Bools, first_leaf: int, queue_pair: int) -> tuple[Ints, Ints]:
-    """int32[D, D] each: the link up to the spine and the one down from it, -1 where both ports share a leaf."""
-    leaf, spines = plan.leaf_of[plan.port_of], plan.fabric.spines
-    down = first_leaf + (int(plan.leaf_of.max()) + 1) * spines
-    climbs = apart & (leaf[:, None] != leaf[None, :])
-    ports = (plan.port_of[:, None], plan.port_of[None, :])
-    spine = (streams.hash_ints(streams.key("ecmp"), *ports, queue_pair) % np.uint64(spines)).astype(np.int32)
-    return (
-        np.where(climbs, first_leaf + leaf[:, None] * spines + spine, -1).astype(np.int32),
-        np.where(climbs, down + leaf[None, :] * spines + spine, -1).astype(np.int32),
-    )
 
 
 def _ends(plan: _Plan) -> tuple[Ints, Ints]:

@@ -12,10 +12,11 @@ from moesim.layout.footprint import (
 from moesim.layout.layout import Layout, default_expert_tensor_parallel
 from moesim.layout.memory import MemoryLedger, MemoryRow
 from moesim.layout.optimizer import OPTIMIZERS, Optimizer
-from moesim.layout.placement import Placement
+from moesim.layout.placement import EMPTY, Placement
 from moesim.layout.spread import UNQUANTISED, Part, Spread
 
 __all__ = [
+    "EMPTY",
     "HBM",
     "OPTIMIZERS",
     "UNQUANTISED",

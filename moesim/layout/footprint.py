@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from moesim.layout.layout import Layout
 from moesim.layout.memory import MemoryLedger, MemoryRow
 from moesim.layout.optimizer import Optimizer
@@ -68,9 +66,8 @@ def dense_parameters(spread: Spread) -> int:
 
 
 def expert_parameters(spread: Spread, placement: Placement) -> int:
-    """Expert parameters of the rank that holds most slots."""
-    slots = sum(int(np.bincount(ranks, minlength=placement.num_ranks).max()) for ranks in placement.slot_rank)
-    return slots * spread.expert_parameters
+    """Expert parameters of the rank that holds most slots, over all layers."""
+    return int(placement.owned.sum(axis=0).max()) * spread.expert_parameters
 
 
 def _usable(device_bytes: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +12,15 @@ import numpy.typing as npt
 from moesim.errors import BadInput
 
 Ints = npt.NDArray[np.int32]
+EMPTY: Final = -1  # a cell of the table that is no slot: it holds nothing and takes no memory
 
 
 @dataclass(frozen=True)
 class Placement:
     """slot_expert int32[layers, slots], slot_rank int32[layers, slots] ascending in each layer; replicas allowed.
 
-    Ranks may own different numbers of slots. Raises BadInput where an expert has no slot or an index is out of range.
+    Ranks may own different numbers of slots, and layers too: cells that a layer does not have are EMPTY in
+    slot_expert. Raises BadInput where an expert has no slot or an index is out of range.
     """
 
     slot_expert: Ints
@@ -30,16 +33,16 @@ class Placement:
             raise BadInput(f"slots {self.slot_expert.shape} and ranks {self.slot_rank.shape} are not one table")
         if np.any(np.diff(self.slot_rank, axis=1) < 0):
             raise BadInput("the slots of a layer are not sorted by rank")
-        self._check_range("rank", self.slot_rank, self.num_ranks)
-        self._check_range("expert", self.slot_expert, self.num_experts)
+        self._check_range("rank", self.slot_rank, self.num_ranks, 0)
+        self._check_range("expert", self.slot_expert, self.num_experts, EMPTY)
         missing = np.argwhere(self.replicas == 0)
         if len(missing):
             layer, expert = missing[0]
             raise BadInput(f"layer {layer}: expert {expert} has no slot", way_out="place every expert at least once")
 
     @staticmethod
-    def _check_range(name: str, values: Ints, size: int) -> None:
-        wrong = np.argwhere((values < 0) | (values >= size))
+    def _check_range(name: str, values: Ints, size: int, least: int) -> None:
+        wrong = np.argwhere((values < least) | (values >= size))
         if len(wrong):
             layer, slot = wrong[0]
             raise BadInput(f"layer {layer}, slot {slot}: {name} {values[layer, slot]} is not below {size}")
@@ -51,43 +54,63 @@ class Placement:
 
     @property
     def num_slots(self) -> int:
-        """Slots of a layer."""
+        """Slots of the layer that has most; cells of the table."""
         return int(self.slot_expert.shape[1])
+
+    def of_layers(self, layers: npt.NDArray[np.int64]) -> Placement:
+        """Some layers, without columns that none of them fills."""
+        kept = self.filled[layers].any(axis=0)
+        expert, rank = self.slot_expert[layers][:, kept], self.slot_rank[layers][:, kept]
+        return Placement(expert, rank, self.num_experts, self.num_ranks)
+
+    @cached_property
+    def filled(self) -> npt.NDArray[np.bool_]:
+        """bool[layers, slots]: whether the cell is a slot."""
+        return self.slot_expert >= 0
+
+    @cached_property
+    def owned(self) -> npt.NDArray[np.int64]:
+        """int64[layers, ranks]: slots of each rank."""
+        cells = np.arange(self.num_layers)[:, None] * self.num_ranks + self.slot_rank
+        size = self.num_layers * self.num_ranks
+        return np.bincount(cells[self.filled], minlength=size).reshape(self.num_layers, self.num_ranks)
 
     @cached_property
     def replicas(self) -> npt.NDArray[np.int64]:
         """int64[layers, experts]: slots that hold each expert."""
         cells = np.arange(self.num_layers)[:, None] * self.num_experts + self.slot_expert
         size = self.num_layers * self.num_experts
-        return np.bincount(cells.ravel(), minlength=size).reshape(self.num_layers, self.num_experts)
+        return np.bincount(cells[self.filled], minlength=size).reshape(self.num_layers, self.num_experts)
 
     @cached_property
     def expert_slots(self) -> Ints:
         """int32[layers, experts, most replicas]: the slots of each expert in ascending order, -1 where it has fewer."""
-        layers, slots = self.slot_expert.shape
-        order = np.argsort(self.slot_expert, axis=1, kind="stable")
+        expert = np.where(self.filled, self.slot_expert, self.num_experts)  # empty cells last
+        order = np.argsort(expert, axis=1, kind="stable")
         first = np.cumsum(self.replicas, axis=1) - self.replicas
-        sorted_expert = np.take_along_axis(self.slot_expert, order, axis=1)
-        number = np.arange(slots) - np.take_along_axis(first, sorted_expert, axis=1)
-        table = np.full((layers, self.num_experts, int(self.replicas.max())), -1, dtype=np.int32)
-        table[np.arange(layers)[:, None], sorted_expert, number] = order
+        sorted_expert = np.take_along_axis(expert, order, axis=1)
+        layer, place = np.nonzero(sorted_expert < self.num_experts)
+        which = sorted_expert[layer, place]
+        table = np.full((self.num_layers, self.num_experts, int(self.replicas.max())), -1, dtype=np.int32)
+        table[layer, which, place - first[layer, which]] = order[layer, place]
         return table
 
     @property
     def held(self) -> npt.NDArray[np.bool_]:
         """bool[layers, experts, ranks]: the rank has a slot with the expert."""
         table = np.zeros((self.num_layers, self.num_experts, self.num_ranks), dtype=np.bool_)
-        table[np.arange(self.num_layers)[:, None], self.slot_expert, self.slot_rank] = True
+        layer, slot = np.nonzero(self.filled)
+        table[layer, self.slot_expert[layer, slot], self.slot_rank[layer, slot]] = True
         return table
 
     @cached_property
     def rank_slots(self) -> Ints:
         """int32[layers, ranks, most slots]: the slots of each rank, -1 where it owns fewer."""
-        layers, slots = self.slot_rank.shape
-        owned = np.stack([np.bincount(ranks, minlength=self.num_ranks) for ranks in self.slot_rank])
-        number = np.arange(slots) - np.take_along_axis(np.cumsum(owned, axis=1) - owned, self.slot_rank, axis=1)
-        table = np.full((layers, self.num_ranks, int(owned.max())), -1, dtype=np.int32)
-        table[np.arange(layers)[:, None], self.slot_rank, number] = np.arange(slots)
+        layer, slot = np.nonzero(self.filled)
+        rank, before = self.slot_rank[layer, slot], np.cumsum(self.owned, axis=1) - self.owned
+        number = np.cumsum(self.filled, axis=1)[layer, slot] - 1 - before[layer, rank]
+        table = np.full((self.num_layers, self.num_ranks, int(self.owned.max())), -1, dtype=np.int32)
+        table[layer, rank, number] = slot
         return table
 
     def by_rank(self, layer: int, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

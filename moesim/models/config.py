@@ -13,7 +13,7 @@ from moesim.errors import BadInput
 from moesim.models.quantisation import FILE as QUANTISATION_FILE
 from moesim.models.quantisation import Quantisation, promised
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Config:
 
 
 def read_config(path: Path) -> Config:
-    """A config.json of at most 1 MiB, and the quantisation file beside it, if there is one. Raises BadInput."""
+    """A config.json of at most 16 MiB, and the quantisation file beside it, if there is one. Raises BadInput."""
     beside = path.with_name(path.name.replace("config.json", QUANTISATION_FILE))
     found = _read(beside) if beside != path and beside.is_file() else {}
     return Config(_read(path), str(path), found)

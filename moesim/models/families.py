@@ -45,7 +45,7 @@ def latent_attention(config: Config) -> Attention:
 
 
 def every_layer(config: Config) -> Fields:
-    """Experts in every layer, whose width is `intermediate_size` (Mixtral, gpt-oss, MiniMax-M2)."""
+    """Experts in every layer, whose width is `intermediate_size` (Mixtral, gpt-oss, MiniMax-M2, Phi-3.5, Granite)."""
     return {
         "attention": grouped_attention(config),
         "moe_layers": tuple(range(config.integer("num_hidden_layers"))),
@@ -112,7 +112,7 @@ def llama4(config: Config) -> Fields:
 
 
 def deepseek_v3(config: Config) -> Fields:
-    """DeepSeek-V3 and Kimi-K2: MLA over DeepSeek's layer plan."""
+    """DeepSeek-V2, V3 and Kimi-K2: MLA over DeepSeek's layer plan."""
     return {**_deepseek_plan(config), "attention": latent_attention(config)}
 
 
@@ -160,17 +160,93 @@ def mimo_v2_flash(config: Config) -> Fields:
     return {**_deepseek_plan(config), "attention": grouped_attention(config), "approximations": (WINDOWED, FEWER_KEYS)}
 
 
+def qwen2_moe(config: Config) -> Fields:
+    """Qwen1.5-MoE and Qwen2-MoE: Qwen3's layer plan, and a shared expert of its own width."""
+    return {**qwen3_moe(config), "shared_intermediate": config.integer("shared_expert_intermediate_size")}
+
+
+def olmoe(config: Config) -> Fields:
+    """OLMoE: Mixtral's layer plan under another name for the number of experts."""
+    return {
+        "attention": grouped_attention(config),
+        "moe_layers": tuple(range(config.integer("num_hidden_layers"))),
+        "num_experts": config.integer("num_experts"),
+        "expert_intermediate": config.integer("intermediate_size"),
+    }
+
+
+def grouped_deepseek(config: Config) -> Fields:
+    """GLM-4.5 and dots.llm1: grouped attention in DeepSeek's layer plan."""
+    return {**_deepseek_plan(config), "attention": grouped_attention(config)}
+
+
+def ernie4_5_moe(config: Config) -> Fields:
+    """ERNIE 4.5: every `moe_layer_interval`-th layer between a first and a last one (-1: the model's last)."""
+    layers, width = config.integer("num_hidden_layers"), config.integer("moe_intermediate_size")
+    first, step = config.integer("moe_layer_start_index", default=1), config.integer("moe_layer_interval", default=1)
+    last = layers - 1
+    if config.data.get("moe_layer_end_index", -1) != -1:
+        last = min(config.integer("moe_layer_end_index"), last)
+    return {
+        "attention": grouped_attention(config),
+        "moe_layers": tuple(layer for layer in range(first, last + 1) if (layer + 1) % max(step, 1) == 0),
+        "num_experts": config.integer("moe_num_experts"),
+        "top_k": config.integer("moe_k"),
+        "expert_intermediate": width,
+        "shared_intermediate": config.integer("moe_num_shared_experts", default=0) * width,
+        "dense_intermediate": config.integer("intermediate_size"),
+    }
+
+
+def hunyuan_v1_moe(config: Config) -> Fields:
+    """Hunyuan-A13B: experts in every layer; counts may be lists with an entry a layer, all alike."""
+    width = _alike(config, "moe_intermediate_size")
+    return {
+        "attention": grouped_attention(config),
+        "moe_layers": tuple(range(config.integer("num_hidden_layers"))),
+        "num_experts": _alike(config, "num_experts"),
+        "top_k": _alike(config, "moe_topk"),
+        "expert_intermediate": width,
+        "shared_intermediate": _alike(config, "num_shared_expert") * width,
+    }
+
+
+def _alike(config: Config, name: str) -> int:
+    """A count, or the one that all entries of a list share. Raises BadInput where layers differ."""
+    value = config.data.get(name)
+    if isinstance(value, list) and value:
+        if any(one != value[0] for one in value):
+            raise BadInput("layers that differ are not modelled", where=f"{config.source} {name}")
+        return Config({name: value[0]}, config.source).integer(name)
+    return config.integer(name)
+
+
+def llama4_text(config: Config) -> Fields:
+    """The language part of Llama 4 in a file of its own."""
+    return {**llama4(config), "approximations": (CHUNKED,)}
+
+
 REGISTRY: dict[str, Callable[[Config], Fields]] = {
+    "deepseek_v2": deepseek_v3,
     "deepseek_v3": deepseek_v3,
     "deepseek_v32": deepseek_sparse,
+    "dots1": grouped_deepseek,
+    "ernie4_5_moe": ernie4_5_moe,
+    "glm4_moe": grouped_deepseek,
     "glm_moe_dsa": deepseek_sparse,
     "gpt_oss": gpt_oss,
+    "granitemoe": every_layer,
+    "hunyuan_v1_moe": hunyuan_v1_moe,
     "kimi_k2": deepseek_v3,
     "kimi_k25": kimi_k25,
     "llama4": llama4,
+    "llama4_text": llama4_text,
     "mimo_v2_flash": mimo_v2_flash,
     "minimax_m2": minimax_m2,
     "mixtral": every_layer,
+    "olmoe": olmoe,
+    "phimoe": every_layer,
+    "qwen2_moe": qwen2_moe,
     "qwen3_moe": qwen3_moe,
     "qwen3_vl_moe": qwen3_vl_moe,
 }

@@ -98,12 +98,14 @@ def _from_config(config: Config, name: str) -> MoEModel:
     text = config.text()
     if text.integer("num_hidden_layers") > MAX_LAYERS:
         raise BadInput(f"more than {MAX_LAYERS} layers", where=f"{text.source} num_hidden_layers")
+    family_fields = REGISTRY[family](text)
+    if "top_k" not in family_fields:
+        family_fields["top_k"] = text.integer("num_experts_per_tok", "experts_per_token")
     fields = {
-        "top_k": text.integer("num_experts_per_tok", "experts_per_token"),
         "weight_dtype": text.weight_dtype,
         "expert_dtype": text.expert_dtype,
         "kv_dtype": text.kv_dtype,
-        **REGISTRY[family](text),
+        **family_fields,
     }
     notes = (*fields.pop("approximations", ()), *text.dtype_notes)
     return _checked(

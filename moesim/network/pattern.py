@@ -54,8 +54,8 @@ class Pattern:
 
     def ports(self, slowness: Floats) -> Ports | None:
         """slowness float64[L] ps per byte -> its ports; None where one sweep does not give the bounds of `port_times`:
-        lanes that release for others, several flows of a pair, flows without one port out and one as fast in, or shared
-        links that bind a lane harder than its own ports.
+        lanes that release for others, several flows of a pair, flows without one port out and one as fast in, shared
+        links that bind a lane harder than its own ports, or links without capacity.
         """
         pairs = self.source.astype(np.int64) * self.lanes + self.destination
         if np.any(self.owner != self.source) or len(np.unique(pairs)) < len(pairs):
@@ -68,22 +68,25 @@ class Pattern:
         out, into = (port[np.arange(self.flows), ((kinds & way) > 0).argmax(axis=1)] for way in (OUT, IN))
         shared = np.where(kinds == SHARED, port, -1)
         worst = np.where(shared >= 0, slow[shared], 0.0).max(axis=1, initial=0.0)
-        if np.any(slow[out] != slow[into]) or np.any(worst > slow[out]):
+        if np.any(slow[out] != slow[into]) or np.any(worst > slow[out]) or np.any(np.isinf(slow)):
             return None
-        one_each = _one_each(shared, self.source, out) and _one_each(shared, self.destination, into)
-        return _runs(self, slow, out, into, np.sort(shared, axis=1)[:, ::-1]) if one_each else None
+        if not (_one_each(shared, self.source, out) and _one_each(shared, self.destination, into)):
+            return None
+        binding = _binding(shared, self.source, out, slow) & _binding(shared, self.destination, into, slow)
+        shared = np.where((shared >= 0) & binding[shared], shared, -1)
+        return _stretches(self, slow, out, into, np.sort(shared, axis=1)[:, ::-1])
 
 
 class Ports(NamedTuple):
-    """Runs of flows that leave a lane by the same ways, G of them: those of lane r are run[r]:run[r + 1]; the flows of
-    run g are flow[run_flow[g]:run_flow[g + 1]], each landing by port `into`; all leave by port out[g] and pass the
-    links shared[shared_ptr[g]:shared_ptr[g + 1]]. Ports have slow float64[P] ps per byte; lane_in int32[P]: the lane
-    that a port leads to, -1 for others.
+    """What lane r sends is the stretches part[r]:part[r + 1]: stretch n are flows first[n], first[n] + 1, ..., many[n]
+    of them, which land by ports into[n], into[n] + 1, ...: neighbours, so that they are added up several at a time. All
+    of them leave by port out[n] and pass the links shared[shared_ptr[n]:shared_ptr[n + 1]]. Ports have slow float64[P]
+    ps per byte; lane_in int32[P]: the lane that a port leads to, -1 for others.
     """
 
-    run: Int64s
-    run_flow: Int64s
-    flow: Int32s
+    part: Int64s
+    first: Int32s
+    many: Int32s
     into: Int32s
     out: Int32s
     shared_ptr: Int64s
@@ -100,27 +103,50 @@ def _one_each(shared: Int32s, lane: Int32s, own: Int32s) -> bool:
     return len(np.unique(meeting + own[flow])) == len(np.unique(meeting // width))
 
 
-def _runs(pattern: Pattern, slow: Floats, out: Int32s, into: Int32s, shared: Int32s) -> Ports:
+def _binding(shared: Int32s, lane: Int32s, own: Int32s, slow: Floats) -> npt.NDArray[np.bool_]:
+    """bool[P]: shared links that may bind harder than the ports `own` int32[F] of the lanes whose flows they carry.
+
+    Of m lanes with ports of at most c B/s a link of m c is full no longer than the busiest of their ports.
+    """
+    flow, hop = np.nonzero(shared >= 0)
+    meeting = np.unique(np.stack((shared[flow, hop], lane[flow])), axis=1)
+    lanes, quickest = np.bincount(meeting[0], minlength=len(slow)), np.full(len(slow), np.inf)
+    np.minimum.at(quickest, shared[flow, hop], slow[own[flow]])
+    return np.asarray(lanes.astype(np.longdouble) * slow > quickest)  # 64 bits hold the product of a float and a count
+
+
+def _stretches(pattern: Pattern, slow: Floats, out: Int32s, into: Int32s, shared: Int32s) -> Ports:
     """One port out and one in for each flow, which are numbered apart: a link between a single pair is both."""
-    ways = np.column_stack((pattern.source, out, shared))
-    order = np.lexsort((np.arange(pattern.flows), *ways.T[::-1])).astype(np.int32)
-    new = np.concatenate(([True], np.any(np.diff(ways[order], axis=0) != 0, axis=1)))[: pattern.flows]
-    first = order[new]
-    ends_in, place = np.unique(into[order], return_inverse=True)
+    ends_in, place = _landings(into, pattern.destination)
+    landing = (len(slow) + place).astype(np.int32)
     lane_in = np.full(len(slow) + len(ends_in), -1, dtype=np.int32)
-    lane_in[len(slow) + place] = pattern.destination[order]
-    passed = shared[first] >= 0
+    lane_in[landing] = pattern.destination
+    ways = np.column_stack((pattern.source, out, shared, landing - np.arange(pattern.flows)))
+    cut = np.flatnonzero(np.append(True, np.any(np.diff(ways, axis=0) != 0, axis=1))[: pattern.flows])
+    passed = shared[cut] >= 0
     return Ports(
-        run=np.searchsorted(pattern.source[first], np.arange(pattern.lanes + 1)).astype(np.int64),
-        run_flow=np.append(np.flatnonzero(new), pattern.flows).astype(np.int64),
-        flow=order,
-        into=(len(slow) + place).astype(np.int32),
-        out=out[first],
+        part=np.searchsorted(pattern.source[cut], np.arange(pattern.lanes + 1)).astype(np.int64),
+        first=cut.astype(np.int32),
+        many=np.diff(np.append(cut, pattern.flows)).astype(np.int32),
+        into=landing[cut],
+        out=out[cut],
         shared_ptr=np.concatenate(([0], np.cumsum(passed.sum(axis=1)))).astype(np.int64),
-        shared=shared[first][passed].astype(np.int32),
+        shared=shared[cut][passed].astype(np.int32),
         slow=np.concatenate((slow, slow[ends_in])),
         lane_in=lane_in,
     )
+
+
+def _landings(into: Int32s, lane: Int32s) -> tuple[Int32s, Int64s]:
+    """into, lane int32[F]: the port in and the lane of each flow -> (the ports, the place of each flow's among them).
+
+    Ports that as many flows land by, such as the NICs of all lanes, stand side by side in the order of lanes.
+    """
+    ports, first, place, flows = np.unique(into, return_index=True, return_inverse=True, return_counts=True)
+    order = np.lexsort((lane[first], flows))
+    rank = np.empty(len(ports), dtype=np.int64)
+    rank[order] = np.arange(len(ports))
+    return ports[order].astype(np.int32), rank[place]
 
 
 def _merged(path: Int32s, slowness: Floats) -> tuple[Int32s, Floats]:

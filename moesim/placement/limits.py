@@ -36,9 +36,10 @@ def _enough_memory(problem: PlacementProblem) -> None:
         return
     expert_bytes, rank_bytes = problem.memory
     each, room = expert_bytes * problem.layers, rank_bytes // max(expert_bytes * problem.layers, 1)
-    rank, most = int(problem.slots_of_rank.argmax()), int(problem.slots_of_rank.max())
-    if most <= room:
+    total = problem.owned.sum(axis=0)
+    if total.max() * expert_bytes <= rank_bytes:
         return
+    rank, most = int(total.argmax()), -(-int(total.max()) // problem.layers)
     needed = f"rank {rank}: {most} slots x {problem.layers} layers need {show_bytes(most * each)}"
     if room * problem.ranks >= problem.experts:
         way_out = f"at most {room} slots a rank, or {show_bytes(most * each - rank_bytes)} more a rank"
@@ -75,9 +76,8 @@ def _reachable_budget(problem: PlacementProblem) -> None:
         return
     if budget < 0:
         raise DoesNotFit(f"move budget {budget} is below 0", way_out="0 or more")
-    owned = np.stack([np.bincount(ranks, minlength=problem.ranks) for ranks in held.slot_rank])
-    lost = np.maximum(owned - problem.slots_of_rank, 0).sum(axis=1)
-    least = int(np.maximum(lost - (held.num_slots - problem.experts), 0).sum())
+    lost = np.maximum(held.owned - problem.owned, 0).sum(axis=1)
+    least = int(np.maximum(lost - (held.owned.sum(axis=1) - problem.experts), 0).sum())
     if budget < least:
         raise DoesNotFit(
             f"move budget {budget} with fewer slots on ranks than the previous placement: {least} experts lose theirs",

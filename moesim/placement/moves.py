@@ -12,7 +12,7 @@ def held(placement: Placement) -> npt.NDArray[np.int64]:
     """int64[layers, ranks, experts]: slots of each rank that hold each expert."""
     layers, ranks, experts = placement.num_layers, placement.num_ranks, placement.num_experts
     cell = (np.arange(layers)[:, None] * ranks + placement.slot_rank) * experts + placement.slot_expert
-    return np.bincount(cell.ravel(), minlength=layers * ranks * experts).reshape(layers, ranks, experts)
+    return np.bincount(cell[placement.filled], minlength=layers * ranks * experts).reshape(layers, ranks, experts)
 
 
 def count_moves(before: Placement, after: Placement) -> int:

@@ -18,7 +18,6 @@ from moesim.errors import BadInput
 from moesim.hardware import Cluster
 from moesim.layout import Placement
 from moesim.placement import dispatch, objectives
-from moesim.placement.budget import Budget
 from moesim.placement.clock import StepClock
 from moesim.placement.dispatch import ways
 from moesim.placement.levels import rail_of_rank
@@ -40,7 +39,8 @@ class Memory(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class PlacementProblem:
-    """train Windows; node_of_rank int[ranks]; slots_of_rank int[ranks], uneven allowed.
+    """train Windows; node_of_rank int[ranks]; slots_of_rank int[ranks], uneven allowed; layer_slots int[layers, ranks]
+    where layers differ too (placement/by_layer.py), else empty: slots_of_rank are the most of any layer then.
 
     objective and dispatch are names of registries. load_cap: most load of a rank over the mean, on the total of
     `train`. previous: where experts stand now; move_budget: most slots, over all layers, that may need new weights.
@@ -60,7 +60,8 @@ class PlacementProblem:
     memory: Memory | None = None
     clock: StepClock | None = field(default=None, repr=False)
     groups: int = 1
-    _found: dict[str, Bound] = field(default_factory=dict, init=False, repr=False)
+    layer_slots: Ints = field(default_factory=lambda: np.empty((0, 0), dtype=np.int64))
+    found: dict[str, Bound] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         objectives.find(self.objective)
@@ -76,6 +77,7 @@ class PlacementProblem:
         redundant: int = 0, objective: str = "makespan", dispatch: str = "even", load_cap: float | None = None,
         previous: Placement | None = None, move_budget: int | None = None, speed: npt.ArrayLike = (),
         memory: Memory | None = None, clock: StepClock | None = None, groups: int = 1,
+        layer_slots: Ints | None = None,
     ) -> PlacementProblem:  # fmt: skip
         """Ranks 0 .. ranks - 1 of a cluster (default: all). Slots of a rank are given, or experts + redundant are
         spread as evenly as they divide. Raises BadInput, DoesNotFit.
@@ -89,7 +91,7 @@ class PlacementProblem:
         return PlacementProblem(
             train, cluster.node_of[:count].astype(np.int64), np.broadcast_to(owned, (count,)).astype(np.int64),
             objective, dispatch, load_cap, previous, move_budget, np.asarray(speed, dtype=np.float64), memory, clock,
-            groups,
+            groups, np.empty((0, 0), dtype=np.int64) if layer_slots is None else layer_slots,
         )  # fmt: skip
 
     def _check_shapes(self) -> None:
@@ -97,6 +99,8 @@ class PlacementProblem:
         for name, values in (("slots", self.slots_of_rank), ("speeds", self.speed)):
             if values.shape != (ranks,):
                 raise BadInput(f"{len(values)} {name} for {ranks} ranks")
+        if self.layer_slots.size and self.layer_slots.shape != (self.layers, ranks):
+            raise BadInput(f"slots {list(self.layer_slots.shape)} for {self.layers} layers and {ranks} ranks")
         if (self.slots_of_rank < 0).any() or not (self.speed > 0).all():
             raise BadInput("a rank has a negative number of slots, or a speed that is not above 0")
         held = self.previous
@@ -132,6 +136,12 @@ class PlacementProblem:
     def slots(self) -> int:
         """Slots of a layer."""
         return int(self.slots_of_rank.sum())
+
+    @property
+    def owned(self) -> Ints:
+        """int64[layers, ranks]: slots of each rank in each layer."""
+        alike = np.broadcast_to(self.slots_of_rank, (self.layers, self.ranks))
+        return self.layer_slots if self.layer_slots.size else alike
 
     @cached_property
     def slot_rank(self) -> npt.NDArray[np.int32]:
@@ -170,13 +180,6 @@ class PlacementProblem:
     def load(self) -> Ints:
         """int64[layers, experts]: choices of each expert, all windows of `train` together."""
         return self.train.load
-
-    def bound(self, budget: Budget) -> Bound:
-        """What no placement can beat by the objective; found once, whatever number of strategies is compared, within
-        what the first one's budget leaves."""
-        if "bound" not in self._found:
-            self._found["bound"] = objectives.find(self.objective).bound(self, budget)
-        return self._found["bound"]
 
     @cached_property
     def prices(self) -> Prices:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from moesim.layout import Placement
+from moesim.layout import EMPTY, Placement
 
 Ints = npt.NDArray[np.int64]
 NEVER = -(10**6)  # the worth of a match that is not allowed
@@ -26,19 +26,30 @@ def relabel(before: Placement, after: Placement, node_of_rank: Ints, kind_of_ran
     kinds = np.zeros(after.num_ranks, dtype=np.int64) if kind_of_rank is None else kind_of_rank
     rows, owners = [], []
     for layer in range(after.num_layers):
-        owned = np.bincount(after.slot_rank[layer], minlength=after.num_ranks)
-        role = roles(held_by(before, layer), held_by(after, layer), node_of_rank, kinds * after.num_slots + owned)
-        experts = [after.slot_expert[layer, after.slot_rank[layer] == role[rank]] for rank in range(len(role))]
-        kept = [before.slot_expert[layer, before.slot_rank[layer] == rank] for rank in range(len(role))]
-        rows.append(np.concatenate([in_place(old, new) for old, new in zip(kept, experts, strict=True)]))
-        owners.append(np.repeat(np.arange(len(role), dtype=np.int32), [len(one) for one in experts]))
+        kind = kinds * after.num_slots + after.owned[layer]
+        role = roles(held_by(before, layer), held_by(after, layer), node_of_rank, kind)
+        experts = [_held(after, layer, role[rank]) for rank in range(len(role))]
+        kept = [_held(before, layer, rank) for rank in range(len(role))]
+        row = np.concatenate([in_place(old, new) for old, new in zip(kept, experts, strict=True)])
+        owner = np.repeat(np.arange(len(role), dtype=np.int32), [len(one) for one in experts])
+        spare = after.num_slots - len(row)  # cells that the layer does not have stand last
+        rows.append(np.pad(row, (0, spare), constant_values=EMPTY))
+        owners.append(np.pad(owner, (0, spare), constant_values=after.num_ranks - 1))
     return Placement(np.stack(rows).astype(np.int32), np.stack(owners), after.num_experts, after.num_ranks)
+
+
+def _held(placement: Placement, layer: int, rank: int) -> npt.NDArray[np.int32]:
+    """The experts of a rank, slot by slot."""
+    mine = placement.filled[layer] & (placement.slot_rank[layer] == rank)
+    found: npt.NDArray[np.int32] = placement.slot_expert[layer, mine]
+    return found
 
 
 def held_by(placement: Placement, layer: int) -> npt.NDArray[np.bool_]:
     """bool[ranks, experts]: which rank holds which expert of a layer."""
     found = np.zeros((placement.num_ranks, placement.num_experts), dtype=bool)
-    found[placement.slot_rank[layer], placement.slot_expert[layer]] = True
+    slots = placement.filled[layer]
+    found[placement.slot_rank[layer, slots], placement.slot_expert[layer, slots]] = True
     return found
 
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from moesim.errors import DoesNotFit
 from moesim.layout import Placement
-from moesim.placement import objectives, strategies
+from moesim.placement import by_layer, objectives, strategies
 from moesim.placement.budget import Budget, Progress
 from moesim.placement.loads import rank_loads
 from moesim.placement.moves import count_moves
 from moesim.placement.problem import PlacementProblem
 from moesim.placement.relabel import relabel
-from moesim.placement.solution import Answer, Solution
+from moesim.placement.solution import Answer, Bound, Solution
 from moesim.placement.windows import Windows
 
 SLACK = 1e-9  # of a limit: rounding of sums
@@ -60,7 +60,7 @@ def _searched(problem: PlacementProblem, budget: Budget) -> Answer:
 def _answer(strategy: strategies.Strategy, problem: PlacementProblem, budget: Budget) -> Answer:
     """The strategy's answer; after a second Ctrl-C the best it had offered, if it had any."""
     try:
-        return strategy.plan(problem, budget)
+        return by_layer.answer(problem, strategy, budget)
     except KeyboardInterrupt:
         if budget.best is None:
             raise
@@ -100,7 +100,7 @@ def _score(
 ) -> Solution:
     objective, placement = objectives.find(problem.objective), answer.placement
     value = float(objective.evaluate(problem, placement, problem.train).mean())
-    bound = problem.bound(_bounding(budget)).tighter(answer.bound).tighter(budget.bound)
+    bound = _bound(problem, _bounding(budget)).tighter(answer.bound).tighter(budget.bound)
     return Solution(
         strategy=budget.strategy,
         placement=placement,
@@ -114,6 +114,14 @@ def _score(
         notes=(*answer.notes, *_stopped(budget)),
         interrupted=budget.interrupted,
     )
+
+
+def _bound(problem: PlacementProblem, budget: Budget) -> Bound:
+    """What no placement can beat by the objective; found once, whatever number of strategies is compared, within what
+    the first one's budget leaves."""
+    if "bound" not in problem.found:
+        problem.found["bound"] = by_layer.bound(problem, budget)
+    return problem.found["bound"]
 
 
 def _bounding(budget: Budget) -> Budget:

@@ -103,6 +103,11 @@ class Windows:
         edges, group = self.edges[first : stop + 1], self._group(first, stop)
         return Windows(name, self.counts[first:stop], self.tokens[:, edges[0] : edges[-1]], edges - edges[0], group)
 
+    def of_layers(self, layers: Counts) -> Windows:
+        """Some layers of all windows."""
+        tokens = None if self.tokens is None else self.tokens[layers]
+        return Windows(self.name, self.counts[:, layers], tokens, self.edges, self.group)
+
     def _group(self, first: int, stop: int) -> Counts | None:
         return None if self.group is None else self.group[first:stop]
 

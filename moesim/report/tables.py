@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any, Final
 
 from rich import box
@@ -81,7 +81,15 @@ def validation_text(document: Document) -> Group:
     for point in points:
         figures = [f"{point[name]:.4g}" for name in ("measured", "predicted")]
         table.add_row(*(point[name] for name in keys), point["unit"], *figures, f"{point['error']:+.1%}")
-    return Group(table, _error_table(document), *_warnings(document))
+    return Group(table, _error_table(document), *_held_out_table(document), *_warnings(document))
+
+
+def _held_out_table(document: Document) -> Iterator[Table]:
+    shown = _plain("held out of the profiles' tables", "median", "90 %")
+    for name, errors in document["provenance"]["tables"].items():
+        shown.add_row(name, *(f"{errors[key]:.2%}" for key in ("median_abs_error", "p90_abs_error")))
+    if shown.rows:
+        yield shown
 
 
 def coverage_text(document: Document) -> Group:

@@ -83,22 +83,28 @@ def load_and_pairs(counts: Int32s, owner: Int32s, ranks: int) -> tuple[Int64s, I
 
 @njit
 def _add_pairs(counts: Any, owner: Any, load: Any, pairs: Any) -> None:
+    """Experts of one rank stand side by side most often, so their sum is kept while the rank stays the same."""
     for source in range(counts.shape[0]):
         for layer in range(counts.shape[1]):
+            rank, rows = owner[layer, 0], np.int64(0)
             for expert in range(counts.shape[2]):
                 load[layer, expert] += counts[source, layer, expert]
-                pairs[layer, source, owner[layer, expert]] += counts[source, layer, expert]
+                if owner[layer, expert] != rank:
+                    pairs[layer, source, rank] += rows
+                    rank, rows = owner[layer, expert], np.int64(0)
+                rows += counts[source, layer, expert]
+            pairs[layer, source, rank] += rows
 
 
 @njit
 def add_tokens(table: Any, rows: Any, group: Any, found: Any) -> None:
     """table uint16[N, layers, k], rows and group int64[T] -> added to found int32[groups, layers, experts + 1]."""
-    none = found.shape[2] - 1
+    none = np.uint64(found.shape[2] - 1)
     for token in range(rows.shape[0]):
         row, into = table[rows[token]], found[group[token]]
         for layer in range(row.shape[0]):
             for choice in range(row.shape[1]):
-                into[layer, min(np.int64(row[layer, choice]), none)] += 1
+                into[layer, min(np.uint64(row[layer, choice]), none)] += 1
 
 
 @njit

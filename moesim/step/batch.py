@@ -149,13 +149,20 @@ class Alike:
 def alike(batch: Batch, phase: Phase, ways: int) -> Alike:
     """The rows of a phase, counted by what they are; groups are `ways` consecutive ranks."""
     chosen = np.flatnonzero(batch.phase == phase)
-    group, query, context = batch.rank[chosen] // ways, batch.query[chosen], batch.context[chosen]
-    order = np.lexsort((context, query, group))
-    columns = np.stack((group, query, context))[:, order]
-    first = np.flatnonzero(np.append(True, np.any(np.diff(columns, axis=1) != 0, axis=0))[: len(chosen)])
-    group_of, query_of, context_of = columns[:, first]
-    number = np.bincount(group, minlength=batch.ranks // ways)
-    return Alike(group_of, query_of, context_of, np.diff(np.append(first, len(chosen))), number[group_of])
+    columns = np.stack((batch.rank[chosen] // ways, batch.query[chosen], batch.context[chosen]))
+    number = np.bincount(columns[0], minlength=batch.ranks // ways)
+    (group, query, context), count = _counted(columns)
+    return Alike(group, query, context, count, number[group])
+
+
+def _counted(columns: Ints) -> tuple[Ints, Ints]:
+    """int64[3, S] -> (the different ones in order, how many there are of each)."""
+    _, query, context = (int(column.max(initial=0)) + 1 for column in columns)
+    if (int(columns[0].max(initial=0)) + 1) * query * context >= 2**63:
+        return np.unique(columns, axis=1, return_counts=True)
+    packed, count = np.unique((columns[0] * query + columns[1]) * context + columns[2], return_counts=True)
+    rest, last = np.divmod(packed, context)
+    return np.stack((*np.divmod(rest, query), last)), count
 
 
 def uniform_batch(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,32 +20,37 @@ from moesim.engine import Pairs, Skeleton, State, TaskGraph, Values, play
 from moesim.errors import BadInput
 from moesim.hardware import Cluster
 from moesim.network import Flows, Group
+from moesim.network.compiled import njit
 from moesim.network.pattern import Pattern
 from moesim.network.ports import OUT
 from moesim.routing.sources.source import PerToken
 from moesim.schedules import Part
 from moesim.step.batch import Batch, uniform_batch
+from moesim.step.layer_prices import LAYER_PRICES
 from moesim.step.lower import check, lower
 from moesim.step.lowered import HOST
 from moesim.step.plan import StepPlan
-from moesim.step.prices import PRICES
-from moesim.step.spans import LayerTraffic, Lookup
+from moesim.step.prices import ExpertPrices
+from moesim.step.spans import Lookup
+from moesim.step.unpriced import unpriced
 from moesim.step.work import Work
 from moesim.units import to_ps
 
 Int64s = npt.NDArray[np.int64]
 Kind = tuple[str, Part, float]  # of tasks that cost the same in every layer: name, part, stretch
-EXPERTS, DISPATCH, COMBINE = "experts", "dispatch", "combine"
+ATTENTION, EXPERTS, DISPATCH, COMBINE = "attention", "experts", "dispatch", "combine"
+CONTEXTS: Final = (ATTENTION, "attention_core")  # names of tasks whose price asks for contexts beside tokens
+KEPT = 4096  # prices of parts by their numbers of tokens
 
 
 class Routed(NamedTuple):
-    """The part of a batch's values that its routing decides: experts int64[layers, R] ps by part; of the dispatch and
-    the combine of each part bytes int64[layers, F] and start-up int64[layers] ps.
+    """The part of a batch's values that its routing decides: experts int64[layers, R] ps by part; size, alpha as in
+    Values.
     """
 
-    experts: dict[Part, Int64s]
-    size: dict[tuple[str, Part], Int64s]
-    alpha: dict[tuple[str, Part], Int64s]
+    experts: dict[tuple[Part, float], Int64s]
+    size: Int64s
+    alpha: Int64s
 
 
 class Refill:
@@ -56,12 +61,15 @@ class Refill:
             raise BadInput(f"these steps are lowered one by one: {reason}", way_out="lower, then evaluate")
         self.plan, self._lookup = plan, Lookup(plan)
         self._startup_of: dict[tuple[int, int, int], float] = {}
-        lowered = lower(plan, (uniform_batch("decode", plan.layout.world, plan.schedule.cuts, 1),))
+        self._fixed: dict[tuple[str, float, bytes, bytes], Int64s | tuple[Work, Work]] = {}
+        lowered = lower(unpriced(plan), (uniform_batch("decode", plan.layout.world, plan.schedule.cuts, 1),))
         self.group = Group(plan.fabric.cluster, plan.layout.islands()[0])
         kinds: dict[Kind, list[int]] = {}
         for task, (name, node) in enumerate(zip(lowered.graph.name, lowered.nodes, strict=True)):
             kinds.setdefault((name, node.part, plan.stretch(node)), []).append(task)
         self._tasks = {kind: np.array(tasks, dtype=np.int64) for kind, tasks in kinds.items()}
+        prices = {stretch: ExpertPrices(plan.ops, stretch) for name, _, stretch in kinds if name == EXPERTS}
+        self._experts = {(part, stretch): prices[stretch] for name, part, stretch in kinds if name == EXPERTS}
         self.skeleton = self._skeleton(lowered.graph)
 
     def _skeleton(self, graph: TaskGraph) -> Skeleton:
@@ -95,21 +103,39 @@ class Refill:
         known = routed or self.route(batch)
         graph, lanes = self.skeleton.graph, len(self.group.devices)
         ps = np.zeros((graph.num_tasks, lanes), dtype=np.int64)
-        alpha = np.zeros(graph.num_tasks, dtype=np.int64)
-        size = np.zeros((graph.num_tasks, lanes * (lanes - 1)), dtype=np.int64)
         for (name, part, stretch), tasks in self._tasks.items():
             if name == EXPERTS:
-                ps[tasks] = known.experts[part]
-            elif name in (DISPATCH, COMBINE):
-                size[tasks], alpha[tasks] = known.size[name, part], known.alpha[name, part]
-            else:
-                ps[tasks] = to_ps(self._priced(name, parts[part]).stretched(stretch).total)
-        return Values(ps.ravel(), size[self.skeleton.pattern >= 0].ravel(), alpha)
+                ps[tasks] = known.experts[part, stretch]
+            elif name not in (DISPATCH, COMBINE):
+                ps[tasks] = self._ticks(name, parts[part], stretch)
+        return Values(ps.ravel(), known.size, known.alpha)
+
+    def _ticks(self, name: str, part: Batch, stretch: float) -> Int64s:
+        """int64[R] ps of a task that is the same in every layer; kept by numbers of tokens but for attention, whose
+        core asks for contexts as well.
+        """
+        ops = self.plan.ops
+        if name in CONTEXTS and name != ATTENTION:
+            return to_ps(LAYER_PRICES[name](ops, part).stretched(stretch).total)
+        key = (name, stretch, part.tokens_of_rank.tobytes(), part.head_rows.tobytes())
+        if key not in self._fixed:
+            if len(self._fixed) >= KEPT:
+                self._fixed.clear()
+            self._fixed[key] = (
+                (ops.projections(part), ops.norm(part))
+                if name == ATTENTION
+                else np.broadcast_to(to_ps(self._priced(name, part).stretched(stretch).total), len(self.group.devices))
+            )
+        known = self._fixed[key]
+        if not isinstance(known, tuple):
+            return known
+        work = _seconds(known[0]) + _seconds(ops.core(part)) + _seconds(known[1])
+        return to_ps(work.stretched(stretch).total)
 
     def _priced(self, name: str, part: Batch) -> Work:
         if name == HOST:
             return Work({HOST: np.full(len(self.group.devices), self.plan.host_seconds)})
-        return PRICES[name](self.plan.ops, part)
+        return LAYER_PRICES[name](self.plan.ops, part)
 
     def parts_of(self, batch: Batch) -> Mapping[Part, Batch]:
         """The cuts of a batch that the schedule has."""
@@ -118,45 +144,70 @@ class Refill:
 
     def route(self, batch: Batch) -> Routed:
         """Look the routing of all layers up, part by part."""
-        experts, size, alpha = {}, {}, {}
-        dispatch, parts = self.plan.dispatch, self.parts_of(batch)
-        for number, stretch in ((part, stretch) for name, part, stretch in self._tasks if name == EXPERTS):
-            found = self._lookup.of(parts[number])
-            experts[number] = self._experts(found, stretch)
-            if self.plan.layout.expert_parallel > 1:
-                rows = found.copies(dispatch.algorithm.direct)
-                for name, sent, row_bytes in (
-                    (DISPATCH, rows, dispatch.dispatch_row_bytes),
-                    (COMBINE, rows.transpose(0, 2, 1), dispatch.combine_row_bytes),
-                ):
-                    header = dispatch.algorithm.header_bytes if name == DISPATCH else 0
-                    flows = sent[:, ~np.eye(rows.shape[1], dtype=np.bool_)] * (row_bytes + header)
-                    size[name, number], alpha[name, number] = flows, self._startups(flows, row_bytes)
+        experts, dispatch, parts = {}, self.plan.dispatch, self.parts_of(batch)
+        size = np.zeros(self.skeleton.num_flows, dtype=np.int64)
+        alpha = np.zeros(self.skeleton.graph.num_tasks, dtype=np.int64)
+        found = {number: self._lookup.of(parts[number]) for number, _ in self._experts}
+        for number, stretch in self._experts:
+            experts[number, stretch] = self._experts[number, stretch].ps(found[number].by_rank)
+        for (name, number, _), tasks in self._tasks.items():
+            if name in (DISPATCH, COMBINE):
+                rows = found[number].copies(dispatch.algorithm.direct)
+                row_bytes = dispatch.dispatch_row_bytes if name == DISPATCH else dispatch.combine_row_bytes
+                header = dispatch.algorithm.header_bytes if name == DISPATCH else 0
+                facts = np.empty((3, len(rows)), dtype=np.int64)
+                sizes = (row_bytes + header, row_bytes)
+                exchanged(rows, name == COMBINE, *sizes, self.skeleton.size_at[tasks], size, facts)
+                alpha[tasks] = self._startups(*facts)
         return Routed(experts, size, alpha)
 
-    def _experts(self, found: LayerTraffic, slowdown: float) -> Int64s:
-        """int64[layers, R] ps."""
-        layers, ranks, slots = found.by_rank.shape
-        work = self.plan.ops.experts(found.by_rank.reshape(-1, slots), False, None)
-        return to_ps(work.stretched(slowdown).total).reshape(layers, ranks)
-
-    def _startups(self, size: Int64s, row_bytes: int) -> Int64s:
-        """size int64[layers, F] bytes of all pairs, by sender -> int64[layers] ps, as Fabric does for one exchange."""
+    def _startups(self, peers: Int64s, messages: Int64s, busiest: Int64s) -> Int64s:
+        """int64[layers] each, of the busiest rank -> int64[layers] ps, as Fabric does for one exchange."""
         algorithm = self.plan.dispatch.algorithm
         cost = self.plan.fabric.communication[algorithm.kernel(self.group)]
-        by_sender = size.reshape(len(size), len(self.group.devices), -1)
-        peers = (by_sender > 0).sum(axis=2).max(axis=1)
-        messages = (-(-by_sender // row_bytes)).sum(axis=2).max(axis=1) if algorithm.message == "row" else peers
-        busiest = by_sender.sum(axis=2).max(axis=1)
-        given = zip((peers + 1).tolist(), messages.tolist(), busiest.tolist(), strict=True)
-        return to_ps([self._startup(cost, *one) for one in given])
+        facts = (peers + 1, messages if algorithm.message == "row" else peers, busiest)
+        if not any(steps.op == "all_to_all" for steps in cost.steps):
+            return to_ps(np.where(peers == 0, 0.0, cost.alpha + cost.per_message * facts[1]))
+        return to_ps([self._startup(cost, *one) for one in zip(*(fact.tolist() for fact in facts), strict=True)])
 
     def _startup(self, cost: CommunicationCost, ranks: int, messages: int, busiest: int) -> float:
-        """Seconds; kept, as layers ask for the same. Bytes matter only to kernels with tables of start-ups."""
-        key = (ranks, messages, busiest if cost.steps else 0)
+        """Seconds by a table of measured start-ups; kept, as layers ask for the same."""
+        key = (ranks, messages, busiest)
         if key not in self._startup_of:
-            self._startup_of[key] = cost.startup("all_to_all", ranks, messages, float(busiest))
+            self._startup_of[key] = cost.startup("all_to_all", *key)
         return self._startup_of[key]
+
+
+def _seconds(work: Work) -> Work:
+    """Without what it demands: the clock asks for time only."""
+    return Work(work.seconds)
+
+
+@njit
+def exchanged(
+    rows: Any, back: bool, each: int, message: int, size_at: Any, size: Any, facts: Any
+) -> None:  # fmt: skip
+    """rows int64[layers, R, R] from rank to rank, the way back with `back`; bytes of `each` row, of one `message`
+    -> bytes of every pair by sender from size_at int64[layers] of size on; facts int64[3, layers]: the most peers,
+    messages and bytes that one rank sends.
+    """
+    ranks = rows.shape[1]
+    for layer in range(rows.shape[0]):
+        flow = size_at[layer]
+        most = (np.int64(0), np.int64(0), np.int64(0))
+        for source in range(ranks):
+            peers, messages, total = np.int64(0), np.int64(0), np.int64(0)
+            for target in range(ranks):
+                if target != source:
+                    many = rows[layer, target, source] if back else rows[layer, source, target]
+                    sent = many * each
+                    size[flow] = sent
+                    flow += 1
+                    peers += sent > 0
+                    total += sent
+                    messages += many if each == message else -(-sent // message)
+            most = (max(most[0], peers), max(most[1], messages), max(most[2], total))
+        facts[0, layer], facts[1, layer], facts[2, layer] = most
 
 
 def needs_graph(plan: StepPlan) -> str:

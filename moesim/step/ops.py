@@ -47,8 +47,11 @@ class LayerOps:
 
     def attention(self, batch: Batch) -> Work:
         """Projections, core and norm of one attention layer. A tensor-parallel group attends to all its tokens."""
-        rows = self._group_tokens(batch)
-        return self._gemms(self.spread.attention_gemms(), rows) + self.core(batch) + self.norm(batch)
+        return self.projections(batch) + self.core(batch) + self.norm(batch)
+
+    def projections(self, batch: Batch) -> Work:
+        """GEMMs of one attention layer."""
+        return self._gemms(self.spread.attention_gemms(), self._group_tokens(batch))
 
     def attention_prepare(self, batch: Batch) -> Work:
         """Norm and all projections but the output's: the first of two steps of attention."""
@@ -143,7 +146,7 @@ class LayerOps:
 
     def attention_backward(self, batch: Batch, way: Way = Way.BACKWARD) -> Work:
         """Input and weight gradients of the projections, the core's backward, and the norm's."""
-        gemms = self._gemms(self.spread.attention_gemms(), self._group_tokens(batch))
+        gemms = self.projections(batch)
         norm = self.backward("elementwise", self.norm(batch), way)
         return self.backward("gemm", gemms, way) + self.backward("attention", self.core(batch), way) + norm
 

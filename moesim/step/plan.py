@@ -9,6 +9,7 @@ from moesim.models import MoEModel
 from moesim.network import AllToAll, Fabric
 from moesim.routing import RoutingSource
 from moesim.schedules import Node, Schedule
+from moesim.step.dispatch import EVEN
 from moesim.step.ops import LayerOps
 
 
@@ -24,7 +25,10 @@ class Dispatch:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What `lower` needs beside the batch. `recompute` holds Megatron's module names ("core_attn", "moe")."""
+    """What `lower` needs beside the batch. `recompute` holds Megatron's module names ("core_attn", "moe").
+
+    replicas: how a token picks one of an expert's replicas (step/dispatch.py).
+    """
 
     model: MoEModel
     layout: Layout
@@ -37,6 +41,7 @@ class StepPlan:
     recompute: frozenset[str] = frozenset()
     optimizer: Optimizer = OPTIMIZERS["adam"]
     host_seconds: float = 0.0
+    replicas: int = EVEN
 
     def nodes(self, micro_batches: int, training: bool) -> tuple[Node, ...]:
         """What each expert-parallel group does in a step, in program order."""

@@ -13,9 +13,9 @@ from moesim.routing.routers import Chores
 from moesim.routing.sources import Rows
 from moesim.schedules import Node, Part
 from moesim.step.batch import Batch
+from moesim.step.layer_prices import LAYER_PRICES
 from moesim.step.lowered import Lowering
 from moesim.step.plan import StepPlan
-from moesim.step.prices import PRICES
 from moesim.step.traffic import Traffic, traffic, travelling
 from moesim.step.work import Work
 
@@ -61,7 +61,7 @@ class Site:
     def price(self, name: str, node: Node) -> Work:
         """Work of a kind that is the same in every layer, on the SMs that the node has."""
         batch, stretch = self.batch(node), self.plan.stretch(node)
-        return self.kept((name, stretch), node, lambda: PRICES[name](self.plan.ops, batch).stretched(stretch))
+        return self.kept((name, stretch), node, lambda: LAYER_PRICES[name](self.plan.ops, batch).stretched(stretch))
 
     def kept(self, what: Key, node: Node, work: Callable[[], Work]) -> Work:
         """`work` of a node's part, worked out once."""
@@ -88,8 +88,8 @@ class Site:
         nodes = self.plan.fabric.cluster.node_of[self.ranks]
         where, ways = (self.plan.placement, index, nodes), self.plan.layout.expert_tensor_parallel
         if not self.plan.dispatch.algorithm.travels:
-            return traffic(rows.experts, rows, *where, ways)
-        found = travelling(rows.experts, rows, *where, self._stays.get(part), ways)
+            return traffic(rows.experts, rows, *where, ways, self.plan.replicas)
+        found = travelling(rows.experts, rows, *where, self._stays.get(part), ways, self.plan.replicas)
         self._stays[part] = found.stays
         return found.traffic
 

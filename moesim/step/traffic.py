@@ -12,8 +12,7 @@ from moesim import streams
 from moesim.errors import BadInput
 from moesim.layout import Placement
 from moesim.network import Copies, count_copies
-
-NO_EXPERT = 65535
+from moesim.step.dispatch import EVEN, candidates
 
 
 class SentRows(Protocol):
@@ -52,24 +51,28 @@ class Travelled(NamedTuple):
 
 
 def choose_slots(
-    experts: npt.NDArray[np.uint16], batch: SentRows, placement: Placement, layer: int
+    experts: npt.NDArray[np.uint16],
+    batch: SentRows,
+    placement: Placement,
+    layer: int,
+    source: npt.NDArray[np.int32],
+    node_of_rank: npt.NDArray[np.int32],
+    ways: int = 1,
+    way: int = EVEN,
 ) -> npt.NDArray[np.int32]:
-    """uint16[tokens, k] experts -> int32[tokens, k] slots, -1 where the token has no expert.
+    """uint16[tokens, k] experts, source int32[tokens] ranks -> int32[tokens, k] slots, -1 where there is no expert.
 
-    An expert with r replicas gives each an even share: the replica is a hash of (request, position) modulo r, so that
-    neither batching nor order changes a token's way (SGLang's static dispatch draws once at random instead).
+    Of the replicas that `way` (step/dispatch.py) lets a token's rank take it takes one by a hash of (request,
+    position), so that neither batching nor order changes a token's way.
     """
-    slots_of = np.full((NO_EXPERT + 1, placement.expert_slots.shape[2]), -1, dtype=np.int32)
-    slots_of[: placement.num_experts] = placement.expert_slots[layer]
-    if slots_of.shape[1] == 1:
-        only: npt.NDArray[np.int32] = slots_of[:, 0].take(experts)
-        return only
-    replicas = np.ones(NO_EXPERT + 1, dtype=np.int64)
-    replicas[: placement.num_experts] = placement.replicas[layer]
+    slots, allowed = candidates(placement, layer, node_of_rank[::ways], way)
+    some, experts = experts < placement.num_experts, np.minimum(experts, placement.num_experts - 1)
+    if slots.shape[0] == slots.shape[2] == 1:
+        return np.where(some, slots[0, :, 0].take(experts), np.int32(-1))
+    row = source[:, None] // ways if len(slots) > 1 else np.zeros((len(experts), 1), dtype=np.int32)
     ticket = streams.hash_ints(streams.key("dispatch", "replica"), batch.token_request, batch.token_position)
-    which = (ticket[:, None] >> np.uint64(16)).astype(np.int64) % replicas[experts]
-    chosen: npt.NDArray[np.int32] = slots_of[experts, which]
-    return chosen
+    which = (ticket[:, None] >> np.uint64(16)).astype(np.int64) % allowed[row, experts]
+    return np.where(some, slots[row, experts, which], np.int32(-1))
 
 
 def traffic(
@@ -79,13 +82,14 @@ def traffic(
     layer: int,
     node_of_rank: npt.NDArray[np.int32],
     ways: int = 1,
+    way: int = EVEN,
 ) -> Traffic:
     """uint16[tokens, k] experts of one layer -> Traffic, exact: every token's choices are known.
 
     `node_of_rank` int32[ranks]. Copies are token counts from source rank to destination rank or node. `ways` ranks
-    share the experts of one of the placement's ranks (expert tensor parallelism).
+    share the experts of one of the placement's ranks (expert tensor parallelism); `way`: see step/dispatch.py.
     """
-    slots = choose_slots(experts, batch, placement, layer)
+    slots = choose_slots(experts, batch, placement, layer, batch.token_rank, node_of_rank, ways, way)
     ranks = _ranks(slots, placement, layer, batch.token_rank, ways)
     copies = count_copies(batch.token_rank, ranks, len(node_of_rank), node_of_rank)
     return Traffic(*_load(slots, placement, layer), copies, copies)
@@ -99,14 +103,15 @@ def travelling(
     node_of_rank: npt.NDArray[np.int32],
     at: npt.NDArray[np.int32] | None,
     ways: int = 1,
+    way: int = EVEN,
 ) -> Travelled:
     """The same for tokens that are at ranks `at` int32[tokens] (None: at home) and stay with their first expert.
 
     Raises BadInput where a layer has other rows than the one before.
     """
-    slots = choose_slots(experts, batch, placement, layer)
-    ranks = _ranks(slots, placement, layer, batch.token_rank, ways)
     start = batch.token_rank if at is None else at
+    slots = choose_slots(experts, batch, placement, layer, start, node_of_rank, ways, way)
+    ranks = _ranks(slots, placement, layer, batch.token_rank, ways)
     if len(start) != len(ranks):
         raise BadInput("tokens travel with one expert each, this router has other rows in every layer")
     stays = np.where(ranks[:, 0] >= 0, ranks[:, 0], start).astype(np.int32)
@@ -131,4 +136,6 @@ def _load(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """int32[tokens, k] slots -> rows of each slot, load of each expert."""
     rows = np.bincount(slots.ravel() + 1, minlength=placement.num_slots + 1)[1:]
-    return rows, np.bincount(placement.slot_expert[layer], rows, placement.num_experts).astype(np.int64)
+    held = placement.filled[layer]
+    load = np.bincount(placement.slot_expert[layer, held], rows[held], placement.num_experts)
+    return rows, load.astype(np.int64)

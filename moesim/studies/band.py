@@ -12,13 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from moesim.engine import evaluate
+from moesim.engine import Again, evaluate
 from moesim.network import Group
 from moesim.step import Lowered
 from moesim.studies.build import Built
+from moesim.units import PICOSECONDS_PER_SECOND
 
 COVERAGE = 0.8
 BORROWED_WIDENS = 2.0  # constants of another device: as shapes beyond the hull
+MANY_FLOWS = 500_000  # from here on the pass saves more (1 s and up) than compiling it for the first time takes
 OUTSIDE_WIDENS = 2.0  # where nobody judged a family with whole ranges left out: an assumption
 
 
@@ -36,10 +38,11 @@ def band(built: Built, lowered: Lowered) -> Band | None:
     families = {family: sigma for family, sigma in spreads(built).items() if sigma > 0}
     if not families:
         return None
-    median = _log_seconds(built, lowered, {})
+    clock = _Clock(built, lowered)
+    median = clock.log_seconds({})
     reach = NormalDist().inv_cdf((1 + COVERAGE) / 2)
     effect = {
-        family: tuple(_log_seconds(built, lowered, {family: math.exp(end * reach * sigma)}) - median for end in (-1, 1))
+        family: tuple(clock.log_seconds({family: math.exp(end * reach * sigma)}) - median for end in (-1, 1))
         for family, sigma in families.items()
     }
     below, above = (math.sqrt(math.fsum(ends[side] ** 2 for ends in effect.values())) for side in (0, 1))
@@ -74,6 +77,26 @@ def _of_kernels(built: Built, least: float) -> float:
     return max(least, *(cost.spread * (BORROWED_WIDENS if cost.device not in ("", here) else 1.0) for cost in costs))
 
 
-def _log_seconds(built: Built, lowered: Lowered, draw: Mapping[str, float]) -> float:
-    capacity = built.plan.fabric.capacity / draw.get("network", 1.0)
-    return math.log(evaluate(lowered.play_as(draw), capacity).step_seconds)
+class _Clock:
+    """Steps of one graph with other errors, in the compiled pass. It does not know when links that several collectives
+    fill at once have carried all their bytes: where that is what ends the step, for links that state a latency, and
+    where flows are few, all is played by `evaluate`.
+    """
+
+    def __init__(self, built: Built, lowered: Lowered) -> None:
+        self._lowered, self._capacity = lowered, built.plan.fabric.capacity
+        graph = lowered.graph
+        late = any(coflow.latency is not None for coflow in graph.coflows)
+        few = sum(len(coflow.bytes) for coflow in graph.coflows) < MANY_FLOWS
+        timeline = evaluate(graph, self._capacity)
+        by_links = timeline.step_ps > timeline.task_end.max(initial=0)
+        self._again = None if late or few or by_links else Again.of(graph)
+        self._links = None if self._again is None else self._again.skeleton.pairs(self._capacity)
+
+    def log_seconds(self, draw: Mapping[str, float]) -> float:
+        """Of the step with each family's seconds times its factor."""
+        capacity, graph = self._capacity / draw.get("network", 1.0), self._lowered.play_as(draw)
+        if self._again is None or self._links is None:
+            return math.log(evaluate(graph, capacity).step_seconds)
+        links = self._again.skeleton.pairs(capacity) if "network" in draw else self._links
+        return math.log(self._again.ps(graph.lane_ps, links) / PICOSECONDS_PER_SECOND)

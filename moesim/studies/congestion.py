@@ -107,7 +107,7 @@ def _busiest_experts(rank: int, built: Built, lowered: Lowered) -> list[dict[str
     placement = built.plan.placement
     layout = built.plan.layout
     seat = rank % layout.island // layout.expert_tensor_parallel
-    layer, slot = np.nonzero(placement.slot_rank == seat)
+    layer, slot = np.nonzero(placement.filled & (placement.slot_rank == seat))
     expert = placement.slot_expert[layer, slot]
     rows = lowered.load[layer, expert] / placement.replicas[layer, expert]
     return [

@@ -42,11 +42,13 @@ class ClusterSection(Section):
     topology: str = Field(description="shipped topology or a YAML file; see `moesim list`")
     nodes: Count | None = Field(None, description="number of nodes; default: as the topology says")
     oversubscription: float | None = Field(None, ge=1, description="leaf to spine, 1 = non-blocking")
-    routing: Literal["adaptive", "ecmp"] | None = Field(
-        None, description="adaptive: a leaf's uplinks act as one; ecmp: a hash of ports and queue pair picks the spine"
+    routing: Literal["adaptive", "ecmp", "minimal", "valiant"] | None = Field(
+        None,
+        description="adaptive: a leaf's uplinks act as one; ecmp: a hash of ports and queue pair picks the spine; a "
+        "dragonfly's are minimal and valiant (over a third group that a hash picks)",
     )
     spines: Count | None = Field(None, description="ecmp: spines to pick from")
-    queue_pairs: Count | None = Field(None, description="ecmp: a message is divided over so many")
+    queue_pairs: Count | None = Field(None, description="ecmp, valiant: a message is divided over so many")
 
     @property
     def changes(self) -> dict[str, Any]:

@@ -97,3 +97,21 @@ def test_a_step_is_played_by_the_fluid_network_and_a_comparison_estimates_it(moe
     found = json.loads(done.out)
     assert found["provenance"]["base"]["player"] == "evaluate"
     assert found["provenance"]["base"]["contention"].startswith("estimated: ")
+
+
+def test_two_groups_of_a_dragonfly_gain_from_going_round(moesim: Moesim) -> None:
+    """Two of five groups talk: the minimal way has their one link, Valiant's those of three other groups too."""
+    shape = ("cluster={topology: dragonfly, nodes: 20}", "parallel={data_parallel_size: 64, expert_parallel_size: 64}")
+    given = (
+        *shape,
+        "experts={placement: greedy, redundant: 32}",
+        "comm.dispatch=nccl",
+        "batch={phase: prefill, tokens_per_gpu: 512, context: 64}",
+    )
+    steps = []
+    for routing in ("minimal", "valiant"):
+        changes = [part for text in (*given, f"cluster.routing={routing}") for part in ("--set", text)]
+        done = moesim("run", "demo-tiny", "--seed", "0", "--json", *changes)
+        assert done.code == 0, done.err
+        steps.append(json.loads(done.out)["metrics"]["step_time_s"]["value"])
+    assert steps[1] < steps[0]

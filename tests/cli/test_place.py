@@ -9,13 +9,14 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from moesim.placement import Answer, Bound, Budget, PlacementProblem, Progress, strategies
 from moesim.placement.formats import Frame, read_placement
 from moesim.report.progress import bar, words
 from moesim.routing import read_trace
-from moesim.routing.loads import loads_of, write_loads
+from moesim.routing.loads import LoadRecord, loads_of, write_loads
 from moesim.studies.routing import trace_path
 from tests.cli.test_golden import assert_same, compared
 
@@ -59,6 +60,21 @@ def test_a_written_placement_is_played_by_a_scenario_and_is_the_next_one_s_previ
     assert "left out: round_robin moves" in done.err
 
 
+def test_hot_layers_may_have_more_slots_and_the_next_run_starts_from_there(moesim: Moesim) -> None:
+    command = [*GOOD[:7], "--strategy", "greedy", "--no-simulate"]
+    done = moesim(*command, "--redundant", "8", "--by-layer", "-o", "p.npy")
+    assert done.code == 0 and "layers differ in slots: 0 to" in done.out, done.err
+    held = read_placement(Path("p.npy"))
+    assert held.owned.sum() == 8 * 40 and len(set(held.owned.sum(axis=1).tolist())) > 1
+    assert moesim(*command, "--redundant", "8", "--by-layer", "-o", "q.json", "--format", "sglang").code == 2
+    assert moesim("run", "demo-tiny", "--set", "experts.placement=p.npy", "--out", "r").code == 0
+    again = moesim(*GOOD[:7], "--no-simulate", "--previous", "p.npy", "--max-moves", "9", "--json")
+    assert again.code == 0, again.err
+    assert 0 <= json.loads(again.out)["strategies"][1]["moves"] <= 9
+    refused = moesim(*command, "--by-layer")
+    assert refused.code == 3 and "--redundant" in refused.err
+
+
 def test_what_the_engine_cannot_hold_is_not_picked(moesim: Moesim) -> None:
     """With 8 redundant slots round robin puts the same expert twice on a GPU."""
     command = ["place", "--trace", "tiny-moe", "--topology", "dgx-h100", "--gpus", "8", "--redundant", "8"]
@@ -93,6 +109,39 @@ def test_a_history_from_the_command_line(moesim: Moesim) -> None:
     assert len(document["ways"]) == 4
     assert read_placement(Path("p.json"), Frame(8, 32, tuple(range(1, 9)), 9)).num_slots == 40
     assert moesim(*command, "--trace", "tiny-moe").code == 2
+
+
+def test_several_recordings_from_the_command_line(moesim: Moesim) -> None:
+    """Three different loads, and a near copy of the first that counts with it: each is left out in its turn, or a named
+    one is held out; a folder is the same as its files.
+    """
+    header = loads_of(read_trace(trace_path("tiny-moe"))).header
+    Path("loads").mkdir()
+    random = np.random.default_rng(0)
+    loads = [(random.lognormal(0, 0.8, (1, 8, 32)) * 1000).astype(np.int64) for _ in range(3)]
+    for name, counts in zip("abcd", (*loads, loads[0] + 1), strict=True):
+        write_loads(LoadRecord(header, counts, tuple(range(1, 9)), 9), Path(f"loads/{name}.npz"))
+    options = [*GOOD[3:], "--strategy", "eplb,multiwindow", "--no-simulate", "--json"]
+    files = ",".join(f"loads/{name}.npz" for name in "abcd")
+    listed, folder = (moesim("place", "--trace", trace, *options) for trace in (files, "loads"))
+    assert listed.code == folder.code == 0, listed.err
+    one, other = json.loads(listed.out), json.loads(folder.out)
+    assert len(one["provenance"]["left_out_in_turn"]) == 3 and "near cop" in listed.err
+    assert [row["judged"] for row in one["strategies"]] == [row["judged"] for row in other["strategies"]]
+    assert all(len(row["each"]) == 3 for row in one["strategies"]) and one["verdict"]["n"] == 3
+    held = moesim("place", "--trace", "loads", *options, "--holdout", "b")
+    assert held.code == 0 and json.loads(held.out)["provenance"]["judged_windows"]["held out"] == 1
+    assert json.loads(held.out)["provenance"]["windows"] == 2
+    assert moesim("place", "--trace", "loads", *options, "--holdout", "x").code == 2
+
+
+def test_hierarchical_against_global_is_answered_with_load_and_traffic(moesim: Moesim) -> None:
+    """Groups of experts that stay in a node cannot touch more nodes than they are."""
+    command = ["place", "--trace", "tiny-moe", "--topology", "dgx-h100", "--gpus", "16", "--groups", "2"]
+    done = moesim(*command, "--strategy", "eplb,eplb_hierarchical", "--no-simulate", "--json")
+    assert done.code == 0, done.err
+    told = [text for text in json.loads(done.out)["warnings"] if text.startswith("hierarchical EPLB beside global")]
+    assert len(told) == 1 and "makespan" in told[0] and "nodes a token goes to" in told[0]
 
 
 def test_a_page_is_written(moesim: Moesim) -> None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+
+from moesim.routing import read_trace
+from moesim.routing.loads import LoadRecord, loads_of, write_loads
+from moesim.studies.routing import trace_path
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Moesim
@@ -74,3 +80,19 @@ def test_a_transplant_says_what_it_is(moesim: Moesim, synthetic: str) -> None:
 def test_mistakes_are_one_line_and_nothing_is_written(moesim: Moesim, arguments: tuple[str, ...], message: str) -> None:
     done = moesim("trace", *arguments)
     assert done.code == 2 and message in done.err and done.err.count("\n") == 1 and not Path("y").exists()
+
+
+def test_counts_and_tokens_of_one_recording_do_not_differ_and_another_s_do(moesim: Moesim) -> None:
+    """Total variation by hand: shares 3/4, 1/4 against 1/4, 3/4 are 1/2 apart."""
+    whole = read_trace(trace_path("tiny-moe"))
+    write_loads(loads_of(whole), Path("a.npz"))
+    same = json.loads(moesim("trace", "diff", "a.npz", "tiny-moe", "--json").out)
+    assert same["metrics"]["total_variation"]["value"] == 0
+    assert "common_tokens" not in same["metrics"] and "counts tell no tokens" in same["warnings"][0]
+    header = replace(whole.header, moe_layers=1, num_experts=2, top_k=1)
+    for name, counts in (("b", [3, 1]), ("c", [10, 30]), ("d", [0, 0])):
+        write_loads(LoadRecord(header, np.array([[counts]]), (0,), 1), Path(f"{name}.npz"))
+    apart = json.loads(moesim("trace", "diff", "b.npz", "c.npz", "--json").out)["metrics"]
+    assert apart["total_variation"]["value"] == 0.5 and apart["correlation"]["value"] == pytest.approx(-1)
+    assert moesim("trace", "diff", "a.npz", "b.npz").code == 2
+    assert "all counts are 0" in moesim("trace", "diff", "b.npz", "d.npz").err

@@ -150,7 +150,8 @@ def test_domains_that_differ_stand_out_from_their_shuffle(make: Make) -> None:
 
 def test_a_trace_does_not_differ_from_itself(trace: RoutingTrace) -> None:
     same = diff(trace, trace)
-    assert same.common == 600 and not same.fluctuation.any() and not same.divergence_bits.any()
+    assert same.common == 600 and same.fluctuation is not None
+    assert not same.fluctuation.any() and not same.divergence_bits.any()
     assert (same.hot_overlap == 1).all() and same.correlation == pytest.approx(1)
 
 
@@ -158,6 +159,7 @@ def test_fluctuation_counts_the_choices_that_changed(trace: RoutingTrace) -> Non
     expert = trace.expert.copy()
     expert[:, 1, 0] = NO_EXPERT
     changed = diff(trace, replace(trace, expert=expert))
+    assert changed.fluctuation is not None
     assert changed.fluctuation.tolist() == [0, 0.25, 0] and changed.total_variation[0] == 0
 
 

@@ -165,3 +165,10 @@ def test_micro_batches_end_in_one_optimizer_step() -> None:
 def test_rows_of_the_fullest_rank_are_those_of_one_micro_batch() -> None:
     found = step(EVEN, batch={**TRAIN, "micro_batches": 3})
     assert lower(found.plan, found.built.batches).received.tolist() == [[64 * TOP] * 4]
+
+
+def test_each_micro_batch_asks_for_its_own_tokens_experts() -> None:
+    """Requests 0 to 15 take experts of ranks 0 and 1, the next sixteen those of ranks 2 and 3."""
+    found = step([[0, 2]] * 16 + [[4, 6]] * 16, batch={**TRAIN, "micro_batches": 2})
+    first, second = (found.sent("dispatch", number).sum(axis=0) > 0 for number in (0, 1))
+    assert (first.tolist(), second.tolist()) == ([True, True, False, False], [False, False, True, True])

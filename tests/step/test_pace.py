@@ -23,6 +23,10 @@ CASES = {
     ),
     "sampled": (*TINY, "routing={sampled: decode_in2000out100}"),
     "replicas": (*TINY, "experts={redundant: 8, placement: greedy}"),
+    "replicas of a pool": (
+        *TINY, "experts={redundant: 24, placement: greedy}", "routing={sampled: decode_in2000out100}",
+        "overlap.schedule=two_batch",
+    ),
     "alone": (*TINY, "parallel={data_parallel_size: 1, expert_parallel_size: 1}"),
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -13,7 +14,7 @@ Stages = tuple[Flows, ...]  # a lane starts a stage when what the stage before b
 
 
 @dataclass(frozen=True)
-class AllToAll:
+class AllToAll(ABC):
     """An algorithm: which flows carry a token's rows to its experts, and its results back.
 
     `deduplicates` says which copies are merged ("none", "device" or "node"); `phases` how many hops a row takes, which
@@ -48,9 +49,9 @@ class AllToAll:
     version: str | None = None
     path: str | None = None
 
+    @abstractmethod
     def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
         """Rows of `row_bytes` from their lanes to the lanes of their experts."""
-        raise NotImplementedError
 
     def combine(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
         """Results of `row_bytes` back to the lanes of their tokens: last stage first, every flow the other way."""

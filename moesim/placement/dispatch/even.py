@@ -22,4 +22,5 @@ class Even:
 
     def shares(self, problem: PlacementProblem, placement: Placement, windows: Windows) -> Floats:
         """float64[1, layers, slots]."""
-        return 1.0 / np.take_along_axis(placement.replicas, placement.slot_expert.astype(np.int64), axis=1)[None]
+        replicas = np.take_along_axis(placement.replicas, np.maximum(placement.slot_expert, 0).astype(np.int64), axis=1)
+        return np.where(placement.filled, 1.0 / replicas, 0.0)[None]

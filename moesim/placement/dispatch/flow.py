@@ -21,7 +21,10 @@ def best_shares(load: Floats, slot_expert: Ints, slot_rank: Ints, speed: Floats)
     """load float64[experts], slot_expert, slot_rank int[slots], speed float64[ranks] -> float64[slots] shares.
 
     Experts with one slot are constants; the program has a variable for each further slot and one for the makespan.
+    EMPTY cells have no share.
     """
+    if (there := slot_expert >= 0).sum() < len(there):
+        return spread_to(there, best_shares(load, slot_expert[there], slot_rank[there], speed))
     replicas = np.bincount(slot_expert, minlength=len(load))
     free = np.flatnonzero((replicas[slot_expert] > 1) & (load[slot_expert] > 0))
     share: Floats = 1.0 / replicas[slot_expert]
@@ -53,11 +56,22 @@ def _solve(amount: Floats, expert: Ints, rank: Ints, fixed: Floats, speed: Float
     return result
 
 
+def spread_to(there: npt.NDArray[np.bool_], values: Floats) -> Floats:
+    """Values of the slots that are there, 0 elsewhere."""
+    result = np.zeros(len(there))
+    result[there] = values
+    return result
+
+
 MOST_WINDOWS = 16  # of one program; more are added up in stretches
 
 
 def fixed_shares(load: Floats, slot_expert: Ints, slot_rank: Ints, speed: Floats) -> Floats:
-    """load float64[W, experts] -> float64[slots]: one table of shares for the least mean over windows of max/mean."""
+    """load float64[W, experts] -> float64[slots]: one table of shares for the least mean over windows of max/mean.
+    EMPTY cells have no share.
+    """
+    if (there := slot_expert >= 0).sum() < len(there):
+        return spread_to(there, fixed_shares(load, slot_expert[there], slot_rank[there], speed))
     load = load[load.sum(axis=1) > 0]
     if len(load) > MOST_WINDOWS:
         load = np.stack([part.sum(axis=0) for part in np.array_split(load, MOST_WINDOWS)])

@@ -7,26 +7,28 @@ rank r takes replica r modulo their number (MODULO).
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from moesim.network.compiled import njit
+from moesim.step.dispatch import EVEN, FIRST, MODULO, NEAREST
 
-EVEN: Final = 0
-NEAREST: Final = 1
-FIRST: Final = 2
-MODULO: Final = 3
+__all__ = ["EVEN", "FIRST", "MODULO", "NEAREST", "share_out", "slot_shares"]
 
 
 @njit
 def slot_shares(slot_expert: Any, owner: Any, node: Any, experts: Any, way: Any) -> Any:
-    """slot_expert, owner (a rank) int64[slots], node int64[ranks] -> float64[slots]; an expert's shares add up to 1."""
+    """slot_expert, owner (a rank) int64[slots], node int64[ranks] -> float64[slots]; an expert's shares add up to 1.
+
+    Cells that are EMPTY (-1) have none.
+    """
     slots = len(slot_expert)
     last, before = np.full(experts, -1, np.int64), np.full(slots, -1, np.int64)
     for slot in range(slots - 1, -1, -1):  # a chain of the slots of each expert, ascending
-        before[slot] = last[slot_expert[slot]]
-        last[slot_expert[slot]] = slot
+        if slot_expert[slot] >= 0:
+            before[slot] = last[slot_expert[slot]]
+            last[slot_expert[slot]] = slot
     share, members = np.zeros(slots), np.empty(slots, np.int64)
     for expert in range(experts):
         count, slot = 0, last[expert]

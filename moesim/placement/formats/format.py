@@ -81,13 +81,13 @@ def sealed(experts: Ints, ranks: npt.NDArray[np.int32], frame: Frame, num_ranks:
 
 def check_even(placement: Placement, engine: str) -> None:
     """Raises BadInput where ranks own different numbers of slots: the engine numbers slots by equal ranks."""
-    owned = (placement.rank_slots >= 0).sum(axis=2)
+    owned = placement.owned
     wrong = np.argwhere(owned != placement.num_slots / placement.num_ranks)
     if len(wrong):
         layer, rank = wrong[0]
         raise BadInput(
-            f"{engine} gives every GPU equally many slots; here GPU {rank} has {owned[layer, rank]} of "
-            f"{placement.num_slots} in layer {layer}",
+            f"{engine} gives every GPU equally many slots in every layer; here GPU {rank} has {owned[layer, rank]} of "
+            f"{owned[layer].sum()} in layer {layer}",
             way_out="a format that can say it (omniinfer), or equally many slots on every GPU",
         )
 
@@ -96,7 +96,7 @@ def check_once_per_rank(placement: Placement, engine: str) -> None:
     """Raises BadInput where a rank holds an expert twice: the engine looks a rank's slot up by expert."""
     for layer in range(placement.num_layers):
         cell = placement.slot_rank[layer].astype(np.int64) * placement.num_experts + placement.slot_expert[layer]
-        found, count = np.unique(cell, return_counts=True)
+        found, count = np.unique(cell[placement.filled[layer]], return_counts=True)
         if (count > 1).any():
             rank, expert = divmod(int(found[np.argmax(count > 1)]), placement.num_experts)
             raise BadInput(

@@ -1,7 +1,8 @@
 """omni-infer's placement pattern: [devices, expert layers, experts] of 0 and 1, as .npy or as `placement` in an .npz.
 
 A device's slots are its experts in ascending order (the engine counts them by a cumulative sum), and devices may hold
-different numbers. Source: omni-ai-npu/omni-infer @c8bc2bb, omni_planner/expert_mapping.py and its placement patterns.
+different numbers, in every layer others. Source: omni-ai-npu/omni-infer @c8bc2bb, omni_planner/expert_mapping.py and
+its placement patterns.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import BadInput
-from moesim.layout import Placement
+from moesim.layout import EMPTY, Placement
 from moesim.placement.formats.format import Format, Frame, Written, check_once_per_rank, sealed
 from moesim.placement.formats.source import Source, take
 from moesim.routing.arrays import write_npz
@@ -27,23 +28,18 @@ def recognise(source: Source) -> bool:
 
 
 def read(source: Source, frame: Frame) -> Placement:
-    """Raises BadInput naming device, layer and expert, or a layer that has more slots than another."""
+    """Raises BadInput naming device, layer and expert."""
     where = f"{source.path} {KEY}" if source.suffix == ".npz" else str(source.path)
     pattern = _pattern(source.data if source.suffix == ".npy" else take(source, KEY), where)
     if frame.experts is not None and pattern.shape[2] != frame.experts:
         raise BadInput(f"is for {pattern.shape[2]} experts, not {frame.experts}", where=where)
     slots = pattern.sum(axis=(0, 2))
-    if (slots != slots[0]).any():
-        layer = int(np.argmax(slots != slots[0]))
-        raise BadInput(
-            f"layer {layer} has {slots[layer]} slots, layer 0 has {slots[0]}",
-            where=where,
-            way_out="a pattern with equally many slots in every layer",
-        )
-    _, rank, expert = np.nonzero(pattern.transpose(1, 0, 2))
-    shape = (pattern.shape[1], int(slots[0]))
+    there = np.arange(slots.max()) < slots[:, None]
+    experts = np.full(there.shape, EMPTY, dtype=np.int64)
+    ranks = np.full(there.shape, len(pattern) - 1, dtype=np.int32)
+    _, ranks[there], experts[there] = np.nonzero(pattern.transpose(1, 0, 2))
     frame = Frame(frame.ranks, pattern.shape[2], frame.moe_layers)
-    return sealed(expert.reshape(shape), rank.reshape(shape).astype(np.int32), frame, len(pattern), where)
+    return sealed(experts, ranks, frame, len(pattern), where)
 
 
 def _pattern(value: Any, where: str) -> npt.NDArray[np.int64]:
@@ -62,7 +58,8 @@ def write(placement: Placement, frame: Frame, suffix: str) -> Written:
     check_once_per_rank(placement, "omni-infer")
     shape = (placement.num_ranks, placement.num_layers, placement.num_experts)
     pattern = np.zeros(shape, dtype=np.uint8 if suffix == ".npz" else np.int32)
-    pattern[placement.slot_rank, np.arange(placement.num_layers)[:, None], placement.slot_expert] = 1
+    layer, slot = np.nonzero(placement.filled)
+    pattern[placement.slot_rank[layer, slot], layer, placement.slot_expert[layer, slot]] = 1
     stream = io.BytesIO()
     if suffix == ".npz":
         write_npz(stream, placement=pattern)

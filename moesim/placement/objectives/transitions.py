@@ -57,7 +57,9 @@ def rank_shares(problem: PlacementProblem, placement: Placement, windows: Window
     shares = dispatch.find(problem.dispatch).shares(problem, placement, windows).mean(axis=0)
     result = np.zeros((placement.num_layers, placement.num_ranks, placement.num_experts))
     layer = np.arange(placement.num_layers)[:, None]
-    np.add.at(result, (layer, placement.slot_rank, placement.slot_expert), shares)
+    there = placement.filled
+    rows = np.broadcast_to(layer, there.shape)[there]
+    np.add.at(result, (rows, placement.slot_rank[there], placement.slot_expert[there]), shares[there])
     return result
 
 

@@ -6,6 +6,7 @@ from copy import copy
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from moesim import streams
 from moesim.routing.shape import RoutingShape
@@ -51,6 +52,15 @@ class Sampled(PerToken):
         rng = streams.stream(self._seed, "sampled", which, layer)
         share, model = self.shares[layer], self._model
         return sample_tokens(share, model.top_k, model.num_groups, model.topk_groups, POOL, rng)
+
+    @property
+    def pool(self) -> Experts:
+        """uint16[layers, POOL, k]: the tokens that there are."""
+        return self._pool
+
+    def tickets(self, request: Tokens, position: Tokens) -> npt.NDArray[np.uint64]:
+        """int64[T] each -> uint64[T]: with the layer hashed in as well, modulo POOL, the token of the pool."""
+        return streams.hash_ints(self._salt, request, position)
 
     def experts(self, layer: int, request: Tokens, position: Tokens) -> Experts:
         """request int64[T], position int64[T] -> uint16[T, k], distinct, within the model's group limit."""

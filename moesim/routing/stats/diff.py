@@ -1,14 +1,18 @@
-"""How two traces of one model differ: drift of the load, and tokens that changed their experts."""
+"""How two recordings of one model differ: drift of the load, and tokens that changed their experts.
+
+Counts tell the first; the second needs the tokens of both.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import BadInput
+from moesim.routing.loads import LoadRecord
 from moesim.routing.stats.domains import jensen_shannon_bits
 from moesim.routing.stats.load import shares
 from moesim.routing.stats.locality import overlap
@@ -22,15 +26,17 @@ HOTTEST = 8
 @dataclass(frozen=True)
 class TraceDiff:
     """Per layer [L]: Jensen-Shannon bits, total variation and Pearson correlation of the shares, overlap of the eight
-    hottest experts. `common` tokens are in both traces; `fluctuation` [L] is the share of their choices that changed.
+    hottest experts. `common` tokens are in both traces; `fluctuation` [L] is the share of their choices that changed;
+    both are None where one of the two is counts. notes: what is left out, and why.
     """
 
     divergence_bits: Floats
     total_variation: Floats
     correlation: Floats
     hot_overlap: Floats
-    common: int
-    fluctuation: Floats
+    common: int | None = None
+    fluctuation: Floats | None = None
+    notes: tuple[str, ...] = field(default=(), repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """metrics {name: mean over layers} and breakdown {name: [L]}."""
@@ -43,33 +49,57 @@ class TraceDiff:
     @property
     def _scalars(self) -> dict[str, float]:
         means = {name: float(np.mean(values)) for name, values in self._layers.items()}
-        return means | {"common_tokens": float(self.common)}
+        return means if self.common is None else means | {"common_tokens": float(self.common)}
 
 
-def diff(first: RoutingTrace, second: RoutingTrace) -> TraceDiff:
-    """Compare two traces of one routing shape. Raises BadInput for different shapes.
+def diff(first: RoutingTrace | LoadRecord, second: RoutingTrace | LoadRecord) -> TraceDiff:
+    """Compare two recordings of one routing shape. Raises BadInput for different shapes, or counts of nothing.
 
     A token is in both if request, position and, where both say it, token id agree: two checkpoints on the same text.
     """
+    _check_alike(first, second)
+    load = _of_loads(_load(first), _load(second))
+    if isinstance(first, LoadRecord) or isinstance(second, LoadRecord):
+        note = "counts tell no tokens: which of them changed their experts is not known"
+        return TraceDiff(**load, notes=(note,))
+    rows = common_rows(first, second)
+    moved = 1 - overlap(first.expert[rows[0]], second.expert[rows[1]]).mean(axis=0) if len(rows[0]) else np.nan
+    fluctuation = np.broadcast_to(moved, (first.header.moe_layers,))
+    return TraceDiff(**load, common=len(rows[0]), fluctuation=fluctuation)
+
+
+def _check_alike(first: RoutingTrace | LoadRecord, second: RoutingTrace | LoadRecord) -> None:
     a, b = first.header, second.header
     if (a.moe_layers, a.num_experts, a.top_k) != (b.moe_layers, b.num_experts, b.top_k):
         shapes = [f"{h.moe_layers} layers with top-{h.top_k} of {h.num_experts}" for h in (a, b)]
         raise BadInput(
             " against ".join(shapes),
-            where=f"{first.where}, {second.where}",
+            where=", ".join(
+                one.where if isinstance(one, RoutingTrace) else one.header.origin for one in (first, second)
+            ),
             way_out="moesim trace transplant brings one to the other's shape",
         )
-    p, q = shares(first.counts()), shares(second.counts())
-    rows = common_rows(first, second)
-    moved = 1 - overlap(first.expert[rows[0]], second.expert[rows[1]]).mean(axis=0) if len(rows[0]) else np.nan
-    return TraceDiff(
-        divergence_bits=jensen_shannon_bits(p, q),
-        total_variation=np.abs(p - q).sum(axis=1) / 2,
-        correlation=_correlation(p, q),
-        hot_overlap=_hot_overlap(p, q),
-        common=len(rows[0]),
-        fluctuation=np.broadcast_to(moved, (a.moe_layers,)),
-    )
+
+
+def _load(one: RoutingTrace | LoadRecord) -> npt.NDArray[np.int64]:
+    """int64[layers, experts]: all choices."""
+    if isinstance(one, RoutingTrace):
+        return one.counts()
+    total: npt.NDArray[np.int64] = one.counts.sum(axis=0)
+    if not total.any():
+        raise BadInput("all counts are 0", where=one.header.origin, way_out="record while the engine serves requests")
+    return total
+
+
+def _of_loads(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """int64[layers, experts] of each -> what their shares tell."""
+    p, q = shares(first), shares(second)
+    return {
+        "divergence_bits": jensen_shannon_bits(p, q),
+        "total_variation": np.abs(p - q).sum(axis=1) / 2,
+        "correlation": _correlation(p, q),
+        "hot_overlap": _hot_overlap(p, q),
+    }
 
 
 def common_rows(first: RoutingTrace, second: RoutingTrace) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

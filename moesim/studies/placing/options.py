@@ -26,8 +26,9 @@ class Options:
     drift: another trace of the same model to judge on. phase: plan for its tokens only. previous: the placement that
     stands now, for max_moves and the cost of moving; its redundancy holds where none is asked for. speed: of each GPU,
     relative; expert_memory: bytes that a GPU has for experts; groups: of the router, which hierarchical EPLB keeps in
-    a node (None: the model's). model, costs and changes (`a.b=value`) describe the step whose time is simulated;
-    simulate: None where that can be. format: of the file that will be written; what it cannot express is not picked.
+    a node (None: the model's). by_layer: `redundant` is a mean over layers; those that gain most have them. model,
+    costs and changes (`a.b=value`) describe the step whose time is simulated; simulate: None where that can be. format:
+    of the file that will be written; what it cannot express is not picked.
     """
 
     trace: str
@@ -56,8 +57,12 @@ class Options:
     speed: Sequence[float] = ()
     expert_memory: int | None = None
     groups: int | None = None
+    by_layer: bool = False
 
     def __post_init__(self) -> None:
+        if self.by_layer and (self.slots or self.previous):
+            other = "--slots" if self.slots else "--previous"
+            raise BadInput(f"layers cannot be given slots beside {other}", where="--by-layer", way_out="one of them")
         if self.slots and self.redundant:
             raise BadInput("--slots and --redundant say the same twice", way_out="one of them")
         for name, value in (("--load-cap", self.load_cap), ("--time-limit", self.time_limit)):

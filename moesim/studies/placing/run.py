@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import moesim
 from moesim.errors import BadInput, DoesNotFit, MoesimError, placed, unknown_name
@@ -19,6 +20,7 @@ from moesim.placement import (
     PlacementProblem,
     Progress,
     Solution,
+    by_layer,
     judge,
     objectives,
     plan,
@@ -39,7 +41,7 @@ from moesim.studies.placing.options import Options
 from moesim.studies.placing.outcome import Outcome
 from moesim.studies.placing.recordings import Recorded, Recording, paths_of, read_recorded, recordings
 from moesim.studies.placing.step import Step, find_cluster, find_model, make_step
-from moesim.studies.placing.timing import Run, ceilings, playable, program_cost, remarks, timed
+from moesim.studies.placing.timing import BY_BATCH, Run, ceilings, grouped, playable, program_cost, remarks, timed
 from moesim.studies.placing.windows import HELD_OUT, Split, drawn, on_model, split, split_many
 
 IN_ORDER, PREVIOUS, YARDSTICK = "contiguous", "previous", "eplb"
@@ -47,6 +49,7 @@ ASSUMED = (
     "step time from counts: tokens are assumed, drawn from each layer's margins (different experts a token within the "
     "router's group limit); what goes together in and between layers is taken to be independent"
 )
+Ints = npt.NDArray[np.int64]
 Tell = Callable[[Progress], None]
 
 
@@ -81,14 +84,14 @@ def search(options: Options, progress: Tell | None = None) -> Outcome:
         problem=problem,
         split=made,
         solutions=tuple(one.solution for one in runs),
-        judge="objective" if step is None or problem.way != EVEN else "step_time",
+        judge="objective" if step is None or problem.dispatch in BY_BATCH else "step_time",
         frame=frame,
         provenance=_provenance(options, recorded, cluster, made, step),
         barred=_barred(problem, [one.solution for one in runs], options.format, frame),
         beside=frozenset((YARDSTICK,)) - frozenset(names),
         notes=(*made.notes, *why_not, *_basis(recorded, step), *remarks(problem, options, made), *failed),
     )
-    outcome = replace(outcome, notes=(*outcome.notes, *program_cost(outcome, step)))
+    outcome = replace(outcome, notes=(*outcome.notes, *program_cost(outcome, step), *grouped(outcome)))
     return replace(outcome, migration=_migration(outcome, step), ceilings=ceilings(outcome, made, step))
 
 
@@ -147,7 +150,7 @@ def _solved(
     one = solve(problem, name, options.time_limit, options.seed, heldout=made.judged.values(), progress=progress)
     if not made.folds or one.interrupted:
         return Run(replace(one, each=_each(problem, one.placement, made)))
-    parts = [problem.with_train(fold.train) for fold in made.folds]
+    parts = [_shared_out(problem.with_train(fold.train), options) for fold in made.folds]
     plans = [plan(part, name, options.time_limit, options.seed, progress=progress).placement for part in parts]
     return Run(_with_folds(one, problem, made, tuple(plans)), tuple(plans))
 
@@ -172,7 +175,7 @@ def _each(problem: PlacementProblem, placement: Placement, made: Split) -> tuple
 def _check_even(problem: PlacementProblem, name: str | None) -> None:
     """Slots that no placement could bring into the asked format are refused before the search. Raises BadInput."""
     if name is not None and find_format(name).even:
-        check_even(strategies.find(IN_ORDER).plan(problem, Budget()).placement, name)
+        check_even(by_layer.answer(problem, strategies.find(IN_ORDER), Budget()).placement, name)
 
 
 def _barred(problem: PlacementProblem, found: Sequence[Solution], name: str | None, frame: Frame) -> dict[str, str]:
@@ -213,16 +216,20 @@ def usual(problem: PlacementProblem) -> tuple[str, ...]:
     if problem.move_budget is not None:
         return ("incremental",)
     hierarchical = problem.nodes > 1 and problem.groups % problem.nodes == 0
-    tokens = problem.train.tokens is not None
+    tokens, alike = problem.train.tokens is not None, not problem.layer_slots.size
     fits = {
-        "incremental": problem.previous is not None and problem.previous.num_slots == problem.slots,
+        "incremental": problem.previous is not None and np.array_equal(problem.previous.owned, problem.owned),
         "eplb": True,
         "eplb_hierarchical": hierarchical,
         "multiwindow": True,
         "exhaustive": problem.experts <= SMALL and problem.way == EVEN,
-        "two_resources": tokens and problem.nodes > 1 and problem.clock is not None and problem.clock.overlapped,
+        "two_resources": tokens
+        and alike
+        and problem.nodes > 1
+        and problem.clock is not None
+        and problem.clock.overlapped,
         "co_activation": tokens and problem.nodes > 1,
-        "affinity_bcd": tokens,
+        "affinity_bcd": tokens and alike,
     }
     return tuple(name for name, fit in fits.items() if fit)
 
@@ -268,26 +275,41 @@ def _problem(
     model: MoEModel | None,
 ) -> PlacementProblem:  # fmt: skip
     slots = tuple(options.slots) or _slots_of(previous, options)
+    rows = _rows_of(previous, options, slots)
     if len(slots) not in (0, 1, options.gpus):
         raise BadInput(f"{len(slots)} numbers for {options.gpus} GPUs", where="--slots", way_out="one, or one for each")
     experts, asked = made.train.counts.shape[2], max(slots, default=-(-options.redundant // options.gpus))
     if asked > experts:
         raise BadInput(f"{asked} slots of a GPU for {experts} experts", where=options.trace, way_out="each expert once")
     with placed(options.trace):
-        return PlacementProblem.on(
+        made_even = PlacementProblem.on(
             cluster, made.train, ranks=options.gpus, slots=slots or None, redundant=0 if slots else options.redundant,
             objective=options.objective, dispatch=options.rule, load_cap=options.load_cap, previous=previous,
             move_budget=options.max_moves, speed=tuple(options.speed), memory=_memory(options, step),
             clock=None if step is None else step.clock,
-            groups=options.groups or (1 if model is None else model.num_groups),
+            groups=options.groups or (1 if model is None else model.num_groups), layer_slots=rows,
         )  # fmt: skip
+    return _shared_out(made_even, options)
+
+
+def _shared_out(problem: PlacementProblem, options: Options) -> PlacementProblem:
+    """With slots where they help most on what may be seen, where that is asked for."""
+    if not options.by_layer:
+        return problem
+    return by_layer.allotted(problem, options.redundant, Budget(seed=options.seed))
 
 
 def _slots_of(previous: Placement | None, options: Options) -> tuple[int, ...]:
-    """What stands now brings its own slots, where none are asked for."""
+    """What stands now brings its own slots, where none are asked for; of layers that differ the most of any."""
     if previous is None or options.redundant:
         return ()
-    return tuple(np.bincount(previous.slot_rank[0], minlength=previous.num_ranks).tolist())
+    return tuple(previous.owned.max(axis=0).tolist())
+
+
+def _rows_of(previous: Placement | None, options: Options, slots: tuple[int, ...]) -> Ints:
+    """int64[layers, ranks] where what stands now has layers that differ in slots and brings them; else empty."""
+    brought = previous is not None and slots and not options.slots and len(np.unique(previous.owned, axis=0)) > 1
+    return previous.owned if previous is not None and brought else np.empty((0, 0), dtype=np.int64)
 
 
 def _memory(options: Options, step: Step | None) -> Memory | None:
@@ -303,7 +325,7 @@ def _baseline(problem: PlacementProblem, made: Split) -> Run:
     """What stands now, or experts in order."""
     name, placement = PREVIOUS, problem.previous
     if placement is None:
-        name, placement = IN_ORDER, strategies.find(IN_ORDER).plan(problem, Budget()).placement
+        name, placement = IN_ORDER, by_layer.answer(problem, strategies.find(IN_ORDER), Budget()).placement
     one = judge(problem, placement, name, made.judged.values())
     plans = (placement,) * len(made.folds)
     one = _with_folds(one, problem, made, plans) if plans else replace(one, each=_each(problem, placement, made))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from moesim.errors import BadInput
 from moesim.hardware import Cluster, load_cluster
 from moesim.layout import HBM
 from moesim.models import DTYPE_BYTES, MoEModel, known_models, load_model
-from moesim.placement import Memory, StepClock
+from moesim.placement import Memory, StepClock, dispatch
 from moesim.routing.loads import LoadRecord
 from moesim.routing.trace import PHASES
 from moesim.studies.build import Draft, draft, memory_of
@@ -64,7 +64,8 @@ def make_step(options: Options, model: MoEModel, cluster: Cluster, recorded: Rec
             f"expert_parallel_size is {layout.expert_parallel}, the placement is for {options.gpus} GPUs",
             where=loaded.where("parallel.expert_parallel_size"),
         )
-    clock = StepClock(sealed.plan, batch, int(batch.query[0]))
+    way = dispatch.find(options.rule).way
+    clock = StepClock(replace(sealed.plan, replicas=way), batch, int(batch.query[0]))
     return Step(clock, _memory(sealed), sealed, sealed.scenario.batch.phase)
 
 

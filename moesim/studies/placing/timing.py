@@ -10,7 +10,7 @@ import numpy as np
 from moesim.layout import Placement
 from moesim.placement import PlacementProblem, Solution, Windows, judge
 from moesim.placement.clock import Ceilings
-from moesim.placement.dispatch.ways import EVEN
+from moesim.placement.objectives.nodes_touched import NodesTouched
 from moesim.studies.placing.options import Options
 from moesim.studies.placing.outcome import Outcome
 from moesim.studies.placing.step import Step
@@ -18,6 +18,7 @@ from moesim.studies.placing.windows import DRIFT, HELD_OUT, Split, drawn
 from moesim.units import show_seconds
 
 SOLVE: Final = 150e-6  # seconds of one linear program, assumed: users report 100 to 200 us
+BY_BATCH: Final = ("weighted", "lplb")  # rules whose weights no step plays
 MOST_FOLDS: Final = 4  # whose step is played
 
 
@@ -72,10 +73,33 @@ def program_cost(outcome: Outcome, step: Step | None) -> tuple[str, ...]:
     return (text + pays,)
 
 
+def grouped(outcome: Outcome) -> tuple[str, ...]:
+    """Hierarchical against global EPLB, where both were asked for: load, traffic and step time of the one over the
+    other on the windows that decide.
+    """
+    found = {one.strategy: one for one in outcome.solutions}
+    if not {"eplb", "eplb_hierarchical"} <= found.keys():
+        return ()
+    whole, nodes = found["eplb"], found["eplb_hierarchical"]
+    told = [f"{outcome.problem.objective} {outcome.judged(nodes) / outcome.judged(whole) - 1:+.1%}"]
+    windows = outcome.split.deciding
+    if windows.tokens is not None:
+        touched = [NodesTouched().evaluate(outcome.problem, one.placement, windows).mean() for one in (nodes, whole)]
+        told.append(f"nodes a token goes to {touched[0]:.2f} instead of {touched[1]:.2f}")
+    if outcome.judge == "step_time":
+        told.append(f"step time {outcome.score(nodes) / outcome.score(whole) - 1:+.1%}")
+    better = "hierarchical" if outcome.score(nodes) < outcome.score(whole) else "global"
+    return (f"hierarchical EPLB beside global: {', '.join(told)}; {better} is the better one here",)
+
+
 def remarks(problem: PlacementProblem, options: Options, made: Split) -> tuple[str, ...]:
     """What the operator has to know of slots, layers and dispatch."""
     notes = []
-    idle = int((problem.slots_of_rank == 0).sum())
+    if problem.layer_slots.size:
+        each = problem.layer_slots.sum(axis=1) - problem.experts
+        text = f"layers differ in slots: {each.min()} to {each.max()} redundant, {each.mean():.1f} on average"
+        notes.append(f"{text}; EPLB and all other strategies plan with the same")
+    idle = int((problem.owned.sum(axis=0) == 0).sum())
     if idle:
         notes.append(f"{idle} GPUs hold no expert: --redundant {problem.ranks - problem.experts} would fill them")
     empty = np.flatnonzero(problem.load.sum(axis=1) == 0)
@@ -84,8 +108,9 @@ def remarks(problem: PlacementProblem, options: Options, made: Split) -> tuple[s
         notes.append(f"{len(empty)} layers have no counts (expert layers {names}): experts stand there in any order")
     if options.dispatch is None and options.rule != "even":
         notes.append(f"planned and judged under {options.rule}'s own dispatch over replicas (--dispatch for another)")
-    if problem.way != EVEN and problem.clock is not None:
-        notes.append("the simulated step spreads tokens evenly over replicas, so the objective picked the winner")
+    if problem.dispatch in BY_BATCH and problem.clock is not None:
+        text = "the simulated step spreads tokens evenly over replicas, so the objective picked the winner"
+        notes.append(f"{problem.dispatch} weighs replicas, which only the objective knows: {text}")
     if problem.train.num_windows == 1 and problem.train.tokens is None and not made.folds:
         notes.append("planned on one window: balance over windows is a guess; record different loads")
     return tuple(notes)

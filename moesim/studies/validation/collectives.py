@@ -17,6 +17,7 @@ import numpy as np
 
 from moesim import shipped, yamlfile
 from moesim.costs import CommunicationCost, communication_of, load_costs
+from moesim.costs.profile import known_profiles, read_section
 from moesim.errors import BadInput, unknown_name
 from moesim.hardware import Cluster, known_topologies, load_cluster
 from moesim.network import Fabric, Flows, Group, groups
@@ -63,7 +64,17 @@ def validate(data: Path | None = None) -> Validation:
         },
         warnings=(*refused, *dict.fromkeys(note for point in points for note in point.notes)),
         asked=len(rows),
+        tables=dict(_tables()),
     )
+
+
+def _tables() -> Iterator[tuple[str, dict[str, float]]]:
+    """NCCL's tables of the shipped profiles, each world size held out of the fit in its turn."""
+    for profile, path in sorted(known_profiles().items()):
+        for kernel, held in read_section(path).heldout_communication.items():
+            op, _, table = kernel.partition("/nccl/NCCL/")
+            if table:
+                yield f"{op} {table}, {profile}", {"median_abs_error": held.median, "p90_abs_error": held.p90}
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:

@@ -34,7 +34,8 @@ class Point:
 class Validation:
     """Points of a suite; `breakdown_by` names the keys that its errors are broken down by, in each other; held_out:
     value of the first of them -> errors of predictions whose constants were fitted without the point. asked: rows of
-    the file, where some may have had no answer.
+    the file, where some may have had no answer. tables: operator and profile -> median and 90th percentile of the
+    errors on rows of the profile's own tables that were held out of its fit.
     """
 
     suite: str
@@ -44,6 +45,7 @@ class Validation:
     warnings: tuple[str, ...] = ()
     held_out: Mapping[str, Sequence[float]] = field(default_factory=dict)
     asked: int | None = None
+    tables: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The document that `--json` prints; errors are fractions."""
@@ -57,7 +59,7 @@ class Validation:
         return {
             "metrics": {name: {"value": value, "unit": "1"} for name, value in total.items()},
             "breakdown": self.breakdown(),
-            "provenance": {"suite": self.suite, **self.provenance, "rows": rows},
+            "provenance": {"suite": self.suite, **self.provenance, "rows": rows, "tables": self.tables},
             "warnings": list(self.warnings),
         }
 

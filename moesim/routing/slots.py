@@ -1,0 +1,98 @@
+"""Rows of slots and between ranks, of tokens whose experts stand in a table: all layers in one compiled pass."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim import streams
+from moesim.network.compiled import inlined, njit
+
+Int32s = npt.NDArray[np.int32]
+Int64s = npt.NDArray[np.int64]
+
+
+class SlotTable(NamedTuple):
+    """slot uint16[layers, (experts + 1) x most replicas]: those of each expert in a row, the number of slots for no
+    expert; replicas uint8[layers, experts + 1]; rank int32[layers, slots].
+    """
+
+    slot: npt.NDArray[np.uint16]
+    replicas: npt.NDArray[np.uint8]
+    rank: Int32s
+
+
+def slot_table(expert_slots: Int32s, replicas: Int64s, slot_rank: Int32s) -> SlotTable:
+    """int32[layers, experts, most replicas], int64[layers, experts], int32[layers, slots] -> all of it."""
+    slot = np.pad(expert_slots, ((0, 0), (0, 1), (0, 0)), constant_values=slot_rank.shape[1]).astype(np.uint16)
+    return SlotTable(
+        slot.reshape(len(slot), -1), np.pad(replicas, ((0, 0), (0, 1)), constant_values=1).astype(np.uint8), slot_rank
+    )
+
+
+def turns(request: Int64s, position: Int64s, most: int) -> npt.NDArray[np.uint8]:
+    """int64[T] each -> uint8[T, most + 1]: which of r replicas a token takes; see `choose_slots` of the room `step`."""
+    found = np.zeros((len(request), most + 1), dtype=np.uint8)
+    if most > 1:
+        ticket = streams.hash_ints(streams.key("dispatch", "replica"), request, position) >> np.uint64(16)
+        for replicas in range(2, most + 1):
+            found[:, replicas] = ticket % np.uint64(replicas)
+    return found
+
+
+@njit
+def count_recorded(
+    table: Any, row: Any, source: Any, turn: Any, slots: Any, rows: Any, pairs: Any
+) -> None:  # fmt: skip
+    """table uint16[N, layers, k], row int64[T] of it; source int32[T] ascending, turn uint8[T, most + 1] of each token;
+    a SlotTable -> added to rows int64[layers, slots], pairs int64[layers, R, R].
+    """
+    counted = np.zeros(rows.shape[1] + 1, np.int64)
+    for layer in range(rows.shape[0]):
+        for token in range(source.shape[0]):
+            _count(table[row[token], layer], slots.slot[layer], slots.replicas[layer], turn[token], counted)
+            if token + 1 == source.shape[0] or source[token + 1] != source[token]:
+                _add(counted, slots.rank[layer], rows[layer], pairs[layer, source[token]])
+
+
+@njit
+def count_pooled(
+    pool: Any, ticket: Any, source: Any, turn: Any, slots: Any, rows: Any, pairs: Any
+) -> None:  # fmt: skip
+    """The same of tokens that a hash of (ticket uint64[T], layer) picks from pool uint16[layers, N, k]; N: 2 ** n."""
+    counted, mask = np.zeros(rows.shape[1] + 1, np.int64), np.uint64(pool.shape[1] - 1)
+    for layer in range(rows.shape[0]):
+        for token in range(source.shape[0]):
+            row = streams_hash(ticket[token], np.uint64(layer)) & mask
+            _count(pool[layer, row], slots.slot[layer], slots.replicas[layer], turn[token], counted)
+            if token + 1 == source.shape[0] or source[token + 1] != source[token]:
+                _add(counted, slots.rank[layer], rows[layer], pairs[layer, source[token]])
+
+
+@inlined
+def streams_hash(state: Any, column: Any) -> Any:
+    """One column more of `streams.hash_ints`, uint64 each."""
+    mixed = state + np.uint64(0x9E3779B97F4A7C15) + column
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+@inlined
+def _count(experts: Any, slot: Any, replicas: Any, turn: Any, counted: Any) -> None:
+    """uint16[k] experts -> one more in their slots; the last of `counted` holds what has none."""
+    none, most = np.uint64(replicas.shape[0] - 1), np.uint64(turn.shape[0] - 1)
+    for choice in range(experts.shape[0]):
+        expert = min(np.uint64(experts[choice]), none)
+        counted[slot[expert * most + np.uint64(turn[replicas[expert]])]] += 1
+
+
+@inlined
+def _add(counted: Any, slot_rank: Any, rows: Any, pairs: Any) -> None:
+    """What a source has counted, added up by slot and by rank; emptied."""
+    for place in range(rows.shape[0]):
+        rows[place] += counted[place]
+        pairs[slot_rank[place]] += counted[place]
+    counted[:] = 0

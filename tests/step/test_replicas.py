@@ -1,0 +1,45 @@
+"""Which replica a token takes: the shares that placements are planned with are those that the step plays."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from moesim.layout import Placement
+from moesim.placement.dispatch.ways import slot_shares
+from moesim.step.dispatch import EVEN, FIRST, MODULO, NEAREST, candidates
+from moesim.step.traffic import choose_slots
+
+NODE = np.array([0, 0, 1, 1], dtype=np.int32)
+PLACE = Placement(np.array([[0, 1, 0, 2, 0, 1]]), np.array([[0, 1, 1, 2, 2, 3]]), 3, 4)
+
+
+class Sent(NamedTuple):
+    """40,000 tokens, as many from each rank."""
+
+    token_rank: npt.NDArray[np.int32]
+    token_request: npt.NDArray[np.int64]
+    token_position: npt.NDArray[np.int64]
+
+
+def test_candidates_by_hand() -> None:
+    """Expert 0 stands in slots 0, 2 and 4 on ranks 0, 1 and 2; expert 1 in slots 1 and 5 on ranks 1 and 3."""
+    slots, number = candidates(PLACE, 0, NODE, FIRST)
+    assert slots[:, :2, 0].tolist() == [[0, 1], [2, 1], [4, 5], [4, 5]] and (number[:, :2] == 1).all()
+    slots, number = candidates(PLACE, 0, NODE, MODULO)
+    assert slots[:, :2, 0].tolist() == [[0, 1], [2, 5], [4, 1], [0, 5]]
+
+
+@pytest.mark.parametrize("way", [EVEN, NEAREST, FIRST, MODULO])
+def test_the_step_s_rows_are_the_planned_shares(way: int) -> None:
+    number = np.arange(40_000)
+    sent = Sent((number % 4).astype(np.int32), number // 4, number % 4)
+    for expert in range(3):
+        experts = np.full((len(number), 1), expert, dtype=np.uint16)
+        slots = choose_slots(experts, sent, PLACE, 0, sent.token_rank, NODE, way=way)
+        shares = slot_shares(PLACE.slot_expert[0].astype(np.int64), PLACE.slot_rank[0].astype(np.int64), NODE, 3, way)
+        found = np.bincount(slots.ravel(), minlength=6) / len(number)
+        assert found == pytest.approx(np.where(PLACE.slot_expert[0] == expert, shares, 0), abs=0.01)

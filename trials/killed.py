@@ -1,0 +1,76 @@
+"""A process killed while it compiles leaves no broken cache: the next start with the same cache works.
+
+    python -m trials.killed [--number 20] [--seed 0]
+
+Each time `moesim run --demo` starts on the cache as earlier kills left it and is killed (SIGKILL) at a random moment of
+compiling, which takes some 45 CPU seconds; after every kill it runs once to its end on a copy of what the kill left.
+Exits with 1 where such a run fails, or says something else than on an empty cache. Twenty take about half an hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+LONGEST = 45.0  # s: by then a start on an empty cache has compiled what it needs
+COMMAND = [sys.executable, "-m", "moesim", "run", "--demo"]
+
+
+def start(cache: Path, folder: Path) -> subprocess.Popen[bytes]:
+    """The demo with that cache of compiled code, in another folder."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.Popen(COMMAND, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def to_the_end(cache: Path) -> tuple[int, bytes]:
+    """(exit code, what it printed) of a whole run in a folder of its own."""
+    with TemporaryDirectory() as folder:
+        process = start(cache, Path(folder))
+        printed, complaint = process.communicate()
+        return process.returncode, printed if process.returncode == 0 else complaint
+
+
+def killed(cache: Path, after: float) -> bool:
+    """Whether a run was still under way after so many seconds, and so was killed."""
+    with TemporaryDirectory() as folder:
+        process = start(cache, Path(folder))
+        try:
+            process.communicate(timeout=after)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            return True
+        return False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 where every start after a kill worked."""
+    parser = argparse.ArgumentParser(description="kill processes while they compile")
+    parser.add_argument("--number", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    draw, kills, broken = random.Random(given.seed), 0, 0
+    with TemporaryDirectory() as base:
+        cache = Path(base, "cache")
+        expected = to_the_end(Path(base, "untouched"))
+        for number in range(given.number):
+            kills += killed(cache, draw.uniform(0.3, LONGEST))
+            shutil.copytree(cache, left := Path(base, str(number)), dirs_exist_ok=True)
+            found = to_the_end(left)
+            broken += found != expected
+            print(f"kill {number + 1}: {'works' if found == expected else found}", flush=True)
+            if number % 4 == 3:
+                shutil.rmtree(cache)
+    print(f"{kills} of {given.number} were killed under way, {broken} of the starts after them failed")
+    return int(broken > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
