@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from moesim.engine import evaluate
 from moesim.errors import BadInput
+from moesim.hardware import known_topologies
+from moesim.schedules import registry
 from moesim.step import Batch, Phase, StepPlan, lower
 from moesim.step.fill import Refill
 from moesim.step.pace import Pace, shape_of
@@ -14,6 +20,9 @@ from moesim.studies import load
 from moesim.studies.build import build
 
 TINY = ("batch.tokens_per_gpu=8",)
+CHUNKS = "overlap.schedule=two_batch"
+NODES = ("cluster.nodes=2",)
+WIDE = "parallel={data_parallel_size: 16, expert_parallel_size: 16}"
 CASES = {
     "decode": TINY,
     "two_batch": (*TINY, "overlap.schedule=two_batch"),
@@ -28,6 +37,23 @@ CASES = {
         "overlap.schedule=two_batch",
     ),
     "alone": (*TINY, "parallel={data_parallel_size: 1, expert_parallel_size: 1}"),
+    "alone with chunks": (*TINY, "parallel={data_parallel_size: 1, expert_parallel_size: 1}", CHUNKS),
+    "tensor parallel": (*TINY, "parallel={tensor_parallel_size: 4, data_parallel_size: 1, expert_parallel_size: 1}"),
+    "tensor parallel 2, replicas of the model": (*TINY, "parallel={tensor_parallel_size: 2, expert_parallel_size: 1, data_parallel_size: 4}"),
+    "tensor and expert parallel": (*TINY, "parallel={tensor_parallel_size: 4, data_parallel_size: 2, expert_parallel_size: 8}"),
+    "experts by width": (*TINY, "parallel={tensor_parallel_size: 4, data_parallel_size: 2, expert_parallel_size: 2}"),
+    "smaller groups": (*TINY, "parallel={data_parallel_size: 8, expert_parallel_size: 4}", CHUNKS),
+    "several groups, two nodes": (*TINY, *NODES, "parallel={tensor_parallel_size: 2, data_parallel_size: 8, expert_parallel_size: 8}"),
+    **{
+        f"{name} over two nodes": (*TINY, *NODES, WIDE, f"comm.dispatch={name}", "overlap.schedule=two_batch")
+        for name in ("pxn", "deepep_normal", "hierarchical_2d", "bilevel", "allgather_reducescatter")
+    },
+    "deepep_normal in a node": (*TINY, "comm.dispatch=deepep_normal", CHUNKS),
+    "nvlink_domain": (*TINY, "comm.dispatch=nvlink_domain"),
+    "gathered": (*TINY, "comm.dispatch=allgather_reducescatter", CHUNKS),
+    "merged copies of a pool": (*TINY, *NODES, WIDE, "comm.dispatch=deepep_normal", "routing={sampled: decode_in2000out100}", "experts={redundant: 16, placement: greedy}"),
+    "nearest replicas": (*TINY, *NODES, WIDE, "comm.dispatch=deepep_normal", "experts={redundant: 16, placement: greedy}"),
+    "width and merged copies": (*TINY, *NODES, "parallel={tensor_parallel_size: 4, data_parallel_size: 4, expert_parallel_size: 8}", "comm.dispatch=deepep_normal"),
 }  # fmt: skip
 
 
@@ -98,12 +124,75 @@ def test_renewals_are_counted_by_steps_and_say_how_far_off_they_were() -> None:
     assert max(map(abs, found)) < 0.1
 
 
+DISPATCHES = ("nccl", "pxn", "deepep_normal", "deepep_low_latency", "hierarchical_2d", "bilevel",
+              "allgather_reducescatter")  # fmt: skip
+ROUTINGS = ((), ("routing={balanced: true}",), ("routing={sampled: decode_in2000out100}",))
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(st.data())
+def test_a_refill_of_any_plan_is_lower_and_evaluate_to_the_tick(data: st.DataObject) -> None:
+    nodes, tensor = data.draw(st.sampled_from((1, 2))), data.draw(st.sampled_from((1, 2, 4)))
+    world = 8 * nodes
+    expert = data.draw(st.sampled_from([ways for ways in (1, 2, 4, 8, 16) if ways <= world]))
+    schedule = data.draw(st.sampled_from(sorted(registry)))
+    plan = build(load("demo-tiny", (
+        *TINY, f"cluster.nodes={nodes}", f"comm.dispatch={data.draw(st.sampled_from(DISPATCHES))}",
+        f"parallel={{tensor_parallel_size: {tensor}, data_parallel_size: {world // tensor}, "
+        f"expert_parallel_size: {expert}}}",
+        f"overlap={{schedule: {schedule}, shared_expert: {str(data.draw(st.booleans())).lower()}}}",
+        *data.draw(st.sampled_from(ROUTINGS)), *data.draw(st.sampled_from(((), ("experts={redundant: 16, placement: greedy}",)))),
+    )), 0).plan  # fmt: skip
+    batch = some_batch(plan, data.draw(st.integers(0, 1000)))
+    refill = Refill(plan)
+    assert refill.play(refill.fill(batch)) == by_graph(plan, batch)
+
+
+def test_ranks_without_work_get_dummy_rows_and_join_every_exchange() -> None:
+    for name in ("two_batch", "tensor and expert parallel"):
+        plan = plan_of(name)
+        ranks, cuts = plan.layout.world, plan.schedule.cuts
+        few = Batch.of(
+            ranks, [1, 1, 5], [3, 4, 5], [1, 40, 1], [10, 0, 99], [Phase.DECODE, Phase.PREFILL, Phase.DECODE]
+        )
+        full = few.padded(cuts)
+        assert full.tokens == few.tokens and full.tokens_of_rank.min() == cuts
+        assert Pace(plan).ps(few) == Pace(plan).ps(full) == by_graph(plan, full)
+        nobody = Batch.of(ranks, [], [], [], [], []).padded(cuts)
+        assert Pace(plan).ps(nobody) == by_graph(plan, nobody)
+
+
+@pytest.mark.parametrize("dispatch", ["nccl", "hierarchical_2d", "deepep_low_latency"])
+def test_gpus_that_share_a_port_are_paced_by_its_messages(dispatch: str, tmp_path: Path) -> None:
+    text = known_topologies()["dgx-h100"].read_text().replace("  gpus: 8\n", "  gpus: 8\n  nics: 2\n")
+    (tmp_path / "two.yaml").write_text(text)
+    overrides = (*TINY, *NODES, WIDE, f"cluster.topology={tmp_path / 'two.yaml'}", f"comm.dispatch={dispatch}")
+    plan = build(load("demo-tiny", overrides), 0).plan
+    batch = some_batch(plan, 1)
+    assert Pace(plan).ps(batch) == by_graph(plan, batch)
+
+
+@pytest.mark.parametrize(
+    "parallel",
+    [
+        "parallel={tensor_parallel_size: 16, data_parallel_size: 1, expert_parallel_size: 1}",
+        "parallel={tensor_parallel_size: 8, data_parallel_size: 2, expert_parallel_size: 16}",
+        "parallel={tensor_parallel_size: 8, data_parallel_size: 2, expert_parallel_size: 1}",
+    ],
+)
+def test_tensor_groups_of_a_real_model_are_paced_as_they_run(parallel: str) -> None:
+    plan = build(load("demo-qwen3", ("batch.tokens_per_gpu=4", *NODES, parallel)), 0).plan
+    for seed in range(2):
+        batch = some_batch(plan, seed)
+        assert Pace(plan).ps(batch) == by_graph(plan, batch)
+
+
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (("comm.dispatch=deepep_normal",), "deepep_normal forwards"),
-        (("parallel={tensor_parallel_size: 2, data_parallel_size: 4, expert_parallel_size: 8}",), "tensor parallelism"),
-        (("parallel={data_parallel_size: 8, expert_parallel_size: 4}",), "several expert-parallel groups"),
+        (("comm.dispatch=exflow", "model=demo-tiny"), "tokens travel with exflow"),
+        (("batch={phase: train, tokens_per_gpu: 128, context: 64}", "comm.dispatch=nccl"), "a training step"),
+        (("routing={router: expert_choice, trace: demo-tiny}",), "a router decides"),
     ],
 )
 def test_what_a_refill_cannot_do_is_refused_and_says_so(overrides: tuple[str, ...], reason: str) -> None:
