@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from moesim import foreign, shipped, yamlfile
 from moesim.errors import BadInput, unknown_name
@@ -46,6 +46,14 @@ class InlineModel(yamlfile.Section):
     dense_intermediate: int = Field(0, ge=0)
     dtype: str = Field("bf16", pattern="^(bf16|fp8|fp4)$")
     expert_matrices: int = Field(3, ge=2, le=3)
+
+    @model_validator(mode="after")
+    def _experts_or_none(self) -> InlineModel:
+        given = {name: getattr(self, name) for name in ("num_experts", "top_k", "expert_intermediate")}
+        if any(given.values()) and not all(given.values()):
+            missing = next(name for name, value in given.items() if not value)
+            raise ValueError(f"{missing} is missing: experts need {', '.join(given)}; a dense model has none of them")
+        return self
 
 
 def load_model(source: str | Path | InlineModel | Mapping[str, Any]) -> MoEModel:
