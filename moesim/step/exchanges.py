@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from moesim.compiled import njit
 from moesim.costs import CommunicationCost
 from moesim.network import Coflow, Copies, Flows, Group
-from moesim.network.compiled import njit
 from moesim.network.copies import Matrix
 from moesim.step.plan import StepPlan
 from moesim.units import to_ps

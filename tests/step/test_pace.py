@@ -191,3 +191,10 @@ def test_tensor_groups_of_a_real_model_are_paced_as_they_run(degrees: tuple[int,
 def test_what_a_refill_cannot_do_is_refused_and_says_so(overrides: tuple[str, ...], reason: str) -> None:
     with pytest.raises(BadInput, match=f"lowered one by one: {reason}"):
         Refill(build(load("demo-tiny", (*TINY, *overrides)), 0).plan)
+
+
+@pytest.mark.parametrize("degrees", [(4, 1, 1), (4, 2, 1)])
+def test_a_model_without_experts_is_paced(degrees: tuple[int, int, int]) -> None:
+    plan = build(load("llama3-decode-tp4", (parallel(*degrees), "batch.tokens_per_gpu=8")), 0).plan
+    batch = some_batch(plan, 1)
+    assert Pace(plan).ps(batch) == by_graph(plan, batch)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from moesim.compiled import njit
 from moesim.errors import BadInput
-from moesim.network.compiled import njit
 from moesim.network.copies import Matrix
 from moesim.network.flows import Group
 from moesim.network.ports import OUT
