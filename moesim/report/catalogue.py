@@ -20,7 +20,7 @@ from moesim.placement.formats import REGISTRY as PLACEMENT_FORMATS
 from moesim.routing import open_trace
 from moesim.routing.routers import registry as ROUTERS
 from moesim.routing.synth.statistics import statistics_names
-from moesim.schedules import REGISTRY as SCHEDULES
+from moesim.schedules import registry as SCHEDULES
 from moesim.studies.validation import SUITES
 
 Rows = list[tuple[str, str]]
@@ -42,6 +42,8 @@ def _models() -> Rows:
 def _model(name: str) -> str:
     model = load_model(name)
     sizes = f"{model.total_parameters / 1e9:.4g} B parameters, {model.active_parameters / 1e9:.3g} B active"
+    if not model.routed:
+        return f"{sizes}, no experts"
     return f"{sizes}, {len(model.moe_layers)} expert layers, top-{model.top_k} of {model.num_experts}"
 
 
@@ -83,7 +85,7 @@ def _algorithms() -> Rows:
 
 
 def _schedules() -> Rows:
-    return [(name, _first_line(importlib.import_module(one.order.__module__))) for name, one in SCHEDULES.items()]
+    return [(name, _first_line(importlib.import_module(one.__module__))) for name, one in SCHEDULES.items()]
 
 
 def _strategies() -> Rows:

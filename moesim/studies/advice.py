@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from moesim.errors import MoesimError
-from moesim.schedules import REGISTRY
+from moesim.schedules import registry
 from moesim.studies.load import Loaded, load_data
 from moesim.studies.run import run
 from moesim.studies.scenario import Scenario
@@ -56,15 +56,13 @@ def changes(scenario: Scenario) -> Iterator[Change]:
     batch, comm, experts = scenario.batch, scenario.comm, scenario.experts
     apart = scenario.parallel.expert_parallel_size > 1
     if apart and batch.phase != "train":
-        yield from (
-            _remedy(f"overlap.schedule={name}") for name in sorted(REGISTRY) if name != scenario.overlap.schedule
-        )
+        yield from (_remedy(f"overlap.schedule={name}") for name in registry if name != scenario.overlap.schedule)
         suited = "deepep_low_latency" if batch.phase == "decode" else "deepep_normal"
         if comm.dispatch != suited:
             yield _remedy(f"comm.dispatch={suited}")
     if apart and comm.dispatch_dtype == "bf16":
         yield _remedy("comm.dispatch_dtype=fp8")
-    if apart and not scenario.routing.balanced:
+    if apart and scenario.routing and not scenario.routing.balanced:
         yield from _placements(experts.placement, experts.redundant, scenario.parallel.expert_parallel_size)
     if batch.phase == "decode":
         yield _remedy(f"batch.tokens_per_gpu={2 * batch.tokens_per_gpu}")

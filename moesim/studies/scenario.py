@@ -247,7 +247,7 @@ class Scenario(Section):
     comm: CommSection = CommSection()
     precision: PrecisionSection = PrecisionSection()
     overlap: OverlapSection = OverlapSection()
-    routing: RoutingSection
+    routing: RoutingSection | None = Field(None, description="which experts tokens take; a model without has none")
     network: NetworkSection = NetworkSection()
     faults: Items[FaultSection] = Field((), max_length=256, description="slow or dead links and ranks, with a schedule")
     training: TrainingSection = TrainingSection()

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from moesim.network.compiled import inner, njit
+from moesim.compiled import inner, njit
 from moesim.placement.search.kernels import carries, exchange
 
 HOT, COLD = 1e-3, 1e-6  # temperature at the beginning and the end, in squares of a fair share
 ROUND = 1000  # trials at one temperature
+MOST = 2**31 - 1
 
 
 @njit
@@ -25,7 +26,7 @@ def reach(x: Any, slot_item: Any, of: Any, ptr: Any, owner: Any, load: Any, goal
     """
     ranks, slots = load.shape[0], len(slot_item)
     over = np.array([_over(load, rank, goal) for rank in range(ranks)])
-    state, heat = np.uint64(seed) * np.uint64(2) + np.uint64(1), HOT
+    state, heat = _next(seed + 1), HOT
     fall = (COLD / HOT) ** (ROUND / trials)
     for trial in range(trials):
         if trial % ROUND == 0:
@@ -33,15 +34,14 @@ def reach(x: Any, slot_item: Any, of: Any, ptr: Any, owner: Any, load: Any, goal
             if over.sum() <= 1e-12:
                 return True
         state = _next(state)
-        a = int(state >> np.uint64(33)) % slots
+        a = state % slots
         state = _next(state)
-        b = int(state >> np.uint64(33)) % slots
+        b = state % slots
         state = _next(state)
         p, q = owner[a], owner[b]
         if p == q or over[p] + over[q] == 0.0:
             continue
-        chance = (float(state >> np.uint64(11)) + 0.5) / 2.0**53
-        limit = over[p] + over[q] - heat * np.log(chance)
+        limit = over[p] + over[q] - heat * np.log(state / MOST)
         mine, other = _exchanged(x, slot_item, load, goal, a, p, b, q, limit)
         if mine + other > limit:
             continue
@@ -54,8 +54,8 @@ def reach(x: Any, slot_item: Any, of: Any, ptr: Any, owner: Any, load: Any, goal
 
 @inner
 def _next(state: Any) -> Any:
-    """A linear congruential generator (Knuth's MMIX constants); its high bits are used."""
-    return state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
+    """The next of 1 .. MOST - 1 (Park and Miller, "Random Number Generators: Good Ones Are Hard to Find", 1988)."""
+    return state * 48271 % MOST
 
 
 @inner
