@@ -25,7 +25,8 @@ class State(IntEnum):
 class Book:
     """int64[n] each. cached: tokens in the KV cache; emitted: tokens of the answer; ps of the first time in the queue,
     of the first step, of the first token, of the last one so far, of the end, NEVER before; evicted: ps at which it
-    lost its cache and was queued again; lost: ps between such times and the next step; preempted: how often.
+    lost its cache and was queued again; lost: ps between such times and the next step, after the first token;
+    preempted: how often; replica: who serves it.
     """
 
     def __init__(self, requests: Requests) -> None:
@@ -36,7 +37,7 @@ class Book:
         self.sent, self.queued, self.started, self.first, self.last, self.ended, self.evicted, self.replica = (
             np.full(n, NEVER, dtype=np.int64) for _ in range(8)
         )
-        self._gaps: list[tuple[Ints, Ints]] = []  # between tokens, ps, and how many of each
+        self._gaps: list[tuple[Ints, Ints, Ints]] = []  # between tokens: ps at which one ends, its length, how many
 
     def missing(self, request: int) -> int:
         """Tokens that are not cached: of the prompt, or after an eviction of the answer too."""
@@ -45,7 +46,7 @@ class Book:
     def emit(self, requests: Ints, now: int) -> Ints:
         """A token of each at `now` -> those whose answer is complete."""
         again = requests[self.emitted[requests] > 0]
-        self._gap(now - self.last[again])
+        self._gap(now - self.last[again], now)
         new = requests[self.emitted[requests] == 0]
         self.first[new] = now
         self.emitted[requests] += 1
@@ -57,8 +58,8 @@ class Book:
 
     def emit_many(self, requests: Ints, ends: Ints) -> None:
         """ends int64[steps] ps: a token of each at each; all have had one, none is complete before the last."""
-        self._gap(ends[0] - self.last[requests])
-        self._gaps.append((np.diff(ends), np.full(len(ends) - 1, len(requests), dtype=np.int64)))
+        self._gap(ends[0] - self.last[requests], int(ends[0]))
+        self._gaps.append((ends[1:], np.diff(ends), np.full(len(ends) - 1, len(requests), dtype=np.int64)))
         self.emitted[requests] += len(ends)
         self.cached[requests] += len(ends)
         self.last[requests] = ends[-1]
@@ -70,17 +71,18 @@ class Book:
         self.ended[done] = self.last[done]
         return done
 
-    def _gap(self, gaps: Ints) -> None:
+    def _gap(self, gaps: Ints, now: int) -> None:
         if len(gaps):
-            self._gaps.append((gaps, np.ones(len(gaps), dtype=np.int64)))
+            self._gaps.append((np.full(len(gaps), now), gaps, np.ones(len(gaps), dtype=np.int64)))
 
-    def gaps(self) -> tuple[Ints, Ints]:
-        """Different gaps between tokens, ascending, ps, and how many of each."""
+    def gaps(self, since: int) -> tuple[Ints, Ints]:
+        """Different gaps between tokens, of those that come at `since` or later: ascending, ps, and how many of each."""
         if not self._gaps:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        values, counts = (np.concatenate([pair[side] for pair in self._gaps]) for side in (0, 1))
-        kept, where = np.unique(values, return_inverse=True)
-        return kept, np.bincount(where, weights=counts).astype(np.int64)
+        at, values, counts = (np.concatenate([part[side] for part in self._gaps]) for side in (0, 1, 2))
+        late = at >= since
+        kept, where = np.unique(values[late], return_inverse=True)
+        return kept, np.bincount(where, weights=counts[late], minlength=len(kept)).astype(np.int64)
 
     def count(self, state: State) -> int:
         """Requests in a state."""

@@ -117,7 +117,8 @@ class Scheduler:
         new = chunked[book.started[chunked] == NEVER]
         book.started[new] = now
         back = chunked[book.evicted[chunked] != NEVER]
-        book.lost[back] += now - book.evicted[back]
+        late = back[book.first[back] != NEVER]
+        book.lost[late] += now - book.evicted[late]
         book.evicted[back] = NEVER
         book.state[chunked] = State.RUNNING
 
