@@ -61,8 +61,8 @@ class StepClock:
 
     @property
     def overlapped(self) -> bool:
-        """Whether the schedule lets one half of the batch compute while the other communicates."""
-        return self.plan.schedule.micro_batches > 1
+        """Whether the schedule lets one part of the batch compute while another communicates."""
+        return self.plan.schedule.overlaps
 
     @property
     def by_node(self) -> bool:

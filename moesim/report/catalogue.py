@@ -20,7 +20,7 @@ from moesim.placement.formats import REGISTRY as PLACEMENT_FORMATS
 from moesim.routing import open_trace
 from moesim.routing.routers import registry as ROUTERS
 from moesim.routing.synth.statistics import statistics_names
-from moesim.schedules import REGISTRY as SCHEDULES
+from moesim.schedules import registry as SCHEDULES
 from moesim.studies.validation import SUITES
 
 Rows = list[tuple[str, str]]
@@ -83,7 +83,7 @@ def _algorithms() -> Rows:
 
 
 def _schedules() -> Rows:
-    return [(name, _first_line(importlib.import_module(one.order.__module__))) for name, one in SCHEDULES.items()]
+    return [(name, _first_line(importlib.import_module(one.__module__))) for name, one in SCHEDULES.items()]
 
 
 def _strategies() -> Rows:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from moesim.schedules.verbs import Step, Verb
+from moesim.schedules.schedule import Schedule
 
 
-def order(layers: int) -> Iterator[Step]:
-    """Steps of `layers` layers; the shared expert follows the dispatch, so it can hide behind it."""
-    for layer in range(layers):
-        for verb in Verb:
-            yield Step(verb, layer, 0)
+class Sequential(Schedule):
+    """The shared expert follows the dispatch on its stream's side, so it can hide behind it."""
+
+    name = "sequential"

@@ -7,7 +7,7 @@ bytes of pairs and start-ups of exchanges. `lower` through `evaluate` gives the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Final, NamedTuple
@@ -24,10 +24,11 @@ from moesim.network.compiled import njit
 from moesim.network.pattern import Pattern
 from moesim.network.ports import OUT
 from moesim.routing.sources.source import PerToken
+from moesim.schedules import Part
 from moesim.step.batch import Batch, uniform_batch
+from moesim.step.layer_prices import LAYER_PRICES
 from moesim.step.lower import check, lower
 from moesim.step.lowered import HOST
-from moesim.step.ops import LayerOps
 from moesim.step.plan import StepPlan
 from moesim.step.prices import ExpertPrices
 from moesim.step.spans import Lookup
@@ -36,14 +37,10 @@ from moesim.step.work import Work
 from moesim.units import to_ps
 
 Int64s = npt.NDArray[np.int64]
+Kind = tuple[str, Part, float]  # of tasks that cost the same in every layer: name, part, stretch
 ATTENTION, EXPERTS, DISPATCH, COMBINE = "attention", "experts", "dispatch", "combine"
+CONTEXTS: Final = (ATTENTION, "attention_core")  # names of tasks whose price asks for contexts beside tokens
 KEPT = 4096  # prices of parts by their numbers of tokens
-STRETCHED: Final[dict[str, Callable[[LayerOps, Batch], Work]]] = {  # compute that runs beside transfers, by task name
-    "attention": LayerOps.attention,
-    "router": LayerOps.router,
-    "shared": LayerOps.shared,
-    "mlp": LayerOps.dense,
-}
 
 
 class Routed(NamedTuple):
@@ -51,7 +48,7 @@ class Routed(NamedTuple):
     Values.
     """
 
-    experts: tuple[Int64s, ...]
+    experts: dict[tuple[Part, float], Int64s]
     size: Int64s
     alpha: Int64s
 
@@ -63,19 +60,17 @@ class Refill:
         if reason := needs_graph(plan):
             raise BadInput(f"these steps are lowered one by one: {reason}", way_out="lower, then evaluate")
         self.plan, self._lookup = plan, Lookup(plan)
-        self._experts = ExpertPrices(plan.ops, plan.dispatch.compute_slowdown)
         self._startup_of: dict[tuple[int, int, int], float] = {}
-        self._fixed: dict[tuple[str, bytes, bytes], Int64s | tuple[Work, Work]] = {}
-        parts = plan.schedule.micro_batches
-        graph = lower(unpriced(plan), (uniform_batch("decode", plan.layout.world, parts, 1),)).graph
+        self._fixed: dict[tuple[str, float, bytes, bytes], Int64s | tuple[Work, Work]] = {}
+        lowered = lower(unpriced(plan), (uniform_batch("decode", plan.layout.world, plan.schedule.cuts, 1),))
         self.group = Group(plan.fabric.cluster, plan.layout.islands()[0])
-        self._tasks = {
-            (name, part): np.array([
-                task for task in range(graph.num_tasks) if graph.name[task] == name and graph.micro_batch[task] == part
-            ], dtype=np.int64)
-            for name in dict.fromkeys(graph.name) for part in range(parts)
-        }  # fmt: skip
-        self.skeleton = self._skeleton(graph)
+        kinds: dict[Kind, list[int]] = {}
+        for task, (name, node) in enumerate(zip(lowered.graph.name, lowered.nodes, strict=True)):
+            kinds.setdefault((name, node.part, plan.stretch(node)), []).append(task)
+        self._tasks = {kind: np.array(tasks, dtype=np.int64) for kind, tasks in kinds.items()}
+        prices = {stretch: ExpertPrices(plan.ops, stretch) for name, _, stretch in kinds if name == EXPERTS}
+        self._experts = {(part, stretch): prices[stretch] for name, part, stretch in kinds if name == EXPERTS}
+        self.skeleton = self._skeleton(lowered.graph)
 
     def _skeleton(self, graph: TaskGraph) -> Skeleton:
         lanes = len(self.group.devices)
@@ -85,7 +80,7 @@ class Refill:
         kernel = self.plan.dispatch.algorithm.kernel(self.group)
         for name, flows in ((DISPATCH, all_pairs), (COMBINE, all_pairs.reversed(self.group))):
             coflow = self.plan.fabric.coflow(kernel, flows, self.group)
-            for (known, _), tasks in self._tasks.items():
+            for (known, *_), tasks in self._tasks.items():
                 pattern[tasks] = len(patterns) if known == name else pattern[tasks]
             patterns.append(Pattern.of(coflow))
         return Skeleton(replace(graph, coflow=pattern, coflows=()), tuple(patterns), pattern)
@@ -104,62 +99,67 @@ class Refill:
     def fill(self, batch: Batch, routed: Routed | None = None) -> Values:
         """The values of a batch; with `routed` those of another batch's routing. Raises BadInput as `lower` does."""
         check(self.plan, (batch,))
-        parts = batch.split(self.plan.schedule.micro_batches)
-        known = routed or self.route(parts)
+        parts = self.parts_of(batch)
+        known = routed or self.route(batch)
         graph, lanes = self.skeleton.graph, len(self.group.devices)
         ps = np.zeros((graph.num_tasks, lanes), dtype=np.int64)
-        for (name, part), tasks in self._tasks.items():
+        for (name, part, stretch), tasks in self._tasks.items():
             if name == EXPERTS:
-                ps[tasks] = known.experts[part]
-            elif name not in (DISPATCH, COMBINE) and len(tasks):
-                ps[tasks] = self._ticks(name, parts[part])
+                ps[tasks] = known.experts[part, stretch]
+            elif name not in (DISPATCH, COMBINE):
+                ps[tasks] = self._ticks(name, parts[part], stretch)
         return Values(ps.ravel(), known.size, known.alpha)
 
-    def _ticks(self, name: str, part: Batch) -> Int64s:
+    def _ticks(self, name: str, part: Batch, stretch: float) -> Int64s:
         """int64[R] ps of a task that is the same in every layer; kept by numbers of tokens but for attention, whose
         core asks for contexts as well.
         """
-        key = (name, part.tokens_of_rank.tobytes(), part.head_rows.tobytes())
+        ops = self.plan.ops
+        if name in CONTEXTS and name != ATTENTION:
+            return to_ps(LAYER_PRICES[name](ops, part).stretched(stretch).total)
+        key = (name, stretch, part.tokens_of_rank.tobytes(), part.head_rows.tobytes())
         if key not in self._fixed:
             if len(self._fixed) >= KEPT:
                 self._fixed.clear()
-            ops = self.plan.ops
             self._fixed[key] = (
                 (ops.projections(part), ops.norm(part))
                 if name == ATTENTION
-                else np.broadcast_to(to_ps(self._priced(name, part).total), len(self.group.devices))
+                else np.broadcast_to(to_ps(self._priced(name, part).stretched(stretch).total), len(self.group.devices))
             )
         known = self._fixed[key]
         if not isinstance(known, tuple):
             return known
-        work = _seconds(known[0]) + _seconds(self.plan.ops.core(part)) + _seconds(known[1])
-        return to_ps(work.stretched(self.plan.dispatch.compute_slowdown).total)
+        work = _seconds(known[0]) + _seconds(ops.core(part)) + _seconds(known[1])
+        return to_ps(work.stretched(stretch).total)
 
     def _priced(self, name: str, part: Batch) -> Work:
         if name == HOST:
             return Work({HOST: np.full(len(self.group.devices), self.plan.host_seconds)})
-        if name == "head":
-            return self.plan.ops.head(part)
-        return STRETCHED[name](self.plan.ops, part).stretched(self.plan.dispatch.compute_slowdown)
+        return LAYER_PRICES[name](self.plan.ops, part)
 
-    def route(self, parts: Sequence[Batch]) -> Routed:
+    def parts_of(self, batch: Batch) -> Mapping[Part, Batch]:
+        """The cuts of a batch that the schedule has."""
+        cuts = {of: batch.split(of) for of in sorted({part.of for _, part, _ in self._tasks})}
+        return {Part(index, of): part for of, parts in cuts.items() for index, part in enumerate(parts)}
+
+    def route(self, batch: Batch) -> Routed:
         """Look the routing of all layers up, part by part."""
-        experts, dispatch = [], self.plan.dispatch
+        experts, dispatch, parts = {}, self.plan.dispatch, self.parts_of(batch)
         size = np.zeros(self.skeleton.num_flows, dtype=np.int64)
         alpha = np.zeros(self.skeleton.graph.num_tasks, dtype=np.int64)
-        for number, part in enumerate(parts):
-            found = self._lookup.of(part)
-            experts.append(self._experts.ps(found.by_rank))
-            if self.plan.layout.expert_parallel > 1:
-                rows = found.copies(dispatch.algorithm.direct)
-                for name, row_bytes in ((DISPATCH, dispatch.dispatch_row_bytes), (COMBINE, dispatch.combine_row_bytes)):
-                    tasks = self._tasks[name, number]
-                    header = dispatch.algorithm.header_bytes if name == DISPATCH else 0
-                    facts = np.empty((3, len(rows)), dtype=np.int64)
-                    sizes = (row_bytes + header, row_bytes)
-                    exchanged(rows, name == COMBINE, *sizes, self.skeleton.size_at[tasks], size, facts)
-                    alpha[tasks] = self._startups(*facts)
-        return Routed(tuple(experts), size, alpha)
+        found = {number: self._lookup.of(parts[number]) for number, _ in self._experts}
+        for number, stretch in self._experts:
+            experts[number, stretch] = self._experts[number, stretch].ps(found[number].by_rank)
+        for (name, number, _), tasks in self._tasks.items():
+            if name in (DISPATCH, COMBINE):
+                rows = found[number].copies(dispatch.algorithm.direct)
+                row_bytes = dispatch.dispatch_row_bytes if name == DISPATCH else dispatch.combine_row_bytes
+                header = dispatch.algorithm.header_bytes if name == DISPATCH else 0
+                facts = np.empty((3, len(rows)), dtype=np.int64)
+                sizes = (row_bytes + header, row_bytes)
+                exchanged(rows, name == COMBINE, *sizes, self.skeleton.size_at[tasks], size, facts)
+                alpha[tasks] = self._startups(*facts)
+        return Routed(experts, size, alpha)
 
     def _startups(self, peers: Int64s, messages: Int64s, busiest: Int64s) -> Int64s:
         """int64[layers] each, of the busiest rank -> int64[layers] ps, as Fabric does for one exchange."""

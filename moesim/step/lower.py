@@ -1,7 +1,8 @@
 """`lower`: a batch on a plan becomes a TaskGraph. Pure: no clock, no random draw; routing is looked up layer by layer.
 
-Islands of ranks that hold all experts together do not talk to each other inside a layer, so each is lowered by itself;
-what spans islands (gradients, parameters) comes after them.
+The schedule says which nodes there are, a table of makers what tasks a node becomes. Sites, the groups of ranks that
+hold all experts together, do not talk to each other inside a layer, so each is lowered by itself; what spans sites
+(gradients, parameters) comes after them.
 """
 
 from __future__ import annotations
@@ -12,31 +13,56 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import BadInput
+from moesim.schedules import Node
 from moesim.step.batch import Batch
-from moesim.step.island import Island
-from moesim.step.lowered import Lowered, Recorder
+from moesim.step.chain import Chain, Edge
+from moesim.step.lowered import Lowered, Lowering
+from moesim.step.makers import MAKERS
 from moesim.step.optimizer import optimizer_step
 from moesim.step.plan import StepPlan
+from moesim.step.site import Site
 
 
 def lower(plan: StepPlan, batches: Sequence[Batch]) -> Lowered:
     """One step: a single decode or prefill batch, or the micro-batches of a training step. Raises BadInput.
 
-    Every batch covers all ranks of the layout; training runs its micro-batches one after the other and ends with
-    the reduction of gradients and the optimizer.
+    Every batch covers all ranks of the layout; a training step ends with the reduction of gradients and the optimizer.
     """
     check(plan, batches)
-    experts, ranks = plan.placement.num_experts, plan.layout.world
-    recorder = Recorder(
-        load=np.zeros((len(plan.model.moe_layers), experts), dtype=np.int64),
-        rank_load=np.zeros((len(plan.model.moe_layers), ranks), dtype=np.int64),
-        sent=np.zeros((ranks, ranks), dtype=np.int64),
-        received=np.zeros((len(plan.model.moe_layers), ranks), dtype=np.int64),
-    )
-    last = [_lower_island(plan, recorder, group, batches) for group in plan.layout.islands()]
+    layers, experts = len(plan.model.moe_layers), plan.placement.num_experts
+    lowering = Lowering.of(layers, experts, plan.layout.world, plan.schedule.cuts)
+    nodes = plan.nodes(len(batches), batches[0].training)
+    last = [_lower_site(plan, lowering, ranks, nodes, batches) for ranks in plan.layout.islands()]
     if batches[0].training:
-        optimizer_step(plan, recorder, last)
-    return recorder.finish()
+        optimizer_step(plan, lowering, last)
+    return lowering.finish()
+
+
+def _lower_site(
+    plan: StepPlan, lowering: Lowering, ranks: npt.NDArray[np.int32], nodes: Sequence[Node], batches: Sequence[Batch]
+) -> list[int]:
+    """Node after node -> the tasks that nothing follows."""
+    site = Site(plan, lowering, ranks, tuple(batches))
+    tails: list[list[Edge]] = []
+    for node in nodes:
+        chain = Chain(site, node, _joined(tails, node))
+        _made(chain)
+        tails.append(chain.ready)
+    followed = {earlier for node in nodes for earlier in node.after}
+    return [task for number in range(len(nodes)) if number not in followed for task, _ in tails[number]]
+
+
+def _joined(tails: Sequence[Sequence[Edge]], node: Node) -> list[Edge]:
+    """The tails of all that a node follows, each once."""
+    return list(dict.fromkeys(edge for earlier in node.after for edge in tails[earlier]))
+
+
+def _made(chain: Chain) -> None:
+    node = chain.node
+    if (node.verb, node.way) not in MAKERS:
+        what = f"{node.verb.name.lower()} has no {node.way.name.lower().replace('_', ' ')} node"
+        raise BadInput(what, where=f"schedule {chain.plan.schedule.name}")
+    MAKERS[node.verb, node.way](chain)
 
 
 def check(plan: StepPlan, batches: Sequence[Batch]) -> None:
@@ -48,7 +74,7 @@ def check(plan: StepPlan, batches: Sequence[Batch]) -> None:
 
 
 def _check_parts(plan: StepPlan, batches: Sequence[Batch]) -> None:
-    parts = plan.schedule.micro_batches
+    parts = plan.schedule.cuts
     fewest = min(int(batch.tokens_of_rank.min()) for batch in batches)
     if fewest < parts:
         raise BadInput(
@@ -56,16 +82,3 @@ def _check_parts(plan: StepPlan, batches: Sequence[Batch]) -> None:
             where="overlap.schedule",
             way_out="schedule: sequential, or more tokens a GPU",
         )
-
-
-def _lower_island(
-    plan: StepPlan, recorder: Recorder, group: npt.NDArray[np.int32], batches: Sequence[Batch]
-) -> list[int]:
-    island = Island(plan, recorder, group)
-    island.host()
-    for number, batch in enumerate(batches):
-        parts = batch.on_ranks(group).split(plan.schedule.micro_batches)
-        island.forward(parts, number)
-        if batch.training:
-            island.backward(parts, number)
-    return island.last_tasks()

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from moesim.engine import GraphBuilder, Join, TaskGraph
 from moesim.network import Coflow
+from moesim.schedules import COMM, Node
 from moesim.step.work import Demand, Floats, Work
 
 After = Sequence[tuple[int, Join]]
@@ -22,7 +23,7 @@ class Lowered:
     """graph; work and balanced: family -> seconds float64[lanes]; load int64[moe layers, experts] and rank_load
     int64[moe layers, ranks]: rows; received int64[moe layers, ranks]: rows of one micro-batch, the most of any; sent
     int64[ranks, ranks] (bytes from source to destination over all coflows that carry tokens); demand: (name of tasks,
-    family) -> what they have to do on each of all ranks.
+    family) -> what they have to do on each of all ranks; nodes: the one of the schedule that each task is of.
     """
 
     graph: TaskGraph
@@ -33,6 +34,7 @@ class Lowered:
     sent: npt.NDArray[np.int64]
     received: npt.NDArray[np.int64]
     demand: Mapping[tuple[str, str], Demand]
+    nodes: tuple[Node, ...]
 
     def play_as(self, draw: Mapping[str, float], *, balanced: bool = False, host: bool = True) -> TaskGraph:
         """The graph with each family's seconds times its factor in `draw`; with rows as they are or balanced.
@@ -63,9 +65,12 @@ def _total(families: Mapping[str, Floats], draw: Mapping[str, float], host: bool
 
 
 @dataclass
-class Recorder:
-    """Collects tasks with their Work while a step is lowered, then concatenates both."""
+class Lowering:
+    """Collects tasks with their Work while a step is lowered, then concatenates both. parts: the most that a batch is
+    cut into, by which those of all micro-batches are numbered through.
+    """
 
+    parts: int
     load: npt.NDArray[np.int64]
     rank_load: npt.NDArray[np.int64]
     sent: npt.NDArray[np.int64]
@@ -73,19 +78,26 @@ class Recorder:
     demand: dict[tuple[str, str], Demand] = field(default_factory=dict)
     builder: GraphBuilder = field(default_factory=GraphBuilder)
     works: list[tuple[int, Work, Work]] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, layers: int, experts: int, ranks: int, parts: int) -> Lowering:
+        """Empty. layers: those with routed experts."""
+        load, rank_load, sent, received = (
+            np.zeros(size, dtype=np.int64)
+            for size in ((layers, experts), (layers, ranks), (ranks, ranks), (layers, ranks))
+        )
+        return cls(parts, load, rank_load, sent, received)
 
     def compute(
-        self, name: str, ranks: npt.NDArray[np.int32], work: Work, after: After, layer: int, micro_batch: int,
+        self, name: str, ranks: npt.NDArray[np.int32], work: Work, after: After, node: Node,
         balanced: Work | None = None,
     ) -> int:  # fmt: skip
         """A compute task on every rank of `ranks`; `balanced` is its work with balanced rows, where that differs."""
         self.works.append((len(ranks), work, balanced or work))
         for family, one in work.demand.items():
             self._note(name, family, ranks, one)
-        seconds = np.broadcast_to(np.asarray(work.total), len(ranks))
-        return self.builder.add(
-            name, name, "compute", ranks, seconds, after=after, layer=layer, micro_batch=micro_batch
-        )
+        return self._add(name, ranks, after, node, node.stream, np.broadcast_to(np.asarray(work.total), len(ranks)))
 
     def _note(self, name: str, family: str, ranks: npt.NDArray[np.int32], one: Demand) -> None:
         """Add what a task has to do to that of all of its name."""
@@ -96,20 +108,28 @@ class Recorder:
         names = (known.dtypes | one.dtypes, known.kernels | one.kernels)
         self.demand[name, family] = Demand(known.flops, known.bytes, *names)
 
-    def transfer(
-        self, name: str, ranks: npt.NDArray[np.int32], coflow: Coflow, after: After, layer: int, micro_batch: int
-    ) -> int:
+    def transfer(self, name: str, ranks: npt.NDArray[np.int32], coflow: Coflow, after: After, node: Node) -> int:
         """A coflow between the ranks of `ranks`."""
         self.works.append((len(ranks), Work(), Work()))
+        return self._add(name, ranks, after, node, COMM, coflow=coflow)
+
+    def _add(
+        self, name: str, ranks: npt.NDArray[np.int32], after: After, node: Node, stream: str,
+        seconds: Floats | None = None, coflow: Coflow | None = None,
+    ) -> int:  # fmt: skip
+        self.nodes.append(node)
+        part = node.micro_batch * self.parts + node.part.number
         return self.builder.add(
-            name, name, "comm", ranks, coflow=coflow, after=after, layer=layer, micro_batch=micro_batch
-        )
+            name, name, stream, ranks, seconds, coflow, after=after, layer=node.layer, micro_batch=part
+        )  # fmt: skip
 
     def finish(self) -> Lowered:
         """The graph and its columns."""
         real, balanced = self._columns(1), self._columns(2)
-        rows = (self.load, self.rank_load)
-        return Lowered(self.builder.build(), real, balanced, *rows, self.sent, self.received, self.demand)
+        return Lowered(
+            self.builder.build(), real, balanced, self.load, self.rank_load, self.sent, self.received, self.demand,
+            tuple(self.nodes),
+        )  # fmt: skip
 
     def _columns(self, which: Literal[1, 2]) -> dict[str, Floats]:
         """family -> float64[lanes], zero where a task has none of it."""

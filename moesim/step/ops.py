@@ -15,6 +15,7 @@ from moesim.costs import CostModel
 from moesim.layout import UNQUANTISED, Spread
 from moesim.models import DTYPE_BYTES, Gemm, MoEModel
 from moesim.routing.routers import Chores
+from moesim.schedules import Way
 from moesim.step.batch import Batch, Phase, alike
 from moesim.step.router_work import router_work
 from moesim.step.work import CostLog, Floats, Work
@@ -22,6 +23,7 @@ from moesim.step.work import CostLog, Floats, Work
 ACTIVATION_BYTES = 2  # residual stream and norms are bf16 in every engine and stack looked at
 NORM_PASSES = 4  # a norm with residual add reads two tensors and writes two
 ROUTER_BYTES = 4  # router scores are fp32
+WEIGHT_SHARE = {"gemm": 0.5, "experts": 0.5}  # of a backward pass: both gradients of a GEMM multiply as much as it does
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,14 @@ class LayerOps:
     def projections(self, batch: Batch) -> Work:
         """GEMMs of one attention layer."""
         return self._gemms(self.spread.attention_gemms(), self._group_tokens(batch))
+
+    def attention_prepare(self, batch: Batch) -> Work:
+        """Norm and all projections but the output's: the first of two steps of attention."""
+        return self._gemms(self.spread.attention_gemms()[:-1], self._group_tokens(batch)) + self.norm(batch)
+
+    def attention_core(self, batch: Batch) -> Work:
+        """Core and output projection: the second step. Both together are `attention`."""
+        return self._gemms(self.spread.attention_gemms()[-1:], self._group_tokens(batch)) + self.core(batch)
 
     def core(self, batch: Batch) -> Work:
         """The attention core alone: scores, softmax, values; of decoded tokens, and of chunks of prompts.
@@ -134,15 +144,19 @@ class LayerOps:
         """The optimizer on each of `ranks` ranks: `moved` bytes read and written."""
         return self._elementwise(np.full(ranks, moved))
 
-    def attention_backward(self, batch: Batch) -> Work:
+    def attention_backward(self, batch: Batch, way: Way = Way.BACKWARD) -> Work:
         """Input and weight gradients of the projections, the core's backward, and the norm's."""
         gemms = self.projections(batch)
-        norm = self.backward("elementwise", self.norm(batch))
-        return self.backward("gemm", gemms) + self.backward("attention", self.core(batch)) + norm
+        norm = self.backward("elementwise", self.norm(batch), way)
+        return self.backward("gemm", gemms, way) + self.backward("attention", self.core(batch), way) + norm
 
-    def backward(self, op: str, forward: Work) -> Work:
-        """The backward pass of `forward`, by the profile's factor for `op`; assumed where nothing was measured."""
-        return forward.times(self.costs.backward[op])
+    def backward(self, op: str, forward: Work, way: Way = Way.BACKWARD) -> Work:
+        """The backward pass of `forward`, or the `way`'s share of it, by the profile's factor for `op`; assumed where
+        nothing was measured.
+        """
+        of_weights = WEIGHT_SHARE.get(op, 0.0)
+        share = {Way.BACKWARD_DATA: 1 - of_weights, Way.BACKWARD_WEIGHT: of_weights}.get(way, 1.0)
+        return forward.times(self.costs.backward[op] * share)
 
     def _ffn(self, gemms: Iterable[Gemm], width: int, rows: npt.NDArray[np.int64]) -> Work:
         moved = rows * (ACTIVATION_BYTES * width * self.model.expert_matrices)

@@ -9,14 +9,16 @@ import numpy as np
 from moesim.engine import Join
 from moesim.layout import dense_parameters, expert_parameters
 from moesim.network import Group, groups, rail_ring
-from moesim.step.lowered import Recorder
+from moesim.schedules import WHOLE, Node, Verb
+from moesim.step.lowered import Lowering
 from moesim.step.plan import StepPlan
 
 GRADIENT_BYTES = 2  # bf16 gradients are reduced
 PARAMETER_BYTES = 2  # bf16 parameters are gathered
+NODE = Node(Verb.OPTIMIZER, -1, WHOLE)
 
 
-def optimizer_step(plan: StepPlan, recorder: Recorder, islands: Sequence[list[int]]) -> None:
+def optimizer_step(plan: StepPlan, lowering: Lowering, islands: Sequence[list[int]]) -> None:
     """Reduce-scatter of dense and of expert gradients, the optimizer on each rank's shard, all-gather of parameters.
 
     Optimizer states are sharded over the ranks that hold the same weights (Megatron's distributed optimizer).
@@ -40,9 +42,9 @@ def optimizer_step(plan: StepPlan, recorder: Recorder, islands: Sequence[list[in
                 shard = np.full(layout.world, -(-parameters * width_bytes // width), dtype=np.int64)
                 collective = rail_ring(op, group, groups(layout.world, width, stride), shard)
                 coflow = plan.fabric.collective(collective, group)
-                task = recorder.transfer(f"{kind}_{op}", ranks, coflow, after, -1, 0)
+                task = lowering.transfer(f"{kind}_{op}", ranks, coflow, after, NODE)
                 after = [(task, Join.LANE)]
         if op == "reduce_scatter":
             shard_sizes = sum(parameters / width for parameters, width, _ in kinds.values())
             work = plan.ops.update(layout.world, plan.optimizer.update_bytes * shard_sizes)
-            after = [(recorder.compute("optimizer", ranks, work, after, -1, 0), Join.LANE)]
+            after = [(lowering.compute("optimizer", ranks, work, after, NODE), Join.LANE)]

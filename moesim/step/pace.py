@@ -56,7 +56,7 @@ class Pace:
         return self._renewed(batch, shape, routed)
 
     def _renewed(self, batch: Batch, shape: Shape, old: Routed | None) -> int:
-        fresh = self._refill.route(batch.split(self.plan.schedule.micro_batches))
+        fresh = self._refill.route(batch)
         self.counted.lookups += 1
         if self.renew_every > 1:
             self._kept[shape] = (fresh, 1)

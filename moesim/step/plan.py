@@ -8,7 +8,7 @@ from moesim.layout import OPTIMIZERS, Layout, Optimizer, Placement
 from moesim.models import MoEModel
 from moesim.network import AllToAll, Fabric
 from moesim.routing import RoutingSource
-from moesim.schedules import LayerSchedule
+from moesim.schedules import Node, Schedule
 from moesim.step.dispatch import EVEN
 from moesim.step.ops import LayerOps
 
@@ -20,7 +20,7 @@ class Dispatch:
     algorithm: AllToAll
     dispatch_row_bytes: int
     combine_row_bytes: int
-    compute_slowdown: float  # all SMs over the SMs that its kernels leave, where they hold any during compute
+    slowdown: float  # all SMs over those that its kernels leave to what computes beside them
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,18 @@ class StepPlan:
     ops: LayerOps
     fabric: Fabric
     dispatch: Dispatch
-    schedule: LayerSchedule
-    overlap_shared: bool = True
+    schedule: Schedule
     recompute: frozenset[str] = frozenset()
     optimizer: Optimizer = OPTIMIZERS["adam"]
     host_seconds: float = 0.0
     replicas: int = EVEN
+
+    def nodes(self, micro_batches: int, training: bool) -> tuple[Node, ...]:
+        """What each expert-parallel group does in a step, in program order."""
+        moe = [layer in self.model.moe_layers for layer in range(self.model.num_layers)]
+        return self.schedule.step(moe, micro_batches, training=training, replay="moe" in self.recompute)
+
+    def stretch(self, node: Node) -> float:
+        """How much longer a node computes than on all SMs: beside transfers that hold some it has the others."""
+        beside = node.shares_sms and self.layout.expert_parallel > 1
+        return self.dispatch.slowdown if beside else 1.0

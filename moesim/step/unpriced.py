@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
+from moesim.models import Gemm
 from moesim.routing import RoutingSource
 from moesim.routing.routers import Chores
 from moesim.routing.shape import NO_EXPERT
 from moesim.routing.sources.source import Experts, PerToken, Tokens
-from moesim.step.batch import Batch
+from moesim.step.batch import Batch, Phase
 from moesim.step.ops import LayerOps
 from moesim.step.plan import StepPlan
-from moesim.step.work import CostLog, Work
+from moesim.step.work import CostLog, Floats, Work
 
 
 def unpriced(plan: StepPlan) -> StepPlan:
@@ -29,19 +31,7 @@ def unpriced(plan: StepPlan) -> StepPlan:
 class Weightless(LayerOps):
     """Tasks without seconds."""
 
-    def attention(self, batch: Batch) -> Work:
-        """See LayerOps, as all others."""
-        return Work()
-
     def router(self, batch: Batch, chores: Chores | None = None) -> Work:
-        """See LayerOps."""
-        return Work()
-
-    def shared(self, batch: Batch) -> Work:
-        """See LayerOps."""
-        return Work()
-
-    def dense(self, batch: Batch) -> Work:
         """See LayerOps."""
         return Work()
 
@@ -49,8 +39,13 @@ class Weightless(LayerOps):
         """See LayerOps."""
         return Work()
 
-    def head(self, batch: Batch) -> Work:
-        """See LayerOps."""
+    def _gemms(self, gemms: Iterable[Gemm], rows: npt.NDArray[np.int64], dtype: str | None = None) -> Work:
+        return Work()
+
+    def _elementwise(self, moved: npt.NDArray[np.int64] | Floats) -> Work:
+        return Work()
+
+    def _core(self, batch: Batch, phase: Phase) -> Work:
         return Work()
 
 

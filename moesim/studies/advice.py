@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from moesim.errors import MoesimError
-from moesim.schedules import REGISTRY
+from moesim.schedules import registry
 from moesim.studies.load import Loaded, load_data
 from moesim.studies.run import run
 from moesim.studies.scenario import Scenario
@@ -56,9 +56,7 @@ def changes(scenario: Scenario) -> Iterator[Change]:
     batch, comm, experts = scenario.batch, scenario.comm, scenario.experts
     apart = scenario.parallel.expert_parallel_size > 1
     if apart and batch.phase != "train":
-        yield from (
-            _remedy(f"overlap.schedule={name}") for name in sorted(REGISTRY) if name != scenario.overlap.schedule
-        )
+        yield from (_remedy(f"overlap.schedule={name}") for name in registry if name != scenario.overlap.schedule)
         suited = "deepep_low_latency" if batch.phase == "decode" else "deepep_normal"
         if comm.dispatch != suited:
             yield _remedy(f"comm.dispatch={suited}")

@@ -26,7 +26,7 @@ from moesim.models import DTYPE_BYTES, MoEModel, load_model
 from moesim.network import AllToAll, Fabric, all_to_all
 from moesim.routing import RoutingSource
 from moesim.routing.sources import Places
-from moesim.schedules import layer_schedule
+from moesim.schedules import find_schedule
 from moesim.step import Batch, CostLog, Dispatch, LayerOps, Lowered, Precision, StepPlan, uniform_batch
 from moesim.studies.faults import engine_faults
 from moesim.studies.load import Loaded
@@ -194,7 +194,8 @@ def _plan(
     scenario = loaded.scenario
     precision = _precision(scenario, model)
     spread = Spread.of(model, layout, training=scenario.batch.phase == "train")
-    schedule = layer_schedule(scenario.overlap.schedule, loaded.where("overlap.schedule"))
+    overlap = scenario.overlap
+    schedule = find_schedule(overlap.schedule, loaded.where("overlap.schedule"))
     comm = scenario.comm
     algorithm = all_to_all.find(comm.dispatch, where=loaded.where("comm.dispatch"))
     algorithm = algorithm.configured(comm.version, comm.path, where=loaded.where("comm"))
@@ -206,27 +207,22 @@ def _plan(
         routing=routing,
         ops=LayerOps(model, costs, precision, spread, log),
         fabric=fabric,
-        dispatch=_dispatch(
-            comm, model, fabric, algorithm, overlapped=schedule.micro_batches > 1 and layout.expert_parallel > 1
-        ),
-        schedule=schedule,
-        overlap_shared=scenario.overlap.shared_expert,
+        dispatch=_dispatch(comm, model, fabric, algorithm),
+        schedule=schedule(shared_beside=overlap.shared_expert),
         recompute=frozenset(scenario.training.recompute),
         optimizer=replace(OPTIMIZERS[scenario.training.optimizer], master=scenario.training.master),
         host_seconds=costs.host_seconds(scenario.batch.phase, model.num_layers),
     )
 
 
-def _dispatch(
-    comm: CommSection, model: MoEModel, fabric: Fabric, algorithm: AllToAll, *, overlapped: bool
-) -> Dispatch:  # fmt: skip
+def _dispatch(comm: CommSection, model: MoEModel, fabric: Fabric, algorithm: AllToAll) -> Dispatch:
     sms = fabric.cluster.devices[0].sms
-    held = max(fabric.communication[kernel].sms for kernel in algorithm.all_kernels()) if overlapped else 0
+    held = max(fabric.communication[kernel].sms for kernel in algorithm.all_kernels())
     return Dispatch(
         algorithm,
         row_bytes(model.hidden_size, comm.dispatch_dtype),
         row_bytes(model.hidden_size, comm.combine_dtype),
-        compute_slowdown=sms / (sms - held),
+        slowdown=sms / (sms - held),
     )
 
 

@@ -105,7 +105,7 @@ def _provenance(
         "player": ladder.player,
         "player_reason": ladder.reason,
         "contention": ladder.contention,
-        "compute_slowdown_by_held_sms": plan.dispatch.compute_slowdown,
+        "compute_slowdown_by_held_sms": max(plan.stretch(node) for node in lowered.nodes),
         "ignored_overlap_s": ladder.timeline.ignored_overlap_s,
         "congestion": congestion(built, lowered, ladder),
         "operators": _operators(built, lowered, ladder, draw),

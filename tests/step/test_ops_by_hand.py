@@ -246,7 +246,7 @@ def test_sms_that_communication_holds_stretch_what_runs_beside_it() -> None:
         for name, context in (("sequential", 2048), ("two_batch", 2048))
     )
     half = step(**changes, batch={**PREFILL, "tokens_per_gpu": 2048, "context": 2048})
-    assert plain.plan.dispatch.compute_slowdown == 1
+    assert {plain.plan.stretch(node) for node in plain.plan.nodes(1, False)} == {1}
     for name in ("attention", "router", "experts", "mlp", "shared"):
         assert beside.seconds(name) == pytest.approx(half.seconds(name) * 132 / 112, rel=0.02)
     assert beside.seconds("attention") == near(half.seconds("attention")[0] * 132 / 112)

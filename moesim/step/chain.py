@@ -1,0 +1,69 @@
+"""Chain: the tasks of one node, each after the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.engine import Join
+from moesim.network import Coflow, algorithms, groups
+from moesim.network.all_to_all import Stages
+from moesim.schedules import Node
+from moesim.step.ops import ACTIVATION_BYTES
+from moesim.step.site import Site
+from moesim.step.work import Work
+
+Edge = tuple[int, Join]
+
+
+class Chain:
+    """node at a site; ready: what its next task waits for."""
+
+    def __init__(self, site: Site, node: Node, ready: Sequence[Edge]) -> None:
+        self.site, self.node, self.ready = site, node, list(ready)
+        self.plan, self.batch = site.plan, site.batch(node)
+
+    def compute(self, name: str, work: Work, balanced: Work | None = None) -> None:
+        """A task on every rank; balanced: its work with balanced rows, where that differs."""
+        task = self.site.lowering.compute(name, self.site.ranks, work, self.ready, self.node, balanced)
+        self.ready = [(task, Join.LANE)]
+
+    def priced(self, name: str) -> None:
+        """A task whose work is the same in every layer."""
+        self.compute(name, self.site.price(name, self.node))
+
+    def transfer(self, name: str, coflow: Coflow) -> None:
+        """A destination goes on when its own bytes have landed."""
+        task = self.site.lowering.transfer(name, self.site.ranks, coflow, self.ready, self.node)
+        self.ready = [(task, Join.ARRIVAL)]
+
+    def exchange(self, name: str, stages: Stages, row_bytes: int) -> None:
+        """The expert all-to-all, stage after stage."""
+        algorithm, fabric, group = self.plan.dispatch.algorithm, self.plan.fabric, self.site.group
+        message_bytes = row_bytes if algorithm.message == "row" else None
+        for flows in stages:
+            self.site.lowering.sent[flows.source, flows.destination] += flows.bytes
+            self.transfer(name, fabric.coflow(algorithm.kernel(group), flows, group, message_bytes))
+
+    def gather_tokens(self) -> None:
+        """Before what is spread over a tensor group: every rank needs the tokens of all."""
+        if self.plan.ops.spread.residual == "sliced":
+            self.tensor_ring("all_gather")
+
+    def sum_tokens(self) -> None:
+        """After it: partial sums are added up, for each rank's slice of the tokens or for all of them."""
+        self.tensor_ring("reduce_scatter" if self.plan.ops.spread.residual == "sliced" else "all_reduce")
+
+    def tensor_ring(self, op: str) -> None:
+        """The residual stream inside each tensor-parallel group."""
+        own = self.batch.tokens_of_rank * (ACTIVATION_BYTES * self.plan.model.hidden_size)
+        self.ring(op, self.plan.layout.tensor_parallel, own)
+
+    def ring(self, op: str, width: int, own: npt.NDArray[np.int64]) -> None:
+        """own int64[lanes] bytes, in groups of `width` consecutive lanes."""
+        if width > 1:
+            group = self.site.group
+            candidates = algorithms(op, group, groups(len(self.site.ranks), width), own)
+            self.transfer(op, self.plan.fabric.fastest(candidates, group)[1])

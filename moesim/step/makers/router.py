@@ -1,0 +1,27 @@
+"""The router: norm, and what deciding costs."""
+
+from __future__ import annotations
+
+from moesim.step.chain import Chain
+from moesim.step.makers.names import SUFFIX
+from moesim.step.work import Work
+
+
+def forward(chain: Chain) -> None:
+    """One round of it."""
+    chain.compute("router", share(chain))
+
+
+def backward(chain: Chain) -> None:
+    """Its gradients."""
+    way = chain.node.way
+    chain.compute("router" + SUFFIX[way], chain.plan.ops.backward("gemm", share(chain), way))
+
+
+def share(chain: Chain) -> Work:
+    """The router's work of one round: an even share of all."""
+    routing, node = chain.site.routing(chain.node), chain.node
+    if routing.chores is None:
+        return chain.site.price("router", node)
+    whole = chain.plan.ops.router(chain.batch, routing.chores)
+    return whole.times(1 / len(routing.rounds)).stretched(chain.plan.stretch(node))
