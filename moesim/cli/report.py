@@ -20,6 +20,7 @@ def report(runs: tuple[str, ...], out: Path | None) -> None:
 
     found = [stored.open_run(run) for run in runs]
     path = out or found[0].folder / stored.PAGE
-    advised = [{**run.pictures, "advice": advice(run.document, stored.read_advice(run) or [])} for run in found]
+    advised = [{**run.pictures, "advice": advice(run.document, stored.read_advice(run) or [])} if "gantt" in run.pictures
+               else run.pictures for run in found]  # fmt: skip
     atomic.write(path, html.page([(run.document, drawn) for run, drawn in zip(found, advised, strict=True)]))
     print(path)

@@ -25,7 +25,9 @@ PARTS: Final[Mapping[str, str]] = {
 def serve_text(document: Document) -> Group:
     """Metrics, where a request's time went, the KV cache, and the warnings."""
     told = document["provenance"]
-    engine = f"{told['preset']}, {told['replicas']} replica(s), {told['gpus']} GPUs, {told['model']} on {told['topology']}"
+    engine = (
+        f"{told['preset']}, {told['replicas']} replica(s), {told['gpus']} GPUs, {told['model']} on {told['topology']}"
+    )
     return Group(
         Text(str(told["scenario"]), style="bold"), Text(f"  {engine}"), _indent(_metrics(document)),
         Text("Where did a request's time go", style="bold"), _indent(_parts(document)),

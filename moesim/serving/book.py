@@ -51,7 +51,7 @@ class Book:
         self.first[new] = now
         self.emitted[requests] += 1
         self.last[requests] = now
-        done = requests[self.emitted[requests] == self.output[requests]]
+        done: Ints = requests[self.emitted[requests] == self.output[requests]]
         self.state[done] = State.FINISHED
         self.ended[done] = now
         return done
@@ -66,7 +66,7 @@ class Book:
 
     def complete(self, requests: Ints) -> Ints:
         """Those whose last token was their last."""
-        done = requests[self.emitted[requests] == self.output[requests]]
+        done: Ints = requests[self.emitted[requests] == self.output[requests]]
         self.state[done] = State.FINISHED
         self.ended[done] = self.last[done]
         return done

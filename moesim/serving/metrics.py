@@ -41,7 +41,9 @@ def tpot(book: Book, which: Ints) -> Floats:
     """Seconds, of answers of 2 tokens or more; NaN for others."""
     gaps = book.output[which] - 1
     held = from_ps(book.ended[which] - book.first[which])
-    return np.divide(held, gaps, out=np.full(len(which), np.nan), where=gaps > 0)
+    found: Floats = np.full(len(which), np.nan)
+    np.divide(held, gaps, out=found, where=gaps > 0)
+    return found
 
 
 def numbers(served: Served, since: int, limits: Mapping[str, float]) -> Numbers:
@@ -100,7 +102,9 @@ def percentile(values: Floats, weights: Ints, percent: float) -> float:
     ends = np.cumsum(weights)
     place = (int(ends[-1]) - 1) * percent / 100
     low = int(place)
-    one, other = (float(values[np.searchsorted(ends, at, side="right")]) for at in (low, min(low + 1, int(ends[-1]) - 1)))
+    one, other = (
+        float(values[np.searchsorted(ends, at, side="right")]) for at in (low, min(low + 1, int(ends[-1]) - 1))
+    )
     return one + (other - one) * (place - low)
 
 

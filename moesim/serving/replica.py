@@ -5,7 +5,8 @@ them take a step together, those that have nothing to do with dummy rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from moesim.serving.clock import Clock
 from moesim.serving.requests import Ints
 from moesim.serving.scheduler import Rows, Scheduler
 from moesim.step import Batch, Phase
+
+DECODE, PREFILL, DUMMY = (int(phase) for phase in (Phase.DECODE, Phase.PREFILL, Phase.DUMMY))
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -62,7 +66,7 @@ class Replica:
         """
         known = self._begun if self._ahead and self._ended == now else now
         rows = tuple(one.compose(now, known) for one in self.schedulers)
-        if not any(len(one.request) for one in rows):
+        if not any([len(one.request) for one in rows]):
             return None
         self._rows = rows
         self._ends = self._play(now, horizon)
@@ -74,18 +78,22 @@ class Replica:
 
     def _play(self, now: int, horizon: int) -> Ints:
         """int64[steps] ps: ends of the steps."""
-        most = min(one.stretch(rows) for one, rows in zip(self.schedulers, self._rows, strict=True))
-        ends: list[int] = []
-        while len(ends) < most and (not ends or now < horizon):
-            now += self.clock.ps(self._batch(len(ends)))
+        most = min([one.stretch(rows) for one, rows in zip(self.schedulers, self._rows, strict=True)])
+        batch = self._batch()
+        now += self.clock.ps(batch)
+        ends = [now]
+        grows = batch.phase == DECODE
+        while len(ends) < most and now < horizon:
+            batch = replace(batch, context=batch.context + grows)
+            now += self.clock.ps(batch)
             ends.append(now)
         return np.array(ends, dtype=np.int64)
 
-    def _batch(self, later: int) -> Batch:
-        """All rows, after so many tokens more."""
+    def _batch(self) -> Batch:
+        """All rows."""
         parts = [_part(number * self._ways, self._ways, rows) for number, rows in enumerate(self._rows)]
-        rank, request, query, context, phase, ends = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return Batch(len(self.schedulers) * self._ways, rank, request, query, context + later, phase, ends)
+        columns = parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
+        return Batch(len(self.schedulers) * self._ways, *columns)
 
     def end(self) -> Ints:
         """The steps are over -> requests that are answered."""
@@ -105,16 +113,16 @@ class Replica:
         return Sample(self._ended, running, waiting, sum(q.blocks.total - q.blocks.free for q in queues))
 
 
-def _part(first: int, ways: int, rows: Rows) -> tuple[Ints, ...]:
-    """Columns rank, request, query, context, phase, ends of a scheduler's rows on its `ways` ranks, in turn; a dummy
-    row where there are none.
+def _part(first: int, ways: int, rows: Rows) -> Sequence[Any]:
+    """Columns rank, request, query, context, phase, emits of a scheduler's rows on its `ways` ranks, in turn; a dummy
+    row on each where there are none.
     """
     many = len(rows.request)
     if not many:
         zero = np.zeros(ways, dtype=np.int64)
-        ranks = first + np.arange(ways)
-        return ranks, zero, zero + 1, zero, np.full(ways, Phase.DUMMY, np.int8), np.zeros(ways, np.bool_)
-    phase = np.where(np.arange(many) < rows.decodes, Phase.DECODE, Phase.PREFILL).astype(np.int8)
+        return (first + np.arange(ways), zero, zero + 1, zero, np.full(ways, DUMMY, np.int8), zero > 0)
+    phase = np.zeros(many, dtype=np.int8)
+    phase[rows.decodes :] = PREFILL
     columns = (rows.request, rows.query, rows.context, phase, rows.ends)
     if ways == 1:
         return np.full(many, first, dtype=np.int64), *columns

@@ -133,4 +133,3 @@ def serve(
     replicas = tuple(make(book))
     seen = (lambda now: watch(book, replicas, now)) if watch else None
     return Loop(book, replicas, balancer, front, seed, seen).serve()
-

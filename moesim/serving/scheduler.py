@@ -14,7 +14,6 @@ from moesim.serving.kv import Blocks
 from moesim.serving.requests import Ints
 from moesim.serving.settings import Settings
 
-
 UNLIMITED = 1 << 40  # steps that a scheduler without requests does not mind
 
 
@@ -140,7 +139,7 @@ class Scheduler:
             return rows.request
         self.blocks.hold_all(rows.request, rows.context + len(ends))
         self.book.emit_many(rows.request, ends)
-        self._since_poll += len(ends) - 1
+        self._since_poll = (self._since_poll + len(ends) - 2) % self.settings.poll_interval + 1
         done = self.book.complete(rows.request)
         self._leave(done, int(ends[-1]))
         return done

@@ -16,8 +16,8 @@ BARE: dict[str, Any] = {"host_time": "0 s", "schedule_ahead": False}
 
 
 def requests_of(arrival: npt.ArrayLike, prompt: npt.ArrayLike, output: npt.ArrayLike, concurrency: int = 0) -> Requests:
-    columns = np.broadcast_arrays(*(np.atleast_1d(np.asarray(c, dtype=np.int64)) for c in (arrival, prompt, output)))
-    return Requests(*(column.copy() for column in columns), concurrency)
+    at, asked, given = np.broadcast_arrays(*(np.atleast_1d(np.asarray(c, np.int64)) for c in (arrival, prompt, output)))
+    return Requests(at.copy(), asked.copy(), given.copy(), concurrency)
 
 
 def served(

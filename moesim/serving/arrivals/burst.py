@@ -18,4 +18,4 @@ class Burst(Section):
 
     def seconds(self, n: int, rng: np.random.Generator) -> Floats:
         """float64[n], ascending; nothing is drawn."""
-        return np.arange(n) // self.size * self.every
+        return (np.arange(n) // self.size).astype(np.float64) * self.every

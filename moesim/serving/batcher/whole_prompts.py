@@ -1,6 +1,4 @@
-"""One mixed batch: decodes, and whole prompts as long as the token budget holds the next one (TensorRT-LLM without
-chunked context).
-"""
+"""One mixed batch: decodes, and whole prompts while the budget holds the next (TensorRT-LLM, no chunked context)."""
 
 from __future__ import annotations
 

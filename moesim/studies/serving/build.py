@@ -70,8 +70,10 @@ def build_serving(loaded: ServeLoaded, seed: int) -> ServeBuilt:
 def kv_memory(plan: StepPlan, settings: Settings) -> Memory:
     """What weights and buffers leave for KV, in blocks. Raises DoesNotFit with the table."""
     precision, ways = plan.ops.precision, plan.layout.tensor_parallel
-    live = settings.max_num_batched_tokens if plan.ops.spread.residual == "replicated" else -(
-        -settings.max_num_batched_tokens // ways
+    live = (
+        settings.max_num_batched_tokens
+        if plan.ops.spread.residual == "replicated"
+        else -(-settings.max_num_batched_tokens // ways)
     )
     each = live * plan.model.top_k * plan.layout.expert_tensor_parallel
     keeps = Residency(precision.weights, precision.experts, precision.kv_cache, 0, live, Rows(each, each))

@@ -82,9 +82,7 @@ def once(loaded: ServeLoaded, seed: int) -> Once:
         requests, notes = loaded.scenario.requests.draw(seed)
         pace = built.clock()
         front = int(to_ps(built.settings.frontend_time))
-        served = serve(
-            requests, lambda book: built.replicas(book, pace), loaded.scenario.balancer, front, seed
-        )
+        served = serve(requests, lambda book: built.replicas(book, pace), loaded.scenario.balancer, front, seed)
         _check_any(built, served)
         since, found = _warm_up(loaded, served)
         which = counted(served.book, since)
@@ -124,7 +122,11 @@ def _warm_up(loaded: ServeLoaded, served: Served) -> tuple[int, tuple[str, ...]]
     which = counted(book, 0)
     which = which[np.argsort(book.sent[which], kind="stable")]
     first = transient(e2el(book, which))
-    return (int(book.sent[which[first]]), (f"warm-up: MSER-5 leaves out the first {first} requests",)) if first else (0, ())
+    return (
+        (int(book.sent[which[first]]), (f"warm-up: MSER-5 leaves out the first {first} requests",))
+        if first
+        else (0, ())
+    )
 
 
 def _rejected(served: Served) -> tuple[str, ...]:
@@ -194,7 +196,8 @@ def _provenance(every: Sequence[Once]) -> dict[str, Any]:
         "gpus": built.scenario.replicas * plan.layout.world,
         "kv_blocks": built.memory.blocks,
         "kv_tokens": built.memory.blocks * built.memory.block_size,
-        "memory": {row.item: row.bytes for row in built.memory.ledger.rows} | {"usable": built.memory.ledger.capacity[HBM]},
+        "memory": {row.item: row.bytes for row in built.memory.ledger.rows}
+        | {"usable": built.memory.ledger.capacity[HBM]},
         "warmup_s": first.since / 1e12,
         "network": "port loads; contention between steps' transfers is not modelled, replicas do not share links",
     }
