@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 import yaml
 
 import moesim
 from moesim import atomic
 from moesim.cli.expression import Expression
+from moesim.compiled import uncompiled
 from moesim.errors import BadInput, MoesimError
 from moesim.report import html, perfetto, stored, tables
 from moesim.report.pictures import pictures
@@ -22,6 +23,8 @@ from moesim.studies import Played, load
 from moesim.studies import run as play_scenario
 from moesim.studies.inputs import content_hash
 from moesim.studies.serving import is_serving, load_serving, run_serving, serving_hash
+
+FIRST: Final = ", after compiling it, once (half a minute)"
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ def play(
     if is_serving(scenario, overrides):
         return _serve(scenario, overrides, seed, files, target, stream)
     loaded = load(scenario, overrides)
-    with told(sys.stderr, f"moesim run {loaded.scenario.name}") as tell:
+    name = loaded.scenario.name + (FIRST if uncompiled() else "")
+    with told(sys.stderr, f"moesim run {name}") as tell:
         result = play_scenario(loaded, seed=seed, tell=tell)
     document, drawn = result.to_json(), pictures(result)
     if target:

@@ -50,12 +50,12 @@ def record(model: Path, texts: tuple[Path, ...], length: int, limit: int, out: P
 @OUT
 def import_(format_: str, path: Path, model: str | None, top_k: int | None, rule: str, out: Path) -> None:
     """Read PATH in an engine's FORMAT (`moesim trace formats`) and write a trace, or counts as .npz."""
-    from moesim.models import load_model
+    from moesim.models import load_routed
     from moesim.routing import RoutingTrace, write_trace
     from moesim.routing.importers import Options, read_format
     from moesim.routing.loads import write_loads
 
-    found = read_format(format_, path, Options(load_model(model) if model else None, top_k, rule))
+    found = read_format(format_, path, Options(load_routed(model) if model else None, top_k, rule))
     if isinstance(found, RoutingTrace):
         write_trace(found, out)
         print(f"{out}: {found.tokens} tokens")
@@ -113,12 +113,12 @@ def unpack(files: tuple[Path, ...], out: Path) -> None:
 @OUT
 def synth(model: str, knobs: Path | None, overrides: tuple[str, ...], seed: int, out: Path) -> None:
     """Make a synthetic trace of MODEL, e.g. --set popularity.zipf=0.8 --set affinity=0.4."""
-    from moesim.models import load_model
+    from moesim.models import load_routed
     from moesim.routing import write_trace
     from moesim.routing.synth.generate import synthesise
     from moesim.routing.synth.load import load_knobs
 
-    found = synthesise(load_knobs(knobs, overrides), load_model(model), seed)
+    found = synthesise(load_knobs(knobs, overrides), load_routed(model), seed)
     write_trace(found, out)
     print(f"{out}: {found.tokens} tokens, {found.header.basis}")
 
@@ -221,11 +221,11 @@ def diff(first: str, second: str, as_json: bool) -> None:
 @OUT
 def transplant(trace_: str, model: str, seed: int, out: Path) -> None:
     """Carry TRACE over to MODEL, a model of another shape. The result is an assumption, and says so."""
-    from moesim.models import load_model
+    from moesim.models import load_routed
     from moesim.routing import write_trace
     from moesim.routing.sources import transplant as carried
 
-    found = carried(_read(trace_), load_model(model), seed)
+    found = carried(_read(trace_), load_routed(model), seed)
     write_trace(found, out)
     facts = found.header.evidence
     broken = facts.get("group_limit_violations")

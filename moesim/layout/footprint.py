@@ -15,6 +15,7 @@ from moesim.models import DTYPE_BYTES
 
 HBM = "HBM"
 BF16 = 2
+LIVE = "batch.tokens_per_gpu"
 RESERVED_FRACTION = 0.05  # CUDA context, NCCL buffers, fragmentation: engines leave about 5 to 10 % free (assumed)
 
 
@@ -67,7 +68,12 @@ def dense_parameters(spread: Spread) -> int:
 
 def expert_parameters(spread: Spread, placement: Placement) -> int:
     """Expert parameters of the rank that holds most slots, over all layers."""
-    return int(placement.owned.sum(axis=0).max()) * spread.expert_parameters
+    return owned_slots(placement) * spread.expert_parameters
+
+
+def owned_slots(placement: Placement) -> int:
+    """Slots of the rank that holds most, over all layers."""
+    return int(placement.owned.sum(axis=0).max())
 
 
 def _usable(device_bytes: int) -> int:
@@ -78,7 +84,8 @@ def _weights(spread: Spread, placement: Placement, keeps: Residency) -> Iterator
     dense = sum(part.bytes for part in spread.parts(keeps.weight_dtype))
     experts = expert_parameters(spread, placement) * DTYPE_BYTES[keeps.expert_dtype]
     yield MemoryRow(HBM, "dense weights", int(dense), TENSOR)
-    yield MemoryRow(HBM, "expert weights", int(experts), "parallel.expert_parallel_size, experts.redundant")
+    if spread.model.routed:
+        yield MemoryRow(HBM, "expert weights", int(experts), "parallel.expert_parallel_size, experts.redundant")
 
 
 def _serving(spread: Spread, keeps: Residency) -> Iterator[MemoryRow]:
@@ -86,7 +93,8 @@ def _serving(spread: Spread, keeps: Residency) -> Iterator[MemoryRow]:
     cache = keeps.kv_tokens * spread.tensor * spread.kv_bytes_per_token(keeps.kv_dtype)
     yield MemoryRow(HBM, "KV cache", int(cache), "batch.tokens_per_gpu, batch.context")
     buffers = BF16 * model.hidden_size * 2 * (keeps.live_tokens + keeps.rows.layer)
-    yield MemoryRow(HBM, "dispatch and combine buffers", buffers, "batch.tokens_per_gpu, routing")
+    item, knob = ("dispatch and combine", "batch.tokens_per_gpu, routing") if model.routed else ("working", LIVE)
+    yield MemoryRow(HBM, f"{item} buffers", buffers, knob)
 
 
 def _states(spread: Spread, layout: Layout, placement: Placement, optimizer: Optimizer) -> Iterator[MemoryRow]:
@@ -94,8 +102,7 @@ def _states(spread: Spread, layout: Layout, placement: Placement, optimizer: Opt
     dense, experts = dense_parameters(spread), expert_parameters(spread, placement)
     yield MemoryRow(HBM, "gradients", BF16 * (dense + experts), "parallel.expert_parallel_size")
     shards = dense / layout.data_parallel + experts / layout.expert_data_parallel
-    slots = experts // spread.expert_parameters
-    own = Part("expert weights", spread.expert_gemms(), slots, UNQUANTISED)
+    own = Part("expert weights", spread.expert_gemms(), owned_slots(placement), UNQUANTISED)
     factors = optimizer.factors(spread.parts(UNQUANTISED)) / layout.data_parallel
     factors += optimizer.factors((own,)) / layout.expert_data_parallel
     kept = int(optimizer.bytes_per_parameter * shards + factors)
@@ -122,5 +129,8 @@ def _saved(spread: Spread, keeps: Residency, recompute: frozenset[str]) -> Itera
     again = "moe" in recompute
     rows = keeps.rows.layer if again else keeps.rows.step  # recomputed: only one layer's are alive at a time
     shared = shared // max(layers, 1) if again else shared
-    yield MemoryRow(HBM, "activations", BF16 * keeps.live_tokens * (tokens + shared), "batch.tokens_per_gpu")
-    yield MemoryRow(HBM, "expert activations", BF16 * rows * row, "training.recompute, batch.tokens_per_gpu, routing")
+    yield MemoryRow(HBM, "activations", BF16 * keeps.live_tokens * (tokens + shared), LIVE)
+    if model.routed:
+        yield MemoryRow(
+            HBM, "expert activations", BF16 * rows * row, "training.recompute, batch.tokens_per_gpu, routing"
+        )

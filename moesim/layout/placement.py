@@ -119,6 +119,11 @@ class Placement:
         return np.where(table >= 0, values[table], 0)
 
     @classmethod
+    def none(cls, ranks: int) -> Placement:
+        """Of a model without experts: no layer and no slot."""
+        return cls(np.empty((0, 0), dtype=np.int32), np.empty((0, 0), dtype=np.int32), 0, ranks)
+
+    @classmethod
     def contiguous(cls, layers: int, experts: int, ranks: int) -> Placement:
         """Expert e on rank e // (experts / ranks), as engines load checkpoints by default."""
         if experts % ranks:

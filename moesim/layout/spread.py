@@ -84,12 +84,14 @@ class Spread:
         """What tensor parallelism does, "" where there is none."""
         if self.tensor * self.expert_tensor == 1:
             return ""
+        after = "experts, as engines do without expert parallelism" if self.model.routed else "dense FFN"
         rings = {
-            "replicated": "all-reduce after attention and after experts, as engines do without expert parallelism",
+            "replicated": f"all-reduce after attention and after {after}",
             "sliced": "all-gather before and reduce-scatter after attention and dense FFN (sequence parallel)",
         }
         experts = f"{self.expert_tensor} ranks share each expert's width" if self.expert_tensor > 1 else "whole experts"
-        return f"{self.tensor} ranks share heads: {rings[self.residual]}; {experts}"
+        heads = f"{self.tensor} ranks share heads: {rings[self.residual]}"
+        return f"{heads}; {experts}" if self.model.routed else heads
 
     @property
     def shared_ways(self) -> int:

@@ -1,7 +1,7 @@
 """Models: a Hugging Face config.json -> MoEModel, which counts parameters, FLOPs and bytes."""
 
 from moesim.models.families import REGISTRY
-from moesim.models.load import InlineModel, find_model, known_models, load_model
+from moesim.models.load import InlineModel, find_model, known_models, load_model, load_routed
 from moesim.models.model import DTYPE_BYTES, Attention, Gemm, MoEModel
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "find_model",
     "known_models",
     "load_model",
+    "load_routed",
 ]

@@ -15,6 +15,7 @@ SPARSE = "sparse attention (its indexer and the tokens it skips) is approximated
 WINDOWED = "sliding-window attention layers are approximated by full attention"
 FEWER_KEYS = "windowed layers are given the key-value heads of the full ones"
 CHUNKED = "chunked attention layers are approximated by full attention"
+EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 TEXT_ONLY = "only the language part of a multimodal model is simulated"
 
 
@@ -226,6 +227,26 @@ def llama4_text(config: Config) -> Fields:
     return {**llama4(config), "approximations": (CHUNKED,)}
 
 
+def dense(config: Config) -> Fields:
+    """Llama, Qwen2, Qwen3, Mistral: one FFN in every layer and no experts. Raises BadInput where there are some."""
+    if found := next((name for name in EXPERT_COUNTS if config.integer(name, default=0) > 0), ""):
+        raise BadInput(
+            f"model_type {config.data.get('model_type')!r} has no experts, but {found} is {config.data[found]}",
+            where=config.source,
+            way_out="the model_type of a Mixture-of-Experts family",
+        )
+    windows = config.data.get("sliding_window") if config.data.get("use_sliding_window", True) else None
+    return {
+        "attention": grouped_attention(config),
+        "moe_layers": (),
+        "num_experts": 0,
+        "top_k": 0,
+        "expert_intermediate": 0,
+        "dense_intermediate": config.integer("intermediate_size"),
+        "approximations": (WINDOWED,) if windows else (),
+    }
+
+
 REGISTRY: dict[str, Callable[[Config], Fields]] = {
     "deepseek_v2": deepseek_v3,
     "deepseek_v3": deepseek_v3,
@@ -239,14 +260,18 @@ REGISTRY: dict[str, Callable[[Config], Fields]] = {
     "hunyuan_v1_moe": hunyuan_v1_moe,
     "kimi_k2": deepseek_v3,
     "kimi_k25": kimi_k25,
+    "llama": dense,
     "llama4": llama4,
     "llama4_text": llama4_text,
     "mimo_v2_flash": mimo_v2_flash,
     "minimax_m2": minimax_m2,
+    "mistral": dense,
     "mixtral": every_layer,
     "olmoe": olmoe,
     "phimoe": every_layer,
+    "qwen2": dense,
     "qwen2_moe": qwen2_moe,
+    "qwen3": dense,
     "qwen3_moe": qwen3_moe,
     "qwen3_vl_moe": qwen3_vl_moe,
 }

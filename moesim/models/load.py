@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from moesim import foreign, shipped, yamlfile
 from moesim.errors import BadInput, unknown_name
@@ -28,7 +28,9 @@ class InlineAttention(yamlfile.Section):
 
 
 class InlineModel(yamlfile.Section):
-    """A model of one's own: YAML with these keys, all layers have experts except the first `dense_layers`."""
+    """A model of one's own: YAML with these keys. All layers have experts but the first `dense_layers`; none has where
+    `num_experts` is left out.
+    """
 
     name: str
     hidden_size: int = Field(ge=1)
@@ -37,13 +39,21 @@ class InlineModel(yamlfile.Section):
     vocab_size: int = Field(ge=1)
     tie_embeddings: bool = False
     attention: InlineAttention
-    num_experts: int = Field(ge=1)
-    top_k: int = Field(ge=1)
-    expert_intermediate: int = Field(ge=1)
+    num_experts: int = Field(0, ge=0)
+    top_k: int = Field(0, ge=0)
+    expert_intermediate: int = Field(0, ge=0)
     shared_intermediate: int = Field(0, ge=0)
     dense_intermediate: int = Field(0, ge=0)
     dtype: str = Field("bf16", pattern="^(bf16|fp8|fp4)$")
     expert_matrices: int = Field(3, ge=2, le=3)
+
+    @model_validator(mode="after")
+    def _experts_or_none(self) -> InlineModel:
+        given = {name: getattr(self, name) for name in ("num_experts", "top_k", "expert_intermediate")}
+        if any(given.values()) and not all(given.values()):
+            missing = next(name for name, value in given.items() if not value)
+            raise ValueError(f"{missing} is missing: experts need {', '.join(given)}; a dense model has none of them")
+        return self
 
 
 def load_model(source: str | Path | InlineModel | Mapping[str, Any]) -> MoEModel:
@@ -64,6 +74,14 @@ def load_model(source: str | Path | InlineModel | Mapping[str, Any]) -> MoEModel
     with foreign.reading(path, "model's config.json"):
         config = read_config(path)
         return _from_config(config, config.name)
+
+
+def load_routed(source: str | Path) -> MoEModel:
+    """`load_model` where experts are what it is about. Raises BadInput for a model without."""
+    model = load_model(source)
+    if not model.routed:
+        raise BadInput(f"{model.name} has no experts", where=str(source), way_out="a Mixture-of-Experts model")
+    return model
 
 
 def known_models() -> dict[str, Path]:
@@ -131,7 +149,7 @@ def _inline(given: InlineModel, source: str) -> MoEModel:
         MoEModel(
             model_type="inline",
             attention=Attention(kind, heads.num_heads, heads.num_kv_heads, heads.head_dim, heads.head_dim),  # type: ignore[arg-type]
-            moe_layers=tuple(range(given.dense_layers, given.num_layers)),
+            moe_layers=tuple(range(given.dense_layers, given.num_layers)) if given.num_experts else (),
             weight_dtype=given.dtype,
             expert_dtype=given.dtype,
             **fields,
@@ -145,7 +163,7 @@ def _checked(model: MoEModel, source: str) -> MoEModel:
     widths = {
         "hidden_size": model.hidden_size,
         "vocab_size": model.vocab_size,
-        "expert width": model.expert_intermediate,
+        **({"expert width": model.expert_intermediate} if model.routed else {"FFN width": model.dense_intermediate}),
         "num_attention_heads": heads.num_heads,
         "num_key_value_heads": heads.num_kv_heads,
         "head_dim": heads.query_head_dim,
@@ -155,7 +173,8 @@ def _checked(model: MoEModel, source: str) -> MoEModel:
         raise BadInput(f"{empty[0]} is 0", where=source)
     if heads.num_heads % heads.num_kv_heads:
         raise BadInput(f"{heads.num_heads} heads share {heads.num_kv_heads} key-value heads unevenly", where=source)
-    if not model.moe_layers or not 1 <= model.top_k <= model.num_experts < 65535:
+    some = model.routed or model.num_experts or model.top_k
+    if some and not (model.routed and 1 <= model.top_k <= model.num_experts < 65535):
         raise BadInput(
             f"{len(model.moe_layers)} expert layers with top-{model.top_k} of {model.num_experts} experts", where=source
         )

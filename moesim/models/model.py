@@ -68,7 +68,7 @@ class Attention:
 
 @dataclass(frozen=True)
 class MoEModel:
-    """Shape of a Mixture-of-Experts transformer. `moe_layers` are model layer indices; widths are per expert.
+    """Shape of a transformer. `moe_layers` are model layer indices, none of a dense model; widths are per expert.
 
     `shared_intermediate` is the total width of the shared experts (0: none), `num_groups`/`topk_groups` the limits of
     group-limited routing (1/1: none), `expert_matrices` 3 for gated experts and 2 for others. `approximations` are
@@ -96,6 +96,11 @@ class MoEModel:
     kv_dtype: str = "bf16"
     expert_matrices: int = 3
     approximations: tuple[str, ...] = ()
+
+    @property
+    def routed(self) -> bool:
+        """It has routed experts."""
+        return bool(self.moe_layers)
 
     @property
     def expert_parameters(self) -> int:

@@ -47,6 +47,8 @@ def _models() -> Rows:
 def _model(name: str) -> str:
     model = load_model(name)
     sizes = f"{model.total_parameters / 1e9:.4g} B parameters, {model.active_parameters / 1e9:.3g} B active"
+    if not model.routed:
+        return f"{sizes}, no experts"
     return f"{sizes}, {len(model.moe_layers)} expert layers, top-{model.top_k} of {model.num_experts}"
 
 

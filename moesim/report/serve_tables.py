@@ -28,10 +28,11 @@ def serve_text(document: Document) -> Group:
     engine = (
         f"{told['preset']}, {told['replicas']} replica(s), {told['gpus']} GPUs, {told['model']} on {told['topology']}"
     )
+    warnings = [Text(printable(f"warning: {text}"), style="yellow") for text in document["warnings"]]
     return Group(
         Text(str(told["scenario"]), style="bold"), Text(f"  {engine}"), _indent(_metrics(document)),
         Text("Where did a request's time go", style="bold"), _indent(_parts(document)),
-        Text("Memory of the fullest GPU", style="bold"), Text(f"  {_memory(document)}"), *(Text(printable(f"warning: {text}"), style="yellow") for text in document["warnings"]),
+        Text("Memory of the fullest GPU", style="bold"), Text(f"  {_memory(document)}"), *warnings,
     )  # fmt: skip
 
 

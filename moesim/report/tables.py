@@ -55,7 +55,8 @@ def run_text(document: Document, pictures: Mapping[str, Any]) -> Group:
         parts += [Text("Hottest links", style="bold"), _indent(_link_table(congestion["hot_spots"][:SHOWN_LINKS]))]
         parts.append(_incast(congestion["incast_degree"]))
     for label, key in (("Hottest expert: ", "hottest_expert"), ("Hottest GPU: ", "hottest_rank")):
-        parts.append(Text(label, style="bold").append(document["provenance"][key], style="not bold"))
+        if key in document["provenance"]:
+            parts.append(Text(label, style="bold").append(document["provenance"][key], style="not bold"))
     parts += [Text(""), Text("Memory of the fullest GPU", style="bold"), _indent(_memory_table(pictures["memory"]))]
     parts += [Text("Rests on", style="bold"), _indent(_basis_table(document["provenance"]))]
     return Group(*parts, *_warnings(document))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moesim.routing.shape import NO_EXPERT, RoutingShape, digest_of, routing_digest
-from moesim.routing.sources import Balanced, Replay, Routed, RoutingSource, Rows, Sampled, Transplant
+from moesim.routing.sources import Balanced, NoExperts, Replay, Routed, RoutingSource, Rows, Sampled, Transplant
 from moesim.routing.trace import PHASES, RoutingTrace, TraceHeader, count_experts, make_trace
 from moesim.routing.trace_file import TraceFile, open_trace, read_trace, write_trace
 
@@ -11,6 +11,7 @@ __all__ = [
     "NO_EXPERT",
     "PHASES",
     "Balanced",
+    "NoExperts",
     "Replay",
     "Routed",
     "RoutingShape",

@@ -76,7 +76,7 @@ class Book:
             self._gaps.append((np.full(len(gaps), now), gaps, np.ones(len(gaps), dtype=np.int64)))
 
     def gaps(self, since: int) -> tuple[Ints, Ints]:
-        """Different gaps between tokens, of those that come at `since` or later: ascending, ps, and how many of each."""
+        """Different gaps between tokens that end at `since` or later: ascending, ps, and how many of each."""
         if not self._gaps:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         at, values, counts = (np.concatenate([part[side] for part in self._gaps]) for side in (0, 1, 2))

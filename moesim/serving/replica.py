@@ -66,7 +66,7 @@ class Replica:
         """
         known = self._begun if self._ahead and self._ended == now else now
         rows = tuple(one.compose(now, known) for one in self.schedulers)
-        if not any([len(one.request) for one in rows]):
+        if not any(len(one.request) for one in rows):
             return None
         self._rows = rows
         self._ends = self._play(now, horizon)

@@ -62,7 +62,7 @@ def changes(scenario: Scenario) -> Iterator[Change]:
             yield _remedy(f"comm.dispatch={suited}")
     if apart and comm.dispatch_dtype == "bf16":
         yield _remedy("comm.dispatch_dtype=fp8")
-    if apart and not scenario.routing.balanced:
+    if apart and scenario.routing and not scenario.routing.balanced:
         yield from _placements(experts.placement, experts.redundant, scenario.parallel.expert_parallel_size)
     if batch.phase == "decode":
         yield _remedy(f"batch.tokens_per_gpu={2 * batch.tokens_per_gpu}")

@@ -28,6 +28,7 @@ from moesim.routing import RoutingSource
 from moesim.routing.sources import Places
 from moesim.schedules import find_schedule
 from moesim.step import Batch, CostLog, Dispatch, LayerOps, Lowered, Precision, StepPlan, uniform_batch
+from moesim.studies.dense import check_experts
 from moesim.studies.faults import engine_faults
 from moesim.studies.load import Loaded
 from moesim.studies.placement import find_placement, first_placement
@@ -97,6 +98,7 @@ def draft(loaded: Loaded, seed: int) -> Draft:
     scenario = loaded.scenario
     with placed(loaded.where("model")):
         model = load_model(scenario.model)
+    check_experts(loaded, model)
     with placed(loaded.where("cluster.topology")):
         cluster = load_cluster(scenario.cluster.topology, **scenario.cluster.changes)
     layout = _layout(loaded, cluster)
@@ -131,7 +133,8 @@ def _network_notes(scenario: Scenario, plan: StepPlan) -> tuple[str, ...]:
     network = scenario.network
     given = f"efficiency {network.efficiency:g}, background {network.background:g}"
     less = [f"links between nodes have {network.left:.3g} of their rates: {given}, assumed"] if network.left < 1 else []
-    return (*plan.dispatch.algorithm.notes, *less, *_unknown_startup(scenario, plan))
+    exchange = (*plan.dispatch.algorithm.notes, *_unknown_startup(scenario, plan)) if plan.model.routed else ()
+    return (*less, *exchange)
 
 
 def _unknown_startup(scenario: Scenario, plan: StepPlan) -> list[str]:
@@ -162,9 +165,14 @@ def _costs(loaded: Loaded, cluster: Cluster, model: MoEModel, layout: Layout) ->
 def _precision(scenario: Scenario, model: MoEModel) -> Precision:
     return Precision(
         scenario.precision.weights or model.weight_dtype,
-        scenario.precision.experts or scenario.precision.weights or model.expert_dtype,
+        scenario.precision.experts or scenario.precision.weights or _expert_dtype(model),
         scenario.precision.kv_cache or model.kv_dtype,
     )
+
+
+def _expert_dtype(model: MoEModel) -> str:
+    """Kernel sets are chosen by it: without experts by the weights."""
+    return model.expert_dtype if model.routed else model.weight_dtype
 
 
 def _layout(loaded: Loaded, cluster: Cluster) -> Layout:

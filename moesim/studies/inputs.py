@@ -27,9 +27,9 @@ def files_of(scenario: Setup) -> dict[str, Path]:
     found = {"cluster.topology": find_topology(scenario.cluster.topology)}
     if isinstance(scenario.model, str):
         found["model"] = find_model(scenario.model)
-    if scenario.routing.trace:
+    if scenario.routing and scenario.routing.trace:
         found["routing.trace"] = trace_path(scenario.routing.trace, "routing.trace")
-    if scenario.routing.sampled:
+    if scenario.routing and scenario.routing.sampled:
         found["routing.sampled"] = shipped.shipped(*STATISTICS)
     if Path(scenario.experts.placement).suffix.lower() in SUFFIXES:
         found["experts.placement"] = Path(scenario.experts.placement)

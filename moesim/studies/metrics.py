@@ -92,8 +92,8 @@ def _transfer_metrics(lowered: Lowered, ladder: Ladder, ranks: int) -> dict[str,
     """
     timeline, names = ladder.timeline, np.array(lowered.graph.name)[ladder.timeline.task]
     held = np.where(timeline.end > timeline.start, timeline.end - timeline.start, 0)
-    seconds = {key: from_ps(held[np.isin(names, tasks)].sum()) / ranks for key, tasks in
-               (("alltoall_s", ALL_TO_ALL), ("gradient_sync_s", GRADIENT_SYNC))}  # fmt: skip
+    kinds = {**({"alltoall_s": ALL_TO_ALL} if len(lowered.load) else {}), "gradient_sync_s": GRADIENT_SYNC}
+    seconds = {key: from_ps(held[np.isin(names, tasks)].sum()) / ranks for key, tasks in kinds.items()}
     return {name: Metric(float(value), "s") for name, value in seconds.items()}
 
 
@@ -105,9 +105,11 @@ def _utilisation(built: Built, lowered: Lowered, step: float) -> dict[str, Metri
 
 def _load_metrics(lowered: Lowered) -> dict[str, Metric]:
     """Rows of the hottest over the mean, of experts and of GPUs: mean over layers, and the worst layer;
-    experts_reached: the share of experts that got a row, mean over layers.
+    experts_reached: the share of experts that got a row, mean over layers. Nothing of a model without experts.
     """
-    found = {}
+    found: dict[str, Metric] = {}
+    if not len(lowered.load):
+        return found
     for name, rows in (("rank", lowered.rank_load), ("expert", lowered.load)):
         ratio = rows.max(axis=1) / np.maximum(rows.mean(axis=1), 1e-12)
         found[f"{name}_max_over_mean"] = Metric(float(ratio.mean()), "1")

@@ -27,7 +27,7 @@ def narrow_notes(plan: StepPlan, batch: Batch) -> Iterator[str]:
     }
     for key, (what, ask) in asks.items():
         narrow = getattr(plan.ops.precision, key)
-        if narrow == WIDE or batch.training:
+        if narrow == WIDE or batch.training or (key == "experts" and not plan.model.routed):
             continue
         seconds, kernels = _asked(plan.ops, ask)
         try:
@@ -50,7 +50,7 @@ def _asked(ops: LayerOps, ask: Callable[[LayerOps], Work]) -> tuple[float, set[s
 
 def _even_rows(plan: StepPlan, batch: Batch) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
     """int64[1, slots of a rank]: rows of each slot of one rank, where all experts get as many."""
-    slots = plan.placement.num_slots
+    slots = max(plan.placement.num_slots, 1)
     own = max(slots // plan.layout.expert_parallel, 1)
     total = int(batch.tokens_of_rank.sum()) * plan.model.top_k * plan.layout.expert_parallel // plan.layout.world
     return np.full((1, own), -(-total // slots), dtype=np.int64)

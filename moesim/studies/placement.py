@@ -45,6 +45,8 @@ def first_placement(loaded: Loaded, model: MoEModel, ranks: int) -> Placement:
     """
     if _is_file(loaded):
         return _from_file(loaded, frame_of(model, ranks))
+    if not model.routed:
+        return Placement.none(ranks)
     redundant = loaded.scenario.experts.redundant
     slots = model.num_experts + redundant
     if slots > model.num_experts * ranks:

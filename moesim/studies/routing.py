@@ -11,13 +11,14 @@ from moesim import shipped, yamlfile
 from moesim.errors import BadInput, unknown_name
 from moesim.models import MoEModel
 from moesim.network import AllToAll
-from moesim.routing import Balanced, Replay, Routed, RoutingSource, Sampled, Transplant, read_trace
+from moesim.routing import Balanced, NoExperts, Replay, Routed, RoutingSource, Sampled, Transplant, read_trace
 from moesim.routing.routers import build_router
 from moesim.routing.sources import Places
 from moesim.routing.sources.columns import LogitKnobs, generated, recorded
 from moesim.step import Lowered
 from moesim.studies.load import Loaded
 from moesim.studies.result import Metric
+from moesim.studies.scenario import RoutingSection
 
 TRACES = "workloads/routing"
 
@@ -27,8 +28,10 @@ def routing_source(
 ) -> tuple[RoutingSource, tuple[str, ...]]:  # fmt: skip
     """The source that the scenario names, and what the Result has to say about it. Raises BadInput."""
     routing = loaded.scenario.routing
+    if routing is None:
+        return NoExperts(), ()
     if routing.router is not None:
-        source: RoutingSource = _routed(loaded, model, seed, places)
+        source: RoutingSource = _routed(loaded, routing, model, seed, places)
     elif routing.balanced:
         source = Balanced(model, seed)
     elif routing.sampled:
@@ -39,9 +42,8 @@ def routing_source(
     return source, tuple(source.notes)
 
 
-def _routed(loaded: Loaded, model: MoEModel, seed: int, places: Places) -> Routed:
+def _routed(loaded: Loaded, routing: RoutingSection, model: MoEModel, seed: int, places: Places) -> Routed:
     """A router over the logits of the trace that is named, or over generated ones."""
-    routing = loaded.scenario.routing
     where = loaded.where("routing.router")
 
     def place(keys: yamlfile.Keys) -> str:
@@ -83,8 +85,11 @@ def router_facts(source: RoutingSource) -> dict[str, Any]:
 def router_metrics(source: RoutingSource, lowered: Lowered, tokens: int) -> dict[str, Metric]:
     """What every Result says of its routing: rows of a token, load of the hottest expert over the mean minus one (mean
     over layers), seconds of deciding on the slowest rank; of a router also drops and tokens that no expert computes.
+    Nothing where no layer has experts.
     """
-    layers = max(len(lowered.load), 1)
+    if not len(lowered.load):
+        return {}
+    layers = len(lowered.load)
     mean = np.maximum(lowered.load.mean(axis=1), 1e-12)
     found = {
         "mean_k": float(lowered.load.sum()) / max(tokens * layers, 1),

@@ -38,7 +38,8 @@ def run(
     many (see choose_level). `tell` hears what begins.
     """
     loaded = scenario if isinstance(scenario, Loaded) else load(scenario, overrides)
-    tell(f"building the step, experts placed by {loaded.scenario.experts.placement}")
+    placed = f", experts placed by {loaded.scenario.experts.placement}" if loaded.scenario.routing else ""
+    tell(f"building the step{placed}")
     with loaded.placing():
         built = build(loaded, seed)
         lowered = lower(built.plan, built.batches)
@@ -97,11 +98,7 @@ def _provenance(
         "routing_source": plan.routing.name,
         **({"router": facts} if (facts := router_facts(plan.routing)) else {}),
         **({"tensor_parallel": spread} if (spread := plan.ops.spread.words) else {}),
-        "placement": built.placement_source,
-        "hottest_expert": _hottest(built, lowered.load, "expert {} of"),
-        "hottest_rank": _hottest(built, lowered.rank_load, "GPU {} in"),
-        "dispatch": plan.dispatch.algorithm.name,
-        "dispatch_basis": plan.fabric.communication[plan.dispatch.algorithm.all_kernels()[0]].basis,
+        **(_of_experts(built, lowered) if built.model.routed else {}),
         "player": ladder.player,
         "player_reason": ladder.reason,
         "contention": ladder.contention,
@@ -109,6 +106,17 @@ def _provenance(
         "ignored_overlap_s": ladder.timeline.ignored_overlap_s,
         "congestion": congestion(built, lowered, ladder),
         "operators": _operators(built, lowered, ladder, draw),
+    }
+
+
+def _of_experts(built: Built, lowered: Lowered) -> dict[str, Any]:
+    algorithm = built.plan.dispatch.algorithm
+    return {
+        "placement": built.placement_source,
+        "hottest_expert": _hottest(built, lowered.load, "expert {} of"),
+        "hottest_rank": _hottest(built, lowered.rank_load, "GPU {} in"),
+        "dispatch": algorithm.name,
+        "dispatch_basis": built.plan.fabric.communication[algorithm.all_kernels()[0]].basis,
     }
 
 

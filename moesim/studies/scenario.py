@@ -245,7 +245,7 @@ class Setup(Section):
     comm: CommSection = CommSection()
     precision: PrecisionSection = PrecisionSection()
     overlap: OverlapSection = OverlapSection()
-    routing: RoutingSection
+    routing: RoutingSection | None = Field(None, description="which experts tokens take; a model without has none")
     network: NetworkSection = NetworkSection()
     costs: str | CostsSection = Field(
         "auto", description="auto: the device's profile; or a profile, `roofline`, {profile: NAME, kernels: SET}"

@@ -103,16 +103,16 @@ def test_every_kind_of_arrivals_is_served(moesim: Moesim, arrivals: str) -> None
         ("scheduler.preset=vlm", 2, "did you mean 'vllm'"),
         ("scheduler.policy=decode", 2, "decode_first"),
         ("scheduler.max_num_seqs=100000", 2, "max_num_batched_tokens"),
-        ("scheduler.host_time=0.3", 2, "unit"),
-        ("scheduler.gpu_memory_utilization=0.01", 3, "HBM needs"),
+        ("scheduler.host_time=0.3", 2, "valid string"),
+        ("scheduler.gpu_memory_utilization=0.0001", 3, "HBM needs"),
         ("balancer=random", 2, "round_robin"),
-        ("requests.output_length={fixed: 4000000}", 3, "no request can be served"),
+        ("scheduler={preset: trtllm, max_num_batched_tokens: 512, max_num_seqs: 4}", 3, "no request can be served"),
         ("replicas=0", 2, "greater than or equal to 1"),
         ("scheduler.max_num_seq=4", 2, "did you mean 'max_num_seqs'"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_in_one_line(moesim: Moesim, change: str, code: int, says: str) -> None:
-    done = moesim("run", *SMALL, "--set", change)
+    done = moesim("run", *SMALL, "--set", "requests.input_length={fixed: 600}", "--set", change)
     assert (done.code, done.out) == (code, "")
     assert says in done.err and len(done.err.strip().splitlines()) == 1
 

@@ -37,10 +37,14 @@ def refused(source: Any) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("family", ["deepseek_v4", "deepseek_ref", "kimi_k3", "nemotron_h", "gemma4", "llama", None])
+@pytest.mark.parametrize("family", ["deepseek_v4", "deepseek_ref", "kimi_k3", "nemotron_h", "gemma4", "gpt2", None])
 def test_a_family_that_was_not_checked_is_refused_with_the_list(mixtral: Edited, family: str | None) -> None:
     text = refused(mixtral(model_type=family))
     assert repr(family) in text and "deepseek_v3, deepseek_v32, dots1, ernie4_5_moe" in text and "inline" in text
+
+
+def test_a_dense_family_that_names_experts_is_refused(mixtral: Edited) -> None:
+    assert "'llama' has no experts, but num_local_experts is 8" in refused(mixtral(model_type="llama"))
 
 
 def test_deepseek_v4_as_published_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Laws of the serving loop: nothing is lost, areas equal times, queues wait as theory says, short cuts change nothing."""
+"""Laws of the serving loop: nothing is lost, areas equal times, queues wait as theory says, short cuts are exact."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ def waits(arrivals: np.ndarray, service: np.ndarray) -> float:
 
 @pytest.mark.parametrize(("law", "cv2"), [("M/M/1", 1.0), ("M/D/1", 0.0), ("M/G/1", 0.25)])
 def test_one_server_waits_as_theory_says(law: str, cv2: float) -> None:
-    """Pollaczek-Khinchine: Wq = rho / (1 - rho) (1 + cv^2) / 2 services; at rho = 0.6, 25 runs of 1,000 requests from an
-    empty system, whose beginning is left out; the mean within 99.9 % of the runs' own spread.
+    """Pollaczek-Khinchine: Wq = rho / (1 - rho) (1 + cv^2) / 2 services; at rho = 0.6, 25 runs of 1,000 requests, from
+    an empty system, whose beginning is left out; the mean within 99.9 % of the runs' own spread.
     """
     rho, mean, n, runs = 0.6, 10_000, 1000, 25
     found = []
@@ -145,7 +145,7 @@ def test_new_requests_are_looked_at_every_so_many_steps() -> None:
 
 
 def test_an_evicted_request_is_computed_again_and_ends() -> None:
-    """Two prompts of 32 fill 4 of 6 blocks of 16; both want to grow to 64: the second loses its cache, and comes back."""
+    """Two prompts of 32 fill 4 of 6 blocks of 16; both want to grow to 64: one loses its cache, and comes back."""
     rows: list[tuple[list[int], list[int]]] = []
 
     def step(batch: Batch) -> int:

@@ -123,7 +123,7 @@ def test_a_wrong_key_of_an_inline_model_is_named_with_its_line(tmp_path: Path) -
     with pytest.raises(BadInput, match=r"s.yaml:\d+ model.topk: unknown key 'topk'. Try: did you mean 'top_k'"):
         load(wrong)
     missing = with_inline_model(tmp_path, INLINE.replace("  top_k: 2\n", ""))
-    with pytest.raises(BadInput, match=r"s.yaml:\d+ model.top_k: Field required"):
+    with pytest.raises(BadInput, match=r"s.yaml:\d+ model.inline: top_k is missing"):
         load(missing)
 
 

@@ -12,13 +12,13 @@ from moesim.calibration.measure.case import Case, shape
 from moesim.calibration.measure.plan import PlanSection
 from moesim.calibration.routed import Routed, route
 from moesim.errors import BadInput
-from moesim.models import MoEModel, load_model
+from moesim.models import MoEModel, load_routed
 
 
 @lru_cache(maxsize=64)
 def model_of(name: str) -> MoEModel:
     """A shipped model or a config.json."""
-    return load_model(name)
+    return load_routed(name)
 
 
 def models(plan: PlanSection) -> Iterator[MoEModel]:

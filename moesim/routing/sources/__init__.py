@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from moesim.routing.sources.balanced import Balanced
+from moesim.routing.sources.none import NoExperts
 from moesim.routing.sources.replay import Replay
 from moesim.routing.sources.routed import Places, Routed
 from moesim.routing.sources.sampled import Sampled
 from moesim.routing.sources.source import RoutingSource, Rows
 from moesim.routing.sources.transplant import Transplant, transplant
 
-__all__ = ["Balanced", "Places", "Replay", "Routed", "RoutingSource", "Rows", "Sampled", "Transplant", "transplant"]
+__all__ = [
+    "Balanced",
+    "NoExperts",
+    "Places",
+    "Replay",
+    "Routed",
+    "RoutingSource",
+    "Rows",
+    "Sampled",
+    "Transplant",
+    "transplant",
+]

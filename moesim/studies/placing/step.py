@@ -8,7 +8,7 @@ from typing import Any
 from moesim.errors import BadInput
 from moesim.hardware import Cluster, load_cluster
 from moesim.layout import HBM
-from moesim.models import DTYPE_BYTES, MoEModel, known_models, load_model
+from moesim.models import DTYPE_BYTES, MoEModel, known_models, load_routed
 from moesim.placement import Memory, StepClock, dispatch
 from moesim.routing.loads import LoadRecord
 from moesim.routing.trace import PHASES
@@ -37,8 +37,8 @@ class Step:
 def find_model(recorded: Recorded, options: Options) -> MoEModel | None:
     """The named model, or the trace's own where moesim knows it. Raises BadInput."""
     if options.model is not None:
-        return load_model(options.model)
-    return load_model(recorded.header.model) if recorded.header.model in known_models() else None
+        return load_routed(options.model)
+    return load_routed(recorded.header.model) if recorded.header.model in known_models() else None
 
 
 def find_cluster(options: Options) -> Cluster:

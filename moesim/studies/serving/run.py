@@ -146,7 +146,7 @@ def _growth(served: Served, since: int) -> tuple[str, ...]:
     ratio = grows(ttft(book, which))
     if ratio is None:
         return ()
-    return (f"no steady state: the mean TTFT of the last third of the requests is {ratio:.3g} times the middle third's; "
+    return (f"no steady state: the mean TTFT of the last third of requests is {ratio:.3g} times the middle third's; "
             "more come than are served, and every latency here depends on how many there are",)  # fmt: skip
 
 

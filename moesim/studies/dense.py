@@ -1,0 +1,53 @@
+"""Models without experts: keys of a scenario that say something of experts have nothing to act on, and are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from moesim.errors import BadInput
+from moesim.models import MoEModel
+from moesim.studies.load import Loaded
+
+OF_EXPERTS: Final[tuple[tuple[str, ...], ...]] = (
+    ("experts",),
+    ("comm",),
+    ("routing",),
+    ("parallel", "expert_parallel_size"),
+    ("parallel", "expert_tensor_parallel_size"),
+    ("precision", "experts"),
+    ("overlap", "shared_expert"),
+)
+UNCHANGED: Final[dict[tuple[str, ...], int]] = {
+    ("parallel", "expert_parallel_size"): 1
+}  # what a model without experts has anyway
+
+
+def check_experts(loaded: Loaded, model: MoEModel) -> None:
+    """Refuse keys of experts on a model that has none, and a model with experts whose routing nobody gave. Raises
+    BadInput.
+    """
+    if model.routed:
+        if loaded.scenario.routing is None:
+            raise BadInput(
+                f"{model.name} has experts, and the scenario does not say where its routing comes from",
+                where=loaded.where("routing"),
+                way_out="routing: {trace: NAME}, {sampled: NAME}, {balanced: true} or {router: NAME}",
+            )
+        return
+    for key in _given(loaded):
+        raise BadInput(
+            f"{model.name} has no experts: {key} has nothing to act on", where=loaded.where(key), way_out="leave it out"
+        )
+
+
+def _given(loaded: Loaded) -> Iterator[str]:
+    """Keys of experts that the scenario sets, dotted."""
+    for keys in OF_EXPERTS:
+        held: object = loaded.document.data
+        for key in keys:
+            held = held.get(key) if isinstance(held, dict) else None
+        if held is not None and held != UNCHANGED.get(keys):
+            yield ".".join(keys)
+    if "moe" in loaded.scenario.training.recompute:
+        yield "training.recompute"
