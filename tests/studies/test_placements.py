@@ -9,7 +9,7 @@ import pytest
 
 from moesim.errors import BadInput
 from moesim.layout import Placement
-from moesim.placement.formats import write_placement
+from moesim.placement.formats import Frame, write_placement
 from moesim.step.dispatch import FIRST, candidates
 from moesim.studies import Result, load, run
 from moesim.studies.build import build
@@ -46,7 +46,7 @@ def test_replicas_of_an_sglang_file_are_picked_as_sglang_picks_them(tmp_path: Pa
     expert = np.tile(np.array(rows, dtype=np.int32).ravel(), (8, 1))
     placement = Placement(expert, np.tile(np.repeat(np.arange(8), 5).astype(np.int32), (8, 1)), 32, 8)
     path = tmp_path / "sglang.json"
-    write_placement(placement, path, "sglang")
+    write_placement(placement, path, "sglang", Frame(8, 32, tuple(range(1, 9)), 9))
     plan = build(load("demo-tiny", [*TINY, f"experts.placement={path}"]), 0).plan
     assert plan.replicas == FIRST
     slots, number = candidates(plan.placement, 0, np.zeros(8, dtype=np.int64), plan.replicas)

@@ -3,9 +3,12 @@
 const found = data.document;
 const told = found.provenance;
 const percent = (value) => `${(value * 100).toFixed(1)} %`;
-const digits = (value) => String(+value.toPrecision(5));
-const size = (bytes) => (bytes === null ? "not known" : `${digits(bytes / 1e9)} GB`);
-const seconds = (value) => (value >= 1 ? `${digits(value)} s` : `${digits(value * 1e3)} ms`);
+const digits = (value) => String(+value.toPrecision(4));
+const size = (bytes) => {
+  const power = Math.max(0, Math.min(4, Math.floor(Math.log10(bytes || 1) / 3)));
+  return bytes === null ? "not known" : `${digits(bytes / 1000 ** power)} ${["B", "kB", "MB", "GB", "TB"][power]}`;
+};
+const seconds = (value) => (value >= 1 ? `${+value.toPrecision(4)} s` : `${+(value * 1e3).toPrecision(4)} ms`);
 const letter = (regime) => (regime < 26 ? String.fromCharCode(65 + regime) : String(regime + 1));
 const inks = ["--other", "--contention", "--ideal", "--imbalance"].map(css);
 const number = (text, name, kind, value) => {
@@ -28,7 +31,7 @@ function ways() {
   const heads = ["way", "next windows", "moved a change", "changes", "bytes moved", "stall in all"];
   const head = element("tr", {}, ...heads.map((text, index) => element("th", { textContent: text, className: index ? "number" : "name" })));
   const rows = found.ways.map((row) => element("tr", {}, element("td", { textContent: row.way }),
-    number(digits(row.objective), "objective", row.way, row.objective), number(percent(row.moved), "moved", row.way, row.moved),
+    number(row.objective.toFixed(4), "objective", row.way, row.objective), number(percent(row.moved), "moved", row.way, row.moved),
     number(String(row.changes), "changes", row.way, row.changes), number(size(row.bytes), "bytes", row.way, row.bytes),
     number(row.bytes === null ? "not known" : seconds(row.stall_s), "stall_s", row.way, row.stall_s)));
   const table = element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));
@@ -46,7 +49,7 @@ function curves() {
     text: told.windows, hovertemplate: "%{text}: %{y:.4f}",
   })), {
     xaxis: { tickvals: at, ticktext: ticks, title: { text: "window and its regime" } }, yaxis: { title: { text: told.objective } },
-    legend: { orientation: "h", y: 1.02, yanchor: "bottom" }, margin: { l: 60, r: 20, t: 80, b: 70 },
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom" }, margin: { l: 60, r: 20, t: 50, b: 70 },
   });
 }
 
@@ -56,7 +59,7 @@ function moves() {
     type: "bar", name: row.way, x: told.windows.map((name, window) => window + 1), y: row.moved_each, marker: { color: inks[index] },
   })), {
     barmode: "group", xaxis: { dtick: 1, title: { text: "after window" } }, yaxis: { title: { text: "share of slots" }, tickformat: ".0%" },
-    legend: { orientation: "h", y: 1.02, yanchor: "bottom" }, margin: { l: 60, r: 20, t: 80, b: 50 },
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom" }, margin: { l: 60, r: 20, t: 50, b: 50 },
   });
 }
 
