@@ -29,6 +29,7 @@ from moesim.step.batch import Batch, uniform_batch
 from moesim.step.layer_prices import LAYER_PRICES
 from moesim.step.lower import check, lower
 from moesim.step.lowered import HOST
+from moesim.step.ops import LayerOps
 from moesim.step.plan import StepPlan
 from moesim.step.prices import ExpertPrices
 from moesim.step.spans import Lookup
@@ -37,8 +38,9 @@ from moesim.step.work import Work
 from moesim.units import to_ps
 
 Int64s = npt.NDArray[np.int64]
-Kind = tuple[str, Part, float]  # of tasks that cost the same in every layer: name, part, stretch
+Kind = tuple[str, Part, float, int]  # of tasks that cost the same: name, part, stretch, mixer of their layers
 ATTENTION, EXPERTS, DISPATCH, COMBINE = "attention", "experts", "dispatch", "combine"
+MIXED: Final = (ATTENTION, "attention_prepare", "attention_core")  # names of tasks that ask which mixer a layer has
 CONTEXTS: Final = (ATTENTION, "attention_core")  # names of tasks whose price asks for contexts beside tokens
 KEPT = 4096  # prices of parts by their numbers of tokens
 
@@ -61,15 +63,17 @@ class Refill:
             raise BadInput(f"these steps are lowered one by one: {reason}", way_out="lower, then evaluate")
         self.plan, self._lookup = plan, Lookup(plan)
         self._startup_of: dict[tuple[int, int, int], float] = {}
-        self._fixed: dict[tuple[str, float, bytes, bytes], Int64s | tuple[Work, Work]] = {}
+        self._fixed: dict[tuple[str, int, float, bytes, bytes], Int64s | tuple[Work, Work]] = {}
+        self._ops = [plan.ops.with_mixer(number) for number in range(len(plan.model.mixers))]
         lowered = lower(unpriced(plan), (uniform_batch("decode", plan.layout.world, plan.schedule.cuts, 1),))
         self.group = Group(plan.fabric.cluster, plan.layout.islands()[0])
         kinds: dict[Kind, list[int]] = {}
         for task, (name, node) in enumerate(zip(lowered.graph.name, lowered.nodes, strict=True)):
-            kinds.setdefault((name, node.part, plan.stretch(node)), []).append(task)
+            mixer = plan.ops.at(node.layer).number if name in MIXED else 0
+            kinds.setdefault((name, node.part, plan.stretch(node), mixer), []).append(task)
         self._tasks = {kind: np.array(tasks, dtype=np.int64) for kind, tasks in kinds.items()}
-        prices = {stretch: ExpertPrices(plan.ops, stretch) for name, _, stretch in kinds if name == EXPERTS}
-        self._experts = {(part, stretch): prices[stretch] for name, part, stretch in kinds if name == EXPERTS}
+        prices = {stretch: ExpertPrices(plan.ops, stretch) for name, _, stretch, _ in kinds if name == EXPERTS}
+        self._experts = {(part, stretch): prices[stretch] for name, part, stretch, _ in kinds if name == EXPERTS}
         self.skeleton = self._skeleton(lowered.graph)
 
     def _skeleton(self, graph: TaskGraph) -> Skeleton:
@@ -103,28 +107,29 @@ class Refill:
         known = routed or self.route(batch)
         graph, lanes = self.skeleton.graph, len(self.group.devices)
         ps = np.zeros((graph.num_tasks, lanes), dtype=np.int64)
-        for (name, part, stretch), tasks in self._tasks.items():
+        for (name, part, stretch, mixer), tasks in self._tasks.items():
             if name == EXPERTS:
                 ps[tasks] = known.experts[part, stretch]
             elif name not in (DISPATCH, COMBINE):
-                ps[tasks] = self._ticks(name, parts[part], stretch)
+                ps[tasks] = self._ticks(name, parts[part], stretch, self._ops[mixer])
         return Values(ps.ravel(), known.size, known.alpha)
 
-    def _ticks(self, name: str, part: Batch, stretch: float) -> Int64s:
-        """int64[R] ps of a task that is the same in every layer; kept by numbers of tokens but for attention, whose
-        core asks for contexts as well.
+    def _ticks(self, name: str, part: Batch, stretch: float, ops: LayerOps) -> Int64s:
+        """int64[R] ps of a task that is the same in every layer with that mixer; kept by numbers of tokens but for
+        attention, whose core asks for contexts as well.
         """
-        ops = self.plan.ops
         if name in CONTEXTS and name != ATTENTION:
             return to_ps(LAYER_PRICES[name](ops, part).stretched(stretch).total)
-        key = (name, stretch, part.tokens_of_rank.tobytes(), part.head_rows.tobytes())
+        key = (name, ops.number, stretch, part.tokens_of_rank.tobytes(), part.head_rows.tobytes())
         if key not in self._fixed:
             if len(self._fixed) >= KEPT:
                 self._fixed.clear()
             self._fixed[key] = (
                 (ops.projections(part), ops.norm(part))
                 if name == ATTENTION
-                else np.broadcast_to(to_ps(self._priced(name, part).stretched(stretch).total), len(self.group.devices))
+                else np.broadcast_to(
+                    to_ps(self._priced(name, part, ops).stretched(stretch).total), len(self.group.devices)
+                )
             )
         known = self._fixed[key]
         if not isinstance(known, tuple):
@@ -132,14 +137,14 @@ class Refill:
         work = _seconds(known[0]) + _seconds(ops.core(part)) + _seconds(known[1])
         return to_ps(work.stretched(stretch).total)
 
-    def _priced(self, name: str, part: Batch) -> Work:
+    def _priced(self, name: str, part: Batch, ops: LayerOps) -> Work:
         if name == HOST:
             return Work({HOST: np.full(len(self.group.devices), self.plan.host_seconds)})
-        return LAYER_PRICES[name](self.plan.ops, part)
+        return LAYER_PRICES[name](ops, part)
 
     def parts_of(self, batch: Batch) -> Mapping[Part, Batch]:
         """The cuts of a batch that the schedule has."""
-        cuts = {of: batch.split(of) for of in sorted({part.of for _, part, _ in self._tasks})}
+        cuts = {of: batch.split(of) for of in sorted({part.of for _, part, *_ in self._tasks})}
         return {Part(index, of): part for of, parts in cuts.items() for index, part in enumerate(parts)}
 
     def route(self, batch: Batch) -> Routed:
@@ -150,7 +155,7 @@ class Refill:
         found = {number: self._lookup.of(parts[number]) for number, _ in self._experts}
         for number, stretch in self._experts:
             experts[number, stretch] = self._experts[number, stretch].ps(found[number].by_rank)
-        for (name, number, _), tasks in self._tasks.items():
+        for (name, number, *_), tasks in self._tasks.items():
             if name in (DISPATCH, COMBINE):
                 rows = found[number].copies(dispatch.algorithm.direct)
                 row_bytes = dispatch.dispatch_row_bytes if name == DISPATCH else dispatch.combine_row_bytes

@@ -44,10 +44,12 @@ class Lookup:
     def __init__(self, plan: StepPlan) -> None:
         self._plan = plan
         source, place = plan.routing, plan.placement
-        even = plan.replicas == EVEN or place.replicas.max() == 1
-        self._slots = _Slots(place) if even and plan.dispatch.algorithm.direct != "devices" else None
+        even = plan.replicas == EVEN or place.replicas.max(initial=1) == 1
+        self._slots = (
+            _Slots(place) if even and place.num_layers and plan.dispatch.algorithm.direct != "devices" else None
+        )
         self._counts: Counts | None = None
-        if isinstance(source, Replay | Transplant) and place.replicas.max() == 1:
+        if isinstance(source, Replay | Transplant) and place.replicas.max(initial=1) == 1:
             self._counts = Counts(source.recording, source.num_experts)
 
     def of(self, batch: Batch) -> LayerTraffic:
