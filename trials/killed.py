@@ -19,13 +19,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from moesim.compiled import COMPILED, KERNELS
+
 LONGEST = 45.0  # s: by then a start on an empty cache has compiled what it needs
 COMMAND = [sys.executable, "-m", "moesim", "run", "--demo"]
 
 
 def start(cache: Path, folder: Path) -> subprocess.Popen[bytes]:
     """The demo with that cache of compiled code, in another folder."""
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {
+        **os.environ, "NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(Path(__file__).parents[1]), KERNELS: COMPILED,
+    }  # fmt: skip
     return subprocess.Popen(COMMAND, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 

@@ -176,7 +176,7 @@ def _run(mutant: Mutant, tests: Sequence[str]) -> int:
     import resource
 
     resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
-    if "network.compiled" in mutant.source:  # machine code of a mutant is nobody else's, nor others' its own
+    if "moesim.compiled" in mutant.source:  # machine code of a mutant is nobody else's, nor others' its own
         os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="moesim-mutant-")
     os.chdir(ROOT)
     sys.meta_path.insert(0, _Loader(mutant))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 import yaml
 
 import moesim
 from moesim import atomic
 from moesim.cli.expression import Expression
+from moesim.compiled import uncompiled
 from moesim.errors import MoesimError
 from moesim.report import html, perfetto, stored, tables
 from moesim.report.pictures import pictures
@@ -19,6 +20,8 @@ from moesim.report.progress import told
 from moesim.studies import Played, load
 from moesim.studies import run as play_scenario
 from moesim.studies.inputs import content_hash
+
+FIRST: Final = ", after compiling it, once (half a minute)"
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ def play(
 ) -> stored.StoredRun:
     """Play, store and print one run. Nothing is written before the run is done and the target's names are known."""
     loaded = load(scenario, overrides)
-    with told(sys.stderr, f"moesim run {loaded.scenario.name}") as tell:
+    name = loaded.scenario.name + (FIRST if uncompiled() else "")
+    with told(sys.stderr, f"moesim run {name}") as tell:
         result = play_scenario(loaded, seed=seed, tell=tell)
     document, drawn = result.to_json(), pictures(result)
     if target:

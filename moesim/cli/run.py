@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
 import click
 
 from moesim.cli.options import OptionalFiles, json_option, overrides_option, print_json, text_stream
+from moesim.compiled import CACHED, KERNELS
 
 DEMO: Final = ("demo-tiny", "demo-qwen3")  # the recorded trace on its own model, then on one that people serve
 
@@ -31,6 +33,8 @@ def run(
     """Simulate SCENARIO: a shipped name (see `moesim list`) or a YAML file (see `moesim init`)."""
     if demo == (scenario is not None):
         raise click.UsageError("give a SCENARIO or --demo, and only one of them", click.get_current_context())
+    if demo:
+        os.environ.setdefault(KERNELS, CACHED)
     from moesim.cli.expression import Expression
     from moesim.cli.play import Files, play
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from moesim.compiled import njit
 from moesim.engine.graph import TaskGraph
 from moesim.engine.integrity import check_clock, check_integrity
 from moesim.engine.ports import PortTimes
@@ -22,7 +23,6 @@ from moesim.engine.timeline import Timeline, Transfers, overlap_seconds
 from moesim.engine.transfers import Recorder
 from moesim.engine.wiring import ARRIVAL, GROUP
 from moesim.errors import unknown_name
-from moesim.network.compiled import njit
 from moesim.units import LAST_TICK
 
 LEVELS = ("none", "port_load")

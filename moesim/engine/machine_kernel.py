@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from moesim.network.compiled import inner, njit
+from moesim.compiled import inner, njit
 from moesim.units import LAST_TICK
 
 FOREVER = np.iinfo(np.int64).max

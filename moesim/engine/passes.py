@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from moesim.compiled import inlined, inner, njit
 from moesim.engine.skeleton import Pairs, Skeleton, Values
 from moesim.engine.wiring import ARRIVAL, GROUP
 from moesim.errors import Deadlock
-from moesim.network.compiled import inlined, inner, njit
 from moesim.network.port_times import after, coflow_times
 from moesim.units import LAST_TICK, beyond_clock
 

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from moesim.compiled import interpreted
 from moesim.engine.timeline import Transfers, links_end
 from moesim.errors import BadInput, Deadlock
 from moesim.network import Coflow
+from moesim.network import port_times_numpy as at_once
 from moesim.network.port_times import Spans, coflow_times, landed, owners, set_end, ticks_per_byte
 from moesim.units import LAST_TICK, beyond_clock, to_ps
 
@@ -40,7 +42,8 @@ class PortTimes:
         Raises Deadlock, naming the coflow, where bytes have to pass a link without capacity; BadInput, naming the
         link, where they take longer than the clock can tell.
         """
-        end, spans = coflow_times(
+        times = at_once.coflow_times if interpreted() else coflow_times
+        end, spans = times(
             release, self.alpha(coflow), coflow.owner_ptr, coflow.source, coflow.destination, coflow.bytes, coflow.path,
             *self._latency(coflow), self.slowness, self.scratch[0], self.scratch[1], self.scratch[2], done, arrival,
         )  # fmt: skip

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from moesim.compiled import njit
 from moesim.errors import Deadlock
-from moesim.network.compiled import njit
 from moesim.units import PICOSECONDS_PER_SECOND, from_ps
 
 Int64s = npt.NDArray[np.int64]

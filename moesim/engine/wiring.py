@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from moesim.network.compiled import njit
+from moesim.compiled import njit
 
 LANE, GROUP, ARRIVAL = 0, 1, 2  # graph.Join as plain integers, for compiled code
 MISSING = -1

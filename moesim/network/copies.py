@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moesim.network.compiled import njit
+from moesim.compiled import interpreted, njit
 
 Matrix = npt.NDArray[np.int64]
 
@@ -39,7 +39,8 @@ def count_copies(
     pairs = np.zeros((lanes, lanes), dtype=np.int64)
     devices = np.zeros((lanes, lanes), dtype=np.int64)
     per_node = np.zeros((lanes, nodes), dtype=np.int64)
-    _count(source, np.ascontiguousarray(destination), local_node, pairs, devices, per_node)
+    count = _count_at_once if interpreted() else _count
+    count(source, np.ascontiguousarray(destination), local_node, pairs, devices, per_node)
     return Copies(pairs, devices, per_node, local_node, np.bincount(source, minlength=lanes))
 
 
@@ -61,3 +62,16 @@ def _count(source: Any, destination: Any, node_of: Any, pairs: Any, devices: Any
             if seen_node[node_of[target]] != token:
                 seen_node[node_of[target]] = token
                 nodes[lane, node_of[target]] += 1
+
+
+def _count_at_once(
+    source: npt.NDArray[np.int32], destination: npt.NDArray[np.int32], node_of: npt.NDArray[np.int32],
+    pairs: Matrix, devices: Matrix, nodes: Matrix,
+) -> None:  # fmt: skip
+    """`_count` in whole-array operations, for a process in which it is not compiled."""
+    token, choice = np.nonzero(destination >= 0)
+    target = destination[token, choice]
+    np.add.at(pairs, (source[token], target), 1)
+    for counted, place in ((devices, target), (nodes, node_of[target])):
+        once = np.unique(token * counted.shape[1] + place)
+        np.add.at(counted, (source[once // counted.shape[1]], once % counted.shape[1]), 1)

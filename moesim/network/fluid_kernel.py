@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.network.compiled import inner, njit
+from moesim.compiled import inner, njit
 from moesim.network.fluid_solve import refresh, settle
 from moesim.network.fluid_state import (
     ACTIVE,

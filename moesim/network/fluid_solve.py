@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.network.compiled import inlined, inner, njit
+from moesim.compiled import inlined, inner, njit
 from moesim.network.fluid_state import (
     CAPACITY,
     COUNT,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from moesim.network.compiled import inlined, inner, njit
+from moesim.compiled import inlined, inner, njit
 
 NEW, LEAVING, FREE_SLOT = -1, -2, -3  # in place of a bottleneck
 ACTIVE, NUM_LEAVING, DIRTY, FREE, FRESH, FORCED, HOPS = range(7)  # counters

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 import moesim.network.fluid_kernel as kernel
-from moesim.network.compiled import njit
+from moesim.compiled import njit
 from moesim.network.fluid import FluidNet
 from moesim.units import LAST_TICK
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from moesim.network.compiled import inlined, njit
+from moesim.compiled import inlined, njit
 from moesim.units import LAST_TICK
 
 PICOSECONDS = 1e12

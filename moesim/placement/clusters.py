@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
+import scipy
 
 from moesim.placement.chain import Chain
 
@@ -50,7 +50,7 @@ def _best_names(chain: Chain, layer: int, cost: npt.NDArray[np.float32], cluster
     fits = (chain.room[:, None] == chain.room) & (held[:, None] <= chain.cap[layer] * (1 + 1e-12))
     fits |= np.eye(ranks, dtype=bool)
     table[~fits] = table.sum() + 1.0
-    row, column = linear_sum_assignment(table)
+    row, column = scipy.optimize.linear_sum_assignment(table)
     names = np.empty(ranks, dtype=np.int64)
     names[row] = column
     return names

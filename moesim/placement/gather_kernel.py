@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.network.compiled import inner, njit
+from moesim.compiled import inner, njit
 
 
 @njit

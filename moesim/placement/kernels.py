@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.network.compiled import inner, njit
+from moesim.compiled import inner, njit
 from moesim.placement.dispatch.ways import EVEN, FIRST, MODULO
 
 

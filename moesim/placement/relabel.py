@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
+import scipy
 
 from moesim.layout import EMPTY, Placement
 
@@ -64,10 +64,10 @@ def roles(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_], node_of_r
         for there, planned in enumerate(members):
             if len(ranks) == len(planned):
                 part = worth[np.ix_(ranks, planned)]
-                row, column = linear_sum_assignment(part, maximize=True)
+                row, column = scipy.optimize.linear_sum_assignment(part, maximize=True)
                 total[here, there], matched[here, there] = part[row, column].sum(), planned[column]
     role = np.empty(len(before), dtype=np.int64)
-    for here, there in np.stack(linear_sum_assignment(total, maximize=True), axis=1).tolist():
+    for here, there in np.stack(scipy.optimize.linear_sum_assignment(total, maximize=True), axis=1).tolist():
         role[members[here]] = matched[here, there]
     return role
 

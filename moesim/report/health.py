@@ -69,7 +69,7 @@ def _files() -> Iterator[Finding]:
 
 
 def _cache() -> Finding:
-    from moesim.network.compiled import cache_folder
+    from moesim.compiled import cache_folder
 
     folder = cache_folder()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())

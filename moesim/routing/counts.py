@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moesim.network.compiled import njit
+from moesim.compiled import njit
 from moesim.routing.sources.replay import Recording
 
 Int32s = npt.NDArray[np.int32]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim import streams
-from moesim.network.compiled import inlined, njit
+from moesim.compiled import inlined, njit
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]

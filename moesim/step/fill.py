@@ -15,12 +15,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from moesim.compiled import njit
 from moesim.costs import CommunicationCost
 from moesim.engine import Pairs, Skeleton, State, TaskGraph, Values, play
 from moesim.errors import BadInput
 from moesim.hardware import Cluster
 from moesim.network import Flows, Group
-from moesim.network.compiled import njit
 from moesim.network.pattern import Pattern
 from moesim.network.ports import OUT
 from moesim.routing.sources.source import PerToken

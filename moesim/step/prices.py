@@ -7,10 +7,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from moesim.compiled import njit
 from moesim.costs import Estimate
 from moesim.costs.shapes import Rows
 from moesim.costs.tables import Tables, never_alone
-from moesim.network.compiled import njit
 from moesim.step.ops import LayerOps
 from moesim.units import to_ps
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from moesim.errors import BadInput
 from moesim.studies.load import Loaded
@@ -114,5 +114,5 @@ def paired(base: Sequence[float], variant: Sequence[float], unit: str) -> Differ
     n = len(base)
     differences = np.subtract(variant, base)
     mean, spread = math.fsum(differences) / n, float(np.std(differences, ddof=1))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * spread / math.sqrt(n)
+    half = float(scipy.special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * spread / math.sqrt(n)
     return Difference(mean, unit, math.fsum(base) / n, math.fsum(variant) / n, mean - half, mean + half)

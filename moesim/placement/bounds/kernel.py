@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.network.compiled import njit
+from moesim.compiled import njit
 
 
 @njit

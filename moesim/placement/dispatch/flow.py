@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linprog
-from scipy.sparse import coo_array
+import scipy
 
 from moesim.errors import BrokenInvariant
 
@@ -43,11 +42,12 @@ def _solve(amount: Floats, expert: Ints, rank: Ints, fixed: Floats, speed: Float
     names, group = np.unique(expert, return_inverse=True)
     at, last = np.arange(count), np.full(len(used), count)
     values = np.r_[amount / speed[rank], np.full(len(used), -scale)]
-    upper: Any = coo_array((values, (np.r_[row, np.arange(len(used))], np.r_[at, last]))).tocsr()
-    equal: Any = coo_array((np.ones(count), (group, at)), shape=(len(names), count + 1)).tocsr()
+    upper: Any = scipy.sparse.coo_array((values, (np.r_[row, np.arange(len(used))], np.r_[at, last]))).tocsr()
+    equal: Any = scipy.sparse.coo_array((np.ones(count), (group, at)), shape=(len(names), count + 1)).tocsr()
     below, least = -(fixed / speed)[used], float((fixed / speed).max() / scale)
     limits = np.r_[np.tile([0.0, 1.0], (count, 1)), [[least, np.inf]]]
-    answer = linprog(np.r_[np.zeros(count), 1.0], upper, below, equal, np.ones(len(names)), limits, "highs")
+    cost = np.r_[np.zeros(count), 1.0]
+    answer = scipy.optimize.linprog(cost, upper, below, equal, np.ones(len(names)), limits, "highs")
     if answer.x is None:
         raise BrokenInvariant(f"the linear program of dispatch has no solution: {answer.message}")
     share = np.clip(answer.x[:count], 0.0, 1.0)
@@ -98,11 +98,11 @@ def _solve_windows(amount: Floats, expert: Ints, rank: Ints, fixed: Floats, spee
     values = np.r_[(amount / speed[rank]).ravel(), np.full(windows * wide, -1.0)]
     rows = np.r_[(window * wide + row).ravel(), np.arange(windows * wide)]
     columns = np.r_[np.tile(at, windows), np.repeat(count + np.arange(windows), wide)]
-    upper: Any = coo_array((values, (rows, columns)), shape=(windows * wide, count + windows)).tocsr()
-    equal: Any = coo_array((np.ones(count), (group, at)), shape=(len(names), count + windows)).tocsr()
+    upper: Any = scipy.sparse.coo_array((values, (rows, columns)), shape=(windows * wide, count + windows)).tocsr()
+    equal: Any = scipy.sparse.coo_array((np.ones(count), (group, at)), shape=(len(names), count + windows)).tocsr()
     limits = np.r_[np.tile([0.0, 1.0], (count, 1)), np.column_stack([fixed.max(axis=1), np.full(windows, np.inf)])]
     cost = np.r_[np.zeros(count), np.ones(windows)]
-    answer = linprog(cost, upper, -fixed[:, used].ravel(), equal, np.ones(len(names)), limits, "highs")
+    answer = scipy.optimize.linprog(cost, upper, -fixed[:, used].ravel(), equal, np.ones(len(names)), limits, "highs")
     if answer.x is None:
         raise BrokenInvariant(f"the linear program of dispatch has no solution: {answer.message}")
     share = np.clip(answer.x[:count], 0.0, 1.0)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.network.compiled import njit
+from moesim.compiled import njit
 from moesim.step.dispatch import EVEN, FIRST, MODULO, NEAREST
 
 __all__ = ["EVEN", "FIRST", "MODULO", "NEAREST", "share_out", "slot_shares"]

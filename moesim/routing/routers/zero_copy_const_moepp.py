@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+import scipy
 from pydantic import Field
-from scipy.special import ndtri
 
 from moesim.routing.routers.assignment import Assignment, Status
 from moesim.routing.routers.capacity import limited
@@ -77,7 +77,7 @@ class ZeroCopyConstMoepp(Router):
         if self.logit.mean != "matched":
             return np.zeros((1, 1), dtype=np.float32)
         often = self.k / (self.tau * given.experts + self.extra)
-        apart = ndtri(min(often, OFTENEST)) - ndtri(min(self.tau * often, OFTENEST))
+        apart = scipy.special.ndtri(min(often, OFTENEST)) - scipy.special.ndtri(min(self.tau * often, OFTENEST))
         raised: Floats = np.float32(apart) * real.std(axis=1, keepdims=True)
         return raised
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 from pydantic import Field
-from scipy.special import ndtri
 
 from moesim import streams
 from moesim.routing.routers.input import Column, Floats
@@ -71,7 +71,7 @@ class _Generator:
         strength = knobs.domain_strength if knobs.domains > 1 else 0.0
         shares = np.stack([reshuffle(base, strength, rng) for _ in range(knobs.domains)])
         chance = [[capped(share, model.top_k, HOTTEST) for share in domain] for domain in shares]
-        self._bias = ndtri(np.clip(np.array(chance), 1e-6, None)).astype(np.float32)
+        self._bias = scipy.special.ndtri(np.clip(np.array(chance), 1e-6, None)).astype(np.float32)
         weight = 1 / np.arange(1, knobs.vocabulary + 1)
         self._frequency = np.cumsum(weight / weight.sum())
         self._own = [streams.key("logits", seed, layer) for layer in range(layers)]
@@ -101,7 +101,8 @@ class _Generator:
 
     def importance(self, layer: int, request: Tokens, position: Tokens) -> Floats:
         """Log-normal attention mass."""
-        return np.exp(ndtri(uniforms(self._keys["importance"], request, position) + 2**-54)).astype(np.float32)
+        chance = uniforms(self._keys["importance"], request, position) + 2**-54
+        return np.exp(scipy.special.ndtri(chance)).astype(np.float32)
 
 
 def recorded(trace: RoutingTrace, seed: int) -> Columns:

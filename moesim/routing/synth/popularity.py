@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri
+import scipy
 
 from moesim import streams
 from moesim.routing.sources.sampled import place_shares
@@ -23,7 +23,7 @@ def base_shares(popularity: Popularity, layers: int, experts: int, seed: int) ->
     if popularity.zipf is not None:
         raw = np.tile(np.arange(1, experts + 1, dtype=np.float64) ** -popularity.zipf, (layers, 1))
     elif popularity.lognormal is not None:
-        grid = ndtri((np.arange(experts) + 0.5) / experts)
+        grid = scipy.special.ndtri((np.arange(experts) + 0.5) / experts)
         raw = np.tile(np.exp(popularity.lognormal * grid / max(grid.std(), 1e-9)), (layers, 1))
     else:
         raw = rng.dirichlet(np.full(experts, popularity.dirichlet or 1.0), layers)

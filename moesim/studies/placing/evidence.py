@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
-from scipy.stats import t as student
+import scipy
 
 COVERAGE: Final = 0.95
 Answer = Literal["yes", "hardly", "no", "not known", "while the load stays"]
@@ -35,7 +35,8 @@ class Paired:
         mean = float(gains.mean())
         if len(gains) < 2:
             return cls(mean, None, None, len(gains))
-        reach = float(student.ppf((1 + COVERAGE) / 2, len(gains) - 1) * gains.std(ddof=1) / math.sqrt(len(gains)))
+        spreads = scipy.special.stdtrit(len(gains) - 1, (1 + COVERAGE) / 2)
+        reach = float(spreads * gains.std(ddof=1) / math.sqrt(len(gains)))
         return cls(mean, mean - reach, mean + reach, len(gains))
 
     @property

@@ -3,6 +3,10 @@
 numba notices that the file of a cached function changed by its time and size only, and never that a function which it
 calls did. Files of a wheel all have the same time, so after an upgrade old machine code would go on running. Here the
 folder of the cache is named after the content of all files with compiled functions.
+
+To compile what a step needs takes half a minute. A process whose MOESIM_KERNELS says `cached` has the same functions
+run by Python itself where no machine code is there yet: their results are the same to the bit, and a small step is
+over long before a compiler would be.
 """
 
 from __future__ import annotations
@@ -15,11 +19,33 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import numba
+from moesim.errors import unknown_name
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-PACKAGE = Path(__file__).parents[1]
+PACKAGE = Path(__file__).parent
 PREFIX = "moesim-compiled-"
+KERNELS = "MOESIM_KERNELS"
+LAST = "fluid_watch._run_until-*.nbi"  # what the fluid network calls from Python: compiled after all that it calls
+COMPILED, CACHED, PYTHON = "compiled", "cached", "python"
+
+
+@cache
+def interpreted() -> bool:
+    """Do kernels run as plain Python in this process? Settled when the first is defined. Raises BadInput."""
+    wish = os.environ.get(KERNELS, COMPILED)
+    if wish not in (COMPILED, CACHED, PYTHON):
+        raise unknown_name(KERNELS, wish, (COMPILED, CACHED, PYTHON))
+    return wish == PYTHON or (wish == CACHED and not _there())
+
+
+def uncompiled() -> bool:
+    """Will kernels be compiled in this process, none being there yet? That takes half a minute, once."""
+    return not interpreted() and not _there()
+
+
+def _there() -> bool:
+    """Has a step been played here? Other verbs need few of the functions."""
+    return any(cache_folder().rglob(LAST))
 
 
 def njit(function: Function) -> Function:
@@ -43,6 +69,10 @@ def inlined(function: Function) -> Function:
 
 def _compiled(function: Function, **options: Any) -> Function:
     """numba reads the folder of the cache while it decorates; everybody else's setting stays as it is."""
+    if interpreted():
+        return function
+    import numba  # 0.3 s that a process without kernels need not spend
+
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(cache_folder())
     try:
@@ -54,7 +84,7 @@ def _compiled(function: Function, **options: Any) -> Function:
 @cache
 def cache_folder() -> Path:
     """Below NUMBA_CACHE_DIR, or else the package's own __pycache__ (without those of older sources) or ~/.cache."""
-    name = PREFIX + digest([path for path in sorted(PACKAGE.rglob("*.py")) if b"network.compiled" in path.read_bytes()])
+    name = PREFIX + digest([path for path in sorted(PACKAGE.rglob("*.py")) if b"moesim.compiled" in path.read_bytes()])
     if os.environ.get("NUMBA_CACHE_DIR"):
         return Path(os.environ["NUMBA_CACHE_DIR"]) / name
     own = PACKAGE / "__pycache__"
