@@ -28,6 +28,10 @@ from moesim.yamlfile import Items, Section
 FOLDER = "calibration/profiles"
 EARLIER = (1, 2)  # versions of the file whose residual grids were others
 UNMEASURED = "roofline/peak rates: nobody measured it"  # in place of a kernel's name
+UNMEASURED_FAMILY, UNMEASURED_SPREAD = (
+    "unmeasured kernels",
+    0.4,
+)  # measured kernels of the profiles reach 1/3 to all of it
 HULL_SLACK = 1e-3  # of an octave
 REACH = NormalDist().inv_cdf(0.9)  # standard deviations from the median to the end of an 80 % interval
 FAMILIES = {
@@ -216,7 +220,11 @@ class Profile:
         self._roles = section.kernels[kernels]
         self.name, self.device, self.kernels = section.name, section.device, kernels
         self.backward: Mapping[str, float] = section.backward
-        self.families: Mapping[str, float] = {**section.families, **self._spreads()}
+        self.families: Mapping[str, float] = {
+            **section.families,
+            **self._spreads(),
+            UNMEASURED_FAMILY: UNMEASURED_SPREAD,
+        }
         self.widens: Mapping[str, float] = self._widening()
         self.communication: Mapping[str, CommunicationCost] = {
             name: _communication(cost) for name, cost in section.communication.items()
@@ -281,16 +289,16 @@ class Profile:
         return tuple(
             self._estimate(f"{role}.bf16", "recurrence", demand)
             if f"{role}.bf16" in self._roles
-            else self._roofline(f"{role}.bf16", "recurrence", demand)
+            else self._roofline(f"{role}.bf16", demand)
             for role, demand in demands_of(shape, phase, query, requests, ways).items()
         )
 
-    def _roofline(self, role: str, family: str, demand: shapes.Demand) -> Estimate:
-        """What peaks of arithmetic and memory say."""
+    def _roofline(self, role: str, demand: shapes.Demand) -> Estimate:
+        """What peaks of arithmetic and memory say: no kernel is faster, and few reach it."""
         peak = max(one.peak for one in self._section.operators.values() if one.dtype == "bf16")
         seconds = np.maximum(demand.flops / peak, demand.bytes / self._section.memory_bandwidth)
-        nowhere = np.ones(seconds.shape, dtype=np.bool_)
-        return Estimate(seconds, family, "assumed", nowhere, role=role, kernel=UNMEASURED, flops=demand.flops,
+        nowhere = np.zeros(seconds.shape, dtype=np.bool_)
+        return Estimate(seconds, UNMEASURED_FAMILY, "assumed", nowhere, role=role, kernel=UNMEASURED, flops=demand.flops,
                         bytes=demand.bytes)  # fmt: skip
 
     def elementwise(self, moved: npt.ArrayLike) -> Estimate:
