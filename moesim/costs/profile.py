@@ -298,7 +298,7 @@ class Profile:
         peak = max(one.peak for one in self._section.operators.values() if one.dtype == "bf16")
         seconds = np.maximum(demand.flops / peak, demand.bytes / self._section.memory_bandwidth)
         nowhere = np.zeros(seconds.shape, dtype=np.bool_)
-        return Estimate(seconds, UNMEASURED_FAMILY, "assumed", nowhere, role=role, kernel=UNMEASURED, flops=demand.flops,
+        return Estimate(seconds, UNMEASURED_FAMILY, "assumed", nowhere, role, UNMEASURED, flops=demand.flops,
                         bytes=demand.bytes)  # fmt: skip
 
     def elementwise(self, moved: npt.ArrayLike) -> Estimate:

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.engine import Join
-from moesim.network import Coflow, algorithms, groups
+from moesim.network import Coflow
 from moesim.network.all_to_all import Stages
 from moesim.schedules import Node
-from moesim.step.ops import ACTIVATION_BYTES
+from moesim.step.rings import residual_bytes, ring
 from moesim.step.site import Site
 from moesim.step.work import Work
 
@@ -58,12 +58,9 @@ class Chain:
 
     def tensor_ring(self, op: str) -> None:
         """The residual stream inside each tensor-parallel group."""
-        own = self.batch.tokens_of_rank * (ACTIVATION_BYTES * self.plan.model.hidden_size)
-        self.ring(op, self.plan.layout.tensor_parallel, own)
+        self.ring(op, self.plan.layout.tensor_parallel, self.batch.tokens_of_rank * residual_bytes(self.plan.model))
 
     def ring(self, op: str, width: int, own: npt.NDArray[np.int64]) -> None:
         """own int64[lanes] bytes, in groups of `width` consecutive lanes."""
         if width > 1:
-            group = self.site.group
-            candidates = algorithms(op, group, groups(len(self.site.ranks), width), own)
-            self.transfer(op, self.plan.fabric.fastest(candidates, group)[1])
+            self.transfer(op, ring(self.plan.fabric, self.site.group, op, width, own))
