@@ -47,23 +47,23 @@ class Chain:
             self.site.lowering.sent[flows.source, flows.destination] += flows.bytes
             self.transfer(name, fabric.coflow(algorithm.kernel(group), flows, group, message_bytes))
 
-    def gather_tokens(self) -> None:
+    def gather_tokens(self, of: str = "") -> None:
         """Before what is spread over a tensor group: every rank needs the tokens of all."""
         if self.plan.ops.spread.residual == "sliced":
-            self.tensor_ring("all_gather")
+            self.tensor_ring("all_gather", of)
 
-    def sum_tokens(self) -> None:
+    def sum_tokens(self, of: str = "") -> None:
         """After it: partial sums are added up, for each rank's slice of the tokens or for all of them."""
-        self.tensor_ring("reduce_scatter" if self.plan.ops.spread.residual == "sliced" else "all_reduce")
+        self.tensor_ring("reduce_scatter" if self.plan.ops.spread.residual == "sliced" else "all_reduce", of)
 
-    def tensor_ring(self, op: str) -> None:
+    def tensor_ring(self, op: str, of: str = "") -> None:
         """The residual stream inside each tensor-parallel group."""
         own = self.batch.tokens_of_rank * (ACTIVATION_BYTES * self.plan.model.hidden_size)
-        self.ring(op, self.plan.layout.tensor_parallel, own)
+        self.ring(op, self.plan.layout.tensor_parallel, own, of)
 
-    def ring(self, op: str, width: int, own: npt.NDArray[np.int64]) -> None:
-        """own int64[lanes] bytes, in groups of `width` consecutive lanes."""
+    def ring(self, op: str, width: int, own: npt.NDArray[np.int64], of: str = "") -> None:
+        """own int64[lanes] bytes, in groups of `width` consecutive lanes; of: what it belongs to, outside layers."""
         if width > 1:
             group = self.site.group
             candidates = algorithms(op, group, groups(len(self.site.ranks), width), own)
-            self.transfer(op, self.plan.fabric.fastest(candidates, group)[1])
+            self.transfer(of + op, self.plan.fabric.fastest(candidates, group)[1])
