@@ -10,6 +10,7 @@ from moesim.engine.graph import Join, Kind, TaskGraph
 from moesim.engine.integrity import check_integrity, check_timeline
 from moesim.engine.level import FLUID_GPUS, choose_level
 from moesim.engine.passes import State, play
+from moesim.engine.pool import Pool
 from moesim.engine.queries import Gaps, busy_seconds, link_heat, stream_gaps
 from moesim.engine.simulate import simulate
 from moesim.engine.skeleton import Pairs, Skeleton, Values, values_of
@@ -29,6 +30,7 @@ __all__ = [
     "Join",
     "Kind",
     "Pairs",
+    "Pool",
     "Skeleton",
     "Speed",
     "State",

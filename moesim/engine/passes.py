@@ -57,8 +57,11 @@ def play(skeleton: Skeleton, values: Values, pairs: Pairs, state: State) -> tupl
     scratch = np.zeros((3, len(pairs.slowness)), dtype=np.int64)
     start, done, arrival = (np.empty(lanes, np.int64) for _ in range(3))
     load, landings = np.zeros(len(pairs.slow), np.int64), np.zeros((2, len(pairs.slow)))
+    program = skeleton.program
+    if values.pattern is not None and values.size_at is not None:
+        program = program._replace(pattern=values.pattern, size_at=values.size_at)
     bad, end = sweep_all(
-        skeleton.program, pairs, values.lane_ps, values.size, values.alpha, clock, state.arrived, start, done, arrival,
+        program, pairs, values.lane_ps, values.size, values.alpha, clock, state.arrived, start, done, arrival,
         np.empty(tasks, np.int64), load, landings, np.empty(pairs.most_lanes, np.int64), scratch,
     )  # fmt: skip
     if bad >= 0:

@@ -78,11 +78,17 @@ class Pairs(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Values:
-    """lane_ps int64[n], 0 for collectives; size int64[bytes of all flows of all collectives]; alpha int64[T] ps."""
+    """lane_ps int64[n], 0 for collectives; size int64[bytes of all flows of all collectives]; alpha int64[T] ps.
+
+    pattern, size_at: as in Program, where they depend on the batch: which ring or tree is fastest, whose bytes several
+    tasks have in common.
+    """
 
     lane_ps: Int64s
     size: Int64s
     alpha: Int64s
+    pattern: Int32s | None = None
+    size_at: Int64s | None = None
 
 
 @dataclass(frozen=True, eq=False)

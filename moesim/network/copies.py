@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from moesim.compiled import interpreted, njit
 
 Matrix = npt.NDArray[np.int64]
+Level = Literal["pairs", "devices", "nodes", "tokens"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Copies:
 
     pairs int64[R, R]: one per (token, chosen expert), nothing merged; devices int64[R, R]: one per (token, device that
     holds any of its experts); nodes int64[R, N]: one per (token, node that holds any). Own lane and node included.
-    tokens int64[R]: tokens of each source lane, with or without experts.
+    tokens int64[R]: tokens of each source lane, with or without experts. Several layers are one more axis before these.
     """
 
     pairs: Matrix

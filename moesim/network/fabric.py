@@ -87,7 +87,9 @@ class Fabric:
 
     def coflow(self, kernel: str, flows: Flows, group: Group, message_bytes: int | None = None) -> Coflow:
         """An exchange with a message to each peer, or of message_bytes (see `collective`)."""
-        return self._timed(kernel, exchange(flows, message_bytes, self._port(flows)), group)
+        return self._timed(
+            kernel, exchange(flows, message_bytes, self.port_out(flows.source, flows.destination)), group
+        )
 
     def collective(self, collective: Collective, group: Group) -> Coflow:
         """A ring, a tree or NVLS, by the library's kernel for it."""
@@ -106,9 +108,9 @@ class Fabric:
         busy = np.divide(load, self.capacity, out=np.where(load > 0, np.inf, 0.0), where=self.capacity > 0)
         return coflow.alpha + float(busy.max(initial=0.0))
 
-    def _port(self, flows: Flows) -> npt.NDArray[np.int32]:
-        """int32[F]: the link by which each flow leaves its node, -1 where it stays."""
-        path = self.cluster.path[flows.source, flows.destination]
+    def port_out(self, source: npt.NDArray[np.int32], destination: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """Devices int32[F] -> int32[F]: the link by which a flow leaves its node, -1 where it stays."""
+        path = self.cluster.path[source, destination]
         out = self._leaves[path]
         found = np.take_along_axis(path, out.argmax(axis=1)[:, None], axis=1)[:, 0]
         return np.where(out.any(axis=1), found, -1).astype(np.int32)

@@ -47,7 +47,7 @@ def count_recorded(
     table: Any, row: Any, source: Any, turn: Any, slots: Any, rows: Any, pairs: Any
 ) -> None:  # fmt: skip
     """table uint16[N, layers, k], row int64[T] of it; source int32[T] ascending, turn uint8[T, most + 1] of each token;
-    a SlotTable -> added to rows int64[layers, slots], pairs int64[layers, R, R].
+    a SlotTable -> added to rows int64[layers, slots], pairs int64[layers, R, ranks of the placement].
     """
     counted = np.zeros(rows.shape[1] + 1, np.int64)
     for layer in range(rows.shape[0]):
@@ -69,6 +69,44 @@ def count_pooled(
             _count(pool[layer, row], slots.slot[layer], slots.replicas[layer], turn[token], counted)
             if token + 1 == source.shape[0] or source[token + 1] != source[token]:
                 _add(counted, slots.rank[layer], rows[layer], pairs[layer, source[token]])
+
+
+@njit
+def count_merged(
+    table: Any, row: Any, source: Any, turn: Any, slots: Any, ways: int, node_of: Any, devices: Any, nodes: Any
+) -> None:  # fmt: skip
+    """The same of tokens in a table, a copy of each for every lane and for every node that holds any of its experts:
+    added to devices int64[layers, R, R], nodes int64[layers, R, N]. ways: lanes that share an expert of one of the
+    placement's ranks, of which a token's goes to the one in its source's place; node_of int32[R].
+    """
+    seen_lane, seen_node = np.full(devices.shape[2], -1, np.int64), np.full(nodes.shape[2], -1, np.int64)
+    most = np.uint64(turn.shape[1] - 1)
+    for layer in range(devices.shape[0]):
+        slot, replicas, rank = slots.slot[layer], slots.replicas[layer], slots.rank[layer]
+        none = np.uint64(replicas.shape[0] - 1)
+        for token in range(source.shape[0]):
+            lane, once = source[token], layer * source.shape[0] + token
+            for choice in range(table.shape[2]):
+                expert = np.uint64(table[row[token], layer, choice])
+                if expert >= none:
+                    continue
+                holder = rank[slot[expert * most + np.uint64(turn[token, replicas[expert]])]]
+                target = holder * ways + lane % ways
+                if seen_lane[target] != once:
+                    seen_lane[target] = once
+                    devices[layer, lane, target] += 1
+                if seen_node[node_of[target]] != once:
+                    seen_node[node_of[target]] = once
+                    nodes[layer, lane, node_of[target]] += 1
+
+
+@njit
+def from_pool(pool: Any, ticket: Any, found: Any) -> None:
+    """The tokens that a hash picks from pool uint16[layers, N, k] -> found uint16[T, layers, k]; N: 2 ** n."""
+    mask = np.uint64(pool.shape[1] - 1)
+    for token in range(found.shape[0]):
+        for layer in range(found.shape[1]):
+            found[token, layer] = pool[layer, streams_hash(ticket[token], np.uint64(layer)) & mask]
 
 
 @inlined

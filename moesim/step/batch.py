@@ -96,6 +96,20 @@ class Batch:
         query, context = self.query[self.routed], self.context[self.routed]
         return np.arange(self.tokens) - np.repeat(np.cumsum(query) - query - context, query)
 
+    def padded(self, tokens: int) -> Batch:
+        """Every rank computes `tokens` at least: an idle one gets a dummy row, as it joins every all-to-all."""
+        lacking = np.maximum(tokens - self.tokens_of_rank, 0)
+        idle = np.flatnonzero(lacking)
+        if not len(idle):
+            return self
+        none = np.zeros(len(idle), dtype=np.int64)
+        dummies = {"rank": idle, "request": none, "query": lacking[idle], "context": none}
+        columns = {name: np.concatenate((getattr(self, name), rows)) for name, rows in dummies.items()}
+        phase = np.concatenate((self.phase, np.full(len(idle), Phase.DUMMY, dtype=np.int8)))
+        emits = np.concatenate((self.emits, none.astype(np.bool_)))
+        rows = Batch.of(self.ranks, **columns, phase=phase, emits=emits)
+        return replace(rows, training=self.training)
+
     def split(self, parts: int) -> tuple[Batch, ...]:
         """Parts that are near-equal in tokens, the same way on every rank; one part gives the batch itself.
 

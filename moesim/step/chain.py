@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.engine import Join
-from moesim.network import Coflow, algorithms, groups
+from moesim.network import Coflow
 from moesim.network.all_to_all import Stages
 from moesim.schedules import Node
-from moesim.step.ops import ACTIVATION_BYTES
+from moesim.step.rings import op_of, ring, tensor_bytes
 from moesim.step.site import Site
 from moesim.step.work import Work
 
@@ -48,22 +48,19 @@ class Chain:
             self.transfer(name, fabric.coflow(algorithm.kernel(group), flows, group, message_bytes))
 
     def gather_tokens(self, of: str = "") -> None:
-        """Before what is spread over a tensor group: every rank needs the tokens of all."""
+        """Before what is spread over a tensor group: every rank needs all tokens. of: of what, outside layers."""
         if self.plan.ops.spread.residual == "sliced":
-            self.tensor_ring("all_gather", of)
+            self.tensor_ring(of + "all_gather")
 
     def sum_tokens(self, of: str = "") -> None:
         """After it: partial sums are added up, for each rank's slice of the tokens or for all of them."""
-        self.tensor_ring("reduce_scatter" if self.plan.ops.spread.residual == "sliced" else "all_reduce", of)
+        self.tensor_ring(of + ("reduce_scatter" if self.plan.ops.spread.residual == "sliced" else "all_reduce"))
 
-    def tensor_ring(self, op: str, of: str = "") -> None:
-        """The residual stream inside each tensor-parallel group."""
-        own = self.batch.tokens_of_rank * (ACTIVATION_BYTES * self.plan.model.hidden_size)
-        self.ring(op, self.plan.layout.tensor_parallel, own, of)
+    def tensor_ring(self, name: str) -> None:
+        """Inside each tensor-parallel group."""
+        self.ring(name, self.plan.layout.tensor_parallel, tensor_bytes(self.plan, name, self.batch))
 
-    def ring(self, op: str, width: int, own: npt.NDArray[np.int64], of: str = "") -> None:
-        """own int64[lanes] bytes, in groups of `width` consecutive lanes; of: what it belongs to, outside layers."""
+    def ring(self, name: str, width: int, own: npt.NDArray[np.int64]) -> None:
+        """own int64[lanes] bytes, in groups of `width` consecutive lanes."""
         if width > 1:
-            group = self.site.group
-            candidates = algorithms(op, group, groups(len(self.site.ranks), width), own)
-            self.transfer(of + op, self.plan.fabric.fastest(candidates, group)[1])
+            self.transfer(name, ring(self.plan.fabric, self.site.group, op_of(name), width, own))

@@ -9,43 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from moesim.compiled import njit
-from moesim.costs import CommunicationCost
-from moesim.engine import Pairs, Skeleton, State, TaskGraph, Values, play
+from moesim.engine import Pool, Skeleton, State, Values, play
 from moesim.errors import BadInput
-from moesim.hardware import Cluster
-from moesim.network import Flows, Group
-from moesim.network.pattern import Pattern
-from moesim.network.ports import OUT
+from moesim.network import Group
+from moesim.network.copies import Level
 from moesim.routing.sources.source import PerToken
 from moesim.schedules import Part
 from moesim.step.batch import Batch, uniform_batch
-from moesim.step.layer_prices import LAYER_PRICES
+from moesim.step.exchanges import Exchange
+from moesim.step.fixed import FixedPrices
 from moesim.step.lower import check, lower
-from moesim.step.lowered import HOST
 from moesim.step.plan import StepPlan
 from moesim.step.prices import ExpertPrices
-from moesim.step.spans import Lookup
+from moesim.step.rings import Rings, shared_copies, tensor_bytes
+from moesim.step.spans import LayerTraffic, Lookup
+from moesim.step.structure import COMBINE, Structure
 from moesim.step.unpriced import unpriced
-from moesim.step.work import Work
 from moesim.units import to_ps
 
+Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
-Kind = tuple[str, Part, float]  # of tasks that cost the same in every layer: name, part, stretch
-ATTENTION, EXPERTS, DISPATCH, COMBINE = "attention", "experts", "dispatch", "combine"
-CONTEXTS: Final = (ATTENTION, "attention_core")  # names of tasks whose price asks for contexts beside tokens
-KEPT = 4096  # prices of parts by their numbers of tokens
 
 
 class Routed(NamedTuple):
-    """The part of a batch's values that its routing decides: experts int64[layers, R] ps by part; size, alpha as in
-    Values.
+    """The part of a batch's values that its routing decides: experts int64[islands, layers, R] ps by part and stretch;
+    size, alpha as in Values, of exchanges.
     """
 
     experts: dict[tuple[Part, float], Int64s]
@@ -59,178 +52,157 @@ class Refill:
     def __init__(self, plan: StepPlan) -> None:
         if reason := needs_graph(plan):
             raise BadInput(f"these steps are lowered one by one: {reason}", way_out="lower, then evaluate")
-        self.plan, self._lookup = plan, Lookup(plan)
-        self._startup_of: dict[tuple[int, int, int], float] = {}
-        self._fixed: dict[tuple[str, float, bytes, bytes], Int64s | tuple[Work, Work]] = {}
-        lowered = lower(unpriced(plan), (uniform_batch("decode", plan.layout.world, plan.schedule.cuts, 1),))
-        self.group = Group(plan.fabric.cluster, plan.layout.islands()[0])
-        kinds: dict[Kind, list[int]] = {}
-        for task, (name, node) in enumerate(zip(lowered.graph.name, lowered.nodes, strict=True)):
-            kinds.setdefault((name, node.part, plan.stretch(node)), []).append(task)
-        self._tasks = {kind: np.array(tasks, dtype=np.int64) for kind, tasks in kinds.items()}
-        prices = {stretch: ExpertPrices(plan.ops, stretch) for name, _, stretch in kinds if name == EXPERTS}
-        self._experts = {(part, stretch): prices[stretch] for name, part, stretch in kinds if name == EXPERTS}
-        self.skeleton = self._skeleton(lowered.graph)
+        self.plan, layout = plan, plan.layout
+        self.pool = Pool(plan.fabric.capacity)
+        self._islands = layout.islands()
+        self._groups = [Group(plan.fabric.cluster, ranks) for ranks in self._islands]
+        lowered = lower(unpriced(plan), (uniform_batch("decode", layout.world, plan.schedule.cuts, 1),))
+        self.structure = Structure.of(plan, lowered)
+        self._rings, self._shares = (
+            [Rings(plan.fabric, group, width, self.pool) for group in self._groups]
+            for width in (layout.tensor_parallel, layout.expert_tensor_parallel)
+        )
+        self._exchanges = [Exchange(plan, group) for group in self._groups if layout.expert_parallel > 1]
+        self._share = shared_copies(plan)
+        reads: tuple[Level, ...] = plan.dispatch.algorithm.reads if self._exchanges else ()
+        self._lookup = Lookup(plan, {*reads, *([self._share] if self._share else [])})
+        stretches = {stretch for _, stretch in self.structure.experts}
+        self._experts = {stretch: ExpertPrices(plan.ops, stretch) for stretch in stretches}
+        self._fixed = FixedPrices(plan)
+        pattern = self._patterns(lowered.graph.num_tasks)
+        graph = replace(lowered.graph, coflow=pattern, coflows=())
+        self.skeleton = Skeleton(graph, tuple(self.pool.patterns), pattern)
 
-    def _skeleton(self, graph: TaskGraph) -> Skeleton:
-        lanes = len(self.group.devices)
-        all_pairs = Flows.between(self.group, np.ones((lanes, lanes), dtype=np.int64))
-        pattern = np.full(graph.num_tasks, -1, dtype=np.int32)
-        patterns: list[Pattern] = []
-        kernel = self.plan.dispatch.algorithm.kernel(self.group)
-        for name, flows in ((DISPATCH, all_pairs), (COMBINE, all_pairs.reversed(self.group))):
-            coflow = self.plan.fabric.coflow(kernel, flows, self.group)
-            for (known, *_), tasks in self._tasks.items():
-                pattern[tasks] = len(patterns) if known == name else pattern[tasks]
-            patterns.append(Pattern.of(coflow))
-        return Skeleton(replace(graph, coflow=pattern, coflows=()), tuple(patterns), pattern)
-
-    @cached_property
-    def pairs(self) -> Pairs:
-        """The pair lists on the plan's fabric."""
-        return self.skeleton.pairs(self.plan.fabric.capacity)
+    def _patterns(self, tasks: int) -> Int32s:
+        """int32[tasks]: the pair list of each collective; of rings, any that it can have."""
+        pattern = np.full((len(self._groups), tasks // len(self._groups)), -1, dtype=np.int32)
+        for island, group in enumerate(self._groups):
+            nothing = np.zeros(len(group.devices), dtype=np.int64)
+            for (name, _), found in self.structure.exchanges.items():
+                exchange = self._exchanges[island]
+                stages = exchange.back if name == COMBINE else exchange.there
+                for number, stage in enumerate(stages):
+                    pattern[island, found[number :: len(stages)]] = self.pool.number(stage.coflow)
+            for rings, kinds in ((self._rings, self.structure.rings), (self._shares, self.structure.shares)):
+                for (name, _), found in kinds.items():
+                    pattern[island, found] = rings[island].of(name, nothing).pattern
+        return pattern.ravel()
 
     def play(self, values: Values) -> int:
         """Ticks until the last task ends. Raises Deadlock."""
         graph = self.skeleton.graph
         zero = State.at_zero(graph.num_ranks, len(graph.streams))
-        return play(self.skeleton, values, self.pairs, zero)[1]
+        return play(self.skeleton, values, self.pool.pairs, zero)[1]
 
     def fill(self, batch: Batch, routed: Routed | None = None) -> Values:
         """The values of a batch; with `routed` those of another batch's routing. Raises BadInput as `lower` does."""
         check(self.plan, (batch,))
         parts = self.parts_of(batch)
-        known = routed or self.route(batch)
-        graph, lanes = self.skeleton.graph, len(self.group.devices)
-        ps = np.zeros((graph.num_tasks, lanes), dtype=np.int64)
-        for (name, part, stretch), tasks in self._tasks.items():
-            if name == EXPERTS:
-                ps[tasks] = known.experts[part, stretch]
-            elif name not in (DISPATCH, COMBINE):
-                ps[tasks] = self._ticks(name, parts[part], stretch)
-        return Values(ps.ravel(), known.size, known.alpha)
+        known = routed or self._route(parts)
+        islands, structure = len(self._groups), self.structure
+        ps = np.zeros((islands, structure.count, len(self._islands[0])), dtype=np.int64)
+        for key, tasks in structure.experts.items():
+            ps[:, tasks] = known.experts[key][:, structure.layer[tasks]]
+        for (name, part, stretch), tasks in structure.priced.items():
+            ps[:, tasks] = self._fixed.ps(name, parts[part], stretch).reshape(islands, 1, -1)
+        if not structure.rings:
+            return Values(ps.ravel(), known.size, known.alpha)
+        return self._with_rings(parts, ps.ravel(), known)
 
-    def _ticks(self, name: str, part: Batch, stretch: float) -> Int64s:
-        """int64[R] ps of a task that is the same in every layer; kept by numbers of tokens but for attention, whose
-        core asks for contexts as well.
-        """
-        ops = self.plan.ops
-        if name in CONTEXTS and name != ATTENTION:
-            return to_ps(LAYER_PRICES[name](ops, part).stretched(stretch).total)
-        key = (name, stretch, part.tokens_of_rank.tobytes(), part.head_rows.tobytes())
-        if key not in self._fixed:
-            if len(self._fixed) >= KEPT:
-                self._fixed.clear()
-            self._fixed[key] = (
-                (ops.projections(part), ops.norm(part))
-                if name == ATTENTION
-                else np.broadcast_to(to_ps(self._priced(name, part).stretched(stretch).total), len(self.group.devices))
-            )
-        known = self._fixed[key]
-        if not isinstance(known, tuple):
-            return known
-        work = _seconds(known[0]) + _seconds(ops.core(part)) + _seconds(known[1])
-        return to_ps(work.stretched(stretch).total)
-
-    def _priced(self, name: str, part: Batch) -> Work:
-        if name == HOST:
-            return Work({HOST: np.full(len(self.group.devices), self.plan.host_seconds)})
-        return LAYER_PRICES[name](self.plan.ops, part)
+    def _with_rings(self, parts: Mapping[Part, Batch], ps: Int64s, known: Routed) -> Values:
+        """Rings have the same bytes in every layer, which stand once after those of exchanges."""
+        shape = (len(self._groups), self.structure.count)
+        pattern, size_at = self.skeleton.pattern.reshape(shape).copy(), self.skeleton.size_at.reshape(shape).copy()
+        alpha, sizes, place = known.alpha.reshape(shape).copy(), [known.size], len(known.size)
+        for (name, part), tasks in self.structure.rings.items():
+            own = tensor_bytes(self.plan, name, parts[part])
+            for island, ranks in enumerate(self._islands):
+                ring = self._rings[island].of(name, own[ranks])
+                pattern[island, tasks], size_at[island, tasks], alpha[island, tasks] = ring.pattern, place, ring.alpha
+                sizes.append(ring.size)
+                place += len(ring.size)
+        return Values(ps, np.concatenate(sizes), alpha.ravel(), pattern.ravel(), size_at.ravel())
 
     def parts_of(self, batch: Batch) -> Mapping[Part, Batch]:
         """The cuts of a batch that the schedule has."""
-        cuts = {of: batch.split(of) for of in sorted({part.of for _, part, _ in self._tasks})}
+        cuts = {of: batch.split(of) for of in sorted({part.of for part in self.structure.parts})}
         return {Part(index, of): part for of, parts in cuts.items() for index, part in enumerate(parts)}
 
     def route(self, batch: Batch) -> Routed:
         """Look the routing of all layers up, part by part."""
-        experts, dispatch, parts = {}, self.plan.dispatch, self.parts_of(batch)
+        return self._route(self.parts_of(batch))
+
+    def _route(self, parts: Mapping[Part, Batch]) -> Routed:
+        found = {part: self._looked_up(parts[part]) for part in self.structure.routed}
         size = np.zeros(self.skeleton.num_flows, dtype=np.int64)
         alpha = np.zeros(self.skeleton.graph.num_tasks, dtype=np.int64)
-        found = {number: self._lookup.of(parts[number]) for number, _ in self._experts}
-        for number, stretch in self._experts:
-            experts[number, stretch] = self._experts[number, stretch].ps(found[number].by_rank)
-        for (name, number, _), tasks in self._tasks.items():
-            if name in (DISPATCH, COMBINE):
-                rows = found[number].copies(dispatch.algorithm.direct)
-                row_bytes = dispatch.dispatch_row_bytes if name == DISPATCH else dispatch.combine_row_bytes
-                header = dispatch.algorithm.header_bytes if name == DISPATCH else 0
-                facts = np.empty((3, len(rows)), dtype=np.int64)
-                sizes = (row_bytes + header, row_bytes)
-                exchanged(rows, name == COMBINE, *sizes, self.skeleton.size_at[tasks], size, facts)
-                alpha[tasks] = self._startups(*facts)
+        for island in range(len(self._groups)):
+            self._exchanged(island, {part: traffic[island] for part, traffic in found.items()}, size, alpha)
+        experts = {
+            (part, stretch): self._expert_ps(found[part], stretch) for part, stretch in self.structure.experts
+        }  # fmt: skip
         return Routed(experts, size, alpha)
 
-    def _startups(self, peers: Int64s, messages: Int64s, busiest: Int64s) -> Int64s:
-        """int64[layers] each, of the busiest rank -> int64[layers] ps, as Fabric does for one exchange."""
-        algorithm = self.plan.dispatch.algorithm
-        cost = self.plan.fabric.communication[algorithm.kernel(self.group)]
-        facts = (peers + 1, messages if algorithm.message == "row" else peers, busiest)
-        if not any(steps.op == "all_to_all" for steps in cost.steps):
-            return to_ps(np.where(peers == 0, 0.0, cost.alpha + cost.per_message * facts[1]))
-        return to_ps([self._startup(cost, *one) for one in zip(*(fact.tolist() for fact in facts), strict=True)])
+    def _looked_up(self, part: Batch) -> list[LayerTraffic]:
+        """Island after island."""
+        alone = len(self._groups) == 1
+        return [
+            self._lookup.of(part if alone else part.on_ranks(group.devices), group.node_of_lane)
+            for group in self._groups
+        ]
 
-    def _startup(self, cost: CommunicationCost, ranks: int, messages: int, busiest: int) -> float:
-        """Seconds by a table of measured start-ups; kept, as layers ask for the same."""
-        key = (ranks, messages, busiest)
-        if key not in self._startup_of:
-            self._startup_of[key] = cost.startup("all_to_all", *key)
-        return self._startup_of[key]
+    def _exchanged(self, island: int, found: Mapping[Part, LayerTraffic], size: Int64s, alpha: Int64s) -> None:
+        """Fill in the exchanges and shared rows of an island."""
+        structure, base = self.structure, island * self.structure.count
+        exchange = self._exchanges[island] if self._exchanges else None
+        hops = {part: exchange.hops(traffic.copies) for part, traffic in found.items()} if exchange else {}
+        for (name, part), tasks in structure.exchanges.items():
+            assert exchange is not None
+            stages = len(exchange.there)
+            sent = exchange.sent(hops[part], structure.layer[tasks[::stages]], back=name == COMBINE)
+            for number, filled in enumerate(sent):
+                self._put(base + tasks[number::stages], filled.size, filled.alpha, size, alpha)
+        for (op, part), tasks in structure.shares.items():
+            self._shared(island, op, found[part], tasks, size, alpha)
 
+    def _shared(
+        self, island: int, op: str, traffic: LayerTraffic, tasks: Int64s, size: Int64s, alpha: Int64s
+    ) -> None:  # fmt: skip
+        """Rows handed to those who share the width of experts: one ring for each layer, as bytes differ."""
+        assert self._share is not None
+        dispatch = self.plan.dispatch
+        row_bytes = dispatch.dispatch_row_bytes if op == "all_gather" else dispatch.combine_row_bytes
+        arrived = getattr(traffic.copies, self._share).sum(axis=1) * row_bytes
+        rings = [self._shares[island].of(op, arrived[layer]) for layer in self.structure.layer[tasks].tolist()]
+        starts = np.array([ring.alpha for ring in rings], dtype=np.int64)
+        numbers = island * self.structure.count + tasks
+        self._put(numbers, np.stack([ring.size for ring in rings]), starts, size, alpha)
 
-def _seconds(work: Work) -> Work:
-    """Without what it demands: the clock asks for time only."""
-    return Work(work.seconds)
+    def _put(self, tasks: Int64s, sent: Int64s, starts: Int64s, size: Int64s, alpha: Int64s) -> None:
+        """sent int64[n, F], starts int64[n] of tasks int64[n]."""
+        alpha[tasks] = starts
+        size[self.skeleton.size_at[tasks][:, None] + np.arange(sent.shape[1])] = sent
 
-
-@njit
-def exchanged(
-    rows: Any, back: bool, each: int, message: int, size_at: Any, size: Any, facts: Any
-) -> None:  # fmt: skip
-    """rows int64[layers, R, R] from rank to rank, the way back with `back`; bytes of `each` row, of one `message`
-    -> bytes of every pair by sender from size_at int64[layers] of size on; facts int64[3, layers]: the most peers,
-    messages and bytes that one rank sends.
-    """
-    ranks = rows.shape[1]
-    for layer in range(rows.shape[0]):
-        flow = size_at[layer]
-        most = (np.int64(0), np.int64(0), np.int64(0))
-        for source in range(ranks):
-            peers, messages, total = np.int64(0), np.int64(0), np.int64(0)
-            for target in range(ranks):
-                if target != source:
-                    many = rows[layer, target, source] if back else rows[layer, source, target]
-                    sent = many * each
-                    size[flow] = sent
-                    flow += 1
-                    peers += sent > 0
-                    total += sent
-                    messages += many if each == message else -(-sent // message)
-            most = (max(most[0], peers), max(most[1], messages), max(most[2], total))
-        facts[0, layer], facts[1, layer], facts[2, layer] = most
+    def _expert_ps(self, found: list[LayerTraffic], stretch: float) -> Int64s:
+        """int64[islands, layers, R] ps."""
+        plan, by_rank = self.plan, np.stack([traffic.by_rank for traffic in found])
+        if plan.layout.expert_parallel > 1 and plan.dispatch.algorithm.gathers:
+            choices = np.broadcast_to(by_rank.sum(axis=(2, 3))[..., None], by_rank.shape[:3])
+            work = plan.ops.experts(by_rank.reshape(-1, by_rank.shape[3]), False, choices.ravel())
+            ps = to_ps(work.stretched(stretch).total).reshape(by_rank.shape[:3])
+        else:
+            ps = self._experts[stretch].ps(by_rank)
+        return np.repeat(ps, plan.layout.expert_tensor_parallel, axis=2)
 
 
 def needs_graph(plan: StepPlan) -> str:
     """What a Refill of the plan cannot do; "" where it can."""
-    spread, algorithm, cluster = plan.ops.spread, plan.dispatch.algorithm, plan.fabric.cluster
-    exchanges = plan.layout.expert_parallel > 1
+    algorithm, cluster = plan.dispatch.algorithm, plan.fabric.cluster
     reasons = {
-        "tensor parallelism": spread.tensor > 1 or spread.expert_tensor > 1,
-        "several expert-parallel groups": len(plan.layout.islands()) > 1,
-        f"{algorithm.name} forwards, merges or gathers rows": exchanges and not algorithm.direct,
+        "a training step": plan.ops.spread.training,
         f"tokens travel with {algorithm.name}": algorithm.travels,
-        "GPUs share a port": exchanges and _share_ports(cluster, plan.layout.islands()[0]),
         "messages are divided over queue pairs": bool(cluster.more_paths),
         "links state a latency": bool(np.any(cluster.link_latency > 0)),
         "a router decides, and its own work is priced": not isinstance(plan.routing, PerToken),
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
-
-
-def _share_ports(cluster: Cluster, devices: npt.NDArray[np.int32]) -> bool:
-    """Whether messages of several GPUs leave their node one after the other."""
-    leaves = np.array([*(kind in OUT for kind in cluster.link_kind), False], dtype=np.bool_)
-    path = cluster.path[np.ix_(devices, devices)]
-    source, _, _ = np.nonzero(leaves[path])
-    ports = path[leaves[path]]
-    return len(np.unique(np.stack((source, ports)), axis=1).T) > len(np.unique(ports))

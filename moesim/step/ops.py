@@ -107,7 +107,7 @@ class LayerOps:
         width = self.model.dense_intermediate // self.spread.tensor
         return self._ffn(self.spread.dense_gemms(), width, self._group_tokens(batch)) + self.norm(batch)
 
-    def experts(self, rows: npt.NDArray[np.int64], training: bool, choices: int | None = None) -> Work:
+    def experts(self, rows: npt.NDArray[np.int64], training: bool, choices: npt.ArrayLike | None = None) -> Work:
         """rows int64[ranks, slots of a rank] -> the expert FFNs of each rank. choices: see CostModel.experts.
 
         Serving engines run one fused operator. Training is priced as dense GEMMs of m = rows of each expert: the fused

@@ -46,8 +46,9 @@ class Pace:
         self._kept: dict[Shape, tuple[Routed, int]] = {}
 
     def ps(self, batch: Batch) -> int:
-        """Ticks of the step, until its last task ends. Raises what `Refill` does."""
+        """Ticks of the step, until its last task ends; ranks without rows get dummy ones. Raises what `Refill` does."""
         self.counted.steps += 1
+        batch = batch.padded(self.plan.schedule.cuts)
         shape = shape_of(batch)
         routed, uses = self._kept.get(shape, (None, 0))
         if routed is not None and uses < self.renew_every:

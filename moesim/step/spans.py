@@ -1,76 +1,94 @@
-"""Traffic of all layers at once: rows of slots and copies between ranks."""
+"""Traffic of all layers at once: rows of slots and copies between the ranks of an island."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from moesim.layout import Placement
+from moesim.network.copies import Copies, Level
 from moesim.routing import Replay, Sampled, Transplant
 from moesim.routing.counts import Counts, load_and_pairs
-from moesim.routing.slots import count_pooled, count_recorded, slot_table, turns
+from moesim.routing.slots import count_merged, count_pooled, count_recorded, from_pool, slot_table, turns
 from moesim.routing.sources.replay import Recording
 from moesim.step.batch import Batch
 from moesim.step.dispatch import EVEN
 from moesim.step.plan import StepPlan
 from moesim.step.traffic import traffic
 
+Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
+MERGED: frozenset[Level] = frozenset(("devices", "nodes"))
 
 
-@dataclass(frozen=True)
-class LayerTraffic:
-    """by_rank int64[layers, R, slots of a rank] rows; pairs, devices int64[layers, R, R] copies: see network.Copies."""
+class LayerTraffic(NamedTuple):
+    """by_rank int64[layers, ranks of the placement, slots of a rank] rows; copies of all layers, at the levels that
+    were asked for.
+    """
 
     by_rank: Int64s
-    pairs: Int64s
-    devices: Int64s | None
-
-    def copies(self, level: str) -> Int64s:
-        """The copies that an algorithm sends."""
-        found = self.pairs if level == "pairs" else self.devices
-        assert found is not None
-        return found
+    copies: Copies
 
 
 class Lookup:
-    """The routing of a plan's batches: by counts of recorded stretches where every expert has one slot and copies are
-    counted one by one; with replicas that share evenly, or from a pool, by compiled passes over tokens; else token by
-    token.
+    """The routing of a plan's batches: by counts of recorded stretches where every expert has one slot; with replicas
+    that share evenly, or from a pool, by compiled passes over tokens; else token by token. Copies that are merged are
+    always counted token by token, in a compiled pass.
     """
 
-    def __init__(self, plan: StepPlan) -> None:
-        self._plan = plan
+    def __init__(self, plan: StepPlan, levels: Collection[Level]) -> None:
+        self._plan, self._levels = plan, frozenset(levels)
         source, place = plan.routing, plan.placement
         even = plan.replicas == EVEN or place.replicas.max() == 1
-        self._slots = _Slots(place) if even and plan.dispatch.algorithm.direct != "devices" else None
+        known = isinstance(source, Sampled | Replay | Transplant)
+        self._slots = _Slots(place, plan.layout.expert_tensor_parallel) if even and known else None
         self._counts: Counts | None = None
         if isinstance(source, Replay | Transplant) and place.replicas.max() == 1:
             self._counts = Counts(source.recording, source.num_experts)
 
-    def of(self, batch: Batch) -> LayerTraffic:
-        """All layers of a batch."""
-        source, slots = self._plan.routing, self._slots
-        if slots is None:
-            return _looked_up(self._plan, batch)
+    def of(self, batch: Batch, node: Int32s) -> LayerTraffic:
+        """All layers of a batch on an island; node int32[R]: of each of its ranks, from 0 on."""
+        if self._slots is None:
+            return _looked_up(self._plan, batch, node)
+        rows, pairs = self._counted(self._slots, batch)
+        merged = self._slots.none(batch.ranks, node)
+        if self._levels & MERGED:
+            self._slots.merge(*self._tokens(batch), batch, node, *merged)
+        tokens = np.broadcast_to(np.bincount(batch.token_rank, minlength=batch.ranks), (len(rows), batch.ranks))
+        return LayerTraffic(rows, Copies(pairs, *merged, node, tokens))
+
+    def _counted(self, slots: _Slots, batch: Batch) -> tuple[Int64s, Int64s]:
+        source = self._plan.routing
         if self._counts is not None:
             return slots.counted(self._counts, batch)
         if isinstance(source, Sampled):
             return slots.pooled(source, batch)
+        assert isinstance(source, Replay | Transplant)
+        return slots.recorded(source.recording, batch)
+
+    def _tokens(self, batch: Batch) -> tuple[npt.NDArray[np.uint16], Int64s]:
+        """A table uint16[N, layers, k] and the row in it of each token."""
+        source = self._plan.routing
         if isinstance(source, Replay | Transplant):
-            return slots.recorded(source.recording, batch)
-        return _looked_up(self._plan, batch)
+            row = source.recording.rows(batch.token_request, batch.token_position)
+            return source.recording.table(row), row
+        assert isinstance(source, Sampled)
+        found = np.empty((batch.tokens, len(source.pool), source.pool.shape[2]), dtype=np.uint16)
+        from_pool(source.pool, source.tickets(batch.token_request, batch.token_position), found)
+        return found, np.arange(batch.tokens)
 
 
 class _Slots:
     """What of a Placement the compiled passes read; _owned, _experts int64[layers, ranks, most slots]: where the slots
-    of each rank, or what they hold, stand among all in a row; after the last one where a rank owns fewer.
+    of each rank, or what they hold, stand among all in a row; after the last one where a rank owns fewer. `ways` lanes
+    share the experts of one of its ranks.
     """
 
-    def __init__(self, place: Placement) -> None:
-        self._place = place
+    def __init__(self, place: Placement, ways: int) -> None:
+        self._place, self._ways = place, ways
         self._table = slot_table(place.expert_slots, place.replicas, place.slot_rank)
         self._owner = np.take_along_axis(place.slot_rank, place.expert_slots[:, :, 0], axis=1)
         layers, slots = place.slot_rank.shape
@@ -79,37 +97,60 @@ class _Slots:
         held = place.slot_expert[row, table] + row * experts
         self._experts = np.where(table >= 0, held, layers * experts)
 
-    def counted(self, counts: Counts, batch: Batch) -> LayerTraffic:
-        """By prefix sums; every expert has one slot."""
+    def counted(self, counts: Counts, batch: Batch) -> tuple[Int64s, Int64s]:
+        """Rows and pairs by prefix sums; every expert has one slot."""
         rows = np.flatnonzero(batch.routed)
         found = counts.stretches(
             batch.request[rows], batch.context[rows], batch.query[rows], batch.rank[rows], batch.ranks
         )
         load, pairs = load_and_pairs(found, self._owner, self._place.num_ranks)
-        return LayerTraffic(_taken(load, self._experts), pairs, None)
+        return _taken(load, self._experts), self._spread(pairs)
 
-    def pooled(self, source: Sampled, batch: Batch) -> LayerTraffic:
+    def pooled(self, source: Sampled, batch: Batch) -> tuple[Int64s, Int64s]:
         """Of tokens from a pool."""
         ticket = source.tickets(batch.token_request, batch.token_position)
-        rows, pairs = self._empty()
+        rows, pairs = self._empty(batch.ranks)
         count_pooled(source.pool, ticket, batch.token_rank, self._turns(batch), self._table, rows, pairs)
-        return LayerTraffic(_taken(rows, self._owned), pairs, None)
+        return _taken(rows, self._owned), self._spread(pairs)
 
-    def recorded(self, recording: Recording, batch: Batch) -> LayerTraffic:
+    def recorded(self, recording: Recording, batch: Batch) -> tuple[Int64s, Int64s]:
         """Of recorded tokens, each with its own replicas."""
         row = recording.rows(batch.token_request, batch.token_position)
-        rows, pairs = self._empty()
+        rows, pairs = self._empty(batch.ranks)
         count_recorded(recording.table(row), row, batch.token_rank, self._turns(batch), self._table, rows, pairs)
-        return LayerTraffic(_taken(rows, self._owned), pairs, None)
+        return _taken(rows, self._owned), self._spread(pairs)
+
+    def none(self, ranks: int, node: Int32s) -> tuple[Int64s, Int64s]:
+        """No copies, merged by lane and by node."""
+        layers = len(self._owner)
+        return np.zeros((layers, ranks, ranks), np.int64), np.zeros((layers, ranks, int(node.max()) + 1), np.int64)
+
+    def merge(
+        self, table: npt.NDArray[np.uint16], row: Int64s, batch: Batch, node: Int32s, devices: Int64s, nodes: Int64s
+    ) -> None:
+        """Count copies of a batch's tokens, which stand in `table`."""
+        turn = self._turns(batch)
+        count_merged(table, row, batch.token_rank, turn, self._table, self._ways, node, devices, nodes)
+
+    def _spread(self, pairs: Int64s) -> Int64s:
+        """int64[layers, R, ranks of the placement] -> [layers, R, R]: to the lane in the source's own place among those
+        that share an expert.
+        """
+        layers, lanes, ranks = pairs.shape
+        if self._ways == 1:
+            return pairs
+        found = np.zeros((layers, lanes, ranks, self._ways), dtype=np.int64)
+        lane = np.arange(lanes)
+        found[:, lane, :, lane % self._ways] = pairs.transpose(1, 0, 2)
+        return found.reshape(layers, lanes, -1)
 
     def _turns(self, batch: Batch) -> npt.NDArray[np.uint8]:
         """Which replica each token takes."""
         return turns(batch.token_request, batch.token_position, self._place.expert_slots.shape[2])
 
-    def _empty(self) -> tuple[Int64s, Int64s]:
+    def _empty(self, lanes: int) -> tuple[Int64s, Int64s]:
         layers, slots = self._place.slot_rank.shape
-        ranks = self._place.num_ranks
-        return np.zeros((layers, slots), np.int64), np.zeros((layers, ranks, ranks), np.int64)
+        return np.zeros((layers, slots), np.int64), np.zeros((layers, lanes, self._place.num_ranks), np.int64)
 
 
 def _taken(rows: Int64s, where: Int64s) -> Int64s:
@@ -118,14 +159,17 @@ def _taken(rows: Int64s, where: Int64s) -> Int64s:
     return found
 
 
-def _looked_up(plan: StepPlan, batch: Batch) -> LayerTraffic:
-    node = plan.fabric.cluster.node_of[plan.layout.islands()[0]]
-    found = []
+def _looked_up(plan: StepPlan, batch: Batch, node: Int32s) -> LayerTraffic:
+    found, ways = [], plan.layout.expert_tensor_parallel
     for layer in range(plan.placement.num_layers):
         rows = plan.routing.rows(layer, batch.token_request, batch.token_position, batch.token_rank)
-        found.append(traffic(rows.experts, rows, plan.placement, layer, node, way=plan.replicas))
-    pairs, devices = (np.stack([getattr(one.copies, level) for one in found]) for level in ("pairs", "devices"))
-    return LayerTraffic(_by_rank(plan.placement, np.stack([one.rows for one in found])), pairs, devices)
+        found.append(traffic(rows.experts, rows, plan.placement, layer, node, ways, plan.replicas))
+    pairs, devices, nodes, tokens = (
+        np.stack([getattr(one.copies, level) for one in found]) for level in ("pairs", "devices", "nodes", "tokens")
+    )
+    return LayerTraffic(
+        _by_rank(plan.placement, np.stack([one.rows for one in found])), Copies(pairs, devices, nodes, node, tokens)
+    )
 
 
 def _by_rank(place: Placement, rows: Int64s) -> Int64s:

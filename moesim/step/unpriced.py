@@ -35,7 +35,7 @@ class Weightless(LayerOps):
         """See LayerOps."""
         return Work()
 
-    def experts(self, rows: npt.NDArray[np.int64], training: bool, choices: int | None = None) -> Work:
+    def experts(self, rows: npt.NDArray[np.int64], training: bool, choices: npt.ArrayLike | None = None) -> Work:
         """See LayerOps."""
         return Work()
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import random
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from moesim.engine import evaluate
 from moesim.errors import BadInput
+from moesim.hardware import known_topologies
+from moesim.schedules import registry
 from moesim.step import Batch, Phase, StepPlan, lower
 from moesim.step.fill import Refill
 from moesim.step.pace import Pace, shape_of
@@ -14,25 +19,49 @@ from moesim.studies import load
 from moesim.studies.build import build
 
 TINY = ("batch.tokens_per_gpu=8",)
+HALVES = "overlap.schedule=two_batch"
+NODES = ("cluster.nodes=2",)
+REPLICAS = "experts={redundant: 16, placement: greedy}"
+POOL = "routing={sampled: decode_in2000out100}"
+
+
+def parallel(tensor: int, data: int, expert: int) -> str:
+    """The setting of degrees."""
+    return f"parallel={{tensor_parallel_size: {tensor}, data_parallel_size: {data}, expert_parallel_size: {expert}}}"
+
+
+WIDE = (*NODES, parallel(1, 16, 16))
 CASES = {
-    "decode": TINY,
-    "two_batch": (*TINY, "overlap.schedule=two_batch"),
-    "nccl": (*TINY, "comm.dispatch=nccl"),
-    "two nodes": (
-        *TINY, "cluster.nodes=2", "parallel.data_parallel_size=16", "parallel.expert_parallel_size=16",
-    ),
-    "sampled": (*TINY, "routing={sampled: decode_in2000out100}"),
-    "replicas": (*TINY, "experts={redundant: 8, placement: greedy}"),
-    "replicas of a pool": (
-        *TINY, "experts={redundant: 24, placement: greedy}", "routing={sampled: decode_in2000out100}",
-        "overlap.schedule=two_batch",
-    ),
-    "alone": (*TINY, "parallel={data_parallel_size: 1, expert_parallel_size: 1}"),
-}  # fmt: skip
+    "decode": (),
+    "two_batch": (HALVES,),
+    "nccl": ("comm.dispatch=nccl",),
+    "two nodes": WIDE,
+    "sampled": (POOL,),
+    "replicas": ("experts={redundant: 8, placement: greedy}",),
+    "replicas of a pool": ("experts={redundant: 24, placement: greedy}", POOL, HALVES),
+    "alone": (parallel(1, 1, 1),),
+    "alone in halves": (parallel(1, 1, 1), HALVES),
+    "tensor parallel": (parallel(4, 1, 1),),
+    "tensor parallel, replicas of the model": (parallel(2, 4, 1),),
+    "tensor and expert parallel": (parallel(4, 2, 8),),
+    "experts by width": (parallel(4, 2, 2),),
+    "smaller groups": (parallel(1, 8, 4), HALVES),
+    "several groups, two nodes": (*NODES, parallel(2, 8, 8)),
+    **{
+        f"{name} over two nodes": (*WIDE, f"comm.dispatch={name}", HALVES)
+        for name in ("pxn", "deepep_normal", "hierarchical_2d", "bilevel", "allgather_reducescatter")
+    },
+    "deepep_normal in a node": ("comm.dispatch=deepep_normal", HALVES),
+    "nvlink_domain": ("comm.dispatch=nvlink_domain",),
+    "gathered": ("comm.dispatch=allgather_reducescatter", HALVES),
+    "merged copies of a pool": (*WIDE, "comm.dispatch=deepep_normal", POOL, REPLICAS),
+    "merged copies of replicas": (*WIDE, "comm.dispatch=deepep_normal", REPLICAS),
+    "width and merged copies": (*NODES, parallel(4, 4, 8), "comm.dispatch=deepep_normal"),
+}
 
 
 def plan_of(name: str) -> StepPlan:
-    return build(load("demo-tiny", CASES[name]), 0).plan
+    return build(load("demo-tiny", (*TINY, *CASES[name])), 0).plan
 
 
 def some_batch(plan: StepPlan, seed: int, *, chunks: bool = True) -> Batch:
@@ -98,14 +127,74 @@ def test_renewals_are_counted_by_steps_and_say_how_far_off_they_were() -> None:
     assert max(map(abs, found)) < 0.1
 
 
+DISPATCHES = ("nccl", "pxn", "deepep_normal", "deepep_low_latency", "hierarchical_2d", "bilevel",
+              "allgather_reducescatter")  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_refill_of_any_plan_is_lower_and_evaluate_to_the_tick(seed: int) -> None:
+    draw = random.Random(seed)
+    nodes, tensor, expert = draw.choice((1, 2)), draw.choice((1, 2, 4)), draw.choice((1, 2, 4, 8))
+    settings = [
+        f"cluster.nodes={nodes}", f"comm.dispatch={draw.choice(DISPATCHES)}",
+        parallel(tensor, 8 * nodes // tensor, expert * draw.choice((1, nodes))),
+        f"overlap={{schedule: {draw.choice(sorted(registry))}, shared_expert: {draw.choice(('true', 'false'))}}}",
+    ]  # fmt: skip
+    settings += draw.choice(([], ["routing={balanced: true}"], [POOL]))
+    settings += draw.choice(([], [REPLICAS])) if expert == 8 else []
+    plan = build(load("demo-tiny", (*TINY, *settings)), 0).plan
+    batch = some_batch(plan, seed)
+    refill = Refill(plan)
+    assert refill.play(refill.fill(batch)) == by_graph(plan, batch), settings
+
+
+def test_ranks_without_work_get_dummy_rows_and_join_every_exchange() -> None:
+    for name in ("two_batch", "tensor and expert parallel"):
+        plan = plan_of(name)
+        ranks, cuts = plan.layout.world, plan.schedule.cuts
+        few = Batch.of(
+            ranks, [1, 1, 5], [3, 4, 5], [1, 40, 1], [10, 0, 99], [Phase.DECODE, Phase.PREFILL, Phase.DECODE]
+        )
+        full = few.padded(cuts)
+        assert full.tokens == few.tokens and full.tokens_of_rank.min() == cuts
+        assert Pace(plan).ps(few) == Pace(plan).ps(full) == by_graph(plan, full)
+        nobody = Batch.of(ranks, [], [], [], [], []).padded(cuts)
+        assert Pace(plan).ps(nobody) == by_graph(plan, nobody)
+
+
+@pytest.mark.parametrize("dispatch", ["nccl", "hierarchical_2d", "deepep_low_latency"])
+def test_gpus_that_share_a_port_are_paced_by_its_messages(dispatch: str, tmp_path: Path) -> None:
+    text = known_topologies()["dgx-h100"].read_text().replace("  gpus: 8\n", "  gpus: 8\n  nics: 2\n")
+    (tmp_path / "two.yaml").write_text(text)
+    overrides = (*TINY, *WIDE, f"cluster.topology={tmp_path / 'two.yaml'}", f"comm.dispatch={dispatch}")
+    plan = build(load("demo-tiny", overrides), 0).plan
+    batch = some_batch(plan, 1)
+    assert Pace(plan).ps(batch) == by_graph(plan, batch)
+
+
+@pytest.mark.parametrize("degrees", [(16, 1, 1), (8, 2, 16), (8, 2, 1)])
+def test_tensor_groups_of_a_real_model_are_paced_as_they_run(degrees: tuple[int, int, int]) -> None:
+    plan = build(load("demo-qwen3", ("batch.tokens_per_gpu=4", *NODES, parallel(*degrees))), 0).plan
+    for seed in range(2):
+        batch = some_batch(plan, seed)
+        assert Pace(plan).ps(batch) == by_graph(plan, batch)
+
+
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (("comm.dispatch=deepep_normal",), "deepep_normal forwards"),
-        (("parallel={tensor_parallel_size: 2, data_parallel_size: 4, expert_parallel_size: 8}",), "tensor parallelism"),
-        (("parallel={data_parallel_size: 8, expert_parallel_size: 4}",), "several expert-parallel groups"),
+        (("comm.dispatch=exflow",), "tokens travel with exflow"),
+        (("batch={phase: train, tokens_per_gpu: 128, context: 64}", "comm.dispatch=nccl"), "a training step"),
+        (("routing={router: expert_choice, generator: {}}",), "a router decides"),
     ],
 )
 def test_what_a_refill_cannot_do_is_refused_and_says_so(overrides: tuple[str, ...], reason: str) -> None:
     with pytest.raises(BadInput, match=f"lowered one by one: {reason}"):
         Refill(build(load("demo-tiny", (*TINY, *overrides)), 0).plan)
+
+
+@pytest.mark.parametrize("degrees", [(4, 1, 1), (4, 2, 1)])
+def test_a_model_without_experts_is_paced(degrees: tuple[int, int, int]) -> None:
+    plan = build(load("llama3-decode-tp4", (parallel(*degrees), "batch.tokens_per_gpu=8")), 0).plan
+    batch = some_batch(plan, 1)
+    assert Pace(plan).ps(batch) == by_graph(plan, batch)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from moesim.errors import BadInput, unknown_name
-from moesim.network.copies import Copies
+from moesim.network.copies import Copies, Level, Matrix
 from moesim.network.flows import Flows, Group
 
 Stages = tuple[Flows, ...]  # a lane starts a stage when what the stage before brings to it has landed
@@ -23,9 +23,8 @@ class AllToAll(ABC):
     to give: start-up, cost of a message, SMs held, efficiency by tier. `travels`: a token stays where its first expert
     is; its copies are counted from there. `gathers`: every rank gets all rows, and its expert kernel skips those of
     others. `rail_first`: of several hops the one between nodes starts at a row's own GPU, and ends there on the way
-    back. `direct`: the Copies ("pairs" or "devices") that go straight from lane to lane in one stage, each a row with
-    `header_bytes` on the way there and the bare row on the way back; "" where rows take other ways. `notes` are what a
-    result has to say of it.
+    back. `reads`: the levels of Copies that its ways are made of. `header_bytes` go with each row on the way there.
+    `notes` are what a result has to say of it.
 
     version: of the library; None is `usual`, or the newest of `versions`. path: how rows for a GPU of the same node go,
     None as the version does it ("nvlink", or "rdma" out of one NIC and in by another).
@@ -42,7 +41,7 @@ class AllToAll(ABC):
     message: ClassVar[Literal["peer", "row"]] = "peer"
     travels: ClassVar[bool] = False
     gathers: ClassVar[bool] = False
-    direct: ClassVar[str] = ""
+    reads: ClassVar[tuple[Level, ...]] = ("pairs",)
     header_bytes: ClassVar[int] = 0
     notes: ClassVar[tuple[str, ...]] = ()
 
@@ -50,12 +49,22 @@ class AllToAll(ABC):
     path: str | None = None
 
     @abstractmethod
+    def hops(self, copies: Copies, group: Group) -> tuple[Matrix, ...]:
+        """Rows int64[..., R, R] from lane to lane on the way to the experts, stage after stage.
+
+        Leading axes are those of the copies, layers say. How many stages there are depends on the group alone.
+        """
+
     def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
-        """Rows of `row_bytes` from their lanes to the lanes of their experts."""
+        """Rows of `row_bytes`, each with its header, from their lanes to the lanes of their experts."""
+        each = row_bytes + self.header_bytes
+        return tuple(Flows.between(group, rows * each) for rows in self.hops(copies, group))
 
     def combine(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
         """Results of `row_bytes` back to the lanes of their tokens: last stage first, every flow the other way."""
-        return tuple(flows.reversed(group) for flows in reversed(self.dispatch(copies, row_bytes, group)))
+        return tuple(
+            Flows.between(group, rows * row_bytes).reversed(group) for rows in reversed(self.hops(copies, group))
+        )
 
     def kernel(self, group: Group) -> str:
         """Whose constants hold in this group."""

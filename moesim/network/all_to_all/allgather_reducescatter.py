@@ -12,10 +12,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from moesim.network.all_to_all.algorithm import AllToAll, Stages
+from moesim.network.all_to_all.algorithm import AllToAll
 from moesim.network.all_to_all.hops import lands_at
-from moesim.network.copies import Copies
-from moesim.network.flows import Flows, Group
+from moesim.network.copies import Copies, Matrix
+from moesim.network.flows import Group
 
 
 class AllGatherReduceScatter(AllToAll):
@@ -25,21 +25,22 @@ class AllGatherReduceScatter(AllToAll):
     deduplicates = "device"
     phases = 2
     gathers = True
+    reads = ("tokens",)
 
-    def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
-        """One flow to each ring's next lane, with all that passes there."""
-        size = copies.tokens * row_bytes
-        rail = np.zeros(len(size), dtype=np.int64)  # what a lane holds after its rail's ring
+    def hops(self, copies: Copies, group: Group) -> tuple[Matrix, ...]:
+        """To each ring's next lane, with all that passes there."""
+        size, lanes = copies.tokens, len(group.devices)
+        rail = np.zeros_like(size)  # what a lane holds after its rail's ring
         homes = np.unique(group.node_of_lane)
         partner = {int(node): group.lane_of[group.rail_peer[:, node]] for node in homes}
         if len(homes) > 1:
             lands_at(group)
         for node in homes:
-            rail += size[partner[int(node)]]
-        along = np.zeros((len(size), len(size)), dtype=np.int64)
+            rail += size[..., partner[int(node)]]
+        along = np.zeros((*size.shape, lanes), dtype=np.int64)
         _ring(along, [list(lanes) for lanes in _rails(group)], size)
         _ring(along, [list(np.flatnonzero(group.node_of_lane == node)) for node in homes], rail)
-        return (Flows.between(group, along),)
+        return (along,)
 
 
 def _rails(group: Group) -> list[npt.NDArray[np.int64]]:
@@ -48,10 +49,10 @@ def _rails(group: Group) -> list[npt.NDArray[np.int64]]:
     return [np.flatnonzero(rails == rail) for rail in np.unique(rails)]
 
 
-def _ring(matrix: npt.NDArray[np.int64], rings: list[list[int]], size: npt.NDArray[np.int64]) -> None:
-    """Every lane hands to the next in its ring everything but what that one began with."""
+def _ring(matrix: Matrix, rings: list[list[int]], size: Matrix) -> None:
+    """matrix int64[..., R, R], size int64[..., R]: every lane hands on all but what the next in its ring began with."""
     for ring in rings:
-        total = int(size[ring].sum())
+        total = size[..., ring].sum(axis=-1)
         for place, lane in enumerate(ring):
             following = ring[(place + 1) % len(ring)]
-            matrix[lane, following] += total - int(size[following])
+            matrix[..., lane, following] += total - size[..., following]

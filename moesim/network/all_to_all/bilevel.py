@@ -7,10 +7,10 @@ router for nodes and one for GPUs choose.
 
 from __future__ import annotations
 
-from moesim.network.all_to_all.algorithm import AllToAll, Stages
+from moesim.network.all_to_all.algorithm import AllToAll
 from moesim.network.all_to_all.hops import forwarded, rail_hop
-from moesim.network.copies import Copies
-from moesim.network.flows import Flows, Group
+from moesim.network.copies import Copies, Matrix
+from moesim.network.flows import Group
 
 
 class BiLevel(AllToAll):
@@ -19,8 +19,8 @@ class BiLevel(AllToAll):
     name = "bilevel"
     deduplicates = "node"
     phases = 2
+    reads = ("nodes", "pairs")
 
-    def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
+    def hops(self, copies: Copies, group: Group) -> tuple[Matrix, ...]:
         """Between nodes, then inside them; on the way back the forwarder adds up what leaves its node."""
-        inside = Flows.between(group, forwarded(group, copies.pairs) * row_bytes)
-        return rail_hop(group, copies.nodes, row_bytes), inside
+        return rail_hop(group, copies.nodes), forwarded(group, copies.pairs)

@@ -8,11 +8,9 @@ another. Source: deepseek-ai/DeepEP README @3b1045d and @d8dd185, `nvshmemi_get_
 
 from __future__ import annotations
 
-from moesim.network.all_to_all.algorithm import AllToAll, Stages
-from moesim.network.copies import Copies
-from moesim.network.flows import Flows, Group
-
-HEADER_BYTES = 16  # beside each dispatched row: where it comes from
+from moesim.network.all_to_all.algorithm import AllToAll
+from moesim.network.copies import Copies, Matrix
+from moesim.network.flows import Group
 
 
 class DeepEPLowLatency(AllToAll):
@@ -23,16 +21,11 @@ class DeepEPLowLatency(AllToAll):
     versions = ("2025-02", "2025-06")
     paths = ("nvlink", "rdma")
     message = "row"
-    direct = "pairs"
-    header_bytes = HEADER_BYTES
+    header_bytes = 16  # where a dispatched row comes from
 
-    def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
-        """One flow per pair, each row with its header."""
-        return (Flows.between(group, copies.pairs * (row_bytes + HEADER_BYTES)),)
-
-    def combine(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
-        """The same rows the other way, without headers."""
-        return (Flows.between(group, copies.pairs * row_bytes).reversed(group),)
+    def hops(self, copies: Copies, group: Group) -> tuple[Matrix, ...]:
+        """Straight."""
+        return (copies.pairs,)
 
     def kernel(self, group: Group) -> str:
         """The constants of one node where rows cross it over NVLink, or those of several."""

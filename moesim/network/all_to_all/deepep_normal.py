@@ -9,10 +9,10 @@ kernels), csrc/kernels/intranode.cu and internode.cu; DeepSeek-V3 report section
 
 from __future__ import annotations
 
-from moesim.network.all_to_all.algorithm import AllToAll, Stages
+from moesim.network.all_to_all.algorithm import AllToAll
 from moesim.network.all_to_all.hops import forwarded, rail_hop
-from moesim.network.copies import Copies
-from moesim.network.flows import Flows, Group
+from moesim.network.copies import Copies, Matrix
+from moesim.network.flows import Group
 
 
 class DeepEPNormal(AllToAll):
@@ -25,11 +25,11 @@ class DeepEPNormal(AllToAll):
     deduplicates = "node"
     phases = 2
     rail_first = True
+    reads = ("nodes", "devices")
 
-    def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
+    def hops(self, copies: Copies, group: Group) -> tuple[Matrix, ...]:
         """Rail hop and forwarding together; inside the own node rows go straight."""
-        rail = rail_hop(group, copies.nodes, row_bytes)
-        return (Flows.join(rail, Flows.between(group, forwarded(group, copies.devices) * row_bytes)),)
+        return (rail_hop(group, copies.nodes) + forwarded(group, copies.devices),)
 
     def kernel(self, group: Group) -> str:
         """The kernel for one node, or the one for several."""

@@ -9,9 +9,9 @@ Inference" (2024).
 
 from __future__ import annotations
 
-from moesim.network.all_to_all.algorithm import AllToAll, Stages
-from moesim.network.copies import Copies
-from moesim.network.flows import Flows, Group
+from moesim.network.all_to_all.algorithm import AllToAll
+from moesim.network.copies import Copies, Matrix
+from moesim.network.flows import Group
 
 
 class ExFlow(AllToAll):
@@ -21,6 +21,6 @@ class ExFlow(AllToAll):
     travels = True
     notes = ("exflow: attention is priced where tokens began, and the all-gather of their contexts is not played",)
 
-    def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
-        """One flow per pair."""
-        return (Flows.between(group, copies.pairs * row_bytes),)
+    def hops(self, copies: Copies, group: Group) -> tuple[Matrix, ...]:
+        """Straight."""
+        return (copies.pairs,)

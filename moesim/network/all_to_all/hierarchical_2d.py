@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from moesim.network.all_to_all.algorithm import AllToAll, Stages
-from moesim.network.all_to_all.hops import Matrix, gateways, lands_at
-from moesim.network.copies import Copies
-from moesim.network.flows import Flows, Group
+from moesim.network.all_to_all.algorithm import AllToAll
+from moesim.network.all_to_all.hops import added_up, gateways, lands_at
+from moesim.network.copies import Copies, Matrix
+from moesim.network.flows import Group
 
 
 class Hierarchical2D(AllToAll):
@@ -23,20 +23,14 @@ class Hierarchical2D(AllToAll):
     name = "hierarchical_2d"
     phases = 2
 
-    def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
+    def hops(self, copies: Copies, group: Group) -> tuple[Matrix, ...]:
         """Inside nodes, between them, and inside again from the GPUs that gather for others."""
-        stages = [Flows.between(group, rows * row_bytes) for rows in _steps(group, copies.pairs)]
-        return tuple(stages if len(stages[2].bytes) else stages[:2])
-
-
-def _steps(group: Group, rows: Matrix) -> tuple[Matrix, Matrix, Matrix]:
-    """rows int64[R, R] -> to the lane that gathers, from it to the lane that gathers there, from that one on."""
-    gate, lanes = gateways(group), np.arange(len(rows))
-    away = group.node_of_lane[:, None] != group.node_of_lane[None, :]
-    leaves = np.where(away, gate[lands_at(group).T], lanes[None, :])  # [a, b]: the lane for b's port in a's node
-    arrives = np.where(away, gate[None, :], lanes[None, :])
-    inside, along, on = (np.zeros_like(rows) for _ in range(3))
-    np.add.at(inside, (lanes[:, None], leaves), rows)
-    np.add.at(along, (leaves, arrives), rows * away)
-    np.add.at(on, (arrives, lanes[None, :]), rows * away)
-    return inside, along, on
+        rows, gate, lanes = copies.pairs, gateways(group), np.arange(len(group.devices))
+        away = group.node_of_lane[:, None] != group.node_of_lane[None, :]
+        leaves = np.where(away, gate[lands_at(group).T], lanes[None, :])  # [a, b]: the lane for b's port in a's node
+        arrives = np.where(away, gate[None, :], lanes[None, :])
+        inside = added_up(rows, lanes[:, None], leaves, len(lanes))
+        along = added_up(rows * away, leaves, arrives, len(lanes))
+        if np.all(gate == lanes):
+            return inside, along
+        return inside, along, added_up(rows * away, arrives, lanes[None, :], len(lanes))

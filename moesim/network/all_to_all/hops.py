@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
+from moesim.compiled import njit
 from moesim.errors import BadInput
-from moesim.network.flows import Flows, Group
+from moesim.network.copies import Matrix
+from moesim.network.flows import Group
 from moesim.network.ports import OUT
-
-Matrix = npt.NDArray[np.int64]
 
 
 def lands_at(group: Group) -> npt.NDArray[np.int32]:
@@ -25,29 +27,45 @@ def lands_at(group: Group) -> npt.NDArray[np.int32]:
     return group.lane_of[peers]
 
 
-def rail_hop(group: Group, rows: Matrix, row_bytes: int) -> Flows:
-    """rows int64[R, N] from each lane to each node -> one flow to the same-rail device there; nothing to its own."""
-    elsewhere = np.arange(rows.shape[1])[None, :] != group.node_of_lane[:, None]
-    lane, node = np.nonzero((rows > 0) & elsewhere)
-    peers = group.rail_peer[lane, node]
-    return Flows(lane.astype(np.int32), group.devices[lane], peers, rows[lane, node] * row_bytes)
+def rail_hop(group: Group, rows: Matrix) -> Matrix:
+    """rows int64[..., R, N] from each lane to each node -> to the lane on its rail there; nothing to its own."""
+    lanes = np.arange(len(group.devices))
+    owner, node = np.nonzero(np.arange(rows.shape[-1])[None, :] != group.node_of_lane[:, None])
+    lands_at(group)
+    peers = group.lane_of[group.rail_peer[owner, node]]
+    return added_up(rows[..., owner, node], owner, peers, len(lanes))
 
 
 def forwarded(group: Group, rows: Matrix) -> Matrix:
-    """rows int64[R, R] by owner -> by the lane that hands them on inside the destination's node (owners at home)."""
-    moved = np.zeros_like(rows)
-    np.add.at(moved, (lands_at(group), np.arange(rows.shape[1])[None, :]), rows)
-    return moved
+    """rows int64[..., R, R] by owner -> by the lane that hands them on in the destination's node; owners at home."""
+    lanes = np.arange(rows.shape[-1])
+    return added_up(rows, lands_at(group), lanes[None, :], len(lanes))
 
 
 def gathered(group: Group, rows: Matrix) -> tuple[Matrix, Matrix]:
-    """rows int64[R, R] -> (inside a node: to the lane on the destination's rail, along rails: from that lane on)."""
+    """rows int64[..., R, R] -> (inside a node: to the lane on the destination's rail, along rails: from that on)."""
     before = lands_at(group).T  # [a, b]: the lane on b's rail in a's node
-    inside, along = np.zeros_like(rows), np.zeros_like(rows)
-    lanes = np.arange(len(rows))
-    np.add.at(inside, (lanes[:, None], before), rows)
-    np.add.at(along, (before, lanes[None, :]), rows)
-    return inside, along
+    lanes = np.arange(rows.shape[-1])
+    inside = added_up(rows, lanes[:, None], before, len(lanes))
+    return inside, added_up(rows, before, lanes[None, :], len(lanes))
+
+
+def added_up(rows: Matrix, owner: npt.ArrayLike, target: npt.ArrayLike, lanes: int) -> Matrix:
+    """rows int64[..., entries]; owner, target: the lanes of each entry -> int64[..., R, R] of lane to lane."""
+    place = np.asarray(owner, dtype=np.int64) * lanes + np.asarray(target, dtype=np.int64)
+    leading = rows.shape[: rows.ndim - place.ndim]
+    found = np.zeros((*leading, lanes, lanes), dtype=np.int64)
+    flat = np.ascontiguousarray(rows).reshape(-1, place.size) if place.size else np.zeros((0, 0), dtype=np.int64)
+    _add_up(flat, place.ravel(), found.reshape(-1, lanes * lanes))
+    return found
+
+
+@njit
+def _add_up(rows: Any, place: Any, found: Any) -> None:
+    """rows int64[n, entries], place int64[entries] -> added to found int64[n, places]."""
+    for number in range(rows.shape[0]):
+        for entry in range(rows.shape[1]):
+            found[number, place[entry]] += rows[number, entry]
 
 
 def gateways(group: Group) -> npt.NDArray[np.int32]:

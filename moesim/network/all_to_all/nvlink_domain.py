@@ -9,20 +9,20 @@ from __future__ import annotations
 import numpy as np
 
 from moesim.errors import BadInput
-from moesim.network.all_to_all.algorithm import AllToAll, Stages
-from moesim.network.copies import Copies
-from moesim.network.flows import Flows, Group
+from moesim.network.all_to_all.algorithm import AllToAll
+from moesim.network.copies import Copies, Matrix
+from moesim.network.flows import Group
 
 
 class NVLinkDomain(AllToAll):
     """One copy per (token, device) over NVLink."""
 
     name = "nvlink_domain"
-    direct = "devices"
+    reads = ("devices",)
     deduplicates = "device"
 
-    def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
-        """One flow per pair. Raises BadInput where the group spans several domains."""
+    def hops(self, copies: Copies, group: Group) -> tuple[Matrix, ...]:
+        """Straight. Raises BadInput where the group spans several domains."""
         domains = len(np.unique(group.node_of_lane))
         if domains > 1:
             raise BadInput(
@@ -30,4 +30,4 @@ class NVLinkDomain(AllToAll):
                 where=f"topology {group.cluster.name}",
                 way_out="dispatch: deepep_normal, or a smaller expert_parallel",
             )
-        return (Flows.between(group, copies.devices * row_bytes),)
+        return (copies.devices,)

@@ -6,17 +6,16 @@ NCCL's grouped ncclSend/ncclRecv; Megatron's `alltoall` token dispatcher permute
 
 from __future__ import annotations
 
-from moesim.network.all_to_all.algorithm import AllToAll, Stages
-from moesim.network.copies import Copies
-from moesim.network.flows import Flows, Group
+from moesim.network.all_to_all.algorithm import AllToAll
+from moesim.network.copies import Copies, Matrix
+from moesim.network.flows import Group
 
 
 class Pairwise(AllToAll):
     """Every pair of lanes exchanges its rows directly."""
 
     name = "nccl"
-    direct = "pairs"
 
-    def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
-        """One flow per pair."""
-        return (Flows.between(group, copies.pairs * row_bytes),)
+    def hops(self, copies: Copies, group: Group) -> tuple[Matrix, ...]:
+        """Straight."""
+        return (copies.pairs,)

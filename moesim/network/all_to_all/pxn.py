@@ -7,10 +7,10 @@ NCCL 2.12" (2022).
 
 from __future__ import annotations
 
-from moesim.network.all_to_all.algorithm import AllToAll, Stages
+from moesim.network.all_to_all.algorithm import AllToAll
 from moesim.network.all_to_all.hops import gathered
-from moesim.network.copies import Copies
-from moesim.network.flows import Flows, Group
+from moesim.network.copies import Copies, Matrix
+from moesim.network.flows import Group
 
 
 class Pxn(AllToAll):
@@ -19,9 +19,8 @@ class Pxn(AllToAll):
     name = "pxn"
     phases = 2
 
-    def dispatch(self, copies: Copies, row_bytes: int, group: Group) -> Stages:
+    def hops(self, copies: Copies, group: Group) -> tuple[Matrix, ...]:
         """Both hops run together; same-node rows only take the first."""
         home = group.node_of_lane[:, None] == group.node_of_lane[None, :]
         inside, along = gathered(group, copies.pairs * ~home)
-        own = Flows.between(group, (inside + copies.pairs * home) * row_bytes)
-        return (Flows.join(own, Flows.between(group, along * row_bytes)),)
+        return (inside + copies.pairs * home + along,)

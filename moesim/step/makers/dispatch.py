@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from moesim.network.copies import Copies
 from moesim.step.chain import Chain
+from moesim.step.rings import shared_copies
 from moesim.step.traffic import Traffic
 
 
@@ -46,10 +47,5 @@ def _share_rows(chain: Chain, op: str, copies: Copies, row_bytes: int) -> None:
     """All-gather or reduce-scatter of the rows that arrived, among the ranks that share the width of experts. A token
     that was sent nowhere is handed on once.
     """
-    spread, algorithm = chain.plan.ops.spread, chain.plan.dispatch.algorithm
-    exchanges = chain.plan.layout.expert_parallel > 1
-    if spread.expert_tensor == 1 or spread.residual == "replicated" or (exchanges and algorithm.gathers):
-        return
-    merged = not exchanges or algorithm.deduplicates != "none"
-    arrived = (copies.devices if merged else copies.pairs).sum(axis=0)
-    chain.ring(op, spread.expert_tensor, arrived * row_bytes)
+    if level := shared_copies(chain.plan):
+        chain.ring(op, chain.plan.ops.spread.expert_tensor, getattr(copies, level).sum(axis=0) * row_bytes)

@@ -11,7 +11,7 @@ from moesim.schedules import Way
 from moesim.step.chain import Chain
 from moesim.step.lowered import HOST
 from moesim.step.makers.names import SUFFIX
-from moesim.step.ops import ACTIVATION_BYTES
+from moesim.step.rings import LOGITS
 from moesim.step.work import Work
 
 
@@ -35,8 +35,7 @@ def forward(chain: Chain) -> None:
     chain.gather_tokens("head_")
     chain.priced("head")
     if not chain.batch.training:
-        rows, ways = chain.plan.ops.group_head_rows(chain.batch), chain.plan.layout.tensor_parallel
-        chain.ring("all_gather", ways, rows * (ACTIVATION_BYTES * chain.plan.ops.spread.head_gemm().n), "logits_")
+        chain.tensor_ring(LOGITS)
 
 
 def backward(chain: Chain) -> None:
