@@ -88,7 +88,7 @@ def test_without_expert_parallelism_attention_and_ffn_end_in_all_reduces() -> No
 
 
 def test_both_embeddings_are_spread_over_the_vocabulary() -> None:
-    """Rows that a rank's part of the vocabulary lacks are zeros until they are added up; logits are brought together."""
+    """Rows that a rank's part lacks are zeros until they are added up; logits are brought together."""
     found = step(parallel=tp(4))
     assert found.sent("embedding_all_reduce").tolist() == found.sent("all_reduce").tolist()
     assert found.sent("logits_all_gather").tolist() == ring(4 * 8 * VOCAB // 4 * 2, 4)
