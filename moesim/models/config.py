@@ -39,6 +39,20 @@ class Config:
             raise BadInput(f"has no {' or '.join(names)}", where=self.source)
         return default
 
+    def integers(self, name: str) -> tuple[int, ...]:
+        """A list of counts. Raises BadInput where it is none."""
+        values = self.data.get(name)
+        if not isinstance(values, list) or any(isinstance(one, bool) or not isinstance(one, int) for one in values):
+            raise BadInput(f"{str(values)[:40]} is no list of counts", where=f"{self.source} {name}")
+        return tuple(values)
+
+    def section(self, name: str) -> Config:
+        """A mapping inside. Raises BadInput where there is none."""
+        inner = self.data.get(name)
+        if not isinstance(inner, dict):
+            raise BadInput(f"has no {name}", where=self.source)
+        return Config(inner, f"{self.source} {name}", self.beside)
+
     def text(self) -> Config:
         """The language part of a multimodal wrapper."""
         inner = self.data.get("text_config")

@@ -11,8 +11,9 @@ from pydantic import Field, model_validator
 from moesim import foreign, shipped, yamlfile
 from moesim.errors import BadInput, unknown_name
 from moesim.models.config import Config, read_config
-from moesim.models.families import REGISTRY
-from moesim.models.model import Attention, MoEModel
+from moesim.models.mixer import Attention
+from moesim.models.model import MoEModel
+from moesim.models.registry import REGISTRY
 
 FOLDER = "workloads/models"
 SUFFIX = "_config.json"
@@ -114,7 +115,9 @@ def _from_config(config: Config, name: str) -> MoEModel:
             way_out=f"one of {', '.join(sorted(REGISTRY))}, or describe the model inline in YAML",
         )
     text = config.text()
-    if text.integer("num_hidden_layers") > MAX_LAYERS:
+    blocks = text.data.get("layers_block_type")  # Nemotron-H may give no number beside it
+    layers = len(blocks) if isinstance(blocks, list) else text.integer("num_hidden_layers")
+    if layers > MAX_LAYERS:
         raise BadInput(f"more than {MAX_LAYERS} layers", where=f"{text.source} num_hidden_layers")
     family_fields = REGISTRY[family](text)
     if "top_k" not in family_fields:
@@ -132,7 +135,7 @@ def _from_config(config: Config, name: str) -> MoEModel:
             model_type=family,
             approximations=notes,
             hidden_size=text.integer("hidden_size"),
-            num_layers=text.integer("num_hidden_layers"),
+            num_layers=layers,
             vocab_size=text.integer("vocab_size"),
             tie_embeddings=bool(text.data.get("tie_word_embeddings", False)),
             **fields,
