@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from moesim.models import families, hybrids
@@ -45,3 +46,29 @@ REGISTRY: Final[dict[str, Callable[[Config], Fields]]] = {
     "qwen3_next": hybrids.qwen3_next,
     "qwen3_vl_moe": families.qwen3_vl_moe,
 }
+
+SIGNS: Final = (  # keys that tell a layer plan, and the family that has it; the first that are all there decide
+    (("kv_lora_rank", "index_topk"), "deepseek_v32"),
+    (("kv_lora_rank", "n_routed_experts"), "deepseek_v3"),
+    (("linear_attn_config",), "kimi_linear"),
+    (("linear_num_key_heads",), "qwen3_next"),
+    (("mamba_d_state", "num_experts"), "jamba"),
+    (("mamba_num_heads",), "nemotron_h"),
+    (("n_routed_experts",), "glm4_moe"),
+    (("shared_expert_intermediate_size", "num_experts"), "qwen2_moe"),
+    (("moe_intermediate_size", "num_experts"), "qwen3_moe"),
+    (("num_local_experts",), "mixtral"),
+    (("num_experts",), "olmoe"),
+    (("intermediate_size", "num_attention_heads"), "llama"),
+)
+
+
+def nearest(config: Config, known: Iterable[str]) -> str:
+    """Advice for a model_type that is not known: the family whose keys the file has, or whose name is alike; "" where
+    there is none.
+    """
+    named = str(config.data.get("model_type"))
+    given = {key for key, value in config.data.items() if value}
+    found = next((family for keys, family in SIGNS if given.issuperset(keys)), "")
+    found = found or next(iter(difflib.get_close_matches(named, list(known), 1)), "")
+    return f"its keys are like those of {found}: set model_type to that if its layers are too, " if found else ""
