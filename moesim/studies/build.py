@@ -85,7 +85,7 @@ def build(loaded: Loaded, seed: int) -> Built:
     """Check and seal a scenario. Raises BadInput, or DoesNotFit where a device is too small."""
     made = draft(loaded, seed)
     found = find_placement(loaded, made.plan, made.batches[0], seed)
-    plan = replace(made.plan, placement=found.placement)
+    plan = replace(made.plan, placement=found.placement, replicas=found.replicas)
     memory = memory_of(made.scenario, plan)
     with placed(loaded.document.source):
         memory.check()
