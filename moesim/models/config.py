@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ MAX_BYTES = 16 << 20
 @dataclass(frozen=True)
 class Config:
     """The mapping of a config.json (or of its `text_config`), the file it came from, and the quantisation file beside
-    it.
+    it. given: the dtype that its user takes the weights as, whatever it says.
     """
 
     data: Mapping[str, Any]
     source: str
     beside: Mapping[str, Any] = field(default_factory=dict)
+    given: str = ""
 
     def integer(self, *names: str, default: int | None = None) -> int:
         """The first of `names` that is present and not null, as a positive integer (0 allowed)."""
@@ -59,7 +61,7 @@ class Config:
         if not isinstance(inner, dict):
             return self
         outer = {key: self.data[key] for key in ("quantization_config",) if key in self.data}
-        return Config({**outer, **inner}, f"{self.source} text_config", self.beside)
+        return Config({**outer, **inner}, f"{self.source} text_config", self.beside, self.given)
 
     @property
     def name(self) -> str:
@@ -88,6 +90,10 @@ class Config:
         """Sentences where the weights' types are a guess: promised by the name only, kept in more than bf16, or fp4
         beyond the experts.
         """
+        if self._quantised.unknown:
+            return (
+                f"quantisation {self._quantised.unknown!r} is not known: weights are taken as {self.given}, as given",
+            )
         found = promised(self.name)
         if found and not self._quantised.dtype:
             missing = f"quantization_config and {QUANTISATION_FILE} are missing"
@@ -97,9 +103,9 @@ class Config:
             return ("the checkpoint keeps its weights in float32: taken as bf16, as engines load them",)
         return self._quantised.notes(self._shared)
 
-    @property
+    @cached_property
     def _quantised(self) -> Quantisation:
-        return Quantisation.of(self.data, self.beside, self.source)
+        return Quantisation.of(self.data, self.beside, self.source, self.given)
 
     @property
     def _shared(self) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from moesim.models import families, hybrids
+from moesim.models import families, hybrids, windowed
 from moesim.models.config import Config
 from moesim.models.families import Fields
 
@@ -15,6 +16,7 @@ REGISTRY: Final[dict[str, Callable[[Config], Fields]]] = {
     "deepseek_v32": families.deepseek_sparse,
     "dots1": families.grouped_deepseek,
     "ernie4_5_moe": families.ernie4_5_moe,
+    "gemma4": windowed.gemma4,
     "glm4_moe": families.grouped_deepseek,
     "glm_moe_dsa": families.deepseek_sparse,
     "gpt_oss": families.gpt_oss,
@@ -27,9 +29,10 @@ REGISTRY: Final[dict[str, Callable[[Config], Fields]]] = {
     "llama": families.dense,
     "llama4": families.llama4,
     "llama4_text": families.llama4_text,
-    "mimo_v2_flash": families.mimo_v2_flash,
+    "mimo_v2_flash": windowed.mimo_v2_flash,
     "minimax": hybrids.minimax,
     "minimax_m2": families.minimax_m2,
+    "minimax_m3": windowed.minimax_m3,
     "minimax_text_01": hybrids.minimax,
     "mistral": families.dense,
     "mixtral": families.every_layer,
@@ -44,4 +47,41 @@ REGISTRY: Final[dict[str, Callable[[Config], Fields]]] = {
     "qwen3_moe": families.qwen3_moe,
     "qwen3_next": hybrids.qwen3_next,
     "qwen3_vl_moe": families.qwen3_vl_moe,
+    "step3p7": windowed.step3p7,
 }
+
+REFUSED: Final = {  # families whose keys look like another's, and why that other's counts would be wrong
+    "deepseek_v4": "its attention compresses keys and values by layer, and projects in groups",
+    "deepseek_ref": "it is DeepSeek-V4 under another name",
+    "kimi_k3": "its experts work in a narrower space than the model",
+    "longcat_flash": "some of its experts do nothing, and each layer attends twice",
+    "switch_transformers": "it has an encoder and a decoder",
+    "nllb-moe": "it has an encoder and a decoder",
+}
+SIGNS: Final = (  # keys that tell a layer plan, and the family that has it; the first that are all there decide
+    (("kv_lora_rank", "index_topk"), "deepseek_v32"),
+    (("kv_lora_rank", "n_routed_experts"), "deepseek_v3"),
+    (("linear_attn_config",), "kimi_linear"),
+    (("linear_num_key_heads",), "qwen3_next"),
+    (("mamba_d_state", "num_experts"), "jamba"),
+    (("mamba_num_heads",), "nemotron_h"),
+    (("n_routed_experts",), "glm4_moe"),
+    (("shared_expert_intermediate_size", "num_experts"), "qwen2_moe"),
+    (("moe_intermediate_size", "num_experts"), "qwen3_moe"),
+    (("num_local_experts",), "mixtral"),
+    (("num_experts",), "olmoe"),
+    (("intermediate_size", "num_attention_heads"), "llama"),
+)
+
+
+def nearest(config: Config, known: Iterable[str]) -> str:
+    """Advice for a model_type that is not known: why it is like none; or the family whose keys the file has, or whose
+    name is alike; "" where there is none.
+    """
+    named = str(config.data.get("model_type"))
+    if named in REFUSED:
+        return f"{REFUSED[named]}: give the widths that matter, "
+    given = {key for key, value in config.data.items() if value}
+    found = next((family for keys, family in SIGNS if given.issuperset(keys)), "")
+    found = found or next(iter(difflib.get_close_matches(named, list(known), 1)), "")
+    return f"its keys are like those of {found}: set model_type to that if its layers are too, " if found else ""

@@ -97,7 +97,7 @@ def draft(loaded: Loaded, seed: int) -> Draft:
     """All of `build` that does not depend on the placement. Raises BadInput."""
     scenario = loaded.scenario
     with placed(loaded.where("model")):
-        model = load_model(scenario.model)
+        model = load_model(scenario.model, scenario.precision.weights)
     check_experts(loaded, model)
     with placed(loaded.where("cluster.topology")):
         cluster = load_cluster(scenario.cluster.topology, **scenario.cluster.changes)

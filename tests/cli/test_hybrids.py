@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from moesim.models import known_models
 from tests.cli.conftest import Moesim
 
 FAST = ("network.level=port_load",)
@@ -51,3 +53,13 @@ def test_a_window_bounds_the_cache_and_the_core(moesim: Moesim) -> None:
     half, twice = (ran(moesim, "model=gpt-oss-20b", f"batch.context={context}") for context in (8192, 16384))
     grown = twice["metrics"]["peak_memory_bytes"]["value"] - half["metrics"]["peak_memory_bytes"]["value"]
     assert grown == pytest.approx(32 * 8192 * 12 * 8 * 128 * 2, rel=1e-4)  # 12 of 24 layers keep all
+
+
+def test_precision_wins_over_an_unknown_quantisation(moesim: Moesim) -> None:
+    config = json.loads(known_models()["mistralai/Mixtral-8x7B-v0.1"].read_text())
+    Path("config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "awq"}}))
+    words = ("run", "demo-tiny", "--set", "model=config.json", "--set", "routing={balanced: true}", "--json")
+    done = moesim(*words, "--set", "precision={weights: bf16}", "--set", FAST[0], "--set", "batch.tokens_per_gpu=8")
+    assert done.code == 0, done.err
+    assert any("'awq' is not known" in text for text in json.loads(done.out)["warnings"])
+    assert moesim(*words, "--set", "precision={}").code == 2
