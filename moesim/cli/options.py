@@ -52,7 +52,7 @@ def print_json(document: Mapping[str, Any]) -> None:
 
 
 def deliver(text: str, out: Path | None) -> None:
-    """Text to stdout ("-" too), or to a new file whose name is printed. Raises BadInput where the file is there already."""
+    """Text to stdout ("-" too), or to a new file, whose name is printed. Raises BadInput where it is there already."""
     from moesim import atomic
     from moesim.errors import BadInput
 
