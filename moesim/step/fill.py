@@ -56,7 +56,7 @@ class Refill:
         self.pool = Pool(plan.fabric.capacity)
         self._islands = layout.islands()
         self._groups = [Group(plan.fabric.cluster, ranks) for ranks in self._islands]
-        lowered = lower(unpriced(plan), (uniform_batch("decode", layout.world, plan.schedule.cuts, 1),))
+        lowered = lower(unpriced(plan), (uniform_batch("decode", layout.world, plan.schedule.most_cuts, 1),))
         self.structure = Structure.of(plan, lowered)
         self._rings, self._shares = (
             [Rings(plan.fabric, group, width, self.pool) for group in self._groups]
