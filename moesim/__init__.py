@@ -1,6 +1,6 @@
 """moesim: a discrete-event simulator of Mixture-of-Experts clusters that replays recorded routing traces.
 
-`load`, `run`, `compare` and `place` mirror the command line; they are imported when they are first used.
+`load`, `run`, `serve`, `compare` and `place` mirror the command line; they are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from moesim.studies.load import load
     from moesim.studies.placing import place
     from moesim.studies.run import run
+    from moesim.studies.serving import run_serving as serve
 
 __version__ = "0.1.0"
-__all__ = ["compare", "load", "place", "run"]
+__all__ = ["compare", "load", "place", "run", "serve"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,4 +23,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'moesim' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module("moesim.studies"), name)
+    return getattr(importlib.import_module("moesim.studies"), {"serve": "run_serving"}.get(name, name))

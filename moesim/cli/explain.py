@@ -22,10 +22,14 @@ def explain(run: str, advice: bool, as_json: bool) -> None:
 
     Changes (schedule, all-to-all, placement, slower links ...) are played, not guessed, and kept beside the run.
     """
+    from moesim.errors import BadInput
     from moesim.report import stored, tables
     from moesim.report.explain import advice as sentences
 
     found = stored.open_run(run)
+    if found.document["provenance"].get("kind") == "serve":
+        raise BadInput("served requests: where their time went stands in its text and on its page", where=found.folder,
+                       way_out=f"moesim report {found.folder}; explain takes runs of mode: step apart")  # fmt: skip
     tried = _tried(found) if advice else []
     told = sentences(found.document, tried)
     tables.show(tables.explain_text(found.document, found.pictures, told), text_stream(as_json))

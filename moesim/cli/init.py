@@ -17,6 +17,8 @@ def init(like: str, router: str | None, out: Path | None) -> None:
     """Print a scenario with every key, each with its meaning and default, ready to edit and `moesim run`."""
     from moesim.report.template import template
     from moesim.studies import load
+    from moesim.studies.serving import is_serving, load_serving
 
     overrides = [f"routing={{router: {router}}}"] if router else []
-    deliver(template(load(like, overrides).document.data), out)
+    loaded = load_serving(like, overrides).step if is_serving(like) else load(like, overrides)
+    deliver(template(loaded.document.data), out)

@@ -13,13 +13,16 @@ import moesim
 from moesim import atomic
 from moesim.cli.expression import Expression
 from moesim.compiled import uncompiled
-from moesim.errors import MoesimError
+from moesim.errors import BadInput, MoesimError
 from moesim.report import html, perfetto, stored, tables
 from moesim.report.pictures import pictures
 from moesim.report.progress import told
+from moesim.report.serve_pictures import requests_csv, serve_pictures
+from moesim.report.serve_tables import serve_text
 from moesim.studies import Played, load
 from moesim.studies import run as play_scenario
 from moesim.studies.inputs import content_hash
+from moesim.studies.serving import is_serving, load_serving, run_serving, serving_hash
 
 FIRST: Final = ", after compiling it, once (half a minute)"
 
@@ -37,6 +40,8 @@ def play(
     scenario: str, overrides: tuple[str, ...], seed: int, files: Files, target: Expression | None, stream: IO[str]
 ) -> stored.StoredRun:
     """Play, store and print one run. Nothing is written before the run is done and the target's names are known."""
+    if is_serving(scenario, overrides):
+        return _serve(scenario, overrides, seed, files, target, stream)
     loaded = load(scenario, overrides)
     name = loaded.scenario.name + (FIRST if uncompiled() else "")
     with told(sys.stderr, f"moesim run {name}") as tell:
@@ -55,6 +60,28 @@ def play(
         raise type(error)(kept, where=error.where, way_out=error.way_out) from None
     written = [folder, *beside]
     print("stored in", *written, file=stream)
+    return run
+
+
+def _serve(
+    scenario: str, overrides: tuple[str, ...], seed: int, files: Files, target: Expression | None, stream: IO[str]
+) -> stored.StoredRun:
+    """The same of a scenario that serves requests."""
+    if files.trace is not None:
+        raise BadInput("a trace shows the tasks of one step, this scenario serves requests", where="--trace",
+                       way_out="--report, or a scenario of mode: step")  # fmt: skip
+    loaded = load_serving(scenario, overrides)
+    with told(sys.stderr, f"moesim run {loaded.scenario.name}") as tell:
+        result = run_serving(loaded, seed=seed, tell=tell)
+    document = result.to_json()
+    if target:
+        target.check(document)
+    folder = files.out or stored.RUNS / stored.run_hash(serving_hash(loaded), seed, moesim.__version__)
+    run = stored.StoredRun(folder, document, serve_pictures(result))
+    played = yaml.safe_dump(loaded.step.document.data, sort_keys=False, allow_unicode=True)
+    stored.save(run, played, requests_csv(result))
+    tables.show(serve_text(document), stream)
+    print("stored in", folder, *_write_page(run, files.report), file=stream)
     return run
 
 

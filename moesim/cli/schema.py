@@ -8,14 +8,18 @@ from moesim.cli.options import print_json
 
 
 @click.command()
-def schema() -> None:
+@click.option(
+    "--mode", type=click.Choice(["step", "serve"]), default="step", show_default=True, help="Kind of scenario."
+)
+def schema(mode: str) -> None:
     """Print the JSON Schema of scenario files: every key with what it means, for editors and checkers."""
     from moesim.routing.routers.schema import REF, definitions
     from moesim.studies import Scenario
+    from moesim.studies.serving import ServeScenario
 
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "moesim scenario"}
-    document = Scenario.model_json_schema()
+    document = (Scenario if mode == "step" else ServeScenario).model_json_schema()
     document["$defs"] |= definitions()
-    router = document["$defs"]["RoutingSection"]["properties"]["router"]
+    router = document["$defs"]["RoutingSection" if mode == "step" else "ServeRouting"]["properties"]["router"]
     router["anyOf"] = [REF, {"type": "null"}]
     print_json({**document, **dialect})

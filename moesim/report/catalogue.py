@@ -21,6 +21,11 @@ from moesim.routing import open_trace
 from moesim.routing.routers import registry as ROUTERS
 from moesim.routing.synth.statistics import statistics_names
 from moesim.schedules import registry as SCHEDULES
+from moesim.serving.balancer import REGISTRY as BALANCERS
+from moesim.serving.batcher import REGISTRY as POLICIES
+from moesim.serving.readers import REGISTRY as READERS
+from moesim.serving.readers import Table, known_requests, read_requests
+from moesim.serving.settings import presets, read_preset
 from moesim.studies.validation import SUITES
 
 Rows = list[tuple[str, str]]
@@ -88,6 +93,32 @@ def _schedules() -> Rows:
     return [(name, _first_line(importlib.import_module(one.__module__))) for name, one in SCHEDULES.items()]
 
 
+def _requests() -> Rows:
+    return [
+        (name, f"{len((table := read_requests(name)).prompt):,} requests, {_span(table)}") for name in known_requests()
+    ]
+
+
+def _span(table: Table) -> str:
+    return "lengths only" if table.arrival is None else f"over {table.arrival[-1] / 1e12:,.0f} s"
+
+
+def _request_formats() -> Rows:
+    return [(name, reader.about) for name, reader in READERS.items()]
+
+
+def _presets() -> Rows:
+    return [(name, str(read_preset(path)["about"])) for name, path in presets().items()]
+
+
+def _policies() -> Rows:
+    return [(name, _first_line(sys.modules[policy.fill.__module__])) for name, policy in POLICIES.items()]
+
+
+def _balancers() -> Rows:
+    return [(name, _first_line(sys.modules[choose.__module__])) for name, choose in BALANCERS.items()]
+
+
 def _strategies() -> Rows:
     return [(name, strategy.summary) for name, strategy in strategies.REGISTRY.items()]
 
@@ -133,6 +164,11 @@ KINDS: Final[dict[str, Callable[[], Rows]]] = {
     "routers": _routers,
     "all-to-all": _algorithms,
     "schedules": _schedules,
+    "requests": _requests,
+    "request formats": _request_formats,
+    "presets": _presets,
+    "batch policies": _policies,
+    "balancers": _balancers,
     "placement strategies": _strategies,
     "placement objectives": _objectives,
     "dispatch over replicas": _rules,

@@ -15,11 +15,18 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from moesim.errors import BadInput
+
+SERVE = "serve"  # provenance.kind of a serving run
 PAGE = Path(__file__).parent / "page"
 
 
 def page(runs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
-    """(JSON document, pictures) of each run -> the text of the page."""
+    """(JSON document, pictures) of each run -> the text of the page. Raises BadInput for serving runs among others."""
+    if serving := [run for run in runs if run[0]["provenance"].get("kind") == SERVE]:
+        if len(runs) > 1:
+            raise BadInput("a page shows several steps, or one serving run", way_out="one run a page")
+        return serve_page(*serving[0])
     names = ", ".join(str(pictures["name"]) for _, pictures in runs)
     return Template(_part("page.html")).substitute(
         title=html.escape(f"moesim: {names}"),
@@ -28,6 +35,18 @@ def page(runs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
         plotly=get_plotlyjs().replace("</script", "<\\/script"),
         script=_part("page.js"),
     )  # fmt: skip
+
+
+def serve_page(document: Mapping[str, Any], pictures: Mapping[str, Any]) -> str:
+    """A serving run's document and pictures -> a self-contained page; both stand in it as JSON."""
+    data = json.dumps({"document": document, "pictures": pictures}, allow_nan=False)
+    return Template(_part("trace.html")).substitute(
+        title=html.escape(f"moesim: {pictures['name']}"),
+        style=_part("page.css"),
+        data=data.replace("<", "\\u003c"),
+        plotly=get_plotlyjs().replace("</script", "<\\/script"),
+        script=_part("panels.js") + _part("serve.js"),
+    )
 
 
 def _part(name: str) -> str:

@@ -17,8 +17,8 @@ from moesim.errors import BadInput, unknown_name
 
 RUNS: Final = Path("runs")
 RESULT, PICTURES, SCENARIO, ADVICE = "result.json", "pictures.json", "scenario.yaml", "advice.json"
-PAGE, TRACE, DIGESTS = "report.html", "trace.json", "digests.json"
-OWN: Final = frozenset({RESULT, PICTURES, SCENARIO, ADVICE, PAGE, TRACE, DIGESTS})
+PAGE, TRACE, DIGESTS, REQUESTS = "report.html", "trace.json", "digests.json", "requests.csv"
+OWN: Final = frozenset({RESULT, PICTURES, SCENARIO, ADVICE, PAGE, TRACE, DIGESTS, REQUESTS})
 PART: Final = re.compile(r"\..*\.[0-9a-f]{16}\.part")
 MAX_BYTES: Final = 1 << 30  # of a stored document
 AGAIN: Final = "run it again"
@@ -38,8 +38,8 @@ def run_hash(*parts: object) -> str:
     return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()[:12]
 
 
-def save(run: StoredRun, scenario: str) -> None:
-    """Write the folder as a whole, in place of another run's.
+def save(run: StoredRun, scenario: str, requests: str | None = None) -> None:
+    """Write the folder as a whole, in place of another run's; requests: rows of a serving run, CSV.
 
     A folder that holds the very same run stays, with the pages that were made of it since. Raises BadInput where the
     folder holds something else than a run, TryAgain.
@@ -48,6 +48,7 @@ def save(run: StoredRun, scenario: str) -> None:
         SCENARIO: scenario,
         PICTURES: json.dumps(run.pictures, allow_nan=False),
         RESULT: json.dumps(run.document, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        **({} if requests is None else {REQUESTS: requests}),
     }
     content[DIGESTS] = json.dumps({name: _sha256(text.encode()) for name, text in content.items()}, indent=2) + "\n"
     if not _holds(run.folder, content):

@@ -12,6 +12,8 @@ from pydantic.fields import FieldInfo
 
 from moesim.routing.routers import Router
 from moesim.studies import Scenario
+from moesim.studies.load import SERVE
+from moesim.studies.serving import ServeScenario
 
 HEAD = "# A moesim scenario. Lines without '#' are set; the others show the default. `moesim schema` has the types."
 WIDTH = 44  # column at which comments begin
@@ -19,7 +21,8 @@ WIDTH = 44  # column at which comments begin
 
 def template(example: Mapping[str, Any]) -> str:
     """The plain data of a scenario -> YAML text with all keys, commented from the schema; it loads to the same."""
-    return "\n".join([HEAD, *_section(Scenario, example, "")]) + "\n"
+    schema = ServeScenario if example.get("mode") == SERVE else Scenario
+    return "\n".join([HEAD, *_section(schema, example, "")]) + "\n"
 
 
 def _section(schema: type[BaseModel], data: Mapping[str, Any] | None, indent: str) -> Iterator[str]:

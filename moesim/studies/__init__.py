@@ -6,6 +6,7 @@ from moesim.studies.placing import Outcome, place
 from moesim.studies.result import Metric, Played, Result
 from moesim.studies.run import run
 from moesim.studies.scenario import Scenario
+from moesim.studies.serving import run_serving
 
 __all__ = [
     "Comparison",
@@ -18,4 +19,5 @@ __all__ = [
     "load",
     "place",
     "run",
+    "run_serving",
 ]

@@ -17,12 +17,12 @@ from moesim.placement.formats import SUFFIXES
 from moesim.routing.synth.statistics import SHIPPED
 from moesim.studies.load import Loaded
 from moesim.studies.routing import trace_path
-from moesim.studies.scenario import Scenario
+from moesim.studies.scenario import Setup
 
 STATISTICS = ("workloads", "routing", f"{SHIPPED}.json")
 
 
-def files_of(scenario: Scenario) -> dict[str, Path]:
+def files_of(scenario: Setup) -> dict[str, Path]:
     """dotted key -> the file that its value names, shipped or the user's. Raises BadInput for unknown names."""
     found = {"cluster.topology": find_topology(scenario.cluster.topology)}
     if isinstance(scenario.model, str):
@@ -43,8 +43,13 @@ def content_hash(loaded: Loaded) -> str:
     """sha256 of the scenario with the contents of the files in place of their paths: equal for `t.yaml` and `./t.yaml`,
     another one once a file has changed. Raises BadInput for a file that cannot be read.
     """
-    body: dict[str, Any] = loaded.scenario.identity()
-    for key, path in files_of(loaded.scenario).items():
+    return hash_of(loaded.scenario, files_of(loaded.scenario))
+
+
+def hash_of(scenario: Setup, files: Mapping[str, Path]) -> str:
+    """The same of any kind of scenario, with the files that it names by dotted key. Raises BadInput."""
+    body: dict[str, Any] = scenario.identity()
+    for key, path in files.items():
         _replace(body, key, f"{path.name} {_digest(path)}")
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from moesim import shipped, yamlfile
-from moesim.errors import MoesimError, unknown_name
+from moesim.errors import BadInput, MoesimError, unknown_name
 from moesim.studies.scenario import Scenario
 
 FOLDER = "workloads/scenarios"
+SERVE = "serve"  # the mode of scenarios that studies.serving reads
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Loaded:
 
     def where(self, key: str) -> str:
         """The place of a dotted key: its --set option, or file and line."""
-        return _where(self.document, self.overridden, tuple(key.split(".")))
+        return place(self.document, self.overridden, tuple(key.split(".")))
 
     @contextmanager
     def placing(self) -> Iterator[None]:
@@ -41,7 +42,7 @@ class Loaded:
 
     def where_row(self, key: str, number: int) -> str:
         """The place of a row of a list."""
-        return _where(self.document, self.overridden, (key, number))
+        return place(self.document, self.overridden, (key, number))
 
 
 def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
@@ -55,9 +56,17 @@ def load_data(data: dict[str, Any], source: str, overrides: Sequence[str] = ()) 
 
 
 def _sealed(document: yamlfile.Document, overrides: Sequence[str]) -> Loaded:
-    overridden = frozenset(yamlfile.override(document.data, text, "cluster.nodes=4") for text in overrides)
-    scenario = yamlfile.validate(Scenario, document.data, lambda keys: _where(document, overridden, keys))
+    overridden = apply(document, overrides)
+    if document.data.get("mode") == SERVE:
+        way_out = "moesim run plays it; what asks for one step needs a scenario of mode: step"
+        raise BadInput("serves requests, it is not one step", where=document.where(("mode",)), way_out=way_out)
+    scenario = yamlfile.validate(Scenario, document.data, lambda keys: place(document, overridden, keys))
     return Loaded(scenario, document, overridden)
+
+
+def apply(document: yamlfile.Document, overrides: Sequence[str]) -> frozenset[str]:
+    """Set "a.b=value" in the document's data -> the keys that were set. Raises BadInput."""
+    return frozenset(yamlfile.override(document.data, text, "cluster.nodes=4") for text in overrides)
 
 
 def find(name_or_path: str | Path) -> Path:
@@ -71,7 +80,7 @@ def find(name_or_path: str | Path) -> Path:
     return known[str(name_or_path)]
 
 
-def _where(document: yamlfile.Document, overridden: frozenset[str], keys: yamlfile.Keys) -> str:
+def place(document: yamlfile.Document, overridden: frozenset[str], keys: yamlfile.Keys) -> str:
     dotted = yamlfile.dotted(keys)
     option = next((key for key in sorted(overridden) if re.match(rf"{re.escape(key)}(?![^.[])", dotted)), None)
     if option is None:

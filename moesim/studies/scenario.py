@@ -235,15 +235,13 @@ def _format_version(value: int) -> int:
     return value
 
 
-class Scenario(Section):
-    """One run of one step. Two scenarios that mean the same have the same hash, however their files are ordered."""
+class Setup(Section):
+    """What every kind of run says: the model, the machines, and how one is spread over the other."""
 
     moesim: Annotated[int, AfterValidator(_format_version)] = Field(1, description="format version")
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
     model: ModelSource = Field(description="shipped model name, the path of a config.json, or an inline description")
-    mode: Literal["step"] = "step"
-    batch: BatchSection
     cluster: ClusterSection
     parallel: ParallelSection = ParallelSection()
     experts: ExpertsSection = ExpertsSection()
@@ -252,11 +250,29 @@ class Scenario(Section):
     overlap: OverlapSection = OverlapSection()
     routing: RoutingSection | None = Field(None, description="which experts tokens take; a model without has none")
     network: NetworkSection = NetworkSection()
-    faults: Items[FaultSection] = Field((), max_length=256, description="slow or dead links and ranks, with a schedule")
-    training: TrainingSection = TrainingSection()
     costs: str | CostsSection = Field(
         "auto", description="auto: the device's profile; or a profile, `roofline`, {profile: NAME, kernels: SET}"
     )
+
+    @property
+    def digest(self) -> str:
+        """sha256 of what the result depends on: all keys but name, description and published figures. Defaults are left
+        out, so that a new key does not change the hash of old scenarios.
+        """
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+
+    def identity(self) -> dict[str, Any]:
+        """The plain data that `digest` hashes."""
+        return self.model_dump(mode="json", exclude={"name", "description", "published"}, exclude_defaults=True)
+
+
+class Scenario(Setup):
+    """One run of one step. Two scenarios that mean the same have the same hash, however their files are ordered."""
+
+    mode: Literal["step"] = Field("step", description="`moesim init --like qwen3-serve` shows mode: serve")
+    batch: BatchSection
+    faults: Items[FaultSection] = Field((), max_length=256, description="slow or dead links and ranks, with a schedule")
+    training: TrainingSection = TrainingSection()
     published: PublishedSection | None = None
 
     @model_validator(mode="after")
@@ -270,14 +286,3 @@ class Scenario(Section):
         if self.batch.phase != "train" and (self.batch.micro_batches > 1 or self.training != TrainingSection()):
             raise ValueError("batch.micro_batches and training are of training only: batch.phase: train")
         return self
-
-    @property
-    def digest(self) -> str:
-        """sha256 of what the result depends on: all keys but name, description and published figures. Defaults are left
-        out, so that a new key does not change the hash of old scenarios.
-        """
-        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
-
-    def identity(self) -> dict[str, Any]:
-        """The plain data that `digest` hashes."""
-        return self.model_dump(mode="json", exclude={"name", "description", "published"}, exclude_defaults=True)

@@ -11,8 +11,9 @@ from moesim.errors import BadInput, DoesNotFit, MoesimError
 from moesim.studies import load, run
 from moesim.studies.build import build
 from moesim.studies.load import FOLDER
+from moesim.studies.serving import is_serving
 
-SHIPPED = sorted(shipped.names(FOLDER, ".yaml"))
+SHIPPED = sorted(name for name in shipped.names(FOLDER, ".yaml") if not is_serving(name))
 BASE = (shipped.shipped(FOLDER) / "demo-qwen3.yaml").read_text(encoding="utf-8")
 
 

@@ -1,0 +1,79 @@
+"""What is drawn beside the document of a serving run, and its rows: of the first seed, small and plain."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.serving import Replica, State
+from moesim.serving.metrics import counted, e2el, tpot, ttft
+from moesim.studies.serving import ServeResult
+from moesim.units import from_ps
+
+POINTS: Final = 400  # of a curve
+REPLICAS: Final = 8  # drawn one by one
+
+
+def serve_pictures(result: ServeResult) -> dict[str, Any]:
+    """The name, distributions of latencies (s), what replicas did over time, limits."""
+    once = result.first
+    book = once.served.book
+    which = counted(book, once.since)
+    columns = {"ttft": ttft(book, which), "tpot": tpot(book, which), "e2el": e2el(book, which)}
+    gaps, many = book.gaps(once.since)
+    return {
+        "name": result.name,
+        "limits": once.built.scenario.slo.limits,
+        "cdf": {
+            **{name: _cdf(np.sort(c[~np.isnan(c)]), None) for name, c in columns.items()},
+            "itl": _cdf(from_ps(gaps), many),
+        },
+        "replicas": [_history(replica) for replica in once.served.replicas[:REPLICAS]],
+        "warmup": once.since / 1e12,
+    }
+
+
+def _cdf(seconds: npt.NDArray[np.float64], many: npt.NDArray[np.int64] | None) -> dict[str, list[float]]:
+    """Ascending seconds, each `many` times -> points of their distribution, its ends among them."""
+    if not len(seconds):
+        return {"seconds": [], "share": []}
+    weights = np.ones(len(seconds)) if many is None else many
+    share = np.cumsum(weights) / np.sum(weights)
+    at = np.unique(np.searchsorted(share, np.linspace(0, 1, POINTS)).clip(0, len(seconds) - 1))
+    return {"seconds": [float(one) for one in seconds[at]], "share": [float(one) for one in share[at]]}
+
+
+def _history(replica: Replica) -> dict[str, list[float]]:
+    """s, running, waiting, share of KV at ends of steps, at most so many as a curve has points."""
+    every = replica.history
+    total = sum(one.blocks.total for one in replica.schedulers)
+    chosen = [every[i] for i in np.unique(np.linspace(0, len(every) - 1, POINTS).astype(int)).tolist()] if every else []
+    return {
+        "seconds": [sample.end / 1e12 for sample in chosen],
+        "running": [sample.running for sample in chosen],
+        "waiting": [sample.waiting for sample in chosen],
+        "kv": [sample.blocks / total for sample in chosen],
+    }
+
+
+def requests_csv(result: ServeResult) -> str:
+    """A row a request: when it was sent, and when what happened to it (s); empty where it did not."""
+    once = result.first
+    book = once.served.book
+    times = {"sent_s": book.sent, "started_s": book.started, "first_token_s": book.first, "ended_s": book.ended}
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["request", "input", "output", *times, "replica", "preempted", "counted", "state"])
+    shown = [[f"{at / 1e12:.12g}" if at >= 0 else "" for at in column.tolist()] for column in times.values()]
+    whole = (book.prompt, book.output, book.replica, book.preempted, book.state)
+    prompt, output, replica, preempted, state = (column.tolist() for column in whole)
+    kept = (book.sent >= once.since).tolist()
+    for request, at in enumerate(zip(*shown, strict=True)):
+        done = kept[request] and state[request] == State.FINISHED
+        ending = (replica[request], preempted[request], int(done), State(state[request]).name.lower())
+        writer.writerow([request, prompt[request], output[request], *at, *ending])
+    return table.getvalue()

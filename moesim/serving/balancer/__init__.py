@@ -1,0 +1,16 @@
+"""Who serves a request: `choose(loads, number, rng)`. A rule is one file here and one line in REGISTRY."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from moesim.serving.balancer import least_outstanding, power_of_two, round_robin
+
+REGISTRY: Final[Mapping[str, Callable[[Sequence[int], int, np.random.Generator], int]]] = {
+    "round_robin": round_robin.choose,
+    "least_outstanding": least_outstanding.choose,
+    "power_of_two": power_of_two.choose,
+}

@@ -1,0 +1,115 @@
+"""Tray: the step that a policy puts together, and the queue that it takes from."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from moesim.serving.book import Book, State
+from moesim.serving.kv import Blocks
+from moesim.serving.requests import Ints
+
+NONE: Ints = np.zeros(0, dtype=np.int64)
+
+
+@dataclass
+class Queue:
+    """Of one scheduler, requests by number: waiting in order; started, of whose prompt a part is cached, in order;
+    decoding int64[...]; seats that are free; admitted int64[requests]: when each got its seat, counted; held: what
+    share of an answer's KV is held from admission on.
+    """
+
+    book: Book
+    blocks: Blocks
+    seats: int
+    held: float
+    waiting: deque[int] = field(default_factory=deque)
+    started: list[int] = field(default_factory=list)
+    decoding: Ints = field(default_factory=lambda: NONE)
+    turn: int = 0
+
+    def __post_init__(self) -> None:
+        self.admitted: Ints = np.zeros(len(self.book.requests), dtype=np.int64)
+
+    def needed(self, request: int) -> int:
+        """Tokens whose KV has to be there at admission, all of a step's prompt aside."""
+        return int(self.book.prompt[request] + np.ceil(self.held * self.book.output[request])) if self.held else 0
+
+    def evict_last(self, now: int) -> int:
+        """The request that got its seat last loses its cache and goes to the front of the queue."""
+        running = np.append(self.decoding, self.started).astype(np.int64)
+        last = int(running[np.argmax(self.admitted[running])])
+        if last in self.started:
+            self.started.remove(last)
+        else:
+            self.decoding = self.decoding[self.decoding != last]
+        self.blocks.give_back(last)
+        self.book.cached[last] = 0
+        self.book.preempted[last] += 1
+        self.book.evicted[last] = now
+        self.book.state[last] = State.WAITING
+        self.seats += 1
+        self.waiting.appendleft(last)
+        return last
+
+
+@dataclass
+class Tray:
+    """left: tokens that the step still has room for; decodes int64[...]; chunks: (request, tokens) of prompts."""
+
+    queue: Queue
+    left: int
+    now: int
+    decodes: Ints = field(default_factory=lambda: NONE)
+    chunks: list[tuple[int, int]] = field(default_factory=list)
+    evicted: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is in it."""
+        return not self.chunks and not len(self.decodes)
+
+    def add_decodes(self) -> None:
+        """A token of every request that decodes; while their KV does not fit, the last that came is evicted."""
+        queue = self.queue
+        while len(queue.decoding):
+            lacking = queue.blocks.lacking(queue.decoding, queue.book.cached[queue.decoding])
+            if len(lacking) <= queue.blocks.free:
+                queue.blocks.grow(lacking)
+                break
+            queue.evict_last(self.now)
+            self.evicted = True
+        self.decodes = queue.decoding
+        self.left -= len(self.decodes)
+
+    def add_started(self) -> None:
+        """What prompts that have begun still lack, in order, as far as there is room."""
+        for request in self.queue.started:
+            tokens = min(self.queue.book.missing(request), self.left)
+            if tokens > 0 and self.queue.blocks.hold(request, int(self.queue.book.cached[request]) + tokens):
+                self._add(request, tokens)
+
+    def add_waiting(self, *, chunked: bool) -> None:
+        """Requests from the front of the queue while there are seats, room and KV; whole prompts, or what fits.
+
+        None is admitted in a step that had to evict.
+        """
+        queue = self.queue
+        while queue.waiting and queue.seats and self.left > 0 and not self.evicted:
+            request = queue.waiting[0]
+            missing = queue.book.missing(request)
+            tokens = min(missing, self.left)
+            if (tokens < missing and not chunked) or not queue.blocks.hold(request, max(tokens, queue.needed(request))):
+                return
+            queue.waiting.popleft()
+            queue.started.append(request)
+            queue.seats -= 1
+            queue.turn += 1
+            queue.admitted[request] = queue.turn
+            self._add(request, tokens)
+
+    def _add(self, request: int, tokens: int) -> None:
+        self.chunks.append((request, tokens))
+        self.left -= tokens

@@ -1,0 +1,150 @@
+"""The numbers of a run, under vLLM's names and by its formulas (`vllm bench serve`).
+
+TTFT: from sending to the first token. E2EL: to the last. TPOT: (E2EL - TTFT) / (tokens - 1), of answers of 2 or more.
+ITL: all gaps between tokens, pooled. Goodput: requests a second that meet every limit. Requests that were sent before
+`since` are not counted, nor gaps that end before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.serving.book import Book, State
+from moesim.serving.requests import Ints
+from moesim.serving.run import Served
+from moesim.units import from_ps
+
+Floats = npt.NDArray[np.float64]
+PERCENTILES = (50, 90, 95, 99)
+Numbers = dict[str, tuple[float, str]]
+
+
+def counted(book: Book, since: int) -> Ints:
+    """int64[...]: answered requests that were sent at `since` ps or later."""
+    return np.flatnonzero((book.state == State.FINISHED) & (book.sent >= since))
+
+
+def ttft(book: Book, which: Ints) -> Floats:
+    """Seconds."""
+    return from_ps(book.first[which] - book.sent[which])
+
+
+def e2el(book: Book, which: Ints) -> Floats:
+    """Seconds."""
+    return from_ps(book.ended[which] - book.sent[which])
+
+
+def tpot(book: Book, which: Ints) -> Floats:
+    """Seconds, of answers of 2 tokens or more; NaN for others."""
+    gaps = book.output[which] - 1
+    held = from_ps(book.ended[which] - book.first[which])
+    found: Floats = np.full(len(which), np.nan)
+    np.divide(held, gaps, out=found, where=gaps > 0)
+    return found
+
+
+def numbers(served: Served, since: int, limits: Mapping[str, float]) -> Numbers:
+    """name -> (value, unit). limits: seconds by "ttft", "tpot", "e2el"; goodput is there where there are any."""
+    book, which = served.book, counted(served.book, since)
+    seconds = _duration(book, which, since)
+    prompt, output = int(book.prompt[which].sum()), int(book.output[which].sum())
+    found: Numbers = {
+        "completed": (len(which), "1"),
+        "failed": (len(served.rejected), "1"),
+        "total_input": (prompt, "tok"),
+        "total_output": (output, "tok"),
+        "duration_s": (seconds, "s"),
+        "request_throughput": (len(which) / seconds, "1/s"),
+        "output_throughput": (output / seconds, "tok/s"),
+        "total_token_throughput": ((prompt + output) / seconds, "tok/s"),
+    }
+    if limits:
+        found["request_goodput"] = (int(good(book, which, limits).sum()) / seconds, "1/s")
+    for name, column in (("ttft", ttft(book, which)), ("tpot", tpot(book, which)), ("e2el", e2el(book, which))):
+        found |= _distribution(name, np.sort(column[~np.isnan(column)]), None)
+    gaps, many = book.gaps(since)
+    found |= _distribution("itl", from_ps(gaps), many)
+    return {**found, **dict(_system(served, seconds))}
+
+
+def good(book: Book, which: Ints, limits: Mapping[str, float]) -> npt.NDArray[np.bool_]:
+    """bool[...]: requests that meet all limits; an answer of one token has no TPOT to miss."""
+    value = {"ttft": ttft, "tpot": tpot, "e2el": e2el}
+    met = [~(value[name](book, which) > limit) for name, limit in limits.items()]
+    return np.asarray(np.logical_and.reduce(met))
+
+
+def _duration(book: Book, which: Ints, since: int) -> float:
+    """From the first counted request, or the end of the warm-up, to the last token of a counted one."""
+    begin = max(int(book.sent[which].min()), since)
+    return float(from_ps(int(book.ended[which].max()) - begin))
+
+
+def _distribution(name: str, values: Floats, many: Ints | None) -> Numbers:
+    """Mean, median, standard deviation and percentiles in ms of ascending seconds, each `many` times."""
+    if not len(values):
+        return {}
+    weights = np.ones(len(values), np.int64) if many is None else many
+    mean = float(np.average(values, weights=weights))
+    spread = float(np.sqrt(np.average((values - mean) ** 2, weights=weights)))
+    shown = {"mean": mean, "std": spread}
+    for percent in PERCENTILES:
+        shown["median" if percent == 50 else f"p{percent}"] = percentile(values, weights, percent)
+    order = ("mean", "median", "std", "p90", "p95", "p99")
+    return {f"{key}_{name}_ms": (shown[key] * 1e3, "ms") for key in order}
+
+
+def percentile(values: Floats, weights: Ints, percent: float) -> float:
+    """As numpy's linear one of ascending values, each repeated by its whole weight."""
+    ends = np.cumsum(weights)
+    place = (int(ends[-1]) - 1) * percent / 100
+    low = int(place)
+    one, other = (
+        float(values[np.searchsorted(ends, at, side="right")]) for at in (low, min(low + 1, int(ends[-1]) - 1))
+    )
+    return one + (other - one) * (place - low)
+
+
+def _system(served: Served, seconds: float) -> Iterator[tuple[str, tuple[float, str]]]:
+    """What the replicas did, warm-up included."""
+    book = served.book
+    steps = sum(replica.steps for replica in served.replicas)
+    end = int(book.ended.max())
+    blocks = sum(one.blocks.total for replica in served.replicas for one in replica.schedulers)
+    most = sum(max((sample.blocks for sample in replica.history), default=0) for replica in served.replicas)
+    yield "max_concurrent_requests", (most_at_once(book), "1")
+    yield "preemptions", (int(book.preempted.sum()), "1")
+    yield "steps", (steps, "1")
+    yield "mean_step_ms", (sum(replica.busy for replica in served.replicas) / max(steps, 1) / 1e9, "ms")
+    yield "busy_fraction", (sum(replica.busy for replica in served.replicas) / max(end, 1) / len(served.replicas), "1")
+    yield "kv_peak_utilisation", (most / max(blocks, 1), "1")
+
+
+def most_at_once(book: Book) -> int:
+    """Requests that were sent and not yet answered, at most."""
+    done = np.flatnonzero(book.state == State.FINISHED)
+    at = np.concatenate((book.sent[done], book.ended[done]))
+    change = np.repeat((1, -1), len(done))
+    order = np.lexsort((change, at))
+    return int(np.cumsum(change[order]).max(initial=0))
+
+
+def breakdown(served: Served, since: int, front: int) -> dict[str, float]:
+    """Mean seconds of each part of a counted request's time; they add up to its mean E2EL.
+
+    queue_s: until its first step; prefill_s: until its first token; decode_s: until its last one, but for preempted_s:
+    without a cache, waiting to be computed again. front: ps from the client to the queue.
+    """
+    book, which = served.book, counted(served.book, since)
+    lost = book.lost[which]
+    parts = {
+        "frontend_s": np.full(len(which), front),
+        "queue_s": book.started[which] - book.sent[which] - front,
+        "prefill_s": book.first[which] - book.started[which],
+        "decode_s": book.ended[which] - book.first[which] - lost,
+        "preempted_s": lost,
+    }
+    return {name: float(from_ps(int(column.sum()))) / len(which) for name, column in parts.items()}

@@ -1,0 +1,135 @@
+"""The loop: requests arrive, a balancer picks their replica, replicas take steps, answers leave. One clock in ps."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from moesim import streams
+from moesim.errors import BrokenInvariant
+from moesim.serving.balancer import REGISTRY
+from moesim.serving.book import Book, State
+from moesim.serving.replica import Replica
+from moesim.serving.requests import Requests
+
+COMES, ENDS = 0, 1  # at the same time, requests come before steps end and begin
+FAR = 1 << 62
+
+
+@dataclass
+class Served:
+    """What happened: the book, the replicas, and the rejected: request -> why."""
+
+    book: Book
+    replicas: tuple[Replica, ...]
+    rejected: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass
+class Loop:
+    """front: ps from a client to the replicas; watch: called after every event with the time (tests count there)."""
+
+    book: Book
+    replicas: tuple[Replica, ...]
+    balancer: str = "least_outstanding"
+    front: int = 0
+    seed: int = 0
+    watch: Callable[[int], None] | None = None
+
+    def __post_init__(self) -> None:
+        self._events: list[tuple[int, int, int]] = []
+        self._next = 0
+        self._rng = streams.stream(self.seed, "serving", "balancer")
+        self._loads = [0] * len(self.replicas)
+        self.rejected: dict[int, str] = {}
+
+    def serve(self) -> Served:
+        """Until every request is answered or rejected."""
+        self._send_first()
+        while (now := self._soonest()) < FAR:
+            for replica in self._happen(now):
+                self._begin(replica, now)
+            if self.watch:
+                self.watch(now)
+        self._check_end()
+        return Served(self.book, self.replicas, self.rejected)
+
+    def _send_first(self) -> None:
+        """In a closed loop every client sends one request, else they come by themselves."""
+        for _ in range(self.book.requests.concurrency):
+            self._send_next(0)
+
+    def _send_next(self, now: int) -> None:
+        if self._next < len(self.book.requests):
+            self._send(self._next, now)
+            self._next += 1
+
+    def _send(self, request: int, now: int) -> None:
+        self.book.sent[request] = now
+        heapq.heappush(self._events, (now + self.front, COMES, request))
+
+    def _soonest(self) -> int:
+        """When something happens next; requests that come by themselves are sent as the clock reaches them."""
+        requests = self.book.requests
+        if not requests.concurrency and self._next < len(requests):
+            due = int(requests.arrival[self._next])
+            if not self._events or due + self.front <= self._events[0][0]:
+                self._send_next(due)
+        return self._events[0][0] if self._events else FAR
+
+    def _happen(self, now: int) -> list[int]:
+        """All events of `now` -> the replicas that may begin a step."""
+        touched: set[int] = set()
+        while self._soonest() == now:
+            _, kind, which = heapq.heappop(self._events)
+            touched.update(self._come(which, now) if kind == COMES else self._end(which, now))
+        return sorted(touched)
+
+    def _come(self, request: int, now: int) -> Sequence[int]:
+        chosen = REGISTRY[self.balancer](self._loads, request, self._rng)
+        self.book.state[request] = State.WAITING
+        if reason := self.replicas[chosen].receive(request, now):
+            self.book.state[request] = State.REJECTED
+            self.rejected[request] = reason
+            if self.book.requests.concurrency:
+                self._send_next(now)
+            return ()
+        self.book.replica[request] = chosen
+        self._loads[chosen] += 1
+        return () if self.replicas[chosen].running else (chosen,)
+
+    def _end(self, replica: int, now: int) -> Sequence[int]:
+        done = self.replicas[replica].end()
+        self._loads[replica] -= len(done)
+        if self.book.requests.concurrency:
+            for _ in range(len(done)):
+                self._send_next(now)
+        return (replica,)
+
+    def _begin(self, replica: int, now: int) -> None:
+        end = self.replicas[replica].begin(now, self._soonest())
+        if end is not None:
+            heapq.heappush(self._events, (end, ENDS, replica))
+
+    def _check_end(self) -> None:
+        """Raises BrokenInvariant where a request is left, or a block."""
+        left = len(self.book.requests) - self.book.count(State.FINISHED) - self.book.count(State.REJECTED)
+        if left:
+            raise BrokenInvariant(f"{left} requests were never answered")
+        for replica in self.replicas:
+            for one in replica.schedulers:
+                one.drain()
+                if one.blocks.free != one.blocks.total:
+                    raise BrokenInvariant(f"{one.blocks.total - one.blocks.free} KV blocks were never returned")
+
+
+def serve(
+    requests: Requests, make: Callable[[Book], Sequence[Replica]], balancer: str = "least_outstanding", front: int = 0,
+    seed: int = 0, watch: Callable[[Book, Sequence[Replica], int], None] | None = None,
+) -> Served:  # fmt: skip
+    """Serve all requests; `make` builds the replicas on the book of the run."""
+    book = Book(requests)
+    replicas = tuple(make(book))
+    seen = (lambda now: watch(book, replicas, now)) if watch else None
+    return Loop(book, replicas, balancer, front, seed, seen).serve()

@@ -1,0 +1,170 @@
+"""Scheduler: one queue and one KV cache, those of the ranks that share the attention of a request."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.serving.batcher import REGISTRY, Queue, Tray
+from moesim.serving.book import NEVER, Book, State
+from moesim.serving.kv import Blocks
+from moesim.serving.requests import Ints
+from moesim.serving.settings import Settings
+
+UNLIMITED = 1 << 40  # steps that a scheduler without requests does not mind
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a scheduler brings to a step, int64[S] each: request, new tokens, tokens before them; decodes: how many of
+    them, the first ones, are single tokens of answers; ends bool[S]: a token comes out.
+    """
+
+    request: Ints
+    query: Ints
+    context: Ints
+    decodes: int
+    ends: npt.NDArray[np.bool_]
+
+    @property
+    def tokens(self) -> int:
+        """New ones."""
+        return int(self.query.sum())
+
+
+class Scheduler:
+    """inbox: (ps, request) that have come and were not looked at; leaving: (ps, requests) whose last token is out and
+    whose seats and blocks come back when a step is put together that knows of it.
+    """
+
+    def __init__(self, settings: Settings, book: Book, blocks: int) -> None:
+        self.settings, self.book = settings, book
+        self.blocks = Blocks(blocks, settings.block_size, len(book.requests))
+        self.queue = Queue(book, self.blocks, settings.max_num_seqs, settings.reserved_output)
+        self.inbox: deque[tuple[int, int]] = deque()
+        self.leaving: deque[tuple[int, Ints]] = deque()
+        self._fill, self._chunked = REGISTRY[settings.policy]
+        self._since_poll = 0
+
+    def refuses(self, request: int) -> str:
+        """Why a request can never run here, "" if it can."""
+        prompt, output = int(self.book.prompt[request]), int(self.book.output[request])
+        if self.blocks.of(prompt + output) > self.blocks.total:
+            room = self.blocks.total * self.settings.block_size
+            return f"{prompt} + {output} tokens, the KV cache holds {room}"
+        if not self._chunked and prompt > self.settings.max_num_batched_tokens:
+            budget = self.settings.max_num_batched_tokens
+            return f"a prompt of {prompt} tokens, max_num_batched_tokens is {budget} and prompts are not cut"
+        return ""
+
+    @property
+    def load(self) -> int:
+        """Requests that have come and are not answered."""
+        queue = self.queue
+        return len(self.inbox) + len(queue.waiting) + len(queue.started) + len(queue.decoding)
+
+    def compose(self, now: int, known: int) -> Rows:
+        """The rows of the step that begins at `now`, from what had happened by `known`; none where there is nothing."""
+        self._learn(known)
+        tray = self._filled(now)
+        if tray.empty and known < now:
+            self._learn(now, idle=True)
+            tray = self._filled(now)
+        self._since_poll += 1
+        return self._rows(tray, now)
+
+    def _learn(self, known: int, *, idle: bool = False) -> None:
+        while self.leaving and self.leaving[0][0] <= known:
+            for request in self.leaving.popleft()[1].tolist():
+                self.blocks.give_back(request)
+                self.queue.seats += 1
+        queue = self.queue
+        if self._since_poll < self.settings.poll_interval and (len(queue.decoding) or queue.started) and not idle:
+            return
+        while self.inbox and self.inbox[0][0] <= known:
+            at, request = self.inbox.popleft()
+            self.book.queued[request] = at
+            queue.waiting.append(request)
+        self._since_poll = 0
+
+    def _filled(self, now: int) -> Tray:
+        """The policy's step; requests whose prompts block each other are evicted until one of them goes on."""
+        while True:
+            tray = Tray(self.queue, self.settings.max_num_batched_tokens, now)
+            self._fill(tray)
+            if not tray.empty or not self.queue.started:
+                return tray
+            self.queue.evict_last(now)
+
+    def _rows(self, tray: Tray, now: int) -> Rows:
+        book, many = self.book, len(tray.decodes)
+        if not tray.chunks:
+            return Rows(tray.decodes, np.ones(many, np.int64), book.cached[tray.decodes], many, np.ones(many, np.bool_))
+        chunked, tokens = (np.array(column, dtype=np.int64) for column in zip(*tray.chunks, strict=True))
+        self._start(chunked, now)
+        request = np.append(tray.decodes, chunked)
+        query = np.append(np.ones(many, np.int64), tokens)
+        context = book.cached[request]
+        ends = context + query == book.prompt[request] + book.emitted[request]
+        return Rows(request, query, context, many, ends)
+
+    def _start(self, chunked: Ints, now: int) -> None:
+        book = self.book
+        new = chunked[book.started[chunked] == NEVER]
+        book.started[new] = now
+        back = chunked[book.evicted[chunked] != NEVER]
+        late = back[book.first[back] != NEVER]
+        book.lost[late] += now - book.evicted[late]
+        book.evicted[back] = NEVER
+        book.state[chunked] = State.RUNNING
+
+    def settle(self, rows: Rows, end: int) -> Ints:
+        """The step is over -> requests that are answered."""
+        self.book.cached[rows.request] += rows.query
+        done = self.book.emit(rows.request[rows.ends], end)
+        chunked = rows.request[rows.decodes :][rows.ends[rows.decodes :]]
+        if len(chunked):
+            through = set(chunked.tolist())
+            self.queue.started = [request for request in self.queue.started if request not in through]
+            self.queue.decoding = np.append(self.queue.decoding, chunked)
+        self._leave(done, end)
+        return done
+
+    def settle_many(self, rows: Rows, ends: Ints) -> Ints:
+        """The same after several steps of decodes alone, which end at int64[steps] ps; there are blocks for them."""
+        if not rows.decodes:
+            return rows.request
+        self.blocks.hold_all(rows.request, rows.context + len(ends))
+        self.book.emit_many(rows.request, ends)
+        self._since_poll = (self._since_poll + len(ends) - 2) % self.settings.poll_interval + 1
+        done = self.book.complete(rows.request)
+        self._leave(done, int(ends[-1]))
+        return done
+
+    def _leave(self, done: Ints, end: int) -> None:
+        if len(done):
+            decoding = self.queue.decoding
+            self.queue.decoding = decoding[self.book.emitted[decoding] < self.book.output[decoding]]
+            self.leaving.append((end, done))
+
+    def drain(self) -> None:
+        """Nothing runs any more: all that is leaving is gone. Raises BrokenInvariant where the blocks do not add up."""
+        while self.leaving:
+            self._learn(self.leaving[0][0])
+        self.blocks.check_integrity()
+
+    def stretch(self, rows: Rows) -> int:
+        """So many steps like this one, of decodes alone, come one after the other if nobody else arrives; 1 if it is
+        not known, or their KV might not fit.
+        """
+        queue, book = self.queue, self.book
+        if not (rows.decodes or self.load or self.leaving):
+            return UNLIMITED
+        alone = rows.decodes == len(rows.request) and not queue.started
+        if not alone or self.leaving or self.inbox or (queue.waiting and queue.seats) or not rows.decodes:
+            return 1
+        steps = int((book.output[rows.request] - book.emitted[rows.request]).min())
+        return min(steps, self.blocks.free // rows.decodes * self.blocks.size + 1)

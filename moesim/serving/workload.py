@@ -1,0 +1,78 @@
+"""The `requests:` section: what is asked of the system, and the columns that a seed makes of it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from moesim import streams
+from moesim.errors import BadInput
+from moesim.serving.arrivals import Arrivals
+from moesim.serving.lengths import Column, Length
+from moesim.serving.requests import Ints, Requests
+from moesim.units import Seconds
+from moesim.yamlfile import Section
+
+MOST_REQUESTS = 10**7
+
+
+class RequestsSection(Section):
+    """Who asks for what, and when."""
+
+    number: int | None = Field(
+        None, ge=1, le=MOST_REQUESTS, description="requests; a replay takes all of its file where none is given"
+    )
+    arrivals: Arrivals
+    input_length: Length | None = Field(None, description="tokens of prompts; default: the replayed file's")
+    output_length: Length | None = Field(None, description="tokens of answers, the first among them; default: same")
+    warmup: Seconds | Literal["auto"] = Field(
+        0.0, description="requests that arrive earlier are not counted; auto: MSER-5 finds the end of the transient"
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> RequestsSection:
+        if self.arrivals.replay is not None:
+            return self
+        for name in ("number", "input_length", "output_length"):
+            if getattr(self, name) is None:
+                raise ValueError(f"{name} is needed where no file is replayed")
+        return self
+
+    def draw(self, seed: int) -> tuple[Requests, tuple[str, ...]]:
+        """The requests of a seed, and what there is to say about them. Raises BadInput."""
+        replay = self.arrivals.replay
+        if replay is None:
+            assert self.number is not None
+            arrival = self.arrivals.drawn(self.number, streams.stream(seed, "serving", "arrivals"))
+            prompt, output = self._lengths(self.number, seed, None)
+            loop = self.arrivals.closed_loop
+            return Requests(arrival, prompt, output, loop.concurrency if loop else 0), ()
+        table = replay.table()
+        assert table.arrival is not None
+        n = self.number or len(table.prompt)
+        if n > len(table.prompt):
+            raise BadInput(f"{replay.file} holds {len(table.prompt)} requests", where="requests.number")
+        prompt, output = self._lengths(n, seed, (table.prompt[:n], table.output[:n]))
+        notes = (f"{replay.file}: {table.skipped}, they are left out",) if table.skipped else ()
+        return Requests(table.arrival[:n], prompt, output), notes
+
+    def _lengths(self, n: int, seed: int, recorded: tuple[Ints, Ints] | None) -> tuple[Ints, Ints]:
+        columns: list[Ints] = []
+        for number, (name, length) in enumerate((("input", self.input_length), ("output", self.output_length))):
+            if length is None:
+                assert recorded is not None
+                columns.append(recorded[number])
+            else:
+                columns.append(length.draw(n, _rng(seed, name, length), _column(name)))
+        return columns[0], columns[1]
+
+
+def _rng(seed: int, name: str, length: Length) -> np.random.Generator:
+    """Of a column; of a data set, whose two columns belong together."""
+    return streams.stream(seed, "serving", "lengths", length.dataset.file if length.dataset else name)
+
+
+def _column(name: str) -> Column:
+    return "input" if name == "input" else "output"

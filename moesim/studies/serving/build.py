@@ -1,0 +1,101 @@
+"""ServeScenario -> a replica's plan, the blocks of its KV cache, and its clock. All checks here, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from moesim.errors import DoesNotFit
+from moesim.layout import HBM, MemoryLedger, MemoryRow, Residency, Rows, serving_ledger
+from moesim.serving import Book, Clock, Hosted, Replica, Scheduler, Settings
+from moesim.step import CostLog, StepPlan
+from moesim.step.pace import Pace
+from moesim.studies.build import draft
+from moesim.studies.placement import find_placement
+from moesim.studies.serving.load import ServeLoaded
+from moesim.studies.serving.scenario import ServeScenario
+
+NEVER = 1 << 62  # uses of a routing that is never looked up anew
+KV_KNOB = "scheduler.gpu_memory_utilization"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The fullest rank: its ledger, the KV cache as its last row; blocks of one scheduler, of block_size tokens."""
+
+    ledger: MemoryLedger
+    blocks: int
+    block_size: int
+
+
+@dataclass(frozen=True)
+class ServeBuilt:
+    """A serving system, sealed: everything a run needs."""
+
+    scenario: ServeScenario
+    plan: StepPlan
+    settings: Settings
+    memory: Memory
+    log: CostLog
+    warnings: tuple[str, ...]
+    placement_source: str
+
+    def clock(self) -> Pace:
+        """A new one: its tables are those of the plan, its lookups its own. Raises BadInput."""
+        renew = self.scenario.routing.renew
+        return Pace(self.plan, NEVER if renew == "never" else renew)
+
+    def replicas(self, book: Book, clock: Clock) -> Sequence[Replica]:
+        """The scenario's replicas on a book, by one clock: they are alike."""
+        hosted = Hosted(clock, self.settings, self.plan.model.num_layers)
+        return [self._replica(book, hosted) for _ in range(self.scenario.replicas)]
+
+    def _replica(self, book: Book, clock: Clock) -> Replica:
+        layout = self.plan.layout
+        schedulers = [Scheduler(self.settings, book, self.memory.blocks) for _ in range(layout.data_parallel)]
+        return Replica(schedulers, clock, layout.tensor_parallel, ahead=self.settings.schedule_ahead)
+
+
+def build_serving(loaded: ServeLoaded, seed: int) -> ServeBuilt:
+    """Check and seal. Raises BadInput, or DoesNotFit where no block of KV is left."""
+    settings = loaded.scenario.scheduler.settings()
+    made = draft(loaded.step, seed)
+    found = find_placement(loaded.step, made.plan, made.batches[0], seed)
+    plan = replace(made.plan, placement=found.placement, host_seconds=settings.host_time)
+    memory = kv_memory(plan, settings)
+    warnings = (*made.warnings, *made.routing_notes, *found.notes)
+    return ServeBuilt(loaded.scenario, plan, settings, memory, made.log, warnings, found.source)
+
+
+def kv_memory(plan: StepPlan, settings: Settings) -> Memory:
+    """What weights and buffers leave for KV, in blocks. Raises DoesNotFit with the table."""
+    precision, ways = plan.ops.precision, plan.layout.tensor_parallel
+    live = (
+        settings.max_num_batched_tokens
+        if plan.ops.spread.residual == "replicated"
+        else -(-settings.max_num_batched_tokens // ways)
+    )
+    each = live * plan.model.top_k * plan.layout.expert_tensor_parallel
+    keeps = Residency(precision.weights, precision.experts, precision.kv_cache, 0, live, Rows(each, each))
+    device = plan.fabric.cluster.devices[0].memory_bytes
+    held = serving_ledger(plan.ops.spread, plan.placement, keeps, device)
+    usable = min(held.capacity[HBM], int(device * settings.gpu_memory_utilization))
+    rows = tuple(_renamed(row) for row in held.rows if row.bytes)
+    free = usable - sum(row.bytes for row in rows)
+    block = settings.block_size * plan.ops.spread.kv_bytes_per_token(precision.kv_cache)
+    blocks = int(max(free, 0) * settings.free_gpu_memory_fraction / block)
+    cache = MemoryRow(HBM, "KV cache", int(max(blocks, 1) * block), KV_KNOB)
+    ledger = MemoryLedger((*rows, cache), {HBM: usable})
+    if not blocks:
+        ledger.check()
+        raise DoesNotFit(
+            f"free_gpu_memory_fraction {settings.free_gpu_memory_fraction:g} of {free} bytes holds no block of "
+            f"{int(block)} bytes", where="scheduler.free_gpu_memory_fraction", way_out="a larger fraction",
+        )  # fmt: skip
+    return Memory(ledger, blocks, settings.block_size)
+
+
+def _renamed(row: MemoryRow) -> MemoryRow:
+    """Buffers grow with the token budget here, not with a step's batch."""
+    knob = row.knob.replace("batch.tokens_per_gpu", "scheduler.max_num_batched_tokens")
+    return replace(row, knob=knob)

@@ -1,0 +1,60 @@
+"""Serving scenarios: which files they are, and where their keys stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from moesim import yamlfile
+from moesim.errors import MoesimError
+from moesim.serving.readers import find_requests
+from moesim.studies.inputs import files_of, hash_of
+from moesim.studies.load import SERVE, Loaded, apply, find, place
+from moesim.studies.serving.scenario import ServeScenario
+
+
+@dataclass(frozen=True)
+class ServeLoaded:
+    """A ServeScenario; step: what its replicas' plan is built from, whose keys stand in the same file."""
+
+    scenario: ServeScenario
+    step: Loaded
+
+    @contextmanager
+    def placing(self) -> Iterator[None]:
+        """As Loaded.placing, of all keys."""
+        try:
+            yield
+        except MoesimError as error:
+            if error.where and error.where.split(".")[0] not in ServeScenario.model_fields:
+                raise
+            where = self.step.where(error.where) if error.where else self.step.document.source
+            raise type(error)(error.what, where=where, way_out=error.way_out) from None
+
+
+def is_serving(name_or_path: str | Path, overrides: Sequence[str] = ()) -> bool:
+    """Whether a scenario is of mode: serve. Raises BadInput for a file that cannot be read."""
+    document = yamlfile.read_yaml(find(name_or_path))
+    apply(document, overrides)
+    return document.data.get("mode") == SERVE
+
+
+def load_serving(name_or_path: str | Path, overrides: Sequence[str] = ()) -> ServeLoaded:
+    """A shipped serving scenario's name or a YAML file, with "a.b=value" overrides. Raises BadInput."""
+    document = yamlfile.read_yaml(find(name_or_path))
+    overridden = apply(document, overrides)
+    scenario = yamlfile.validate(ServeScenario, document.data, lambda keys: place(document, overridden, keys))
+    return ServeLoaded(scenario, Loaded(scenario.step(), document, overridden))
+
+
+def serving_hash(loaded: ServeLoaded) -> str:
+    """As content_hash, with the files of requests. Raises BadInput."""
+    requests = loaded.scenario.requests
+    named = {"requests.arrivals.replay.file": requests.arrivals.replay}
+    for side in ("input_length", "output_length"):
+        length = getattr(requests, side)
+        named[f"requests.{side}.dataset.file"] = length.dataset if length else None
+    files = {key: find_requests(one.file) for key, one in named.items() if one is not None}
+    return hash_of(loaded.scenario, {**files_of(loaded.scenario), **files})

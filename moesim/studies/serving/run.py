@@ -1,0 +1,203 @@
+"""`run_serving`: one scenario, one seed or several -> ServeResult."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from moesim import __version__
+from moesim.errors import DoesNotFit
+from moesim.layout import HBM
+from moesim.serving import Served, serve
+from moesim.serving.metrics import breakdown, counted, e2el, numbers, ttft
+from moesim.serving.steady import grows, transient
+from moesim.studies.basis import price_notes
+from moesim.studies.result import Metric
+from moesim.studies.serving.build import ServeBuilt, build_serving
+from moesim.studies.serving.load import ServeLoaded, load_serving
+from moesim.units import to_ps
+
+CONFIDENCE = 0.95
+FEWEST_COUNTED = 0.02  # of requests, below which a warm-up has left too little to speak of
+
+
+@dataclass(frozen=True)
+class Once:
+    """One seed's run. since: ps before which nothing is counted."""
+
+    seed: int
+    built: ServeBuilt
+    served: Served
+    since: int
+    numbers: Mapping[str, tuple[float, str]]
+    breakdown: Mapping[str, float]
+    notes: tuple[str, ...]
+    lookups: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ServeResult:
+    """As Result, of a serving run; first: the first seed's, for pictures and rows."""
+
+    name: str
+    metrics: Mapping[str, Metric]
+    breakdown: Mapping[str, float]
+    provenance: Mapping[str, Any]
+    warnings: tuple[str, ...]
+    first: Once = field(compare=False, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `--json` prints."""
+        return {
+            "metrics": {name: metric.to_json() for name, metric in self.metrics.items()},
+            "breakdown": dict(self.breakdown),
+            "provenance": dict(self.provenance),
+            "warnings": list(self.warnings),
+        }
+
+
+def run_serving(
+    scenario: str | Path | ServeLoaded, *, overrides: Sequence[str] = (), seed: int = 0,
+    tell: Callable[[str], None] = lambda stage: None,
+) -> ServeResult:  # fmt: skip
+    """Serve the scenario's requests with seeds `seed`, seed + 1 ... Raises BadInput, DoesNotFit."""
+    loaded = scenario if isinstance(scenario, ServeLoaded) else load_serving(scenario, overrides)
+    every = []
+    for number in range(seed, seed + loaded.scenario.seeds):
+        tell(f"serving the requests of seed {number}")
+        every.append(once(loaded, number))
+    return _result(every)
+
+
+def once(loaded: ServeLoaded, seed: int) -> Once:
+    """One seed. Raises BadInput, DoesNotFit where nothing can be served."""
+    with loaded.placing():
+        built = build_serving(loaded, seed)
+        requests, notes = loaded.scenario.requests.draw(seed)
+        pace = built.clock()
+        front = int(to_ps(built.settings.frontend_time))
+        served = serve(requests, lambda book: built.replicas(book, pace), loaded.scenario.balancer, front, seed)
+        _check_any(built, served)
+        since, found = _warm_up(loaded, served)
+        which = counted(served.book, since)
+        if len(which) < max(FEWEST_COUNTED * len(requests), 1):
+            raise DoesNotFit(
+                f"the warm-up leaves {len(which)} of {len(requests)} requests", where="requests.warmup",
+                way_out="a shorter warm-up, or more requests",
+            )  # fmt: skip
+    counts = pace.counted
+    lookups = {
+        "steps": counts.steps, "lookups": counts.lookups, "mean_correction": counts.mean_correction,
+    }  # fmt: skip
+    limits = loaded.scenario.slo.limits
+    every = (*notes, *found, *_rejected(served), *_growth(served, since))
+    return Once(
+        seed, built, served, since, numbers(served, since, limits), breakdown(served, since, front), every, lookups
+    )
+
+
+def _check_any(built: ServeBuilt, served: Served) -> None:
+    """Raises DoesNotFit where every request was refused."""
+    if len(served.rejected) == len(served.book.requests):
+        room = built.memory.blocks * built.memory.block_size
+        held = ", ".join(f"{row.item} {row.bytes / 1e9:.4g} GB" for row in built.memory.ledger.rows)
+        raise DoesNotFit(
+            f"no request can be served, the first has {next(iter(served.rejected.values()))} ({held}; {room} tokens)",
+            where="requests", way_out="shorter requests, more GPUs to a replica, or a larger token budget",
+        )  # fmt: skip
+
+
+def _warm_up(loaded: ServeLoaded, served: Served) -> tuple[int, tuple[str, ...]]:
+    """ps from which requests count, and what there is to say about it."""
+    asked = loaded.scenario.requests.warmup
+    if asked != "auto":
+        return int(to_ps(asked)), ()
+    book = served.book
+    which = counted(book, 0)
+    which = which[np.argsort(book.sent[which], kind="stable")]
+    first = transient(e2el(book, which))
+    return (
+        (int(book.sent[which[first]]), (f"warm-up: MSER-5 leaves out the first {first} requests",))
+        if first
+        else (0, ())
+    )
+
+
+def _rejected(served: Served) -> tuple[str, ...]:
+    if not served.rejected:
+        return ()
+    request, why = next(iter(served.rejected.items()))
+    return (f"{len(served.rejected)} requests were rejected: they can never run, e.g. request {request}: {why}",)
+
+
+def _growth(served: Served, since: int) -> tuple[str, ...]:
+    """Said where latencies grow as long as requests come: averages then depend on how many there are."""
+    book = served.book
+    if book.requests.concurrency:
+        return ()
+    which = counted(book, since)
+    which = which[np.argsort(book.sent[which], kind="stable")]
+    ratio = grows(ttft(book, which))
+    if ratio is None:
+        return ()
+    return (f"no steady state: the mean TTFT of the last third of requests is {ratio:.3g} times the middle third's; "
+            "more come than are served, and every latency here depends on how many there are",)  # fmt: skip
+
+
+def _result(every: Sequence[Once]) -> ServeResult:
+    first = every[0]
+    names = [name for name in first.numbers if all(name in one.numbers for one in every)]
+    metrics = {name: _metric([one.numbers[name][0] for one in every], first.numbers[name][1]) for name in names}
+    parts = {key: math.fsum(one.breakdown[key] for one in every) / len(every) for key in first.breakdown}
+    built = first.built
+    prices = price_notes(built.log, built.plan.ops.costs, built.plan.fabric.cluster.devices[0].name)
+    notes = dict.fromkeys((*built.warnings, *prices, *(note for one in every for note in one.notes)))
+    return ServeResult(built.scenario.name, metrics, parts, _provenance(every), tuple(notes), first)
+
+
+def _metric(values: Sequence[float], unit: str) -> Metric:
+    """The mean over seeds, and Student's 95 % interval of it where there are two or more."""
+    n, mean = len(values), math.fsum(values) / len(values)
+    if n == 1:
+        return Metric(mean, unit)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    return Metric(mean, unit, mean - half, mean + half)
+
+
+def _provenance(every: Sequence[Once]) -> dict[str, Any]:
+    first = every[0]
+    built, plan = first.built, first.built.plan
+    return {
+        "moesim": __version__,
+        "kind": "serve",
+        "scenario": built.scenario.name,
+        "scenario_hash": built.scenario.digest,
+        "seeds": [one.seed for one in every],
+        "interval": f"{CONFIDENCE:.0%} of the mean over seeds" if len(every) > 1 else None,
+        "model": plan.model.name,
+        "topology": plan.fabric.cluster.name,
+        "costs": plan.ops.costs.name,
+        "kernel_set": plan.ops.costs.kernels,
+        "kernels": dict(sorted(built.log.kernels.items())),
+        "routing": plan.routing.basis,
+        "routing_renewed_every": built.scenario.routing.renew,
+        "routing_lookups": dict(first.lookups),
+        "placement": built.placement_source,
+        "dispatch": plan.dispatch.algorithm.name,
+        "engine": built.settings.model_dump(mode="json"),
+        "preset": built.scenario.scheduler.preset,
+        "replicas": built.scenario.replicas,
+        "gpus": built.scenario.replicas * plan.layout.world,
+        "kv_blocks": built.memory.blocks,
+        "kv_tokens": built.memory.blocks * built.memory.block_size,
+        "memory": {row.item: row.bytes for row in built.memory.ledger.rows}
+        | {"usable": built.memory.ledger.capacity[HBM]},
+        "warmup_s": first.since / 1e12,
+        "network": "port loads; contention between steps' transfers is not modelled, replicas do not share links",
+    }

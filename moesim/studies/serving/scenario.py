@@ -1,0 +1,61 @@
+"""ServeScenario: requests served by replicas of one layout. The keys beside those of every run."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from moesim.errors import pick
+from moesim.serving.balancer import REGISTRY as BALANCERS
+from moesim.serving.settings import SchedulerSection
+from moesim.serving.workload import RequestsSection
+from moesim.studies.scenario import BatchSection, RoutingSection, Scenario, Setup
+from moesim.units import Seconds
+from moesim.yamlfile import Section
+
+MOST_REPLICAS = 4096
+
+
+class ServeRouting(RoutingSection):
+    """As in a step, and how often it is looked up."""
+
+    renew: int | Literal["never"] = Field(
+        16, description="steps that a looked up routing is used by batches of its shape; 1: exact; or never again"
+    )
+
+
+class SloSection(Section):
+    """Limits of one request; those that meet all of them are the goodput."""
+
+    ttft: Seconds | None = Field(None, description="time to the first token")
+    tpot: Seconds | None = Field(None, description="time per output token after the first")
+    e2el: Seconds | None = Field(None, description="time to the last token")
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """name -> seconds, of those that are given."""
+        return self.model_dump(exclude_none=True)
+
+
+class ServeScenario(Setup):
+    """A serving system under load; `parallel` is the layout of one replica."""
+
+    mode: Literal["serve"]
+    routing: ServeRouting
+    requests: RequestsSection
+    scheduler: SchedulerSection = SchedulerSection()
+    slo: SloSection = SloSection()
+    replicas: int = Field(1, ge=1, le=MOST_REPLICAS, description="copies of the layout, alike, with a router in front")
+    balancer: str = Field("least_outstanding", description="who serves a request; see `moesim list balancers`")
+    seeds: int = Field(1, ge=1, le=1000, description="runs with other requests; metrics are means, with 95 % intervals")
+
+    def model_post_init(self, context: Any) -> None:
+        """Raises BadInput for a balancer that is not known."""
+        pick("balancer", self.balancer, BALANCERS, where="balancer")
+
+    def step(self) -> Scenario:
+        """The step scenario that a replica's plan is built from; its batch stands for none that is played."""
+        shared = {name: getattr(self, name) for name in Setup.model_fields if name != "routing"}
+        routing = RoutingSection(**{name: getattr(self.routing, name) for name in RoutingSection.model_fields})
+        return Scenario(**shared, routing=routing, batch=BatchSection(phase="decode", tokens_per_gpu=64, context=1))

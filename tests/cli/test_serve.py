@@ -1,0 +1,171 @@
+"""Serving from the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from moesim.engine import evaluate
+from moesim.step import Batch, Phase, lower
+from moesim.studies.serving import load_serving
+from moesim.studies.serving.build import build_serving
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Moesim
+
+SMALL = ("qwen3-serve", "--set", "model=tiny-moe", "--set", "routing={trace: tiny-moe}", "--set", "precision={}")
+FEW = "requests={number: 24, arrivals: {poisson: {rate: 200/s}}, input_length: {fixed: 200}, output_length: {fixed: 9}}"
+
+
+def with_requests(text: str) -> str:
+    return f"requests={{number: 24, {text}, input_length: {{fixed: 200}}, output_length: {{fixed: 9}}}}"
+
+
+def test_a_served_scenario_prints_stores_and_draws(moesim: Moesim) -> None:
+    done = moesim("run", *SMALL, "--set", FEW, "--json", "--report=page.html", "--out", "r")
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
+    values = {name: metric["value"] for name, metric in document["metrics"].items()}
+    assert values["completed"] == 24 and values["total_output"] == 216
+    assert sum(document["breakdown"].values()) * 1e3 == pytest.approx(values["mean_e2el_ms"], rel=1e-9)
+    rows = list(csv.DictReader(Path("r/requests.csv").read_text().splitlines()))
+    times = np.array([[float(row[key]) for key in ("sent_s", "first_token_s", "ended_s")] for row in rows])
+    assert np.mean(times[:, 1] - times[:, 0]) * 1e3 == pytest.approx(values["mean_ttft_ms"], rel=1e-6)
+    assert np.mean(times[:, 2] - times[:, 1]) / 8 * 1e3 == pytest.approx(values["mean_tpot_ms"], rel=1e-6)
+    assert values["mean_itl_ms"] == pytest.approx(values["mean_tpot_ms"], rel=1e-6)  # all answers are equally long
+    assert values["output_throughput"] == pytest.approx(216 / (times[:, 2].max() - times[:, 0].min()), rel=1e-6)
+    assert "p99_ttft_ms" in Path("page.html").read_text()
+    assert moesim("report", "r").code == 0
+    explained = moesim("explain", "r")
+    assert explained.code == 2 and "served requests" in explained.err
+
+
+def test_goodput_counts_what_meets_every_limit(moesim: Moesim) -> None:
+    done = moesim("run", *SMALL, "--set", FEW, "--set", "slo={ttft: 1 s, e2el: 100 s}", "--json")
+    values = {name: metric["value"] for name, metric in json.loads(done.out)["metrics"].items()}
+    assert values["request_goodput"] == values["request_throughput"]
+    done = moesim("run", *SMALL, "--set", FEW, "--set", "slo={ttft: 1 s, tpot: 1 ns}", "--json",
+                  "--assert", "request_goodput > 0")  # fmt: skip
+    assert done.code == 4
+    assert json.loads(done.out)["metrics"]["request_goodput"]["value"] == 0
+
+
+def test_the_same_seed_gives_the_same_bytes_and_seeds_an_interval(moesim: Moesim) -> None:
+    one, again, other, three = (
+        moesim("run", *SMALL, "--set", FEW, "--json", *more).out
+        for more in ((), (), ("--seed", "1"), ("--set", "seeds=3"))
+    )
+    assert one == again != other
+    spread = json.loads(three)["metrics"]["mean_ttft_ms"]
+    assert spread["low"] < spread["value"] < spread["high"]
+    assert json.loads(three)["provenance"]["seeds"] == [0, 1, 2]
+
+
+def test_a_step_of_the_loop_is_lower_and_evaluate(moesim: Moesim) -> None:
+    loaded = load_serving("qwen3-serve", [*SMALL[2::2], "routing.renew=1"])
+    built = build_serving(loaded, 0)
+    batch = Batch.of(8, np.arange(9) % 8, np.arange(9), [1] * 8 + [70], [40] * 8 + [0], [0] * 8 + [Phase.PREFILL], True)
+    graph = lower(built.plan, (batch,)).graph
+    assert built.clock().ps(batch) == evaluate(graph, built.plan.fabric.capacity).task_end.max()
+
+
+@pytest.mark.parametrize(
+    "arrivals",
+    [
+        "arrivals: {gamma: {rate: 50/s, burstiness: 0.3}}", "arrivals: {burst: {size: 6, every: 50 ms}}",
+        "arrivals: {ramp: {first: 10/s, last: 100/s, over: 1 s}}", "arrivals: {closed_loop: {concurrency: 3}}",
+        "arrivals: {replay: {file: azure-conv-2023, speed: 20}}", "arrivals: {replay: {file: mooncake-synthetic}}",
+    ],
+)  # fmt: skip
+def test_every_kind_of_arrivals_is_served(moesim: Moesim, arrivals: str) -> None:
+    done = moesim("run", *SMALL, "--set", with_requests(arrivals), "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["metrics"]["completed"]["value"] == 24
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "says"),
+    [
+        ("requests.number=0", 2, "greater than or equal to 1"),
+        ("requests.input_length={fixed: 0}", 2, "greater than or equal to 1"),
+        ("requests.input_length={uniform: {low: 9, high: 3}}", 2, "low 9 is above high 3"),
+        ("requests.arrivals={poisson: {rate: 0/s}}", 2, "a rate of 0/s is none"),
+        ("requests.arrivals={poisson: {rate: 4}}", 2, "no unit"),
+        ("requests.arrivals={poisson: {rate: 4/s}, burst: {size: 1, every: 1 s}}", 2, "give one of"),
+        ("requests.arrivals={replay: {file: nothing}}", 2, "unknown requests 'nothing'"),
+        ("requests.arrivals={replay: {file: arxiv-summarization-lengths}}", 2, "lengths, no times"),
+        ("requests.warmup=9 h", 3, "warm-up leaves 0 of 400"),
+        ("scheduler.preset=vlm", 2, "did you mean 'vllm'"),
+        ("scheduler.policy=decode", 2, "decode_first"),
+        ("scheduler.max_num_seqs=100000", 2, "max_num_batched_tokens"),
+        ("scheduler.host_time=0.3", 2, "valid string"),
+        ("scheduler.gpu_memory_utilization=0.0001", 3, "HBM needs"),
+        ("balancer=random", 2, "round_robin"),
+        ("scheduler={preset: trtllm, max_num_batched_tokens: 512, max_num_seqs: 4}", 3, "no request can be served"),
+        ("replicas=0", 2, "greater than or equal to 1"),
+        ("scheduler.max_num_seq=4", 2, "did you mean 'max_num_seqs'"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_in_one_line(moesim: Moesim, change: str, code: int, says: str) -> None:
+    done = moesim("run", *SMALL, "--set", "requests.input_length={fixed: 600}", "--set", change)
+    assert (done.code, done.out) == (code, "")
+    assert says in done.err and len(done.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "arrival_s,input_length,output_length\n0,10,5\n-1,10,5\n",
+            "f.csv:3 arrival_s: '-1' is no number of 0 or more",
+        ),
+        ("arrival_s,input_length,output_length\n5,10,5\n1,10,5\n", "f.csv:3: is earlier than the row before"),
+        ("arrival_s,input_length,output_length\n0,0,5\n", "f.csv:2 input_length: '0' is no whole number"),
+        ("arrival_s,input_length,output_length\n0,nan,5\n", "f.csv:2 input_length"),
+        ("arrival_s,input_length,output_length\n0,10\n", "f.csv:2: has more or fewer cells"),
+        ("a,b\n0,10\n", "no reader knows the columns a, b"),
+        ("", "f.csv: is empty"),
+        ("arrival_s,input_length,output_length\n", "f.csv: holds no request"),
+        ('{"arrival_s": 0, "input_length": 3, "output_length": 4}\n[1]\n', "f.csv:2: is no JSON object"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,4,5\n", "f.csv:2 TIMESTAMP: 'yesterday' is no time"),
+    ],
+)
+def test_a_broken_file_of_requests_is_placed(moesim: Moesim, text: str, says: str) -> None:
+    Path("f.csv").write_text(text)
+    done = moesim("run", *SMALL, "--set", "requests={arrivals: {replay: {file: f.csv}}}")
+    assert done.code == 2 and says in done.err, done.err
+
+
+def test_overload_is_said_to_be_one(moesim: Moesim) -> None:
+    load = FEW.replace("24", "400").replace("200/s", "2000/s").replace("fixed: 9", "fixed: 60")
+    done = moesim("run", *SMALL, "--set", load, "--set", "scheduler.max_num_seqs=1", "--json")
+    assert done.code == 0, done.err
+    assert any("no steady state" in text for text in json.loads(done.out)["warnings"])
+
+
+def test_requests_that_can_never_run_are_counted(moesim: Moesim) -> None:
+    Path("f.jsonl").write_text("".join(
+        f'{{"arrival_s": {n}, "input_length": {length}, "output_length": 4}}\n'
+        for n, length in enumerate((30, 3_000_000, 30))
+    ))  # fmt: skip
+    done = moesim("run", *SMALL, "--set", "requests={arrivals: {replay: {file: f.jsonl}}}", "--set",
+                  "scheduler={preset: trtllm}", "--json")  # fmt: skip
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
+    assert document["metrics"]["failed"]["value"] == 1
+    assert any("1 requests were rejected" in text for text in document["warnings"])
+
+
+def test_other_verbs_say_that_it_is_no_step(moesim: Moesim) -> None:
+    for words in (("compare", "qwen3-serve", "--set", "replicas=2"), ("run", "qwen3-serve", "--trace")):
+        done = moesim(*words)
+        assert done.code == 2 and len(done.err.strip().splitlines()) == 1
+    assert moesim("init", "--like", "qwen3-serve").out.count("requests:") == 1
+    assert "RequestsSection" in moesim("schema", "--mode", "serve").out
+    known = json.loads(moesim("list", "--json").out)
+    assert {"vllm", "sglang", "trtllm"} <= set(known["presets"]) and "azure-conv-2023" in known["requests"]

@@ -1,0 +1,41 @@
+"""Small serving systems whose steps take what a function says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.serving import Book, Given, Replica, Requests, Scheduler, Served, engine, serve
+from moesim.step import Batch
+
+MS = 10**9
+BARE: dict[str, Any] = {"host_time": "0 s", "schedule_ahead": False}
+
+
+def requests_of(arrival: npt.ArrayLike, prompt: npt.ArrayLike, output: npt.ArrayLike, concurrency: int = 0) -> Requests:
+    at, asked, given = np.broadcast_arrays(*(np.atleast_1d(np.asarray(c, np.int64)) for c in (arrival, prompt, output)))
+    return Requests(at.copy(), asked.copy(), given.copy(), concurrency)
+
+
+def served(
+    requests: Requests, step: Callable[[Batch], int], preset: str = "vllm", *, blocks: int = 10**6, replicas: int = 1,
+    schedulers: int = 1, balancer: str = "round_robin", watch: Any = None, **changes: Any,
+) -> Served:  # fmt: skip
+    settings = engine(preset, **{**BARE, **changes})
+
+    def make(book: Book) -> Sequence[Replica]:
+        return [
+            Replica([Scheduler(settings, book, blocks) for _ in range(schedulers)], Given(step), 1,
+                    ahead=settings.schedule_ahead)
+            for _ in range(replicas)
+        ]  # fmt: skip
+
+    return serve(requests, make, balancer, watch=watch)
+
+
+def by_tokens(batch: Batch) -> int:
+    """1 ms, 10 us a token and 1 ns for every token of context."""
+    return MS + 10**7 * batch.tokens + 1000 * int(batch.context.sum())

@@ -1,0 +1,130 @@
+"""Every key that only serving scenarios have changes the result of some scenario."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+from moesim.studies.scenario import Setup
+from moesim.studies.serving import ServeScenario, run_serving
+from tests.studies.test_schema_walk import leaves
+
+SMALL = ("model=tiny-moe", "routing={trace: tiny-moe}", "precision={}", "seeds=1")
+ASK = {
+    "number": "24",
+    "arrivals": "{poisson: {rate: 300/s}}",
+    "input_length": "{fixed: 200}",
+    "output_length": "{fixed: 20}",
+}
+
+
+def requests(**changes: str) -> str:
+    return "requests={" + ", ".join(f"{key}: {value}" for key, value in {**ASK, **changes}.items()) + "}"
+
+
+AZURE, FEW = "replay: {file: azure-conv-2023", ("scheduler.max_num_seqs=2",)
+CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the one that is added
+    "routing.renew": ((), "routing.renew=1"),
+    "requests.number": ((), requests(number="25")),
+    "requests.arrivals.poisson.rate": ((), requests(arrivals="{poisson: {rate: 100/s}}")),
+    "requests.arrivals.gamma.rate": (
+        (requests(arrivals="{gamma: {rate: 300/s, burstiness: 0.5}}"),),
+        requests(arrivals="{gamma: {rate: 100/s, burstiness: 0.5}}"),
+    ),
+    "requests.arrivals.gamma.burstiness": (
+        (requests(arrivals="{gamma: {rate: 300/s, burstiness: 0.5}}"),),
+        requests(arrivals="{gamma: {rate: 300/s, burstiness: 2}}"),
+    ),
+    **{
+        f"requests.arrivals.ramp.{key}": (
+            (requests(arrivals="{ramp: {first: 9/s, last: 300/s, over: 1 s}}"),),
+            requests(arrivals=f"{{ramp: {text}}}"),
+        )
+        for key, text in {
+            "first": "{first: 99/s, last: 300/s, over: 1 s}", "last": "{first: 9/s, last: 30/s, over: 1 s}",
+            "over": "{first: 9/s, last: 300/s, over: 2 s}",
+        }.items()
+    },
+    "requests.arrivals.burst.size": (
+        (requests(arrivals="{burst: {size: 4, every: 20 ms}}"),), requests(arrivals="{burst: {size: 8, every: 20 ms}}")
+    ),
+    "requests.arrivals.burst.every": (
+        (requests(arrivals="{burst: {size: 4, every: 20 ms}}"),), requests(arrivals="{burst: {size: 4, every: 9 ms}}")
+    ),
+    "requests.arrivals.closed_loop.concurrency": (
+        (requests(arrivals="{closed_loop: {concurrency: 2}}"),), requests(arrivals="{closed_loop: {concurrency: 4}}")
+    ),
+    "requests.arrivals.replay.file": (
+        (requests(arrivals=f"{{{AZURE}}}}}"),), requests(arrivals="{replay: {file: azure-code-2023}}")
+    ),
+    "requests.arrivals.replay.format": (
+        (requests(arrivals=f"{{{AZURE}}}}}"),), requests(arrivals=f"{{{AZURE}, format: mooncake}}}}")
+    ),
+    "requests.arrivals.replay.speed": (
+        (requests(arrivals=f"{{{AZURE}}}}}"),), requests(arrivals=f"{{{AZURE}, speed: 30}}}}")
+    ),
+    **{
+        f"requests.{side}.{key}": ((), requests(**{side: text}))
+        for side in ("input_length", "output_length")
+        for key, text in {
+            "fixed": "{fixed: 30}", "uniform.low": "{uniform: {low: 5, high: 9}}",
+            "uniform.high": "{uniform: {low: 5, high: 11}}", "lognormal.mean": "{lognormal: {mean: 30, cv: 1}}",
+            "lognormal.cv": "{lognormal: {mean: 30, cv: 0.2}}", "dataset.file": "{dataset: {file: azure-code-2023}}",
+        }.items()
+    },
+    **{
+        f"requests.{side}.dataset.format": (
+            (requests(**{side: "{dataset: {file: azure-code-2023}}"}),),
+            requests(**{side: "{dataset: {file: azure-code-2023, format: vidur}}"}),
+        )
+        for side in ("input_length", "output_length")
+    },
+    "requests.warmup": ((), requests(warmup="20 ms")),
+    "scheduler.preset": ((), "scheduler={preset: sglang}"),
+    "scheduler.policy": ((), "scheduler.policy=prefill_first"),
+    "scheduler.max_num_batched_tokens": ((), "scheduler={preset: vllm_dp_ep, max_num_batched_tokens: 256}"),
+    "scheduler.max_num_seqs": ((), "scheduler.max_num_seqs=1"),
+    "scheduler.block_size": ((), "scheduler.block_size=256"),
+    "scheduler.gpu_memory_utilization": ((), "scheduler.gpu_memory_utilization=0.5"),
+    "scheduler.free_gpu_memory_fraction": ((), "scheduler.free_gpu_memory_fraction=0.5"),
+    "scheduler.reserved_output": ((), "scheduler.reserved_output=1.0"),
+    "scheduler.schedule_ahead": ((), "scheduler.schedule_ahead=true"),
+    "scheduler.poll_interval": ((), "scheduler.poll_interval=5"),
+    "scheduler.host_time": ((), "scheduler.host_time=1 ms"),
+    "scheduler.eager_time_per_layer": ((), "scheduler.eager_time_per_layer=5 ms"),
+    "scheduler.graph_batch": (("scheduler.eager_time_per_layer=5 ms",), "scheduler.graph_batch=0"),
+    "scheduler.graph_tokens": (("scheduler.eager_time_per_layer=5 ms",), "scheduler.graph_tokens=2048"),
+    "scheduler.frontend_time": ((), "scheduler.frontend_time=1 ms"),
+    **{f"slo.{key}": ((), f"slo={{{key}: 1 us}}") for key in ("ttft", "tpot", "e2el")},
+    "replicas": (FEW, "replicas=2"),
+    "balancer": ((*FEW, "replicas=2"), "balancer=round_robin"),
+    "seeds": ((), "seeds=2"),
+}  # fmt: skip
+REFUSED = {
+    "requests.arrivals.replay.format",
+    "requests.input_length.dataset.format",
+    "requests.output_length.dataset.format",
+}
+
+
+def test_every_key_has_a_case() -> None:
+    own = set(leaves(ServeScenario)) - set(leaves(Setup)) - {"mode"}
+    assert own == set(CASES)
+
+
+@cache
+def played(overrides: tuple[str, ...]) -> dict[str, Any]:
+    document = run_serving("qwen3-serve", overrides=(*SMALL, requests(), *overrides)).to_json()
+    return {name: document[name] for name in ("metrics", "breakdown")}
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_a_key_changes_a_result_or_is_refused(key: str) -> None:
+    base, change = CASES[key]
+    if key in REFUSED:
+        with pytest.raises(Exception, match="has no"):
+            played((*base, change))
+    else:
+        assert played((*base, change)) != played(base), change
