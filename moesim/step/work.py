@@ -128,10 +128,19 @@ class CostLog:
             total = total + Work({estimate.family: seconds}, {estimate.family: Demand.of(estimate)})
         return total
 
+    def seconds(self, estimates: Iterable[Estimate]) -> Work:
+        """The same without what they demand."""
+        total = Work()
+        for estimate in estimates:
+            self.note(estimate)
+            total = total + Work({estimate.family: np.asarray(estimate.seconds, dtype=np.float64)})
+        return total
+
     def note(self, estimate: Estimate) -> None:
         """Count one answer."""
         family = estimate.family
-        self.basis[family] = estimate.basis
+        if self.basis.get(family) != "assumed":  # one assumed kernel among a family's is enough to say so
+            self.basis[family] = estimate.basis
         if estimate.role:
             self.kernels[estimate.role] = estimate.kernel
         self.asked[family] = self.asked.get(family, 0) + int(np.size(estimate.seconds))
