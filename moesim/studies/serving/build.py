@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from moesim.errors import DoesNotFit
 from moesim.layout import HBM, MemoryLedger, MemoryRow, Residency, Rows, serving_ledger
-from moesim.serving import Book, Clock, Hosted, Replica, Scheduler, Settings
+from moesim.serving import Book, Clock, Replica, Scheduler, Settings, hosted
 from moesim.step import CostLog, StepPlan
 from moesim.step.pace import Pace
 from moesim.studies.build import draft
@@ -47,8 +47,8 @@ class ServeBuilt:
 
     def replicas(self, book: Book, clock: Clock) -> Sequence[Replica]:
         """The scenario's replicas on a book, by one clock: they are alike."""
-        hosted = Hosted(clock, self.settings, self.plan.model.num_layers)
-        return [self._replica(book, hosted) for _ in range(self.scenario.replicas)]
+        with_host = hosted(clock, self.settings, self.plan.model.num_layers)
+        return [self._replica(book, with_host) for _ in range(self.scenario.replicas)]
 
     def _replica(self, book: Book, clock: Clock) -> Replica:
         layout = self.plan.layout
@@ -70,12 +70,9 @@ def build_serving(loaded: ServeLoaded, seed: int) -> ServeBuilt:
 def kv_memory(plan: StepPlan, settings: Settings) -> Memory:
     """What weights and buffers leave for KV, in blocks. Raises DoesNotFit with the table."""
     precision, ways = plan.ops.precision, plan.layout.tensor_parallel
-    live = (
-        settings.max_num_batched_tokens
-        if plan.ops.spread.residual == "replicated"
-        else -(-settings.max_num_batched_tokens // ways)
-    )
-    each = live * plan.model.top_k * plan.layout.expert_tensor_parallel
+    whole = plan.ops.spread.residual == "replicated"  # every rank has all tokens of its group
+    live = settings.max_num_batched_tokens if whole else -(-settings.max_num_batched_tokens // ways)
+    each = live * plan.model.top_k * (1 if whole else plan.layout.expert_tensor_parallel)
     keeps = Residency(precision.weights, precision.experts, precision.kv_cache, 0, live, Rows(each, each))
     device = plan.fabric.cluster.devices[0].memory_bytes
     held = serving_ledger(plan.ops.spread, plan.placement, keeps, device)
