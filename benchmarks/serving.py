@@ -1,4 +1,4 @@
-"""Simulated requests per CPU second: 5,000 requests of 512 in and 128 out on 4 replicas of Qwen3-235B, experts parallel 8.
+"""Simulated requests per CPU second: 5,000 requests of 512 in and 128 out on 4 replicas of Qwen3-235B, EP8.
 
     python -m benchmarks.serving [requests]
 
@@ -60,9 +60,8 @@ def main() -> None:
         exact = exact or found
         off = ", ".join(f"{name} {found[name] / exact[name] - 1:+.2%}" for name in COMPARED)
         steps = sum(replica.steps for replica in served.replicas)
-        print(
-            f"routing.renew {renew}: {number / seconds:,.0f} requests per CPU second   (bar {bar:,}); {steps} steps, {off}"
-        )
+        rate = f"{number / seconds:,.0f} requests per CPU second   (bar {bar:,})"
+        print(f"routing.renew {renew}: {rate}; {steps} steps, {off}")
 
 
 if __name__ == "__main__":

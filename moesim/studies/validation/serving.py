@@ -25,10 +25,11 @@ from moesim.routing import Sampled
 from moesim.serving import Book, Replica, Requests, Scheduler, Settings, State, engine, hosted, serve
 from moesim.serving.metrics import counted, tpot, ttft
 from moesim.serving.tabled import Tabled
-from moesim.step import StepPlan
+from moesim.step import StepPlan, lower
 from moesim.step.pace import Pace
-from moesim.studies.build import draft
-from moesim.studies.load import load_data
+from moesim.studies.band import band
+from moesim.studies.build import build, draft
+from moesim.studies.load import Loaded, load_data
 from moesim.studies.serving.build import kv_memory
 from moesim.studies.validation.validation import Point, Validation, errors
 from moesim.yamlfile import MAX_BYTES
@@ -39,6 +40,7 @@ COLUMNS: Final = (
     "attention_dp_size", "moe_tp_size", "moe_ep_size", "silicon_ttft_ms", "silicon_tpot_ms", "concurrency",
 )  # fmt: skip
 PROMPTS: Final = 10  # of each client
+TYPICAL: Final = 32  # rows of the decode step whose band stands for a layout's
 SHORTEST: Final = 0.8  # of nominal lengths
 SLICES: Final = ("flag", "system", "backend", "model", "parallelism", "concurrency")
 TOPOLOGIES: Final = {"h100_sxm": "dgx-h100", "h200_sxm": "hgx-h200", "b200_sxm": "dgx-b200", "a100_sxm": "dgx-a100"}
@@ -91,8 +93,11 @@ class Kind:
 
 @dataclass(frozen=True)
 class ServingValidation(Validation):
-    """Points of TTFT and TPOT, two a row; refused: reason -> rows."""
+    """Points of TTFT and TPOT, two a row; bands: factors low, high of each row's TPOT, or None; refused: reason ->
+    rows.
+    """
 
+    bands: tuple[tuple[float, float] | None, ...] = ()
     refused: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -106,10 +111,22 @@ class ServingValidation(Validation):
             metrics |= {f"{metric}_{name}": told[name] for name in ("mean_abs_error", "median_abs_error")}
             metrics[f"{metric}_geometric_mean_ratio"] = told["geometric_mean_ratio"]
             metrics[f"{metric}_rank_correlation"] = _spearman(some)
+        if (covered := self._coverage()) is not None:
+            metrics["tpot_band_coverage"] = covered
         metrics["answered_fraction"] = len(self.points) / 2 / max(self.asked or 1, 1)
         found["metrics"] = {name: {"value": value, "unit": "1"} for name, value in metrics.items()}
         found["provenance"]["refused"] = dict(self.refused)
         return found
+
+    def _coverage(self) -> float | None:
+        """Share of the ok rows that have a band whose measured TPOT lies in it."""
+        rows = [point for point in self.points if point.keys["metric"] == "tpot"]
+        inside = [
+            band[0] <= row.measured / row.predicted <= band[1]
+            for row, band in zip(rows, self.bands, strict=True)
+            if band is not None and row.keys["flag"] == "ok"
+        ]
+        return sum(inside) / len(inside) if inside else None
 
     def breakdown(self) -> dict[str, Any]:
         """slice -> value -> metric -> errors."""
@@ -141,9 +158,11 @@ def validate(data: Path | None = None) -> ServingValidation:
     rows = _rows(path)
     points: list[Point] = []
     refused: dict[str, int] = {}
+    bands: list[tuple[float, float] | None] = []
     for row in rows:
         try:
-            points += _points(row)
+            points += tuple(_points(row))
+            bands.append(_band(Kind.of(row)))
         except MoesimError as error:
             refused[_reason(error)] = refused.get(_reason(error), 0) + 1
     if not points:
@@ -157,9 +176,11 @@ def validate(data: Path | None = None) -> ServingValidation:
             "engines": "presets, launch settings of the campaigns; host 0.3 ms a step, eager and API time 0 for all",
             "routing": f"sampled, assumed: {ROUTING} for every model",
             "fitted": "nothing to these rows",
+            "band": f"80 %, of the errors of kernel tables alone: of a decode step of {TYPICAL} rows of each layout",
         },
         warnings=tuple(f"{count} rows refused: {why}" for why, count in sorted(refused.items())),
         asked=len(rows),
+        bands=tuple(bands),
         refused=refused,
     )
 
@@ -242,7 +263,23 @@ def _clock(kind: Kind) -> tuple[Tabled, StepPlan]:
     return Tabled(plan, Pace(plan)), plan
 
 
+@lru_cache(maxsize=256)
+def _band(kind: Kind) -> tuple[float, float] | None:
+    """Factors of the 80 % band of a decode step; None where the costs do not know their errors."""
+    built = build(_scenario(kind), 0)
+    found = band(built, lower(built.plan, built.batches))
+    return None if found is None else (found.low, found.high)
+
+
 def _plan(kind: Kind) -> StepPlan:
+    loaded = _scenario(kind)
+    plan = draft(loaded, 0).plan
+    routing = _routing(str(loaded.scenario.model)) if plan.model.num_experts else plan.routing
+    return replace(plan, routing=routing, host_seconds=engine(kind.backend).host_time)
+
+
+def _scenario(kind: Kind) -> Loaded:
+    """Raises BadInput."""
     if kind.system not in TOPOLOGIES:
         raise BadInput(f"no shipped topology of {kind.system}")
     missing = [name for name in (kind.gemm, kind.moe) if name not in DTYPES]
@@ -260,11 +297,9 @@ def _plan(kind: Kind) -> StepPlan:
         "comm": {"dispatch": "allgather_reducescatter" if kind.expert > 1 else "nccl"},
         "precision": {"weights": weights, "experts": experts, "kv_cache": kind.cache},
         "routing": {"balanced": True}, "costs": {"profile": "auto", "kernels": kind.backend},
-        "batch": {"phase": "decode", "tokens_per_gpu": 8, "context": 1},
+        "batch": {"phase": "decode", "tokens_per_gpu": max(TYPICAL // kind.tensor, 1), "context": 1024},
     }  # fmt: skip
-    plan = draft(load_data(scenario, "row"), 0).plan
-    routing = _routing(str(scenario["model"])) if plan.model.num_experts else plan.routing
-    return replace(plan, routing=routing, host_seconds=engine(kind.backend).host_time)
+    return load_data(scenario, "row")
 
 
 @lru_cache(maxsize=16)
