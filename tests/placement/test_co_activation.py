@@ -7,7 +7,7 @@ import pytest
 
 from moesim.errors import BadInput
 from moesim.placement import PlacementProblem, Windows, solve
-from moesim.placement.gather_kernel import gather
+from moesim.placement.search.gather_kernel import gather
 
 NODES, SLOTS = np.repeat(np.arange(4), 2), np.full(8, 3)  # 24 slots
 

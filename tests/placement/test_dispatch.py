@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from moesim.placement import PlacementProblem, Windows, dispatch, judge, plan
 from moesim.placement.dispatch.ways import FIRST, MODULO, NEAREST, slot_shares
-from moesim.placement.replication import replicate
+from moesim.placement.search.replication import replicate
 
 Ints = npt.NDArray[np.int64]
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from moesim.errors import BadInput, DoesNotFit
-from moesim.placement import PlacementProblem, Windows, milp, solve
+from moesim.placement import PlacementProblem, Windows, solve
 from moesim.placement.chain import Chain
 from moesim.placement.loads import imbalance
-from moesim.placement.partitions import deals
-from moesim.placement.programs import chain_program
+from moesim.placement.search import milp
+from moesim.placement.search.partitions import deals
+from moesim.placement.search.programs import chain_program
 
 NODE = np.zeros(3, dtype=np.int64)
 

@@ -13,10 +13,10 @@ from moesim.errors import BadInput, DoesNotFit
 from moesim.placement import Budget, PlacementProblem, Windows, solve
 from moesim.placement.bounds import transitions
 from moesim.placement.chain import Chain
-from moesim.placement.exchange import settle, tournament
 from moesim.placement.levels import hops
 from moesim.placement.objectives import REGISTRY as OBJECTIVES
-from moesim.placement.partitions import deals, how_many
+from moesim.placement.search.exchange import settle, tournament
+from moesim.placement.search.partitions import deals, how_many
 from moesim.placement.strategies.affinity_bcd import descend
 
 SMALL = settings(max_examples=25, deadline=None)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from moesim.placement.bounds import kernel
+from moesim.placement.bounds import kernel, peaks
 from moesim.placement.budget import Budget
-from moesim.placement.replication import choices
+from moesim.placement.search.replication import choices
 
 if TYPE_CHECKING:
     from moesim.placement.problem import PlacementProblem
@@ -18,6 +18,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 CHOICES = 2_000  # numbers of replicas that are tried one by one
 STEP = 1.02  # by which a guess of the optimum grows
+MOST_WINDOWS = 64  # whose peaks are looked at together: the program grows with them
 REACH = 2.0  # how far above the first bound a sharper one is looked for
 
 
@@ -36,6 +37,28 @@ def bounds(problem: PlacementProblem, budget: Budget | None = None) -> Floats:
         best = _sharper(problem, load, best, budget or Budget())
     result: Floats = (best / fair).reshape(counts.shape[:2])
     return np.maximum(result, 1.0)
+
+
+def joint(problem: PlacementProblem, budget: Budget | None = None) -> Floats:
+    """float64[layers]: a bound on the mean over windows of max/mean under one placement for all of them: the mean of
+    `bounds`, raised by what peaks of several windows ask of the same replicas."""
+    budget = budget or Budget()
+    alone = bounds(problem, budget)
+    result: Floats = alone.mean(axis=0)
+    windows, layers = alone.shape
+    if windows == 1 or windows > MOST_WINDOWS or problem.slots == problem.experts:
+        return result
+    fair = problem.train.counts.sum(axis=2, keepdims=True) / problem.speed.sum()
+    share = problem.train.counts / np.maximum(fair, 1e-300) / problem.speed.max()
+    for layer in range(layers):
+        if budget.expired:
+            break
+        if fair[:, layer].all():
+            result[layer] = max(
+                result[layer], peaks.least_peak(peaks.of(problem, share[:, layer], alone[:, layer])).value
+            )
+        budget.say(f"peaks of {layer + 1} of {layers} layers together")
+    return result
 
 
 def _sharper(problem: PlacementProblem, load: Floats, best: Floats, budget: Budget) -> Floats:

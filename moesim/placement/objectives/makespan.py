@@ -27,5 +27,5 @@ class Makespan:
         return result
 
     def bound(self, problem: PlacementProblem, budget: Budget) -> Bound:
-        """Each window's own bound, averaged: no placement serves any window better."""
-        return Bound(float(balance.bounds(problem, budget).mean()), "combinatorial")
+        """Each window's own bound, and what the peaks of all of them ask of the same replicas."""
+        return Bound(float(balance.joint(problem, budget).mean()), "combinatorial")

@@ -11,9 +11,9 @@ import numpy as np
 
 from moesim.placement.budget import Budget
 from moesim.placement.chain import Chain, Floats, Ints
-from moesim.placement.clusters import aligned, balanced
-from moesim.placement.exchange import settle
 from moesim.placement.problem import PlacementProblem
+from moesim.placement.search.clusters import aligned, balanced
+from moesim.placement.search.exchange import settle
 from moesim.placement.solution import Answer
 
 NOISE, NOISY, QUIET = 2.0, 40, 6  # noise of the first sweep, sweeps with and without

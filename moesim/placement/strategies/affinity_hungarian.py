@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from moesim.placement.budget import Budget
 from moesim.placement.chain import Chain
-from moesim.placement.clusters import aligned, balanced
 from moesim.placement.problem import PlacementProblem
+from moesim.placement.search.clusters import aligned, balanced
 from moesim.placement.solution import Answer
 
 

@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from moesim.errors import BadInput
 from moesim.placement.budget import Budget
-from moesim.placement.clusters import balanced
-from moesim.placement.gather_kernel import gather
 from moesim.placement.problem import PlacementProblem
-from moesim.placement.samples import sampled_counts
+from moesim.placement.search.clusters import balanced
+from moesim.placement.search.gather_kernel import gather
+from moesim.placement.search.samples import sampled_counts
 from moesim.placement.solution import Answer
 from moesim.placement.strategies.multiwindow import MultiWindow
 from moesim.placement.windows import Windows

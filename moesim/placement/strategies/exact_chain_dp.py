@@ -15,8 +15,8 @@ import numpy.typing as npt
 from moesim.errors import DoesNotFit
 from moesim.placement.budget import Budget
 from moesim.placement.chain import Chain
-from moesim.placement.partitions import deals, how_many, numbered, renamed
 from moesim.placement.problem import PlacementProblem
+from moesim.placement.search.partitions import deals, how_many, numbered, renamed
 from moesim.placement.solution import NO_BOUND, Answer, Bound
 
 Ints = npt.NDArray[np.int64]

@@ -11,19 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import DoesNotFit
-from moesim.placement import kernels
 from moesim.placement.budget import Budget
 from moesim.placement.dispatch.ways import EVEN
-from moesim.placement.partitions import deals, how_many
 from moesim.placement.problem import PlacementProblem
-from moesim.placement.replication import choices
+from moesim.placement.search.partitions import deals, how_many
+from moesim.placement.search.replication import choices
+from moesim.placement.search.table import pack
 from moesim.placement.solution import NO_BOUND, Answer, Bound
-from moesim.placement.strategies.lpt import pack
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 SMALL = 16  # experts
-CHOICES, DEALINGS, PASSES = 20_000, 3_000, 50
+CHOICES, DEALINGS = 20_000, 3_000
 
 
 class Exhaustive:
@@ -87,6 +86,5 @@ def _settle(problem: PlacementProblem, counts: Floats, replicas: Ints) -> tuple[
         best = int(value.argmin())
         return items[np.argsort(dealt[best], kind="stable")], float(value[best]), True
     table = pack(problem, counts, replicas)
-    rule = table.rule(problem)
-    kernels.lower_peaks(table.x, *rule, table.load, table.x.sum(axis=1), np.inf, 1 / problem.speed, PASSES)
+    table.lower_peaks(problem)
     return table.slot_expert, float((table.load / problem.speed[:, None]).max(axis=0).mean()), False

@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from moesim.placement.budget import Budget
 from moesim.placement.problem import PlacementProblem
-from moesim.placement.replication import replicate
-from moesim.placement.samples import sampled_counts
+from moesim.placement.search.replication import replicate
+from moesim.placement.search.samples import sampled_counts
+from moesim.placement.search.table import pack
 from moesim.placement.solution import Answer
-from moesim.placement.strategies.lpt import pack
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from moesim.errors import BadInput, DoesNotFit
 from moesim.layout import Placement
-from moesim.placement import milp
 from moesim.placement.bounds import balance
 from moesim.placement.budget import Budget
 from moesim.placement.chain import Chain
 from moesim.placement.loads import imbalance
 from moesim.placement.problem import PlacementProblem
-from moesim.placement.programs import balance_program, chain_program
+from moesim.placement.search import milp
+from moesim.placement.search.programs import balance_program, chain_program
 from moesim.placement.solution import NO_BOUND, Answer, Bound
 from moesim.placement.strategies.affinity_bcd import descend
 from moesim.placement.strategies.exact_chain_dp import interchangeable

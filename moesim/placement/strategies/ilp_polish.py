@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from moesim.errors import BadInput
-from moesim.placement import milp
 from moesim.placement.budget import Budget
 from moesim.placement.chain import Chain
 from moesim.placement.problem import PlacementProblem
-from moesim.placement.programs import layer_program
+from moesim.placement.search import milp
+from moesim.placement.search.programs import layer_program
 from moesim.placement.solution import Answer
 from moesim.placement.strategies.affinity_bcd import descend
 from moesim.placement.strategies.ilp import time_left

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import BadInput
-from moesim.placement import nudge
 from moesim.placement.budget import Budget
 from moesim.placement.problem import PlacementProblem
-from moesim.placement.samples import sampled_counts
+from moesim.placement.search import nudge
+from moesim.placement.search.samples import sampled_counts
 from moesim.placement.solution import Answer
 
 Floats = npt.NDArray[np.float64]

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from moesim.placement import milp
 from moesim.placement.budget import Budget
 from moesim.placement.chain import Chain, Ints
-from moesim.placement.clusters import aligned, balanced
 from moesim.placement.problem import PlacementProblem
-from moesim.placement.programs import even_program
+from moesim.placement.search import milp
+from moesim.placement.search.clusters import aligned, balanced
+from moesim.placement.search.programs import even_program
 from moesim.placement.solution import Answer
 from moesim.placement.strategies.ilp import check_size, solve_chain, time_left
 

@@ -10,17 +10,16 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from moesim.placement import kernels
 from moesim.placement.budget import Budget
 from moesim.placement.problem import PlacementProblem
-from moesim.placement.samples import sampled_counts
+from moesim.placement.search import peaks
+from moesim.placement.search.samples import sampled_counts
+from moesim.placement.search.table import Table, pack
 from moesim.placement.solution import Answer
 from moesim.placement.strategies.flash import DEVIATIONS, flash_replicas
-from moesim.placement.strategies.lpt import Table, pack
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-PASSES = 50  # over all pairs of ranks
 
 
 class MultiWindow:
@@ -33,23 +32,40 @@ class MultiWindow:
         samples = sampled_counts(problem.train, budget.stream("samples"))
         replicas, rows = flash_replicas(problem, samples), []
         for layer in range(problem.layers):
-            passes = 0 if budget.expired else PASSES
-            rows.append(_spread_peaks(problem, samples[:, layer], replicas[layer], layer, passes))
+            table = _packed(problem, samples[:, layer], replicas[layer], layer)
+            if not budget.expired:
+                table = _spread_peaks(problem, samples[:, layer], table, layer, budget)
+            rows.append(table.slot_expert)
+            budget.say(f"layer {layer + 1} of {problem.layers}")
         few = problem.train.num_windows == 1 and problem.train.tokens is None
         return Answer(problem.place(np.stack(rows)), notes=("one window: nothing is known of peaks",) if few else ())
 
 
-def _spread_peaks(problem: PlacementProblem, samples: Floats, replicas: Ints, layer: int, passes: int) -> Ints:
-    """samples float64[W, experts], replicas int64[experts] of one layer -> int64[slots]."""
+def _fair(problem: PlacementProblem, samples: Floats) -> Floats:
+    """samples float64[W, experts] -> float64[experts, W] over the fair share of a rank of speed 1."""
     fair = np.maximum(samples.sum(axis=1), 1.0) / problem.speed.sum()
-    counts = np.ascontiguousarray((samples / fair[:, None]).T)
-    total, cap = problem.load[layer].astype(np.float64), np.inf
+    return np.ascontiguousarray((samples / fair[:, None]).T)
+
+
+def _packed(problem: PlacementProblem, samples: Floats, replicas: Ints, layer: int) -> Table:
+    """samples float64[W, experts], replicas int64[experts] of one layer -> packed by risk, or by load under a cap."""
+    counts = _fair(problem, samples)
     if problem.load_cap is None:
-        table = pack(problem, counts, replicas, DEVIATIONS)
-    else:
-        cap = problem.load_cap * total.sum() / problem.speed.sum()
-        even = pack(problem, total[:, None], replicas)
-        table = Table.start(problem, even.slot_expert, counts)
-    carried = total[table.of] * table.share
-    kernels.lower_peaks(table.x, *table.rule(problem), table.load, carried, cap, 1 / problem.speed, passes)
-    return table.slot_expert
+        return pack(problem, counts, replicas, DEVIATIONS)
+    even = pack(problem, problem.load[layer].astype(np.float64)[:, None], replicas)
+    return Table.start(problem, even.slot_expert, counts)
+
+
+def _spread_peaks(problem: PlacementProblem, samples: Floats, table: Table, layer: int, budget: Budget) -> Table:
+    """Exchanges while peaks fall; of a few windows each peak is looked at, with other numbers of replicas too."""
+    total = problem.load[layer].astype(np.float64)
+    cap = np.inf if problem.load_cap is None else problem.load_cap * total.sum() / problem.speed.sum()
+    table.lower_peaks(problem, total[table.of] * table.share, cap)
+    if not peaks.fits(problem, len(samples)):
+        return table
+    for replicas in peaks.chosen(problem, _fair(problem, samples).T, table.peak()):
+        tried = _packed(problem, samples, replicas, layer)
+        tried.lower_peaks(problem)
+        table = min(table, tried, key=Table.peak)
+    peaks.settled(problem, table, budget)
+    return table

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from moesim.placement.chain import Chain
 from moesim.placement.levels import rail_of_rank
-from moesim.placement.milp import Program
+from moesim.placement.search.milp import Program
 
 if TYPE_CHECKING:
     from moesim.placement.problem import PlacementProblem

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from moesim.compiled import inner, njit
-from moesim.placement.kernels import exchange, holds, peaks_without, rank_peaks, sum_of_peaks
+from moesim.placement.search.kernels import exchange, holds, peaks_without, rank_peaks, sum_of_peaks
 
 LEAST = 1e-4  # gain per window that is worth a step
 

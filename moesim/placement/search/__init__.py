@@ -1,0 +1,1 @@
+"""What strategies search with: compiled exchanges, numbers of replicas, programs. Nothing here is a strategy."""

@@ -1,0 +1,82 @@
+"""One placement for the peaks of several windows: the joint bound, and the search that nears it."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from moesim.placement import PlacementProblem, Windows, judge, plan, solve
+from moesim.placement.bounds import balance
+from moesim.placement.bounds.peaks import Layer, least_peak
+from moesim.placement.loads import imbalance
+from moesim.placement.search.partitions import deals
+
+
+def problem(counts: object, ranks: int, slots: int, **options: object) -> PlacementProblem:
+    windows = Windows("w", np.asarray(counts, dtype=np.int64)[:, None])
+    nodes = np.zeros(ranks, dtype=np.int64)
+    return PlacementProblem(windows, nodes, np.full(ranks, slots), **options)  # type: ignore[arg-type]
+
+
+def best(one: PlacementProblem) -> float:
+    """Every number of replicas in every dealing."""
+    least, spare = np.inf, one.slots - one.experts
+    for extra in product(range(spare + 1), repeat=one.experts):
+        if sum(extra) != spare or max(extra) >= one.ranks:
+            continue
+        items = np.repeat(np.arange(one.experts), 1 + np.array(extra))
+        for dealt in deals(one.slots_of_rank):
+            placement = one.place(items[np.argsort(dealt, kind="stable")][None])
+            least = min(least, float(imbalance(one, placement, one.train).mean()))
+    return least
+
+
+def test_two_windows_that_want_the_same_spare_slot() -> None:
+    """Three ranks of one slot, two experts: window 1 is all of expert 0, window 2 all of expert 1. Alone each window
+    gets 2 replicas and a peak of 1.5 fair shares; together one of them has 3: mean (3 + 1.5) / 2 = 2.25. The relaxed
+    program gives half a slot to each, which is the same."""
+    one = problem([[90, 0], [0, 90]], 3, 1)
+    assert balance.bounds(one).mean() == pytest.approx(1.5)
+    assert balance.joint(one)[0] == pytest.approx(2.25, rel=1e-6)
+    assert best(one) == pytest.approx(2.25)
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("dispatch", ["even", "lplb", "nearest"])
+def test_bound_is_below_the_best_of_all_placements(seed: int, dispatch: str) -> None:
+    random = np.random.default_rng(seed)
+    shape = [(3, 2, 2), (4, 3, 2), (3, 4, 1), (4, 2, 3), (2, 2, 3)][seed % 5]
+    experts, ranks, slots = shape
+    counts = random.lognormal(4, 1.2, (3, experts)).astype(np.int64)
+    one = problem(counts, ranks, slots, dispatch=dispatch)
+    assert balance.joint(one)[0] <= best(one) * (1 + 1e-9)
+
+
+def test_companions_count_under_even_shares_alone() -> None:
+    """One hot expert on one of two ranks with two slots each; its companion is no lighter than the lightest, 0.2."""
+    x = np.array([[1.0, 0.4, 0.4, 0.2]])
+    assert least_peak(Layer(x, np.ones(1), 0, 2, 2)).value == pytest.approx(1.2, rel=1e-6)
+    assert least_peak(Layer(x, np.ones(1), 0, 1, 2)).value == pytest.approx(1.0, rel=1e-6)
+
+
+def test_many_ranks_and_few_windows_end_near_the_bound() -> None:
+    """A slot a rank: replicas are all there is to choose, and the bound is within a slot's worth of the best."""
+    random = np.random.default_rng(0)
+    shares = random.lognormal(0, 0.9, (1, 2, 128)) * random.lognormal(0, 0.3, (8, 2, 128))
+    windows = Windows("w", (shares * 1000).astype(np.int64))
+    one = PlacementProblem(windows, np.arange(160) // 8, np.full(160, 1))
+    gap = solve(one, "multiwindow").gap
+    assert gap is not None
+    assert gap < 0.03
+
+
+def test_a_plan_for_few_windows_is_never_above_the_packing_it_starts_from() -> None:
+    random = np.random.default_rng(1)
+    shares = random.lognormal(0, 0.9, (1, 3, 96)) * random.lognormal(0, 0.3, (4, 3, 96))
+    one = PlacementProblem(Windows("w", (shares * 1000).astype(np.int64)), np.arange(36) // 8, np.full(36, 3))
+    found = judge(one, plan(one, "multiwindow").placement, "multiwindow")
+    assert found.objective < judge(one, plan(one, "flash").placement, "flash").objective
+    again = plan(one, "multiwindow").placement
+    assert (again.slot_expert == found.placement.slot_expert).all()
