@@ -67,6 +67,8 @@ class Hosted:
 
     def least(self, batch: Batch) -> int:
         """Ticks that the host takes, 0 where a graph holds the step."""
+        if not self.settings.eager_time_per_layer:
+            return 0
         most = int(batch.tokens_of_rank.max(initial=0))
         prompts = bool((batch.phase == Phase.PREFILL).any())
         if most <= (self.settings.graph_tokens if prompts else self.settings.graph_batch):

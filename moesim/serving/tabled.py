@@ -20,7 +20,7 @@ from moesim.layout import UNQUANTISED
 from moesim.serving.requests import Ints
 from moesim.step import Batch, Phase, StepPlan
 from moesim.step.pace import Pace
-from moesim.units import to_ps
+from moesim.units import PICOSECONDS_PER_SECOND, to_ps
 
 Floats = npt.NDArray[np.float64]
 GRID = 32  # tokens of context between priced ones, and steps of a stretch between those whose cores are added up
@@ -52,7 +52,7 @@ class Tabled:
         decodes, prompts = batch.phase == Phase.DECODE, batch.phase == Phase.PREFILL
         core = float(self._decoded(batch.context[decodes], 1)[0]) if decodes.any() else 0.0
         core += self._prefilled(batch.query[prompts], batch.context[prompts])
-        return int(to_ps(core + self._fixed(batch.tokens, int(batch.emits.sum()))))
+        return round((core + self._fixed(batch.tokens, int(batch.emits.sum()))) * PICOSECONDS_PER_SECOND)
 
     def stretch(self, batch: Batch, steps: int) -> Ints:
         """int64[steps] ps of steps of decodes alone, each one token further."""
@@ -85,14 +85,14 @@ class Tabled:
 
     def _decoded(self, context: Ints, steps: int) -> Floats:
         """float64[steps] s: cores of decoded rows, after context int64[n] tokens and on, all layers."""
-        knots = np.unique(np.append(np.arange(0, steps, GRID), steps - 1))
+        knots = np.arange(0, steps + GRID - 1, GRID).clip(max=steps - 1)
         (low, high), share = _around(len(context))
         at = context[None, :] + knots[:, None]
         sums = sum(
             (self._interpolated(n, at) * part for n, part in ((low, 1 - share), (high, share)) if part),
             start=np.zeros(len(knots)),
         )
-        return np.interp(np.arange(steps), knots, sums)
+        return sums if steps == 1 else np.interp(np.arange(steps), knots, sums)
 
     def _interpolated(self, rows: int, at: Ints) -> Floats:
         """at int64[knots, n] contexts -> float64[knots] s: of a row among `rows`, added up over n."""
