@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 class Verb(IntEnum):
     """What a rank does. Attention is one node, or prepared (projections) and then attended to in two. GATHER brings a
-    shared expert that is spread over a tensor group the tokens of all of it; where there is none it takes no time.
+    shared expert that is spread over a tensor group the tokens of all of it, EMBEDDING adds up what the ranks of a
+    group have looked up in their parts of the vocabulary; where there is no such group both take no time.
     """
 
     HOST = 0
@@ -25,6 +26,7 @@ class Verb(IntEnum):
     MLP = 10
     HEAD = 11
     OPTIMIZER = 12
+    EMBEDDING = 13
 
 
 class Way(IntEnum):

@@ -57,7 +57,9 @@ class Schedule:
         return tuple(order.nodes)
 
     def forward(self, order: Order, moe: Sequence[bool]) -> None:
-        """All layers of a micro-batch, then the head."""
+        """The embedding, all layers of a micro-batch, then the head."""
+        for part in self.parts:
+            order.then(Verb.EMBEDDING, -1, part)
         self.layers(order, moe)
         for part in self.parts:
             order.then(Verb.HEAD, -1, part)

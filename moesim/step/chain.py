@@ -11,7 +11,7 @@ from moesim.engine import Join
 from moesim.network import Coflow
 from moesim.network.all_to_all import Stages
 from moesim.schedules import Node
-from moesim.step.rings import residual_bytes, ring
+from moesim.step.rings import op_of, ring, tensor_bytes
 from moesim.step.site import Site
 from moesim.step.work import Work
 
@@ -47,20 +47,20 @@ class Chain:
             self.site.lowering.sent[flows.source, flows.destination] += flows.bytes
             self.transfer(name, fabric.coflow(algorithm.kernel(group), flows, group, message_bytes))
 
-    def gather_tokens(self) -> None:
-        """Before what is spread over a tensor group: every rank needs the tokens of all."""
+    def gather_tokens(self, of: str = "") -> None:
+        """Before what is spread over a tensor group: every rank needs all tokens. of: of what, outside layers."""
         if self.plan.ops.spread.residual == "sliced":
-            self.tensor_ring("all_gather")
+            self.tensor_ring(of + "all_gather")
 
-    def sum_tokens(self) -> None:
+    def sum_tokens(self, of: str = "") -> None:
         """After it: partial sums are added up, for each rank's slice of the tokens or for all of them."""
-        self.tensor_ring("reduce_scatter" if self.plan.ops.spread.residual == "sliced" else "all_reduce")
+        self.tensor_ring(of + ("reduce_scatter" if self.plan.ops.spread.residual == "sliced" else "all_reduce"))
 
-    def tensor_ring(self, op: str) -> None:
-        """The residual stream inside each tensor-parallel group."""
-        self.ring(op, self.plan.layout.tensor_parallel, self.batch.tokens_of_rank * residual_bytes(self.plan.model))
+    def tensor_ring(self, name: str) -> None:
+        """Inside each tensor-parallel group."""
+        self.ring(name, self.plan.layout.tensor_parallel, tensor_bytes(self.plan, name, self.batch))
 
-    def ring(self, op: str, width: int, own: npt.NDArray[np.int64]) -> None:
+    def ring(self, name: str, width: int, own: npt.NDArray[np.int64]) -> None:
         """own int64[lanes] bytes, in groups of `width` consecutive lanes."""
         if width > 1:
-            self.transfer(op, ring(self.plan.fabric, self.site.group, op, width, own))
+            self.transfer(name, ring(self.plan.fabric, self.site.group, op_of(name), width, own))

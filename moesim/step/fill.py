@@ -26,7 +26,7 @@ from moesim.step.fixed import FixedPrices
 from moesim.step.lower import check, lower
 from moesim.step.plan import StepPlan
 from moesim.step.prices import ExpertPrices
-from moesim.step.rings import Rings, residual_bytes, shared_copies
+from moesim.step.rings import Rings, shared_copies, tensor_bytes
 from moesim.step.spans import LayerTraffic, Lookup
 from moesim.step.structure import COMBINE, Structure
 from moesim.step.unpriced import unpriced
@@ -84,8 +84,8 @@ class Refill:
                 for number, stage in enumerate(stages):
                     pattern[island, found[number :: len(stages)]] = self.pool.number(stage.coflow)
             for rings, kinds in ((self._rings, self.structure.rings), (self._shares, self.structure.shares)):
-                for (op, _), found in kinds.items():
-                    pattern[island, found] = rings[island].of(op, nothing).pattern
+                for (name, _), found in kinds.items():
+                    pattern[island, found] = rings[island].of(name, nothing).pattern
         return pattern.ravel()
 
     def play(self, values: Values) -> int:
@@ -114,10 +114,10 @@ class Refill:
         shape = (len(self._groups), self.structure.count)
         pattern, size_at = self.skeleton.pattern.reshape(shape).copy(), self.skeleton.size_at.reshape(shape).copy()
         alpha, sizes, place = known.alpha.reshape(shape).copy(), [known.size], len(known.size)
-        for (op, part), tasks in self.structure.rings.items():
-            own = parts[part].tokens_of_rank * residual_bytes(self.plan.model)
+        for (name, part), tasks in self.structure.rings.items():
+            own = tensor_bytes(self.plan, name, parts[part])
             for island, ranks in enumerate(self._islands):
-                ring = self._rings[island].of(op, own[ranks])
+                ring = self._rings[island].of(name, own[ranks])
                 pattern[island, tasks], size_at[island, tasks], alpha[island, tasks] = ring.pattern, place, ring.alpha
                 sizes.append(ring.size)
                 place += len(ring.size)

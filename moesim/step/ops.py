@@ -131,7 +131,11 @@ class LayerOps:
 
     def head(self, batch: Batch) -> Work:
         """The rank's part of the output embedding over its group's tokens that go through it."""
-        return self._gemms((self.spread.head_gemm(),), self._of_group(batch.head_rows), UNQUANTISED)
+        return self._gemms((self.spread.head_gemm(),), self.group_head_rows(batch), UNQUANTISED)
+
+    def group_head_rows(self, batch: Batch) -> npt.NDArray[np.int64]:
+        """int64[ranks]: tokens of the rank's tensor-parallel group that go through the output embedding."""
+        return self._of_group(batch.head_rows)
 
     def accumulate_gradients(self, ranks: int, parameters: float) -> Work:
         """Read and write of the fp32 sums of weight gradients: 8 bytes a parameter, on each of `ranks` ranks.

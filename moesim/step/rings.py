@@ -8,14 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.engine import Pool
-from moesim.models import MoEModel
 from moesim.network import Coflow, Fabric, Group, algorithms, groups
 from moesim.network.copies import Level
+from moesim.step.batch import Batch
 from moesim.step.ops import ACTIVATION_BYTES
 from moesim.step.plan import StepPlan
 from moesim.units import to_ps
 
 Int64s = npt.NDArray[np.int64]
+LOGITS = "logits_all_gather"
 KEPT = 4096  # rings by what their lanes have
 
 
@@ -25,9 +26,18 @@ def ring(fabric: Fabric, group: Group, op: str, width: int, own: Int64s) -> Cofl
     return fabric.fastest(candidates, group)[1]
 
 
-def residual_bytes(model: MoEModel) -> int:
-    """Of one token between attention and FFN."""
-    return ACTIVATION_BYTES * model.hidden_size
+def op_of(name: str) -> str:
+    """The collective of a task that may say what it is of: all_reduce of embedding_all_reduce."""
+    return "_".join(name.split("_")[-2:])
+
+
+def tensor_bytes(plan: StepPlan, name: str, batch: Batch) -> Int64s:
+    """int64[lanes]: what each rank brings to the ring `name` of its tensor group: its own tokens between attention and
+    FFN, or its part of the logits of all tokens of the group that are emitted.
+    """
+    if name == LOGITS:
+        return plan.ops.group_head_rows(batch) * (ACTIVATION_BYTES * plan.ops.spread.head_gemm().n)
+    return batch.tokens_of_rank * (ACTIVATION_BYTES * plan.model.hidden_size)
 
 
 def shared_copies(plan: StepPlan) -> Level | None:
@@ -56,12 +66,12 @@ class Rings:
         self._fabric, self._group, self._width, self._pool = fabric, group, width, pool
         self._kept: dict[tuple[str, bytes], Ring] = {}
 
-    def of(self, op: str, own: Int64s) -> Ring:
+    def of(self, name: str, own: Int64s) -> Ring:
         """own int64[R] bytes."""
-        key = (op, own.tobytes())
+        key = (op_of(name), own.tobytes())
         if key not in self._kept:
             if len(self._kept) >= KEPT:
                 self._kept.clear()
-            coflow = ring(self._fabric, self._group, op, self._width, own)
+            coflow = ring(self._fabric, self._group, op_of(name), self._width, own)
             self._kept[key] = Ring(self._pool.number(coflow), coflow.bytes, int(to_ps(coflow.alpha)))
         return self._kept[key]

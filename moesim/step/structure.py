@@ -22,7 +22,7 @@ class Structure:
 
     priced: (name, part, stretch), the same in every layer; experts: (part, stretch); exchanges: (dispatch or combine,
     part), with their stages one after the other; shares: (all_gather or reduce_scatter, part) among those who share
-    an expert; rings: (op, part) in tensor groups. layer int64[tasks]: which of the layers with experts each is in.
+    an expert; rings: (name, part) in tensor groups. layer int64[tasks]: which of the layers with experts each is in.
     """
 
     count: int

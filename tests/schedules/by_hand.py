@@ -8,7 +8,7 @@ from moesim.schedules import Node, Verb, Way
 
 TICKS = {Verb.HOST: 0, Verb.ATTENTION: 4, Verb.ATTENTION_PREPARE: 1, Verb.ATTENTION_CORE: 3, Verb.ROUTER: 0,
          Verb.GATHER: 0, Verb.DISPATCH: 3, Verb.SHARED: 1, Verb.EXPERTS: 4, Verb.COMBINE: 3, Verb.MLP: 5,
-         Verb.HEAD: 0}  # fmt: skip
+         Verb.HEAD: 0, Verb.EMBEDDING: 0}  # fmt: skip
 
 
 def ends(nodes: Sequence[Node], ticks: Mapping[Verb, int] = TICKS) -> list[int]:

@@ -81,9 +81,29 @@ def test_without_expert_parallelism_attention_and_ffn_end_in_all_reduces() -> No
     """Four parts and a quarter of them each, since the switch of the node adds up (6 parts in a ring)."""
     found = step(parallel=tp(4))
     names = [n for n in found.graph.name if n not in ("attention", "router", "shared", "host", "head")]  # type: ignore[attr-defined]
-    assert names == ["all_reduce", "mlp", "all_reduce", "all_reduce", "experts", "all_reduce"]
+    layers = ["all_reduce", "mlp", "all_reduce", "all_reduce", "experts", "all_reduce"]
+    assert names == ["embedding_all_reduce", *layers, "logits_all_gather"]
     reduced = (np.array(ring(8 * BF16, 4)) // 3 * 5).tolist()
     assert all(found.sent("all_reduce", i).tolist() == reduced for i in range(4))
+
+
+def test_both_embeddings_are_spread_over_the_vocabulary() -> None:
+    """Rows that a rank's part lacks are zeros until they are added up; logits are brought together."""
+    found = step(parallel=tp(4))
+    assert found.sent("embedding_all_reduce").tolist() == found.sent("all_reduce").tolist()
+    assert found.sent("logits_all_gather").tolist() == ring(4 * 8 * VOCAB // 4 * 2, 4)
+    alone = step(parallel=tp(1, expert_parallel_size=4))
+    assert not alone.tasks("embedding_all_reduce") and not alone.tasks("logits_all_gather")
+
+
+def test_training_takes_its_loss_where_the_logits_are_and_adds_up_gradients_of_the_stream() -> None:
+    found = step(EVEN, batch=TRAIN, parallel=tp(4, expert_parallel_size=4))
+    ends = [n for n in found.graph.name if n.startswith(("embedding_", "head_", "logits_"))]  # type: ignore[attr-defined]
+    assert ends == [
+        "embedding_reduce_scatter", "head_all_gather", "head_backward", "head_reduce_scatter", "embedding_all_gather",
+    ]  # fmt: skip
+    for name in ends[:2] + ends[3:]:
+        assert found.sent(name).tolist() == found.sent("all_gather").tolist()
 
 
 def test_ranks_that_share_experts_hand_their_tokens_on_once() -> None:

@@ -77,7 +77,7 @@ def test_gradients_of_inputs_and_weights_apart_take_as_long_as_in_one(monkeypatc
     apart = [node._replace(way=Way.BACKWARD_DATA) if node.way == Way.BACKWARD else node for node in order.nodes]
     weights = [
         order.nodes[number]._replace(way=Way.BACKWARD_WEIGHT, after=(number,)) for number in backward
-        if order.nodes[number].verb not in (Verb.GATHER, Verb.DISPATCH, Verb.COMBINE)
+        if order.nodes[number].verb not in (Verb.EMBEDDING, Verb.GATHER, Verb.DISPATCH, Verb.COMBINE)
     ]  # fmt: skip
     sums = []
     for nodes in (together, (*apart, *weights)):

@@ -13,6 +13,9 @@ Maker = Callable[[Chain], None]
 GRADIENTS = (Way.BACKWARD, Way.BACKWARD_DATA, Way.BACKWARD_WEIGHT)
 MAKERS: Final[dict[tuple[Verb, Way], Maker]] = {
     (Verb.HOST, Way.FORWARD): head.host,
+    (Verb.EMBEDDING, Way.FORWARD): head.embedding,
+    (Verb.EMBEDDING, Way.BACKWARD): head.embedding_backward,
+    (Verb.EMBEDDING, Way.BACKWARD_DATA): head.embedding_backward,
     (Verb.ATTENTION, Way.FORWARD): attention.forward,
     (Verb.ATTENTION_PREPARE, Way.FORWARD): attention.prepare,
     (Verb.ATTENTION_CORE, Way.FORWARD): attention.core,
