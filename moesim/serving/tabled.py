@@ -9,14 +9,13 @@ put through a price. tests/serving/test_tabled.py holds it to 1 % of the Pace.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import BadInput
-from moesim.layout import UNQUANTISED
 from moesim.serving.requests import Ints
 from moesim.step import Batch, Phase, StepPlan
 from moesim.step.pace import Pace
@@ -27,7 +26,6 @@ GRID = 32  # tokens of context between priced ones, and steps of a stretch betwe
 OCTAVE = 4  # priced numbers of tokens and rows in an octave
 PROMPT = 512  # longest of the prompts that a priced number of tokens is made of
 FEW = 256  # tokens up to which they are decoded ones
-HEADS = 1024  # rows through the head that are priced together
 
 
 @dataclass
@@ -38,14 +36,12 @@ class Tabled:
     pace: Pace
     _rest: dict[int, float] = field(default_factory=dict)
     _cores: dict[int, Floats] = field(default_factory=dict)
+    _heads: dict[int, float] = field(default_factory=dict)
     _prompts: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.plan.layout.data_parallel > 1 or self.plan.schedule.cuts > 1:
             raise BadInput("steps are sums only where all ranks share their attention and nothing overlaps")
-        gemm = self.plan.ops.spread.head_gemm()
-        rows = np.arange(HEADS)
-        self._head: Floats = self.plan.ops.costs.gemm(rows, gemm.n, gemm.k, UNQUANTISED).seconds
 
     def ps(self, batch: Batch) -> int:
         """Ticks of a step."""
@@ -61,14 +57,26 @@ class Tabled:
 
     def _fixed(self, tokens: int, emits: int) -> float:
         """Seconds of a step but for its cores."""
-        head = self._head[min(emits, HEADS - 1)] * max(emits / (HEADS - 1), 1)
         (low, high), share = _around(tokens)
-        return float(self._rest_of(low) * (1 - share) + self._rest_of(high) * share + head - self._head[0])
+        rest = self._rest_of(low) * (1 - share) + self._rest_of(high) * share
+        if not emits:
+            return rest
+        (low, high), share = _around(emits)
+        return rest + self._head_of(low) * (1 - share) + self._head_of(high) * share
+
+    def _head_of(self, emits: int) -> float:
+        """Seconds that so many tokens take in the head: what a step takes longer if all its tokens go through it."""
+        if emits not in self._heads:
+            ways, which = self.plan.layout.world, np.arange(emits)
+            batch = Batch.of(ways, which % ways, which, 1, PROMPT, Phase.DECODE)
+            silent = replace(batch, emits=np.zeros(emits, dtype=np.bool_))
+            self._heads[emits] = (self.pace.ps(batch) - self.pace.ps(silent)) / PICOSECONDS_PER_SECOND
+        return self._heads[emits]
 
     def _rest_of(self, tokens: int) -> float:
         if tokens not in self._rest:
             batch = self._made_of(tokens)
-            seconds = self.pace.ps(batch) / 1e12
+            seconds = self.pace.ps(batch) / PICOSECONDS_PER_SECOND
             self._rest[tokens] = seconds - float(core_seconds(self.plan, batch)[0])
         return self._rest[tokens]
 

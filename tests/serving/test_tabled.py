@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from moesim.engine import evaluate
 from moesim.errors import BadInput
 from moesim.serving.tabled import Tabled
-from moesim.step import Batch, Phase
+from moesim.step import Batch, Phase, lower
 from moesim.step.pace import Pace
 from moesim.studies import load
 from moesim.studies.build import build
@@ -59,3 +60,16 @@ def test_replicas_whose_ranks_wait_for_each_other_are_refused() -> None:
     plan = build(load("demo-tiny", ("batch.tokens_per_gpu=8",)), 0).plan
     with pytest.raises(BadInput, match="sums only"):
         Tabled(plan, Pace(plan))
+
+
+def test_ranks_that_have_all_tokens_exchange_none() -> None:
+    """Experts on 4 ranks of one tensor group, tokens on all of them: two all-reduces a layer, to the tick of lower."""
+    spread_out = "parallel={tensor_parallel_size: 4, data_parallel_size: 1, expert_parallel_size: 4}"
+    plan = build(load("demo-tiny", (spread_out, "batch.tokens_per_gpu=8", "comm.dispatch=nccl")), 0).plan
+    whole = replace(plan, ops=replace(plan.ops, spread=replace(plan.ops.spread, residual="replicated")))
+    batch = decodes(np.arange(100, 117))
+    graph = lower(whole, (batch,)).graph
+    assert Pace(whole).ps(batch) == evaluate(graph, whole.fabric.capacity).task_end.max()
+    names = [name for name, coflow in zip(graph.name, graph.coflow, strict=True) if coflow >= 0]
+    assert names.count("all_reduce") == 2 * plan.model.num_layers and "dispatch" not in names
+    assert lower(plan, (batch,)).load.tolist() == lower(whole, (batch,)).load.tolist()

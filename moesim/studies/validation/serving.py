@@ -272,10 +272,15 @@ def _band(kind: Kind) -> tuple[float, float] | None:
 
 
 def _plan(kind: Kind) -> StepPlan:
+    """Engines that do not spread attention over data have all tokens on every rank: experts that lie on other ranks are
+    reached by no exchange, and one all-reduce ends attention, another the experts.
+    """
     loaded = _scenario(kind)
     plan = draft(loaded, 0).plan
     routing = _routing(str(loaded.scenario.model)) if plan.model.num_experts else plan.routing
-    return replace(plan, routing=routing, host_seconds=engine(kind.backend).host_time)
+    spread = replace(plan.ops.spread, residual="replicated")
+    ops = replace(plan.ops, spread=spread)
+    return replace(plan, routing=routing, ops=ops, host_seconds=engine(kind.backend).host_time)
 
 
 def _scenario(kind: Kind) -> Loaded:
