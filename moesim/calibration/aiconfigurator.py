@@ -222,6 +222,42 @@ def _sequences(op: str, rows: Table) -> Columns:
     }  # fmt: skip
 
 
+def _recurrent(kind: str) -> Callable[[Table], list[Columns]]:
+    """A table of two kernels in two phases: the convolution and the recurrence. Drafts that are verified are left out,
+    and KDA's convolutions: GDN's are the same kernels on more shapes.
+    """
+
+    def read(rows: Table) -> list[Columns]:
+        conv = np.array(["conv1d" in name for name in rows["kernel_source"]])
+        found = []
+        for phase, ours in (("context", "prefill"), ("generation", "decode")):
+            for op, own in ((f"conv_{ours}", conv), (f"{kind}_{ours}", ~conv)):
+                chosen = own & (rows["phase"] == phase)
+                if chosen.any() and (kind, op[:4]) != ("kda", "conv"):
+                    found.append(_recurrence(op, {name: column[chosen] for name, column in rows.items()}))
+        return found
+
+    return read
+
+
+def _recurrence(op: str, rows: Table) -> Columns:
+    shared = {
+        "op": op, "kernel": _text(rows["kernel_source"]), "dtype": "bf16", "seconds": _ms(rows),
+        "batch": rows["batch_size"], "query": rows["seq_len"],
+    }  # fmt: skip
+    keys, values = rows["num_k_heads"], rows["num_v_heads"]
+    if op.startswith("conv"):
+        return shared | {"hidden": 2 * keys * rows["head_k_dim"] + values * rows["head_v_dim"]}
+    return shared | {"heads": values, "kv_heads": keys, "head_dim": rows["head_k_dim"]}
+
+
+def _mamba2(rows: Table) -> list[Columns]:
+    """Its table holds the convolution alone: the scan was not measured."""
+    names = {"num_k_heads": rows["n_groups"], "head_k_dim": rows["d_state"],
+             "num_v_heads": rows["nheads"], "head_v_dim": rows["head_dim"]}  # fmt: skip
+    return [part for part in _recurrent("mamba2")(rows | names) if str(part["op"]).startswith("conv")]
+
+
 def _nccl(rows: Table) -> list[Columns]:
     """`message_size` counts elements of the larger buffer of a rank."""
     ops = np.array([COLLECTIVES.get(str(name), str(name)) for name in rows["op_name"]])
@@ -272,6 +308,9 @@ READERS: Final[dict[str, Callable[[Table], list[Columns]]]] = {
     "generation_attention_perf.parquet": _attention("attention_decode"),
     "context_mla_perf.parquet": _mla("mla_prefill"),
     "generation_mla_perf.parquet": _mla("mla_decode"),
+    "gdn_perf.parquet": _recurrent("gdn"),
+    "kda_perf.parquet": _recurrent("kda"),
+    "mamba2_perf.parquet": _mamba2,
     "nccl_perf.parquet": _nccl,
     "custom_allreduce_perf.parquet": _custom_allreduce,
     "wideep_deepep_ll_perf.parquet": _deepep_low_latency,

@@ -10,11 +10,15 @@ import numpy as np
 from moesim.calibration.behind import behind
 from moesim.calibration.records import Records
 from moesim.costs import shapes
+from moesim.costs.recurrences import convolution, recurrence
 from moesim.costs.shapes import Demand, Rows
 
+TAPS: Final = 4  # of every convolution that was measured
 KIND: Final = {
     "gemm": "gemm", "grouped_gemm": "experts", "attention_prefill": "attention", "attention_decode": "attention",
-    "mla_prefill": "mla", "mla_decode": "mla", "all_reduce": "collective", "all_gather": "collective",
+    "mla_prefill": "mla", "mla_decode": "mla", "conv_prefill": "convolution", "conv_decode": "convolution",
+    "gdn_prefill": "recurrence", "gdn_decode": "recurrence", "kda_prefill": "recurrence", "kda_decode": "recurrence",
+    "all_reduce": "collective", "all_gather": "collective",
     "reduce_scatter": "collective", "all_to_all": "collective", "dispatch": "exchange", "combine": "exchange",
 }  # fmt: skip
 
@@ -73,6 +77,16 @@ def _latent(records: Records, op: str, tile: int) -> Demand:
     return shapes.latent_attention(op.partition("_")[2], query, context, batch, heads, str(records["cache_dtype"][0]))
 
 
+def _convolution(records: Records, op: str, tile: int) -> Demand:
+    return convolution(op.partition("_")[2], records["query"], records["batch"], records["hidden"], TAPS)
+
+
+def _recurrence(records: Records, op: str, tile: int) -> Demand:
+    kind, _, phase = op.partition("_")
+    query, batch, keys, heads, width = (records[name] for name in ("query", "batch", "kv_heads", "heads", "head_dim"))
+    return recurrence(phase, query, batch, keys, heads, width, width, kind)
+
+
 def _collective(records: Records, op: str, tile: int) -> Demand:
     return shapes.collective(op, records["bytes"], records["world"])
 
@@ -84,6 +98,7 @@ def _exchange(records: Records, op: str, tile: int) -> Demand:
 
 
 _DEMANDS: Final[dict[str, Callable[[Records, str, int], Demand]]] = {
-    "gemm": _gemm, "experts": _experts, "attention": _attention, "mla": _latent, "collective": _collective,
+    "gemm": _gemm, "experts": _experts, "attention": _attention, "mla": _latent,
+    "convolution": _convolution, "recurrence": _recurrence, "collective": _collective,
     "exchange": _exchange,
 }  # fmt: skip

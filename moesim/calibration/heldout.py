@@ -28,6 +28,8 @@ WIDTH: Final = {"gemm": "n"}  # whole widths of it are left out together
 RANGE: Final = {
     "gemm": ("n", "k"), "grouped_gemm": ("hidden", "inter"), "attention_prefill": ("heads", "head_dim"),
     "attention_decode": ("heads", "head_dim"), "mla_prefill": ("heads",), "mla_decode": ("heads",),
+    **{f"{kind}_{phase}": (("hidden",) if kind == "conv" else ("heads",)) for kind in ("conv", "gdn", "kda")
+       for phase in ("prefill", "decode")},
 }  # fmt: skip
 TEST, NEITHER = 1, -1
 

@@ -25,8 +25,11 @@ LABELS: Final = {
     "fp4": ("nvfp4", "w4a8_mxfp4_mxfp8", "w4a16_mxfp4", "int4_wo"),
     "fp32": ("fp32",),
 }
+RECURRENT: Final = ("conv", "gdn", "kda")
 ROLES: Final = {"gemm": "gemm", "grouped_gemm": "experts", "attention_prefill": "gqa_prefill",
-                "attention_decode": "gqa_decode", "mla_prefill": "mla_prefill", "mla_decode": "mla_decode"}  # fmt: skip
+                "attention_decode": "gqa_decode", "mla_prefill": "mla_prefill", "mla_decode": "mla_decode",
+                **{f"{kind}_{phase}": f"{kind}_{phase}" for kind in RECURRENT
+                   for phase in ("prefill", "decode")}}  # fmt: skip
 FEWEST: Final = 0.2  # of the rows of a role's widest kernel
 UNSOUND: Final = 0.25  # of a kernel's rows labelled slow: the rest says little about it
 COMMON: Final = 30  # cells that kernels share before one is called faster

@@ -36,15 +36,18 @@ START: Final = 0.05  # quantile of a kernel's rows that is its start
 
 class Cell(NamedTuple):
     """Columns that tell the cells of an operator's table apart; axes: those along which work only grows (-: falls);
-    rows: the axis along which host time is flat.
+    rows: the axis along which host time is flat. compared: with other engines' kernels; not where their algorithms
+    differ, as those of chunked recurrences do (Triton's takes 2.5 times as long as FlashInfer's in every large cell).
     """
 
     columns: tuple[str, ...]
     axes: tuple[str, ...]
     rows: str
+    compared: bool = True
 
 
 ATTENTION: Final = ("heads", "kv_heads", "head_dim", "batch", "query", "context")
+RECURRENT: Final = ("kv_heads", "heads", "batch", "query")
 EXPERTS: Final = ("hidden", "inter", "topk", "experts", "matrices", "tp", "ep", "tokens", "distribution")
 CELLS: Final[dict[str, Cell]] = {
     "gemm": Cell(("m", "n", "k"), ("m", "n", "k"), "m"),
@@ -52,6 +55,12 @@ CELLS: Final[dict[str, Cell]] = {
     "attention_prefill": Cell(ATTENTION, ("batch", "query", "context"), "query"),
     "attention_decode": Cell(ATTENTION, ("batch", "context"), "batch"),
     "mla_prefill": Cell(("heads", "batch", "query", "context"), ("heads", "batch", "query", "context"), "query"),
+    "conv_prefill": Cell(("hidden", "batch", "query"), ("hidden", "batch", "query"), "query"),
+    "conv_decode": Cell(("hidden", "batch"), ("hidden", "batch"), "batch"),
+    "gdn_prefill": Cell(RECURRENT, ("heads", "batch", "query"), "query", compared=False),
+    "gdn_decode": Cell(RECURRENT, ("heads", "batch"), "batch"),
+    "kda_prefill": Cell(RECURRENT, ("heads", "batch", "query"), "query", compared=False),
+    "kda_decode": Cell(RECURRENT, ("heads", "batch"), "batch"),
     "mla_decode": Cell(("heads", "batch", "context"), ("heads", "batch", "context"), "batch"),
 }
 
@@ -111,7 +120,7 @@ class Table:
 
     def others(self, tables: Sequence[Table]) -> Floats:
         """float64[rows]: median seconds of sound rows of the same cell in other tables; NaN where there is none."""
-        if not tables:
+        if not tables or not self._cell.compared:
             return np.full(len(self.seconds), np.nan)
         number = _groups(list(np.concatenate([self._keys(), *(one._keys() for one in tables)]).T))
         own, theirs = number[: len(self.seconds)], number[len(self.seconds) :]

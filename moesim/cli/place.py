@@ -98,7 +98,7 @@ def place(
         expert_memory=None if expert_memory is None else byte_count(expert_memory), **others,
     )  # fmt: skip
     if history is not None:
-        _follow(options, out, format_, as_json, target)
+        _follow(options, out, format_, report, as_json, target)
         return
     with bar(sys.stderr, options.time_limit) as tell:
         found = search(options, tell)
@@ -114,10 +114,15 @@ def place(
     _end(found, out)
 
 
-def _follow(options: Options, out: Path | None, format_: str | None, as_json: bool, target: Expression | None) -> None:
-    """`--history`: the ways to rebalance, in a table and in words; -o writes what few moves end with."""
+def _follow(
+    options: Options, out: Path | None, format_: str | None, report: str | None, as_json: bool,
+    target: Expression | None,
+) -> None:  # fmt: skip
+    """`--history`: the ways to rebalance, in a table, in words and as a page; -o writes what few moves end with."""
+    from moesim import atomic
     from moesim.placement.formats import write_placement
     from moesim.report import tables
+    from moesim.report.place_page import history_page
     from moesim.report.place_tables import history_text
     from moesim.report.progress import told
     from moesim.studies.placing import rebalance
@@ -129,6 +134,10 @@ def _follow(options: Options, out: Path | None, format_: str | None, as_json: bo
     if out is not None:
         write_placement(found.placement, out, format_, found.frame)
         print(f"placement written to {out}", file=stream)
+    if report is not None:
+        path = Path(report or "placement.html")
+        atomic.write(path, history_page(document))
+        print(f"page written to {path}", file=stream)
     if as_json:
         print_json(document)
     missed = target.check(document) if target else None

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from moesim.costs.communication import CommunicationCost
 from moesim.costs.estimate import Estimate
 from moesim.costs.shapes import Rows
-from moesim.models import Attention
+from moesim.models import Attention, Linear
 
 
 class CostModel(Protocol):
@@ -57,6 +57,11 @@ class CostModel(Protocol):
 
         phase "prefill" is causal; in "decode" query is 1. `heads` of the query on this device; dtype of the KV cache.
         """
+
+    def recurrence(
+        self, phase: str, query: npt.ArrayLike, requests: npt.ArrayLike, shape: Linear, ways: int
+    ) -> tuple[Estimate, ...]:
+        """The kernels of a linear recurrence on one of `ways` ranks, in order: its convolution, and itself."""
 
     def elementwise(self, moved: npt.ArrayLike) -> Estimate:
         """Kernels that only move `moved` bytes (norms, activations, optimizer)."""

@@ -18,19 +18,26 @@ from moesim.costs.communication import CommunicationCost, Steps
 from moesim.costs.estimate import Basis, Estimate
 from moesim.costs.form import Form
 from moesim.costs.grid import ResidualGrid, read_grids
+from moesim.costs.recurrences import demands_of
 from moesim.costs.shapes import KINDS, TILES, WEIGHT_BYTES
 from moesim.errors import BadInput, pick, unknown_name
-from moesim.models import Attention
+from moesim.models import Attention, Linear
 from moesim.units import Bandwidth, ByteCount, Flops, Seconds
 from moesim.yamlfile import Items, Section
 
 FOLDER = "calibration/profiles"
 EARLIER = (1, 2)  # versions of the file whose residual grids were others
+UNMEASURED = "roofline/peak rates: nobody measured it"  # in place of a kernel's name
+UNMEASURED_FAMILY, UNMEASURED_SPREAD = (
+    "unmeasured kernels",
+    0.4,
+)  # measured kernels of the profiles reach 1/3 to all of it
 HULL_SLACK = 1e-3  # of an octave
 REACH = NormalDist().inv_cdf(0.9)  # standard deviations from the median to the end of an 80 % interval
 FAMILIES = {
     "gemm": "gemm", "experts": "grouped_gemm", "gqa_prefill": "attention", "gqa_decode": "attention",
-    "mla_prefill": "attention", "mla_decode": "attention",
+    "mla_prefill": "attention", "mla_decode": "attention", "conv_prefill": "recurrence", "conv_decode": "recurrence",
+    "gdn_prefill": "recurrence", "gdn_decode": "recurrence", "kda_prefill": "recurrence", "kda_decode": "recurrence",
 }  # fmt: skip
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Pair = Annotated[tuple[float, float], Field(strict=False)]
@@ -213,7 +220,11 @@ class Profile:
         self._roles = section.kernels[kernels]
         self.name, self.device, self.kernels = section.name, section.device, kernels
         self.backward: Mapping[str, float] = section.backward
-        self.families: Mapping[str, float] = {**section.families, **self._spreads()}
+        self.families: Mapping[str, float] = {
+            **section.families,
+            **self._spreads(),
+            UNMEASURED_FAMILY: UNMEASURED_SPREAD,
+        }
         self.widens: Mapping[str, float] = self._widening()
         self.communication: Mapping[str, CommunicationCost] = {
             name: _communication(cost) for name, cost in section.communication.items()
@@ -270,6 +281,25 @@ class Profile:
         _, section = self._operator(role)
         demand = shapes.attention_of(shape, phase, query, context, requests, heads, section.cache_dtype)
         return self._estimate(role, "attention", demand)
+
+    def recurrence(
+        self, phase: str, query: npt.ArrayLike, requests: npt.ArrayLike, shape: Linear, ways: int
+    ) -> tuple[Estimate, ...]:
+        """See CostModel. A kernel that was not measured is as fast as physics lets it be, and assumed."""
+        return tuple(
+            self._estimate(f"{role}.bf16", "recurrence", demand)
+            if f"{role}.bf16" in self._roles
+            else self._roofline(f"{role}.bf16", demand)
+            for role, demand in demands_of(shape, phase, query, requests, ways).items()
+        )
+
+    def _roofline(self, role: str, demand: shapes.Demand) -> Estimate:
+        """What peaks of arithmetic and memory say: no kernel is faster, and few reach it."""
+        peak = max(one.peak for one in self._section.operators.values() if one.dtype == "bf16")
+        seconds = np.maximum(demand.flops / peak, demand.bytes / self._section.memory_bandwidth)
+        nowhere = np.zeros(seconds.shape, dtype=np.bool_)
+        return Estimate(seconds, UNMEASURED_FAMILY, "assumed", nowhere, role, UNMEASURED, flops=demand.flops,
+                        bytes=demand.bytes)  # fmt: skip
 
     def elementwise(self, moved: npt.ArrayLike) -> Estimate:
         """See CostModel."""

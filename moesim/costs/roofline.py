@@ -10,9 +10,10 @@ import numpy.typing as npt
 from moesim.costs import shapes
 from moesim.costs.communication import CommunicationCost
 from moesim.costs.estimate import Estimate
+from moesim.costs.recurrences import demands_of
 from moesim.errors import BadInput
 from moesim.hardware import Device
-from moesim.models import Attention
+from moesim.models import Attention, Linear
 
 
 class Roofline:
@@ -62,6 +63,13 @@ class Roofline:
         """See CostModel."""
         demand = shapes.attention_of(shape, phase, query, context, requests, heads, dtype)
         return self._bound("attention", demand.flops, demand.bytes, "bf16")
+
+    def recurrence(
+        self, phase: str, query: npt.ArrayLike, requests: npt.ArrayLike, shape: Linear, ways: int
+    ) -> tuple[Estimate, ...]:
+        """See CostModel."""
+        demands = demands_of(shape, phase, query, requests, ways)
+        return tuple(self._bound("recurrence", one.flops, one.bytes, "bf16") for one in demands.values())
 
     def elementwise(self, moved: npt.ArrayLike) -> Estimate:
         """See CostModel."""

@@ -115,6 +115,23 @@ KINDS: Final[dict[str, Kind]] = {
         ({"batch": 1, "length": 1, "heads": 1}, {"bytes": 0.25, "length": 1}, {"bytes": 0.25, "heads": 1}),
         0.05,
     ),
+    "convolution": Kind(
+        ("sequences",),
+        ("tokens", "length", "channels", "bytes"),
+        ({"tokens": 1, "length": 1}, {"tokens": 1, "channels": 1}, {"length": 1, "channels": 1}, {"bytes": 0.5}),
+    ),
+    "recurrence": Kind(
+        ("units",),
+        ("states", "length", "heads", "batch", "bytes"),
+        (
+            {"states": 1, "length": 1},
+            {"states": 1, "heads": 1},
+            {"heads": 1, "length": 1},
+            {"length": 1, "batch": 1},
+            {"bytes": 0.25, "length": 1},
+            {"bytes": 0.5, "heads": 1},
+        ),
+    ),
     "collective": Kind(("root", "buffer"), ("bytes", "chunk"), ({"bytes": 1}, {"chunk": 1})),
     "exchange": Kind(
         ("tokens",),
@@ -162,7 +179,7 @@ def gemm(
     tiles = np.ceil(rows / LAST) * np.ceil(n / 128)
     whole = np.ceil(rows).astype(np.int64)
     remainder = np.gcd(whole, ALIGNED) if kind == "gemm_aligned" else np.mod(whole - 1, LAST) + 1
-    return Demand(2.0 * rows * n * k, moved, padded, (), _logs(rows, n, k, tiles, remainder, moved))
+    return Demand(2.0 * rows * n * k, moved, padded, (), logs(rows, n, k, tiles, remainder, moved))
 
 
 def experts(
@@ -184,7 +201,7 @@ def experts(
         moved,
         2.0 * weights * rows.padded,
         (passing * h * BF16, passing, rows.active),
-        _logs(*where),
+        logs(*where),
     )
 
 
@@ -200,7 +217,7 @@ def attention(
     moved = np.where(q > 0, number * (q * h * BF16 + (c + q) * kv * WEIGHT_BYTES[cache_dtype]) * (d + v), 0.0)
     units = number * kv if phase == "decode" else number * h * np.ceil(q / 128)
     counts = (np.where(moved > 0, units, 0.0),)
-    return Demand(flops, moved, flops, counts, _logs(units, c + q, h / kv + 0 * c, d + 0 * c, number, moved))
+    return Demand(flops, moved, flops, counts, logs(units, c + q, h / kv + 0 * c, d + 0 * c, number, moved))
 
 
 def latent_attention(
@@ -217,7 +234,7 @@ def latent_attention(
     units = number * h if decode else number * h * np.ceil(q / 128)
     moved = np.where(q > 0, own + number * (c + q) * cached, 0.0)
     counts = (np.where(own > 0, units, 0.0),)
-    return Demand(flops, moved, flops, counts, _logs(number, c + q, h + 0 * c, moved))
+    return Demand(flops, moved, flops, counts, logs(number, c + q, h + 0 * c, moved))
 
 
 def attention_of(
@@ -242,7 +259,7 @@ def collective(op: str, nbytes: npt.ArrayLike, world: npt.ArrayLike) -> Demand:
     moved = size * (ranks - 1) / ranks * (2 if op == "all_reduce" else 1)
     rounds = ranks - 1 + 0 * size
     where = (size + 0 * moved, size / ranks)
-    return Demand(0 * moved, moved, rounds, (np.sqrt(moved), size + 0 * moved), _logs(*where))
+    return Demand(0 * moved, moved, rounds, (np.sqrt(moved), size + 0 * moved), logs(*where))
 
 
 def exchange(
@@ -254,8 +271,9 @@ def exchange(
     gpus = float(GPUS_OF_DEEPEP)
     copies = k if low_latency else gpus - gpus * np.power(1 - 1 / gpus, k)
     moved = t * copies * h * WEIGHT_BYTES[dtype]
-    return Demand(0 * moved, moved, 0 * moved, (t + 0 * moved,), _logs(t, h, k, np.maximum(held, 1)))
+    return Demand(0 * moved, moved, 0 * moved, (t + 0 * moved,), logs(t, h, k, np.maximum(held, 1)))
 
 
-def _logs(*values: npt.ArrayLike) -> tuple[Floats, ...]:
+def logs(*values: npt.ArrayLike) -> tuple[Floats, ...]:
+    """Coordinates, from what they are the log2 of."""
     return tuple(np.log2(np.maximum(np.asarray(value, dtype=np.float64), 1e-9)) for value in values)

@@ -19,7 +19,7 @@ from moesim.costs.communication import CommunicationCost
 from moesim.costs.estimate import Estimate
 from moesim.costs.model import CostModel
 from moesim.costs.shapes import Rows, rows_of
-from moesim.models import Attention
+from moesim.models import Attention, Linear
 
 Ints = npt.NDArray[np.int64]
 Ask = Callable[..., Estimate]  # a column of whole numbers for each axis of a shape -> its Estimate
@@ -152,6 +152,12 @@ class Tables:
         return memo.at(
             (requests, query, context), lambda n, q, c: self.asked.attention(phase, q, c, n, shape, heads, dtype)
         )
+
+    def recurrence(
+        self, phase: str, query: npt.ArrayLike, requests: npt.ArrayLike, shape: Linear, ways: int
+    ) -> tuple[Estimate, ...]:
+        """See CostModel; as few as the different lengths of a batch, so that none is kept."""
+        return self.asked.recurrence(phase, query, requests, shape, ways)
 
     def elementwise(self, moved: npt.ArrayLike) -> Estimate:
         """See CostModel; as cheap as a table."""

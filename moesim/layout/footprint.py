@@ -11,7 +11,7 @@ from moesim.layout.memory import MemoryLedger, MemoryRow
 from moesim.layout.optimizer import Optimizer
 from moesim.layout.placement import Placement
 from moesim.layout.spread import TENSOR, UNQUANTISED, Part, Spread
-from moesim.models import DTYPE_BYTES
+from moesim.models import DTYPE_BYTES, Linear, Mixer, NoMixer
 
 HBM = "HBM"
 BF16 = 2
@@ -35,7 +35,8 @@ class Residency:
     weight_dtype: str
     expert_dtype: str
     kv_dtype: str
-    kv_tokens: int  # tokens whose keys and values stay cached, for each rank of a tensor group
+    sequences: int  # for each rank of a tensor group
+    cached: int  # tokens of each whose keys and values are known
     live_tokens: int  # tokens that one rank computes at a time
     rows: Rows
 
@@ -90,8 +91,11 @@ def _weights(spread: Spread, placement: Placement, keeps: Residency) -> Iterator
 
 def _serving(spread: Spread, keeps: Residency) -> Iterator[MemoryRow]:
     model = spread.model
-    cache = keeps.kv_tokens * spread.tensor * spread.kv_bytes_per_token(keeps.kv_dtype)
+    sequences = keeps.sequences * spread.tensor
+    cache = sequences * spread.kv_bytes(keeps.kv_dtype, keeps.cached)
     yield MemoryRow(HBM, "KV cache", int(cache), "batch.tokens_per_gpu, batch.context")
+    if states := sequences * spread.state_bytes:
+        yield MemoryRow(HBM, "linear attention states", states, LIVE)
     buffers = BF16 * model.hidden_size * 2 * (keeps.live_tokens + keeps.rows.layer)
     item, knob = ("dispatch and combine", "batch.tokens_per_gpu, routing") if model.routed else ("working", LIVE)
     yield MemoryRow(HBM, f"{item} buffers", buffers, knob)
@@ -119,11 +123,10 @@ def _saved(spread: Spread, keeps: Residency, recompute: frozenset[str]) -> Itera
     section 4, rewritten for a gated expert FFN.
     """
     model = spread.model
-    attention, hidden, layers = model.attention, model.hidden_size, len(model.moe_layers)
-    widths = attention.query_head_dim + attention.v_head_dim
-    heads = attention.num_heads * widths + spread.kv_heads * spread.tensor * widths
-    dense = (model.num_layers - layers) * model.expert_matrices * model.dense_intermediate
-    tokens = model.num_layers * (4 * hidden + heads) + dense
+    hidden, layers = model.hidden_size, len(model.moe_layers)
+    heads = sum(count * _kept(spread, mixer) for mixer, count in model.mixed)
+    dense = model.dense_layers * model.expert_matrices * model.dense_intermediate
+    tokens = model.num_layers * 4 * hidden + heads + dense
     shared = layers * model.expert_matrices * model.shared_intermediate
     row = 2 * hidden + model.expert_matrices * spread.expert_width
     again = "moe" in recompute
@@ -134,3 +137,15 @@ def _saved(spread: Spread, keeps: Residency, recompute: frozenset[str]) -> Itera
         yield MemoryRow(
             HBM, "expert activations", BF16 * rows * row, "training.recompute, batch.tokens_per_gpu, routing"
         )
+
+
+def _kept(spread: Spread, mixer: Mixer) -> int:
+    """Values of a token that one layer's mixer saves, of all ranks of its tensor group: queries, keys, values, the
+    output; a recurrence's gate too.
+    """
+    if isinstance(mixer, NoMixer):
+        return 0
+    if isinstance(mixer, Linear):
+        return mixer.channels() + 2 * mixer.value_heads * mixer.value_dim
+    widths = mixer.query_head_dim + mixer.v_head_dim
+    return mixer.num_heads * widths + spread.kv_heads(mixer) * spread.tensor * widths

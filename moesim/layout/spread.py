@@ -4,6 +4,7 @@
 |---|---|
 | query and output projection, MLA's up projections | heads / tp |
 | key and value projection, KV cache | KV heads / tp; a head is replicated where there are fewer heads than ranks |
+| heads, states and convolutions of a linear recurrence | heads / tp |
 | MLA's down projections and its cached latent | whole: every head needs the latent |
 | FFN of a dense layer | width / tp |
 | shared expert | width / tp; whole where each rank serves its own slice of the tokens (`residual`) |
@@ -26,7 +27,7 @@ from typing import Final, Literal, NamedTuple
 
 from moesim.errors import BadInput
 from moesim.layout.layout import Layout
-from moesim.models import DTYPE_BYTES, Gemm, MoEModel
+from moesim.models import DTYPE_BYTES, Attention, Gemm, Linear, Mixer, MoEModel, NoMixer
 
 UNQUANTISED: Final = "bf16"  # router, embedding and head stay so in fp8 and fp4 checkpoints
 TENSOR, EXPERT_TENSOR = "parallel.tensor_parallel_size", "parallel.expert_tensor_parallel_size"
@@ -98,15 +99,9 @@ class Spread:
         """Ranks that share the shared expert."""
         return self.tensor if self.residual == "replicated" or self.training else 1
 
-    @property
-    def heads(self) -> int:
-        """Query heads of one rank."""
-        return self.model.attention.num_heads // self.tensor
-
-    @property
-    def kv_heads(self) -> int:
+    def kv_heads(self, attention: Attention) -> int:
         """Key-value heads of one rank, replicas included."""
-        return max(self.model.attention.num_kv_heads // self.tensor, 1)
+        return max(attention.num_kv_heads // self.tensor, 1)
 
     @property
     def expert_width(self) -> int:
@@ -118,9 +113,9 @@ class Spread:
         """Of one slot, in one layer, on one rank."""
         return sum(gemm.parameters for gemm in self.expert_gemms())
 
-    def attention_gemms(self) -> tuple[Gemm, ...]:
-        """Projections of one attention layer."""
-        return self.model.attention_gemms(self.tensor)
+    def mixer_gemms(self, mixer: int = 0) -> tuple[Gemm, ...]:
+        """Projections of one layer with that mixer, by its number in the model."""
+        return self.model.mixer_gemms(self.tensor, mixer)
 
     def dense_gemms(self) -> tuple[Gemm, ...]:
         """FFN of a dense layer."""
@@ -142,27 +137,45 @@ class Spread:
         """All that a rank holds beside experts; `weights`: dtype of what quantised checkpoints quantise."""
         model, moe = self.model, len(self.model.moe_layers)
         tables = 1 if model.tie_embeddings else 2
-        yield Part("attention weights", self.attention_gemms(), model.num_layers, weights)
-        yield Part("dense FFN weights", self.dense_gemms(), model.num_layers - moe, weights)
+        for number, (mixer, layers) in enumerate(model.mixed):
+            if not isinstance(mixer, NoMixer):
+                name = "attention" if isinstance(mixer, Attention) else "linear attention"
+                yield Part(f"{name} weights", self.mixer_gemms(number), layers, weights)
+        yield Part("dense FFN weights", self.dense_gemms(), model.dense_layers, weights)
         yield Part("shared expert weights", self.shared_gemms(), moe, weights)
         yield Part("router weights", (model.router_gemm(),), moe, UNQUANTISED)
         yield Part("embedding weights", (self.head_gemm(),), tables, UNQUANTISED)
 
     def kv_bytes_per_token(self, dtype: str) -> float:
-        """Bytes that one rank caches, in all layers, for one token of its tensor group."""
-        attention = self.model.attention
-        each = attention.cached_values_per_token
-        values = each if attention.kind == "mla" else each // attention.num_kv_heads * self.kv_heads
-        return self.model.num_layers * values * DTYPE_BYTES[dtype]
+        """Bytes that one rank caches, in all layers, for one token of its tensor group, before windows let go."""
+        return self.kv_bytes(dtype, 1)
+
+    def kv_bytes(self, dtype: str, tokens: int) -> float:
+        """Bytes that one rank caches for a sequence of `tokens` tokens of its tensor group: windowed layers keep their
+        window.
+        """
+        cached = (layers * mixer.cached_tokens(tokens) * self._cached(mixer) for mixer, layers in self.model.mixed)
+        return sum(cached) * DTYPE_BYTES[dtype]
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes that recurrences of one rank keep for a sequence of its tensor group, however long."""
+        return sum(layers * mixer.state_bytes(self.tensor) for mixer, layers in self.model.mixed
+                   if isinstance(mixer, Linear))  # fmt: skip
+
+    def _cached(self, mixer: Mixer) -> int:
+        """Values of a token in one layer."""
+        each = mixer.cached_values_per_token
+        if not isinstance(mixer, Attention) or mixer.kind == "mla":
+            return each
+        return each // mixer.num_kv_heads * self.kv_heads(mixer)
 
     def _splits(self, ways: int) -> str:
         """What `ways` tensor-parallel ranks cannot share evenly, "" where they can share everything."""
-        attention, model = self.model.attention, self.model
-        if attention.num_heads % ways:
-            return f"{attention.num_heads} heads"
-        if attention.kind != "mla" and attention.num_kv_heads % ways and ways % attention.num_kv_heads:
-            return f"{attention.num_kv_heads} key-value heads"
-        dense = model.dense_intermediate if len(model.moe_layers) < model.num_layers else 0
+        model = self.model
+        if found := next((one for one in (mixer.uneven(ways) for mixer, _ in model.mixed) if one), ""):
+            return found
+        dense = model.dense_intermediate if model.dense_layers else 0
         if dense % ways:
             return f"{dense} columns of the dense FFN"
         if self.shared_ways > 1 and model.shared_intermediate % ways:

@@ -1,8 +1,10 @@
 """Models: a Hugging Face config.json -> MoEModel, which counts parameters, FLOPs and bytes."""
 
-from moesim.models.families import REGISTRY
-from moesim.models.load import InlineModel, find_model, known_models, load_model, load_routed
-from moesim.models.model import DTYPE_BYTES, Attention, Gemm, MoEModel
+from moesim.models.inline import InlineModel
+from moesim.models.load import find_model, known_models, load_model, load_routed
+from moesim.models.mixer import Attention, Gemm, Linear, Mixer, NoMixer
+from moesim.models.model import DTYPE_BYTES, MoEModel
+from moesim.models.registry import REGISTRY
 
 __all__ = [
     "DTYPE_BYTES",
@@ -10,7 +12,10 @@ __all__ = [
     "Attention",
     "Gemm",
     "InlineModel",
+    "Linear",
+    "Mixer",
     "MoEModel",
+    "NoMixer",
     "find_model",
     "known_models",
     "load_model",

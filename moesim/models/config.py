@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ MAX_BYTES = 16 << 20
 @dataclass(frozen=True)
 class Config:
     """The mapping of a config.json (or of its `text_config`), the file it came from, and the quantisation file beside
-    it.
+    it. given: the dtype that its user takes the weights as, whatever it says.
     """
 
     data: Mapping[str, Any]
     source: str
     beside: Mapping[str, Any] = field(default_factory=dict)
+    given: str = ""
 
     def integer(self, *names: str, default: int | None = None) -> int:
         """The first of `names` that is present and not null, as a positive integer (0 allowed)."""
@@ -39,13 +41,27 @@ class Config:
             raise BadInput(f"has no {' or '.join(names)}", where=self.source)
         return default
 
+    def integers(self, name: str) -> tuple[int, ...]:
+        """A list of counts. Raises BadInput where it is none."""
+        values = self.data.get(name)
+        if not isinstance(values, list) or any(isinstance(one, bool) or not isinstance(one, int) for one in values):
+            raise BadInput(f"{str(values)[:40]} is no list of counts", where=f"{self.source} {name}")
+        return tuple(values)
+
+    def section(self, name: str) -> Config:
+        """A mapping inside. Raises BadInput where there is none."""
+        inner = self.data.get(name)
+        if not isinstance(inner, dict):
+            raise BadInput(f"has no {name}", where=self.source)
+        return Config(inner, f"{self.source} {name}", self.beside)
+
     def text(self) -> Config:
         """The language part of a multimodal wrapper."""
         inner = self.data.get("text_config")
         if not isinstance(inner, dict):
             return self
         outer = {key: self.data[key] for key in ("quantization_config",) if key in self.data}
-        return Config({**outer, **inner}, f"{self.source} text_config", self.beside)
+        return Config({**outer, **inner}, f"{self.source} text_config", self.beside, self.given)
 
     @property
     def name(self) -> str:
@@ -74,6 +90,10 @@ class Config:
         """Sentences where the weights' types are a guess: promised by the name only, kept in more than bf16, or fp4
         beyond the experts.
         """
+        if self._quantised.unknown:
+            return (
+                f"quantisation {self._quantised.unknown!r} is not known: weights are taken as {self.given}, as given",
+            )
         found = promised(self.name)
         if found and not self._quantised.dtype:
             missing = f"quantization_config and {QUANTISATION_FILE} are missing"
@@ -83,9 +103,9 @@ class Config:
             return ("the checkpoint keeps its weights in float32: taken as bf16, as engines load them",)
         return self._quantised.notes(self._shared)
 
-    @property
+    @cached_property
     def _quantised(self) -> Quantisation:
-        return Quantisation.of(self.data, self.beside, self.source)
+        return Quantisation.of(self.data, self.beside, self.source, self.given)
 
     @property
     def _shared(self) -> bool:

@@ -1,31 +1,32 @@
-"""Families of models whose parameter counts were checked: model_type -> adapter. One line adds a family."""
+"""Families of models whose layers are attention with an FFN or experts: Config -> fields of a MoEModel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from moesim.errors import BadInput
 from moesim.models.config import Config
-from moesim.models.model import Attention
+from moesim.models.mixer import Attention
 
 Fields = dict[str, Any]
 
 SPARSE = "sparse attention (its indexer and the tokens it skips) is approximated by full attention"
 WINDOWED = "sliding-window attention layers are approximated by full attention"
 FEWER_KEYS = "windowed layers are given the key-value heads of the full ones"
+LAYER_TYPES = ("full_attention", "sliding_attention", "linear_attention")
 CHUNKED = "chunked attention layers are approximated by full attention"
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 TEXT_ONLY = "only the language part of a multimodal model is simulated"
 
 
-def grouped_attention(config: Config) -> Attention:
-    """MHA or GQA."""
+def grouped_attention(config: Config, *, gated: bool = False) -> Attention:
+    """MHA or GQA; gated: see Attention."""
     heads = config.integer("num_attention_heads")
     kv_heads = config.integer("num_key_value_heads", default=heads)
     width = config.integer("head_dim", default=config.integer("hidden_size") // max(heads, 1))
     values = config.integer("v_head_dim", default=width)
-    return Attention("mha" if kv_heads == heads else "gqa", heads, kv_heads, width, values)
+    return Attention("mha" if kv_heads == heads else "gqa", heads, kv_heads, width, values, gated=gated)
 
 
 def latent_attention(config: Config) -> Attention:
@@ -57,7 +58,32 @@ def every_layer(config: Config) -> Fields:
 
 def gpt_oss(config: Config) -> Fields:
     """gpt-oss: every second layer looks at a window of 128 tokens."""
-    return {**every_layer(config), "approximations": (WINDOWED,)}
+    return {**every_layer(config), **windows(config, default=0)}
+
+
+def windows(config: Config, default: int | None = None) -> Fields:
+    """Layers of `layer_types` that look back at `sliding_window` tokens; without the list every second, from
+    `default` on, or none.
+    """
+    width, layers = config.integer("sliding_window", default=0), config.integer("num_hidden_layers")
+    kinds = config.data.get("layer_types")
+    if kinds is None:
+        chosen = tuple(range(default, layers, 2)) if default is not None else ()
+    else:
+        chosen = layers_of(config, "sliding_attention")
+    return {"others": ((replace(grouped_attention(config), window=width), chosen),)} if width and chosen else {}
+
+
+def layers_of(config: Config, kind: str) -> tuple[int, ...]:
+    """Layers whose entry in `layer_types` is `kind`. Raises BadInput where it is no list of names, one a layer."""
+    kinds, layers = config.data.get("layer_types"), config.integer("num_hidden_layers")
+    if not isinstance(kinds, list) or len(kinds) != layers or any(one not in LAYER_TYPES for one in kinds):
+        raise BadInput(
+            f"{str(kinds)[:40]} does not say of each of {layers} layers what it is",
+            where=f"{config.source} layer_types",
+            way_out=", ".join(LAYER_TYPES),
+        )
+    return tuple(layer for layer, one in enumerate(kinds) if one == kind)
 
 
 def minimax_m2(config: Config) -> Fields:
@@ -114,14 +140,14 @@ def llama4(config: Config) -> Fields:
 
 def deepseek_v3(config: Config) -> Fields:
     """DeepSeek-V2, V3 and Kimi-K2: MLA over DeepSeek's layer plan."""
-    return {**_deepseek_plan(config), "attention": latent_attention(config)}
+    return {**deepseek_plan(config), "attention": latent_attention(config)}
 
 
-def _deepseek_plan(config: Config) -> Fields:
+def deepseek_plan(config: Config) -> Fields:
     """Leading dense layers, shared experts, group-limited routing, MTP layers."""
     width = config.integer("moe_intermediate_size")
     return {
-        "moe_layers": _after_dense_layers(config),
+        "moe_layers": after_dense_layers(config),
         "num_experts": config.integer("n_routed_experts"),
         "expert_intermediate": width,
         "shared_intermediate": config.integer("n_shared_experts", default=0) * width,
@@ -132,7 +158,7 @@ def _deepseek_plan(config: Config) -> Fields:
     }
 
 
-def _after_dense_layers(config: Config) -> tuple[int, ...]:
+def after_dense_layers(config: Config) -> tuple[int, ...]:
     """Leading dense layers, then every `moe_layer_freq`-th layer has experts; a list says it layer by layer."""
     first, layers = config.integer("first_k_dense_replace", default=0), config.integer("num_hidden_layers")
     frequency = config.data.get("moe_layer_freq", 1)
@@ -158,7 +184,7 @@ def kimi_k25(config: Config) -> Fields:
 
 def mimo_v2_flash(config: Config) -> Fields:
     """MiMo-V2: grouped attention in DeepSeek's layer plan; most layers look at a window and have twice the KV heads."""
-    return {**_deepseek_plan(config), "attention": grouped_attention(config), "approximations": (WINDOWED, FEWER_KEYS)}
+    return {**deepseek_plan(config), "attention": grouped_attention(config), "approximations": (WINDOWED, FEWER_KEYS)}
 
 
 def qwen2_moe(config: Config) -> Fields:
@@ -178,7 +204,7 @@ def olmoe(config: Config) -> Fields:
 
 def grouped_deepseek(config: Config) -> Fields:
     """GLM-4.5 and dots.llm1: grouped attention in DeepSeek's layer plan."""
-    return {**_deepseek_plan(config), "attention": grouped_attention(config)}
+    return {**deepseek_plan(config), "attention": grouped_attention(config)}
 
 
 def ernie4_5_moe(config: Config) -> Fields:
@@ -227,6 +253,16 @@ def llama4_text(config: Config) -> Fields:
     return {**llama4(config), "approximations": (CHUNKED,)}
 
 
+def _dense_windows(config: Config) -> Fields:
+    """Mistral: all layers; Qwen: those of `layer_types`, where `use_sliding_window` is set."""
+    width = config.integer("sliding_window", default=0)
+    if not width or not config.data.get("use_sliding_window", True):
+        return {}
+    if config.data.get("layer_types") is not None:
+        return windows(config)
+    return {"attention": replace(grouped_attention(config), window=width)}
+
+
 def dense(config: Config) -> Fields:
     """Llama, Qwen2, Qwen3, Mistral: one FFN in every layer and no experts. Raises BadInput where there are some."""
     if found := next((name for name in EXPERT_COUNTS if config.integer(name, default=0) > 0), ""):
@@ -235,7 +271,6 @@ def dense(config: Config) -> Fields:
             where=config.source,
             way_out="the model_type of a Mixture-of-Experts family",
         )
-    windows = config.data.get("sliding_window") if config.data.get("use_sliding_window", True) else None
     return {
         "attention": grouped_attention(config),
         "moe_layers": (),
@@ -243,35 +278,5 @@ def dense(config: Config) -> Fields:
         "top_k": 0,
         "expert_intermediate": 0,
         "dense_intermediate": config.integer("intermediate_size"),
-        "approximations": (WINDOWED,) if windows else (),
+        **_dense_windows(config),
     }
-
-
-REGISTRY: dict[str, Callable[[Config], Fields]] = {
-    "deepseek_v2": deepseek_v3,
-    "deepseek_v3": deepseek_v3,
-    "deepseek_v32": deepseek_sparse,
-    "dots1": grouped_deepseek,
-    "ernie4_5_moe": ernie4_5_moe,
-    "glm4_moe": grouped_deepseek,
-    "glm_moe_dsa": deepseek_sparse,
-    "gpt_oss": gpt_oss,
-    "granitemoe": every_layer,
-    "hunyuan_v1_moe": hunyuan_v1_moe,
-    "kimi_k2": deepseek_v3,
-    "kimi_k25": kimi_k25,
-    "llama": dense,
-    "llama4": llama4,
-    "llama4_text": llama4_text,
-    "mimo_v2_flash": mimo_v2_flash,
-    "minimax_m2": minimax_m2,
-    "mistral": dense,
-    "mixtral": every_layer,
-    "olmoe": olmoe,
-    "phimoe": every_layer,
-    "qwen2": dense,
-    "qwen2_moe": qwen2_moe,
-    "qwen3": dense,
-    "qwen3_moe": qwen3_moe,
-    "qwen3_vl_moe": qwen3_vl_moe,
-}

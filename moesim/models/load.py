@@ -3,76 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from pydantic import Field, model_validator
 
 from moesim import foreign, shipped, yamlfile
 from moesim.errors import BadInput, unknown_name
 from moesim.models.config import Config, read_config
-from moesim.models.families import REGISTRY
-from moesim.models.model import Attention, MoEModel
+from moesim.models.inline import MAX_LAYERS, InlineModel
+from moesim.models.mixer import Linear
+from moesim.models.model import MoEModel
+from moesim.models.registry import REGISTRY, nearest
 
 FOLDER = "workloads/models"
 SUFFIX = "_config.json"
-MAX_LAYERS = 10_000
 
 
-class InlineAttention(yamlfile.Section):
-    """Grouped-query attention of a model of one's own."""
-
-    num_heads: int = Field(ge=1)
-    num_kv_heads: int = Field(ge=1)
-    head_dim: int = Field(ge=1)
-
-
-class InlineModel(yamlfile.Section):
-    """A model of one's own: YAML with these keys. All layers have experts but the first `dense_layers`; none has where
-    `num_experts` is left out.
-    """
-
-    name: str
-    hidden_size: int = Field(ge=1)
-    num_layers: int = Field(ge=1, le=MAX_LAYERS)
-    dense_layers: int = Field(0, ge=0)
-    vocab_size: int = Field(ge=1)
-    tie_embeddings: bool = False
-    attention: InlineAttention
-    num_experts: int = Field(0, ge=0)
-    top_k: int = Field(0, ge=0)
-    expert_intermediate: int = Field(0, ge=0)
-    shared_intermediate: int = Field(0, ge=0)
-    dense_intermediate: int = Field(0, ge=0)
-    dtype: str = Field("bf16", pattern="^(bf16|fp8|fp4)$")
-    expert_matrices: int = Field(3, ge=2, le=3)
-
-    @model_validator(mode="after")
-    def _experts_or_none(self) -> InlineModel:
-        given = {name: getattr(self, name) for name in ("num_experts", "top_k", "expert_intermediate")}
-        if any(given.values()) and not all(given.values()):
-            missing = next(name for name, value in given.items() if not value)
-            raise ValueError(f"{missing} is missing: experts need {', '.join(given)}; a dense model has none of them")
-        return self
-
-
-def load_model(source: str | Path | InlineModel | Mapping[str, Any]) -> MoEModel:
+def load_model(source: str | Path | InlineModel | Mapping[str, Any], weights: str | None = None) -> MoEModel:
     """A shipped name ("deepseek-ai/DeepSeek-V3" or "DeepSeek-V3"), a config.json or its folder, a .yaml path, or
-    an inline mapping.
+    an inline mapping. weights: the dtype that weights are taken as whatever a config.json says, so that a quantisation
+    that nobody checked is no reason to refuse it.
 
     Raises BadInput: unknown names with the known ones, a family that was not checked with the list of those that were.
     """
     if isinstance(source, InlineModel):
-        return _inline(source, "")
+        return _checked(source.build(""), "")
     if isinstance(source, Mapping):
         given = yamlfile.validate(InlineModel, dict(source), lambda keys: yamlfile.dotted(("model", *keys)))
-        return _inline(given, "model")
+        return _checked(given.build("model"), "model")
     path = find_model(str(source))
     if path.suffix in {".yaml", ".yml"}:
         document = yamlfile.read_yaml(path)
-        return _inline(document.validate(InlineModel), document.where())
+        return _checked(document.validate(InlineModel).build(document.where()), document.where())
     with foreign.reading(path, "model's config.json"):
-        config = read_config(path)
+        config = replace(read_config(path), given=weights or "")
         return _from_config(config, config.name)
 
 
@@ -111,10 +75,13 @@ def _from_config(config: Config, name: str) -> MoEModel:
         raise BadInput(
             f"model_type {family!r} is not one whose parameter counts were checked",
             where=config.source,
-            way_out=f"one of {', '.join(sorted(REGISTRY))}, or describe the model inline in YAML",
+            way_out=f"{nearest(config.text(), REGISTRY)}or describe the model inline in YAML; known: "
+            f"{', '.join(sorted(REGISTRY))}",
         )
     text = config.text()
-    if text.integer("num_hidden_layers") > MAX_LAYERS:
+    blocks = text.data.get("layers_block_type")  # Nemotron-H may give no number beside it
+    layers = len(blocks) if isinstance(blocks, list) else text.integer("num_hidden_layers")
+    if layers > MAX_LAYERS:
         raise BadInput(f"more than {MAX_LAYERS} layers", where=f"{text.source} num_hidden_layers")
     family_fields = REGISTRY[family](text)
     if "top_k" not in family_fields:
@@ -132,29 +99,12 @@ def _from_config(config: Config, name: str) -> MoEModel:
             model_type=family,
             approximations=notes,
             hidden_size=text.integer("hidden_size"),
-            num_layers=text.integer("num_hidden_layers"),
+            num_layers=layers,
             vocab_size=text.integer("vocab_size"),
             tie_embeddings=bool(text.data.get("tie_word_embeddings", False)),
             **fields,
         ),
         config.source,
-    )
-
-
-def _inline(given: InlineModel, source: str) -> MoEModel:
-    heads = given.attention
-    kind = "mha" if heads.num_heads == heads.num_kv_heads else "gqa"
-    fields = given.model_dump(exclude={"attention", "dense_layers", "dtype"})
-    return _checked(
-        MoEModel(
-            model_type="inline",
-            attention=Attention(kind, heads.num_heads, heads.num_kv_heads, heads.head_dim, heads.head_dim),  # type: ignore[arg-type]
-            moe_layers=tuple(range(given.dense_layers, given.num_layers)) if given.num_experts else (),
-            weight_dtype=given.dtype,
-            expert_dtype=given.dtype,
-            **fields,
-        ),
-        source,
     )
 
 
@@ -168,6 +118,9 @@ def _checked(model: MoEModel, source: str) -> MoEModel:
         "num_key_value_heads": heads.num_kv_heads,
         "head_dim": heads.query_head_dim,
     }
+    for mixer in model.mixers:
+        if isinstance(mixer, Linear):
+            widths |= {name: getattr(mixer, name) for name in ("key_heads", "key_dim", "value_heads", "value_dim")}
     empty = [name for name, width in widths.items() if width < 1]
     if empty:
         raise BadInput(f"{empty[0]} is 0", where=source)

@@ -8,62 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from functools import cached_property
+from typing import Final
+
+from moesim.models.mixer import Attention, Gemm, Mixer
 
 DTYPE_BYTES: Final[dict[str, float]] = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0, "fp4": 0.5}
-
-
-class Gemm(NamedTuple):
-    """One weight matrix: y[m, n] = x[m, k] w[k, n] for m tokens."""
-
-    name: str
-    n: int
-    k: int
-
-    @property
-    def parameters(self) -> int:
-        """Weights in it."""
-        return self.n * self.k
-
-
-@dataclass(frozen=True)
-class Attention:
-    """Heads and widths of one attention layer; the low-rank fields are 0 unless kind is "mla"."""
-
-    kind: Literal["mha", "gqa", "mla"]
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    v_head_dim: int
-    q_lora_rank: int = 0
-    kv_lora_rank: int = 0
-    qk_nope_head_dim: int = 0
-    qk_rope_head_dim: int = 0
-
-    @property
-    def query_head_dim(self) -> int:
-        """Width of one query head."""
-        return self.qk_nope_head_dim + self.qk_rope_head_dim if self.kind == "mla" else self.head_dim
-
-    @property
-    def cached_values_per_token(self) -> int:
-        """Numbers that one layer caches per token: keys and values, or MLA's latent and rotary key."""
-        if self.kind == "mla":
-            return self.kv_lora_rank + self.qk_rope_head_dim
-        return self.num_kv_heads * (self.head_dim + self.v_head_dim)
-
-    def gemms(self, hidden: int, tensor_parallel: int = 1) -> tuple[Gemm, ...]:
-        """Projections of one layer on one of `tensor_parallel` ranks; MLA's down projections are not split."""
-        heads = self.num_heads // tensor_parallel
-        out = Gemm("o", hidden, heads * self.v_head_dim)
-        if self.kind != "mla":
-            kv = max(self.num_kv_heads // tensor_parallel, 1) * (self.head_dim + self.v_head_dim)
-            return (Gemm("qkv", heads * self.head_dim + kv, hidden), out)
-        down = Gemm("qkv_down", self.q_lora_rank + self.kv_lora_rank + self.qk_rope_head_dim, hidden)
-        query = heads * self.query_head_dim
-        up_q = Gemm("q_up", query, self.q_lora_rank) if self.q_lora_rank else Gemm("q", query, hidden)
-        up_kv = Gemm("kv_up", heads * (self.qk_nope_head_dim + self.v_head_dim), self.kv_lora_rank)
-        return (down, up_q, up_kv, out)
 
 
 @dataclass(frozen=True)
@@ -71,8 +21,9 @@ class MoEModel:
     """Shape of a transformer. `moe_layers` are model layer indices, none of a dense model; widths are per expert.
 
     `shared_intermediate` is the total width of the shared experts (0: none), `num_groups`/`topk_groups` the limits of
-    group-limited routing (1/1: none), `expert_matrices` 3 for gated experts and 2 for others. `approximations` are
-    sentences that every Result has to repeat.
+    group-limited routing (1/1: none), `expert_matrices` 3 for gated experts and 2 for others. `attention` is what mixes
+    tokens in layers that `others` does not name: other mixers, each with its layers. `bare_layers` have neither experts
+    nor an FFN. `approximations` are sentences that every Result has to repeat.
     """
 
     name: str
@@ -95,6 +46,8 @@ class MoEModel:
     expert_dtype: str = "bf16"
     kv_dtype: str = "bf16"
     expert_matrices: int = 3
+    others: tuple[tuple[Mixer, tuple[int, ...]], ...] = ()
+    bare_layers: tuple[int, ...] = ()
     approximations: tuple[str, ...] = ()
 
     @property
@@ -103,14 +56,35 @@ class MoEModel:
         return bool(self.moe_layers)
 
     @property
+    def dense_layers(self) -> int:
+        """Layers with an FFN that all tokens go through."""
+        return self.num_layers - len(self.moe_layers) - len(self.bare_layers)
+
+    @property
     def expert_parameters(self) -> int:
         """Of one routed expert in one layer."""
         return self.expert_matrices * self.hidden_size * self.expert_intermediate
 
+    @cached_property
+    def mixers(self) -> tuple[Mixer, ...]:
+        """The different ones, `attention` first."""
+        return (self.attention, *(mixer for mixer, _ in self.others))
+
+    @cached_property
+    def mixer_of(self) -> tuple[int, ...]:
+        """Of each layer, by its number in `mixers`."""
+        named = {layer: number for number, (_, layers) in enumerate(self.others, 1) for layer in layers}
+        return tuple(named.get(layer, 0) for layer in range(self.num_layers))
+
+    @cached_property
+    def mixed(self) -> tuple[tuple[Mixer, int], ...]:
+        """Each mixer and how many layers have it."""
+        return tuple((mixer, self.mixer_of.count(number)) for number, mixer in enumerate(self.mixers))
+
     @property
-    def attention_parameters(self) -> int:
-        """Of one layer."""
-        return sum(gemm.parameters for gemm in self.attention.gemms(self.hidden_size))
+    def mixing_parameters(self) -> int:
+        """Of all layers' attention, or what stands in its place."""
+        return sum(layers * _parameters(mixer, self.hidden_size) for mixer, layers in self.mixed)
 
     @property
     def embedding_parameters(self) -> int:
@@ -132,12 +106,11 @@ class MoEModel:
         moe = experts * self.expert_parameters + ffn * self.shared_intermediate + self.router_gemm().parameters
         dense = ffn * self.dense_intermediate
         layers = len(self.moe_layers)
-        attention = self.num_layers * self.attention_parameters
-        return attention + layers * moe + (self.num_layers - layers) * dense + self.embedding_parameters
+        return self.mixing_parameters + layers * moe + self.dense_layers * dense + self.embedding_parameters
 
-    def attention_gemms(self, tensor_parallel: int = 1) -> tuple[Gemm, ...]:
-        """Projections of one attention layer on one rank."""
-        return self.attention.gemms(self.hidden_size, tensor_parallel)
+    def mixer_gemms(self, tensor_parallel: int = 1, mixer: int = 0) -> tuple[Gemm, ...]:
+        """Projections of one layer with that mixer, by number, on one rank."""
+        return self.mixers[mixer].gemms(self.hidden_size, tensor_parallel)
 
     def router_gemm(self) -> Gemm:
         """The gate."""
@@ -166,19 +139,22 @@ class MoEModel:
         return (Gemm(f"{name}_up", up, self.hidden_size), Gemm(f"{name}_down", self.hidden_size, width))
 
     def kv_bytes_per_token(self, dtype: str) -> float:
-        """Bytes that all layers cache for one token."""
-        return self.num_layers * self.attention.cached_values_per_token * DTYPE_BYTES[dtype]
+        """Bytes that all layers cache for one token, before any window lets go of it."""
+        return sum(layers * mixer.cached_values_per_token for mixer, layers in self.mixed) * DTYPE_BYTES[dtype]
 
     def forward_flops(self, tokens: int, context: float) -> float:
         """FLOPs of `tokens` tokens that each attend to `context` earlier ones; a multiply-add counts two."""
-        attention = self.attention
-        scores = 2 * attention.num_heads * (attention.query_head_dim + attention.v_head_dim) * context
+        mixing = sum(layers * mixer.mixing_flops(context) for mixer, layers in self.mixed)
         embedding = self.vocab_size * self.hidden_size  # looking up the input embedding is no FLOP
         used = self.active_parameters - (0 if self.tie_embeddings else embedding)
-        return tokens * (2.0 * used + self.num_layers * scores)
+        return tokens * (2.0 * used + mixing)
 
     @property
     def routing_digest(self) -> str:
         """Names the models whose routing traces are interchangeable: same name and routing shape."""
         shape = f"{self.name}|{len(self.moe_layers)}|{self.num_experts}|{self.top_k}"
         return hashlib.sha256(shape.encode()).hexdigest()[:16]
+
+
+def _parameters(mixer: Mixer, hidden: int) -> int:
+    return sum(gemm.parameters for gemm in mixer.gemms(hidden)) + mixer.other_parameters

@@ -28,26 +28,33 @@ LEFT_ALONE = ("ignore", "exclude_modules", "modules_to_not_convert")
 @dataclass(frozen=True)
 class Quantisation:
     """dtype: of what is quantised, "" where nothing is; kept: names and patterns of the modules that are not; kv:
-    "fp8", or "" where the checkpoint says nothing of its cache.
+    "fp8", or "" where the checkpoint says nothing of its cache; unknown: the method, where nobody checked it.
     """
 
     dtype: str
     kept: tuple[str, ...]
     kv: str
+    unknown: str = ""
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], beside: Mapping[str, Any], source: str) -> Quantisation:
-        """`quantization_config` of config.json, else ModelOpt's file. Raises BadInput for a method not checked."""
+    def of(
+        cls, config: Mapping[str, Any], beside: Mapping[str, Any], source: str, given: str = ""
+    ) -> Quantisation:  # fmt: skip
+        """`quantization_config` of config.json, else ModelOpt's file. Raises BadInput for a method not checked, unless
+        the dtype of weights is `given`.
+        """
         own, other = config.get("quantization_config"), beside.get("quantization")
         from_own = isinstance(own, dict) and bool(own)
         found = own if from_own else other if isinstance(other, dict) else {}
         assert isinstance(found, dict)
         name = str(found.get("quant_algo") or found.get("quant_method") or "").lower()
+        if name not in KNOWN and given:
+            return cls(given, (), _cache(found), unknown=name)
         if name not in KNOWN:
             raise BadInput(
                 f"quantisation {name!r} was not checked",
                 where=f"{source} quantization_config" if from_own else str(Path(source).with_name(FILE)),
-                way_out="remove it and set precision.weights and precision.experts in the scenario",
+                way_out="precision.weights in the scenario: bf16, fp8 or fp4, what they are loaded as",
             )
         kept: list[object] = next((found[key] for key in LEFT_ALONE if isinstance(found.get(key), list)), [])
         return cls(KNOWN[name], tuple(map(str, kept)), _cache(found))

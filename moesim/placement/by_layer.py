@@ -18,13 +18,16 @@ from moesim.layout import EMPTY, Placement
 from moesim.placement import objectives, strategies
 from moesim.placement.budget import Budget
 from moesim.placement.problem import PlacementProblem
+from moesim.placement.search.table import pack
 from moesim.placement.solution import NO_BOUND, Answer, Bound
+from moesim.placement.strategies.flash import DEVIATIONS, flash_replicas
 
 Ints = npt.NDArray[np.int64]
 TOGETHER: Final = frozenset(
     ("affinity_hungarian", "affinity_bcd", "exact_chain_dp", "moetuner", "ilp", "ilp_polish", "two_resources",
      "step_time")
 )  # fmt: skip  # strategies that plan layers together, or by a step of all of them
+MOST_WINDOWS: Final = 8  # that slots are shared out on: packing takes time in proportion
 LEVELS: Final = 2  # slots a rank, beyond the mean, that a layer may get
 
 
@@ -89,8 +92,9 @@ def allotted(problem: PlacementProblem, redundant: int, budget: Budget) -> Place
     """The problem with `redundant` slots a layer on average, where they help most; every rank owns equally many in a
     layer, and no more in all than it would of equal layers.
 
-    What a layer gains is taken from `flash` at each number of slots, on the windows that are planned on; the sum over
-    layers is least (a knapsack, solved exactly). Raises DoesNotFit where there is nothing to share out.
+    What a layer gains is taken from the packing of `flash` at each number of slots, on the windows that are planned on
+    without resampling; the sum over layers is least (a knapsack, solved exactly). Raises DoesNotFit where there is
+    nothing to share out.
     """
     least = -(-problem.experts // problem.ranks)
     spare = problem.layers * (problem.experts + redundant) // problem.ranks - problem.layers * least
@@ -117,8 +121,18 @@ def _value(problem: PlacementProblem, slots: int, budget: Budget) -> npt.NDArray
     one = replace(
         problem, slots_of_rank=alike, memory=None, load_cap=None, previous=None, move_budget=None, objective="makespan"
     )
-    placement = strategies.find("flash").plan(one, Budget(None, budget.seed)).placement
-    return objectives.find("makespan").evaluate(one, placement, one.train)
+    counts, rows = _few(problem.train.counts).astype(np.float64), []
+    replicas = flash_replicas(one, counts)
+    for layer in range(one.layers):
+        table = pack(one, np.ascontiguousarray(counts[:, layer].T), replicas[layer], DEVIATIONS)
+        rows.append(table.slot_expert)
+        budget.say(f"what {slots} slots a GPU are worth: layer {layer + 1} of {one.layers}")
+    return objectives.find("makespan").evaluate(one, one.place(np.stack(rows)), one.train)
+
+
+def _few(counts: Ints) -> Ints:
+    """int64[W, layers, experts] -> at most MOST_WINDOWS of them, neighbours added up."""
+    return np.stack([part.sum(axis=0) for part in np.array_split(counts, min(len(counts), MOST_WINDOWS))])
 
 
 def knapsack(value: npt.NDArray[np.float64], spare: int) -> Ints:

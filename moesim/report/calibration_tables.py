@@ -29,7 +29,7 @@ def operators_table(section: Mapping[str, Any]) -> Table:
     for name, one in section["operators"].items():
         held, (low, high) = one["heldout"], np.expm1(one["interval"])
         table.add_row(
-            name, str(one["rows"]), str(one["beats_physics"]), str(one["too_slow"]), str(one["other_labels"]),
+            name, str(one["rows"]), str(one["beats_physics"]), str(one.get("too_slow", 0)), str(one["other_labels"]),
             one["held_out_by"],
             f"{held['median']:.1%}", f"{held['p90']:.1%}",
             f"{low:+.1%} to {high:+.1%}", f"{held['coverage']:.0%}",

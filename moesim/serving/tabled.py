@@ -163,5 +163,9 @@ def _around(number: int) -> tuple[tuple[int, int], float]:
 
 
 def core_seconds(plan: StepPlan, batch: Batch) -> Floats:
-    """float64[ranks] s: attention cores of all layers."""
-    return np.broadcast_to(np.asarray(plan.ops.core(batch).total), batch.ranks) * plan.model.num_layers
+    """float64[ranks] s: attention cores, or what stands in for them, of all layers."""
+    total = np.zeros(batch.ranks)
+    for mixer, layers in enumerate(np.bincount(plan.model.mixer_of).tolist()):
+        if layers:
+            total += layers * np.broadcast_to(np.asarray(plan.ops.with_mixer(mixer).core(batch).total), batch.ranks)
+    return total

@@ -169,6 +169,17 @@ def alike(batch: Batch, phase: Phase, ways: int) -> Alike:
     return Alike(group, query, context, count, number[group])
 
 
+def windowed(kinds: Alike, window: int) -> tuple[Ints, Ints, Ints]:
+    """Rows whose tokens look back at `window` tokens, themselves included -> query, context and number of the rows
+    without a window that see about as much: blocks of at most `window` tokens, each after the window before it.
+
+    A block of w after w sees 1.5 w pairs a token where a window sees w: what kernels compute whose tiles are as large.
+    """
+    blocks = -(-kinds.query // window)
+    context = np.where(blocks > 1, window, np.minimum(kinds.context, window - 1))
+    return -(-kinds.query // blocks), context, kinds.number * blocks
+
+
 def _counted(columns: Ints) -> tuple[Ints, Ints]:
     """int64[3, S] -> (the different ones in order, how many there are of each)."""
     _, query, context = (int(column.max(initial=0)) + 1 for column in columns)

@@ -103,8 +103,8 @@ class Refill:
         ps = np.zeros((islands, structure.count, len(self._islands[0])), dtype=np.int64)
         for key, tasks in structure.experts.items():
             ps[:, tasks] = known.experts[key][:, structure.layer[tasks]]
-        for (name, part, stretch), tasks in structure.priced.items():
-            ps[:, tasks] = self._fixed.ps(name, parts[part], stretch).reshape(islands, 1, -1)
+        for (name, part, stretch, mixer), tasks in structure.priced.items():
+            ps[:, tasks] = self._fixed.ps(name, parts[part], stretch, mixer).reshape(islands, 1, -1)
         if not structure.rings:
             return Values(ps.ravel(), known.size, known.alpha)
         return self._with_rings(parts, ps.ravel(), known)

@@ -6,21 +6,22 @@ All results are Work, float64[ranks] per error family. GEMM shapes come from the
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from moesim.costs import CostModel
+from moesim.costs import CostModel, Estimate
 from moesim.layout import UNQUANTISED, Spread
-from moesim.models import DTYPE_BYTES, Gemm, MoEModel
+from moesim.models import DTYPE_BYTES, Gemm, Linear, Mixer, MoEModel, NoMixer
 from moesim.routing.routers import Chores
 from moesim.schedules import Way
-from moesim.step.batch import Batch, Phase, alike
+from moesim.step.batch import Alike, Batch, Phase, alike, windowed
 from moesim.step.router_work import router_work
 from moesim.step.work import CostLog, Floats, Work
 
 ACTIVATION_BYTES = 2  # residual stream and norms are bf16 in every engine and stack looked at
+GATED_PASSES = 3  # the gated norm behind a recurrence reads its output and the gate, and writes
 NORM_PASSES = 4  # a norm with residual add reads two tensors and writes two
 ROUTER_BYTES = 4  # router scores are fp32
 WEIGHT_SHARE = {"gemm": 0.5, "experts": 0.5}  # of a backward pass: both gradients of a GEMM multiply as much as it does
@@ -37,13 +38,30 @@ class Precision:
 
 @dataclass(frozen=True)
 class LayerOps:
-    """Prices the work of one layer of `model` as it is spread over ranks; every answer is noted in `log`."""
+    """Prices the work of one layer of `model` as it is spread over ranks; every answer is noted in `log`.
+
+    number: of the layer's mixer in `model.mixers`.
+    """
 
     model: MoEModel
     costs: CostModel
     precision: Precision
     spread: Spread
     log: CostLog
+    number: int = 0
+
+    def at(self, layer: int) -> LayerOps:
+        """The same with the mixer of that layer; the head has none."""
+        return self.with_mixer(self.model.mixer_of[layer]) if layer >= 0 else self
+
+    def with_mixer(self, number: int) -> LayerOps:
+        """The same with that mixer of the model."""
+        return self if number == self.number else replace(self, number=number)
+
+    @property
+    def mixer(self) -> Mixer:
+        """What mixes tokens in the layer that is priced."""
+        return self.model.mixers[self.number]
 
     def attention(self, batch: Batch) -> Work:
         """Projections, core and norm of one attention layer. A tensor-parallel group attends to all its tokens."""
@@ -51,15 +69,15 @@ class LayerOps:
 
     def projections(self, batch: Batch) -> Work:
         """GEMMs of one attention layer."""
-        return self._gemms(self.spread.attention_gemms(), self._group_tokens(batch))
+        return self._gemms(self.spread.mixer_gemms(self.number), self._group_tokens(batch))
 
     def attention_prepare(self, batch: Batch) -> Work:
         """Norm and all projections but the output's: the first of two steps of attention."""
-        return self._gemms(self.spread.attention_gemms()[:-1], self._group_tokens(batch)) + self.norm(batch)
+        return self._gemms(self.spread.mixer_gemms(self.number)[:-1], self._group_tokens(batch)) + self.norm(batch)
 
     def attention_core(self, batch: Batch) -> Work:
         """Core and output projection: the second step. Both together are `attention`."""
-        return self._gemms(self.spread.attention_gemms()[-1:], self._group_tokens(batch)) + self.core(batch)
+        return self._gemms(self.spread.mixer_gemms(self.number)[-1:], self._group_tokens(batch)) + self.core(batch)
 
     def core(self, batch: Batch) -> Work:
         """The attention core alone: scores, softmax, values; of decoded tokens, and of chunks of prompts.
@@ -75,12 +93,22 @@ class LayerOps:
         kinds = alike(batch, phase, ways)
         if not len(kinds.group):
             return Work()
-        estimate = self.costs.attention(
-            phase.name.lower(), kinds.query, kinds.context, kinds.number, self.model.attention, self.spread.heads,
-            self.precision.kv_cache,
-        )  # fmt: skip
+        estimates = self._mixing(phase.name.lower(), kinds)
         share = kinds.count / kinds.number
-        return self.log.work([estimate]).shared_out(kinds.group, share, batch.ranks // ways).repeated(ways)
+        return self.log.work(estimates).shared_out(kinds.group, share, batch.ranks // ways).repeated(ways)
+
+    def _mixing(self, phase: str, kinds: Alike) -> list[Estimate]:
+        """The kernels of one rank; a recurrence ends with a norm that its output's gate goes into."""
+        mixer = self.mixer
+        if isinstance(mixer, NoMixer):
+            return []
+        if isinstance(mixer, Linear):
+            gated = kinds.query * kinds.number * (GATED_PASSES * ACTIVATION_BYTES * mixer.value_heads * mixer.value_dim)
+            kernels = self.costs.recurrence(phase, kinds.query, kinds.number, mixer, self.spread.tensor)
+            return [*kernels, self.costs.elementwise(gated / self.spread.tensor)]
+        rows = windowed(kinds, mixer.window) if mixer.window else (kinds.query, kinds.context, kinds.number)
+        heads = mixer.num_heads // self.spread.tensor
+        return [self.costs.attention(phase, *rows, mixer, heads, self.precision.kv_cache)]
 
     def norm(self, batch: Batch) -> Work:
         """Norm and residual add over the tokens that the rank has between attention and FFN."""

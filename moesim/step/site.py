@@ -59,9 +59,9 @@ class Site:
         return self._parts[node.part.of][node.part.number]
 
     def price(self, name: str, node: Node) -> Work:
-        """Work of a kind that is the same in every layer, on the SMs that the node has."""
-        batch, stretch = self.batch(node), self.plan.stretch(node)
-        return self.kept((name, stretch), node, lambda: LAYER_PRICES[name](self.plan.ops, batch).stretched(stretch))
+        """Work of a kind that is the same in every layer with the same mixer, on the SMs that the node has."""
+        batch, stretch, ops = self.batch(node), self.plan.stretch(node), self.plan.ops.at(node.layer)
+        return self.kept((name, ops.number, stretch), node, lambda: LAYER_PRICES[name](ops, batch).stretched(stretch))
 
     def kept(self, what: Key, node: Node, work: Callable[[], Work]) -> Work:
         """`work` of a node's part, worked out once."""

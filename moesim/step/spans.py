@@ -42,11 +42,11 @@ class Lookup:
     def __init__(self, plan: StepPlan, levels: Collection[Level]) -> None:
         self._plan, self._levels = plan, frozenset(levels)
         source, place = plan.routing, plan.placement
-        even = plan.replicas == EVEN or place.replicas.max() == 1
+        even = plan.replicas == EVEN or place.replicas.max(initial=1) == 1
         known = isinstance(source, Sampled | Replay | Transplant)
         self._slots = _Slots(place, plan.layout.expert_tensor_parallel) if even and known else None
         self._counts: Counts | None = None
-        if isinstance(source, Replay | Transplant) and place.replicas.max() == 1:
+        if isinstance(source, Replay | Transplant) and place.replicas.max(initial=1) == 1:
             self._counts = Counts(source.recording, source.num_experts)
 
     def of(self, batch: Batch, node: Int32s) -> LayerTraffic:

@@ -13,6 +13,7 @@ from moesim.step.lowered import Lowered
 from moesim.step.plan import StepPlan
 
 Int64s = npt.NDArray[np.int64]
+MIXED = ("attention", "attention_prepare", "attention_core")  # tasks that ask which mixer their layer has
 EXPERTS, DISPATCH, COMBINE = "experts", "dispatch", "combine"
 
 
@@ -20,14 +21,15 @@ EXPERTS, DISPATCH, COMBINE = "experts", "dispatch", "combine"
 class Structure:
     """Tasks, numbered on the island, by what they have in common.
 
-    priced: (name, part, stretch), the same in every layer; experts: (part, stretch); exchanges: (dispatch or combine,
-    part), with their stages one after the other; shares: (all_gather or reduce_scatter, part) among those who share
-    an expert; rings: (name, part) in tensor groups. layer int64[tasks]: which of the layers with experts each is in.
+    priced: (name, part, stretch, mixer), the same in every layer with that mixer; experts: (part, stretch); exchanges:
+    (dispatch or combine, part), with their stages one after the other; shares: (all_gather or reduce_scatter, part)
+    among those who share an expert; rings: (name, part) in tensor groups. layer int64[tasks]: which of the layers with
+    experts each is in.
     """
 
     count: int
     layer: Int64s
-    priced: dict[tuple[str, Part, float], Int64s] = field(default_factory=dict)
+    priced: dict[tuple[str, Part, float, int], Int64s] = field(default_factory=dict)
     experts: dict[tuple[Part, float], Int64s] = field(default_factory=dict)
     exchanges: dict[tuple[str, Part], Int64s] = field(default_factory=dict)
     shares: dict[tuple[str, Part], Int64s] = field(default_factory=dict)
@@ -53,7 +55,7 @@ class Structure:
     @property
     def parts(self) -> set[Part]:
         """All that the schedule cuts."""
-        return self.routed.union((part for _, part, _ in self.priced), (part for _, part in self.rings))
+        return self.routed.union((part for _, part, *_ in self.priced), (part for _, part in self.rings))
 
 
 def _sorted(plan: StepPlan, lowered: Lowered, count: int) -> Iterator[tuple[str, tuple[object, ...], list[int]]]:
@@ -72,7 +74,8 @@ def _kind(plan: StepPlan, name: str, node: Node, *, moves: bool) -> tuple[str, t
     if name == EXPERTS:
         return "experts", (node.part, plan.stretch(node))
     if not moves:
-        return "priced", (name, node.part, plan.stretch(node))
+        mixer = plan.ops.at(node.layer).number if name in MIXED else 0
+        return "priced", (name, node.part, plan.stretch(node), mixer)
     if node.verb == Verb.DISPATCH or (node.verb == Verb.COMBINE and plan.ops.spread.residual == "sliced"):
         return "shares", (name, node.part)
     return "rings", (name, node.part)

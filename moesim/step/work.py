@@ -131,7 +131,8 @@ class CostLog:
     def note(self, estimate: Estimate) -> None:
         """Count one answer."""
         family = estimate.family
-        self.basis[family] = estimate.basis
+        if self.basis.get(family) != "assumed":  # one assumed kernel among a family's is enough to say so
+            self.basis[family] = estimate.basis
         if estimate.role:
             self.kernels[estimate.role] = estimate.kernel
         self.asked[family] = self.asked.get(family, 0) + int(np.size(estimate.seconds))

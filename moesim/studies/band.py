@@ -63,6 +63,7 @@ def spreads(built: Built) -> dict[str, float]:
         family: sigma
         * math.sqrt(1 + (built.costs.widens.get(family, OUTSIDE_WIDENS) ** 2 - 1) * share.get(family, 0.0))
         for family, sigma in known.items()
+        if family in asked or family == "network"
     }
 
 

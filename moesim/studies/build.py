@@ -33,7 +33,7 @@ from moesim.studies.faults import engine_faults
 from moesim.studies.load import Loaded
 from moesim.studies.placement import find_placement, first_placement
 from moesim.studies.routing import merge_note, routing_source
-from moesim.studies.scenario import CommSection, Scenario
+from moesim.studies.scenario import BatchSection, CommSection, Scenario
 
 MOST_TOKENS = 1 << 25  # of one batch: columns of so many take 0.3 GB each
 SCALE_BYTES = {"bf16": 0.0, "fp8": 4 / 128, "fp4": 1 / 16}  # fp8: one fp32 scale per 128 values; fp4: one byte per 16
@@ -85,7 +85,7 @@ def build(loaded: Loaded, seed: int) -> Built:
     """Check and seal a scenario. Raises BadInput, or DoesNotFit where a device is too small."""
     made = draft(loaded, seed)
     found = find_placement(loaded, made.plan, made.batches[0], seed)
-    plan = replace(made.plan, placement=found.placement)
+    plan = replace(made.plan, placement=found.placement, replicas=found.replicas)
     memory = memory_of(made.scenario, plan)
     with placed(loaded.document.source):
         memory.check()
@@ -97,7 +97,7 @@ def draft(loaded: Loaded, seed: int) -> Draft:
     """All of `build` that does not depend on the placement. Raises BadInput."""
     scenario = loaded.scenario
     with placed(loaded.where("model")):
-        model = load_model(scenario.model)
+        model = load_model(scenario.model, scenario.precision.weights)
     check_experts(loaded, model)
     with placed(loaded.where("cluster.topology")):
         cluster = load_cluster(scenario.cluster.topology, **scenario.cluster.changes)
@@ -260,17 +260,25 @@ def memory_of(scenario: Scenario, plan: StepPlan, rows: Rows | None = None) -> M
     lowered, an even share of top-k rows a token.
     """
     batch, precision = scenario.batch, plan.ops.precision
-    cached = batch.tokens_per_gpu * (batch.context + 1 if batch.phase == "decode" else 1)
+    decode = batch.phase == "decode"
+    sequences, cached = (batch.tokens_per_gpu, batch.context + 1) if decode else _whole(batch)
     if rows is None:
         each = batch.tokens_per_gpu * plan.model.top_k * plan.layout.expert_tensor_parallel
         rows = Rows(each, each * len(plan.model.moe_layers))
-    keeps = Residency(precision.weights, precision.experts, precision.kv_cache, cached, batch.tokens_per_gpu, rows=rows)
+    keeps = Residency(
+        precision.weights, precision.experts, precision.kv_cache, sequences, cached, batch.tokens_per_gpu, rows=rows
+    )
     size = plan.fabric.cluster.devices[0].memory_bytes
     if batch.phase == "train":
         return training_ledger(
             plan.ops.spread, plan.layout, plan.placement, keeps, plan.recompute, plan.optimizer, size
         )
     return serving_ledger(plan.ops.spread, plan.placement, keeps, size)
+
+
+def _whole(batch: BatchSection) -> tuple[int, int]:
+    """Sequences and tokens of each, where a batch is of whole ones."""
+    return batch.tokens_per_gpu // batch.context, batch.context
 
 
 def with_rows(built: Built, lowered: Lowered) -> Built:

@@ -23,7 +23,9 @@ REACHED: Final = (
 )
 LABELS: Final = {
     "attention: gemm": "attention projections", "attention: attention": "attention core",
-    "attention: elementwise": "attention norms", "router: gemm": "router", "router: elementwise": "router scores, norm",
+    "attention: recurrence": "linear attention",
+    "attention: unmeasured kernels": "attention, roofline", "attention: elementwise": "attention norms",
+    "router: gemm": "router", "router: elementwise": "router scores, norm",
     "experts: grouped_gemm": "experts", "experts: gemm": "experts", "shared: gemm": "shared expert",
     "shared: elementwise": "shared activation", "mlp: gemm": "dense FFN", "mlp: elementwise": "dense activation",
     "head: gemm": "output head", "optimizer: elementwise": "optimizer",

@@ -12,11 +12,12 @@ import numpy as np
 from moesim.errors import BadInput, placed
 from moesim.layout import Placement
 from moesim.models import MoEModel
-from moesim.placement import PlacementProblem, StepClock, Windows, strategies
+from moesim.placement import PlacementProblem, StepClock, Windows, dispatch, strategies
 from moesim.placement import plan as plan_experts
-from moesim.placement.formats import SUFFIXES, Frame, read_placement
+from moesim.placement.formats import SUFFIXES, Frame, format_of, read_placement
 from moesim.routing import NO_EXPERT
 from moesim.step import Batch, StepPlan
+from moesim.step.dispatch import EVEN
 from moesim.studies.load import Loaded
 
 PLANNING_TOKENS = 16_384  # tokens whose routing decides where experts stand
@@ -27,11 +28,13 @@ KEY = "experts.placement"
 
 
 class Placed(NamedTuple):
-    """The placement, where it came from, and what the Result has to say about it."""
+    """The placement, where it came from, what the Result has to say about it, and how a token picks a replica
+    (step/dispatch.py)."""
 
     placement: Placement
     source: str
     notes: tuple[str, ...] = ()
+    replicas: int = EVEN
 
 
 def frame_of(model: MoEModel, ranks: int) -> Frame:
@@ -72,7 +75,7 @@ def find_placement(loaded: Loaded, plan: StepPlan, batch: Batch, seed: int) -> P
     """The placement that the scenario names, for a plan that holds `first_placement`. Raises BadInput, DoesNotFit."""
     name = loaded.scenario.experts.placement
     if _is_file(loaded):
-        return Placed(plan.placement, f"{name} (sha256 {_digest(Path(name))})")
+        return _of_file(Path(name), plan)
     strategies.find(name, where=loaded.where(KEY))
     if name == "contiguous":
         return Placed(_in_order(loaded, plan.placement), name)
@@ -82,6 +85,14 @@ def find_placement(loaded: Loaded, plan: StepPlan, batch: Batch, seed: int) -> P
     source = f"{name}, planned on {plan.routing.planned_on}"
     notes = (*answer.notes, *_spread_note(plan))
     return Placed(answer.placement, source, tuple(f"placement {name}: {note}" for note in notes))
+
+
+def _of_file(path: Path, plan: StepPlan) -> Placed:
+    """A file's experts, and replicas picked as the engine of its format picks them, where it has a way of its own."""
+    rule = dispatch.find(format_of(path).dispatch)
+    own = rule.way != EVEN and plan.placement.num_slots > plan.placement.num_experts
+    notes = (f"replicas are picked as {rule.name} does, whose placement file it is",) if own else ()
+    return Placed(plan.placement, f"{path} (sha256 {_digest(path)})", notes, rule.way if own else EVEN)
 
 
 def _spread_note(plan: StepPlan) -> list[str]:

@@ -102,9 +102,15 @@ def test_a_history_from_the_command_line(moesim: Moesim) -> None:
         record = loads_of(trace.window(number * 2000, number * 2000 + 2000))
         write_loads(record, Path(f"past/{number}.npz"))
     command = ["place", "--history", "past", *GOOD[3:], "--no-simulate"]
-    done = moesim(*command, "--json", "-o", "p.json", "--format", "eplb")
+    done = moesim(*command, "--json", "-o", "p.json", "--format", "eplb", "--report=h.html")
     assert done.code == 0, done.err
     document = json.loads(done.out)
+    page = Path("h.html").read_text()
+    assert json.loads(page.split('id="data">')[1].split("</script>")[0])["document"] == document
+    assert document["provenance"]["regimes"][0] == 0 and len(document["provenance"]["regimes"]) == 4
+    assert all(len(way["moved_each"]) == len(way["each"]) == 4 for way in document["ways"])
+    moved = [way for way in document["ways"] if way["changes"]]
+    assert moved and all(way["bytes"] is None and max(way["moved_each"]) > 0 for way in moved)
     assert document["verdict"]["text"].startswith("Your load comes in") and "Rebalancing" in done.err
     assert len(document["ways"]) == 4
     assert read_placement(Path("p.json"), Frame(8, 32, tuple(range(1, 9)), 9)).num_slots == 40

@@ -19,12 +19,12 @@ def test_mla_splits_heads_and_replicates_its_down_projections_and_latent() -> No
     found = spread("DeepSeek-V3", ep=8)
     down = 7168 * (1536 + 512 + 64)  # q_lora, kv_lora and rotary key: whole on every rank
     heads = 1536 * 16 * 192 + 512 * 16 * (128 + 128) + 16 * 128 * 7168  # 16 of 128 heads
-    assert sum(gemm.parameters for gemm in found.attention_gemms()) == down + heads
+    assert sum(gemm.parameters for gemm in found.mixer_gemms()) == down + heads
     assert found.kv_bytes_per_token("bf16") == 61 * (512 + 64) * 2
 
 
 def test_fewer_key_value_heads_than_ranks_are_replicated() -> None:
-    shapes = {gemm.name: (gemm.n, gemm.k) for gemm in spread("Qwen3-30B-A3B", etp=8).attention_gemms()}
+    shapes = {gemm.name: (gemm.n, gemm.k) for gemm in spread("Qwen3-30B-A3B", etp=8).mixer_gemms()}
     assert shapes == {"qkv": (4 * 128 + 2 * 1 * 128, 2048), "o": (2048, 4 * 128)}  # 4 of 32 heads, 1 of 4 KV heads
     assert spread("Qwen3-30B-A3B", etp=8).kv_bytes_per_token("bf16") == 48 * 1 * 256 * 2
     assert spread("Qwen3-30B-A3B", tp=4, etp=4).kv_bytes_per_token("bf16") == 48 * 1 * 256 * 2

@@ -37,7 +37,7 @@ def refused(source: Any) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("family", ["deepseek_v4", "deepseek_ref", "kimi_k3", "nemotron_h", "gemma4", "gpt2", None])
+@pytest.mark.parametrize("family", ["deepseek_v4", "deepseek_ref", "kimi_k3", "gemma4", "gpt2", None])
 def test_a_family_that_was_not_checked_is_refused_with_the_list(mixtral: Edited, family: str | None) -> None:
     text = refused(mixtral(model_type=family))
     assert repr(family) in text and "deepseek_v3, deepseek_v32, dots1, ernie4_5_moe" in text and "inline" in text
@@ -45,6 +45,30 @@ def test_a_family_that_was_not_checked_is_refused_with_the_list(mixtral: Edited,
 
 def test_a_dense_family_that_names_experts_is_refused(mixtral: Edited) -> None:
     assert "'llama' has no experts, but num_local_experts is 8" in refused(mixtral(model_type="llama"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "family"),
+    [
+        ({"model_type": "newmoe"}, "mixtral"),
+        (
+            {"model_type": "newmoe", "num_local_experts": None, "num_experts": 8, "moe_intermediate_size": 64},
+            "qwen3_moe",
+        ),
+        ({"model_type": "newmoe", "kv_lora_rank": 512, "n_routed_experts": 8}, "deepseek_v3"),
+        ({"model_type": "newlm", "num_local_experts": None}, "llama"),
+    ],
+)
+def test_the_nearest_family_is_named(mixtral: Edited, changes: dict[str, Any], family: str) -> None:
+    assert f"its keys are like those of {family}" in refused(mixtral(**changes))
+
+
+def test_weights_that_are_given_win_over_an_unknown_quantisation(mixtral: Edited) -> None:
+    path = mixtral(quantization_config={"quant_method": "awq"})
+    assert "precision.weights" in refused(path)
+    model = load_model(path, "fp8")
+    assert (model.weight_dtype, model.expert_dtype) == ("fp8", "fp8")
+    assert model.approximations == ("quantisation 'awq' is not known: weights are taken as fp8, as given",)
 
 
 def test_deepseek_v4_as_published_is_refused() -> None:

@@ -71,3 +71,43 @@ def test_a_file_names_the_line(tmp_path: Path) -> None:
     path.write_text("name: small\nhidden_size: many\n")
     with pytest.raises(BadInput, match=r"small\.yaml:2 hidden_size"):
         load_model(path)
+
+
+def test_latent_attention_inline_counts_as_a_config_of_it() -> None:
+    """DeepSeek-V3 described in YAML is DeepSeek-V3."""
+    latent = {"num_heads": 128, "kv_lora_rank": 512, "q_lora_rank": 1536, "qk_nope_head_dim": 128,
+              "qk_rope_head_dim": 64, "v_head_dim": 128}  # fmt: skip
+    own = load_model({
+        "name": "own", "hidden_size": 7168, "num_layers": 61, "dense_layers": 3, "vocab_size": 129280,
+        "attention": latent, "num_experts": 256, "top_k": 8, "expert_intermediate": 2048, "shared_intermediate": 2048,
+        "dense_intermediate": 18432, "num_groups": 8, "topk_groups": 4, "mtp_layers": 1,
+    })  # fmt: skip
+    theirs = load_model("DeepSeek-V3")
+    assert (own.total_parameters, own.active_parameters) == (theirs.total_parameters, theirs.active_parameters)
+    assert (own.attention, own.moe_layers, own.mtp_layers) == (theirs.attention, theirs.moe_layers, theirs.mtp_layers)
+
+
+def test_a_pattern_of_layers_and_a_dense_one() -> None:
+    net = {"kind": "gdn", "key_heads": 2, "key_dim": 8, "value_heads": 4, "value_dim": 8}
+    hybrid = load_model({**SMALL, "num_layers": 7, "linear": net, "pattern": "LLA"})
+    assert hybrid.mixer_of == (1, 1, 0, 1, 1, 0, 1)
+    windowed = load_model({**SMALL, "attention": {**SMALL["attention"], "window": 32}, "pattern": "WA"})
+    assert windowed.mixer_of == (1, 0, 1) and windowed.mixers[1].cached_tokens(100) == 32
+    experts = ("num_experts", "top_k", "expert_intermediate")
+    dense = load_model({key: value for key, value in SMALL.items() if key not in experts})
+    assert not dense.routed and dense.total_parameters == dense.active_parameters
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"pattern": "LA"}, "linear belong together"),
+        ({"pattern": "XA"}, "pattern"),
+        ({"attention": {"num_heads": 4}}, "num_kv_heads is missing"),
+        ({"attention": {"num_heads": 4, "kv_lora_rank": 8}}, "is missing of latent"),
+        ({"attention": {"num_heads": 4, "num_kv_heads": 2, "head_dim": 8, "window": 4}}, "attention.window belong"),
+    ],
+)
+def test_descriptions_that_contradict_themselves(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        load_model({**SMALL, **change})

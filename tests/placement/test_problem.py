@@ -59,6 +59,16 @@ def test_nodes_touched_counts_distinct_nodes_of_a_token() -> None:
     assert OBJECTIVES["nodes_touched"].evaluate(one, one.place([[0, 1, 2, 3]]), windows).tolist() == [7 / 4]
 
 
+def test_a_token_that_finds_both_experts_at_home_touches_one_node() -> None:
+    """Three nodes of one rank, expert 0 on nodes 0 and 1, expert 1 on nodes 1 and 2; every token takes both. Under
+    SGLang's rule a token of node 1 stays there; those of nodes 0 and 2 have one at home and go out for the other, to
+    whichever node (even) or to node 1 in half of the cases: 2 nodes each. Mean 5 / 3."""
+    windows = Windows.of_tokens("train", np.tile(np.array([[0, 1]], dtype=np.uint16), (1, 3000, 1)), 3, 3000)
+    one = PlacementProblem(windows, np.arange(3), np.array([1, 2, 2]), dispatch="sglang")
+    value = OBJECTIVES["nodes_touched"].evaluate(one, one.place([[0, 0, 1, 1, 2]]), windows)
+    assert value[0] == pytest.approx(5 / 3, abs=0.02)
+
+
 def test_a_slower_rank_should_hold_less() -> None:
     one = problem([[2, 1]], ranks=2, speed=[2, 1])
     assert imbalance(one, one.place([[0, 1]]), one.train)[0, 0] == 1

@@ -47,7 +47,7 @@ def test_a_mixed_batch_costs_what_its_decodes_and_its_chunk_cost_alone(ops: Laye
 
 
 def test_an_even_batch_costs_what_the_table_says(ops: LayerOps) -> None:
-    asked = ops.costs.attention("decode", 1, 2048, 48, ops.model.attention, ops.spread.heads, "bf16")
+    asked = ops.costs.attention("decode", 1, 2048, 48, ops.model.attention, ops.model.attention.num_heads, "bf16")
     assert core_of(ops, *[(1, 2048, Phase.DECODE)] * 48) == pytest.approx(float(asked.seconds), rel=1e-12)
 
 

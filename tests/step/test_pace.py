@@ -91,7 +91,7 @@ def test_a_refill_is_lower_and_evaluate_to_the_tick(name: str) -> None:
         assert refill.play(values) == by_graph(plan, batch)
 
 
-@pytest.mark.parametrize("scenario", ["demo-tiny", "demo-qwen3"])
+@pytest.mark.parametrize("scenario", ["demo-tiny", "demo-qwen3", "qwen3-next-decode-ep8"])
 def test_shipped_scenarios_are_paced_as_they_run(scenario: str) -> None:
     built = build(load(scenario), 0)
     timeline = evaluate(lower(built.plan, built.batches).graph, built.plan.fabric.capacity)

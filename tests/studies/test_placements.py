@@ -9,7 +9,8 @@ import pytest
 
 from moesim.errors import BadInput
 from moesim.layout import Placement
-from moesim.placement.formats import write_placement
+from moesim.placement.formats import Frame, write_placement
+from moesim.step.dispatch import FIRST, candidates
 from moesim.studies import Result, load, run
 from moesim.studies.build import build
 from moesim.studies.placement import frame_of
@@ -28,10 +29,29 @@ def test_a_file_plays_as_the_placement_that_it_holds(tmp_path: Path, name: str, 
     path = tmp_path / f"placement{suffix}"
     write_placement(plan.placement, path, name, frame_of(plan.model, 8))
     from_file = tiny(f"experts.placement={path}")
-    assert from_file.metrics == run(planned).metrics
+    if name == "sglang":
+        assert "replicas are picked as sglang does, whose placement file it is" in from_file.warnings
+    else:
+        assert from_file.metrics == run(planned).metrics
     assert from_file.provenance["placement"].startswith(f"{path} (sha256 ")
     with pytest.raises(BadInput, match=r"1 redundant slots, .* has 8. Try: redundant: 8"):
         tiny(f"experts.placement={path}", "experts.redundant=1")
+
+
+def test_replicas_of_an_sglang_file_are_picked_as_sglang_picks_them(tmp_path: Path) -> None:
+    """32 experts on 8 GPUs of one node, expert 0 twice: seven GPUs that do not hold it take its first slot, on GPU 0;
+    the last one takes its own. The same experts spread evenly put half of its tokens on GPU 7."""
+    fifth = [4, 8, 12, 16, 20, 24, 1, 0]
+    rows = [[*range(4 * gpu, 4 * gpu + 4), fifth[gpu]] for gpu in range(8)]
+    expert = np.tile(np.array(rows, dtype=np.int32).ravel(), (8, 1))
+    placement = Placement(expert, np.tile(np.repeat(np.arange(8), 5).astype(np.int32), (8, 1)), 32, 8)
+    path = tmp_path / "sglang.json"
+    write_placement(placement, path, "sglang", Frame(8, 32, tuple(range(1, 9)), 9))
+    plan = build(load("demo-tiny", [*TINY, f"experts.placement={path}"]), 0).plan
+    assert plan.replicas == FIRST
+    slots, number = candidates(plan.placement, 0, np.zeros(8, dtype=np.int64), plan.replicas)
+    assert number[:, 0].tolist() == [1] * 8
+    assert slots[:, 0, 0].tolist() == [0] * 7 + [39]
 
 
 def test_uneven_ranks_from_a_file_are_played(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def cases(plan: PlanSection, world: int) -> Iterator[Case]:
 def _matrices(model: MoEModel, degree: int) -> Iterator[tuple[int, int]]:
     if model.attention.num_heads % degree:
         return
-    gemms = (*model.attention_gemms(degree), *model.shared_gemms(), *model.dense_gemms(), model.router_gemm())
+    gemms = (*model.mixer_gemms(degree), *model.shared_gemms(), *model.dense_gemms(), model.router_gemm())
     yield from ((gemm.n, gemm.k) for gemm in (*gemms, model.head_gemm(degree)))
 
 

@@ -41,6 +41,7 @@ __all__ = [
     "Written",
     "find_format",
     "format_for",
+    "format_of",
     "read_placement",
     "write_placement",
     "written",
@@ -62,6 +63,13 @@ def read_placement(path: str | Path, frame: Frame | None = None, *, format: str 
         source = open_source(Path(path))
         chosen = find_format(format) if format else _recognised(source)
         return chosen.read(source, frame or Frame())
+
+
+def format_of(path: str | Path) -> Format:
+    """The format of a placement file, by its content. Raises BadInput."""
+    foreign.regular(Path(path), MAX_FILE)
+    with foreign.reading(Path(path), "placement"):
+        return _recognised(open_source(Path(path)))
 
 
 def _recognised(source: Source) -> Format:

@@ -42,7 +42,8 @@ class Format:
     """`write(placement, frame, suffix)` -> Written and its inverse `read(source, frame)`; both raise BadInput.
 
     suffixes: of its files, the usual one first. `recognise(source)` tells whether a file looks like this format.
-    even: whether its engine gives every rank equally many slots.
+    even: whether its engine gives every rank equally many slots. dispatch: the rule by which its engine picks one of an
+    expert's replicas (placement/dispatch), "even" where it has none of its own.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Format:
     read: Callable[[Source, Frame], Placement]
     write: Callable[[Placement, Frame, str], Written]
     even: bool = True
+    dispatch: str = "even"
 
 
 def even_placement(rows: Ints, frame: Frame, where: str) -> Placement:

@@ -47,4 +47,4 @@ def write(placement: Placement, frame: Frame, suffix: str) -> Written:
     return Written(mapping_text({KEY: rows}), tuple(notes))
 
 
-SGLANG = Format("sglang", "SGLang --init-expert-location", (".json",), recognise, read, write)
+SGLANG = Format("sglang", "SGLang --init-expert-location", (".json",), recognise, read, write, dispatch="sglang")

@@ -71,4 +71,6 @@ def write(placement: Placement, frame: Frame, suffix: str) -> Written:
     return Written(text.encode() + b"\n", tuple(notes))
 
 
-VLLM_ASCEND = Format("vllm-ascend", "vllm-ascend expert map", (".json",), recognise, read, write)
+VLLM_ASCEND = Format(
+    "vllm-ascend", "vllm-ascend expert map", (".json",), recognise, read, write, dispatch="vllm-ascend"
+)

@@ -17,6 +17,7 @@ from moesim.placement.objectives.objective import Floats
 from moesim.placement.solution import NO_BOUND, Bound
 from moesim.placement.windows import Tokens
 from moesim.routing.shape import NO_EXPERT
+from moesim.step.dispatch import EVEN, candidates
 
 if TYPE_CHECKING:
     from moesim.placement.budget import Budget
@@ -48,6 +49,8 @@ def touches(problem: PlacementProblem, placement: Placement, windows: Windows) -
     """int64[W, layers, nodes]: tokens of each window that have an expert on the node. Raises BadInput for counts."""
     if windows.tokens is None or windows.edges is None:
         raise BadInput("nodes_touched needs tokens", where=windows.name, way_out="a trace, not counts")
+    if problem.way != EVEN:
+        return _touches_by_place(problem, placement, windows)
     shares = dispatch.find(problem.dispatch).shares(problem, placement, windows)
     result = np.zeros((windows.num_windows, placement.num_layers, problem.nodes), dtype=np.int64)
     for window in range(windows.num_windows):
@@ -58,6 +61,25 @@ def touches(problem: PlacementProblem, placement: Placement, windows: Windows) -
             for start in range(int(first), int(last), CHUNK):
                 part = windows.tokens[layer, start : min(start + CHUNK, int(last))]
                 result[window, layer] += _touched(part, start, *node_of, problem.nodes)
+    return result
+
+
+def _touches_by_place(problem: PlacementProblem, placement: Placement, windows: Windows) -> Ints:
+    """`touches` where the replica that a token takes depends on its rank: tokens start on all ranks in turn."""
+    assert windows.tokens is not None
+    assert windows.edges is not None
+    result = np.zeros((windows.num_windows, placement.num_layers, problem.nodes), dtype=np.int64)
+    for layer in range(placement.num_layers):
+        slots, number = candidates(placement, layer, problem.node_of_rank, problem.way)
+        node_of = problem.node_of_rank[placement.slot_rank[layer][slots]]
+        for window in range(windows.num_windows):
+            first, last = windows.edges[window : window + 2]
+            for start in range(int(first), int(last), CHUNK):
+                part = windows.tokens[layer, start : min(start + CHUNK, int(last))]
+                rank = (start + np.arange(len(part)))[:, None] % len(node_of)
+                chosen = np.where(part == NO_EXPERT, 0, part).astype(np.int64)
+                which = (_draws(start, len(part))[:, None] * number[rank, chosen]).astype(np.int64)
+                result[window, layer] += _distinct(part, node_of[rank, chosen, which], problem.nodes)
     return result
 
 
@@ -74,11 +96,22 @@ def _touched(tokens: Tokens, start: int, upto: Floats, node_of: Ints, nodes: int
     chosen = np.where(tokens == NO_EXPERT, 0, tokens).astype(np.int64)
     which = np.zeros(chosen.shape, dtype=np.int64)
     if upto.shape[1] > 1:
-        ticket = streams.hash_ints(streams.key("placement", "replica"), start + np.arange(len(tokens)))
-        draw = (ticket >> np.uint64(11)).astype(np.float64) / 2.0**53
+        draw = _draws(start, len(tokens))
         for replica in range(upto.shape[1] - 1):
             which += draw[:, None] >= upto[chosen, replica]
-    node = np.where(tokens == NO_EXPERT, nodes, node_of[chosen, which])
+    return _distinct(tokens, node_of[chosen, which], nodes)
+
+
+def _draws(start: int, count: int) -> Floats:
+    """float64[count] in [0, 1): a token's own, whatever its choices."""
+    ticket = streams.hash_ints(streams.key("placement", "replica"), start + np.arange(count))
+    draws: Floats = (ticket >> np.uint64(11)).astype(np.float64) / 2.0**53
+    return draws
+
+
+def _distinct(tokens: Tokens, node_of_choice: Ints, nodes: int) -> Ints:
+    """tokens, node_of_choice [T, k] -> int64[nodes]: tokens with a choice on each node."""
+    node = np.where(tokens == NO_EXPERT, nodes, node_of_choice)
     there = np.zeros((len(tokens), nodes + 1), dtype=bool)
     there[np.arange(len(tokens))[:, None], node] = True
     count: Ints = there[:, :nodes].sum(axis=0)

@@ -8,7 +8,9 @@ from moesim.step.makers.names import SUFFIX
 
 
 def forward(chain: Chain) -> None:
-    """With its norm."""
+    """With its norm; nothing where the layer has no FFN."""
+    if chain.node.layer in chain.plan.model.bare_layers:
+        return
     chain.gather_tokens()
     chain.priced("mlp")
     chain.sum_tokens()
@@ -16,6 +18,8 @@ def forward(chain: Chain) -> None:
 
 def backward(chain: Chain) -> None:
     """Its gradients."""
+    if chain.node.layer in chain.plan.model.bare_layers:
+        return
     way = chain.node.way
     work = chain.plan.ops.backward("gemm", chain.site.price("mlp", chain.node), way)
     if way == Way.BACKWARD_WEIGHT:

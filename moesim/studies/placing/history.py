@@ -38,14 +38,14 @@ LEAST: Final = 0.005  # gain below which moving is not spoken of
 
 @dataclass(frozen=True)
 class History:
-    """played: way -> what it would have reached; regimes: number of different loads; apart: how far one static plan for
-    all regimes is above a plan for each of them; slots: of all layers; step: seconds saved a step by a unit of the
-    objective, None where no step is known; placement: what stands at the end of few moves.
+    """played: way -> what it would have reached; kin: the regime of each window, numbered from 0 as they come; apart:
+    how far one static plan for all regimes is above a plan for each of them; slots: of all layers; step: seconds saved
+    a step by a unit of the objective, None where no step is known; placement: what stands at the end of few moves.
     """
 
     played: Mapping[str, Replayed]
+    kin: tuple[int, ...]
     names: tuple[str, ...]
-    regimes: int
     apart: float
     slots: int
     step: float | None
@@ -53,6 +53,11 @@ class History:
     frame: Frame
     provenance: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+
+    @property
+    def regimes(self) -> int:
+        """Number of different loads."""
+        return len(set(self.kin))
 
     def mean(self, way: str) -> float:
         """Objective on the windows that came after a decision."""
@@ -93,7 +98,15 @@ class History:
         size, stall = np.mean([one.bytes for one in costs]), np.mean([one.seconds for one in costs])
         text = f" A change moves {show_bytes(float(size))} and stalls {show_seconds(float(stall))}"
         saved = 0.0 if self.step is None else (self.mean(KEEP) - self.mean(SOME)) * self.step
-        return f"{text}, won back after {int(np.ceil(stall / saved)):,} steps." if saved > 0 else f"{text}."
+        return f"{text}, won back after {_steps(float(stall) / saved)}." if saved > 0 else f"{text}."
+
+    def _moved_each(self, one: Replayed) -> list[float]:
+        """Share of the slots that move after each window."""
+        shares = np.zeros(len(self.names))
+        for change in one.changes:
+            shares[change.window] = change.decision.moves / self.slots
+        moved: list[float] = shares.tolist()
+        return moved
 
     def to_json(self) -> dict[str, Any]:
         """The document that `--json` prints."""
@@ -102,7 +115,8 @@ class History:
                    "moved": Metric(self.moved(SOME), "1"), "objective": Metric(self.mean(SOME), "1")}  # fmt: skip
         rows = [
             {"way": way, "objective": self.mean(way), "moved": self.moved(way), "changes": len(one.changes),
-             "moves": one.moves, "stall_s": one.stall_s, "each": one.objective.tolist()}
+             "moves": one.moves, "stall_s": one.stall_s, "each": one.objective.tolist(), "bytes": _bytes(one),
+             "moved_each": self._moved_each(one)}
             for way, one in self.played.items()
         ]  # fmt: skip
         return {
@@ -110,9 +124,27 @@ class History:
             "breakdown": {},
             "verdict": {"answer": "yes" if self.pays else "no", "regimes": self.regimes, "text": self.text()},
             "ways": rows,
-            "provenance": {**self.provenance, "windows": list(self.names)},
+            "provenance": {**self.provenance, "windows": list(self.names), "regimes": list(self.kin)},
             "warnings": list(self.notes),
         }
+
+
+def _steps(count: float) -> str:
+    """ "1 step", "1,200 steps": whole ones."""
+    whole = int(np.ceil(count))
+    return "1 step" if whole == 1 else f"{whole:,} steps"
+
+
+def _bytes(one: Replayed) -> int | None:
+    """Of all changes of a way, None where no step is known."""
+    costs = [change.migration for change in one.changes]
+    return None if None in costs else sum(cost.bytes for cost in costs if cost)
+
+
+def _numbered(kin: list[int]) -> tuple[int, ...]:
+    """Names of clusters -> numbers from 0 on, in the order in which they come."""
+    names = list(dict.fromkeys(kin))
+    return tuple(names.index(one) for one in kin)
 
 
 def follow(
@@ -138,7 +170,7 @@ def follow(
     facts = {"topology": options.topology, "gpus": options.gpus, "objective": problem.objective,
              "dispatch_over_replicas": problem.dispatch, "trace": options.trace}  # fmt: skip
     return History(
-        played, tuple(one.name for one in ordered), len(set(kin)), _apart(problem, one_each(loads, kin)), slots, step,
+        played, _numbered(kin), tuple(one.name for one in ordered), _apart(problem, one_each(loads, kin)), slots, step,
         played[SOME].placement, frame, facts,
     )  # fmt: skip
 

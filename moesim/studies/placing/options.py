@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from moesim.errors import BadInput
+from moesim.placement.formats import find_format
 
 WINDOW: Final = 2048  # tokens: about what one decode step of a large deployment, or a short prompt, brings
 HOLDOUT: Final = 0.3
 LEAVE_ONE_OUT: Final = "leave-one-out"
-DISPATCH: Final = {"sglang": "sglang", "vllm-ascend": "vllm-ascend"}  # format -> how its engine picks a replica
 
 
 @dataclass(frozen=True)
@@ -74,4 +74,4 @@ class Options:
     @property
     def rule(self) -> str:
         """The dispatch over replicas: as asked, else the one of the format's engine, else even."""
-        return self.dispatch or DISPATCH.get(self.format or "", "even")
+        return self.dispatch or (find_format(self.format).dispatch if self.format else "even")

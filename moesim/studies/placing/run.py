@@ -74,7 +74,7 @@ def search(options: Options, progress: Tell | None = None) -> Outcome:
     step, why_not = _step(options, model, cluster, recorded, made)
     frame = _frame(recorded, model, options.gpus)
     previous = None if options.previous is None else read_placement(options.previous, frame)
-    problem = _problem(options, cluster, made, step, previous, model)
+    problem = _shared_out(_problem(options, cluster, made, step, previous, model), options, progress)
     _check_even(problem, options.format)
     names = asked or usual(problem)
     runs, failed = _search(problem, names, options, made, progress)
@@ -106,7 +106,7 @@ def rebalance(options: Options) -> History:
     step, why_not = _step(options, model, cluster, recorded, made)
     frame = _frame(recorded, model, options.gpus)
     previous = None if options.previous is None else read_placement(options.previous, frame)
-    problem = _problem(options, cluster, made, step, previous, model)
+    problem = _shared_out(_problem(options, cluster, made, step, previous, model), options, None)
     if step is None:
         return replace(follow(problem, found, frame, options), notes=why_not)
     priced = replace(problem, train=playable(made.train, step, options.seed))
@@ -128,9 +128,10 @@ def _search(
     told, unless all that were asked for do.
     """
     found, failed = [_baseline(problem, made)], dict[str, MoesimError]()
+    folds = [_shared_out(problem.with_train(fold.train), options, progress) for fold in made.folds]
     for name in dict.fromkeys((*names, YARDSTICK)):
         try:
-            one = _solved(problem, name, options, made, progress)
+            one = _solved(problem, folds, name, options, made, progress)
         except (BadInput, DoesNotFit) as error:
             failed[name] = error
             continue
@@ -144,14 +145,14 @@ def _search(
 
 
 def _solved(
-    problem: PlacementProblem, name: str, options: Options, made: Split, progress: Tell | None
+    problem: PlacementProblem, folds: list[PlacementProblem], name: str, options: Options, made: Split,
+    progress: Tell | None,
 ) -> Run:  # fmt: skip
-    """One strategy on all that may be seen, and anew for each fold."""
+    """One strategy on all that may be seen, and anew on the problem of each fold."""
     one = solve(problem, name, options.time_limit, options.seed, heldout=made.judged.values(), progress=progress)
     if not made.folds or one.interrupted:
         return Run(replace(one, each=_each(problem, one.placement, made)))
-    parts = [_shared_out(problem.with_train(fold.train), options) for fold in made.folds]
-    plans = [plan(part, name, options.time_limit, options.seed, progress=progress).placement for part in parts]
+    plans = [plan(part, name, options.time_limit, options.seed, progress=progress).placement for part in folds]
     return Run(_with_folds(one, problem, made, tuple(plans)), tuple(plans))
 
 
@@ -282,21 +283,20 @@ def _problem(
     if asked > experts:
         raise BadInput(f"{asked} slots of a GPU for {experts} experts", where=options.trace, way_out="each expert once")
     with placed(options.trace):
-        made_even = PlacementProblem.on(
+        return PlacementProblem.on(
             cluster, made.train, ranks=options.gpus, slots=slots or None, redundant=0 if slots else options.redundant,
             objective=options.objective, dispatch=options.rule, load_cap=options.load_cap, previous=previous,
             move_budget=options.max_moves, speed=tuple(options.speed), memory=_memory(options, step),
             clock=None if step is None else step.clock,
             groups=options.groups or (1 if model is None else model.num_groups), layer_slots=rows,
         )  # fmt: skip
-    return _shared_out(made_even, options)
 
 
-def _shared_out(problem: PlacementProblem, options: Options) -> PlacementProblem:
+def _shared_out(problem: PlacementProblem, options: Options, progress: Tell | None) -> PlacementProblem:
     """With slots where they help most on what may be seen, where that is asked for."""
     if not options.by_layer:
         return problem
-    return by_layer.allotted(problem, options.redundant, Budget(seed=options.seed))
+    return by_layer.allotted(problem, options.redundant, Budget(None, options.seed, "slots of layers", progress))
 
 
 def _slots_of(previous: Placement | None, options: Options) -> tuple[int, ...]:

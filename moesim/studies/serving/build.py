@@ -73,7 +73,9 @@ def kv_memory(plan: StepPlan, settings: Settings) -> Memory:
     whole = plan.ops.spread.residual == "replicated"  # every rank has all tokens of its group
     live = settings.max_num_batched_tokens if whole else -(-settings.max_num_batched_tokens // ways)
     each = live * plan.model.top_k * (1 if whole else plan.layout.expert_tensor_parallel)
-    keeps = Residency(precision.weights, precision.experts, precision.kv_cache, 0, live, Rows(each, each))
+    dtypes = (precision.weights, precision.experts, precision.kv_cache)
+    states = -(-settings.max_num_seqs // ways)  # recurrences keep one for each sequence, however short
+    keeps = Residency(*dtypes, states, 0, live, Rows(each, each))
     device = plan.fabric.cluster.devices[0].memory_bytes
     held = serving_ledger(plan.ops.spread, plan.placement, keeps, device)
     usable = min(held.capacity[HBM], int(device * settings.gpu_memory_utilization))

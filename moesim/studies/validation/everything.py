@@ -18,7 +18,10 @@ from moesim.studies.validation.validation import Validation, errors
 COMPUTE: Final = {  # operator of a step -> operator of a profile
     "dense GEMM": "gemm", "experts": "grouped_gemm", "attention, prefill": "attention_prefill",
     "attention, decode": "attention_decode", "latent attention, prefill": "mla_prefill",
-    "latent attention, decode": "mla_decode",
+    "latent attention, decode": "mla_decode", "gated delta net, prefill": "gdn_prefill",
+    "gated delta net, decode": "gdn_decode", "Kimi delta attention, prefill": "kda_prefill",
+    "Kimi delta attention, decode": "kda_decode", "causal convolution, prefill": "conv_prefill",
+    "causal convolution, decode": "conv_decode",
 }  # fmt: skip
 COLLECTIVES: Final = ("all_reduce", "all_gather", "reduce_scatter")
 SUITE_OF: Final = {
@@ -30,7 +33,8 @@ PHASES: Final = ("decode", "prefill", "train")
 PUBLISHED_PHASES: Final = ("decode", "prefill")  # of the shipped scenarios
 NOT_PLAYED: Final = {True: ("not played", "--steps plays the published scenarios"), False: ("no figure", "")}
 BARE: Final = (  # no table of any kind stands beside them
-    "elementwise (norms, activations, optimizer)", "backward pass", "host", "SMs held by communication kernels",
+    "Mamba-1 and Mamba-2 scans, lightning attention", "elementwise (norms, activations, optimizer)", "backward pass",
+    "host", "SMs held by communication kernels",
     "memory ledger",
 )  # fmt: skip
 
