@@ -12,8 +12,6 @@ from moesim.models.mixer import Attention
 Fields = dict[str, Any]
 
 SPARSE = "sparse attention (its indexer and the tokens it skips) is approximated by full attention"
-WINDOWED = "sliding-window attention layers are approximated by full attention"
-FEWER_KEYS = "windowed layers are given the key-value heads of the full ones"
 LAYER_TYPES = ("full_attention", "sliding_attention", "linear_attention")
 CHUNKED = "chunked attention layers are approximated by full attention"
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
@@ -180,11 +178,6 @@ def deepseek_sparse(config: Config) -> Fields:
 def kimi_k25(config: Config) -> Fields:
     """Kimi-K2.5: a multimodal wrapper around Kimi-K2."""
     return {**deepseek_v3(config), "approximations": (TEXT_ONLY,)}
-
-
-def mimo_v2_flash(config: Config) -> Fields:
-    """MiMo-V2: grouped attention in DeepSeek's layer plan; most layers look at a window and have twice the KV heads."""
-    return {**deepseek_plan(config), "attention": grouped_attention(config), "approximations": (WINDOWED, FEWER_KEYS)}
 
 
 def qwen2_moe(config: Config) -> Fields:

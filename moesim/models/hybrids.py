@@ -15,6 +15,8 @@ from moesim.models.families import (
 )
 from moesim.models.mixer import Linear, NoMixer
 
+NARROW = "inline, with expert_intermediate times the narrow width over hidden_size: the same weights and FLOPs"
+
 
 def qwen3_next(config: Config) -> Fields:
     """Qwen3-Next and Qwen3.5: gated delta nets, and in every fourth layer attention whose output is gated."""
@@ -51,7 +53,7 @@ def kimi_linear(config: Config) -> Fields:
         raise BadInput(
             "experts that work in a narrower space than the model are not modelled",
             where=f"{config.source} routed_expert_hidden_size",
-            way_out="describe the model inline, experts as wide as they are",
+            way_out=NARROW,
         )
     found = config.section("linear_attn_config")
     heads, width, layers = found.integer("num_heads"), found.integer("head_dim"), config.integer("num_hidden_layers")
@@ -121,7 +123,7 @@ def nemotron_h(config: Config) -> Fields:
         raise BadInput(
             "experts that work in a narrower space than the model are not modelled",
             where=f"{config.source} moe_latent_size",
-            way_out="describe the model inline, experts as wide as they are",
+            way_out=NARROW,
         )
     blocks = _blocks(config)
     heads, width = config.integer("mamba_num_heads"), config.integer("mamba_head_dim")

@@ -13,7 +13,7 @@ from moesim.models.config import Config, read_config
 from moesim.models.inline import MAX_LAYERS, InlineModel
 from moesim.models.mixer import Linear
 from moesim.models.model import MoEModel
-from moesim.models.registry import REGISTRY, nearest
+from moesim.models.registry import REFUSED, REGISTRY, nearest
 
 FOLDER = "workloads/models"
 SUFFIX = "_config.json"
@@ -72,11 +72,11 @@ def find_model(name: str) -> Path:
 def _from_config(config: Config, name: str) -> MoEModel:
     family = config.data.get("model_type")
     if family not in REGISTRY:
+        advice = nearest(config if family in REFUSED else config.text(), REGISTRY)
         raise BadInput(
             f"model_type {family!r} is not one whose parameter counts were checked",
             where=config.source,
-            way_out=f"{nearest(config.text(), REGISTRY)}or describe the model inline in YAML; known: "
-            f"{', '.join(sorted(REGISTRY))}",
+            way_out=f"{advice}or describe the model inline in YAML; known: {', '.join(sorted(REGISTRY))}",
         )
     text = config.text()
     blocks = text.data.get("layers_block_type")  # Nemotron-H may give no number beside it

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from moesim.models import families, hybrids
+from moesim.models import families, hybrids, windowed
 from moesim.models.config import Config
 from moesim.models.families import Fields
 
@@ -16,6 +16,7 @@ REGISTRY: Final[dict[str, Callable[[Config], Fields]]] = {
     "deepseek_v32": families.deepseek_sparse,
     "dots1": families.grouped_deepseek,
     "ernie4_5_moe": families.ernie4_5_moe,
+    "gemma4": windowed.gemma4,
     "glm4_moe": families.grouped_deepseek,
     "glm_moe_dsa": families.deepseek_sparse,
     "gpt_oss": families.gpt_oss,
@@ -28,9 +29,10 @@ REGISTRY: Final[dict[str, Callable[[Config], Fields]]] = {
     "llama": families.dense,
     "llama4": families.llama4,
     "llama4_text": families.llama4_text,
-    "mimo_v2_flash": families.mimo_v2_flash,
+    "mimo_v2_flash": windowed.mimo_v2_flash,
     "minimax": hybrids.minimax,
     "minimax_m2": families.minimax_m2,
+    "minimax_m3": windowed.minimax_m3,
     "minimax_text_01": hybrids.minimax,
     "mistral": families.dense,
     "mixtral": families.every_layer,
@@ -45,8 +47,17 @@ REGISTRY: Final[dict[str, Callable[[Config], Fields]]] = {
     "qwen3_moe": families.qwen3_moe,
     "qwen3_next": hybrids.qwen3_next,
     "qwen3_vl_moe": families.qwen3_vl_moe,
+    "step3p7": windowed.step3p7,
 }
 
+REFUSED: Final = {  # families whose keys look like another's, and why that other's counts would be wrong
+    "deepseek_v4": "its attention compresses keys and values by layer, and projects in groups",
+    "deepseek_ref": "it is DeepSeek-V4 under another name",
+    "kimi_k3": "its experts work in a narrower space than the model",
+    "longcat_flash": "some of its experts do nothing, and each layer attends twice",
+    "switch_transformers": "it has an encoder and a decoder",
+    "nllb-moe": "it has an encoder and a decoder",
+}
 SIGNS: Final = (  # keys that tell a layer plan, and the family that has it; the first that are all there decide
     (("kv_lora_rank", "index_topk"), "deepseek_v32"),
     (("kv_lora_rank", "n_routed_experts"), "deepseek_v3"),
@@ -64,10 +75,12 @@ SIGNS: Final = (  # keys that tell a layer plan, and the family that has it; the
 
 
 def nearest(config: Config, known: Iterable[str]) -> str:
-    """Advice for a model_type that is not known: the family whose keys the file has, or whose name is alike; "" where
-    there is none.
+    """Advice for a model_type that is not known: why it is like none; or the family whose keys the file has, or whose
+    name is alike; "" where there is none.
     """
     named = str(config.data.get("model_type"))
+    if named in REFUSED:
+        return f"{REFUSED[named]}: give the widths that matter, "
     given = {key for key, value in config.data.items() if value}
     found = next((family for keys, family in SIGNS if given.issuperset(keys)), "")
     found = found or next(iter(difflib.get_close_matches(named, list(known), 1)), "")

@@ -141,3 +141,55 @@ def test_windows_of_gpt_oss_and_of_a_list(tmp_path: Path) -> None:
     windowed, layers = model.others[0]
     assert isinstance(windowed, Attention) and windowed.window == 128 and layers == tuple(range(0, 24, 2))
     assert windowed.cached_tokens(1000) == 128 and windowed.cached_tokens(50) == 50
+
+
+GEMMA4 = {
+    "model_type": "gemma4", "num_hidden_layers": 30, "hidden_size": 2816, "num_attention_heads": 16, "head_dim": 256,
+    "num_key_value_heads": 8, "global_head_dim": 512, "num_global_key_value_heads": 2, "sliding_window": 1024,
+    "vocab_size": 262144, "num_experts": 128, "top_k_experts": 8, "moe_intermediate_size": 704,
+    "intermediate_size": 2112, "enable_moe_block": True, "tie_word_embeddings": True,
+    "layer_types": [*["sliding_attention"] * 5, "full_attention"] * 5,
+}  # fmt: skip
+STEP = {
+    "model_type": "step3p7", "num_hidden_layers": 45, "hidden_size": 4096, "num_attention_heads": 64, "head_dim": 128,
+    "num_key_value_heads": 8, "vocab_size": 128896, "intermediate_size": 11264, "sliding_window": 512,
+    "first_k_dense_replace": 3, "num_experts": 288, "num_experts_per_tok": 8, "moe_intermediate_size": 1280,
+    "share_expert_dim": 1280, "layer_types": [*["full_attention", *["sliding_attention"] * 3] * 11, "full_attention"],
+}  # fmt: skip
+M3 = {
+    "model_type": "minimax_m3", "num_hidden_layers": 2, "hidden_size": 8, "num_attention_heads": 2, "head_dim": 4,
+    "num_key_value_heads": 1, "vocab_size": 10, "dense_intermediate_size": 20, "moe_intermediate_size": 6,
+    "n_shared_experts": 1, "shared_intermediate_size": 6, "num_local_experts": 4, "num_experts_per_tok": 1,
+    "moe_layer_freq": [0, 1],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "total", "active"), [(GEMMA4, 25.2, 3.8), (STEP, 196.0, 11.0)])
+def test_windowed_families_have_their_published_sizes(
+    tmp_path: Path, config: dict[str, Any], total: float, active: float
+) -> None:
+    """Published rounded: Gemma 4 26B-A4B 25.2 B and 3.8 B, Step 196 B and 11 B."""
+    model = read(tmp_path, config)
+    assert model.total_parameters / 1e9 == pytest.approx(total, rel=3e-3)
+    assert model.active_parameters / 1e9 == pytest.approx(active, rel=2e-2)
+    assert isinstance(model.mixers[1], Attention) and model.mixers[1].window > 0
+
+
+def test_a_tiny_minimax_m3_by_hand(tmp_path: Path) -> None:
+    """2 layers that attend (8 x (8 + 8) + 8 x 8), one FFN of 20, one of 4 experts and a shared one of 6."""
+    attention, dense, experts = 8 * 16 + 64, 3 * 8 * 20, 4 * 3 * 8 * 6 + 3 * 8 * 6 + 4 * 8
+    assert read(tmp_path, M3).total_parameters == 2 * attention + dense + experts + 2 * 80
+
+
+def test_mimo_counts_both_kinds_of_heads() -> None:
+    """309 B and 15 B: its model card. 39 of 48 layers keep 8 heads of a window of 128, 9 keep 4 of all tokens."""
+    model = load_model("MiMo-V2-Flash")
+    assert model.total_parameters / 1e9 == pytest.approx(309, rel=1e-3)
+    assert [mixer.cached_values_per_token for mixer in model.mixers] == [4 * 320, 8 * 320]
+    assert [layers for _, layers in model.mixed] == [9, 39]
+
+
+@pytest.mark.parametrize("change", [{"enable_moe_block": False}, {"num_kv_shared_layers": 4}, {"layer_types": ["x"]}])
+def test_gemmas_that_are_not_modelled(tmp_path: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match=next(iter(change))):
+        read(tmp_path, {**GEMMA4, **change})
