@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
 from typing import Annotated, Any, Final
 
 import numpy as np
@@ -34,6 +35,7 @@ _BANDWIDTH: Final = {f"{unit}/s": scale for unit, scale in _BYTES.items()}
 _FLOPS: Final = {p + u: f for p, f in _DECIMAL.items() for u in ("FLOP/s", "FLOPS", "OP/s")}
 _RATE: Final = {"/s": 1.0, "/min": 1 / 60.0, "/h": 1 / 3600.0}
 
+_SHORT: Final = re.compile(r"([1-9]\d*(?:\.\d+)?)(?:([kKMG]|[KMG]i)|e([1-9]\d?))")
 _QUANTITY: Final = re.compile(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(\S*)\s*")
 
 
@@ -72,6 +74,15 @@ def bandwidth(value: Any) -> float:
 def flops(value: Any) -> float:
     """Text such as "989 TFLOP/s" -> 9.89e14 FLOP/s."""
     return _parse(value, _FLOPS, "compute rate", "989 TFLOP/s")
+
+
+def counted(text: str) -> int | None:
+    """Text such as "32k" -> 32000, "32Ki" -> 32768, "1e3" -> 1000; None where it is no short way to write a count."""
+    match = _SHORT.fullmatch(text)
+    if match is None:
+        return None
+    number = Decimal(match[1]) * (10 ** int(match[3]) if match[3] else Decimal(_PREFIX[match[2]]))
+    return int(number) if number == int(number) else None
 
 
 def rate(value: Any) -> float:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from moesim import foreign
+from moesim import foreign, units
 from moesim.errors import BadInput, unknown_name
 
 Keys = tuple[str | int, ...]
@@ -121,7 +121,9 @@ def read_yaml(path: Path) -> Document:
 
 
 def override(data: dict[str, Any], text: str, example: str) -> str:
-    """Set "a.b=value" in `data`, the value read as YAML; returns the dotted key. Raises BadInput with `example`."""
+    """Set "a.b=value" in `data`, the value read as YAML, or as a count such as 32k (32,000), 32Ki or 1e3; returns the
+    dotted key. Raises BadInput with `example`.
+    """
     key, equals, value = text.partition("=")
     parts = key.split(".")
     if not equals or not all(parts):
@@ -133,7 +135,8 @@ def override(data: dict[str, Any], text: str, example: str) -> str:
             inner = "".join(f"{{{name}: " for name in parts[depth:]) + value + "}" * len(parts[depth:])
             way_out = f"--set '{'.'.join(parts[:depth])}={inner}'"
             raise BadInput(f"{part!r} holds no keys, it is {target!r}", where=f"--set {key}", way_out=way_out)
-    target[parts[-1]] = parse_yaml(f"value: {value}", f"--set {key}").data["value"]
+    count = units.counted(value)
+    target[parts[-1]] = parse_yaml(f"value: {value}", f"--set {key}").data["value"] if count is None else count
     return key
 
 

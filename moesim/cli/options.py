@@ -52,11 +52,11 @@ def print_json(document: Mapping[str, Any]) -> None:
 
 
 def deliver(text: str, out: Path | None) -> None:
-    """Text to stdout, or to a new file whose name is then printed. Raises BadInput where the file is there already."""
+    """Text to stdout ("-" too), or to a new file, whose name is printed. Raises BadInput where it is there already."""
     from moesim import atomic
     from moesim.errors import BadInput
 
-    if out is None:
+    if out is None or str(out) == "-":
         print(text, end="")
     elif out.exists():
         raise BadInput("is there already", where=out, way_out="another name")

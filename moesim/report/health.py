@@ -69,12 +69,15 @@ def _files() -> Iterator[Finding]:
 
 
 def _cache() -> Finding:
-    from moesim.compiled import cache_folder
+    from moesim.compiled import KERNELS, cache_folder, interpreted, uncompiled
 
+    if interpreted():
+        return Finding("compiled code", "ok", f"none: {KERNELS} has kernels run by Python, for small steps")
     folder = cache_folder()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if os.access(there, os.W_OK):
-        return Finding("compiled code", "ok", f"kept in {folder}")
+        first = ", where the first step will compile it (half a minute, once)" if uncompiled() else ""
+        return Finding("compiled code", "ok", f"kept in {folder}{first}")
     return Finding("compiled code", "missing", f"{there} is not writable, each run compiles: set NUMBA_CACHE_DIR")
 
 

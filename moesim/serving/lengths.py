@@ -67,12 +67,17 @@ class Dataset(Section):
 
 
 class Length(Section):
-    """Tokens of a request: `fixed`, `uniform`, `lognormal` or `dataset`."""
+    """Tokens of a request: `fixed`, `uniform`, `lognormal` or `dataset`; a bare number is `fixed`."""
 
     fixed: Tokens | None = Field(None, description="all alike")
     uniform: Uniform | None = None
     lognormal: LogNormal | None = None
     dataset: Dataset | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, given: object) -> object:
+        return {"fixed": given} if type(given) is int else given
 
     @model_validator(mode="after")
     def _one(self) -> Length:

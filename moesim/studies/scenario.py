@@ -6,14 +6,18 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
 from moesim.models import InlineModel
 from moesim.routing.sources.columns import LogitKnobs
 from moesim.units import Seconds
 from moesim.yamlfile import Items, Section
 
-Dtype = Literal["bf16", "fp8", "fp4"]
+Dtype = Annotated[
+    Literal["bf16", "fp8", "fp4"],
+    BeforeValidator(lambda name: "fp4" if name in ("nvfp4", "mxfp4") else name),
+    WithJsonSchema({"enum": ["bf16", "fp8", "fp4", "nvfp4", "mxfp4"], "type": "string"}),
+]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 LEAST = 1e-6  # of a rate: what faults may leave of it, beside nothing
 LATEST = 1e6  # s: times of faults; clocks count picoseconds in 63 bits

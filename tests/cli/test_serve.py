@@ -169,3 +169,11 @@ def test_other_verbs_say_that_it_is_no_step(moesim: Moesim) -> None:
     assert "RequestsSection" in moesim("schema", "--mode", "serve").out
     known = json.loads(moesim("list", "--json").out)
     assert {"vllm", "sglang", "trtllm"} <= set(known["presets"]) and "azure-conv-2023" in known["requests"]
+
+
+def test_a_bare_number_is_a_fixed_length(moesim: Moesim) -> None:
+    chosen = ("--set", "requests.number=6", "--set", "requests.output_length=5", "--set", "requests.input_length=40")
+    done = moesim("run", *SMALL, *chosen, "--json", "--out", "r")
+    values = {name: metric["value"] for name, metric in json.loads(done.out)["metrics"].items()}
+    assert (values["total_input"], values["total_output"]) == (240, 30)
+    assert "greater than or equal to 1, not 0" in moesim("run", *SMALL, "--set", "requests.output_length=0").err

@@ -1,0 +1,41 @@
+"""Short ways to write values on the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from moesim.studies import load
+from moesim.units import counted
+from tests.cli.conftest import Moesim
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("32k", 32_000), ("32Ki", 32_768), ("1e3", 1000), ("1.5k", 1500), ("2M", 2_000_000), ("1.28e5", 128_000)],
+)
+def test_short_counts(text: str, number: int) -> None:
+    assert counted(text) == number
+
+
+@pytest.mark.parametrize("text", ["017k", "0k", "1e0", "1.2345k", "k", "32kB", "25ms", "-1k", "1e-3", "32"])
+def test_what_is_no_short_count(text: str) -> None:
+    assert counted(text) is None
+
+
+def test_set_takes_them_and_times_without_a_blank() -> None:
+    batch = load("demo-tiny", ("batch.context=2Ki", "batch.tokens_per_gpu=1e2")).scenario.batch
+    assert (batch.context, batch.tokens_per_gpu) == (2048, 100)
+    fault = "faults=[{at: 25ms, rank: 0, factor: 0.5}]"
+    assert load("demo-tiny", (fault,)).scenario.faults[0].at == 0.025
+
+
+def test_nvfp4_is_fp4(moesim: Moesim) -> None:
+    same = [load("demo-tiny", (f"precision.experts={name}",)).scenario.digest for name in ("fp4", "nvfp4", "mxfp4")]
+    assert len(set(same)) == 1
+    assert "nvfp4" in json.dumps(json.loads(moesim("schema").out))
+
+
+def test_init_writes_to_stdout_where_it_is_told_to(moesim: Moesim) -> None:
+    assert moesim("init", "-o", "-").out == moesim("init").out
