@@ -18,6 +18,7 @@ from moesim.routing.loads import LoadRecord
 from moesim.routing.shape import NO_EXPERT
 
 Counts = npt.NDArray[np.int64]
+MOST = 2.0**62  # choices in all: sums are int64
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
 
 
@@ -42,6 +43,10 @@ class Windows:
         if (self.counts < 0).any():
             window, layer, expert = np.argwhere(self.counts < 0)[0]
             raise BadInput(f"{self.name}, window {window}, layer {layer}: expert {expert} has a negative count")
+        if (most := float(self.counts.max())) * self.counts.size >= MOST:
+            raise BadInput(
+                f"{self.name}: a count of {most:.3g} is more than sums can hold", way_out="fewer, or divided"
+            )
 
     @staticmethod
     def of_tokens(name: str, tokens: Tokens, experts: int, window: int) -> Windows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from moesim.errors import BadInput
 from moesim.schedules.backward import add_backward
 from moesim.schedules.nodes import Node, Part, Verb
 from moesim.schedules.order import Order
@@ -14,20 +15,27 @@ class Schedule:
     """An order of nodes. A schedule is one file here: a class that names itself is registered.
 
     cuts: into how many parts it cuts a whole batch; shares_sms: whether transfers hold SMs while others compute, all
-    through the layers. shared_beside: the shared expert runs beside the dispatch.
+    through the layers; usual_degree: into how many parts it cuts a stretch of a layer, where no `degree` is asked for,
+    0 where it cuts none; notes: what a result has to say of it. shared_beside: the shared expert runs beside the
+    dispatch. Raises BadInput on a degree where there is none to choose.
     """
 
     name: ClassVar[str] = ""
     known: ClassVar[dict[str, type[Schedule]]] = {}
     cuts: ClassVar[int] = 1
     shares_sms: ClassVar[bool] = False
+    usual_degree: ClassVar[int] = 0
+    notes: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         if "name" in vars(cls):
             cls.known[cls.name] = cls
 
-    def __init__(self, *, shared_beside: bool = True) -> None:
+    def __init__(self, *, shared_beside: bool = True, degree: int | None = None) -> None:
+        if degree is not None and not self.usual_degree:
+            raise BadInput(f"{self.name} has no degree to choose", where="overlap.degree", way_out="leave degree out")
         self.shared_beside = shared_beside
+        self.degree = degree or self.usual_degree
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -35,9 +43,14 @@ class Schedule:
         return tuple(Part(index, self.cuts) for index in range(self.cuts))
 
     @property
+    def most_cuts(self) -> int:
+        """The most parts that a batch is cut into anywhere."""
+        return max(self.cuts, self.degree)
+
+    @property
     def overlaps(self) -> bool:
         """Whether one part computes while another's rows are on their way."""
-        return self.cuts > 1
+        return self.most_cuts > 1
 
     def step(
         self, moe: Sequence[bool], micro_batches: int = 1, *, training: bool = False, replay: bool = False

@@ -30,13 +30,6 @@ class Stage(NamedTuple):
     ports: int
 
 
-class Filled(NamedTuple):
-    """Of one stage in n layers: size int64[n, F] bytes, alpha int64[n] ps."""
-
-    size: Int64s
-    alpha: Int64s
-
-
 class Exchange:
     """The all-to-all of an island: its stages there and back, and what fills them."""
 
@@ -54,24 +47,31 @@ class Exchange:
         """Rows int64[layers, R, R] of each stage on the way there."""
         return self._algorithm.hops(copies, self._group)
 
-    def sent(self, hops: tuple[Matrix, ...], layers: Int64s, *, back: bool) -> list[Filled]:
-        """Stage after stage, in the layers int64[n]."""
+    def fill(
+        self, hops: tuple[Matrix, ...], layers: Int64s, size_at: Int64s, size: Int64s, *, back: bool
+    ) -> list[Int64s]:  # fmt: skip
+        """Bytes of every pair in the layers int64[n], from size_at int64[n, stages] of `size` on -> start-ups int64[n]
+        ps, stage after stage.
+        """
         dispatch = self._plan.dispatch
         message = dispatch.combine_row_bytes if back else dispatch.dispatch_row_bytes
         each = message + (0 if back else self._algorithm.header_bytes)
         stages, found = (self.back, reversed(hops)) if back else (self.there, iter(hops))
         return [
-            self._filled(stage, rows, layers, back, each, message) for stage, rows in zip(stages, found, strict=True)
+            self._filled(stage, rows, layers, back, each, message, at, size)
+            for stage, rows, at in zip(stages, found, size_at.T, strict=True)
         ]
 
-    def _filled(self, stage: Stage, rows: Matrix, layers: Int64s, back: bool, each: int, message: int) -> Filled:
-        size, facts = np.empty((len(layers), len(stage.source)), np.int64), np.empty((3, len(layers)), np.int64)
+    def _filled(
+        self, stage: Stage, rows: Matrix, layers: Int64s, back: bool, each: int, message: int, at: Int64s, size: Int64s
+    ) -> Int64s:  # fmt: skip
+        facts = np.empty((3, len(layers)), np.int64)
         per_peer = self._algorithm.message == "peer"
         exchanged(
             rows, layers, back, each, 0 if per_peer else message, stage.source, stage.target, stage.port,
-            np.zeros((3, rows.shape[1]), np.int64), np.zeros(stage.ports, np.int64), size, facts,
+            np.zeros((3, rows.shape[1]), np.int64), np.zeros(stage.ports, np.int64), at, size, facts,
         )  # fmt: skip
-        return Filled(size, self._startups(*facts))
+        return self._startups(*facts)
 
     def _possible(self) -> tuple[Matrix, ...]:
         """A row wherever one could go."""
@@ -107,12 +107,12 @@ class Exchange:
 @njit
 def exchanged(
     rows: Any, layers: Any, back: bool, each: int, message: int, source: Any, target: Any, port: Any, lane: Any,
-    ports: Any, size: Any, facts: Any,
+    ports: Any, size_at: Any, size: Any, facts: Any,
 ) -> None:  # fmt: skip
     """rows int64[all layers, R, R] from lane to lane, the way back with `back`, of layers int64[n]; bytes of `each`
     row and of one message (0: one to each peer); pairs int32[F], with the ports by which they leave their node
-    -> size int64[n, F] bytes of every pair; facts int64[3, n]: the most peers and bytes that one lane, and messages
-    that one lane or port sends. lane int64[3, R] and ports int64[P] are scratch.
+    -> bytes of every pair from size_at int64[n] of `size` on; facts int64[3, n]: the most peers and bytes that one
+    lane, and messages that one lane or port sends. lane int64[3, R] and ports int64[P] are scratch.
     """
     for place in range(layers.shape[0]):
         moved = rows[layers[place]]
@@ -121,7 +121,7 @@ def exchanged(
             a, b = source[flow], target[flow]
             many = moved[b, a] if back else moved[a, b]
             sent = many * each
-            size[place, flow] = sent
+            size[size_at[place] + flow] = sent
             if sent == 0:
                 continue
             messages = np.int64(1) if message == 0 else many if each == message else -(-sent // message)

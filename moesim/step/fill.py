@@ -56,7 +56,7 @@ class Refill:
         self.pool = Pool(plan.fabric.capacity)
         self._islands = layout.islands()
         self._groups = [Group(plan.fabric.cluster, ranks) for ranks in self._islands]
-        lowered = lower(unpriced(plan), (uniform_batch("decode", layout.world, plan.schedule.cuts, 1),))
+        lowered = lower(unpriced(plan), (uniform_batch("decode", layout.world, plan.schedule.most_cuts, 1),))
         self.structure = Structure.of(plan, lowered)
         self._rings, self._shares = (
             [Rings(plan.fabric, group, width, self.pool) for group in self._groups]
@@ -158,10 +158,10 @@ class Refill:
         hops = {part: exchange.hops(traffic.copies) for part, traffic in found.items()} if exchange else {}
         for (name, part), tasks in structure.exchanges.items():
             assert exchange is not None
-            stages = len(exchange.there)
-            sent = exchange.sent(hops[part], structure.layer[tasks[::stages]], back=name == COMBINE)
-            for number, filled in enumerate(sent):
-                self._put(base + tasks[number::stages], filled.size, filled.alpha, size, alpha)
+            of_stages = base + tasks.reshape(-1, len(exchange.there))
+            layers, at = structure.layer[tasks[:: of_stages.shape[1]]], self.skeleton.size_at[of_stages]
+            starts = exchange.fill(hops[part], layers, at, size, back=name == COMBINE)
+            alpha[of_stages] = np.stack(starts, axis=1)
         for (op, part), tasks in structure.shares.items():
             self._shared(island, op, found[part], tasks, size, alpha)
 
@@ -175,13 +175,9 @@ class Refill:
         arrived = getattr(traffic.copies, self._share).sum(axis=1) * row_bytes
         rings = [self._shares[island].of(op, arrived[layer]) for layer in self.structure.layer[tasks].tolist()]
         starts = np.array([ring.alpha for ring in rings], dtype=np.int64)
-        numbers = island * self.structure.count + tasks
-        self._put(numbers, np.stack([ring.size for ring in rings]), starts, size, alpha)
-
-    def _put(self, tasks: Int64s, sent: Int64s, starts: Int64s, size: Int64s, alpha: Int64s) -> None:
-        """sent int64[n, F], starts int64[n] of tasks int64[n]."""
-        alpha[tasks] = starts
-        size[self.skeleton.size_at[tasks][:, None] + np.arange(sent.shape[1])] = sent
+        numbers, sent = island * self.structure.count + tasks, np.stack([ring.size for ring in rings])
+        alpha[numbers] = starts
+        size[self.skeleton.size_at[numbers][:, None] + np.arange(sent.shape[1])] = sent
 
     def _expert_ps(self, found: list[LayerTraffic], stretch: float) -> Int64s:
         """int64[islands, layers, R] ps."""

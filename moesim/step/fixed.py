@@ -33,7 +33,7 @@ class FixedPrices:
         ops = self._ops[mixer]
         if name == ATTENTION:
             before, after = self._beside_core(part, ops)
-            work = before + _seconds(ops.core(part)) + after
+            work = before + ops.core_seconds(part) + after
             return to_ps(work.stretched(stretch).total)
         if name in CONTEXTS:
             return to_ps(LAYER_PRICES[name](ops, part).stretched(stretch).total)

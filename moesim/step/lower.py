@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import BadInput
+from moesim.routing.sources import Routed
 from moesim.schedules import Node
 from moesim.step.batch import Batch
 from moesim.step.chain import Chain, Edge
@@ -30,7 +31,7 @@ def lower(plan: StepPlan, batches: Sequence[Batch]) -> Lowered:
     """
     check(plan, batches)
     layers, experts = len(plan.model.moe_layers), plan.placement.num_experts
-    lowering = Lowering.of(layers, experts, plan.layout.world, plan.schedule.cuts)
+    lowering = Lowering.of(layers, experts, plan.layout.world, plan.schedule.most_cuts)
     nodes = plan.nodes(len(batches), batches[0].training)
     last = [_lower_site(plan, lowering, ranks, nodes, batches) for ranks in plan.layout.islands()]
     if batches[0].training:
@@ -71,10 +72,21 @@ def check(plan: StepPlan, batches: Sequence[Batch]) -> None:
     if algorithm.travels and batches[0].training:
         raise BadInput(f"{algorithm.name} is for inference, not for training", way_out="dispatch: nccl")
     _check_parts(plan, batches)
+    _check_decided(plan)
+
+
+def _check_decided(plan: StepPlan) -> None:
+    """Routing is asked for part by part, which a router that looks at a whole batch would not answer alike."""
+    routing = plan.routing
+    if plan.schedule.degree > 1 and isinstance(routing, Routed) and routing.router.facts.batch_dependent:
+        raise BadInput(
+            f"{plan.schedule.name} cuts a batch after its routing, and {routing.router_name} would decide part by part",
+            where="overlap.degree", way_out="degree: 1, or schedule: sequential",
+        )  # fmt: skip
 
 
 def _check_parts(plan: StepPlan, batches: Sequence[Batch]) -> None:
-    parts = plan.schedule.cuts
+    parts = plan.schedule.most_cuts
     fewest = min(int(batch.tokens_of_rank.min()) for batch in batches)
     if fewest < parts:
         raise BadInput(

@@ -5,7 +5,7 @@ All results are Work, float64[ranks] per error family. GEMM shapes come from the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -86,16 +86,20 @@ class LayerOps:
         tensor-parallel group, and costs an nth of that: an even batch costs what the table says, and no mean length is
         put through a price that is not linear in it.
         """
-        return self._core(batch, Phase.DECODE) + self._core(batch, Phase.PREFILL)
+        return self._core(batch, Phase.DECODE, self.log.work) + self._core(batch, Phase.PREFILL, self.log.work)
 
-    def _core(self, batch: Batch, phase: Phase) -> Work:
+    def core_seconds(self, batch: Batch) -> Work:
+        """The same without what it demands: half the time, for clocks that are asked often."""
+        return self._core(batch, Phase.DECODE, self.log.seconds) + self._core(batch, Phase.PREFILL, self.log.seconds)
+
+    def _core(self, batch: Batch, phase: Phase, noted: Callable[[list[Estimate]], Work]) -> Work:
+        if not np.any(batch.phase == phase):
+            return Work()
         ways = self.spread.tensor
         kinds = alike(batch, phase, ways)
-        if not len(kinds.group):
-            return Work()
         estimates = self._mixing(phase.name.lower(), kinds)
         share = kinds.count / kinds.number
-        return self.log.work(estimates).shared_out(kinds.group, share, batch.ranks // ways).repeated(ways)
+        return noted(estimates).shared_out(kinds.group, share, batch.ranks // ways).repeated(ways)
 
     def _mixing(self, phase: str, kinds: Alike) -> list[Estimate]:
         """The kernels of one rank; a recurrence ends with a norm that its output's gate goes into."""

@@ -48,7 +48,7 @@ class Pace:
     def ps(self, batch: Batch) -> int:
         """Ticks of the step, until its last task ends; ranks without rows get dummy ones. Raises what `Refill` does."""
         self.counted.steps += 1
-        batch = batch.padded(self.plan.schedule.cuts)
+        batch = batch.padded(self.plan.schedule.most_cuts)
         shape = shape_of(batch)
         routed, uses = self._kept.get(shape, (None, 0))
         if routed is not None and uses < self.renew_every:

@@ -54,11 +54,12 @@ class Lookup:
         if self._slots is None:
             return _looked_up(self._plan, batch, node)
         rows, pairs = self._counted(self._slots, batch)
-        merged = self._slots.none(batch.ranks, node)
+        devices, nodes, tokens = pairs[:, :0], pairs[:, :0], pairs[:, 0]  # where nobody asks
         if self._levels & MERGED:
-            self._slots.merge(*self._tokens(batch), batch, node, *merged)
-        tokens = np.broadcast_to(np.bincount(batch.token_rank, minlength=batch.ranks), (len(rows), batch.ranks))
-        return LayerTraffic(rows, Copies(pairs, *merged, node, tokens))
+            devices, nodes = self._slots.merged(*self._tokens(batch), batch, node)
+        if "tokens" in self._levels:
+            tokens = np.broadcast_to(np.bincount(batch.token_rank, minlength=batch.ranks), (len(rows), batch.ranks))
+        return LayerTraffic(rows, Copies(pairs, devices, nodes, node, tokens))
 
     def _counted(self, slots: _Slots, batch: Batch) -> tuple[Int64s, Int64s]:
         source = self._plan.routing
@@ -120,17 +121,15 @@ class _Slots:
         count_recorded(recording.table(row), row, batch.token_rank, self._turns(batch), self._table, rows, pairs)
         return _taken(rows, self._owned), self._spread(pairs)
 
-    def none(self, ranks: int, node: Int32s) -> tuple[Int64s, Int64s]:
-        """No copies, merged by lane and by node."""
-        layers = len(self._owner)
-        return np.zeros((layers, ranks, ranks), np.int64), np.zeros((layers, ranks, int(node.max()) + 1), np.int64)
-
-    def merge(
-        self, table: npt.NDArray[np.uint16], row: Int64s, batch: Batch, node: Int32s, devices: Int64s, nodes: Int64s
-    ) -> None:
-        """Count copies of a batch's tokens, which stand in `table`."""
-        turn = self._turns(batch)
+    def merged(
+        self, table: npt.NDArray[np.uint16], row: Int64s, batch: Batch, node: Int32s
+    ) -> tuple[Int64s, Int64s]:  # fmt: skip
+        """Copies of a batch's tokens, which stand in `table`, by lane and by node."""
+        layers, ranks, turn = len(self._owner), batch.ranks, self._turns(batch)
+        devices = np.zeros((layers, ranks, ranks), dtype=np.int64)
+        nodes = np.zeros((layers, ranks, int(node.max()) + 1), dtype=np.int64)
         count_merged(table, row, batch.token_rank, turn, self._table, self._ways, node, devices, nodes)
+        return devices, nodes
 
     def _spread(self, pairs: Int64s) -> Int64s:
         """int64[layers, R, ranks of the placement] -> [layers, R, R]: to the lane in the source's own place among those

@@ -56,7 +56,7 @@ def changes(scenario: Scenario) -> Iterator[Change]:
     batch, comm, experts = scenario.batch, scenario.comm, scenario.experts
     apart = scenario.parallel.expert_parallel_size > 1
     if apart and batch.phase != "train":
-        yield from (_remedy(f"overlap.schedule={name}") for name in registry if name != scenario.overlap.schedule)
+        yield from (_remedy(f"overlap.schedule={name}") for name in _schedules() if name != scenario.overlap.schedule)
         suited = "deepep_low_latency" if batch.phase == "decode" else "deepep_normal"
         if comm.dispatch != suited:
             yield _remedy(f"comm.dispatch={suited}")
@@ -70,6 +70,11 @@ def changes(scenario: Scenario) -> Iterator[Change]:
         ratio = scenario.cluster.oversubscription or 1.0
         yield Change((f"cluster.oversubscription={2 * ratio:g}",), "risk")
         yield Change((f"network.efficiency={scenario.network.efficiency / 2:g}",), "risk")
+
+
+def _schedules() -> list[str]:
+    """Those that run a model as it was trained."""
+    return [name for name, schedule in registry.items() if not schedule.notes]
 
 
 def _remedy(*overrides: str) -> Change:

@@ -133,8 +133,8 @@ def _network_notes(scenario: Scenario, plan: StepPlan) -> tuple[str, ...]:
     network = scenario.network
     given = f"efficiency {network.efficiency:g}, background {network.background:g}"
     less = [f"links between nodes have {network.left:.3g} of their rates: {given}, assumed"] if network.left < 1 else []
-    exchange = (*plan.dispatch.algorithm.notes, *_unknown_startup(scenario, plan)) if plan.model.routed else ()
-    return (*less, *exchange)
+    notes = (*plan.dispatch.algorithm.notes, *plan.schedule.notes, *_unknown_startup(scenario, plan))
+    return (*less, *(notes if plan.model.routed else ()))
 
 
 def _unknown_startup(scenario: Scenario, plan: StepPlan) -> list[str]:
@@ -216,7 +216,7 @@ def _plan(
         ops=LayerOps(model, costs, precision, spread, log),
         fabric=fabric,
         dispatch=_dispatch(comm, model, fabric, algorithm),
-        schedule=schedule(shared_beside=overlap.shared_expert),
+        schedule=schedule(shared_beside=overlap.shared_expert, degree=overlap.degree),
         recompute=frozenset(scenario.training.recompute),
         optimizer=replace(OPTIMIZERS[scenario.training.optimizer], master=scenario.training.master),
         host_seconds=costs.host_seconds(scenario.batch.phase, model.num_layers),

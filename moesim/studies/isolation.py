@@ -123,7 +123,7 @@ def _fates(built: Built, batch: Batch, watched: npt.NDArray[np.int64], layer: in
     """What becomes of each watched token in one layer; islands are routed apart, as in a step."""
     fates: Fates = {}
     for group in built.plan.layout.islands():
-        for part in batch.on_ranks(group).split(built.plan.schedule.cuts):
+        for part in batch.on_ranks(group).split(built.plan.schedule.most_cuts):
             fates.update(_of_part(built, part, watched, layer))
     return fates
 

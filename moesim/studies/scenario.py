@@ -106,6 +106,9 @@ class OverlapSection(Section):
 
     schedule: str = Field("sequential", description="layer schedule; see `moesim list`")
     shared_expert: bool = Field(True, description="the shared expert runs beside the dispatch")
+    degree: int | None = Field(
+        None, ge=1, le=64, description="parts that the stretch from dispatch to combine is cut into (tutel)"
+    )
 
 
 class RoutingSection(Section):

@@ -43,13 +43,20 @@ def test_two_windows_that_want_the_same_spare_slot() -> None:
     assert best(one) == pytest.approx(2.25)
 
 
-@pytest.mark.parametrize("seed", range(12))
+def test_all_load_on_one_expert_that_every_rank_holds_is_even() -> None:
+    """8 replicas of the only expert with load, one a rank: 1.0, and no companion weighs anything."""
+    counts = np.where(np.arange(32) == 5, 1000, 0)[None].repeat(2, axis=0)
+    one = problem(counts, 8, 5)
+    assert balance.joint(one)[0] == solve(one, "multiwindow").objective == 1
+
+
+@pytest.mark.parametrize("seed", range(15))
 @pytest.mark.parametrize("dispatch", ["even", "lplb", "nearest"])
 def test_bound_is_below_the_best_of_all_placements(seed: int, dispatch: str) -> None:
     random = np.random.default_rng(seed)
-    shape = [(3, 2, 2), (4, 3, 2), (3, 4, 1), (4, 2, 3), (2, 2, 3)][seed % 5]
-    experts, ranks, slots = shape
-    counts = random.lognormal(4, 1.2, (3, experts)).astype(np.int64)
+    experts, ranks, slots = [(3, 2, 2), (4, 3, 2), (3, 4, 1), (4, 2, 3), (2, 3, 2)][seed % 5]
+    counts = random.lognormal(4, 1.2, (3, experts)).astype(np.int64) * (random.random((3, experts)) < 0.9 - seed / 20)
+    counts[:, 0] += 1
     one = problem(counts, ranks, slots, dispatch=dispatch)
     assert balance.joint(one)[0] <= best(one) * (1 + 1e-9)
 

@@ -59,6 +59,11 @@ def test_nodes_touched_counts_distinct_nodes_of_a_token() -> None:
     assert OBJECTIVES["nodes_touched"].evaluate(one, one.place([[0, 1, 2, 3]]), windows).tolist() == [7 / 4]
 
 
+def test_counts_whose_sum_would_wrap_are_refused() -> None:
+    with pytest.raises(BadInput, match="a count of 1.15e\\+18 is more than sums can hold"):
+        Windows("w", np.full((3, 8, 32), 2**60))
+
+
 def test_a_token_that_finds_both_experts_at_home_touches_one_node() -> None:
     """Three nodes of one rank, expert 0 on nodes 0 and 1, expert 1 on nodes 1 and 2; every token takes both. Under
     SGLang's rule a token of node 1 stays there; those of nodes 0 and 2 have one at home and go out for the other, to

@@ -83,6 +83,63 @@ def test_two_batch_puts_attention_of_one_half_between_dispatch_and_experts_of_th
     assert last(find_schedule("sequential")().step((True,)), ticks) == 4 + 4 + 4 + 4
 
 
+def test_three_batch_computes_two_thirds_while_one_is_sent() -> None:
+    ticks = {**TICKS, Verb.ATTENTION: 6, Verb.DISPATCH: 6, Verb.SHARED: 0, Verb.EXPERTS: 6, Verb.COMBINE: 6}
+    # attention until 2, 4, 6; sent until 4, 6, 8; experts 6-8, 8-10, 10-12; back until 10, 12, 14
+    assert last(find_schedule("three_batch")().step((True,)), ticks) == 14
+    assert last(find_schedule("two_batch")().step((True,)), ticks) == 15  # 3, 6; 6, 9; 6-9, 9-12; 12, 15
+    assert last(find_schedule("sequential")().step((True,)), ticks) == 24
+
+
+def test_five_stages_run_one_half_two_stages_behind_the_other() -> None:
+    nodes = find_schedule("five_stage")().step((True, True))
+    assert compute(nodes)[:12] == [
+        "attention_prepare 0 a", "attention_core 0 a", "shared 0 a", "attention_prepare 0 b", "experts 0 a",
+        "attention_core 0 b", "shared 0 b", "attention_prepare 1 a", "experts 0 b", "attention_core 1 a", "shared 1 a",
+        "attention_prepare 1 b",
+    ]  # fmt: skip
+    ticks = {
+        **TICKS, Verb.ATTENTION_PREPARE: 2, Verb.ATTENTION_CORE: 4, Verb.ATTENTION: 6, Verb.DISPATCH: 4, Verb.SHARED: 2,
+        Verb.EXPERTS: 4, Verb.COMBINE: 4,
+    }  # fmt: skip
+    # a: prepare 1, core 3, sent 3-5, experts 5-7, back 7-9; b: prepare 4-5, core 7-9, sent 9-11, experts 11-13, back 15
+    # a: prepare 10-11, core 13-15, sent 15-17, experts 17-19, back 21; b: 16-17, 19-21, sent 21-23, 23-25, back 27
+    assert last(nodes, ticks) == 27
+    assert last(find_schedule("sequential")().step((True, True)), ticks) == 2 * (6 + 4 + 4 + 4)
+
+
+@pytest.mark.parametrize(("degree", "end"), [(1, 16), (2, 12), (4, 12)])
+def test_tutel_hides_transfers_behind_the_experts_alone(degree: int, end: int) -> None:
+    ticks = {**TICKS, Verb.DISPATCH: 4, Verb.SHARED: 0, Verb.COMBINE: 4}
+    # degree 2: attention until 4, sent until 6 and 8, experts 6-8 and 8-10, back until 10 and 12
+    # degree 4: all are sent at 8, so what the experts have had since 6 goes back from 8 to 12
+    nodes = find_schedule("tutel")(degree=degree).step((True,))
+    assert last(nodes, ticks) == end
+    assert {node.part.of for node in nodes if node.verb == Verb.ATTENTION} == {1}
+    assert {node.part.of for node in nodes if node.verb == Verb.EXPERTS} == {degree}
+
+
+def test_a_schedule_without_a_degree_refuses_one() -> None:
+    with pytest.raises(BadInput, match="two_batch has no degree"):
+        find_schedule("two_batch")(degree=4)
+
+
+def test_scmoe_runs_experts_behind_the_attention_of_the_next_layer() -> None:
+    nodes = find_schedule("scmoe")().step((True, True, True))
+    assert compute(nodes) == [
+        "attention 0 a", "shared 0 a", "attention 1 a", "experts 0 a", "shared 1 a", "attention 2 a", "experts 1 a",
+        "shared 2 a", "experts 2 a",
+    ]  # fmt: skip
+    ticks = {**TICKS, Verb.SHARED: 2}
+    # attention 0-4, sent 4-7, shared 4-6 | attention 6-10, sent 10-13, experts 10-14, back 14-17, shared 14-16 |
+    # attention 17-21, sent 21-24, experts 21-25, back 25-28, shared 25-27 | experts 27-31, back 31-34
+    assert last(nodes, ticks) == 34
+    assert last(find_schedule("sequential")().step((True, True, True)), ticks) == 3 * (4 + 3 + 4 + 3)
+    where = {(node.verb, node.layer): number for number, node in enumerate(nodes)}
+    assert where[Verb.COMBINE, 0] in followed(nodes, where[Verb.ATTENTION, 2])
+    assert where[Verb.COMBINE, 0] not in followed(nodes, where[Verb.ATTENTION, 1])
+
+
 def test_only_what_runs_beside_transfers_leaves_them_sms() -> None:
     def sharing(name: str) -> set[Verb]:
         return {node.verb for node in find_schedule(name)().step(MOE) if node.shares_sms}

@@ -34,6 +34,10 @@ WIDE = (*NODES, parallel(1, 16, 16))
 CASES = {
     "decode": (),
     "two_batch": (HALVES,),
+    "three_batch": ("overlap.schedule=three_batch",),
+    "five_stage": (*WIDE, "overlap.schedule=five_stage"),
+    "tutel": ("overlap={schedule: tutel, degree: 3}", "comm.dispatch=deepep_normal"),
+    "scmoe": (parallel(2, 4, 8), "overlap.schedule=scmoe"),
     "nccl": ("comm.dispatch=nccl",),
     "two nodes": WIDE,
     "sampled": (POOL,),
@@ -151,7 +155,7 @@ def test_a_refill_of_any_plan_is_lower_and_evaluate_to_the_tick(seed: int) -> No
 def test_ranks_without_work_get_dummy_rows_and_join_every_exchange() -> None:
     for name in ("two_batch", "tensor and expert parallel"):
         plan = plan_of(name)
-        ranks, cuts = plan.layout.world, plan.schedule.cuts
+        ranks, cuts = plan.layout.world, plan.schedule.most_cuts
         few = Batch.of(
             ranks, [1, 1, 5], [3, 4, 5], [1, 40, 1], [10, 0, 99], [Phase.DECODE, Phase.PREFILL, Phase.DECODE]
         )

@@ -298,6 +298,7 @@ def test_a_model_that_is_not_known_is_placed_by_its_objective(tmp_path: Path) ->
         ({"window": 60000, "holdout": 0.3}, BadInput, "cannot be held out.* Try: holdout 0"),
         ({"slots": (10**30,)}, BadInput, "slots of a GPU for 32 experts"),
         ({"redundant": 10**9}, BadInput, "slots of a GPU for 32 experts"),
+        ({"redundant": 225}, BadInput, "33 slots of a GPU for 32 experts. Try: --redundant 224 or less"),
         ({"slots": (5,), "redundant": 8}, BadInput, "the same twice"),
         ({"time_limit": float("nan")}, BadInput, "--time-limit: nan is not above 0"),
         ({"load_cap": float("nan")}, BadInput, "--load-cap: nan is not above 0"),

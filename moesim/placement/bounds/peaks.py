@@ -51,7 +51,7 @@ class Layer:
         for k in range(1, most + 1):
             for parts in range(count - self.units * (k - 1)):
                 beside = np.maximum(self.room * np.arange(1, k + 1) - k - parts, 0)
-                filled = np.minimum(beside, self.x.shape[1])
+                filled = np.minimum(beside, self.x.shape[1] - 1)  # others that are whole; more can only be parts
                 level = (self.x[:, :, None] + light[:, None, filled]) / np.arange(1, k + 1)
                 at = self.units * (k - 1) + parts
                 result[..., at] = np.minimum(result[..., at], level.min(axis=2))

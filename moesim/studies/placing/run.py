@@ -279,9 +279,11 @@ def _problem(
     rows = _rows_of(previous, options, slots)
     if len(slots) not in (0, 1, options.gpus):
         raise BadInput(f"{len(slots)} numbers for {options.gpus} GPUs", where="--slots", way_out="one, or one for each")
-    experts, asked = made.train.counts.shape[2], max(slots, default=-(-options.redundant // options.gpus))
+    experts = made.train.counts.shape[2]
+    asked = max(slots, default=-(-(experts + options.redundant) // options.gpus))
     if asked > experts:
-        raise BadInput(f"{asked} slots of a GPU for {experts} experts", where=options.trace, way_out="each expert once")
+        way_out = f"--slots {experts} or less" if slots else f"--redundant {experts * (options.gpus - 1)} or less"
+        raise BadInput(f"{asked} slots of a GPU for {experts} experts", where=options.trace, way_out=way_out)
     with placed(options.trace):
         return PlacementProblem.on(
             cluster, made.train, ranks=options.gpus, slots=slots or None, redundant=0 if slots else options.redundant,
