@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+import numpy as np
+
+from moesim.serving.requests import Ints
 from moesim.serving.settings import Settings
 from moesim.step import Batch, Phase
 from moesim.units import to_ps
@@ -18,6 +21,19 @@ class Clock(Protocol):
         """Ticks of a step."""
 
 
+@runtime_checkable
+class Stretching(Protocol):
+    """A clock that prices many steps of decodes at once."""
+
+    def stretch(self, batch: Batch, steps: int) -> Ints:
+        """int64[steps] ps of a batch of decodes, each step one token further than the one before."""
+
+
+def stretched(clock: Clock, batch: Batch, steps: int) -> Ints | None:
+    """All steps at once where the clock can, None where it is asked step by step."""
+    return clock.stretch(batch, steps) if isinstance(clock, Stretching) else None
+
+
 @dataclass(frozen=True)
 class Given:
     """Steps as long as a function of the batch says, in ps."""
@@ -27,6 +43,12 @@ class Given:
     def ps(self, batch: Batch) -> int:
         """Ticks of a step."""
         return self.of(batch)
+
+
+def hosted(clock: Clock, settings: Settings, layers: int) -> Clock:
+    """The clock with the host's time for what no CUDA graph holds."""
+    kind = HostedStretching if isinstance(clock, Stretching) else Hosted
+    return kind(clock, settings, layers)
 
 
 @dataclass(frozen=True)
@@ -41,14 +63,23 @@ class Hosted:
 
     def ps(self, batch: Batch) -> int:
         """Ticks of a step."""
-        ticks = self.clock.ps(batch)
-        return max(ticks, self._eager) if self._launches(batch) else ticks
+        return max(self.clock.ps(batch), self.least(batch))
 
-    @property
-    def _eager(self) -> int:
-        return int(to_ps(self.settings.eager_time_per_layer)) * self.layers
-
-    def _launches(self, batch: Batch) -> bool:
+    def least(self, batch: Batch) -> int:
+        """Ticks that the host takes, 0 where a graph holds the step."""
+        if not self.settings.eager_time_per_layer:
+            return 0
         most = int(batch.tokens_of_rank.max(initial=0))
         prompts = bool((batch.phase == Phase.PREFILL).any())
-        return most > (self.settings.graph_tokens if prompts else self.settings.graph_batch)
+        if most <= (self.settings.graph_tokens if prompts else self.settings.graph_batch):
+            return 0
+        return int(to_ps(self.settings.eager_time_per_layer)) * self.layers
+
+
+class HostedStretching(Hosted):
+    """The same of a clock that prices many steps at once."""
+
+    def stretch(self, batch: Batch, steps: int) -> Ints:
+        """int64[steps] ps."""
+        assert isinstance(self.clock, Stretching)
+        return np.maximum(self.clock.stretch(batch, steps), self.least(batch))

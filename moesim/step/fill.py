@@ -62,7 +62,7 @@ class Refill:
             [Rings(plan.fabric, group, width, self.pool) for group in self._groups]
             for width in (layout.tensor_parallel, layout.expert_tensor_parallel)
         )
-        self._exchanges = [Exchange(plan, group) for group in self._groups if layout.expert_parallel > 1]
+        self._exchanges = [Exchange(plan, group) for group in self._groups if plan.exchanges]
         self._share = shared_copies(plan)
         reads: tuple[Level, ...] = plan.dispatch.algorithm.reads if self._exchanges else ()
         self._lookup = Lookup(plan, {*reads, *([self._share] if self._share else [])})

@@ -43,6 +43,11 @@ class StepPlan:
     host_seconds: float = 0.0
     replicas: int = EVEN
 
+    @property
+    def exchanges(self) -> bool:
+        """Tokens are sent to ranks with other experts: not where every rank has all tokens of the group already."""
+        return self.layout.expert_parallel > 1 and self.ops.spread.residual == "sliced"
+
     def nodes(self, micro_batches: int, training: bool) -> tuple[Node, ...]:
         """What each expert-parallel group does in a step, in program order."""
         moe = [layer in self.model.moe_layers for layer in range(self.model.num_layers)]

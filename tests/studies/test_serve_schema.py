@@ -26,7 +26,7 @@ def requests(**changes: str) -> str:
 
 AZURE, FEW = "replay: {file: azure-conv-2023", ("scheduler.max_num_seqs=2",)
 CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the one that is added
-    "routing.renew": ((), "routing.renew=1"),
+    "routing.renew": ((), "routing.renew=16"),
     "requests.number": ((), requests(number="25")),
     "requests.arrivals.poisson.rate": ((), requests(arrivals="{poisson: {rate: 100/s}}")),
     "requests.arrivals.gamma.rate": (

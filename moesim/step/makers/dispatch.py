@@ -26,7 +26,7 @@ def backward(chain: Chain) -> None:
 
 def send(chain: Chain, name: str, sent: Traffic, row_bytes: int) -> None:
     """All-to-all to the ranks that hold the experts; then each hands its rows to those who share them."""
-    if chain.plan.layout.expert_parallel > 1:
+    if chain.plan.exchanges:
         stages = chain.plan.dispatch.algorithm.dispatch(sent.copies, row_bytes, chain.site.group)
         chain.exchange(name, stages, row_bytes)
     _share_rows(chain, "all_gather", sent.copies, row_bytes)
@@ -36,7 +36,7 @@ def bring_back(chain: Chain, name: str, sent: Traffic) -> None:
     """The way back: partial sums of those who share experts first, then the all-to-all."""
     row_bytes = chain.plan.dispatch.combine_row_bytes
     _share_rows(chain, "reduce_scatter", sent.back, row_bytes)
-    if chain.plan.layout.expert_parallel > 1:
+    if chain.plan.exchanges:
         stages = chain.plan.dispatch.algorithm.combine(sent.back, row_bytes, chain.site.group)
         chain.exchange(name, stages, row_bytes)
     elif chain.plan.ops.spread.residual == "replicated":

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from moesim.errors import DoesNotFit
 from moesim.layout import HBM, MemoryLedger, MemoryRow, Residency, Rows, serving_ledger
-from moesim.serving import Book, Clock, Hosted, Replica, Scheduler, Settings
+from moesim.serving import Book, Clock, Replica, Scheduler, Settings, hosted
 from moesim.step import CostLog, StepPlan
 from moesim.step.pace import Pace
 from moesim.studies.build import draft
@@ -47,8 +47,8 @@ class ServeBuilt:
 
     def replicas(self, book: Book, clock: Clock) -> Sequence[Replica]:
         """The scenario's replicas on a book, by one clock: they are alike."""
-        hosted = Hosted(clock, self.settings, self.plan.model.num_layers)
-        return [self._replica(book, hosted) for _ in range(self.scenario.replicas)]
+        with_host = hosted(clock, self.settings, self.plan.model.num_layers)
+        return [self._replica(book, with_host) for _ in range(self.scenario.replicas)]
 
     def _replica(self, book: Book, clock: Clock) -> Replica:
         layout = self.plan.layout
@@ -70,12 +70,9 @@ def build_serving(loaded: ServeLoaded, seed: int) -> ServeBuilt:
 def kv_memory(plan: StepPlan, settings: Settings) -> Memory:
     """What weights and buffers leave for KV, in blocks. Raises DoesNotFit with the table."""
     precision, ways = plan.ops.precision, plan.layout.tensor_parallel
-    live = (
-        settings.max_num_batched_tokens
-        if plan.ops.spread.residual == "replicated"
-        else -(-settings.max_num_batched_tokens // ways)
-    )
-    each = live * plan.model.top_k * plan.layout.expert_tensor_parallel
+    whole = plan.ops.spread.residual == "replicated"  # every rank has all tokens of its group
+    live = settings.max_num_batched_tokens if whole else -(-settings.max_num_batched_tokens // ways)
+    each = live * plan.model.top_k * (1 if whole else plan.layout.expert_tensor_parallel)
     dtypes = (precision.weights, precision.experts, precision.kv_cache)
     states = -(-settings.max_num_seqs // ways)  # recurrences keep one for each sequence, however short
     keeps = Residency(*dtypes, states, 0, live, Rows(each, each))

@@ -21,7 +21,7 @@ class ServeRouting(RoutingSection):
     """As in a step, and how often it is looked up."""
 
     renew: int | Literal["never"] = Field(
-        16, description="steps that a looked up routing is used by batches of its shape; 1: exact; or never again"
+        1, description="steps that a looked up routing is used by batches of its shape; 1: exact; or never again"
     )
 
 

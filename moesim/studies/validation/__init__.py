@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from moesim.errors import unknown_name
-from moesim.studies.validation import collectives, kernels, network, steps
+from moesim.studies.validation import collectives, kernels, network, serving, steps
 from moesim.studies.validation.everything import Everything, everything
 from moesim.studies.validation.validation import Validation
 
@@ -17,8 +17,9 @@ SUITES: Final[Mapping[str, Suite]] = {
     "kernels": kernels.validate,
     "collectives": collectives.validate,
     "steps": steps.validate,
+    "serving": serving.validate,
 }
-SLOW: Final = ("steps",)  # minutes: not part of `all` unless asked for
+SLOW: Final = ("steps", "serving")  # minutes: not part of `all` unless asked for
 
 
 def validate(suite: str, data: Path | None = None) -> Validation:

@@ -1,0 +1,68 @@
+"""Simulated requests per CPU second: 5,000 requests of 512 in and 128 out on 4 replicas of Qwen3-235B, EP8.
+
+    python -m benchmarks.serving [requests]
+
+Poisson arrivals at 80 % of what the replicas serve when everything comes at once, recorded routing carried over. CPU
+seconds of this process for the loop alone: plans are built and kernels compiled before, by a run of 200 requests.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from moesim.serving import Requests, Served, serve
+from moesim.serving.metrics import numbers
+from moesim.studies.serving import load_serving
+from moesim.studies.serving.build import ServeBuilt, build_serving
+from moesim.units import to_ps
+
+REQUESTS, WARM, INPUT, OUTPUT, SHARE = 5000, 200, 512, 128, 0.8
+BARS = {"1": 1000, "16": 7000, "never": 15000}  # routing.renew -> requests per CPU second
+OVERRIDES = ("model=Qwen/Qwen3-235B-A22B", "precision={weights: fp8, experts: fp8}", "replicas=4")
+COMPARED = ("mean_ttft_ms", "mean_tpot_ms", "p99_itl_ms", "output_throughput")
+
+
+def built_with(renew: str) -> ServeBuilt:
+    """The system, its routing looked up anew every `renew` uses."""
+    return build_serving(load_serving("qwen3-serve", [*OVERRIDES, f"routing.renew={renew}"]), 0)
+
+
+def asked(number: int, rate: float) -> Requests:
+    """`number` requests at `rate` a second; all at once where it is 0."""
+    gaps = np.random.default_rng(0).exponential(1 / rate, number) if rate else np.zeros(number)
+    return Requests(to_ps(np.cumsum(gaps)), np.full(number, INPUT), np.full(number, OUTPUT))
+
+
+def timed(built: ServeBuilt, requests: Requests) -> tuple[Served, float]:
+    """What happened, and the CPU seconds it took."""
+    clock = built.clock()
+    serve(replace(requests, arrival=requests.arrival[:WARM], prompt=requests.prompt[:WARM],
+                  output=requests.output[:WARM]), lambda book: built.replicas(book, clock))  # fmt: skip
+    begin = time.process_time()
+    served = serve(requests, lambda book: built.replicas(book, clock))
+    return served, time.process_time() - begin
+
+
+def main() -> None:
+    """Print every bar with its figure."""
+    number = int(sys.argv[1]) if len(sys.argv) > 1 else REQUESTS
+    capacity = numbers(timed(built_with("16"), asked(min(number, 1000), 0.0))[0], 0, {})["request_throughput"][0]
+    requests = asked(number, SHARE * capacity)
+    print(f"{capacity:.1f} requests/s are served at most; {number} come at {SHARE * capacity:.1f}/s")
+    exact: dict[str, float] = {}
+    for renew, bar in BARS.items():
+        served, seconds = timed(built_with(renew), requests)
+        found = {name: numbers(served, 0, {})[name][0] for name in COMPARED}
+        exact = exact or found
+        off = ", ".join(f"{name} {found[name] / exact[name] - 1:+.2%}" for name in COMPARED)
+        steps = sum(replica.steps for replica in served.replicas)
+        rate = f"{number / seconds:,.0f} requests per CPU second   (bar {bar:,})"
+        print(f"routing.renew {renew}: {rate}; {steps} steps, {off}")
+
+
+if __name__ == "__main__":
+    main()

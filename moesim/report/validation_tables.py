@@ -1,0 +1,56 @@
+"""Text of `moesim validate serving`, and the rows of any suite as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from moesim.errors import printable
+from moesim.report.explain import Document
+
+
+def serving_text(document: Document) -> Group:
+    """The metrics of ok rows, errors slice by slice, and what was refused."""
+    metrics = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    metrics.add_column("rows whose flag is ok")
+    metrics.add_column("", justify="right")
+    for name, metric in document["metrics"].items():
+        plain = name.endswith(("correlation", "ratio"))
+        metrics.add_row(name, f"{metric['value']:.3f}" if plain else f"{metric['value']:.1%}")
+    refused = [Text(printable(f"warning: {text}"), style="yellow") for text in document["warnings"]]
+    return Group(metrics, Text(), _slices(document["breakdown"]), *refused)
+
+
+def _slices(breakdown: Any) -> Table:
+    """Every value of every key: rows, and mean, median and bias of TPOT and TTFT; all flags in all but the first."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for number, head in enumerate(("slice", "", "rows", "TPOT", "median", "ratio", "TTFT", "median", "ratio")):
+        table.add_column(head, justify="left" if number < 2 else "right")
+    for key, values in breakdown.items():
+        for value, found in values.items():
+            cells = [
+                text
+                for metric in ("tpot", "ttft")
+                for text in (
+                    f"{found[metric]['mean_abs_error']:.1%}", f"{found[metric]['median_abs_error']:.1%}",
+                    f"{found[metric]['geometric_mean_ratio']:.2f}",
+                )
+            ]  # fmt: skip
+            table.add_row(key, str(value), str(found["tpot"]["points"]), *cells)
+    return table
+
+
+def rows_csv(document: Document) -> str:
+    """A row a point, with its keys, what was measured, what is predicted and the error."""
+    rows = document["provenance"]["rows"]
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return table.getvalue()

@@ -1,0 +1,353 @@
+"""`moesim validate serving`: TTFT and TPOT of served models against measured ones; nothing is fitted beyond profiles.
+
+The rows are closed loops of `concurrency` clients who send 10 prompts each, all at t = 0, of lengths drawn evenly from
+0.8 to 1.0 of the nominal ones; measured values are means. Engines run by their presets, with the launch settings of the
+campaigns (CAMPAIGNS, documented, none fitted). Steps are played by `Tabled` tables of the corridor's Pace. Rows whose
+`flag` is not ok are told apart and count in no metric.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from scipy import stats
+
+from moesim import shipped, streams
+from moesim.errors import BadInput, MoesimError
+from moesim.models import load_model
+from moesim.routing import Sampled
+from moesim.serving import Book, Replica, Requests, Scheduler, Settings, State, engine, hosted, serve
+from moesim.serving.metrics import counted, tpot, ttft
+from moesim.serving.tabled import Tabled
+from moesim.step import StepPlan, lower
+from moesim.step.pace import Pace
+from moesim.studies.band import band
+from moesim.studies.build import build, draft
+from moesim.studies.load import Loaded, load_data
+from moesim.studies.serving.build import kv_memory
+from moesim.studies.validation.validation import Point, Validation, errors
+from moesim.yamlfile import MAX_BYTES
+
+DATA: Final = ("workloads", "validation", "silicon_dev.csv")
+COLUMNS: Final = (
+    "id", "backend", "model_path", "system", "isl", "osl", "gemm_quant_mode", "moe_quant_mode", "tp_size",
+    "attention_dp_size", "moe_tp_size", "moe_ep_size", "silicon_ttft_ms", "silicon_tpot_ms", "concurrency",
+)  # fmt: skip
+PROMPTS: Final = 10  # of each client
+TYPICAL: Final = 32  # rows of the decode step whose band stands for a layout's
+SHORTEST: Final = 0.8  # of nominal lengths
+SLICES: Final = ("flag", "system", "backend", "model", "parallelism", "concurrency")
+TOPOLOGIES: Final = {"h100_sxm": "dgx-h100", "h200_sxm": "hgx-h200", "b200_sxm": "dgx-b200", "a100_sxm": "dgx-a100"}
+DTYPES: Final = {"fp8": "fp8", "fp8_block": "fp8", "nvfp4": "fp4", "": "bf16", "bfloat16": "bf16", "bf16": "bf16"}
+MODELS: Final = {
+    "zhipuai/GLM-5": "zai-org/GLM-5", "nvidia/DeepSeek-R1-NVFP4": "deepseek-ai/DeepSeek-R1",
+    "nvidia/DeepSeek-V3.1-NVFP4": "deepseek-ai/DeepSeek-V3",
+}  # fmt: skip
+ROUTING: Final = "decode_in1000out1000"  # DeepSeek-V3's measured skew, for all models: assumed
+MXFP4: Final = "openai/gpt-oss-120b"  # its checkpoint quantises the experts alone
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What rows share: the engine, the model and how it is spread."""
+
+    backend: str
+    model: str
+    system: str
+    gemm: str
+    moe: str
+    tensor: int
+    data: int
+    expert_tensor: int
+    expert: int
+
+    @classmethod
+    def of(cls, row: Row) -> Kind:
+        """Raises BadInput."""
+        tensor, data, width, expert = (
+            _whole(row, name) for name in ("tp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size")
+        )
+        gemm, moe = row["gemm_quant_mode"], row["moe_quant_mode"]
+        return cls(row["backend"], row["model_path"], row["system"], gemm, moe, tensor, data, width, expert)
+
+    @property
+    def cache(self) -> str:
+        """Dtype of the KV cache: fp8, but vLLM's on H100 and Qwen3.5's, which stay bf16."""
+        plain = (self.backend == "vllm" and self.system == "h100_sxm") or "Qwen3.5" in self.model
+        return "bf16" if plain else "fp8"
+
+    @property
+    def parallelism(self) -> str:
+        """In words."""
+        experts = f"EP{self.expert}" if self.expert > 1 else f"moe TP{self.expert_tensor}"
+        attention = f"attention DP{self.data}" if self.data > 1 else f"TP{self.tensor}"
+        return f"{attention}, {experts}"
+
+
+@dataclass(frozen=True)
+class ServingValidation(Validation):
+    """Points of TTFT and TPOT, two a row; bands: factors low, high of each row's TPOT, or None; refused: reason ->
+    rows.
+    """
+
+    bands: tuple[tuple[float, float] | None, ...] = ()
+    refused: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As Validation, with the metrics of rows whose flag is ok."""
+        found = super().to_json()
+        ok = [point for point in self.points if point.keys["flag"] == "ok"] or list(self.points)
+        metrics: dict[str, float] = {}
+        for metric in ("tpot", "ttft"):
+            some = [point for point in ok if point.keys["metric"] == metric]
+            told = errors(point.error for point in some)
+            metrics |= {f"{metric}_{name}": told[name] for name in ("mean_abs_error", "median_abs_error")}
+            metrics[f"{metric}_geometric_mean_ratio"] = told["geometric_mean_ratio"]
+            metrics[f"{metric}_rank_correlation"] = _spearman(some)
+        if (covered := self._coverage()) is not None:
+            metrics["tpot_band_coverage"] = covered
+        metrics["answered_fraction"] = len(self.points) / 2 / max(self.asked or 1, 1)
+        found["metrics"] = {name: {"value": value, "unit": "1"} for name, value in metrics.items()}
+        found["provenance"]["refused"] = dict(self.refused)
+        return found
+
+    def _coverage(self) -> float | None:
+        """Share of the ok rows that have a band whose measured TPOT lies in it."""
+        rows = [point for point in self.points if point.keys["metric"] == "tpot"]
+        inside = [
+            band[0] <= row.measured / row.predicted <= band[1]
+            for row, band in zip(rows, self.bands, strict=True)
+            if band is not None and row.keys["flag"] == "ok"
+        ]
+        return sum(inside) / len(inside) if inside else None
+
+    def breakdown(self) -> dict[str, Any]:
+        """slice -> value -> metric -> errors."""
+        return {key: {name: _by_metric(some) for name, some in _by(self.points, key).items()} for key in SLICES}
+
+
+def _spearman(points: Sequence[Point]) -> float:
+    """0 where there are too few to tell."""
+    if len(points) < 3:
+        return 0.0
+    ranks = [stats.rankdata([getattr(point, side) for point in points]) for side in ("measured", "predicted")]
+    return float(np.nan_to_num(np.corrcoef(ranks[0], ranks[1])[0, 1]))
+
+
+def _by(points: Sequence[Point], key: str) -> dict[str, list[Point]]:
+    found: dict[str, list[Point]] = {}
+    for point in points:
+        found.setdefault(point.keys[key], []).append(point)
+    return dict(sorted(found.items()))
+
+
+def _by_metric(points: Sequence[Point]) -> dict[str, Any]:
+    return {metric: errors(point.error for point in some) for metric, some in _by(points, "metric").items()}
+
+
+def validate(data: Path | None = None) -> ServingValidation:
+    """Serve every row of a file with these columns. Raises BadInput where none is understood."""
+    path = data or shipped.shipped(*DATA)
+    rows = _rows(path)
+    points: list[Point] = []
+    refused: dict[str, int] = {}
+    bands: list[tuple[float, float] | None] = []
+    for row in rows:
+        try:
+            points += tuple(_points(row))
+            bands.append(_band(Kind.of(row)))
+        except MoesimError as error:
+            refused[_reason(error)] = refused.get(_reason(error), 0) + 1
+    if not points:
+        raise BadInput("no row is understood", where=path, way_out=next(iter(refused), "add rows"))
+    return ServingValidation(
+        suite="serving",
+        points=tuple(points),
+        breakdown_by=(),
+        provenance={
+            "data": path.name,
+            "engines": "presets, launch settings of the campaigns; host 0.3 ms a step, eager and API time 0 for all",
+            "routing": f"sampled, assumed: {ROUTING} for every model",
+            "fitted": "nothing to these rows",
+            "band": f"80 %, of the errors of kernel tables alone: of a decode step of {TYPICAL} rows of each layout",
+        },
+        warnings=tuple(f"{count} rows refused: {why}" for why, count in sorted(refused.items())),
+        asked=len(rows),
+        bands=tuple(bands),
+        refused=refused,
+    )
+
+
+def _reason(error: MoesimError) -> str:
+    return f"{error.where.partition(' ')[2] or error.where}: {error.what}".removeprefix(": ")
+
+
+def _rows(path: Path) -> list[Row]:
+    if path.is_file() and path.stat().st_size > MAX_BYTES:
+        raise BadInput(f"is larger than {MAX_BYTES} bytes", where=path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"not UTF-8 at byte {error.start}", where=path) from None
+    reader = csv.DictReader(text.splitlines())
+    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        raise BadInput(f"no column {missing[0]!r}", where=f"{path}:1", way_out=f"columns {', '.join(COLUMNS)}")
+    return [{key: (value or "").strip() for key, value in row.items() if isinstance(value, str)} for row in reader]
+
+
+def _whole(row: Row, column: str) -> int:
+    """Raises BadInput."""
+    value = _number(row, column)
+    if value != int(value):
+        raise BadInput(f"{column} {row[column]!r} is no whole number")
+    return int(value)
+
+
+def _number(row: Row, column: str) -> float:
+    try:
+        value = float(row[column])
+    except (KeyError, ValueError):
+        value = 0.0
+    if not 0 < value < 1e9:
+        raise BadInput(f"{column} {row.get(column)!r} is no positive number")
+    return value
+
+
+def _points(row: Row) -> Iterator[Point]:
+    """Both of a row. Raises MoesimError where it cannot be served."""
+    kind = Kind.of(row)
+    first, later = _served(kind, _whole(row, "isl"), _whole(row, "osl"), _whole(row, "concurrency"))
+    keys = {
+        "id": row["id"], "flag": row.get("flag") or "ok", "system": kind.system, "backend": kind.backend,
+        "model": kind.model, "parallelism": kind.parallelism, "isl": row["isl"], "osl": row["osl"],
+        "concurrency": row["concurrency"].removesuffix(".0"),
+    }  # fmt: skip
+    for metric, predicted in (("ttft", first), ("tpot", later)):
+        yield Point({"metric": metric, **keys}, "ms", _number(row, f"silicon_{metric}_ms"), predicted)
+
+
+def _served(kind: Kind, isl: int, osl: int, clients: int) -> tuple[float, float]:
+    """Mean TTFT and TPOT, ms."""
+    clock, plan = _clock(kind)
+    settings = _settings(kind, isl, clients)
+    blocks = kv_memory(plan, settings).blocks
+    draw = streams.stream(0, "validation", "serving", isl, osl, clients)
+    n = PROMPTS * clients
+    prompt, output = (draw.integers(max(int(SHORTEST * mean), 1), mean, n, endpoint=True) for mean in (isl, osl))
+    with_host = hosted(clock, settings, plan.model.num_layers)
+
+    def make(book: Book) -> list[Replica]:
+        return [Replica([Scheduler(settings, book, blocks)], with_host, kind.tensor, ahead=settings.schedule_ahead)]
+
+    found = serve(Requests(np.zeros(n, dtype=np.int64), prompt, output, clients), make)
+    if found.book.count(State.FINISHED) < n:
+        raise BadInput(f"requests are rejected: {next(iter(found.rejected.values()))}")
+    which = counted(found.book, 0)
+    return float(ttft(found.book, which).mean() * 1e3), float(np.nanmean(tpot(found.book, which)) * 1e3)
+
+
+@lru_cache(maxsize=256)
+def _clock(kind: Kind) -> tuple[Tabled, StepPlan]:
+    """Raises MoesimError where no plan is answered by tables."""
+    if kind.data > 1:
+        raise BadInput("attention data parallel: ranks wait for each other, steps are no sums")
+    plan = _plan(kind)
+    return Tabled(plan, Pace(plan)), plan
+
+
+@lru_cache(maxsize=256)
+def _band(kind: Kind) -> tuple[float, float] | None:
+    """Factors of the 80 % band of a decode step; None where the costs do not know their errors."""
+    built = build(_scenario(kind), 0)
+    found = band(built, lower(built.plan, built.batches))
+    return None if found is None else (found.low, found.high)
+
+
+def _plan(kind: Kind) -> StepPlan:
+    """Engines that do not spread attention over data have all tokens on every rank: experts that lie on other ranks are
+    reached by no exchange, and one all-reduce ends attention, another the experts.
+    """
+    loaded = _scenario(kind)
+    plan = draft(loaded, 0).plan
+    routing = _routing(str(loaded.scenario.model)) if plan.model.num_experts else plan.routing
+    spread = replace(plan.ops.spread, residual="replicated")
+    ops = replace(plan.ops, spread=spread)
+    return replace(plan, routing=routing, ops=ops, host_seconds=engine(kind.backend).host_time)
+
+
+def _scenario(kind: Kind) -> Loaded:
+    """Raises BadInput."""
+    if kind.system not in TOPOLOGIES:
+        raise BadInput(f"no shipped topology of {kind.system}")
+    missing = [name for name in (kind.gemm, kind.moe) if name not in DTYPES]
+    if missing:
+        raise BadInput(f"quantisation {missing[0]!r} is not known")
+    weights = "bf16" if kind.model == MXFP4 else DTYPES[kind.gemm]
+    experts = "fp4" if kind.model == MXFP4 else DTYPES[kind.moe]
+    scenario = {
+        "moesim": 1, "name": "row", "model": MODELS.get(kind.model, kind.model),
+        "cluster": {"topology": TOPOLOGIES[kind.system], "nodes": 1},
+        "parallel": {
+            "tensor_parallel_size": kind.tensor, "expert_parallel_size": kind.expert,
+            "expert_tensor_parallel_size": kind.expert_tensor,
+        },
+        "comm": {"dispatch": "allgather_reducescatter" if kind.expert > 1 else "nccl"},
+        "precision": {"weights": weights, "experts": experts, "kv_cache": kind.cache},
+        "routing": {"balanced": True}, "costs": {"profile": "auto", "kernels": kind.backend},
+        "batch": {"phase": "decode", "tokens_per_gpu": max(TYPICAL // kind.tensor, 1), "context": 1024},
+    }  # fmt: skip
+    return load_data(scenario, "row")
+
+
+@lru_cache(maxsize=16)
+def _routing(model: str) -> Sampled:
+    """The skew of a model's routing, drawn once: it takes seconds."""
+    return Sampled(ROUTING, load_model(model), 0)
+
+
+def _settings(kind: Kind, isl: int, clients: int) -> Settings:
+    """The preset, and what the campaigns set at launch."""
+    launch = CAMPAIGNS.get(kind.backend)
+    changes = launch(kind, isl, clients) if launch else {}
+    seats = min(changes.get("max_num_seqs", 512), changes.get("max_num_batched_tokens", 8192))
+    return engine(kind.backend, **{**changes, "max_num_seqs": max(seats, 1)})
+
+
+def _vllm(kind: Kind, isl: int, clients: int) -> dict[str, Any]:
+    """H100 scripts set max_num_seqs to the concurrency."""
+    return {"max_num_batched_tokens": 8192, "max_num_seqs": clients if kind.system == "h100_sxm" else 512}
+
+
+def _sglang(kind: Kind, isl: int, clients: int) -> dict[str, Any]:
+    """chunked_prefill_size, max_running_requests, mem_fraction_static and scheduler_recv_interval of the scripts."""
+    polls = {"poll_interval": 30 if clients >= 16 else 10}
+    if "GLM" in kind.model:
+        return {"max_num_batched_tokens": 131072 if kind.moe == "nvfp4" else 32768, "max_num_seqs": clients}
+    if "DeepSeek" not in kind.model:
+        return {"max_num_batched_tokens": 32768, "max_num_seqs": 128, **polls}
+    if kind.moe == "nvfp4":
+        return {"max_num_batched_tokens": 16384, "max_num_seqs": 256, **polls}
+    if kind.tensor == 8:
+        return {"max_num_batched_tokens": 32768, "max_num_seqs": 128, **polls}
+    return {"max_num_batched_tokens": 8192, "max_num_seqs": 32, "gpu_memory_utilization": 0.95, **polls}
+
+
+def _trtllm(kind: Kind, isl: int, clients: int) -> dict[str, Any]:
+    """max_num_tokens: 20000 for gpt-oss; R1: concurrency + input + 64, rounded up to 64, at least 8192."""
+    if "gpt-oss" in kind.model:
+        return {"max_num_batched_tokens": 20000, "max_num_seqs": 512}
+    budget = -(-(clients + isl + 64) // 64) * 64 if "DeepSeek" in kind.model else 8192
+    return {"max_num_batched_tokens": max(budget, 8192), "max_num_seqs": 512}
+
+
+CAMPAIGNS: Final[Mapping[str, Callable[[Kind, int, int], dict[str, Any]]]] = {
+    "vllm": _vllm, "sglang": _sglang, "trtllm": _trtllm,
+}  # fmt: skip

@@ -1,0 +1,72 @@
+"""validate serving: small tables, from the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from moesim import shipped
+from moesim.studies.validation import serving
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Moesim
+
+SHIPPED = shipped.shipped(*serving.DATA)
+
+
+def some(tmp_path: Path, wanted: str, **changes: str) -> Path:
+    """A file of the shipped rows whose id begins so, with changed cells."""
+    rows = [row for row in csv.DictReader(SHIPPED.read_text().splitlines()) if row["id"].startswith(wanted)]
+    path = tmp_path / "rows.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({**row, **changes} for row in rows[:2])
+    return path
+
+
+def test_shipped_rows_are_all_understood_or_refused_by_name() -> None:
+    rows = serving._rows(SHIPPED)
+    assert len(rows) == 577
+    kinds = {serving.Kind.of(row) for row in rows}
+    assert {kind.backend for kind in kinds} == set(serving.CAMPAIGNS)
+    assert {kind.system for kind in kinds} <= set(serving.TOPOLOGIES)
+
+
+def test_a_row_is_served_and_told(moesim: Moesim, tmp_path: Path) -> None:
+    path = some(tmp_path, "openai_gpt_oss_120b", concurrency="4", isl="1024", osl="128")
+    done = moesim("validate", "serving", "--data", str(path), "--json", "--out", "rows.csv")
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
+    rows = document["provenance"]["rows"]
+    assert len(rows) == 4 and document["metrics"]["answered_fraction"]["value"] == 1
+    of_tpot = [abs(row["error"]) for row in rows if row["metric"] == "tpot"]
+    assert document["metrics"]["tpot_mean_abs_error"]["value"] == pytest.approx(np.mean(of_tpot))
+    assert document["breakdown"]["backend"]
+    assert len(list(csv.DictReader(Path("rows.csv").read_text().splitlines()))) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"system": "tpu"}, "no shipped topology of tpu"), ({"isl": "0"}, "isl '0' is no positive number"),
+        ({"concurrency": "1.5"}, "no whole number"), ({"moe_quant_mode": "int3"}, "quantisation 'int3'"),
+        ({"model_path": "nobody/nothing"}, "unknown model"), ({"attention_dp_size": "8"}, "attention data parallel"),
+    ],
+)  # fmt: skip
+def test_rows_that_cannot_be_served_are_refused(
+    moesim: Moesim, tmp_path: Path, changes: dict[str, str], says: str
+) -> None:  # fmt: skip
+    done = moesim("validate", "serving", "--data", str(some(tmp_path, "openai_gpt_oss_120b", **changes)))
+    assert done.code == 2 and says in done.err
+
+
+def test_a_table_without_its_columns_is_refused(moesim: Moesim) -> None:
+    Path("t.csv").write_text("id,backend\n1,vllm\n")
+    done = moesim("validate", "serving", "--data", "t.csv")
+    assert done.code == 2 and "t.csv:1: no column 'model_path'" in done.err

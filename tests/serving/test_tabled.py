@@ -1,0 +1,75 @@
+"""Steps by tables are within 1 % of the Pace that the tables were made from, and a stretch is its steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from moesim.engine import evaluate
+from moesim.errors import BadInput
+from moesim.serving.tabled import Tabled
+from moesim.step import Batch, Phase, lower
+from moesim.step.pace import Pace
+from moesim.studies import load
+from moesim.studies.build import build
+
+WIDTHS = "{tensor_parallel_size: 4, data_parallel_size: 1, expert_parallel_size: 1}"
+ALL_IN_ONE = (f"parallel={WIDTHS}", "comm.dispatch=nccl",
+              "routing={sampled: decode_in2000out100}", "batch.tokens_per_gpu=8")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tabled() -> Tabled:
+    plan = replace(build(load("demo-qwen3", ALL_IN_ONE), 0).plan, host_seconds=3e-4)
+    return Tabled(plan, Pace(plan))
+
+
+def decodes(context: np.ndarray) -> Batch:
+    n = len(context)
+    return Batch.of(4, np.arange(n) % 4, np.arange(n), 1, context, Phase.DECODE)
+
+
+@pytest.mark.parametrize("rows", [4, 13, 60, 200])
+def test_decodes_are_within_one_percent(tabled: Tabled, rows: int) -> None:
+    batch = decodes(np.random.default_rng(rows).integers(100, 5000, rows))
+    assert tabled.ps(batch) == pytest.approx(tabled.pace.ps(batch), rel=0.01)
+
+
+@pytest.mark.parametrize("prompts", [[900] * 4, [3000, 70, 600, 1234, 88]])
+def test_prompts_are_within_a_few_percent(tabled: Tabled, prompts: list[int]) -> None:
+    n = len(prompts)
+    batch = Batch.of(4, np.arange(n) % 4, np.arange(n), prompts, 0, Phase.PREFILL)
+    assert tabled.ps(batch) == pytest.approx(tabled.pace.ps(batch), rel=0.03)
+
+
+def test_chunks_cost_what_they_add_to_their_prompt(tabled: Tabled) -> None:
+    batch = Batch.of(4, [0, 1, 2, 3], [0, 1, 2, 3], [900, 2000, 64, 700], [4000, 2000, 900, 0], Phase.PREFILL)
+    assert tabled.ps(batch) == pytest.approx(tabled.pace.ps(batch), rel=0.03)
+
+
+def test_a_stretch_is_its_steps(tabled: Tabled) -> None:
+    context = np.random.default_rng(1).integers(100, 900, 21)
+    ends = tabled.stretch(decodes(context), 300)
+    for step in (0, 31, 32, 33, 150, 299):
+        assert ends[step] == pytest.approx(tabled.ps(decodes(context + step)), rel=1e-4)
+
+
+def test_replicas_whose_ranks_wait_for_each_other_are_refused() -> None:
+    plan = build(load("demo-tiny", ("batch.tokens_per_gpu=8",)), 0).plan
+    with pytest.raises(BadInput, match="sums only"):
+        Tabled(plan, Pace(plan))
+
+
+def test_ranks_that_have_all_tokens_exchange_none() -> None:
+    """Experts on 4 ranks of one tensor group, tokens on all of them: two all-reduces a layer, to the tick of lower."""
+    spread_out = "parallel={tensor_parallel_size: 4, data_parallel_size: 1, expert_parallel_size: 4}"
+    plan = build(load("demo-tiny", (spread_out, "batch.tokens_per_gpu=8", "comm.dispatch=nccl")), 0).plan
+    whole = replace(plan, ops=replace(plan.ops, spread=replace(plan.ops.spread, residual="replicated")))
+    batch = decodes(np.arange(100, 117))
+    graph = lower(whole, (batch,)).graph
+    assert Pace(whole).ps(batch) == evaluate(graph, whole.fabric.capacity).task_end.max()
+    names = [name for name, coflow in zip(graph.name, graph.coflow, strict=True) if coflow >= 0]
+    assert names.count("all_reduce") == 2 * plan.model.num_layers and "dispatch" not in names
+    assert lower(plan, (batch,)).load.tolist() == lower(whole, (batch,)).load.tolist()
