@@ -41,8 +41,10 @@ def test_tensor_parallel_without_experts_is_what_engines_do_by_default(moesim: M
     found = ran(moesim, "demo-qwen3", TP8, "batch.tokens_per_gpu=8", "routing={balanced: true}")
     assert "all-reduce after attention and after experts" in found["provenance"]["tensor_parallel"]
     links = found["provenance"]["congestion"]["hot_spots"]
-    # 48 layers, two all-reduces of 64 tokens x 2,048 x 2 bytes: a rank sends 7/8 of the buffer twice
-    assert links[0]["bytes"] == 48 * 2 * 2 * 7 * (64 * 2048 * 2) // 8
+    # 48 layers, two all-reduces of 64 tokens x 2,048 x 2 bytes, and one of the embedding: a rank sends 7/8 of the
+    # buffer twice; and its eighth of the logits of 64 tokens to seven others
+    logits = 7 * 64 * (151_936 // 8) * 2
+    assert links[0]["bytes"] == (48 * 2 + 1) * 2 * 7 * (64 * 2048 * 2) // 8 + logits
 
 
 @pytest.mark.parametrize(

@@ -80,11 +80,11 @@ def test_latent_attention_inline_counts_as_a_config_of_it() -> None:
     own = load_model({
         "name": "own", "hidden_size": 7168, "num_layers": 61, "dense_layers": 3, "vocab_size": 129280,
         "attention": latent, "num_experts": 256, "top_k": 8, "expert_intermediate": 2048, "shared_intermediate": 2048,
-        "dense_intermediate": 18432, "num_groups": 8, "topk_groups": 4, "mtp_layers": 1,
+        "dense_intermediate": 18432, "num_groups": 8, "topk_groups": 4,
     })  # fmt: skip
     theirs = load_model("DeepSeek-V3")
     assert (own.total_parameters, own.active_parameters) == (theirs.total_parameters, theirs.active_parameters)
-    assert (own.attention, own.moe_layers, own.mtp_layers) == (theirs.attention, theirs.moe_layers, theirs.mtp_layers)
+    assert (own.attention, own.moe_layers) == (theirs.attention, theirs.moe_layers)
 
 
 def test_a_pattern_of_layers_and_a_dense_one() -> None:

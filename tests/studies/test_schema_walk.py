@@ -32,6 +32,18 @@ HEADS = "attention: {num_heads: 8, num_kv_heads: 2, head_dim: 64}"
 FIRST = "name: own, hidden_size: 512, num_layers: 2, dense_layers: 1, dense_intermediate: 1024, vocab_size: 4096"
 REST = "num_experts: 16, top_k: 2, expert_intermediate: 256, shared_intermediate: 256, dtype: bf16, expert_matrices: 3"
 OWN = (*BALANCED, "precision={}", f"model={{{FIRST}, tie_embeddings: false, {HEADS}, {REST}}}")
+GROUPS = (
+    "routing={sampled: prefill_in512}",
+    *TINY,
+    "precision={}",
+    OWN[-1].replace("dtype: bf16", "dtype: bf16, num_groups: 4"),
+)
+ROOFLINE = (*BALANCED, "precision={}", "costs=roofline", "batch.context=1024")
+MLA = "attention: {num_heads: 8, kv_lora_rank: 64, q_lora_rank: 64, qk_nope_head_dim: 64, qk_rope_head_dim: 32, v_head_dim: 64}"
+LATENT = (*ROOFLINE, f"model={{{FIRST}, {MLA}, {REST}}}")
+NET = "linear: {kind: kda, key_heads: 4, key_dim: 32, value_heads: 4, value_dim: 32, conv: 4, rank: 16}, pattern: LA"
+HYBRID = (*ROOFLINE, f"model={{{FIRST.replace('num_layers: 2', 'num_layers: 3')}, {HEADS}, {NET}, {REST}}}")
+WINDOW = (*ROOFLINE, f"model={{{FIRST}, {HEADS[:-1]}, window: 16}}, pattern: WA, {REST}}}")
 
 CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "model": (BALANCED, "Mixtral-8x7B-v0.1"),
@@ -41,6 +53,16 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
         "top_k": "8", "expert_intermediate": "2048", "shared_intermediate": "2048", "dense_intermediate": "8192",
         "dtype": "fp8", "expert_matrices": "2",
     }.items()},
+    **{f"model.attention.{key}": (LATENT, "96") for key in (
+        "kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim",
+    )},
+    **{f"model.linear.{key}": (HYBRID, value) for key, value in {
+        "kind": "gdn", "key_heads": "2", "key_dim": "64", "value_heads": "8", "value_dim": "64", "conv": "0", "rank": "64",
+    }.items()},
+    "model.attention.window": (WINDOW, "64"),
+    "model.pattern": (HYBRID, "LAA"),
+    "model.num_groups": (GROUPS, "8"),
+    "model.topk_groups": (GROUPS, "2"),
     "batch.phase": ((*TINY, "batch.context=16"), "prefill"),
     "batch.tokens_per_gpu": (TINY, "32"),
     "batch.context": (TINY, "4096"),
@@ -66,6 +88,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "precision.experts": (OWN, "fp8"),
     "precision.kv_cache": (TINY, "fp8"),
     "overlap.schedule": (TINY, "two_batch"),
+    "overlap.degree": ((*TINY, "overlap.schedule=tutel"), "1"),
     "overlap.shared_expert": (TRAIN, "false"),
     "routing.trace": (BALANCED, "tiny-moe"),
     "routing.transplant": (("routing={trace: tiny-moe}", *TINY), "true"),
