@@ -32,14 +32,11 @@ HEADS = "attention: {num_heads: 8, num_kv_heads: 2, head_dim: 64}"
 FIRST = "name: own, hidden_size: 512, num_layers: 2, dense_layers: 1, dense_intermediate: 1024, vocab_size: 4096"
 REST = "num_experts: 16, top_k: 2, expert_intermediate: 256, shared_intermediate: 256, dtype: bf16, expert_matrices: 3"
 OWN = (*BALANCED, "precision={}", f"model={{{FIRST}, tie_embeddings: false, {HEADS}, {REST}}}")
-GROUPS = (
-    "routing={sampled: prefill_in512}",
-    *TINY,
-    "precision={}",
-    OWN[-1].replace("dtype: bf16", "dtype: bf16, num_groups: 4"),
-)
+GROUPED = REST.replace("dtype: bf16", "dtype: bf16, num_groups: 4")
+GROUPS = (*TINY, "routing={sampled: prefill_in512}", "precision={}", f"model={{{FIRST}, {HEADS}, {GROUPED}}}")
 ROOFLINE = (*BALANCED, "precision={}", "costs=roofline", "batch.context=1024")
-MLA = "attention: {num_heads: 8, kv_lora_rank: 64, q_lora_rank: 64, qk_nope_head_dim: 64, qk_rope_head_dim: 32, v_head_dim: 64}"
+RANKS = "kv_lora_rank: 64, q_lora_rank: 64, qk_nope_head_dim: 64, qk_rope_head_dim: 32, v_head_dim: 64"
+MLA = f"attention: {{num_heads: 8, {RANKS}}}"
 LATENT = (*ROOFLINE, f"model={{{FIRST}, {MLA}, {REST}}}")
 NET = "linear: {kind: kda, key_heads: 4, key_dim: 32, value_heads: 4, value_dim: 32, conv: 4, rank: 16}, pattern: LA"
 HYBRID = (*ROOFLINE, f"model={{{FIRST.replace('num_layers: 2', 'num_layers: 3')}, {HEADS}, {NET}, {REST}}}")
@@ -57,7 +54,8 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
         "kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim",
     )},
     **{f"model.linear.{key}": (HYBRID, value) for key, value in {
-        "kind": "gdn", "key_heads": "2", "key_dim": "64", "value_heads": "8", "value_dim": "64", "conv": "0", "rank": "64",
+        "kind": "gdn", "key_heads": "2", "key_dim": "64", "value_heads": "8", "value_dim": "64", "conv": "0",
+        "rank": "64",
     }.items()},
     "model.attention.window": (WINDOW, "64"),
     "model.pattern": (HYBRID, "LAA"),
