@@ -174,9 +174,14 @@ def test_what_takes_long_says_what_it_does(moesim: Moesim, monkeypatch: pytest.M
 
     monkeypatch.setattr("moesim.report.progress.PATIENCE", 2.0)
     monkeypatch.setattr("moesim.cli.play.play_scenario", slow)
-    done = moesim(*GOOD, "--json")
-    assert done.err.startswith("moesim run demo-tiny (2 s)\n"), done.err
-    assert json.loads(done.out)
+    for first, said in (
+        (False, "demo-tiny (2 s)"),
+        (True, "demo-tiny, after compiling it, once (half a minute) (2 s)"),
+    ):
+        monkeypatch.setattr("moesim.cli.play.uncompiled", lambda first=first: first)
+        done = moesim(*GOOD, "--json")
+        assert done.err.startswith(f"moesim run {said}\n"), done.err
+        assert json.loads(done.out)
 
 
 def test_a_terminal_s_line_is_rewritten_and_wiped() -> None:
