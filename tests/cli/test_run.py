@@ -180,7 +180,7 @@ def test_what_takes_long_says_what_it_does(moesim: Moesim, monkeypatch: pytest.M
     ):
         monkeypatch.setattr("moesim.cli.play.uncompiled", lambda first=first: first)
         done = moesim(*GOOD, "--json")
-        assert done.err.startswith(f"moesim run {said}\n"), done.err
+        assert done.err.startswith(f"moesim run {said} (2 s)\n"), done.err
         assert json.loads(done.out)
 
 
