@@ -175,8 +175,8 @@ def test_what_takes_long_says_what_it_does(moesim: Moesim, monkeypatch: pytest.M
     monkeypatch.setattr("moesim.report.progress.PATIENCE", 2.0)
     monkeypatch.setattr("moesim.cli.play.play_scenario", slow)
     for first, said in (
-        (False, "demo-tiny (2 s)"),
-        (True, "demo-tiny, after compiling it, once (half a minute) (2 s)"),
+        (False, "demo-tiny"),
+        (True, "demo-tiny, after compiling it, once (half a minute)"),
     ):
         monkeypatch.setattr("moesim.cli.play.uncompiled", lambda first=first: first)
         done = moesim(*GOOD, "--json")
