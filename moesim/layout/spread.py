@@ -69,11 +69,13 @@ class Spread:
     training: bool = False
 
     @classmethod
-    def of(cls, model: MoEModel, layout: Layout, *, training: bool) -> Spread:
-        """The usual spread: engines without expert parallelism replicate the tokens in a tensor group, everything else
-        slices them. Raises BadInput where a degree does not divide what it has to, with the nearest that does.
+    def of(cls, model: MoEModel, layout: Layout, *, training: bool, replicated: bool = False) -> Spread:
+        """The usual spread: engines without expert parallelism, and with it where it is `replicated`, have all tokens
+        on every rank of a tensor group, everything else slices them. Raises BadInput where a degree does not divide
+        what it has to, with the nearest that does.
         """
-        alone = layout.expert_parallel == 1 and layout.expert_tensor_parallel == layout.tensor_parallel
+        alone = replicated or layout.expert_parallel == 1
+        alone &= layout.expert_parallel * layout.expert_tensor_parallel == layout.tensor_parallel
         residual: Residual = "replicated" if alone and not training else "sliced"
         found = cls(model, layout.tensor_parallel, layout.expert_tensor_parallel, residual, training)
         _check(TENSOR, found.tensor, layout.world, found._splits)
@@ -85,7 +87,7 @@ class Spread:
         """What tensor parallelism does, "" where there is none."""
         if self.tensor * self.expert_tensor == 1:
             return ""
-        after = "experts, as engines do without expert parallelism" if self.model.routed else "dense FFN"
+        after = "experts" if self.model.routed else "dense FFN"
         rings = {
             "replicated": f"all-reduce after attention and after {after}",
             "sliced": "all-gather before and reduce-scatter after attention and dense FFN (sequence parallel)",

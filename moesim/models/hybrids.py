@@ -49,12 +49,7 @@ def qwen3_5_moe(config: Config) -> Fields:
 
 def kimi_linear(config: Config) -> Fields:
     """Kimi Linear: Kimi delta attention, and latent attention in the layers of `full_attn_layers`, counted from 1."""
-    if config.integer("routed_expert_hidden_size", default=0):
-        raise BadInput(
-            "experts that work in a narrower space than the model are not modelled",
-            where=f"{config.source} routed_expert_hidden_size",
-            way_out=NARROW,
-        )
+    _refuse_narrow(config, "routed_expert_hidden_size")
     found = config.section("linear_attn_config")
     heads, width, layers = found.integer("num_heads"), found.integer("head_dim"), config.integer("num_hidden_layers")
     delta = Linear("kda", heads, width, heads, width, found.integer("short_conv_kernel_size"), rank=width)
@@ -71,6 +66,13 @@ def kimi_linear(config: Config) -> Fields:
         "dense_intermediate": config.integer("intermediate_size"),
         "mtp_layers": config.integer("num_nextn_predict_layers", default=0),
     }
+
+
+def _refuse_narrow(config: Config, key: str) -> None:
+    """Raises BadInput."""
+    if config.integer(key, default=0):
+        what = "experts that work in a narrower space than the model are not modelled"
+        raise BadInput(what, where=f"{config.source} {key}", way_out=NARROW)
 
 
 def minimax(config: Config) -> Fields:
@@ -119,12 +121,7 @@ BLOCKS = {"M": "mamba", "E": "moe", "*": "attention", "-": "mlp"}  # of Nemotron
 
 def nemotron_h(config: Config) -> Fields:
     """Nemotron-H and Nemotron-3: each layer is one block: Mamba-2, attention, an FFN or experts, of two matrices."""
-    if config.integer("moe_latent_size", default=0):
-        raise BadInput(
-            "experts that work in a narrower space than the model are not modelled",
-            where=f"{config.source} moe_latent_size",
-            way_out=NARROW,
-        )
+    _refuse_narrow(config, "moe_latent_size")
     blocks = _blocks(config)
     heads, width = config.integer("mamba_num_heads"), config.integer("mamba_head_dim")
     groups, state = config.integer("n_groups"), config.integer("ssm_state_size")

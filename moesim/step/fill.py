@@ -51,7 +51,10 @@ class Refill:
 
     def __init__(self, plan: StepPlan) -> None:
         if reason := needs_graph(plan):
-            raise BadInput(f"these steps are lowered one by one: {reason}", way_out="lower, then evaluate")
+            raise BadInput(
+                f"these steps are lowered one by one: {reason}",
+                way_out="another dispatch, router or cluster, or single steps (run)",
+            )
         self.plan, layout = plan, plan.layout
         self.pool = Pool(plan.fabric.capacity)
         self._islands = layout.islands()

@@ -7,15 +7,17 @@ than prices do, and looking it up costs most. What else a step costs is always t
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
 
 from moesim.step.batch import Batch, Phase
 from moesim.step.fill import Refill, Routed
 from moesim.step.plan import StepPlan
 
 OCTAVE = 32  # buckets of batches of like numbers of tokens: 2 % wide
-Shape = tuple[int, int]
+Shape = tuple[int, ...]
 
 
 @dataclass
@@ -72,6 +74,13 @@ class Pace:
 
 
 def shape_of(batch: Batch) -> Shape:
-    """Batches that may share a routing: as many chunks of prompts, and tokens within an OCTAVE-th of an octave."""
-    chunks = int((batch.phase == Phase.PREFILL).sum())
-    return chunks, round(OCTAVE * math.log2(max(batch.tokens, 1)))
+    """Batches that may share a routing: tokens within an OCTAVE-th of an octave, those of prompts on each rank too, as
+    their rows leave from there: without it TTFT was 9 % short in the shipped serving scenario on two replicas.
+    """
+    prompts = batch.phase == Phase.PREFILL
+    where = np.bincount(batch.rank[prompts], weights=batch.query[prompts], minlength=batch.ranks)
+    return (*_bucket(where), *_bucket([batch.tokens]))
+
+
+def _bucket(tokens: npt.ArrayLike) -> tuple[int, ...]:
+    return tuple(np.round(OCTAVE * np.log2(np.maximum(tokens, 1))).astype(np.int64).tolist())

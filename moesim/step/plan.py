@@ -55,5 +55,4 @@ class StepPlan:
 
     def stretch(self, node: Node) -> float:
         """How much longer a node computes than on all SMs: beside transfers that hold some it has the others."""
-        beside = node.shares_sms and self.layout.expert_parallel > 1
-        return self.dispatch.slowdown if beside else 1.0
+        return self.dispatch.slowdown if node.shares_sms and self.exchanges else 1.0

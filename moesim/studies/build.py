@@ -201,12 +201,15 @@ def _plan(
 ) -> StepPlan:  # fmt: skip
     scenario = loaded.scenario
     precision = _precision(scenario, model)
-    spread = Spread.of(model, layout, training=scenario.batch.phase == "train")
     overlap = scenario.overlap
     schedule = find_schedule(overlap.schedule, loaded.where("overlap.schedule"))
     comm = scenario.comm
     algorithm = all_to_all.find(comm.dispatch, where=loaded.where("comm.dispatch"))
     algorithm = algorithm.configured(comm.version, comm.path, where=loaded.where("comm"))
+    training = scenario.batch.phase == "train"
+    if algorithm.replicates:
+        _check_replicates(loaded, layout, training=training)
+    spread = Spread.of(model, layout, training=training, replicated=algorithm.replicates)
     fabric = Fabric.of(cluster, costs.communication, algorithm, left=scenario.network.left)
     return StepPlan(
         model=model,
@@ -221,6 +224,18 @@ def _plan(
         optimizer=replace(OPTIMIZERS[scenario.training.optimizer], master=scenario.training.master),
         host_seconds=costs.host_seconds(scenario.batch.phase, model.num_layers),
     )
+
+
+def _check_replicates(loaded: Loaded, layout: Layout, *, training: bool) -> None:
+    """Raises BadInput where experts lie on more ranks than have a token."""
+    ranks, tensor = layout.expert_parallel * layout.expert_tensor_parallel, layout.tensor_parallel
+    where = loaded.where("comm.dispatch")
+    if training:
+        raise BadInput("replicated is for inference: in training ranks have slices", where=where, way_out="nccl")
+    if ranks != tensor:
+        what = f"replicated: {ranks} ranks share experts, and {tensor} their tokens"
+        way_out = f"parallel.tensor_parallel_size: {ranks}, or dispatch: allgather_reducescatter"
+        raise BadInput(what, where=where, way_out=way_out)
 
 
 def _dispatch(comm: CommSection, model: MoEModel, fabric: Fabric, algorithm: AllToAll) -> Dispatch:

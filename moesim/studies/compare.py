@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import scipy
 
 from moesim.errors import BadInput
+from moesim.studies.interval import CONFIDENCE, half_width
 from moesim.studies.load import Loaded
 from moesim.studies.run import run
 
-CONFIDENCE = 0.95
 Document = Mapping[str, Any]
 
 
@@ -113,6 +112,6 @@ def paired(base: Sequence[float], variant: Sequence[float], unit: str) -> Differ
     """Two columns of n >= 2 paired values -> Student's interval of their mean difference."""
     n = len(base)
     differences = np.subtract(variant, base)
-    mean, spread = math.fsum(differences) / n, float(np.std(differences, ddof=1))
-    half = float(scipy.special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * spread / math.sqrt(n)
+    mean = math.fsum(differences) / n
+    half = half_width(differences)
     return Difference(mean, unit, math.fsum(base) / n, math.fsum(variant) / n, mean - half, mean + half)

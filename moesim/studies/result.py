@@ -16,7 +16,9 @@ from moesim.layout import MemoryLedger
 
 @dataclass(frozen=True)
 class Metric:
-    """A number and its unit ("1" for a ratio); low .. high is its 80 % band, where one is known."""
+    """A number and its unit ("1" for a ratio); low .. high is the 80 % band of a step, the 95 % interval of a mean over
+    seeds, where one is known.
+    """
 
     value: float
     unit: str
@@ -46,15 +48,16 @@ class Played:
 
 
 @dataclass(frozen=True)
-class Result:
-    """metrics: name -> Metric. breakdown: seconds that add up to the step time; None where a rung was not played."""
+class Findings:
+    """metrics: name -> Metric. breakdown: seconds that add up to a step's or a request's; None where a part was not
+    played.
+    """
 
     name: str
     metrics: Mapping[str, Metric]
     breakdown: Mapping[str, float | None]
     provenance: Mapping[str, Any]
     warnings: tuple[str, ...]
-    played: Played = field(compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """The document that `--json` prints."""
@@ -64,3 +67,10 @@ class Result:
             "provenance": dict(self.provenance),
             "warnings": list(self.warnings),
         }
+
+
+@dataclass(frozen=True)
+class Result(Findings):
+    """Of a step, and the step."""
+
+    played: Played = field(compare=False, repr=False)

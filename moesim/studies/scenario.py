@@ -160,7 +160,7 @@ class NetworkSection(Section):
 
     @property
     def merged(self) -> float:
-        """The window as it is played: 1 % moves a step by less than 0.1 % and takes a fifth of the time."""
+        """The window as it is played: 1 % moves a step by about 0.1 % and takes a fifth of the time."""
         if self.window is not None:
             return self.window
         return 0.01 if self.level == "auto" else 0.0

@@ -120,3 +120,13 @@ def test_memory_follows_optimizer_and_router(moesim: Moesim) -> None:
         for more in ([], ["training.optimizer=adafactor"], ["routing={router: {name: gshard_top2, cf: 8.0}}"])
     ]
     assert peaks[1] < peaks[0] and len(set(peaks)) == 3
+
+
+def test_replicated_tokens_need_experts_on_the_ranks_that_share_them(moesim: Moesim) -> None:
+    spread = "parallel={tensor_parallel_size: 8, expert_parallel_size: 8, data_parallel_size: 1}"
+    found = ran(moesim, "demo-qwen3", spread, "comm.dispatch=replicated")
+    assert found["provenance"]["dispatch"] == "replicated"
+    refused = moesim("run", "demo-qwen3", "--set", "comm.dispatch=replicated")
+    assert refused.code == 2 and "8 ranks share experts, and 1 their tokens. Try: parallel.tensor_" in refused.err
+    train = moesim("run", "mixtral-train-ep8", "--set", "comm.dispatch=replicated")
+    assert train.code == 2 and "inference" in train.err

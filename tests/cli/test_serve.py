@@ -12,6 +12,7 @@ import pytest
 
 from moesim.engine import evaluate
 from moesim.step import Batch, Phase, lower
+from moesim.step.dispatch import EVEN
 from moesim.studies.serving import load_serving
 from moesim.studies.serving.build import build_serving
 
@@ -107,6 +108,10 @@ def test_every_kind_of_arrivals_is_served(moesim: Moesim, arrivals: str) -> None
         ("scheduler.gpu_memory_utilization=0.0001", 3, "HBM needs"),
         ("balancer=random", 2, "round_robin"),
         ("scheduler={preset: trtllm, max_num_batched_tokens: 512, max_num_seqs: 4}", 3, "no request can be served"),
+        ("network.level=fluid", 2, "network.level: nothing to act on"),
+        ("network.window=0.1", 2, "network.window: nothing to act on"),
+        ("routing.renew=0", 2, "greater than or equal to 1"),
+        ("comm.dispatch=exflow", 2, "another dispatch"),
         ("replicas=0", 2, "greater than or equal to 1"),
         ("scheduler.max_num_seq=4", 2, "did you mean 'max_num_seqs'"),
     ],
@@ -177,3 +182,15 @@ def test_a_bare_number_is_a_fixed_length(moesim: Moesim) -> None:
     values = {name: metric["value"] for name, metric in json.loads(done.out)["metrics"].items()}
     assert (values["total_input"], values["total_output"]) == (240, 30)
     assert "greater than or equal to 1, not 0" in moesim("run", *SMALL, "--set", "requests.output_length=0").err
+
+
+def test_a_placement_file_brings_its_engine_s_choice_of_replicas(moesim: Moesim) -> None:
+    planned = moesim(
+        "place", "--trace", "tiny-moe", "--topology", "dgx-h100", "--gpus", "8", "--redundant", "8",
+        "--strategy", "eplb", "-o", "p.json", "--format", "sglang",
+    )  # fmt: skip
+    assert planned.code == 0, planned.err
+    chosen = (*SMALL[1:], "--set", FEW, "--set", "experts={redundant: 8, placement: p.json}")
+    overrides = [text for text in chosen if text != "--set"]
+    built = build_serving(load_serving("qwen3-serve", overrides), 0)
+    assert built.plan.replicas != EVEN

@@ -87,6 +87,15 @@ def test_without_expert_parallelism_attention_and_ffn_end_in_all_reduces() -> No
     assert all(found.sent("all_reduce", i).tolist() == reduced for i in range(4))
 
 
+def test_experts_on_ranks_that_have_all_tokens_end_in_an_all_reduce_too() -> None:
+    found = step([[0, 4]], parallel=tp(4, expert_parallel_size=4), comm={"dispatch": "replicated"})
+    whole = step([[0, 4]], parallel=tp(4))
+    assert not found.tasks("dispatch") and not found.tasks("combine") and not found.tasks("all_gather")
+    assert found.graph.name == whole.graph.name  # type: ignore[attr-defined]
+    assert all(found.sent("all_reduce", i).tolist() == whole.sent("all_reduce", i).tolist() for i in range(4))
+    assert (found.seconds("experts") > 0).tolist() == [True, False, True, False]  # experts 0 and 4 of 8 on four ranks
+
+
 def test_both_embeddings_are_spread_over_the_vocabulary() -> None:
     """Rows that a rank's part lacks are zeros until they are added up; logits are brought together."""
     found = step(parallel=tp(4))

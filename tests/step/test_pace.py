@@ -57,6 +57,8 @@ CASES = {
     },
     "deepep_normal in a node": ("comm.dispatch=deepep_normal", HALVES),
     "nvlink_domain": ("comm.dispatch=nvlink_domain",),
+    "replicated": (parallel(4, 2, 4), "comm.dispatch=replicated"),
+    "replicated, width shared, in halves": (parallel(4, 2, 2), "comm.dispatch=replicated", HALVES),
     "gathered": ("comm.dispatch=allgather_reducescatter", HALVES),
     "merged copies of a pool": (*WIDE, "comm.dispatch=deepep_normal", POOL, REPLICAS),
     "merged copies of replicas": (*WIDE, "comm.dispatch=deepep_normal", REPLICAS),
@@ -129,6 +131,15 @@ def test_renewals_are_counted_by_steps_and_say_how_far_off_they_were() -> None:
     assert (pace.counted.steps, pace.counted.lookups, pace.counted.renewed) == (12, 3, 2)
     assert found[0] == found[4] == found[8] == 0 and 0 < pace.counted.mean_correction < 0.1
     assert max(map(abs, found)) < 0.1
+
+
+def test_batches_share_a_routing_only_where_their_prompts_are_on_the_same_ranks() -> None:
+    rank, query = np.arange(8), np.ones(8, dtype=np.int64)
+    shapes = set()
+    for place in (0, 0, 5):
+        phase = np.where(rank == place, Phase.PREFILL, Phase.DECODE)
+        shapes.add(shape_of(Batch.of(8, rank, rank, np.where(rank == place, 300, query), 100, phase)))
+    assert len(shapes) == 2
 
 
 DISPATCHES = ("nccl", "pxn", "deepep_normal", "deepep_low_latency", "hierarchical_2d", "bilevel",

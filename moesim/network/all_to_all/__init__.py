@@ -13,6 +13,7 @@ from moesim.network.all_to_all.hierarchical_2d import Hierarchical2D
 from moesim.network.all_to_all.nvlink_domain import NVLinkDomain
 from moesim.network.all_to_all.pairwise import Pairwise
 from moesim.network.all_to_all.pxn import Pxn
+from moesim.network.all_to_all.replicated import Replicated
 
 _ALL: tuple[AllToAll, ...] = (
     Pairwise(),
@@ -24,6 +25,7 @@ _ALL: tuple[AllToAll, ...] = (
     NVLinkDomain(),
     AllGatherReduceScatter(),
     ExFlow(),
+    Replicated(),
 )
 REGISTRY: dict[str, AllToAll] = {algorithm.name: algorithm for algorithm in _ALL}
 

@@ -22,9 +22,10 @@ class AllToAll(ABC):
     rows for a "peer" or each "row" by itself. `kernels` names all whose constants a cost profile's `communication` has
     to give: start-up, cost of a message, SMs held, efficiency by tier. `travels`: a token stays where its first expert
     is; its copies are counted from there. `gathers`: every rank gets all rows, and its expert kernel skips those of
-    others. `rail_first`: of several hops the one between nodes starts at a row's own GPU, and ends there on the way
-    back. `reads`: the levels of Copies that its ways are made of. `header_bytes` go with each row on the way there.
-    `notes` are what a result has to say of it.
+    others. `replicates`: every rank of a tensor group has all its tokens, and nothing is sent. `rail_first`: of several
+    hops the one between nodes starts at a row's own GPU, and ends there on the way back. `reads`: the levels of Copies
+    that its ways are made of. `header_bytes` go with each row on the way there. `notes` are what a result has to say of
+    it.
 
     version: of the library; None is `usual`, or the newest of `versions`. path: how rows for a GPU of the same node go,
     None as the version does it ("nvlink", or "rdma" out of one NIC and in by another).
@@ -41,6 +42,7 @@ class AllToAll(ABC):
     message: ClassVar[Literal["peer", "row"]] = "peer"
     travels: ClassVar[bool] = False
     gathers: ClassVar[bool] = False
+    replicates: ClassVar[bool] = False
     reads: ClassVar[tuple[Level, ...]] = ("pairs",)
     header_bytes: ClassVar[int] = 0
     notes: ClassVar[tuple[str, ...]] = ()

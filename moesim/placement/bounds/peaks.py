@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linprog
-from scipy.sparse import coo_array
+import scipy
 
 if TYPE_CHECKING:
     from moesim.placement.problem import PlacementProblem
@@ -140,9 +139,9 @@ def _solved(steps: _Steps, items: int, spare: int) -> Any:
     last = count + len(later)
     rows, columns = np.append(rows, np.full(items, last)), np.append(columns, np.arange(items))
     values, upper = np.append(values, np.ones(items)), np.append(np.zeros(last), float(spare))
-    matrix: Any = coo_array((values, (rows, columns)), shape=(last + 1, items + count)).tocsr()
+    matrix: Any = scipy.sparse.coo_array((values, (rows, columns)), shape=(last + 1, items + count)).tocsr()
     cost = np.concatenate([np.zeros(items), -steps.gain])
-    return linprog(cost, matrix, upper, bounds=(0, 1), method="highs-ds")
+    return scipy.optimize.linprog(cost, matrix, upper, bounds=(0, 1), method="highs-ds")
 
 
 def whole(layer: Layer, found: Found) -> Ints:

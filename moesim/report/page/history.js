@@ -11,12 +11,7 @@ const size = (bytes) => {
 const seconds = (value) => (value >= 1 ? `${+value.toPrecision(4)} s` : `${+(value * 1e3).toPrecision(4)} ms`);
 const letter = (regime) => (regime < 26 ? String.fromCharCode(65 + regime) : String(regime + 1));
 const inks = ["--other", "--contention", "--ideal", "--imbalance"].map(css);
-const number = (text, name, kind, value) => {
-  const cell = element("data", { value: String(value), textContent: text });
-  cell.dataset.kind = kind;
-  cell.dataset.name = name;
-  return element("td", { className: "number" }, cell);
-};
+const number = (text, name, kind, value) => element("td", { className: "number" }, shown(kind, name, value, text));
 
 page.append(
   element("h1", { textContent: `Rebalancing over ${told.windows.length} windows on ${told.gpus} GPUs of ${told.topology}` }),

@@ -11,6 +11,14 @@ function element(tag, attributes, ...children) {
   return node;
 }
 
+/* A number of the document, which a test finds again in the page. */
+function shown(kind, name, value, text) {
+  const node = element("data", { value: String(value), textContent: text });
+  node.dataset.kind = kind;
+  node.dataset.name = name;
+  return node;
+}
+
 function panel(title, note, ...children) {
   const heading = element("h2", { textContent: title });
   const text = element("p", { className: "note", textContent: note });

@@ -8,13 +8,6 @@ const seconds = (value) => (value >= 1 ? `${digits(value, 4)} s` : value >= 1e-3
 const judged = Object.keys(told.judged_windows);
 const timed = Object.keys(found.strategies[0].step_time_s);
 
-function shown(kind, name, value, text) {
-  const node = element("data", { value: String(value), textContent: text });
-  node.dataset.kind = kind;
-  node.dataset.name = name;
-  return node;
-}
-
 function summary() {
   const heads = ["strategy", "train", "bound", "gap", ...judged, ...timed.map((name) => `step, ${name}`), "moves", "search"];
   const head = element("tr", {}, ...heads.map((text, index) => element("th", { textContent: text, className: index ? "number" : "name" })));

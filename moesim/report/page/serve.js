@@ -7,13 +7,6 @@ const seconds = (value) => (value >= 1 ? `${digits(value)} s` : value >= 1e-3 ? 
 const names = { ttft: "time to the first token", tpot: "time per output token", itl: "gaps between tokens", e2el: "whole request" };
 const parts = { frontend_s: "to the scheduler", queue_s: "in the queue", prefill_s: "prefill", decode_s: "decode", preempted_s: "without a cache" };
 
-function shown(kind, name, value, text) {
-  const node = element("data", { value: String(value), textContent: text });
-  node.dataset.kind = kind;
-  node.dataset.name = name;
-  return node;
-}
-
 function metrics() {
   const spread = told.interval !== null;
   const heads = ["metric", "value", "unit", ...(spread ? [told.interval] : [])];

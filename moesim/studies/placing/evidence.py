@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
-import scipy
 
-COVERAGE: Final = 0.95
+from moesim.studies.interval import half_width
+
 Answer = Literal["yes", "hardly", "no", "not known", "while the load stays"]
 
 
@@ -35,8 +34,7 @@ class Paired:
         mean = float(gains.mean())
         if len(gains) < 2:
             return cls(mean, None, None, len(gains))
-        spreads = scipy.special.stdtrit(len(gains) - 1, (1 + COVERAGE) / 2)
-        reach = float(spreads * gains.std(ddof=1) / math.sqrt(len(gains)))
+        reach = half_width(gains)
         return cls(mean, mean - reach, mean + reach, len(gains))
 
     @property

@@ -61,7 +61,7 @@ def build_serving(loaded: ServeLoaded, seed: int) -> ServeBuilt:
     settings = loaded.scenario.scheduler.settings()
     made = draft(loaded.step, seed)
     found = find_placement(loaded.step, made.plan, made.batches[0], seed)
-    plan = replace(made.plan, placement=found.placement, host_seconds=settings.host_time)
+    plan = replace(made.plan, placement=found.placement, replicas=found.replicas, host_seconds=settings.host_time)
     memory = kv_memory(plan, settings)
     warnings = (*made.warnings, *made.routing_notes, *found.notes)
     return ServeBuilt(loaded.scenario, plan, settings, memory, made.log, warnings, found.source)

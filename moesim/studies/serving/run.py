@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from moesim import __version__
 from moesim.errors import DoesNotFit
@@ -18,12 +17,12 @@ from moesim.serving import Served, serve
 from moesim.serving.metrics import breakdown, counted, e2el, numbers, ttft
 from moesim.serving.steady import grows, transient
 from moesim.studies.basis import price_notes
-from moesim.studies.result import Metric
+from moesim.studies.interval import CONFIDENCE, half_width
+from moesim.studies.result import Findings, Metric
 from moesim.studies.serving.build import ServeBuilt, build_serving
 from moesim.studies.serving.load import ServeLoaded, load_serving
 from moesim.units import to_ps
 
-CONFIDENCE = 0.95
 FEWEST_COUNTED = 0.02  # of requests, below which a warm-up has left too little to speak of
 
 
@@ -42,24 +41,10 @@ class Once:
 
 
 @dataclass(frozen=True)
-class ServeResult:
-    """As Result, of a serving run; first: the first seed's, for pictures and rows."""
+class ServeResult(Findings):
+    """Of a serving run; first: the first seed's, for pictures and rows."""
 
-    name: str
-    metrics: Mapping[str, Metric]
-    breakdown: Mapping[str, float]
-    provenance: Mapping[str, Any]
-    warnings: tuple[str, ...]
     first: Once = field(compare=False, repr=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """The document that `--json` prints."""
-        return {
-            "metrics": {name: metric.to_json() for name, metric in self.metrics.items()},
-            "breakdown": dict(self.breakdown),
-            "provenance": dict(self.provenance),
-            "warnings": list(self.warnings),
-        }
 
 
 def run_serving(
@@ -166,7 +151,7 @@ def _metric(values: Sequence[float], unit: str) -> Metric:
     n, mean = len(values), math.fsum(values) / len(values)
     if n == 1:
         return Metric(mean, unit)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    half = half_width(values)
     return Metric(mean, unit, mean - half, mean + half)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from moesim.errors import pick
+from moesim.errors import BadInput, pick
 from moesim.serving.balancer import REGISTRY as BALANCERS
 from moesim.serving.settings import SchedulerSection
 from moesim.serving.workload import RequestsSection
@@ -20,7 +20,7 @@ MOST_REPLICAS = 4096
 class ServeRouting(RoutingSection):
     """As in a step, and how often it is looked up."""
 
-    renew: int | Literal["never"] = Field(
+    renew: Annotated[int, Field(ge=1)] | Literal["never"] = Field(
         1, description="steps that a looked up routing is used by batches of its shape; 1: exact; or never again"
     )
 
@@ -51,8 +51,12 @@ class ServeScenario(Setup):
     seeds: int = Field(1, ge=1, le=1000, description="runs with other requests; metrics are means, with 95 % intervals")
 
     def model_post_init(self, context: Any) -> None:
-        """Raises BadInput for a balancer that is not known."""
+        """Raises BadInput for a balancer that is not known, and keys of the fluid network."""
         pick("balancer", self.balancer, BALANCERS, where="balancer")
+        for key, given in (("level", self.network.level == "fluid"), ("window", self.network.window is not None)):
+            if given:
+                what = "nothing to act on: steps of a serving loop are played by port loads"
+                raise BadInput(what, where=f"network.{key}", way_out="leave it out")
 
     def step(self) -> Scenario:
         """The step scenario that a replica's plan is built from; its batch stands for none that is played."""

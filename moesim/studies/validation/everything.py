@@ -28,6 +28,7 @@ SUITE_OF: Final = {
     "deepep_normal": ("network", "normal"),
     "deepep_low_latency": ("network", "low_latency"),
     "nccl": ("collectives", "all_to_all"),
+    "replicated": ("collectives", "all_reduce"),  # all that it sends
 } | {op: ("collectives", op) for op in COLLECTIVES}
 PHASES: Final = ("decode", "prefill", "train")
 PUBLISHED_PHASES: Final = ("decode", "prefill")  # of the shipped scenarios
