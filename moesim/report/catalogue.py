@@ -128,7 +128,7 @@ def _objectives() -> Rows:
 
 
 def _rules() -> Rows:
-    return [(name, _first_sentence(name, one)) for name, one in dispatch.REGISTRY.items()]
+    return [(name, one.summary) for name, one in dispatch.REGISTRY.items()]
 
 
 def _first_sentence(name: str, thing: object) -> str:

@@ -13,7 +13,7 @@ from moesim.network.flows import Group
 
 
 class Replicated(AllToAll):
-    """Nothing is sent to experts."""
+    """Every rank has all tokens: nothing is sent to experts, one all-reduce adds their shares up."""
 
     name = "replicated"
     reads = ()

@@ -14,9 +14,9 @@ _ALL: tuple[DispatchRule, ...] = (
     Even(),
     Weighted(),
     PerBatchLP(),
-    ByPlace("nearest", NEAREST),
-    ByPlace("sglang", FIRST),
-    ByPlace("vllm-ascend", MODULO),
+    ByPlace("nearest", "own GPU, else own node, else anywhere; equals share evenly", NEAREST),
+    ByPlace("sglang", "own GPU, else the first replica of the own node, else any (SGLang's static table)", FIRST),
+    ByPlace("vllm-ascend", "rank r takes replica r modulo their number", MODULO),
 )
 REGISTRY: dict[str, DispatchRule] = {rule.name: rule for rule in _ALL}
 

@@ -27,6 +27,7 @@ class ByPlace:
     """One of the ways of `ways.py`, under the name that users know."""
 
     name: str
+    summary: str
     way: int
 
     def shares(self, problem: PlacementProblem, placement: Placement, windows: Windows) -> Floats:

@@ -1,4 +1,4 @@
-"""Each replica gets an equal share (EPLB's assumption; SGLang's static and vLLM's round-robin dispatch)."""
+"""Each replica gets an equal share (EPLB's assumption; vLLM's round-robin dispatch)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Even:
     """One over the number of replicas."""
 
     name, way = "even", EVEN
+    summary = "equal shares of all replicas (EPLB's assumption; vLLM's round robin)"
 
     def shares(self, problem: PlacementProblem, placement: Placement, windows: Windows) -> Floats:
         """float64[1, layers, slots]."""

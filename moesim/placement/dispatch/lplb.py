@@ -24,6 +24,7 @@ class PerBatchLP:
     """The best shares of every window."""
 
     name, way = "lplb", EVEN
+    summary = "a linear program for each batch (deepseek-ai/LPLB)"
 
     def shares(self, problem: PlacementProblem, placement: Placement, windows: Windows) -> Floats:
         """float64[W, layers, slots]."""

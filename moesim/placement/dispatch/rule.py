@@ -24,6 +24,10 @@ class DispatchRule(Protocol):
         """As in a registry."""
 
     @property
+    def summary(self) -> str:
+        """For `moesim list`."""
+
+    @property
     def way(self) -> int:
         """How replicas share while a placement is searched, a constant of `ways.py`; EVEN where batches decide."""
 

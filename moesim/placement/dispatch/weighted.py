@@ -24,6 +24,7 @@ class Weighted:
     """The best weights for the problem's own windows, each as much as another."""
 
     name, way = "weighted", EVEN
+    summary = "fixed weights, planned for the least expected peak over the windows"
 
     def shares(self, problem: PlacementProblem, placement: Placement, windows: Windows) -> Floats:
         """float64[1, layers, slots]."""
