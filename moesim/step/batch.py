@@ -110,6 +110,10 @@ class Batch:
         rows = Batch.of(self.ranks, **columns, phase=phase, emits=emits)
         return replace(rows, training=self.training)
 
+    def for_training(self) -> Batch:
+        """The same rows with a backward pass."""
+        return replace(self, training=True)
+
     def split(self, parts: int) -> tuple[Batch, ...]:
         """Parts that are near-equal in tokens, the same way on every rank; one part gives the batch itself.
 

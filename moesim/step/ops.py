@@ -176,6 +176,12 @@ class LayerOps:
         """
         return self._elementwise(np.full(ranks, 8.0 * parameters))
 
+    def added_up(self, ranks: int, gemms: Iterable[Gemm], way: Way) -> Work:
+        """`accumulate_gradients` of those weights, where the pass has their gradients."""
+        if way == Way.BACKWARD_DATA:
+            return Work()
+        return self.accumulate_gradients(ranks, sum(gemm.parameters for gemm in gemms))
+
     def update(self, ranks: int, moved: float) -> Work:
         """The optimizer on each of `ranks` ranks: `moved` bytes read and written."""
         return self._elementwise(np.full(ranks, moved))

@@ -13,7 +13,6 @@ from moesim.schedules import WHOLE, Node, Verb
 from moesim.step.lowered import Lowering
 from moesim.step.plan import StepPlan
 
-GRADIENT_BYTES = 2  # bf16 gradients are reduced
 PARAMETER_BYTES = 2  # bf16 parameters are gathered
 NODE = Node(Verb.OPTIMIZER, -1, WHOLE)
 
@@ -36,7 +35,7 @@ def optimizer_step(plan: StepPlan, lowering: Lowering, islands: Sequence[list[in
         ),
     }
     after = [(task, Join.GROUP) for tasks in islands for task in tasks]
-    for op, width_bytes in (("reduce_scatter", GRADIENT_BYTES), ("all_gather", PARAMETER_BYTES)):
+    for op, width_bytes in (("reduce_scatter", plan.gradient_bytes), ("all_gather", PARAMETER_BYTES)):
         for kind, (parameters, width, stride) in kinds.items():
             if width > 1:
                 shard = np.full(layout.world, -(-parameters * width_bytes // width), dtype=np.int64)

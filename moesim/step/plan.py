@@ -27,6 +27,7 @@ class Dispatch:
 class StepPlan:
     """What `lower` needs beside the batch. `recompute` holds Megatron's module names ("core_attn", "moe").
 
+    gradient_bytes: of a gradient when ranks add theirs up: bf16, or fp32 as Megatron-LM does by default.
     replicas: how a token picks one of an expert's replicas (step/dispatch.py).
     """
 
@@ -41,6 +42,7 @@ class StepPlan:
     recompute: frozenset[str] = frozenset()
     optimizer: Optimizer = OPTIMIZERS["adam"]
     host_seconds: float = 0.0
+    gradient_bytes: int = 2
     replicas: int = EVEN
 
     @property

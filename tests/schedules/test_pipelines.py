@@ -46,6 +46,50 @@ def test_executed_makespans(schedule: str) -> None:
         except BadInput as error:
             wrong.append((row["stages"], row["microbatches"], row["chunks"], str(error), row["in_domain"]))
             continue
-        if row["in_domain"] == "True" and found != float(row["formula_makespan"]) or found != float(row["executed_makespan"]):
-            wrong.append((row["stages"], row["microbatches"], row["chunks"], found, row["executed_makespan"], row["in_domain"]))
+        if (row["in_domain"] == "True" and found != float(row["formula_makespan"])) or found != float(
+            row["executed_makespan"]
+        ):
+            wrong.append(
+                (row["stages"], row["microbatches"], row["chunks"], found, row["executed_makespan"], row["in_domain"])
+            )
     assert not wrong
+
+
+FREE = [("gpipe", 4, 6, None), ("1f1b", 4, 6, None), ("interleaved", 4, 8, 3), ("zb-h1", 4, 8, None),
+        ("zb-h2", 4, 8, None), ("dualpipe", 4, 12, None), ("dualpipev", 4, 12, None)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "ranks", "micro_batches", "chunks"), FREE)
+def test_everything_is_done_once_and_ends(name: str, ranks: int, micro_batches: int, chunks: int | None) -> None:
+    pipeline = find_pipeline(name)(ranks, micro_batches, chunks)
+    check_orders(pipeline.orders, micro_batches, pipeline.stages)
+    assert play(pipeline.orders, lambda rank, slot: len(slot)).makespan > 0
+
+
+def test_activations_alive_by_hand() -> None:
+    assert [find_pipeline("1f1b")(4, 8).alive(rank) for rank in range(4)] == [4, 3, 2, 1]
+    assert [find_pipeline("gpipe")(4, 8).alive(rank) for rank in range(4)] == [8] * 4
+
+
+def test_zb_h2_has_no_bubble() -> None:
+    ranks, micro_batches = 4, 9
+    played = play(find_pipeline("zb-h2")(ranks, micro_batches).orders, lambda rank, slot: 1)
+    spans = [ends[-1] - starts[0] for starts, ends in zip(played.start, played.end, strict=True)]
+    assert spans == [3 * micro_batches] * ranks
+
+
+def test_a_deadlock_names_its_cycle() -> None:
+    f0, b0 = (Act(Pass.F, 0, 0), Act(Pass.B, 0, 0))
+    f1, b1 = (Act(Pass.F, 0, 1), Act(Pass.B, 0, 1))
+    orders: Orders = (((b0,), (f0,)), ((f1,), (b1,)))
+    with pytest.raises(Deadlock, match="rank 0 at B0@0 waits for F0@0; back at rank 0"):
+        play(orders, lambda rank, slot: 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "ranks", "micro_batches", "way_out"),
+    [("dualpipe", 3, 12, "2 or 4"), ("interleaved", 4, 6, "virtual"), ("zb-h2", 4, 6, "micro_batches: 7")],
+)
+def test_refusals_name_the_way_out(name: str, ranks: int, micro_batches: int, way_out: str) -> None:
+    with pytest.raises(BadInput, match=way_out):
+        find_pipeline(name)(ranks, micro_batches)

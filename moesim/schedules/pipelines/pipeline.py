@@ -31,7 +31,9 @@ class Pipeline(ABC):
         self.chunks = chunks or self.chunked or 1
         if self.chunked is not None and self.chunks != self.chunked:
             what = f"{self.name} has {self.chunked} stage(s) on a rank, not {self.chunks}"
-            raise BadInput(what, where="parallel.virtual_pipeline_parallel_size", way_out=f"{self.chunked}, or leave out")
+            raise BadInput(
+                what, where="parallel.virtual_pipeline_parallel_size", way_out=f"{self.chunked}, or leave out"
+            )
         self.check()
 
     def check(self) -> None:

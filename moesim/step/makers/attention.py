@@ -42,7 +42,10 @@ def backward(chain: Chain) -> None:
     ops = plan.ops.at(chain.node.layer)
     gradients = chain.site.kept(
         ("attention_backward", ops.number, way, stretch), chain.node,
-        lambda: ops.attention_backward(chain.batch, way).stretched(stretch),
+        lambda: (
+            ops.attention_backward(chain.batch, way)
+            + ops.added_up(len(chain.site.ranks), ops.spread.mixer_gemms(ops.number), way)
+        ).stretched(stretch),
     )  # fmt: skip
     if way == Way.BACKWARD_WEIGHT:
         chain.compute("attention" + SUFFIX[way], gradients)

@@ -41,6 +41,8 @@ def forward(chain: Chain) -> None:
 def backward(chain: Chain) -> None:
     """Its gradients."""
     way = chain.node.way
-    chain.compute("head" + SUFFIX[way], chain.plan.ops.backward("gemm", chain.site.price("head", chain.node), way))
+    ops = chain.plan.ops
+    sums = ops.added_up(len(chain.site.ranks), (ops.spread.head_gemm(),), way)
+    chain.compute("head" + SUFFIX[way], ops.backward("gemm", chain.site.price("head", chain.node), way) + sums)
     if way != Way.BACKWARD_WEIGHT:
         chain.sum_tokens("head_")

@@ -22,6 +22,7 @@ def backward(chain: Chain) -> None:
         return
     way = chain.node.way
     work = chain.plan.ops.backward("gemm", chain.site.price("mlp", chain.node), way)
+    work = work + chain.plan.ops.added_up(len(chain.site.ranks), chain.plan.ops.spread.dense_gemms(), way)
     if way == Way.BACKWARD_WEIGHT:
         chain.compute("mlp" + SUFFIX[way], work)
         return

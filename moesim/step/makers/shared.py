@@ -16,8 +16,9 @@ def backward(chain: Chain) -> None:
     """Its gradients."""
     way = chain.node.way
     if chain.plan.model.shared_intermediate:
-        forward = chain.site.price("shared", chain.node)
-        chain.compute("shared" + SUFFIX[way], chain.plan.ops.backward("gemm", forward, way))
+        forward, ops = chain.site.price("shared", chain.node), chain.plan.ops
+        sums = ops.added_up(len(chain.site.ranks), ops.spread.shared_gemms(), way)
+        chain.compute("shared" + SUFFIX[way], ops.backward("gemm", forward, way) + sums)
 
 
 def gather(chain: Chain) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from moesim.errors import unknown_name
-from moesim.studies.validation import collectives, kernels, network, serving, steps
+from moesim.studies.validation import collectives, kernels, network, serving, steps, training
 from moesim.studies.validation.everything import Everything, everything
 from moesim.studies.validation.validation import Validation
 
@@ -18,6 +18,7 @@ SUITES: Final[Mapping[str, Suite]] = {
     "collectives": collectives.validate,
     "steps": steps.validate,
     "serving": serving.validate,
+    "training": training.validate,
 }
 SLOW: Final = ("steps", "serving")  # minutes: not part of `all` unless asked for
 

@@ -1,0 +1,193 @@
+"""`moesim validate training`: published training steps, by time, by peak memory and by throughput.
+
+Two kinds of tables, told apart by their columns: steps of Megatron-LM with milliseconds and peak memory (real_ms,
+real_alloc_gib), and throughput of a framework's recipes (tokens_per_s_per_gpu). Nothing is fitted to either; what a row
+does not say of its recipe is assumed, and stated in the provenance.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from moesim import shipped, yamlfile
+from moesim.costs import Tables, load_costs
+from moesim.errors import BadInput, DoesNotFit
+from moesim.hardware import Cluster, load_cluster
+from moesim.layout import HBM, default_expert_tensor_parallel
+from moesim.models import MoEModel
+from moesim.studies.validation.training_models import find_model, first_layers
+from moesim.studies.validation.validation import Point, Validation, errors
+from moesim.training import Job, rank_memory, train_step
+
+FILES: Final = ("megatron_b200_dev.csv", "megatron_bridge_dev.csv")
+MEGATRON: Final = ("model", "layers", "gpus", "tp", "cp", "pp", "ep", "micro_batches", "mbs", "seq", "precision",
+                   "real_ms", "real_alloc_gib")  # fmt: skip
+BRIDGE: Final = ("system", "model", "gpus", "precision", "gbs", "mbs", "seq", "tp", "pp", "cp", "vp", "ep",
+                 "tokens_per_s_per_gpu")  # fmt: skip
+TOPOLOGIES: Final = {"h100": "dgx-h100", "b200": "dgx-b200", "b300": "b300", "gb200": "gb200-nvl72",
+                     "gb300": "gb300-nvl72"}  # fmt: skip
+RECIPE: Final = (
+    "bf16 parameters, fp32 gradients added up in place and reduced in fp32, master copies and Adam's moments sharded "
+    "over equal ranks, nothing recomputed, flash attention, sequence parallelism with TP, 1F1B (interleaved where a "
+    "virtual size is given), even rows of experts, all-to-all by NCCL; gradient reduction, parameter gathering and "
+    "all-to-all are not overlapped; FP8 rows: all GEMMs in fp8, everything else as bf16 rows"
+)
+GIB: Final = 1 << 30
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Steps(Validation):
+    """Points of time, memory and throughput; each has its own error."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `--json` prints, with an error of each quantity."""
+        document = super().to_json()
+        for what, statistic in (("time", "mean"), ("memory", "mean"), ("throughput", "median")):
+            some = [point for point in self.points if point.keys["what"] == what]
+            if some:
+                # of a throughput itself, as published, not of the time behind it
+                wrong = [point.predicted / point.measured - 1.0 for point in some]
+                value = errors(wrong)[f"{statistic}_abs_error"]
+                document["metrics"][f"{what}_{statistic}_abs_error"] = {"value": value, "unit": "1"}
+                document["metrics"][f"{what}_max_abs_error"] = {"value": errors(wrong)["max_abs_error"], "unit": "1"}
+            if what == "throughput" and len(some) > 2:
+                document["metrics"]["throughput_spearman"] = {"value": _spearman(some), "unit": "1"}
+        return document
+
+
+def validate(data: Path | None = None) -> Validation:
+    """Every row of the shipped tables, or of a file in the columns of either. Raises BadInput where none is answered."""
+    paths = [data] if data else [shipped.shipped("workloads", "validation", name) for name in FILES]
+    points: list[Point] = []
+    refused: list[str] = []
+    asked = answered = 0
+    for path in paths:
+        for line, row in _rows(path):
+            asked += 1
+            try:
+                points += _points(row)
+                answered += 1
+            except (BadInput, DoesNotFit) as error:
+                refused.append(f"{path.name}:{line}: {error}")
+    if not points:
+        raise BadInput("no row is answered", where=paths[0], way_out=refused[0] if refused else "add rows")
+    facts = {"data": [path.name for path in paths], "recipe": RECIPE, "held_out": "no row was used in a fit"}
+    found = Steps("training", tuple(points), ("what", "of"), facts, tuple(refused), asked=asked)
+    return _counted(found, answered)
+
+
+def _counted(found: Steps, answered: int) -> Steps:
+    """A row may have two points: `asked` counts points, so that the answered fraction is one of rows."""
+    assert found.asked is not None
+    return replace(found, asked=round(found.asked * len(found.points) / answered))
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Row]]:
+    reader = csv.DictReader(yamlfile.read_text(path).splitlines())
+    names = reader.fieldnames or ()
+    if not any(all(column in names for column in columns) for columns in (MEGATRON, BRIDGE)):
+        missing = [column for column in MEGATRON if column not in names]
+        raise BadInput(
+            f"no column {missing[0]!r}", where=f"{path}:1",
+            way_out=f"columns {', '.join(MEGATRON)}; or {', '.join(BRIDGE)}",
+        )  # fmt: skip
+    for row in reader:
+        yield reader.line_num, {name: (row.get(name) or "").strip() for name in names}
+
+
+def _points(row: Row) -> list[Point]:
+    """Raises BadInput with what is not understood."""
+    return _of_megatron(row) if "real_ms" in row else _of_bridge(row)
+
+
+def _of_megatron(row: Row) -> list[Point]:
+    one_dense = "1 dense layer" in row.get("note", "")
+    model = first_layers(find_model(row["model"]), _whole(row, "layers"), one_dense=one_dense)
+    system = row.get("system") or "b200"
+    job = _job(row, system, model, _whole(row, "micro_batches"))
+    step, memory = train_step(job), max(rank_memory(job, rank).used(HBM) for rank in range(job.pipeline))
+    keys = {"of": row["model"], "case": row.get("case", "")}
+    return [
+        Point({"what": "time", **keys}, "ms", _number(row, "real_ms"), step.seconds * 1e3),
+        Point({"what": "memory", **keys}, "GiB", _number(row, "real_alloc_gib"), memory / GIB),
+    ]
+
+
+def _of_bridge(row: Row) -> list[Point]:
+    model = find_model(row["model"])
+    slices = _whole(row, "tp") * _whole(row, "pp") * _whole(row, "cp")
+    replicas, rest = divmod(_whole(row, "gpus"), slices)
+    each = _whole(row, "mbs") * replicas
+    if rest or not replicas or _whole(row, "gbs") % each:
+        raise BadInput(f"gbs {row['gbs']} is no multiple of mbs x data-parallel size, {each}")
+    system = row["system"].lower().removeprefix("dgx-")
+    job = _job(row, system, model, _whole(row, "gbs") // each)
+    seconds = train_step(job).seconds
+    keys = {"what": "throughput", "of": row["system"], "model": row["model"], "container": row.get("container", ""),
+            "precision": row["precision"]}  # fmt: skip
+    return [Point(keys, "tok/s", _number(row, "tokens_per_s_per_gpu"), job.tokens / seconds / job.world, rate=True)]
+
+
+def _job(row: Row, system: str, model: MoEModel, micro_batches: int) -> Job:
+    tensor, expert, world = (_whole(row, name) for name in ("tp", "ep", "gpus"))
+    cluster = _cluster(system, world)
+    precision = "fp8" if "fp8" in row["precision"].lower() else row["precision"].lower()
+    chunks = int(row["vp"]) if row.get("vp", "").isdigit() else 1
+    return Job(
+        model=model, cluster=cluster, costs=_costs(system, world, precision), world=world,
+        micro_batches=micro_batches, sequence=_whole(row, "seq"), sequences=_whole(row, "mbs"),
+        tensor=tensor, context=_whole(row, "cp"), pipeline=_whole(row, "pp"), expert=expert,
+        expert_tensor=1 if model.routed and expert % tensor == 0 else default_expert_tensor_parallel(tensor, expert),
+        order="interleaved" if chunks > 1 else "1f1b", chunks=chunks, precision=precision,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=8)
+def _cluster(system: str, world: int) -> Cluster:
+    if system not in TOPOLOGIES:
+        raise BadInput(f"system {system!r} is not known", way_out=f"one of {', '.join(TOPOLOGIES)}")
+    one = load_cluster(TOPOLOGIES[system], nodes=1)
+    return load_cluster(TOPOLOGIES[system], nodes=-(-world // one.gpus_per_node))
+
+
+@lru_cache(maxsize=8)
+def _costs(system: str, world: int, precision: str) -> Tables:
+    return Tables(load_costs("auto", _cluster(system, world).devices[0], precision=precision))
+
+
+def _spearman(points: list[Point]) -> float:
+    """Rank correlation; equal values share the mean of their ranks."""
+    measured, predicted = (_ranks(np.array([getattr(p, name) for p in points])) for name in ("measured", "predicted"))
+    return float(np.corrcoef(measured, predicted)[0, 1])
+
+
+def _ranks(values: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    below = (values[None, :] < values[:, None]).sum(axis=1)
+    equal = (values[None, :] == values[:, None]).sum(axis=1)
+    ranks: np.ndarray[Any, np.dtype[np.float64]] = below + (equal - 1) / 2.0
+    return ranks
+
+
+def _number(row: Row, column: str) -> float:
+    try:
+        value = float(row[column])
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise BadInput(f"{column} {row[column]!r} is no positive number")
+    return value
+
+
+def _whole(row: Row, column: str) -> int:
+    value = _number(row, column)
+    if value != int(value):
+        raise BadInput(f"{column} {row[column]!r} is no whole number")
+    return int(value)

@@ -1,0 +1,10 @@
+"""Training steps over pipeline stages: what a stage holds, how long its passes take, how a pipeline plays them."""
+
+from __future__ import annotations
+
+from moesim.training.job import Job
+from moesim.training.memory import rank_memory
+from moesim.training.stages import Stage, even_stages
+from moesim.training.step import StepTime, train_step
+
+__all__ = ["Job", "Stage", "StepTime", "even_stages", "rank_memory", "train_step"]

@@ -1,0 +1,84 @@
+"""Stages: which layers stand where, and the model of one stage alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from moesim.errors import BadInput
+from moesim.models import MoEModel
+from moesim.schedules import Order, Verb
+from moesim.schedules.sequential import Sequential
+
+STAGES = "parallel.pipeline_stages"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Layers `first` to `last` - 1 of a model; of the ends of the model the first stage has the embedding, the last the
+    head. `number` of `of`.
+    """
+
+    number: int
+    of: int
+    first: int
+    last: int
+
+    @property
+    def begins(self) -> bool:
+        """It looks tokens up."""
+        return self.number == 0
+
+    @property
+    def ends(self) -> bool:
+        """It has the output embedding and the loss."""
+        return self.number == self.of - 1
+
+    def model(self, whole: MoEModel) -> MoEModel:
+        """Its layers as a model."""
+        here = range(self.first, self.last)
+        moe = tuple(layer - self.first for layer in whole.moe_layers if layer in here)
+        others = tuple(
+            (mixer, tuple(layer - self.first for layer in layers if layer in here)) for mixer, layers in whole.others
+        )
+        bare = tuple(layer - self.first for layer in whole.bare_layers if layer in here)
+        return replace(whole, num_layers=len(here), moe_layers=moe, others=others, bare_layers=bare)
+
+
+class StageSchedule(Sequential):
+    """The layers of a stage, with the ends of the model that it has."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, order: Order, moe: Sequence[bool]) -> None:
+        """Embedding, layers, head."""
+        for part in self.parts:
+            if self.stage.begins:
+                order.then(Verb.EMBEDDING, -1, part)
+        self.layers(order, moe)
+        for part in self.parts:
+            if self.stage.ends:
+                order.then(Verb.HEAD, -1, part)
+
+
+def even_stages(layers: int, stages: int) -> tuple[Stage, ...]:
+    """As many layers in each. Raises BadInput where they do not divide, with the nearest numbers that do."""
+    if layers % stages:
+        can = [number for number in range(1, layers + 1) if layers % number == 0]
+        near = sorted(sorted(can, key=lambda number: abs(number - stages))[:2])
+        way_out = f"{' or '.join(map(str, near))} stages, or a list of layers"
+        raise BadInput(f"{layers} layers do not divide over {stages} stages", where=STAGES, way_out=way_out)
+    return stages_of([layers // stages] * stages, layers)
+
+
+def stages_of(sizes: Sequence[int], layers: int) -> tuple[Stage, ...]:
+    """Stages of so many layers each, uneven allowed. Raises BadInput where they do not add up."""
+    if sum(sizes) != layers or min(sizes) < 1:
+        what = f"stages of {', '.join(map(str, sizes))} layers are {sum(sizes)}, the model has {layers}"
+        raise BadInput(what, where=STAGES, way_out="sizes of 1 or more that add up")
+    ends = [sum(sizes[: number + 1]) for number in range(len(sizes))]
+    return tuple(
+        Stage(number, len(sizes), end - size, end) for number, (size, end) in enumerate(zip(sizes, ends, strict=True))
+    )

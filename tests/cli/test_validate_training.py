@@ -1,0 +1,32 @@
+"""`moesim validate training` from the command line, on one published row whose memory is counted by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+HEADER = "case,model,layers,gpus,tp,cp,pp,dp,ep,micro_batches,mbs,seq,precision,real_ms,real_alloc_gib"
+ROW = "llama,llama3-70b,12,8,8,1,1,1,1,4,1,4096,bf16,280.9,28.29"
+
+
+def test_memory_by_hand(moesim, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """TP 8, no replicas: 18 bytes a parameter; activations and logits over 8."""
+    table = tmp_path / "rows.csv"
+    table.write_text(f"{HEADER}\n{ROW}\n")
+    done = moesim("validate", "training", "--data", str(table), "--json")
+    rows = json.loads(done.stdout)["provenance"]["rows"]
+    h, f, kv, vocabulary, tokens = 8192, 28672, 1024, 128256, 4096
+    parameters = (12 * (h * (h + 2 * kv) + h * h + 3 * h * f) + 2 * vocabulary * h) // 8
+    saved = 2 * 12 * tokens * (4 * h + 2 * h + 2 * kv + 3 * f) // 8
+    ends = 2 * 2 * vocabulary * h // 8 + 6 * tokens * vocabulary // 8
+    found = next(row for row in rows if row["what"] == "memory")["predicted"] * 2**30
+    assert found == pytest.approx(18 * parameters + saved + ends, rel=1e-9)
+
+
+def test_a_table_without_the_columns_is_refused(moesim, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    table = tmp_path / "rows.csv"
+    table.write_text("a,b\n1,2\n")
+    done = moesim("validate", "training", "--data", str(table))
+    assert "no column 'model'" in done.stderr
