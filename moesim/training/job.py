@@ -1,4 +1,4 @@
-"""Job: one training step as Megatron-LM would be told it, sealed; the plan and the micro-batch of each of its stages."""
+"""Job: one training step as Megatron-LM would be told it, sealed; plan and micro-batch of each of its stages."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ ACTIVATION = "bf16"
 
 @dataclass(frozen=True)
 class Job:
-    """A step of `micro_batches` micro-batches of `sequences` sequences of `sequence` tokens each, on every data-parallel
-    rank. Degrees: tensor (with sequence parallelism), context, pipeline, expert and expert-tensor; the rest of the
+    """A step of `micro_batches` micro-batches of `sequences` sequences of `sequence` tokens, on every data-parallel rank.
+    Degrees: tensor (with sequence parallelism), context, pipeline, expert and expert-tensor; the rest of the
     `world` ranks are data-parallel. Experts get even rows (forced balance). Raises BadInput.
     """
 

@@ -30,7 +30,9 @@ class Passes(NamedTuple):
 
 @dataclass(frozen=True)
 class StepTime:
-    """passes: of each stage; played: the pipeline; ranks: stages of each rank. Ranks of a stage are alike (even rows), so one stands for all and
+    """passes: of each stage; played: the pipeline; ranks: stages of each rank.
+
+    Ranks of a stage are alike (even rows), so one stands for all and
     nobody waits inside a stage.
     """
 

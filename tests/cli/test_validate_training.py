@@ -16,7 +16,7 @@ def test_memory_by_hand(moesim, tmp_path: Path) -> None:  # type: ignore[no-unty
     table = tmp_path / "rows.csv"
     table.write_text(f"{HEADER}\n{ROW}\n")
     done = moesim("validate", "training", "--data", str(table), "--json")
-    rows = json.loads(done.stdout)["provenance"]["rows"]
+    rows = json.loads(done.out)["provenance"]["rows"]
     h, f, kv, vocabulary, tokens = 8192, 28672, 1024, 128256, 4096
     parameters = (12 * (h * (h + 2 * kv) + h * h + 3 * h * f) + 2 * vocabulary * h) // 8
     saved = 2 * 12 * tokens * (4 * h + 2 * h + 2 * kv + 3 * f) // 8
@@ -29,4 +29,4 @@ def test_a_table_without_the_columns_is_refused(moesim, tmp_path: Path) -> None:
     table = tmp_path / "rows.csv"
     table.write_text("a,b\n1,2\n")
     done = moesim("validate", "training", "--data", str(table))
-    assert "no column 'model'" in done.stderr
+    assert "no column 'model'" in done.err

@@ -12,7 +12,7 @@ Price = Callable[[int, Slot], int]
 
 
 class Played(NamedTuple):
-    """start and end of each slot of each rank, in the unit of the prices; waits: of each rank, until the last is done."""
+    """start and end of each slot of each rank, in the unit of the prices."""
 
     orders: Orders
     start: tuple[tuple[int, ...], ...]

@@ -9,6 +9,8 @@ from typing import ClassVar
 from moesim.errors import BadInput
 from moesim.schedules.pipelines.act import Act, Orders, Pass, Slot
 
+CHUNKS = "parallel.virtual_pipeline_parallel_size"
+
 
 class Pipeline(ABC):
     """`ranks` pipeline ranks, `micro_batches` of a step, `chunks` stages on each rank. A pipeline is one file here: a
@@ -31,12 +33,10 @@ class Pipeline(ABC):
         self.chunks = chunks or self.chunked or 1
         if self.chunked is not None and self.chunks != self.chunked:
             what = f"{self.name} has {self.chunked} stage(s) on a rank, not {self.chunks}"
-            raise BadInput(
-                what, where="parallel.virtual_pipeline_parallel_size", way_out=f"{self.chunked}, or leave out"
-            )
+            raise BadInput(what, where=CHUNKS, way_out=f"{self.chunked}, or leave out")
         self.check()
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 (most pipelines have nothing to refuse)
         """Raises BadInput; any number of ranks and micro-batches will do unless a pipeline says otherwise."""
 
     @property
