@@ -124,7 +124,7 @@ def exchanged(
             size[size_at[place] + flow] = sent
             if sent == 0:
                 continue
-            messages = np.int64(1) if message == 0 else many if each == message else -(-sent // message)
+            messages = np.int64(1) if message == 0 else -(-sent // message)
             lane[0, a] += 1
             lane[1, a] += messages
             lane[2, a] += sent
