@@ -82,7 +82,7 @@ def test_tokens_are_read_from_any_file(moesim: Moesim, text: str, form: str) -> 
 def test_arrays_are_told_apart_by_what_is_in_them(moesim: Moesim) -> None:
     rng = np.random.default_rng(0)
     logits = {f"layer_{n}": rng.standard_normal((5, 8)) for n in (3, 4)}
-    np.savez("logits", **logits)
+    np.savez("logits", layer_3=logits["layer_3"], layer_4=logits["layer_4"])
     assert moesim("trace", "import", "logits.npz", "--top-k", "2", "-o", "l.parquet").code == 0
     found = read_trace("l.parquet")
     assert found.header.evidence["layer_ids"] == [3, 4] and found.logits is not None
