@@ -295,7 +295,9 @@ def _scenario(kind: Kind) -> Loaded:
             "tensor_parallel_size": kind.tensor, "expert_parallel_size": kind.expert,
             "expert_tensor_parallel_size": kind.expert_tensor,
         },
-        "comm": {"dispatch": "replicated" if kind.expert > 1 else "nccl"},
+        "comm": {
+            "dispatch": "replicated" if kind.expert > 1 else "nccl", "all_reduce": engine(kind.backend).all_reduce,
+        },
         "precision": {"weights": weights, "experts": experts, "kv_cache": kind.cache},
         "routing": {"balanced": True}, "costs": {"profile": "auto", "kernels": kind.backend},
         "batch": {"phase": "decode", "tokens_per_gpu": max(TYPICAL // kind.tensor, 1), "context": 1024},
