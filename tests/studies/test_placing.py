@@ -224,9 +224,9 @@ def test_what_stands_brings_its_own_redundancy(found: Outcome, tmp_path: Path) -
 
 def test_a_format_implies_its_engine_s_dispatch() -> None:
     asked = ms.place(*TINY, redundant=8, strategies=("greedy",), format="sglang", simulate=False)
-    assert asked.problem.dispatch == "sglang" and any("sglang's own dispatch" in text for text in asked.warnings)
+    assert asked.problem.dispatch.name == "sglang" and any("sglang's own dispatch" in text for text in asked.warnings)
     other = ms.place(*TINY, redundant=8, strategies=("greedy",), format="sglang", dispatch="even", simulate=False)
-    assert other.problem.dispatch == "even"
+    assert other.problem.dispatch.name == "even"
 
 
 def test_speeds_memory_and_groups_of_the_command_line() -> None:
