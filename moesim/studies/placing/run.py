@@ -99,7 +99,7 @@ def search(options: Options, progress: Tell | None = None) -> Outcome:
 
 def rebalance(options: Options) -> History:
     """Play ways to rebalance on the recordings of `options.trace`, a folder or names. Raises BadInput, DoesNotFit."""
-    found = recordings(paths_of(options.trace))
+    found = recordings(paths_of(options.trace), _named(options))
     recorded = found[0].recorded
     model, cluster = find_model(recorded, options), find_cluster(options)
     made = split_many(found, replace(options, holdout=0.0))
@@ -120,7 +120,13 @@ def rebalance(options: Options) -> History:
 
 def _recordings(options: Options) -> tuple[Recording, ...]:
     names = paths_of(options.trace)
-    return (Recording(names[0], read_recorded(names[0])),) if len(names) == 1 else recordings(names)
+    model = _named(options)
+    return (Recording(names[0], read_recorded(names[0], model)),) if len(names) == 1 else recordings(names, model)
+
+
+def _named(options: Options) -> str | None:
+    """The model that the recordings are of; a transplanted one is of another."""
+    return None if options.transplant else options.model
 
 
 def _search(
