@@ -315,12 +315,10 @@ def test_counts_are_steps_and_say_what_they_cannot(trace: RoutingTrace, tmp_path
     record = loads_of(trace.window(0, 4000))
     write_loads(record, tmp_path / "c.npz")
     write_loads(replace(record, counts=record.counts * 0, by_source=None), tmp_path / "idle.npz")
-    np.savez(tmp_path / "engine.npz", logical_count=record.counts)
     for name, changes, message in (
         ("c", {"window": 64}, "a step is a window"),
         ("c", {"changes": ("batch.tokens_per_gpu=64",), "simulate": False}, "--set"),
         ("idle", {}, "all counts are 0"),
-        ("engine", {}, "moesim trace import FORMAT"),
         ("none", {}, "(?i)no such file"),
     ):
         with pytest.raises(BadInput, match=message):
