@@ -31,7 +31,6 @@ def test_training_tells_the_all_to_all_from_the_reduction_of_gradients(moesim: M
     assert "gradient_sync_s" not in metrics(moesim)
 
 
-
 def test_an_engines_own_all_reduce_shortens_a_decode_step(moesim: Moesim) -> None:
     """Tens of us of NCCL's against 5 to 10: two in each layer, nothing else moves."""
     tensor = ("--set", "parallel={tensor_parallel_size: 8, data_parallel_size: 1, expert_parallel_size: 1}",
