@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.step import cpu_seconds
-from moesim.engine import GraphBuilder, Join, Skeleton, State, Values, evaluate, play
+from moesim.engine import Beside, GraphBuilder, Join, Skeleton, Speed, State, Values, evaluate, play
 from moesim.network import Flows, Group
 from moesim.network.pattern import Pattern
 from moesim.routing import TraceHeader, make_trace
@@ -59,6 +59,18 @@ def refilled(name: str, overrides: tuple[str, ...], bar: float, warm: int, count
     taken = cpu_seconds(lambda: [step() for _ in range(count)]) / count
     graph = cpu_seconds(lambda: evaluate(lower(plan, (first,)).graph, plan.fabric.capacity))
     print(f"{name}: refill and pass {taken * 1e3:.2f} ms   (bar {bar}); lower and evaluate {graph * 1e3:.1f} ms")
+    interfering(name, refill, first)
+
+
+def interfering(name: str, refill: Refill, first: Batch) -> None:
+    """The pass alone, and with all compute at 0.8 beside a transfer."""
+    values, graph, pairs = refill.fill(first), refill.skeleton.graph, refill.pool.pairs
+    moves = {graph.classes[number] for number in graph.task_class[refill.skeleton.pattern >= 0].tolist()}
+    slow = {(one, (other,)): 0.8 for one in graph.classes if one not in moves for other in moves}
+    beside, zero = Beside.of(refill.skeleton, pairs, Speed(slow)), State.at_zero(graph.num_ranks, len(graph.streams))
+    plain = cpu_seconds(lambda: [play(refill.skeleton, values, pairs, zero) for _ in range(10)]) / 10
+    taken = cpu_seconds(lambda: [beside.play(values, zero) for _ in range(10)]) / 10
+    print(f"{name}: the pass {plain * 1e3:.2f} ms, with interference {taken / plain:.1f} times as long   (bar 3)")
 
 
 def _plan(name: str, overrides: tuple[str, ...]) -> tuple[StepPlan, Batch]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from moesim.version import __version__
+
 if TYPE_CHECKING:
     from moesim.studies.compare import compare
     from moesim.studies.load import load
@@ -14,8 +16,7 @@ if TYPE_CHECKING:
     from moesim.studies.run import run
     from moesim.studies.serving import run_serving as serve
 
-__version__ = "0.1.0"
-__all__ = ["compare", "load", "place", "run", "serve"]
+__all__ = ["__version__", "compare", "load", "place", "run", "serve"]
 
 
 def __getattr__(name: str) -> Any:

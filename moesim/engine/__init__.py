@@ -1,6 +1,7 @@
 """Two players of one TaskGraph: `evaluate` (port loads, milliseconds) and `simulate` (fluid network, a World)."""
 
 from moesim.engine.again import Again
+from moesim.engine.beside import Beside
 from moesim.engine.builder import GraphBuilder
 from moesim.engine.contention import Contention, contention
 from moesim.engine.critical import CriticalPath, critical_path
@@ -22,6 +23,7 @@ __all__ = [
     "FLUID_GPUS",
     "NEVER",
     "Again",
+    "Beside",
     "Contention",
     "CriticalPath",
     "Fault",

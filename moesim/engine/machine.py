@@ -24,8 +24,8 @@ class Machine:
 
     def __init__(self, graph: TaskGraph, speed: Speed | None = None) -> None:
         self.graph = graph
-        self._program = _program(graph, speed or Speed({}))
-        self._state = _state(graph)
+        self._program = program_of(graph, speed or Speed({}))
+        self._state = state_of(graph)
 
     def begin(self, now: int) -> None:
         """Start what waits for nothing."""
@@ -108,7 +108,7 @@ class Machine:
         return [int(rank) for rank in np.flatnonzero(computing.any(axis=1) & (self._state.speed == 0))]
 
 
-def _program(graph: TaskGraph, speed: Speed) -> kernel.Program:
+def program_of(graph: TaskGraph, speed: Speed) -> kernel.Program:
     bit, table = speed.table(graph.classes)
     is_coflow = graph.coflow >= 0
     following = np.full(graph.num_lanes, kernel.IDLE, dtype=np.int32)
@@ -146,7 +146,7 @@ def _grouped(key: Int32s, value: Int32s, count: int) -> tuple[Int64s, Int32s]:
     return ptr, value[order].astype(np.int32)
 
 
-def _state(graph: TaskGraph) -> kernel.State:
+def state_of(graph: TaskGraph) -> kernel.State:
     edges = np.repeat(np.diff(graph.edge_ptr), np.diff(graph.lane_ptr))
     waits = (edges + (graph.wiring.previous >= 0)).astype(np.int32)
     ranks, lanes = max(graph.num_ranks, 1), graph.num_lanes

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from moesim.compiled import inner, njit
+from moesim.compiled import inlined, inner, njit
 from moesim.units import LAST_TICK
 
 FOREVER = np.iinfo(np.int64).max
@@ -92,13 +92,13 @@ def run(program: Any, state: Any, now: int, until: int, pause: bool) -> Any:
 
     -> (the last instant played, or `now`; the next end, FOREVER where nothing runs).
     """
-    _settle(program, state, now)
+    settle(program, state, now)
     while state.tree[1] <= until and state.tree[1] < FOREVER and not (pause and state.counts[RELEASED] > 0):
         now = state.tree[1]
         while state.tree[1] == now:
             while state.tree[1] == now:
-                _finish(program, state, _first_slot(state), now)
-            _settle(program, state, now)
+                _finish(program, state, first_slot(state), now)
+            settle(program, state, now)
     return now, state.tree[1]
 
 
@@ -110,7 +110,7 @@ def free_lanes(program: Any, state: Any, lanes: Any, now: int) -> None:
         rank = program.lane_rank[lane]
         state.end[lane] = now
         state.slot_lane[rank * streams + program.stream[program.lane_task[lane]]] = IDLE
-        _change(state, rank)
+        change(state, rank)
         if program.following[lane] >= 0:
             _meet(program, state, program.following[lane], now)
 
@@ -139,7 +139,7 @@ def end_task(program: Any, state: Any, task: int, now: int) -> None:
 def set_speed(state: Any, rank: int, speed: float) -> None:
     """A rank gets slower or faster; 0 stops its compute."""
     state.speed[rank] = speed
-    _change(state, rank)
+    change(state, rank)
 
 
 @inner
@@ -164,7 +164,7 @@ def _start(program: Any, state: Any, lane: int, now: int) -> None:
         state.work[slot] = program.duration[lane]
         state.since[slot] = now
         state.rate[slot] = UNKNOWN
-    _change(state, rank)
+    change(state, rank)
 
 
 @inner
@@ -173,10 +173,10 @@ def _finish(program: Any, state: Any, slot: int, now: int) -> None:
     lane = state.slot_lane[slot]
     task = program.lane_task[lane]
     state.slot_lane[slot] = IDLE
-    _set_slot(state, slot, FOREVER)
+    set_slot(state, slot, FOREVER)
     state.end[lane] = now
     state.arrival[lane] = now
-    _change(state, program.lane_rank[lane])
+    change(state, program.lane_rank[lane])
     if program.following[lane] >= 0:
         _meet(program, state, program.following[lane], now)
     for index in range(program.lane_out_ptr[lane], program.lane_out_ptr[lane + 1]):
@@ -187,16 +187,16 @@ def _finish(program: Any, state: Any, slot: int, now: int) -> None:
         end_task(program, state, task, state.latest[task])
 
 
-@inner
-def _change(state: Any, rank: int) -> None:
+@inlined
+def change(state: Any, rank: int) -> None:
     if not state.is_changed[rank]:
         state.is_changed[rank] = True
         state.changed[state.counts[CHANGED]] = rank
         state.counts[CHANGED] += 1
 
 
-@inner
-def _settle(program: Any, state: Any, now: int) -> None:
+@inlined
+def settle(program: Any, state: Any, now: int) -> None:
     """Once an instant, so that the order of its events has no effect."""
     for index in range(state.counts[CHANGED]):
         state.is_changed[state.changed[index]] = False
@@ -204,7 +204,7 @@ def _settle(program: Any, state: Any, now: int) -> None:
     state.counts[CHANGED] = 0
 
 
-@inner
+@inlined
 def _rerate(program: Any, state: Any, rank: int, now: int) -> None:
     """The running set of a rank changed: new rates, and new ends where a rate differs."""
     streams = state.slot_lane.shape[0] // state.speed.shape[0]
@@ -228,11 +228,11 @@ def _rerate(program: Any, state: Any, rank: int, now: int) -> None:
         end = FOREVER
         if ends:
             end = min(state.since[slot] + np.int64(np.ceil(state.work[slot] / rate)), LAST_TICK)
-        _set_slot(state, slot, end)
+        set_slot(state, slot, end)
 
 
-@inner
-def _set_slot(state: Any, slot: int, end: Any) -> None:
+@inlined
+def set_slot(state: Any, slot: int, end: Any) -> None:
     """Enter a slot's end into the tree of minima."""
     at = state.tree.shape[0] // 2 + slot
     state.tree[at] = end
@@ -241,8 +241,8 @@ def _set_slot(state: Any, slot: int, end: Any) -> None:
         state.tree[at] = min(state.tree[2 * at], state.tree[2 * at + 1])
 
 
-@inner
-def _first_slot(state: Any) -> Any:
+@inlined
+def first_slot(state: Any) -> Any:
     """A slot with the earliest end, the lowest of equals."""
     at, half = 1, state.tree.shape[0] // 2
     while at < half:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moesim import __version__
 from moesim.costs import error_draw
 from moesim.engine import check_timeline
 from moesim.step import Lowered, lower
@@ -25,6 +24,7 @@ from moesim.studies.narrow import narrow_notes
 from moesim.studies.operators import operators
 from moesim.studies.result import Played, Result
 from moesim.studies.routing import router_facts, router_warnings
+from moesim.version import __version__
 
 
 def run(

@@ -8,8 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moesim.engine import GraphBuilder, Join, Skeleton, State, TaskGraph, evaluate, play, values_of
-from moesim.errors import Deadlock
+from moesim.engine import (
+    Beside,
+    GraphBuilder,
+    Join,
+    Skeleton,
+    Speed,
+    State,
+    TaskGraph,
+    evaluate,
+    play,
+    simulate,
+    values_of,
+)
+from moesim.errors import BadInput, Deadlock
 from tests.engine.test_laws import capacities, coflow, graphs
 
 Floats = npt.NDArray[np.float64]
@@ -98,3 +110,63 @@ def test_bytes_over_a_dead_link_are_a_deadlock() -> None:
     skeleton = Skeleton.of(graph)
     with pytest.raises(Deadlock, match="exchange .* without capacity"):
         play(skeleton, values_of(graph), skeleton.pairs(capacity), State.at_zero(8, 2))
+
+
+def beside(graph: TaskGraph, capacity: Floats, speed: Speed, state: State | None = None) -> tuple[State, int]:
+    """The compiled pass with classes that slow each other."""
+    skeleton = Skeleton.of(graph)
+    zero = State.at_zero(graph.num_ranks, len(graph.streams))
+    return Beside.of(skeleton, skeleton.pairs(capacity), speed).play(values_of(graph), state or zero)
+
+
+@settings(max_examples=200, deadline=None)
+@given(graphs(), st.sampled_from([0.5, 0.8, 1.0]), st.booleans())
+def test_with_interference_the_pass_is_the_world_to_the_tick(
+    case: tuple[TaskGraph, Floats], factor: float, both: bool
+) -> None:
+    graph, capacity = case
+    slowed = {("work", ("send",)): factor, ("work", ("work",)): 0.7, ("work", ("send", "work")): 0.4}
+    speed = Speed(slowed if both else {("work", ("send",)): factor})
+    timeline = simulate(graph, capacity, network="port_load", speed=speed)
+    clock = np.zeros((graph.num_ranks, len(graph.streams)), dtype=np.int64)
+    np.maximum.at(clock, (graph.lane_rank, graph.stream[graph.lane_task]), timeline.end)
+    state, end = beside(graph, capacity, speed)
+    assert end == timeline.task_end.max() and np.array_equal(state.clock, clock)
+
+
+def test_a_gemm_beside_a_copy_by_hand() -> None:
+    """3 us of work beside a copy that takes the first 2 us at half speed: 1 us of it is done by then, 2 are left."""
+    builder, ranks = GraphBuilder(), np.array([0, 1], dtype=np.int32)
+    sent = coflow(np.array([[0, 8000], [0, 0]]), ranks, 2)  # 8,000 bytes at 4 GB/s
+    builder.add("copy", "copy", "comm", ranks, coflow=sent)
+    builder.add("gemm", "gemm", "compute", ranks, np.array([3e-6, 3e-6]))
+    state, end = beside(builder.build(), capacities(2, 1.0), Speed({("gemm", ("copy",)): 0.5}))
+    assert end == 4_000_000 and state.clock.tolist() == [[2_000_000, 4_000_000]] * 2
+
+
+def test_interference_carries_clocks_on() -> None:
+    ranks, capacity, speed = np.arange(8, dtype=np.int32), capacities(8, 1.0), Speed({("work", ("send",)): 0.5})
+
+    def layer(builder: GraphBuilder, seed: int, after: list[tuple[int, Join]]) -> list[tuple[int, Join]]:
+        draw = np.random.default_rng(seed)
+        sent = coflow(draw.integers(0, 9999, (8, 8)), ranks, 8)
+        one = builder.add("a", "work", "compute", ranks, draw.random(8) * 1e-5, after=after)
+        two = builder.add("b", "send", "comm", ranks, coflow=sent, after=after)
+        return [(builder.add(name, "join", name, ranks, 0.0, after=[(one, Join.LANE), (two, Join.LANE)]), Join.LANE)
+                for name in ("compute", "comm")]  # fmt: skip
+
+    whole, after = GraphBuilder(), list[tuple[int, Join]]()
+    state = State.at_zero(8, 2)
+    for seed in range(3):
+        after, part = layer(whole, seed, after), GraphBuilder()
+        layer(part, seed, [])
+        state, end = beside(part.build(), capacity, speed, state)
+    assert (end, state.clock.tolist()) == (
+        (found := beside(whole.build(), capacity, speed))[1],
+        found[0].clock.tolist(),
+    )
+
+
+def test_a_collective_cannot_be_slowed() -> None:
+    with pytest.raises(BadInput, match="the network sets the rate"):
+        beside(one_exchange(0, 8), capacities(8, 1.0), Speed({("exchange", ("work",)): 0.5}))

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from moesim import __version__
 from moesim.errors import DoesNotFit
 from moesim.layout import HBM
 from moesim.serving import Served, serve
@@ -22,6 +21,7 @@ from moesim.studies.result import Findings, Metric
 from moesim.studies.serving.build import ServeBuilt, build_serving
 from moesim.studies.serving.load import ServeLoaded, load_serving
 from moesim.units import to_ps
+from moesim.version import __version__
 
 FEWEST_COUNTED = 0.02  # of requests, below which a warm-up has left too little to speak of
 
