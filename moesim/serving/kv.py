@@ -37,6 +37,8 @@ class Blocks:
 
     def grow(self, requests: Ints) -> None:
         """One block more for each, which has to be free."""
+        if not len(requests):
+            return
         self.held[requests] += 1
         self.free -= len(requests)
         self.taken += len(requests)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,16 @@ class Rows:
     def tokens(self) -> int:
         """New ones."""
         return int(self.query.sum())
+
+
+@lru_cache(maxsize=4096)
+def _ones(many: int) -> Ints:
+    return np.ones(many, dtype=np.int64)
+
+
+@lru_cache(maxsize=4096)
+def _yes(many: int) -> npt.NDArray[np.bool_]:
+    return np.ones(many, dtype=np.bool_)
 
 
 class Scheduler:
@@ -102,7 +113,7 @@ class Scheduler:
     def _rows(self, tray: Tray, now: int) -> Rows:
         book, many = self.book, len(tray.decodes)
         if not tray.chunks:
-            return Rows(tray.decodes, np.ones(many, np.int64), book.cached[tray.decodes], many, np.ones(many, np.bool_))
+            return Rows(tray.decodes, _ones(many), book.cached[tray.decodes], many, _yes(many))
         chunked, tokens = (np.array(column, dtype=np.int64) for column in zip(*tray.chunks, strict=True))
         self._start(chunked, now)
         request = np.append(tray.decodes, chunked)
@@ -123,8 +134,9 @@ class Scheduler:
 
     def settle(self, rows: Rows, end: int) -> Ints:
         """The step is over -> requests that are answered."""
-        self.book.cached[rows.request] += rows.query
-        done = self.book.emit(rows.request[rows.ends], end)
+        self.book.cached[rows.request] = rows.context + rows.query
+        alone = rows.decodes == len(rows.request)
+        done = self.book.emit(rows.request if alone else rows.request[rows.ends], end, rows.decodes)
         chunked = rows.request[rows.decodes :][rows.ends[rows.decodes :]]
         if len(chunked):
             through = set(chunked.tolist())

@@ -37,7 +37,7 @@ class Renewals:
 
 @dataclass
 class Kept:
-    """A looked up routing: uses so far, the step it was looked up for (ps), and what of that no routing decides (ps)."""
+    """A looked up routing: uses so far, ps of the step it was looked up for, and of what no routing decides of that."""
 
     routed: Routed
     uses: int
