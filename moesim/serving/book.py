@@ -27,14 +27,16 @@ class Book:
     """int64[n] each. cached: tokens in the KV cache; emitted: tokens of the answer; ps of the first time in the queue,
     of the first step, of the first token, of the last one so far, of the end, NEVER before; evicted: ps at which it
     lost its cache and was queued again; lost: ps between such times and the next step, after the first token;
-    preempted: how often; replica: who serves it.
+    preempted: how often; reused: tokens of its prompt that were cached when it came; replica: who serves it.
     """
 
     def __init__(self, requests: Requests) -> None:
         n = len(requests)
         self.requests, self.prompt, self.output = requests, requests.prompt, requests.output
         self.state: npt.NDArray[np.int8] = np.zeros(n, dtype=np.int8)
-        self.cached, self.emitted, self.lost, self.preempted = (np.zeros(n, dtype=np.int64) for _ in range(4))
+        self.cached, self.emitted, self.lost, self.preempted, self.reused = (
+            np.zeros(n, dtype=np.int64) for _ in range(5)
+        )
         self.sent, self.queued, self.started, self.first, self.last, self.ended, self.evicted, self.replica = (
             np.full(n, NEVER, dtype=np.int64) for _ in range(8)
         )

@@ -54,7 +54,7 @@ class Scheduler:
     def __init__(self, settings: Settings, book: Book, blocks: int) -> None:
         self.settings, self.book = settings, book
         self.blocks = Blocks(blocks, settings.block_size, len(book.requests))
-        self.queue = Queue(book, self.blocks, settings.max_num_seqs, settings.reserved_output)
+        self.queue = Queue(book, self.blocks, settings.max_num_seqs, settings.reserved_output, settings.prefix_cache)
         self.inbox: deque[tuple[int, int]] = deque()
         self.leaving: deque[tuple[int, Ints]] = deque()
         self._fill, self._chunked = REGISTRY[settings.policy]
@@ -137,6 +137,10 @@ class Scheduler:
         self.book.cached[rows.request] = rows.context + rows.query
         alone = rows.decodes == len(rows.request)
         done = self.book.emit(rows.request if alone else rows.request[rows.ends], end, rows.decodes)
+        if self.settings.prefix_cache and self.book.requests.prefixes:
+            for request in rows.request[rows.decodes :].tolist():
+                full = int(self.book.cached[request]) // self.blocks.size
+                self.blocks.fill(request, self.queue.contents(request)[:full])
         chunked = rows.request[rows.decodes :][rows.ends[rows.decodes :]]
         if len(chunked):
             through = set(chunked.tolist())
