@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import placement_trust as trust
 from benchmarks.placement_transitions import transitions
 from moesim.layout import Placement
-from moesim.placement import PlacementProblem, Solution, StepClock, Windows, judge, objectives, solve
+from moesim.placement import PlacementProblem, Solution, StepClock, Windows, dispatch, judge, objectives, solve
 from moesim.studies import load
 from moesim.studies.build import build
 
@@ -70,7 +70,7 @@ def balance() -> None:
         text = f"{found.gap:.3%}, {seconds:.2f}, {worse} (EPLB {eplb.gap:.2%})"
         bar = f"<= {0.5 if gpus <= 32 else 1.5} %, <= 3 s, 0"
         row(f"redundant {gpus} on {gpus} GPUs: gap, CPU s, layers worse than EPLB", text, bar)
-    found = solve(problem(total, 128, 128, dispatch="weighted"), "alias_weighted")
+    found = solve(problem(total, 128, 128, dispatch=dispatch.find("weighted")), "alias_weighted")
     row("weighted split, redundant 128 on 128 GPUs: max/mean", f"{found.objective:.4f}", "1.000")
     one = problem(Windows("toy", np.array([[TOY]])), 8, 8)
     mean = sum(TOY) / 8
@@ -87,7 +87,7 @@ def held_out() -> None:
         one = problem(train, gpus, gpus)
         _compare(one, judged, f"redundant {gpus}: max/mean", "2 %", names)
         tenth = [_some_layers(windows, slice(None, None, 10)) for windows in (train, *judged)]
-        one = problem(tenth[0], gpus, gpus, dispatch="lplb")
+        one = problem(tenth[0], gpus, gpus, dispatch=dispatch.find("lplb"))
         _compare(one, tenth[1:], f"redundant {gpus}, LP a batch: max/mean", "4 %", ("multiwindow",))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moesim.placement import PlacementProblem, Solution, Windows, solve
+from moesim.placement import PlacementProblem, Solution, Windows, objectives, solve
 
 CASES, EXPERTS = Path(__file__).parent / "data", {"dsv3": 256, "mixtral": 8}
 
@@ -44,7 +44,7 @@ def cross_traffic() -> None:
     """DeepSeek-V3's size on 8 GPUs, load cap 1.05."""
     train, later = windows("dsv3")
     problem = PlacementProblem(
-        train, np.zeros(8, dtype=np.int64), np.full(8, 32), objective="transitions", load_cap=1.05
+        train, np.zeros(8, dtype=np.int64), np.full(8, 32), objective=objectives.find("transitions"), load_cap=1.05
     )
     base, seconds = timed(problem, "affinity_hungarian", later)
     show("58 x 256, 8 GPUs, cap 1.05: affinity_hungarian (MoETuner-like)", base, seconds)
@@ -60,7 +60,7 @@ def proved() -> None:
     train, later = windows("mixtral")
     for ranks in (2, 4, 8):
         problem = PlacementProblem(
-            train, np.zeros(ranks, dtype=np.int64), np.full(ranks, 8 // ranks), objective="transitions"
+            train, np.zeros(ranks, dtype=np.int64), np.full(ranks, 8 // ranks), objective=objectives.find("transitions")
         )
         solution, seconds = timed(problem, "exact_chain_dp", later)
         show(f"mixtral, {ranks} GPUs: exact_chain_dp", solution, seconds, "proved, <= 10 s" if ranks <= 4 else "")
@@ -70,7 +70,7 @@ def nodes_touched() -> None:
     """Distinct nodes of a token on 8 nodes, and the expected peak that is paid for it."""
     train, later = windows("dsv3")
     for strategy in ("eplb", "multiwindow", "co_activation"):
-        problem = PlacementProblem(train, np.arange(64) // 8, np.full(64, 5), objective="nodes_touched")
+        problem = PlacementProblem(train, np.arange(64) // 8, np.full(64, 5), objectives.find("nodes_touched"))
         solution, seconds = timed(problem, strategy, later)
         show(f"nodes a token, 8 nodes, 64 redundant: {strategy}", solution, seconds)
 

@@ -52,7 +52,7 @@ def recordings() -> None:
 
 def dispatch() -> None:
     """Test windows under SGLang's dispatch, planned on train, 32 GPUs on 4 nodes."""
-    one, test = problem(case("train"), 32, 32, dispatch="sglang"), case("test")
+    one, test = problem(case("train"), 32, 32, dispatch=dispatch.find("sglang")), case("test")
     values = {}
     for name in ("eplb", "multiwindow"):
         values[name] = judge(one, plan(one, name).placement, name, [test]).heldout["test"]

@@ -18,9 +18,9 @@ from typing import IO, Any, Final, NoReturn
 
 import click
 
-import moesim
 from moesim.cli.verbs import LazyGroup
 from moesim.errors import BrokenInvariant, MoesimError, printable
+from moesim.version import __version__
 
 TRACEBACK: Final = "MOESIM_TRACEBACK"
 FULL: Final = {errno.ENOSPC, errno.EDQUOT}
@@ -32,7 +32,7 @@ EXTRA_OF: Final = {"torch": "torch", "transformers": "torch", "safetensors": "to
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.version_option(moesim.__version__, prog_name="moesim")
+@click.version_option(__version__, prog_name="moesim")
 def cli() -> None:
     """Simulate Mixture-of-Experts clusters by replaying recorded routing traces.
 

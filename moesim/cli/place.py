@@ -20,7 +20,11 @@ LIST = "See `moesim list`."
 
 
 @click.command(cls=OptionalReport)
-@click.option("--trace", metavar="T,...", help="Shipped name, Parquet file, counts (.npz), or a folder of them.")
+@click.option(
+    "--trace",
+    metavar="T,...",
+    help="Shipped name, recordings in any format (`moesim trace formats`), or a folder of them.",
+)
 @click.option("--history", metavar="DIR", help="Instead: recordings in order; would rebalancing have paid?")
 @click.option("--topology", required=True, metavar="X", help="Shipped name or YAML file.")
 @click.option("--gpus", required=True, type=click.IntRange(1), metavar="N", help="GPUs that share the experts.")

@@ -9,7 +9,6 @@ from typing import IO, Final
 
 import yaml
 
-import moesim
 from moesim import atomic
 from moesim.cli.expression import Expression
 from moesim.compiled import uncompiled
@@ -23,6 +22,7 @@ from moesim.studies import Played, load
 from moesim.studies import run as play_scenario
 from moesim.studies.inputs import content_hash
 from moesim.studies.serving import is_serving, load_serving, run_serving, serving_hash
+from moesim.version import __version__
 
 FIRST: Final = ", after compiling it, once (half a minute)"
 
@@ -49,7 +49,7 @@ def play(
     document, drawn = result.to_json(), pictures(result)
     if target:
         target.check(document)
-    folder = files.out or stored.RUNS / stored.run_hash(content_hash(loaded), seed, moesim.__version__)
+    folder = files.out or stored.RUNS / stored.run_hash(content_hash(loaded), seed, __version__)
     run = stored.StoredRun(folder, document, drawn)
     stored.save(run, yaml.safe_dump(loaded.document.data, sort_keys=False, allow_unicode=True))
     tables.show(tables.run_text(document, drawn), stream)
@@ -76,7 +76,7 @@ def _serve(
     document = result.to_json()
     if target:
         target.check(document)
-    folder = files.out or stored.RUNS / stored.run_hash(serving_hash(loaded), seed, moesim.__version__)
+    folder = files.out or stored.RUNS / stored.run_hash(serving_hash(loaded), seed, __version__)
     run = stored.StoredRun(folder, document, serve_pictures(result))
     played = yaml.safe_dump(loaded.step.document.data, sort_keys=False, allow_unicode=True)
     stored.save(run, played, requests_csv(result))
@@ -89,7 +89,7 @@ def _write_page(run: stored.StoredRun, file: str | None) -> list[Path]:
     if file is None:
         return []
     path = Path(file) if file else run.folder / stored.PAGE
-    atomic.write(path, html.page([(run.document, run.pictures)]))
+    atomic.write(path, html.page([(run.document, stored.drawn(run))]))
     return [path]
 
 

@@ -22,7 +22,7 @@ SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=Tr
 
 @click.group()
 def trace() -> None:
-    """Routing traces: which token went to which expert. TRACE is a shipped name or a Parquet file."""
+    """Routing traces: which token went to which expert. TRACE is a shipped name or a file."""
 
 
 @trace.command()
@@ -42,20 +42,31 @@ def record(model: Path, texts: tuple[Path, ...], length: int, limit: int, out: P
 
 
 @trace.command("import")
-@click.argument("format_")
-@click.argument("path", type=FILE)
+@click.argument("words", nargs=-1, required=True, metavar="[FORMAT] PATH")
 @MODEL
 @click.option("--top-k", type=click.IntRange(1), help="Where neither the file nor a model says it.")
 @click.option("--rule", default="softmax", show_default=True, help="Of router logits: softmax or sigmoid-groups.")
 @OUT
-def import_(format_: str, path: Path, model: str | None, top_k: int | None, rule: str, out: Path) -> None:
-    """Read PATH in an engine's FORMAT (`moesim trace formats`) and write a trace, or counts as .npz."""
+def import_(words: tuple[str, ...], model: str | None, top_k: int | None, rule: str, out: Path) -> None:
+    """Read PATH in an engine's FORMAT (`moesim trace formats`; found by looking where it is not named) and write a
+    trace, or counts as .npz.
+    """
     from moesim.models import load_routed
     from moesim.routing import RoutingTrace, write_trace
-    from moesim.routing.importers import Options, read_format
+    from moesim.routing.importers import Options, find_format, read_any, read_format
     from moesim.routing.loads import write_loads
 
-    found = read_format(format_, path, Options(load_routed(model) if model else None, top_k, rule))
+    if len(words) > 2:
+        raise click.UsageError(f"{len(words)} words, where a FORMAT and a PATH are meant", click.get_current_context())
+    if len(words) == 2:
+        find_format(words[0])
+    path = Path(words[-1])
+    options = Options(load_routed(model) if model else None, top_k, rule)
+    if len(words) == 2:
+        found = read_format(words[0], path, options)
+    else:
+        found, name = read_any(path, options)
+        print(f"{path}: {name}", file=sys.stderr)
     if isinstance(found, RoutingTrace):
         write_trace(found, out)
         print(f"{out}: {found.tokens} tokens")
@@ -69,16 +80,14 @@ def import_(format_: str, path: Path, model: str | None, top_k: int | None, rule
 @click.argument("path", type=FILE)
 @OUT
 def export(format_: str, path: Path, out: Path) -> None:
-    """Write a trace, or counts from an .npz, in an engine's FORMAT: the inverse of import."""
+    """Write a recording in an engine's FORMAT: the inverse of import."""
     from moesim.routing.importers import find_format
-    from moesim.routing.loads import loads_of, read_loads
+    from moesim.routing.loads import LoadRecord, loads_of
+    from moesim.studies.placing.recordings import read_recorded
 
     chosen = find_format(format_)
-    if path.suffix == ".npz":
-        chosen.write(read_loads(path), out)
-    else:
-        found = _read(str(path))
-        chosen.write(found if chosen.tokens else loads_of(found), out)
+    found = read_recorded(str(path))
+    chosen.write(found if chosen.tokens or isinstance(found, LoadRecord) else loads_of(found), out)
     print(out)
 
 
@@ -123,6 +132,22 @@ def synth(model: str, knobs: Path | None, overrides: tuple[str, ...], seed: int,
     print(f"{out}: {found.tokens} tokens, {found.header.basis}")
 
 
+@trace.command()
+@click.argument("trace_", metavar="TRACE")
+@SEED
+@OUT
+def logits(trace_: str, seed: int, out: Path) -> None:
+    """Give TRACE logits that its choices and weights may have come from, for routers that look at scores. Those of
+    experts that were not chosen are made up, and the trace says so.
+    """
+    from moesim.routing import write_trace
+    from moesim.routing.synth.logits import with_logits
+
+    found = with_logits(_read(trace_), seed)
+    write_trace(found, out)
+    print(f"{out}: {found.tokens} tokens, {found.header.basis}")
+
+
 @trace.command(cls=OptionalFiles)
 @click.argument("trace_", metavar="TRACE")
 @click.option("--knobs", is_flag=True, help="Also fit the knobs of `trace synth`.")
@@ -136,18 +161,18 @@ def stats(
 ) -> None:
     """Load, balance over time, affinity, locality, sparsity, churn, drops and domains of TRACE.
 
-    TRACE may also be an .npz of counts, as `trace import` writes it: then only what counts can say.
+    TRACE may also be a recording in any format of `trace formats`; of counts, only what counts can say.
     """
-    from moesim.routing.loads import read_loads
+    from moesim.routing.loads import LoadRecord
     from moesim.routing.stats.summary import summarise, summarise_loads
+    from moesim.studies.placing.recordings import read_recorded
 
-    if trace_.endswith(".npz"):
+    found = read_recorded(trace_)
+    if isinstance(found, LoadRecord):
         if knobs or placement or report is not None:
-            raise click.UsageError("--knobs, --placement and --report need tokens, and an .npz holds counts")
-        record = read_loads(Path(trace_))
-        _show(record.header, None, summarise_loads(record).to_json(), as_json)
+            raise click.UsageError(f"--knobs, --placement and --report need tokens, and {trace_} holds counts")
+        _show(found.header, None, summarise_loads(found).to_json(), as_json)
         return
-    found = _read(trace_)
     summary = summarise(found)
     document = summary.to_json()
     document["metrics"] |= _local_rate(found, placement, gpus) if placement else {}
@@ -197,7 +222,7 @@ def _write_page(path: Path, found: RoutingTrace, summary: Summary) -> None:
 def diff(first: str, second: str, as_json: bool) -> None:
     """How far the load and the tokens of two recordings of one shape have drifted apart.
 
-    Each is a trace, or an .npz of counts: then only what counts can say.
+    Each is a trace or a recording in any format; of counts, only what counts can say.
     """
     from moesim.report import tables, trace_tables
     from moesim.routing.stats.diff import diff as difference

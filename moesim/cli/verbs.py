@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import click
 
 
-class Verb(NamedTuple):
+class Command(NamedTuple):
     """module and attribute of a click command, and its one line of help (shown without importing it)."""
 
     module: str
@@ -22,20 +22,20 @@ class Verb(NamedTuple):
 
 
 VERBS: Final = {
-    "run": Verb("run", "run", "Simulate one scenario: step time, and where it goes."),
-    "compare": Verb("compare", "compare", "Two scenarios, paired seeds: difference and interval."),
-    "explain": Verb("explain", "explain", "Where did the time of a stored run go, in words?"),
-    "report": Verb("report", "report", "Write the HTML page of stored runs."),
-    "place": Verb("place", "place", "Search an expert placement for a recorded load."),
-    "trace": Verb("trace", "trace", "Record, import, synthesise and measure routing traces."),
-    "isolation": Verb("isolation", "isolation", "Does one request's content change another's routing?"),
-    "calibrate": Verb("calibrate", "calibrate", "Measure, import, fit and check kernel profiles."),
-    "topo": Verb("topo", "topo", "Show, import, export and check cluster topologies."),
-    "validate": Verb("validate", "validate", "Errors of predictions against published measurements."),
-    "init": Verb("init", "init", "Print a commented template of a scenario."),
-    "list": Verb("list", "list_", "List scenarios, models, topologies, profiles, traces."),
-    "doctor": Verb("doctor", "doctor", "Check this installation and say what is missing."),
-    "schema": Verb("schema", "schema", "Print the JSON Schema of scenario files."),
+    "run": Command("run", "run", "Simulate one scenario: step time, and where it goes."),
+    "compare": Command("compare", "compare", "Two scenarios, paired seeds: difference and interval."),
+    "explain": Command("explain", "explain", "Where did the time of a stored run go, in words?"),
+    "report": Command("report", "report", "Write the HTML page of stored runs."),
+    "place": Command("place", "place", "Search an expert placement for a recorded load."),
+    "trace": Command("trace", "trace", "Record, import, synthesise and measure routing traces."),
+    "isolation": Command("isolation", "isolation", "Does one request's content change another's routing?"),
+    "calibrate": Command("calibrate", "calibrate", "Measure, import, fit and check kernel profiles."),
+    "topo": Command("topo", "topo", "Show, import, export and check cluster topologies."),
+    "validate": Command("validate", "validate", "Errors of predictions against published measurements."),
+    "init": Command("init", "init", "Print a commented template of a scenario."),
+    "list": Command("list", "list_", "List scenarios, models, topologies, profiles, traces."),
+    "doctor": Command("doctor", "doctor", "Check this installation and say what is missing."),
+    "schema": Command("schema", "schema", "Print the JSON Schema of scenario files."),
 }
 
 

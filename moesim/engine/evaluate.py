@@ -20,7 +20,7 @@ from moesim.engine.integrity import check_clock, check_integrity
 from moesim.engine.ports import PortTimes
 from moesim.engine.speed import Speed
 from moesim.engine.timeline import Timeline, Transfers, overlap_seconds
-from moesim.engine.transfers import Recorder
+from moesim.engine.transfers import TransferLog
 from moesim.engine.wiring import ARRIVAL, GROUP
 from moesim.errors import unknown_name
 from moesim.units import LAST_TICK
@@ -72,7 +72,7 @@ class _Pass:
         self.start = np.zeros(graph.num_lanes, dtype=np.int64)
         self.end, self.arrival = self.start.copy(), self.start.copy()
         self.task_end = np.zeros(graph.num_tasks, dtype=np.int64)
-        self.recorder = Recorder()
+        self.recorder = TransferLog()
 
     def run(self) -> Timeline:
         """Compute tasks in compiled stretches, coflows one by one between them."""

@@ -15,7 +15,7 @@ from moesim.engine.network_user import Lanes, Network
 from moesim.engine.sleeper import FOREVER, NORMAL, Sleeper, next_event, wait
 from moesim.engine.speed import Speed
 from moesim.engine.timeline import NEVER, Carried, Timeline
-from moesim.engine.transfers import Recorder
+from moesim.engine.transfers import TransferLog
 from moesim.network.port_times import Spans
 
 
@@ -38,7 +38,7 @@ class Player:
         self._paced = paced or (speed is not None and not speed.trivial)
         self._status = ["done"] * graph.num_tasks
         self._carried: dict[int, Carried] = {}
-        self._recorder = Recorder()
+        self._recorder = TransferLog()
         self._saturated_before: npt.NDArray[np.float64] | None = None
         self._sleeper = Sleeper(env, NORMAL)
         env.process(self._play())

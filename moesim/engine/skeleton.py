@@ -7,7 +7,7 @@ makes of it: ticks of lanes, bytes of pairs, start-ups.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from moesim.engine.graph import TaskGraph
 from moesim.errors import BadInput
+from moesim.network.flows import Coflow
 from moesim.network.pattern import Pattern, Ports
 from moesim.network.port_times import ticks_per_byte
 from moesim.units import to_ps
@@ -127,6 +128,19 @@ class Skeleton:
     def num_flows(self) -> int:
         """Of all collectives together."""
         return sum(self.patterns[number].flows for number in self.pattern[self.pattern >= 0].tolist())
+
+    def graph_of(self, values: Values) -> TaskGraph:
+        """The graph that a graph player plays: with these values, a Coflow for each collective."""
+        number = self.pattern if values.pattern is None else values.pattern
+        size_at = self.size_at if values.size_at is None else values.size_at
+        tasks, coflows = np.flatnonzero(number >= 0), list[Coflow]()
+        for task in tasks.tolist():
+            one, at = self.patterns[number[task]], int(size_at[task])
+            coflows.append(Coflow(one.lanes, one.owner_ptr, one.source, one.destination,
+                                  values.size[at : at + one.flows], one.path, values.alpha[task] * 1e-12))  # fmt: skip
+        numbers = np.where(number >= 0, np.cumsum(number >= 0) - 1, -1).astype(np.int32)
+        seconds: Floats = values.lane_ps.astype(np.float64) * 1e-12
+        return replace(self.graph, lane_seconds=seconds, coflow=numbers, coflows=tuple(coflows))
 
     def pairs(self, capacity: Floats) -> Pairs:
         """capacity float64[L] B/s -> the pair lists with their ports."""

@@ -1,4 +1,4 @@
-"""Recorder: collects what each link carried, coflow by coflow."""
+"""TransferLog: collects what each link carried, coflow by coflow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from moesim.engine.timeline import Transfers
 from moesim.network.port_times import Spans
 
 
-class Recorder:
+class TransferLog:
     """Spans of links, in the order in which coflows are added."""
 
     def __init__(self) -> None:

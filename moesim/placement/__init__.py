@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from moesim.placement.budget import Budget, Progress
 from moesim.placement.clock import StepClock
-from moesim.placement.compare import Comparison, compare
 from moesim.placement.moves import count_moves
 from moesim.placement.problem import Memory, PlacementProblem
 from moesim.placement.solution import NO_BOUND, Answer, Bound, Solution
@@ -17,14 +16,12 @@ __all__ = [
     "Answer",
     "Bound",
     "Budget",
-    "Comparison",
     "Memory",
     "PlacementProblem",
     "Progress",
     "Solution",
     "StepClock",
     "Windows",
-    "compare",
     "count_moves",
     "judge",
     "plan",

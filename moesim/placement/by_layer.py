@@ -69,10 +69,10 @@ def parts(problem: PlacementProblem) -> Iterator[tuple[Ints, PlacementProblem]]:
 
 def bound(problem: PlacementProblem, budget: Budget) -> Bound:
     """Of the parts, layer by layer, where the objective is a mean of layers that stand alone."""
-    objective = objectives.find(problem.objective)
+    objective = problem.objective
     if not problem.layer_slots.size:
         return objective.bound(problem, budget)
-    if problem.objective != "makespan":
+    if problem.objective.name != "makespan":
         return NO_BOUND
     found = [(len(layers), objective.bound(part, budget)) for layers, part in parts(problem)]
     return Bound(sum(count * one.value for count, one in found) / problem.layers, found[0][1].kind)
@@ -119,7 +119,13 @@ def _value(problem: PlacementProblem, slots: int, budget: Budget) -> npt.NDArray
     """float64[layers]: max/mean with that many slots on every rank."""
     alike = np.full(problem.ranks, slots, dtype=np.int64)
     one = replace(
-        problem, slots_of_rank=alike, memory=None, load_cap=None, previous=None, move_budget=None, objective="makespan"
+        problem,
+        slots_of_rank=alike,
+        memory=None,
+        load_cap=None,
+        previous=None,
+        move_budget=None,
+        objective=objectives.find("makespan"),
     )
     counts, rows = _few(problem.train.counts).astype(np.float64), []
     replicas = flash_replicas(one, counts)

@@ -46,7 +46,7 @@ class Chain:
         flow = _expand(problem.train.flow, expert, share)
         fair = problem.load.sum(axis=1)[:, None] * problem.speed / problem.speed.sum()
         cap = fair * (np.inf if problem.load_cap is None else problem.load_cap)
-        distance = hops(problem.node_of_rank, rails=problem.objective == "rail_transitions")
+        distance = hops(problem.node_of_rank, rails=problem.objective.name == "rail_transitions")
         load = problem.load[layer, expert] * share
         return Chain(expert, flow, load, problem.slots_of_rank, cap, distance.astype(np.float32))
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from moesim.engine import FLUID_GPUS, contention, evaluate
+from moesim.engine import FLUID_GPUS, TaskGraph, contention, evaluate
 from moesim.errors import BadInput
 from moesim.layout import Placement
 from moesim.placement.windows import Tokens, Windows
-from moesim.routing.sources.source import PerToken
+from moesim.routing.sources.replay import Recorded, Recording
 from moesim.step import Batch, Lowered, StepPlan, lower
+from moesim.step.fill import Refill, needs_graph
 
 
 class Ceilings(NamedTuple):
@@ -40,14 +42,30 @@ class StepClock:
     block: int = 2048
 
     def seconds(self, placement: Placement, windows: Windows) -> float:
-        """Time of the step, coflows by port loads (engine.evaluate) and what a layer played both ways adds to them.
+        """Time of the step, collectives by port loads, and what a layer played both ways adds to them.
 
-        Raises BadInput where windows are counts only.
+        Filled anew, not lowered anew, where the plan's steps can be (step/fill.py). Raises BadInput where windows are
+        counts only.
         """
-        graph, fabric = self.lowered(placement, windows).graph, self.plan.fabric
-        seconds = evaluate(graph, fabric.capacity, link_name=fabric.link_name).step_seconds
-        shared = contention(graph, fabric.capacity).seconds if self.plan.layout.world <= FLUID_GPUS else 0.0
-        return seconds + shared
+        capacity = self.plan.fabric.capacity
+        if self._refill is None:
+            graph = self.lowered(placement, windows).graph
+            return evaluate(graph, capacity, link_name=self.plan.fabric.link_name).step_seconds + self._contention(
+                graph
+            )
+        refill = self._refill.elsewhere(placement, self._routing(placement, windows))
+        values = refill.fill(self.batch)
+        alone = refill.play(values) * 1e-12
+        return alone + self._contention(refill.skeleton.graph_of(values))
+
+    @cached_property
+    def _refill(self) -> Refill | None:
+        """None where a plan's steps need the graph player."""
+        return None if needs_graph(self.plan) else Refill(self.plan)
+
+    def _contention(self, graph: TaskGraph) -> float:
+        few = self.plan.layout.world <= FLUID_GPUS
+        return contention(graph, self.plan.fabric.capacity).seconds if few else 0.0
 
     def ceilings(self, placement: Placement, windows: Windows) -> Ceilings:
         """The same step with all rows balanced, and with bytes that take no time. Raises as `seconds`."""
@@ -71,30 +89,40 @@ class StepClock:
 
     def lowered(self, placement: Placement, windows: Windows) -> Lowered:
         """The step before it is played. Raises BadInput where windows are counts only."""
-        if windows.tokens is None:
-            raise BadInput("a step cannot be played from counts", where=windows.name, way_out="a trace with tokens")
-        routing = BlockSource(windows.name, windows.tokens, placement.num_experts, self.block)
-        plan = replace(self.plan, placement=placement, routing=routing)
+        plan = replace(self.plan, placement=placement, routing=self._routing(placement, windows))
         return lower(plan, (self.batch,))
 
+    def _routing(self, placement: Placement, windows: Windows) -> BlockSource:
+        if windows.tokens is None:
+            raise BadInput("a step cannot be played from counts", where=windows.name, way_out="a trace with tokens")
+        return BlockSource(windows.name, windows.tokens, placement.num_experts, self.block)
 
-class BlockSource(PerToken):
-    """tokens [layers, T, k] as a RoutingSource: request r takes the r-th block of them, modulo the blocks there are."""
+
+class Blocks(Recording):
+    """tokens [layers, T, k] in blocks of `block`: each is a request, and request r takes the r-th, modulo their number.
+
+    Raises BadInput for fewer tokens than a block has.
+    """
+
+    def __init__(self, name: str, tokens: Tokens, block: int) -> None:
+        count = tokens.shape[1] // block
+        if not count:
+            raise BadInput(f"{tokens.shape[1]} tokens hold no block of {block}", where=name, way_out="longer windows")
+        self._table = np.ascontiguousarray(tokens[:, : count * block].transpose(1, 0, 2), dtype=np.uint16)
+        self.start, self.length = np.arange(count) * block, np.full(count, block)
+
+    def requests(self, request: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """See Recording."""
+        return request % len(self.start)
+
+
+class BlockSource(Recorded):
+    """Blocks as a RoutingSource."""
 
     basis = "recorded"
     notes: tuple[str, ...] = ()
 
     def __init__(self, name: str, tokens: Tokens, num_experts: int, block: int) -> None:
-        self.name, self.num_experts, self.block = name, num_experts, block
-        self.moe_layers, length, self.top_k = tokens.shape
-        self._tokens, self._length = tokens, length // block * block
-        if not self._length:
-            raise BadInput(f"{length} tokens hold no block of {block}", where=name, way_out="longer windows")
-
-    def experts(
-        self, layer: int, request: npt.NDArray[np.int64], position: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.uint16]:
-        """request int64[T], position int64[T] -> uint16[T, k]."""
-        rows = (request * self.block + position % self.block) % self._length
-        found: npt.NDArray[np.uint16] = self._tokens[layer].take(rows, axis=0).astype(np.uint16)
-        return found
+        self.name, self.num_experts = name, num_experts
+        self.moe_layers, _, self.top_k = tokens.shape
+        self.recording = Blocks(name, tokens, block)

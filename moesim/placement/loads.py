@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.layout import Placement
-from moesim.placement import dispatch
 
 if TYPE_CHECKING:
     from moesim.placement.problem import PlacementProblem
@@ -19,7 +18,7 @@ Floats = npt.NDArray[np.float64]
 
 def rank_loads(problem: PlacementProblem, placement: Placement, windows: Windows) -> Floats:
     """float64[W, layers, ranks]: choices that each rank computes in each window, by the problem's dispatch rule."""
-    shares = dispatch.find(problem.dispatch).shares(problem, placement, windows)
+    shares = problem.dispatch.shares(problem, placement, windows)
     result = np.zeros((windows.num_windows, placement.num_layers, placement.num_ranks))
     for layer in range(placement.num_layers):
         rows = windows.counts[:, layer, placement.slot_expert[layer]] * shares[:, layer]

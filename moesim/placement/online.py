@@ -15,7 +15,6 @@ import numpy.typing as npt
 from moesim.errors import BadInput, DoesNotFit
 from moesim.layout import Placement
 from moesim.network import Fabric
-from moesim.placement import objectives
 from moesim.placement.different import clusters, one_each
 from moesim.placement.migration import Migration, migrate
 from moesim.placement.moves import count_moves
@@ -102,7 +101,7 @@ def decide(policy: Policy, problem: PlacementProblem, now: Placement, recent: Se
 
 def value(problem: PlacementProblem, placement: Placement) -> float:
     """The problem's objective on its own windows."""
-    return float(objectives.find(problem.objective).evaluate(problem, placement, problem.train).mean())
+    return float(problem.objective.evaluate(problem, placement, problem.train).mean())
 
 
 @dataclass(frozen=True)

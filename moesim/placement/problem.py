@@ -20,12 +20,14 @@ from moesim.layout import Placement
 from moesim.placement import dispatch, objectives
 from moesim.placement.clock import StepClock
 from moesim.placement.dispatch import ways
+from moesim.placement.dispatch.rule import DispatchRule
 from moesim.placement.levels import rail_of_rank
-from moesim.placement.limits import check_limits
+from moesim.placement.objectives.objective import Objective
 from moesim.placement.objectives.overlap import Prices
 from moesim.placement.solution import Bound
 from moesim.placement.windows import Windows
 
+MAKESPAN, EVENLY = objectives.find("makespan"), dispatch.find("even")
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -42,17 +44,18 @@ class PlacementProblem:
     """train Windows; node_of_rank int[ranks]; slots_of_rank int[ranks], uneven allowed; layer_slots int[layers, ranks]
     where layers differ too (placement/by_layer.py), else empty: slots_of_rank are the most of any layer then.
 
-    objective and dispatch are names of registries. load_cap: most load of a rank over the mean, on the total of
+    load_cap: most load of a rank over the mean, on the total of
     `train`. previous: where experts stand now; move_budget: most slots, over all layers, that may need new weights.
     speed: relative speed of each rank [ranks], ones by default. clock: how `step_time` is played. groups: expert groups
-    of the router, which hierarchical EPLB keeps together. Raises BadInput, or DoesNotFit where limits contradict.
+    of the router, which hierarchical EPLB keeps together. Raises BadInput. Limits that contradict are refused by
+    `solve` (placement/limits.py).
     """
 
     train: Windows
     node_of_rank: Ints
     slots_of_rank: Ints
-    objective: str = "makespan"
-    dispatch: str = "even"
+    objective: Objective = MAKESPAN
+    dispatch: DispatchRule = EVENLY
     load_cap: float | None = None
     previous: Placement | None = None
     move_budget: int | None = None
@@ -64,23 +67,21 @@ class PlacementProblem:
     found: dict[str, Bound] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        objectives.find(self.objective)
-        dispatch.find(self.dispatch)
         if not self.speed.size:
             object.__setattr__(self, "speed", np.ones(len(self.node_of_rank)))
         self._check_shapes()
-        check_limits(self)
 
     @staticmethod
     def on(
         cluster: Cluster, train: Windows, *, ranks: int | None = None, slots: int | Sequence[int] | None = None,
-        redundant: int = 0, objective: str = "makespan", dispatch: str = "even", load_cap: float | None = None,
-        previous: Placement | None = None, move_budget: int | None = None, speed: npt.ArrayLike = (),
+        redundant: int = 0, objective: Objective = MAKESPAN, dispatch: DispatchRule = EVENLY,
+        load_cap: float | None = None, previous: Placement | None = None, move_budget: int | None = None,
+        speed: npt.ArrayLike = (),
         memory: Memory | None = None, clock: StepClock | None = None, groups: int = 1,
         layer_slots: Ints | None = None,
     ) -> PlacementProblem:  # fmt: skip
         """Ranks 0 .. ranks - 1 of a cluster (default: all). Slots of a rank are given, or experts + redundant are
-        spread as evenly as they divide. Raises BadInput, DoesNotFit.
+        spread as evenly as they divide. Raises BadInput.
         """
         count = cluster.num_devices if ranks is None else ranks
         if not 1 <= count <= cluster.num_devices:
@@ -156,7 +157,7 @@ class PlacementProblem:
     @property
     def way(self) -> int:
         """How replicas share while a placement is searched (dispatch/ways.py)."""
-        return dispatch.find(self.dispatch).way
+        return self.dispatch.way
 
     @property
     def apart(self) -> Ints:

@@ -9,8 +9,9 @@ import numpy as np
 
 from moesim.errors import DoesNotFit
 from moesim.layout import Placement
-from moesim.placement import by_layer, objectives, strategies
+from moesim.placement import by_layer, strategies
 from moesim.placement.budget import Budget, Progress
+from moesim.placement.limits import check_limits
 from moesim.placement.loads import rank_loads
 from moesim.placement.moves import count_moves
 from moesim.placement.problem import PlacementProblem
@@ -50,6 +51,7 @@ def plan(
 
 def _searched(problem: PlacementProblem, budget: Budget) -> Answer:
     """The strategy's answer, with ranks relabelled and limits checked."""
+    check_limits(problem)
     chosen = strategies.find(budget.strategy)
     with budget.interruptible():
         answer = _relabelled(problem, _answer(chosen, problem, budget))
@@ -98,7 +100,7 @@ def check_answer(problem: PlacementProblem, placement: Placement, strategy: str)
 def _score(
     problem: PlacementProblem, answer: Answer, budget: Budget, seconds: float, heldout: Iterable[Windows]
 ) -> Solution:
-    objective, placement = objectives.find(problem.objective), answer.placement
+    objective, placement = problem.objective, answer.placement
     value = float(objective.evaluate(problem, placement, problem.train).mean())
     bound = _bound(problem, _bounding(budget)).tighter(answer.bound).tighter(budget.bound)
     return Solution(

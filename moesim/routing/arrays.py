@@ -38,6 +38,13 @@ def read_npz(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = 
         return {name: _member(archive, info, f"{path} {name}") for name, info in wanted.items()}
 
 
+def npz_names(path: Path) -> tuple[str, ...]:
+    """Names of all arrays of an npz. Raises BadInput."""
+    foreign.regular(path)
+    with foreign.reading(path, "npz file"), zipfile.ZipFile(path) as archive:
+        return tuple(name.removesuffix(".npy") for name in archive.namelist())
+
+
 def _check_sizes(archive: zipfile.ZipFile, wanted: Iterable[zipfile.ZipInfo], path: Path) -> None:
     """Before anything is unpacked: what all wanted members become as 64-bit numbers."""
     packed = expanded = 0
@@ -150,11 +157,16 @@ def write_safetensors(path: Path, tensors: dict[str, npt.NDArray[Any]]) -> None:
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """One JSON document a line. Raises BadInput naming the line."""
+    """One JSON document a line, or a list of them, or one over many lines. Raises BadInput naming the line."""
     with foreign.reading(path, "UTF-8 text"):
-        lines = foreign.read_bytes(path).decode("utf-8-sig").splitlines()
+        text = foreign.read_bytes(path).decode("utf-8-sig")
+    try:
+        whole = json.loads(text)
+        return whole if isinstance(whole, list) else [whole]
+    except (ValueError, RecursionError):
+        pass  # lines: told one by one
     found = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.splitlines(), 1):
         try:
             found += [json.loads(line)] if line.strip() else []
         except (ValueError, RecursionError) as error:

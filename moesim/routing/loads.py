@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -78,10 +79,15 @@ def write_loads(record: LoadRecord, path: Path) -> None:
     atomic.write(path, stream.getvalue())
 
 
+def is_loads(names: Collection[str]) -> bool:
+    """Whether an npz with arrays of these names is one that `write_loads` made."""
+    return {"header", "counts"} <= set(names)
+
+
 def read_loads(path: Path) -> LoadRecord:
     """The inverse. Raises BadInput."""
     arrays = read_npz(path, (), ("header", "counts", "by_source"))
-    if not {"header", "counts"} <= arrays.keys():
+    if not is_loads(arrays):
         way_out = f"if an engine wrote it, moesim trace import FORMAT {path} -o FILE.npz (moesim trace formats)"
         raise BadInput("is no record of counts that moesim wrote", where=path, way_out=way_out)
     try:

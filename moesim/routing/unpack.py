@@ -1,7 +1,8 @@
-"""torch files of SGLang's recorder -> npz that the importers read; the one place that opens .pt, with weights_only.
+"""torch files of recorders -> npz that the importers read; the one place that opens .pt, with weights_only.
 
-Kept apart from the importers, which never unpickle. Modes are told by their keys: `logical_count` is `stat`; `records`
-with `topk_ids_of_layer` is `per_token`, without it `per_pass`. The files of all ranks go together.
+Kept apart from the importers, which never unpickle. SGLang's modes are told by their keys: `logical_count` is `stat`;
+`records` with `topk_ids_of_layer` is `per_token`, without it `per_pass`. The files of all ranks go together. A list of
+tensors [tokens, k] is Megatron's routing replay, in the order of its MoE layers.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from moesim.routing.arrays import write_npz
 def unpack(paths: Sequence[Path], out: Path) -> str:
     """Writes the npz and returns the mode. Raises BadInput for anything but plain tensors and containers."""
     loaded = [_load(path) for path in paths]
+    if isinstance(loaded[0], list):
+        write_npz(out, **{f"layer_{number}": _array(layer) for number, layer in enumerate(loaded[0])})
+        return "megatron-replay"
     if "logical_count" in loaded[0]:
         write_npz(out, logical_count=sum(_array(file["logical_count"]) for file in loaded))
         return "sglang-stat"
@@ -38,11 +42,14 @@ def unpack(paths: Sequence[Path], out: Path) -> str:
     return "sglang-per-pass"
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path) -> Any:
+    """A dictionary of SGLang's, or a list of tensors [tokens, k]. Raises BadInput."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip and runtime errors of many kinds
         raise BadInput(f"torch refuses it ({str(error).splitlines()[0][:120]})", where=path) from None
+    if isinstance(found, list) and found and all(isinstance(one, torch.Tensor) and one.dim() == 2 for one in found):
+        return found
     if not isinstance(found, dict) or not {"logical_count", "records"} & set(found):
         raise BadInput("holds neither logical_count nor records", where=path)
     return found

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -30,6 +30,7 @@ class Settings(Section):
     gpu_memory_utilization: float = Field(gt=0, le=1, description="share of the HBM that the engine takes")
     free_gpu_memory_fraction: float = Field(gt=0, le=1, description="share for KV of what is left after weights")
     reserved_output: float = Field(ge=0, le=1, description="share of an answer whose KV is held from admission on")
+    prefix_cache: bool = Field(description="KV blocks of prefixes that prompts share are kept and found again")
     schedule_ahead: bool = Field(description="a step is put together while the one before it runs")
     poll_interval: int = Field(ge=1, le=10**6, description="busy: steps from one look at new requests to the next")
     host_time: Seconds = Field(le=LONGEST, description="of a step, that no kernel hides")
@@ -37,6 +38,9 @@ class Settings(Section):
     graph_batch: int = Field(ge=0, le=1 << 22, description="rows up to which decode steps are CUDA graphs")
     graph_tokens: int = Field(ge=0, le=1 << 22, description="tokens up to which steps with prompts are CUDA graphs")
     frontend_time: Seconds = Field(le=LONGEST, description="from the client to the scheduler")
+    all_reduce: Literal["nccl", "sglang", "trtllm", "vllm"] = Field(
+        description="whose all-reduce runs inside a node, where `comm.all_reduce` names none"
+    )
 
     @model_validator(mode="after")
     def _can_run(self) -> Settings:
@@ -70,6 +74,7 @@ class SchedulerSection(Section):
     gpu_memory_utilization: float | None = _instead("gpu_memory_utilization")
     free_gpu_memory_fraction: float | None = _instead("free_gpu_memory_fraction")
     reserved_output: float | None = _instead("reserved_output")
+    prefix_cache: bool | None = _instead("prefix_cache")
     schedule_ahead: bool | None = _instead("schedule_ahead")
     poll_interval: int | None = _instead("poll_interval")
     host_time: str | None = _instead("host_time")

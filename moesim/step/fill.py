@@ -8,6 +8,7 @@ bytes of pairs and start-ups of exchanges. `lower` through `evaluate` gives the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,9 +17,10 @@ import numpy.typing as npt
 
 from moesim.engine import Pool, Skeleton, State, Values, play
 from moesim.errors import BadInput
+from moesim.layout import Placement
 from moesim.network import Group
 from moesim.network.copies import Level
-from moesim.routing.sources.source import PerToken
+from moesim.routing.sources.source import PerToken, RoutingSource
 from moesim.schedules import Part
 from moesim.step.batch import Batch, uniform_batch
 from moesim.step.exchanges import Exchange
@@ -68,7 +70,8 @@ class Refill:
         self._exchanges = [Exchange(plan, group) for group in self._groups if plan.exchanges]
         self._share = shared_copies(plan)
         reads: tuple[Level, ...] = plan.dispatch.algorithm.reads if self._exchanges else ()
-        self._lookup = Lookup(plan, {*reads, *([self._share] if self._share else [])})
+        self._levels = {*reads, *([self._share] if self._share else [])}
+        self._lookup = Lookup(plan, self._levels)
         stretches = {stretch for _, stretch in self.structure.experts}
         self._experts = {stretch: ExpertPrices(plan.ops, stretch) for stretch in stretches}
         self._fixed = FixedPrices(plan)
@@ -90,6 +93,13 @@ class Refill:
                 for (name, _), found in kinds.items():
                     pattern[island, found] = rings[island].of(name, nothing).pattern
         return pattern.ravel()
+
+    def elsewhere(self, placement: Placement, routing: RoutingSource) -> Refill:
+        """The same step with its experts in other slots and other tokens; all else is shared."""
+        other = copy(self)
+        other.plan = replace(self.plan, placement=placement, routing=routing)
+        other._lookup = Lookup(other.plan, self._levels)
+        return other
 
     def play(self, values: Values) -> int:
         """Ticks until the last task ends. Raises Deadlock."""
@@ -125,6 +135,22 @@ class Refill:
                 sizes.append(ring.size)
                 place += len(ring.size)
         return Values(ps, np.concatenate(sizes), alpha.ravel(), pattern.ravel(), size_at.ravel())
+
+    @property
+    def sums(self) -> bool:
+        """Whether ranks do one thing after the other, and wait for each other at exchanges alone: no part of a batch
+        runs beside another, and no ring has bytes that depend on tokens.
+        """
+        return not self.structure.rings and len(self.structure.parts) == 1
+
+    def unrouted(self, batch: Batch) -> int:
+        """Ticks of all tasks whose prices no routing decides, on the rank that needs longest for them."""
+        check(self.plan, (batch,))
+        parts = self.parts_of(batch)
+        priced = self.structure.priced.items()
+        each = [self._fixed.ps(name, parts[part], stretch, mixer) * len(tasks)
+                for (name, part, stretch, mixer), tasks in priced]  # fmt: skip
+        return int(np.sum(each, axis=0).max())
 
     def parts_of(self, batch: Batch) -> Mapping[Part, Batch]:
         """The cuts of a batch that the schedule has."""

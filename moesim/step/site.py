@@ -16,7 +16,7 @@ from moesim.step.batch import Batch
 from moesim.step.layer_prices import LAYER_PRICES
 from moesim.step.lowered import Lowering
 from moesim.step.plan import StepPlan
-from moesim.step.traffic import Traffic, traffic, travelling
+from moesim.step.traffic import Traffic, traffic
 from moesim.step.work import Work
 
 Key = tuple[object, ...]
@@ -87,11 +87,11 @@ class Site:
     def _traffic_of(self, rows: Rows, index: int, part: Part) -> Traffic:
         nodes = self.plan.fabric.cluster.node_of[self.ranks]
         where, ways = (self.plan.placement, index, nodes), self.plan.layout.expert_tensor_parallel
-        if not self.plan.dispatch.algorithm.travels:
-            return traffic(rows.experts, rows, *where, ways, self.plan.replicas)
-        found = travelling(rows.experts, rows, *where, self._stays.get(part), ways, self.plan.replicas)
+        travels = self.plan.dispatch.algorithm.travels
+        at = self._stays.get(part, rows.token_rank) if travels else None
+        found = traffic(rows.experts, rows, *where, ways, self.plan.replicas, at)
         self._stays[part] = found.stays
-        return found.traffic
+        return found
 
     def count(self, node: Node) -> None:
         """What a micro-batch brings to experts and ranks, all its parts and rounds together."""

@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from moesim.layout import Placement
 from moesim.network.copies import Copies, Level
-from moesim.routing import Replay, Sampled, Transplant
+from moesim.routing import Sampled
 from moesim.routing.counts import Counts, load_and_pairs
 from moesim.routing.slots import count_merged, count_pooled, count_recorded, from_pool, slot_table, turns
-from moesim.routing.sources.replay import Recording
+from moesim.routing.sources.replay import Recorded, Recording
 from moesim.step.batch import Batch
 from moesim.step.dispatch import EVEN
 from moesim.step.plan import StepPlan
@@ -43,10 +43,10 @@ class Lookup:
         self._plan, self._levels = plan, frozenset(levels)
         source, place = plan.routing, plan.placement
         even = plan.replicas == EVEN or place.replicas.max(initial=1) == 1
-        known = isinstance(source, Sampled | Replay | Transplant)
+        known = isinstance(source, Sampled | Recorded)
         self._slots = _Slots(place, plan.layout.expert_tensor_parallel) if even and known else None
         self._counts: Counts | None = None
-        if isinstance(source, Replay | Transplant) and place.replicas.max(initial=1) == 1:
+        if isinstance(source, Recorded) and place.replicas.max(initial=1) == 1:
             self._counts = Counts(source.recording, source.num_experts)
 
     def of(self, batch: Batch, node: Int32s) -> LayerTraffic:
@@ -67,13 +67,13 @@ class Lookup:
             return slots.counted(self._counts, batch)
         if isinstance(source, Sampled):
             return slots.pooled(source, batch)
-        assert isinstance(source, Replay | Transplant)
+        assert isinstance(source, Recorded)
         return slots.recorded(source.recording, batch)
 
     def _tokens(self, batch: Batch) -> tuple[npt.NDArray[np.uint16], Int64s]:
         """A table uint16[N, layers, k] and the row in it of each token."""
         source = self._plan.routing
-        if isinstance(source, Replay | Transplant):
+        if isinstance(source, Recorded):
             row = source.recording.rows(batch.token_request, batch.token_position)
             return source.recording.table(row), row
         assert isinstance(source, Sampled)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from moesim import streams
 from moesim.errors import BadInput
 from moesim.layout import Placement
 from moesim.network import Copies, count_copies
+from moesim.routing.slots import chosen, turns
 from moesim.step.dispatch import EVEN, candidates
 
 
@@ -34,19 +34,14 @@ class SentRows(Protocol):
 @dataclass(frozen=True)
 class Traffic:
     """rows int64[slots] (token-expert rows each slot computes), load int64[experts], copies per level from where tokens
-    are to their experts; back: copies from where results are wanted to the experts.
+    are to their experts; back: copies from where results are wanted to the experts; stays int32[tokens]: the rank where
+    each token is afterwards.
     """
 
     rows: npt.NDArray[np.int64]
     load: npt.NDArray[np.int64]
     copies: Copies
     back: Copies
-
-
-class Travelled(NamedTuple):
-    """traffic of tokens that travel; stays int32[tokens]: the rank where each is afterwards."""
-
-    traffic: Traffic
     stays: npt.NDArray[np.int32]
 
 
@@ -66,13 +61,8 @@ def choose_slots(
     position), so that neither batching nor order changes a token's way.
     """
     slots, allowed = candidates(placement, layer, node_of_rank[::ways], way)
-    some, experts = experts < placement.num_experts, np.minimum(experts, placement.num_experts - 1)
-    if slots.shape[0] == slots.shape[2] == 1:
-        return np.where(some, slots[0, :, 0].take(experts), np.int32(-1))
-    row = source[:, None] // ways if len(slots) > 1 else np.zeros((len(experts), 1), dtype=np.int32)
-    ticket = streams.hash_ints(streams.key("dispatch", "replica"), batch.token_request, batch.token_position)
-    which = (ticket[:, None] >> np.uint64(16)).astype(np.int64) % allowed[row, experts]
-    return np.where(some, slots[row, experts, which], np.int32(-1))
+    row = source // np.int32(ways) if len(slots) > 1 else np.zeros(len(experts), dtype=np.int32)
+    return chosen(experts, row, turns(batch.token_request, batch.token_position, slots.shape[2]), slots, allowed)
 
 
 def traffic(
@@ -83,40 +73,25 @@ def traffic(
     node_of_rank: npt.NDArray[np.int32],
     ways: int = 1,
     way: int = EVEN,
+    at: npt.NDArray[np.int32] | None = None,
 ) -> Traffic:
     """uint16[tokens, k] experts of one layer -> Traffic, exact: every token's choices are known.
 
     `node_of_rank` int32[ranks]. Copies are token counts from source rank to destination rank or node. `ways` ranks
-    share the experts of one of the placement's ranks (expert tensor parallelism); `way`: see step/dispatch.py.
-    """
-    slots = choose_slots(experts, batch, placement, layer, batch.token_rank, node_of_rank, ways, way)
-    ranks = _ranks(slots, placement, layer, batch.token_rank, ways)
-    copies = count_copies(batch.token_rank, ranks, len(node_of_rank), node_of_rank)
-    return Traffic(*_load(slots, placement, layer), copies, copies)
-
-
-def travelling(
-    experts: npt.NDArray[np.uint16],
-    batch: SentRows,
-    placement: Placement,
-    layer: int,
-    node_of_rank: npt.NDArray[np.int32],
-    at: npt.NDArray[np.int32] | None,
-    ways: int = 1,
-    way: int = EVEN,
-) -> Travelled:
-    """The same for tokens that are at ranks `at` int32[tokens] (None: at home) and stay with their first expert.
-
-    Raises BadInput where a layer has other rows than the one before.
+    share the experts of one of the placement's ranks (expert tensor parallelism); `way`: see step/dispatch.py. Tokens
+    that travel are at ranks `at` int32[tokens] and stay with their first expert; None: they come back home. Raises
+    BadInput where a layer has other rows than the one before.
     """
     start = batch.token_rank if at is None else at
     slots = choose_slots(experts, batch, placement, layer, start, node_of_rank, ways, way)
     ranks = _ranks(slots, placement, layer, batch.token_rank, ways)
     if len(start) != len(ranks):
         raise BadInput("tokens travel with one expert each, this router has other rows in every layer")
-    stays = np.where(ranks[:, 0] >= 0, ranks[:, 0], start).astype(np.int32)
-    there, back = (count_copies(place, ranks, len(node_of_rank), node_of_rank) for place in (start, stays))
-    return Travelled(Traffic(*_load(slots, placement, layer), there, back), stays)
+    there = back = count_copies(start, ranks, len(node_of_rank), node_of_rank)
+    stays = start if at is None else np.where(ranks[:, 0] >= 0, ranks[:, 0], start).astype(np.int32)
+    if at is not None:
+        back = count_copies(stays, ranks, len(node_of_rank), node_of_rank)
+    return Traffic(*_load(slots, placement, layer), there, back, stays)
 
 
 def _ranks(

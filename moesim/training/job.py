@@ -23,7 +23,7 @@ ACTIVATION = "bf16"
 
 @dataclass(frozen=True)
 class Job:
-    """A step of `micro_batches` micro-batches of `sequences` sequences of `sequence` tokens, on every data-parallel rank.
+    """A step of `micro_batches` micro-batches of `sequences` sequences of `sequence` tokens, on every replica.
     Degrees: tensor (with sequence parallelism), context, pipeline, expert and expert-tensor; the rest of the
     `world` ranks are data-parallel. Experts get even rows (forced balance). Raises BadInput.
     """

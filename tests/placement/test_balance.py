@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from moesim.errors import BadInput
 from moesim.hardware import load_cluster
-from moesim.placement import PlacementProblem, Windows, rebalance_experts, solve
+from moesim.placement import PlacementProblem, Windows, dispatch, rebalance_experts, solve
 from moesim.placement.bounds import balance
 from moesim.placement.loads import imbalance
 from moesim.placement.strategies import REGISTRY
@@ -112,7 +112,7 @@ def test_weighted_dispatch_of_alias_placements_is_even_everywhere() -> None:
     random = np.random.default_rng(0)
     for slots in (2, 3, 5):
         loads = random.lognormal(0, 1.5, 8 * (slots - 1) - 1) * 1000
-        one = problem([loads.astype(int).tolist()], slots=slots, dispatch="weighted")
+        one = problem([loads.astype(int).tolist()], slots=slots, dispatch=dispatch.find("weighted"))
         assert solve(one, "alias_weighted").objective == pytest.approx(1, abs=1e-9)
 
 

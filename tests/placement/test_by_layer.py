@@ -34,7 +34,9 @@ def test_no_rule_sends_a_token_to_an_empty_cell(rule: str) -> None:
     """Expert 0 has 8 choices; layer 0 serves it on both ranks, layer 1 on rank 0 alone."""
     windows = Windows("w", np.array([[[8, 2, 4], [8, 2, 4]]]))
     rows = np.array([[2, 2], [2, 1]])
-    problem = PlacementProblem(windows, np.zeros(2, dtype=np.int64), rows.max(axis=0), dispatch=rule, layer_slots=rows)
+    problem = PlacementProblem(
+        windows, np.zeros(2, dtype=np.int64), rows.max(axis=0), dispatch=REGISTRY[rule], layer_slots=rows
+    )
     loads = rank_loads(problem, Placement(TABLE, RANKS, 3, 2), windows)[0]
     assert loads.sum(axis=1).tolist() == [14, 14]
     assert loads[1].tolist() == [10, 4]

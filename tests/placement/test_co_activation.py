@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moesim.errors import BadInput
-from moesim.placement import PlacementProblem, Windows, solve
+from moesim.placement import PlacementProblem, Windows, objectives, solve
 from moesim.placement.search.gather_kernel import gather
 
 NODES, SLOTS = np.repeat(np.arange(4), 2), np.full(8, 3)  # 24 slots
@@ -22,7 +22,7 @@ def planted(seed: int, groups: int = 4, each: int = 4) -> np.ndarray:
 
 def problem(tokens: np.ndarray, **limits: object) -> PlacementProblem:
     windows = Windows.of_tokens("train", tokens, 16, 100)
-    return PlacementProblem(windows, NODES, SLOTS, "nodes_touched", **limits)  # type: ignore[arg-type]
+    return PlacementProblem(windows, NODES, SLOTS, objectives.find("nodes_touched"), **limits)  # type: ignore[arg-type]
 
 
 def test_planted_groups_are_found_so_that_each_token_touches_one_node() -> None:

@@ -58,7 +58,7 @@ def test_vllm_ascend_gives_replica_i_the_ranks_i_modulo_n() -> None:
 def skewed(rule: str) -> PlacementProblem:
     random = np.random.default_rng(0)
     counts = (random.lognormal(0, 1, (1, 3, 32)) * random.lognormal(0, 0.2, (4, 3, 32)) * 1000).astype(np.int64)
-    return PlacementProblem(Windows("train", counts), np.arange(16) // 4, np.full(16, 3), dispatch=rule)
+    return PlacementProblem(Windows("train", counts), np.arange(16) // 4, np.full(16, 3), dispatch=dispatch.find(rule))
 
 
 @pytest.mark.parametrize("rule", ["sglang", "vllm-ascend", "nearest"])
@@ -75,7 +75,7 @@ def test_a_plan_made_under_a_rule_is_better_under_it(rule: str, strategy: str) -
 def test_replicas_that_relieve_nothing_are_not_bought_one_by_one() -> None:
     """Two nodes of four under SGLang's dispatch: a third replica leaves the busiest at a half."""
     one = PlacementProblem(Windows("t", np.ones((1, 1, 8), dtype=np.int64)), np.arange(8) // 4, np.full(8, 2),
-                           dispatch="sglang")  # fmt: skip
+                           dispatch=dispatch.find("sglang"))  # fmt: skip
     assert one.relief[1:5].tolist() == [1, 0.5, 0.5, 0.375]
     load = np.array([[80.0, 30, 1, 1]])
     assert replicate(load, 2, 8, one.relief).tolist() == [[2, 2, 1, 1]]
@@ -89,7 +89,9 @@ def test_weights_planned_on_windows_are_never_worse_than_equal_ones_there() -> N
         rows = np.concatenate([np.stack([random.permutation(12) for _ in range(2)]), random.integers(0, 12, (2, 4))], 1)
         values = {}
         for rule in ("even", "weighted"):
-            one = PlacementProblem(Windows("t", counts), np.zeros(4, dtype=np.int64), np.full(4, 4), dispatch=rule)
+            one = PlacementProblem(
+                Windows("t", counts), np.zeros(4, dtype=np.int64), np.full(4, 4), dispatch=dispatch.find(rule)
+            )
             values[rule] = judge(one, one.place(rows), rule).objective
         assert values["weighted"] <= values["even"] * (1 + 1e-9)
 

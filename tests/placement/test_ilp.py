@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
 
 from moesim.errors import BadInput, DoesNotFit
-from moesim.placement import PlacementProblem, Windows, solve
+from moesim.placement import PlacementProblem, Windows, objectives, solve
 from moesim.placement.chain import Chain
 from moesim.placement.loads import imbalance
 from moesim.placement.search import milp
@@ -24,7 +25,8 @@ def chain(seed: int, experts: int, nodes: list[int], slots: list[int], **limits:
     topic, weight = random.integers(0, experts, 60), random.dirichlet(np.full(experts, 1.5), experts)
     tokens = [[random.choice(experts, 2, replace=False, p=weight[t]) for t in topic] for _ in range(3)]
     windows = Windows.of_tokens("train", np.array(tokens, dtype=np.uint8), experts, 30)
-    return PlacementProblem(windows, np.array(nodes), np.array(slots), **{"objective": "transitions", **limits})  # type: ignore[arg-type]
+    asked: dict[str, Any] = {"objective": objectives.find("transitions"), **limits}
+    return PlacementProblem(windows, np.array(nodes), np.array(slots), **asked)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +35,7 @@ def chain(seed: int, experts: int, nodes: list[int], slots: list[int], **limits:
         (6, [0, 0, 0], [2, 2, 2], {}),
         (4, [0, 1, 1], [2, 1, 1], {}),
         (6, [0, 0], [3, 3], {"load_cap": 1.2}),
-        (4, [0, 0, 1, 1], [1, 1, 1, 1], {"objective": "rail_transitions"}),
+        (4, [0, 0, 1, 1], [1, 1, 1, 1], {"objective": objectives.find("rail_transitions")}),
     ],
 )
 def test_the_program_of_moves_finds_the_optimum_of_dynamic_programming(
@@ -135,8 +137,10 @@ def test_a_missing_solver_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_programs_that_are_too_large_or_not_there_are_refused() -> None:
     with pytest.raises(BadInput, match="no program for objective nodes_touched"):
-        solve(chain(0, 4, [0, 0], [2, 2], objective="nodes_touched"), "ilp")
+        solve(chain(0, 4, [0, 0], [2, 2], objective=objectives.find("nodes_touched")), "ilp")
     counts = np.ones((1, 58, 256), dtype=np.int64)
-    large = PlacementProblem(Windows("train", counts), np.zeros(8, dtype=np.int64), np.full(8, 32), "transitions")
+    large = PlacementProblem(
+        Windows("train", counts), np.zeros(8, dtype=np.int64), np.full(8, 32), objectives.find("transitions")
+    )
     with pytest.raises(DoesNotFit, match="columns; at most"):
         solve(large, "ilp")

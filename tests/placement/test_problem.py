@@ -8,7 +8,7 @@ import pytest
 from moesim.errors import BadInput, DoesNotFit
 from moesim.hardware import load_cluster
 from moesim.layout import Placement
-from moesim.placement import Memory, PlacementProblem, Windows, count_moves, solve
+from moesim.placement import Memory, PlacementProblem, Windows, count_moves, dispatch, objectives, solve
 from moesim.placement.loads import imbalance, rank_loads
 from moesim.placement.objectives import REGISTRY as OBJECTIVES
 
@@ -42,13 +42,13 @@ def test_even_shares_split_an_expert_over_its_replicas() -> None:
 
 def test_weighted_and_per_batch_shares_reach_the_mean_where_even_ones_do_not() -> None:
     for rule in ("weighted", "lplb"):
-        one = problem([[8, 4, 2]], ranks=2, redundant=1, dispatch=rule)
+        one = problem([[8, 4, 2]], ranks=2, redundant=1, dispatch=dispatch.find(rule))
         assert imbalance(one, one.place([[0, 1, 0, 2]]), one.train)[0, 0] == pytest.approx(1)
 
 
 def test_nearest_takes_the_own_rank_then_the_own_node() -> None:
     """Expert 0 on rank 0 (node 0) and rank 8 (node 1): 8 ranks of each node go to their node's replica."""
-    one = problem(np.arange(1, 16)[None] * 16, ranks=16, redundant=1, dispatch="nearest")
+    one = problem(np.arange(1, 16)[None] * 16, ranks=16, redundant=1, dispatch=dispatch.find("nearest"))
     loads = rank_loads(one, one.place([[*range(8), 0, *range(8, 15)]]), one.train)[0, 0]
     assert loads[0] == loads[8] == pytest.approx(8) and loads[1] == pytest.approx(32)
 
@@ -69,7 +69,7 @@ def test_a_token_that_finds_both_experts_at_home_touches_one_node() -> None:
     SGLang's rule a token of node 1 stays there; those of nodes 0 and 2 have one at home and go out for the other, to
     whichever node (even) or to node 1 in half of the cases: 2 nodes each. Mean 5 / 3."""
     windows = Windows.of_tokens("train", np.tile(np.array([[0, 1]], dtype=np.uint16), (1, 3000, 1)), 3, 3000)
-    one = PlacementProblem(windows, np.arange(3), np.array([1, 2, 2]), dispatch="sglang")
+    one = PlacementProblem(windows, np.arange(3), np.array([1, 2, 2]), dispatch=dispatch.find("sglang"))
     value = OBJECTIVES["nodes_touched"].evaluate(one, one.place([[0, 0, 1, 1, 2]]), windows)
     assert value[0] == pytest.approx(5 / 3, abs=0.02)
 
@@ -97,13 +97,13 @@ def test_moves_count_experts_that_a_rank_has_to_fetch() -> None:
 )
 def test_limits_that_contradict_each_other_are_named(limits: dict[str, object], message: str) -> None:
     with pytest.raises(DoesNotFit, match=message):
-        problem([[7, 1, 1, 1]], **limits)
+        solve(problem([[7, 1, 1, 1]], **limits), "lpt")
 
 
 def test_a_move_budget_below_what_lost_slots_need_is_refused() -> None:
     held = Placement.contiguous(1, 4, 2)
     with pytest.raises(DoesNotFit, match="move budget 0.*1 experts lose"):
-        problem([[1, 1, 1, 1]], ranks=2, slots=[3, 1], previous=held, move_budget=0)
+        solve(problem([[1, 1, 1, 1]], ranks=2, slots=[3, 1], previous=held, move_budget=0), "lpt")
 
 
 def test_shapes_that_do_not_match_are_bad_input() -> None:
@@ -114,7 +114,7 @@ def test_shapes_that_do_not_match_are_bad_input() -> None:
     with pytest.raises(BadInput, match="previous placement has 2 layers"):
         problem([[1, 1, 1, 1]], ranks=2, previous=Placement.contiguous(2, 4, 2))
     with pytest.raises(BadInput, match="did you mean 'makespan'"):
-        problem([[1, 1, 1, 1]], ranks=2, objective="makespam")
+        objectives.find("makespam")
 
 
 def test_an_answer_above_the_load_cap_is_refused_with_what_it_reaches() -> None:

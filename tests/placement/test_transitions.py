@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.errors import BadInput, DoesNotFit
-from moesim.placement import Budget, PlacementProblem, Windows, solve
+from moesim.placement import Budget, PlacementProblem, Windows, dispatch, objectives, solve
 from moesim.placement.bounds import transitions
 from moesim.placement.chain import Chain
 from moesim.placement.levels import hops
@@ -31,11 +32,11 @@ def problem(
     tokens = [[random.choice(experts, top_k, replace=False, p=weight[t]) for t in topic] for _ in range(layers)]
     windows = Windows.of_tokens("train", np.array(tokens, dtype=np.uint8), experts, 30)
     node, owned = np.array(nodes, dtype=np.int64), np.array(slots, dtype=np.int64)
-    return PlacementProblem(windows, node, owned, **{"objective": "transitions", **limits})  # type: ignore[arg-type]
+    return PlacementProblem(windows, node, owned, **{"objective": objectives.find("transitions"), **limits})  # type: ignore[arg-type]
 
 
 def score(one: PlacementProblem, rank: object) -> float:
-    return float(OBJECTIVES[one.objective].evaluate(one, one.place_ranks(np.asarray(rank)), one.train).mean())
+    return float(one.objective.evaluate(one, one.place_ranks(np.asarray(rank)), one.train).mean())
 
 
 def brute_force(one: PlacementProblem) -> float:
@@ -55,7 +56,9 @@ def test_a_token_that_stays_costs_nothing_one_hop_in_the_node_two_between_nodes_
     tokens = np.array([[[0], [0], [0], [0]], [[0], [1], [2], [3]]], dtype=np.uint8)
     windows = Windows.of_tokens("train", tokens, 4, 4)
     for objective, hop_sum in (("transitions", 0 + 1 + 2 + 2), ("rail_transitions", 0 + 1 + 2 + 3)):
-        one = PlacementProblem(windows, np.array([0, 0, 1, 1]), np.ones(4, dtype=np.int64), objective=objective)
+        one = PlacementProblem(
+            windows, np.array([0, 0, 1, 1]), np.ones(4, dtype=np.int64), objective=objectives.find(objective)
+        )
         assert score(one, [[0, 1, 2, 3]] * 2) == hop_sum / 4
 
 
@@ -75,8 +78,8 @@ def test_counts_alone_know_no_moves() -> None:
 def test_under_nearest_dispatch_a_replica_on_the_way_saves_the_hop() -> None:
     tokens = np.array([[[0]] * 4, [[1]] * 4], dtype=np.uint8)
     windows, nodes = Windows.of_tokens("train", tokens, 2, 4), np.zeros(2, dtype=np.int64)
-    even = PlacementProblem(windows, nodes, np.array([2, 1]), objective="transitions")
-    near = PlacementProblem(windows, nodes, np.array([2, 1]), objective="transitions", dispatch="nearest")
+    even = PlacementProblem(windows, nodes, np.array([2, 1]), objective=objectives.find("transitions"))
+    near = replace(even, dispatch=dispatch.find("nearest"))
     table = [[0, 1, 1], [1, 0, 1]]
     assert OBJECTIVES["transitions"].evaluate(even, even.place(table), windows).tolist() == [0.5]
     assert OBJECTIVES["transitions"].evaluate(near, near.place(table), windows).tolist() == [0.0]
@@ -114,7 +117,7 @@ def test_a_cap_that_no_deal_keeps_is_said() -> None:
         Windows.of_tokens("train", tokens, 4, 3),
         np.zeros(2, dtype=np.int64),
         np.array([2, 2]),
-        "transitions",
+        objectives.find("transitions"),
         load_cap=1.2,
     )
     with pytest.raises(DoesNotFit, match="no deal.*layer 0.*load cap 1.2.*Try: load cap 1.334"):

@@ -224,6 +224,10 @@ def test_torch_recordings_unpack_without_running_code(tmp_path: Path) -> None:
     assert unpack([tmp_path / "a.pt"], tmp_path / "a.npz") == "sglang-stat"
     back = imported("sglang-stat", tmp_path / "a.npz")
     assert isinstance(back, LoadRecord) and back.counts.sum() == 66
+    torch.save([torch.arange(8).reshape(4, 2), torch.arange(8).reshape(4, 2)], tmp_path / "r.pt")
+    assert unpack([tmp_path / "r.pt"], tmp_path / "r.npz") == "megatron-replay"
+    replayed = imported("megatron-replay", tmp_path / "r.npz")
+    assert isinstance(replayed, RoutingTrace) and replayed.expert[1, 1].tolist() == [2, 3]
     torch.save({"logical_count": Path("/")}, tmp_path / "evil.pt")
     with pytest.raises(BadInput, match="torch refuses it"):
         unpack([tmp_path / "evil.pt"], tmp_path / "evil.npz")

@@ -62,6 +62,7 @@ def garbage() -> Iterator[Case]:
 def _readers() -> Iterator[tuple[list[str], str]]:
     for format_ in TRACES:
         yield ["trace", "import", format_, "x", "-o", "out.parquet"], "x"
+    yield ["trace", "import", "x", "-o", "out.parquet"], "x"
     for name in ("x.npz", "x.parquet"):
         yield ["trace", "stats", name], name
     for format_, each in TOPOLOGIES.items():

@@ -16,7 +16,7 @@ from moesim.calibration.truth.setting import Setting
 BAR: Final = 0.10  # of every held-out pass that repeats
 GATE: Final = 0.15  # where continuous integration fails
 REPEATS: Final = 0.05  # halves of a pass's samples differ by no more, or there is no truth to compare with
-Outcome = Literal["within the bar", "above the bar", "above the gate", "INCONCLUSIVE"]
+Standing = Literal["within the bar", "above the bar", "above the gate", "INCONCLUSIVE"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Verdict:
         return float(np.median([abs(cell.split_half) for cell in self.cells]))
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> Standing:
         """In words."""
         if 2 * len(self.judged) <= len(self.cells):
             return "INCONCLUSIVE"

@@ -33,7 +33,7 @@ def bounds(problem: PlacementProblem, budget: Budget | None = None) -> Floats:
     best = np.maximum(fair, hottest(load, problem))
     if problem.slots == problem.experts:
         best = np.maximum(best, full_slots(load, problem))
-    elif problem.dispatch == "even":
+    elif problem.dispatch.name == "even":
         best = _sharper(problem, load, best, budget or Budget())
     result: Floats = (best / fair).reshape(counts.shape[:2])
     return np.maximum(result, 1.0)

@@ -83,7 +83,7 @@ def of(problem: PlacementProblem, x: Floats, floor: Floats) -> Layer:
     """x float64[W, experts] over the fair share of the fastest rank, floor float64[W]. Replicas that do not share
     evenly leave companions of any load: then a rank counts as if it had one slot."""
     owned = problem.slots_of_rank[problem.slots_of_rank > 0]
-    room = int(owned.min()) if problem.dispatch == "even" else 1
+    room = int(owned.min()) if problem.dispatch.name == "even" else 1
     return Layer(x, floor, problem.slots - problem.experts, room, len(owned))
 
 

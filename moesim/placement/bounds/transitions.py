@@ -32,7 +32,7 @@ def bound(problem: PlacementProblem) -> Bound:
     by the batch.
     """
     flow = problem.train.flow
-    fixed = problem.slots == problem.experts or problem.dispatch in ("even", "weighted")
+    fixed = problem.slots == problem.experts or problem.dispatch.name in ("even", "weighted")
     if not flow.sum() or not fixed:
         return NO_BOUND
     kinds: list[str] = []

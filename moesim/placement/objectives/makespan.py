@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Makespan:
     """Mean over windows of max over ranks."""
 
-    name, unit, needs_tokens = "makespan", "max/mean", False
+    name, unit = "makespan", "max/mean"
 
     def evaluate(self, problem: PlacementProblem, placement: Placement, windows: Windows) -> Floats:
         """float64[layers]."""

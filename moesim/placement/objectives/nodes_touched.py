@@ -12,7 +12,6 @@ import numpy.typing as npt
 from moesim import streams
 from moesim.errors import BadInput
 from moesim.layout import Placement
-from moesim.placement import dispatch
 from moesim.placement.objectives.objective import Floats
 from moesim.placement.solution import NO_BOUND, Bound
 from moesim.placement.windows import Tokens
@@ -31,7 +30,7 @@ Ints = npt.NDArray[np.int64]
 class NodesTouched:
     """Nodes of the slots that a token's choices go to."""
 
-    name, unit, needs_tokens = "nodes_touched", "nodes a token", True
+    name, unit = "nodes_touched", "nodes a token"
 
     def evaluate(self, problem: PlacementProblem, placement: Placement, windows: Windows) -> Floats:
         """float64[layers]. Raises BadInput where windows are counts only."""
@@ -51,7 +50,7 @@ def touches(problem: PlacementProblem, placement: Placement, windows: Windows) -
         raise BadInput("nodes_touched needs tokens", where=windows.name, way_out="a trace, not counts")
     if problem.way != EVEN:
         return _touches_by_place(problem, placement, windows)
-    shares = dispatch.find(problem.dispatch).shares(problem, placement, windows)
+    shares = problem.dispatch.shares(problem, placement, windows)
     result = np.zeros((windows.num_windows, placement.num_layers, problem.nodes), dtype=np.int64)
     for window in range(windows.num_windows):
         first, last = windows.edges[window : window + 2]

@@ -29,10 +29,6 @@ class Objective(Protocol):
     def unit(self) -> str:
         """What a value counts."""
 
-    @property
-    def needs_tokens(self) -> bool:
-        """Whether counts are not enough."""
-
     def evaluate(self, problem: PlacementProblem, placement: Placement, windows: Windows) -> Floats:
         """float64[layers], or [1] where layers do not stand alone; the value of a placement is their mean."""
 

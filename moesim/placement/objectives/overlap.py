@@ -73,7 +73,7 @@ def port_loads(problem: PlacementProblem, clock: StepClock, placement: Placement
 class Overlap:
     """E[max(slowest compute, busiest port)] of a layer, or of their sum where nothing overlaps."""
 
-    name, unit, needs_tokens = "overlap", "s", True
+    name, unit = "overlap", "s"
 
     def evaluate(self, problem: PlacementProblem, placement: Placement, windows: Windows) -> Floats:
         """float64[layers] seconds of a layer. Raises BadInput without a clock or tokens."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class StepTime:
     """The problem's clock."""
 
-    name, unit, needs_tokens = "step_time", "s", True
+    name, unit = "step_time", "s"
 
     def evaluate(self, problem: PlacementProblem, placement: Placement, windows: Windows) -> Floats:
         """float64[1] seconds. Raises BadInput without a clock or tokens."""

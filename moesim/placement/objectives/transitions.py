@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.layout import Placement
-from moesim.placement import dispatch
 from moesim.placement.bounds import transitions
 from moesim.placement.levels import hops
 from moesim.placement.moves import held
@@ -36,13 +35,12 @@ class Transitions:
     name: str = "transitions"
     rails: bool = False
     unit: str = "hops a move"
-    needs_tokens: bool = True
 
     def evaluate(self, problem: PlacementProblem, placement: Placement, windows: Windows) -> Floats:
         """float64[layers - 1], of which layers with more moves count more. Raises BadInput where windows are counts."""
         flow, distance = windows.flow, hops(problem.node_of_rank, self.rails)
         here = rank_shares(problem, placement, windows)
-        reach = _nearest(placement, distance) if problem.dispatch == "nearest" else distance @ here
+        reach = _nearest(placement, distance) if problem.dispatch.name == "nearest" else distance @ here
         expected = (here[:-1].transpose(0, 2, 1) @ reach[1:] * flow).sum(axis=(1, 2))
         result: Floats = expected / max(flow.sum() / max(len(flow), 1), 1.0)
         return result if len(result) else np.zeros(1)
@@ -54,7 +52,7 @@ class Transitions:
 
 def rank_shares(problem: PlacementProblem, placement: Placement, windows: Windows) -> Floats:
     """float64[layers, ranks, experts]: the share of an expert's tokens that each rank takes."""
-    shares = dispatch.find(problem.dispatch).shares(problem, placement, windows).mean(axis=0)
+    shares = problem.dispatch.shares(problem, placement, windows).mean(axis=0)
     result = np.zeros((placement.num_layers, placement.num_ranks, placement.num_experts))
     layer = np.arange(placement.num_layers)[:, None]
     there = placement.filled

@@ -80,7 +80,7 @@ class Program:
         return ""
 
 
-class Outcome(NamedTuple):
+class Solved(NamedTuple):
     """values that keep all limits, or None; a dual bound, -inf where there is none; whether the two meet; a remark."""
 
     values: Floats | None
@@ -91,7 +91,7 @@ class Outcome(NamedTuple):
 
 def solve(
     program: Program, seconds: float, solver: str = "highs", stop: Callable[[], bool] = lambda: False
-) -> Outcome:  # fmt: skip
+) -> Solved:  # fmt: skip
     """At most `seconds` of wall clock, less where `stop` says so. Raises BadInput where the solver is not installed."""
     import pulp
 
@@ -103,7 +103,7 @@ def solve(
         with _stdout_to_stderr():
             answer = model.solve(engine)
     except pulp.PulpError as error:
-        return Outcome(None, -np.inf, False, f"{solver} failed: {error}")
+        return Solved(None, -np.inf, False, f"{solver} failed: {error}")
     found = [column.varValue for column in columns]
     bound = max(seen[0], _dual_bound(model, answer))
     if (
@@ -177,18 +177,18 @@ def _dual_bound(model: Any, answer: Any) -> float:
     return float(told) if told is not None and np.isfinite(told) and abs(told) < 1e29 else -np.inf
 
 
-def _checked(program: Program, found: list[float | None], bound: float, solver: str, late: bool) -> Outcome:
+def _checked(program: Program, found: list[float | None], bound: float, solver: str, late: bool) -> Solved:
     nothing = f"{solver} found nothing better{' within its time limit' if late else ''}"
     if any(value is None for value in found):
-        return Outcome(None, bound, False, nothing)
+        return Solved(None, bound, False, nothing)
     values = np.array(found, dtype=np.float64)
     whole = np.array(program.whole, dtype=bool)
     near = np.where(whole & (np.abs(values - np.round(values)) <= TOLERANCE), np.round(values), values)
     broken = program.broken(near)
     if broken and not any(found):  # what HiGHS leaves where it has no values
-        return Outcome(None, bound, False, nothing)
+        return Solved(None, bound, False, nothing)
     if broken:
-        return Outcome(None, bound, False, f"{solver} returned values that break the limits: {broken}")
+        return Solved(None, bound, False, f"{solver} returned values that break the limits: {broken}")
     value = program.value(near)
     optimal = value - bound <= CLOSE * max(abs(value), 1.0)
-    return Outcome(near, bound, optimal, "" if optimal else f"{solver} stopped before a proof")
+    return Solved(near, bound, optimal, "" if optimal else f"{solver} stopped before a proof")

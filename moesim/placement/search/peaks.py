@@ -33,7 +33,7 @@ TRIALS = 600_000  # exchanges tried for a goal, under 0.1 s
 def fits(problem: PlacementProblem, windows: int) -> bool:
     """Whether the bound's arguments hold with equality for some placement: even shares, equal ranks, no cap."""
     alike = len(np.unique(problem.speed)) == 1 and problem.load_cap is None
-    return alike and problem.dispatch == "even" and 1 < windows <= FEW and problem.slots > problem.experts
+    return alike and problem.dispatch.name == "even" and 1 < windows <= FEW and problem.slots > problem.experts
 
 
 def chosen(problem: PlacementProblem, x: Floats, value: float) -> Iterator[Ints]:

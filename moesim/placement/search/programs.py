@@ -24,7 +24,7 @@ def levels(problem: PlacementProblem) -> list[tuple[Ints, float]]:
     """(int64[ranks] group of each rank, hops that a move saves by staying in the group); the hops add up to
     `levels.hops`: GPU and node, or with rails node (twice) and rail."""
     rank, node = np.arange(problem.ranks), problem.node_of_rank
-    if problem.objective == "rail_transitions":
+    if problem.objective.name == "rail_transitions":
         return [(node, 2.0), (rail_of_rank(node), 1.0)]
     return [(rank, 1.0), (node, 1.0)] if problem.nodes > 1 else [(rank, 1.0)]
 

@@ -28,7 +28,7 @@ class AliasWeighted:
 
     def plan(self, problem: PlacementProblem, budget: Budget) -> Answer:
         """The layers one by one; the weights are those of the dispatch rule `weighted`."""
-        notes = () if problem.dispatch != "even" else ("planned for weighted dispatch, judged with even shares",)
+        notes = () if problem.dispatch.name != "even" else ("planned for weighted dispatch, judged with even shares",)
         slots, equal = problem.slots_of_rank, len(np.unique(problem.speed)) == 1
         if problem.slots < problem.experts + problem.ranks or slots.min() != slots.max() or not equal:
             unmet = "fewer redundant slots than ranks, or unequal ranks: the packing of lpt"

@@ -68,7 +68,7 @@ def interchangeable(problem: PlacementProblem) -> bool:
     same = len(set(problem.slots_of_rank)) == 1 and len(set(problem.speed)) == 1
     sizes = np.bincount(problem.node_of_rank)
     in_order = (np.diff(problem.node_of_rank) >= 0).all() and len(set(sizes)) == 1
-    return bool(same and in_order and problem.slots_of_rank[0] and problem.objective != "rail_transitions")
+    return bool(same and in_order and problem.slots_of_rank[0] and problem.objective.name != "rail_transitions")
 
 
 def _check_size(problem: PlacementProblem, ways: int) -> None:

@@ -37,7 +37,7 @@ class Exhaustive:
         numbers = choices(ones, problem.slots, problem.ranks, CHOICES) if small else None
         if numbers is None or not numbers:
             raise DoesNotFit("exhaustive is for a few experts, slots and even shares", way_out="strategy multiwindow")
-        rows, values, proved = [], [], problem.dispatch == "even" and problem.objective == "makespan"
+        rows, values, proved = [], [], problem.dispatch.name == "even" and problem.objective.name == "makespan"
         for layer in range(problem.layers):
             row, value, sure = _layer(problem, layer, np.stack(numbers), budget)
             rows.append(row)

@@ -35,11 +35,11 @@ class Ilp:
 
     def plan(self, problem: PlacementProblem, budget: Budget) -> Answer:
         """Raises BadInput for other objectives, DoesNotFit for programs that are too large."""
-        if problem.objective in ("transitions", "rail_transitions"):
+        if problem.objective.name in ("transitions", "rail_transitions"):
             return _chain(problem, budget)
-        if problem.objective == "makespan" and problem.dispatch == "even":
+        if problem.objective.name == "makespan" and problem.dispatch.name == "even":
             return _layers(problem, budget)
-        what = f"objective {problem.objective} with {problem.dispatch} dispatch"
+        what = f"objective {problem.objective.name} with {problem.dispatch.name} dispatch"
         raise BadInput(f"ilp has no program for {what}", way_out="transitions, or makespan with even dispatch")
 
 
@@ -75,7 +75,7 @@ def _chain(problem: PlacementProblem, budget: Budget) -> Answer:
 
 def solve_chain(
     problem: PlacementProblem, chain: Chain, value: float, seconds: float, budget: Budget
-) -> tuple[Ints | None, milp.Outcome]:  # fmt: skip
+) -> tuple[Ints | None, milp.Solved]:  # fmt: skip
     """(int64[layers, S] rank of each item, no costlier than `value` hops a move, or None; what the solver said)."""
     program, stands = chain_program(problem, chain, interchangeable(problem))
     most = (value - hops_of(problem, chain, 0.0)) * chain.total
@@ -87,7 +87,7 @@ def solve_chain(
 
 def hops_of(problem: PlacementProblem, chain: Chain, value: float) -> float:
     """Value or bound of a chain program -> hops a move, at least 0."""
-    farthest = (2.0 if problem.nodes > 1 else 1.0) + (problem.objective == "rail_transitions")
+    farthest = (2.0 if problem.nodes > 1 else 1.0) + (problem.objective.name == "rail_transitions")
     return max(farthest + value / max(chain.total, 1.0), 0.0)
 
 
@@ -120,7 +120,7 @@ def _layers(problem: PlacementProblem, budget: Budget) -> Answer:
 
 def _one_layer(
     problem: PlacementProblem, layer: int, least: float, seconds: float, budget: Budget
-) -> tuple[npt.NDArray[np.int32] | None, milp.Outcome]:  # fmt: skip
+) -> tuple[npt.NDArray[np.int32] | None, milp.Solved]:  # fmt: skip
     program, stands = balance_program(problem, layer, least)
     outcome = milp.solve(program, seconds, stop=lambda: budget.expired)
     if outcome.values is None:

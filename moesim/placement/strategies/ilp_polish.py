@@ -28,8 +28,8 @@ class IlpPolish:
 
     def plan(self, problem: PlacementProblem, budget: Budget) -> Answer:
         """Raises BadInput for other objectives than moves between layers."""
-        if problem.objective not in ("transitions", "rail_transitions"):
-            raise BadInput(f"ilp_polish has no program for {problem.objective}", way_out="objective transitions")
+        if problem.objective.name not in ("transitions", "rail_transitions"):
+            raise BadInput(f"ilp_polish has no program for {problem.objective.name}", way_out="objective transitions")
         chain = Chain.of(problem)
         rank = descend(chain, problem, budget)
         value, gained, stuck = chain.cost(rank), True, ""

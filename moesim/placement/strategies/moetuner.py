@@ -56,7 +56,7 @@ def _clusters(problem: PlacementProblem, chain: Chain, budget: Budget) -> tuple[
 
 def _assigned(
     problem: PlacementProblem, chain: Chain, cluster: Ints, first: Ints, budget: Budget
-) -> tuple[Ints, milp.Outcome]:  # fmt: skip
+) -> tuple[Ints, milp.Solved]:  # fmt: skip
     """The clusters of each layer as the items of a smaller chain, one a rank; never costlier than `first`."""
     ranks, layers = problem.ranks, problem.layers
     member = (cluster[:, :, None] == np.arange(ranks)).astype(np.float32)  # [layers, S, clusters]

@@ -1,4 +1,5 @@
-"""Router logits as Hugging Face's `output_router_logits=True` gives them, saved as an npz `router_logits` [L, T, E].
+"""Router logits as Hugging Face's `output_router_logits=True` gives them, saved as an npz `router_logits` [L, T, E],
+or as one array [T, E] a MoE layer named `layer_3`.
 
 The rule of the model turns them into choices: `softmax` (softmax, then top-k), or `sigmoid-groups` (DeepSeek-V3:
 sigmoid, bias, the best groups by the sum of their two best scores, then top-k; weights from the unbiased scores).
@@ -13,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import BadInput, unknown_name
-from moesim.routing.arrays import read_npz, write_npz
+from moesim.routing.arrays import npz_names, read_npz, write_npz
+from moesim.routing.importers.bare import ZIP, by_layer, first_bytes, named_arrays, stacked
 from moesim.routing.importers.format import Format, Options, header_for, tokens_of, whole
 from moesim.routing.loads import LoadRecord
 from moesim.routing.trace import RoutingTrace, make_trace
@@ -25,7 +27,7 @@ COLUMNS: Final = ("request", "position", "phase", "domain", "step", "source_rank
 
 def read(path: Path, options: Options) -> RoutingTrace:
     """`router_logits` [L, T, E], optional `bias` [L, E], row columns [T]. Needs top-k or a model. Raises BadInput."""
-    arrays = read_npz(path, ("router_logits",), ("bias", *COLUMNS))
+    arrays, layers = _arrays(path)
     logits = arrays.pop("router_logits").astype(np.float32)
     top_k = options.model.top_k if options.model else options.top_k
     if logits.ndim != 3 or not logits.size or top_k is None:
@@ -39,10 +41,20 @@ def read(path: Path, options: Options) -> RoutingTrace:
     if bias.shape != (len(logits), logits.shape[2]) or not np.isfinite(bias).all():
         raise BadInput(f"bias {bias.shape} is not [layers, experts] of finite numbers", where=path)
     ids, weight = choose(logits, top_k, options, bias)
-    layers = tuple(range(len(logits)))
-    header = header_for("router-logits", options, path, layers, len(layers), logits.shape[2], top_k)
+    layers = layers or tuple(range(len(logits)))
+    header = header_for("router-logits", options, path, layers, layers[-1] + 1, logits.shape[2], top_k)
     moved = logits.transpose(1, 0, 2)
     return make_trace(header, ids, weight=weight, logits=moved, where=str(path), **_rows(arrays))
+
+
+def _arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], tuple[int, ...]]:
+    """`router_logits` and what stands beside it, and the model layers where arrays are named by them."""
+    if first_bytes(path).startswith(ZIP) and "router_logits" in npz_names(path):
+        return read_npz(path, ("router_logits",), ("bias", *COLUMNS)), ()
+    layers = by_layer(named_arrays(path))
+    if not layers:
+        raise BadInput("holds neither router_logits nor arrays named layer_0, layer_1 ...", where=path)
+    return {"router_logits": stacked(layers, path)}, tuple(layers)
 
 
 def _rows(arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
@@ -91,4 +103,10 @@ def write(record: RoutingTrace | LoadRecord, path: Path) -> None:
     write_npz(path, router_logits=trace.logits.transpose(1, 0, 2), **rows)
 
 
-ROUTER_LOGITS = Format("router-logits", "npz with router_logits [layers, tokens, experts]", True, read, write)
+ROUTER_LOGITS = Format(
+    "router-logits",
+    "npz with router_logits [layers, tokens, experts], or arrays layer_i [tokens, experts]",
+    True,
+    read,
+    write,
+)

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from moesim import atomic
 from moesim.errors import BadInput
 from moesim.routing.arrays import read_json_lines
-from moesim.routing.importers.format import Format, Options, all_layers, tokens_of
+from moesim.routing.importers.bare import nested
+from moesim.routing.importers.format import Format, Options, all_layers, tokens_of, whole
 from moesim.routing.importers.returned import by_request, prompt_length, trace_of
 from moesim.routing.loads import LoadRecord
 from moesim.routing.trace import RoutingTrace
@@ -40,6 +41,8 @@ def read(path: Path, options: Options) -> RoutingTrace:
 
 
 def _ids(meta: dict[str, Any], options: Options) -> npt.NDArray[np.int32]:
+    if isinstance(meta["routed_experts"], list):
+        return whole(nested(meta["routed_experts"], "routed_experts"), "experts", "routed_experts").astype(np.int32)
     layers = int(meta.get("num_hidden_layers", 0)) or (max(options.model.moe_layers) + 1 if options.model else 0)
     top_k = int(meta.get("top_k", 0)) or (options.model.top_k if options.model else options.top_k or 0)
     if not layers or not top_k:

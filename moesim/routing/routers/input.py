@@ -21,7 +21,7 @@ Column = Callable[[int, Ints, Ints], npt.NDArray[Any]]  # (layer, request [T], p
 
 
 LACKING: Final = {  # column -> what it is called, and where it comes from
-    "logits": ("logits", "a trace recorded with logits, or routing.generator"),
+    "logits": ("logits", "a trace with logits (tiny-moe-logits, or moesim trace logits), or routing.generator"),
     "token_id": ("token_id", "a trace with token ids, or routing.generator"),
     "recorded": ("recorded choices", "routing.trace"),
     "recorded_weight": ("recorded_weight", "routing.trace with weights"),

@@ -17,6 +17,7 @@ from moesim.routing.shape import RoutingShape
 from moesim.routing.sources.replay import Recording
 from moesim.routing.sources.source import Tokens
 from moesim.routing.synth.knobs import Popularity
+from moesim.routing.synth.logits import BASIS
 from moesim.routing.synth.popularity import base_shares, reshuffle
 from moesim.routing.synth.tokens import HOTTEST, capped
 from moesim.routing.trace import RoutingTrace
@@ -129,4 +130,6 @@ def recorded(trace: RoutingTrace, seed: int) -> Columns:
     if trace.logits is not None:
         logits = layered(trace.logits)
         lookups["logits"] = lambda layer, request, position: logits(layer, request, position).astype(np.float32)
-    return Columns(f"trace of {trace.header.model}", trace.header.basis, lookups)
+    basis = trace.header.basis
+    notes = (f"routing: {basis}: which expert comes next is assumed",) if basis == BASIS else ()
+    return Columns(f"trace of {trace.header.model}", basis, lookups, notes)

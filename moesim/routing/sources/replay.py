@@ -61,7 +61,17 @@ class Recording:
         return part
 
 
-class Replay(PerToken):
+class Recorded(PerToken):
+    """A source whose tokens stand in a Recording."""
+
+    recording: Recording
+
+    def experts(self, layer: int, request: Tokens, position: Tokens) -> Experts:
+        """request int64[T], position int64[T] -> uint16[T, k] of the recorded token that stands for each."""
+        return self.recording.layer(layer, request, position)
+
+
+class Replay(Recorded):
     """Replays a trace on the model that it was recorded from. Raises BadInput for any other model."""
 
     basis = "recorded"
@@ -81,10 +91,6 @@ class Replay(PerToken):
         self.name, self.basis = f"trace of {header.model}", header.basis
         self.moe_layers, self.num_experts, self.top_k = header.moe_layers, header.num_experts, header.top_k
         self.recording = Recording(trace, seed)
-
-    def experts(self, layer: int, request: Tokens, position: Tokens) -> Experts:
-        """request int64[T], position int64[T] -> uint16[T, k] of the recorded token that stands for each."""
-        return self.recording.layer(layer, request, position)
 
     def earlier(self) -> Self:
         """The first quarter of the recording."""

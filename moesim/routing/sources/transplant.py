@@ -11,15 +11,17 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from moesim import streams
+from moesim.compiled import njit
 from moesim.errors import BadInput
 from moesim.routing.shape import NO_EXPERT, RoutingShape
-from moesim.routing.sources.replay import FIRST_PART, Recording
-from moesim.routing.sources.source import Experts, PerToken, Tokens
+from moesim.routing.slots import streams_hash
+from moesim.routing.sources.replay import FIRST_PART, Recorded, Recording
+from moesim.routing.sources.source import Experts, Tokens
 from moesim.routing.trace import RoutingTrace, TraceHeader
 
 ORDERS = 512  # shuffles of the members of a group that the hash picks from
@@ -40,21 +42,29 @@ class Carrier:
         self._orders = rng.permuted(np.tile(np.arange(self._size), (ORDERS, 1)), axis=1)
         self._salt = streams.key("transplant", seed)
 
-    def carry(self, recorded: Experts, layer: int, request: Tokens, position: Tokens) -> Experts:
-        """recorded uint16[T, k], request, position int64[T] -> uint16[T, k'] experts of target layer `layer`."""
-        choice = np.arange(self.top_k)
-        source, turn = choice % self._recorded_k, choice // self._recorded_k
-        first = recorded[:, source]
-        ticket = streams.hash_ints(self._salt, request[:, None], position[:, None], layer, np.arange(self._recorded_k))
-        order = (ticket % np.uint64(ORDERS)).astype(np.int64)[:, source]
-        none = first == NO_EXPERT
-        found = self._members[layer][np.where(none, 0, first), self._orders[order, turn]]
-        return np.where(none, np.uint16(NO_EXPERT), found) if none.any() else found
-
     def carry_all(self, recorded: Experts, request: Tokens, position: Tokens) -> Experts:
         """recorded uint16[T, L, k], request, position int64[T] -> uint16[T, L', k'] in all target layers."""
-        sources = (recorded[:, layer % self.recorded_layers] for layer in range(self.layers))
-        return np.stack([self.carry(rows, n, request, position) for n, rows in enumerate(sources)], axis=1)
+        found = np.empty((len(recorded), self.layers, self.top_k), dtype=np.uint16)
+        ticket = streams.hash_ints(self._salt, request, position)
+        carried(np.ascontiguousarray(recorded), ticket, self._members, self._orders, found)
+        return found
+
+
+@njit
+def carried(recorded: Any, ticket: Any, members: Any, orders: Any, found: Any) -> None:
+    """recorded uint16[T, L, k], ticket uint64[T] hashes of (request, position), members uint16[L', E, size], orders
+    int64[ORDERS, size] -> fills found uint16[T, L', k']: of choice c of the recorded ones the member of its group that
+    a hash of (ticket, layer, c) orders next.
+    """
+    choices, shuffles = recorded.shape[2], np.uint64(orders.shape[0])
+    for token in range(found.shape[0]):
+        for layer in range(found.shape[1]):
+            here = streams_hash(ticket[token], np.uint64(layer))
+            for choice in range(min(choices, found.shape[2])):
+                first = recorded[token, layer % recorded.shape[1], choice]
+                order = orders[streams_hash(here, np.uint64(choice)) % shuffles]
+                for turn, place in enumerate(range(choice, found.shape[2], choices)):
+                    found[token, layer, place] = NO_EXPERT if first == NO_EXPERT else members[layer, first, order[turn]]
 
 
 class CarriedOver(Recording):
@@ -78,7 +88,7 @@ class CarriedOver(Recording):
         return self._table
 
 
-class Transplant(PerToken):
+class Transplant(Recorded):
     """Replays a trace on a model of another shape. Raises BadInput where E' is no multiple of E, or k' > k E'/E."""
 
     basis = "transplanted, assumed"
@@ -95,10 +105,6 @@ class Transplant(PerToken):
         here = f"{self.moe_layers} layers, top-{self.top_k} of {self.num_experts}"
         note = f"routing: transplanted, assumed ({there} carried over to {here})"
         self.notes = (note, *_limit_note(self.violations, model))
-
-    def experts(self, layer: int, request: Tokens, position: Tokens) -> Experts:
-        """request int64[T], position int64[T] -> uint16[T, k']."""
-        return self.recording.layer(layer, request, position)
 
     def earlier(self) -> Self:
         """The first quarter of the recording, carried over in the same way."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from moesim.studies.interval import half_width
 
-Answer = Literal["yes", "hardly", "no", "not known", "while the load stays"]
+Pays = Literal["yes", "hardly", "no", "not known", "while the load stays"]
 
 
 @dataclass(frozen=True)

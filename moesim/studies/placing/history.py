@@ -167,8 +167,8 @@ def follow(
     }
     kin = clusters(loads)
     slots = start.num_slots * start.num_layers
-    facts = {"topology": options.topology, "gpus": options.gpus, "objective": problem.objective,
-             "dispatch_over_replicas": problem.dispatch, "trace": options.trace}  # fmt: skip
+    facts = {"topology": options.topology, "gpus": options.gpus, "objective": problem.objective.name,
+             "dispatch_over_replicas": problem.dispatch.name, "trace": options.trace}  # fmt: skip
     return History(
         played, _numbered(kin), tuple(one.name for one in ordered), _apart(problem, one_each(loads, kin)), slots, step,
         played[SOME].placement, frame, facts,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,9 +13,10 @@ from moesim.placement import PlacementProblem, Solution
 from moesim.placement.clock import Ceilings
 from moesim.placement.formats import Frame
 from moesim.placement.migration import Migration
-from moesim.studies.placing.evidence import Answer, Ceiling, Paired
+from moesim.studies.placing.evidence import Ceiling, Paired, Pays
 from moesim.studies.placing.windows import DRIFT, HELD_OUT, Split
 from moesim.studies.result import Metric
+from moesim.studies.shown import Rows, Tabular
 from moesim.units import show_bytes, show_seconds
 
 SLIGHT: Final = 0.005  # gains below half a percent are not spoken of
@@ -28,7 +29,7 @@ EQUAL: Final = 0.001  # step times so near to the least count as equal; the obje
 class Verdict:
     """Whether the best placement pays, beside `reference`, the best that is there for free; text: in words."""
 
-    answer: Answer
+    answer: Pays
     reference: str
     paired: Paired
     equal: tuple[str, ...]
@@ -45,7 +46,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Tabular):
     """solutions in the order they were asked for, the baseline first; `judge` names what the winner was picked by.
 
     migration: from the previous placement to the best one, None without one. frame: what files of the model leave out.
@@ -65,6 +66,25 @@ class Outcome:
     notes: tuple[str, ...] = ()
     beside: frozenset[str] = frozenset()
     ceilings: Ceilings | None = None
+
+    def rows(self) -> Rows:
+        """A row a strategy: objective on what it planned on and what it did not see, bound, step times in seconds."""
+        kinds = dict.fromkeys(name for one in self.solutions for name in one.heldout)
+        steps = dict.fromkeys(name for one in self.solutions for name in one.step_time)
+        return [
+            {"strategy": one.strategy, "picked": one is self.best, "train": one.objective, "bound": one.bound}
+            | {name: one.heldout.get(name) for name in kinds}
+            | {f"step_time_s {name}": one.step_time.get(name) for name in steps}
+            for one in self.solutions
+        ]
+
+    def title(self) -> str:
+        """The verdict."""
+        return str(self.verdict())
+
+    def said_with(self) -> Sequence[str]:
+        """The warnings."""
+        return self.warnings
 
     @property
     def interrupted(self) -> bool:
@@ -121,9 +141,8 @@ class Outcome:
         if planned < SLIGHT or not lost:
             return ""
         told = ", ".join(f"{value:+z.1%} on {name} windows" for name, value in lost.items())
-        what = (
-            f"its {self.problem.objective} gains {planned:+z.1%} over {base.strategy} on the windows it was planned on"
-        )
+        ahead = f"its {self.problem.objective.name} gains {planned:+z.1%} over {base.strategy}"
+        what = f"{ahead} on the windows it was planned on"
         return f"{one.strategy} does not carry over: {what}, {told}"
 
     @property
@@ -143,8 +162,8 @@ class Outcome:
         answer, text = self._judgement(best, free, paired)
         return Verdict(answer, free.strategy, paired, self.equal(), f"Will it pay? {text}")
 
-    def _judgement(self, best: Solution, free: Solution, paired: Paired) -> tuple[Answer, str]:
-        what = "simulated step time" if self.judge == "step_time" else self.problem.objective
+    def _judgement(self, best: Solution, free: Solution, paired: Paired) -> tuple[Pays, str]:
+        what = "simulated step time" if self.judge == "step_time" else self.problem.objective.name
         where = self._where()
         better = gain(self.score(free), self.score(best))
         told = f"{best.strategy} is {better:.1%} below {free.strategy} in {what} on {where}"
@@ -158,7 +177,8 @@ class Outcome:
             apart = f"{best.strategy} and {free.strategy} are {abs(better):.1%} apart"
             return "hardly", f"Hardly: {apart} in {what} on {where}."
         if best.each and not paired.known:
-            thin = "is thin" if paired.count < 2 else f"leaves it open (in {self.problem.objective} {paired.words})"
+            name = self.problem.objective.name
+            thin = "is thin" if paired.count < 2 else f"leaves it open (in {name} {paired.words})"
             return "not known", f"Not known: {told}, but the evidence {thin}."
         drifted = self._drifted(free)
         if "ABOVE" in drifted:
@@ -178,7 +198,7 @@ class Outcome:
         if self.ceilings is not None and self.judge == "step_time":
             real, even, silent, ideal = self.ceilings
             return Ceiling(free.strategy, gain(real, ideal), gain(real, even), gain(real, silent), taken)
-        least = 1.0 if self.problem.objective == "makespan" else self.best.bound
+        least = 1.0 if self.problem.objective.name == "makespan" else self.best.bound
         left = gain(self.score(free), least) if least else 0.0
         return Ceiling(free.strategy, left, left, None, taken)
 
@@ -202,7 +222,7 @@ class Outcome:
 
     def metrics(self) -> dict[str, Metric]:
         """Of the best placement, and of the baseline where it has them."""
-        unit = "s" if self.problem.objective == "step_time" else "1"
+        unit = "s" if self.problem.objective.name == "step_time" else "1"
         best, base = self.best, self.baseline
         found = {"objective": Metric(best.objective, unit), "baseline_objective": Metric(base.objective, unit)}
         if best.gap is not None:

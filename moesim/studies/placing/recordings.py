@@ -15,14 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import BadInput
+from moesim.models import load_routed
 from moesim.placement import Windows
 from moesim.placement.different import clusters, one_each
 from moesim.routing import RoutingTrace, read_trace
-from moesim.routing.loads import LoadRecord, read_loads
+from moesim.routing.importers import REGISTRY, Options, look, read_any
+from moesim.routing.loads import LoadRecord
 from moesim.routing.trace import PHASES
 from moesim.studies.routing import trace_path
 
-SUFFIXES: Final = (".npz", ".parquet")
+SUFFIXES: Final = (".npz", ".parquet", ".npy", ".json", ".jsonl", ".csv", ".safetensors")
 Counts = npt.NDArray[np.int64]
 Recorded = RoutingTrace | LoadRecord
 
@@ -51,9 +53,15 @@ class Recording:
         return "+".join(PHASES[number] for number in np.unique(self.recorded.phase))
 
 
-def read_recorded(name: str) -> Recorded:
-    """A trace, or counts in an .npz. Raises BadInput."""
-    return read_loads(Path(name)) if Path(name).suffix == ".npz" else read_trace(trace_path(name))
+def read_recorded(name: str, model: str | None = None) -> Recorded:
+    """A shipped trace, or a recording in any format; `model` says of an engine's file what it does not say itself.
+    Raises BadInput.
+    """
+    if not Path(name).exists():
+        return read_trace(trace_path(name))
+    form = look(Path(name))
+    named = load_routed(model) if model is not None and form in REGISTRY else None
+    return read_any(Path(name), Options(named))[0]
 
 
 def paths_of(text: str) -> tuple[str, ...]:
@@ -61,8 +69,8 @@ def paths_of(text: str) -> tuple[str, ...]:
     found: list[str] = []
     for part in text.split(","):
         folder = Path(part)
-        if folder.is_dir():
-            inside = sorted(str(path) for path in folder.iterdir() if path.suffix in SUFFIXES)
+        if folder.is_dir() and not _one(folder):
+            inside = sorted(str(path) for path in folder.iterdir() if path.suffix in SUFFIXES or _one(path))
             if not inside:
                 raise BadInput("holds no recording", where=part, way_out=f"files {' or '.join(SUFFIXES)}")
             found += inside
@@ -75,9 +83,14 @@ def paths_of(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def recordings(names: Sequence[str]) -> tuple[Recording, ...]:
+def _one(folder: Path) -> bool:
+    """Whether a folder is one recording."""
+    return any((folder / name).exists() for name in ("meta_info.json",)) or any(folder.glob("layer_*.parquet"))
+
+
+def recordings(names: Sequence[str], model: str | None = None) -> tuple[Recording, ...]:
     """Read and compared; equal shapes. Raises BadInput."""
-    read = [Recording(name, read_recorded(name)) for name in names]
+    read = [Recording(name, read_recorded(name, model)) for name in names]
     first = read[0].recorded.header
     for one in read[1:]:
         header = one.recorded.header

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-import moesim
 from moesim.errors import BadInput, DoesNotFit, MoesimError, placed, unknown_name
 from moesim.hardware import Cluster
 from moesim.layout import Placement
@@ -21,6 +21,7 @@ from moesim.placement import (
     Progress,
     Solution,
     by_layer,
+    dispatch,
     judge,
     objectives,
     plan,
@@ -30,6 +31,7 @@ from moesim.placement import (
 from moesim.placement.dispatch.ways import EVEN
 from moesim.placement.formats import Frame, find_format, read_placement, written
 from moesim.placement.formats.format import check_even
+from moesim.placement.limits import check_limits
 from moesim.placement.loads import imbalance
 from moesim.placement.migration import Migration, migrate
 from moesim.placement.solve import check_answer
@@ -43,6 +45,7 @@ from moesim.studies.placing.recordings import Recorded, Recording, paths_of, rea
 from moesim.studies.placing.step import Step, find_cluster, find_model, make_step
 from moesim.studies.placing.timing import BY_BATCH, Run, ceilings, grouped, playable, program_cost, remarks, timed
 from moesim.studies.placing.windows import HELD_OUT, Split, drawn, on_model, split, split_many
+from moesim.version import __version__
 
 IN_ORDER, PREVIOUS, YARDSTICK = "contiguous", "previous", "eplb"
 ASSUMED = (
@@ -53,12 +56,17 @@ Ints = npt.NDArray[np.int64]
 Tell = Callable[[Progress], None]
 
 
-def place(trace: str, topology: str, gpus: int, *, progress: Tell | None = None, **options: Any) -> Outcome:
-    """Search a placement; the options are those of `Options`. Raises BadInput, DoesNotFit.
+def place(
+    trace: str | Path | Sequence[str | Path], topology: str | Path, gpus: int, *, progress: Tell | None = None,
+    **options: Any,
+) -> Outcome:  # fmt: skip
+    """Search a placement; one recording or several, by name or path; the options are those of `Options`. Raises
+    BadInput, DoesNotFit.
 
     `place("tiny-moe", "dgx-h100", 8, redundant=8).placement` is the best one found.
     """
-    return search(Options(trace, topology, gpus, **options), progress)
+    names = trace if isinstance(trace, str | Path) else ",".join(map(str, trace))
+    return search(Options(str(names), str(topology), gpus, **options), progress)
 
 
 def search(options: Options, progress: Tell | None = None) -> Outcome:
@@ -84,7 +92,7 @@ def search(options: Options, progress: Tell | None = None) -> Outcome:
         problem=problem,
         split=made,
         solutions=tuple(one.solution for one in runs),
-        judge="objective" if step is None or problem.dispatch in BY_BATCH else "step_time",
+        judge="objective" if step is None or problem.dispatch.name in BY_BATCH else "step_time",
         frame=frame,
         provenance=_provenance(options, recorded, cluster, made, step),
         barred=_barred(problem, [one.solution for one in runs], options.format, frame),
@@ -97,7 +105,7 @@ def search(options: Options, progress: Tell | None = None) -> Outcome:
 
 def rebalance(options: Options) -> History:
     """Play ways to rebalance on the recordings of `options.trace`, a folder or names. Raises BadInput, DoesNotFit."""
-    found = recordings(paths_of(options.trace))
+    found = recordings(paths_of(options.trace), _named(options))
     recorded = found[0].recorded
     model, cluster = find_model(recorded, options), find_cluster(options)
     made = split_many(found, replace(options, holdout=0.0))
@@ -118,7 +126,13 @@ def rebalance(options: Options) -> History:
 
 def _recordings(options: Options) -> tuple[Recording, ...]:
     names = paths_of(options.trace)
-    return (Recording(names[0], read_recorded(names[0])),) if len(names) == 1 else recordings(names)
+    model = _named(options)
+    return (Recording(names[0], read_recorded(names[0], model)),) if len(names) == 1 else recordings(names, model)
+
+
+def _named(options: Options) -> str | None:
+    """The model that the recordings are of; a transplanted one is of another."""
+    return None if options.transplant else options.model
 
 
 def _search(
@@ -158,7 +172,7 @@ def _solved(
 
 def _with_folds(one: Solution, problem: PlacementProblem, made: Split, plans: tuple[Placement, ...]) -> Solution:
     """Held-out values of plans that did not see each fold, and their mean."""
-    objective = objectives.find(problem.objective)
+    objective = problem.objective
     values = tuple(
         float(objective.evaluate(problem.with_train(fold.train), placed_so, fold.judged).mean())
         for fold, placed_so in zip(made.folds, plans, strict=True)
@@ -168,7 +182,7 @@ def _with_folds(one: Solution, problem: PlacementProblem, made: Split, plans: tu
 
 def _each(problem: PlacementProblem, placement: Placement, made: Split) -> tuple[float, ...]:
     """The objective window by window, where it has a value a window and windows are unseen."""
-    if problem.objective != "makespan" or made.deciding is made.train:
+    if problem.objective.name != "makespan" or made.deciding is made.train:
         return ()
     return tuple(imbalance(problem, placement, made.deciding).mean(axis=1).tolist())
 
@@ -285,13 +299,15 @@ def _problem(
         way_out = f"--slots {experts} or less" if slots else f"--redundant {experts * (options.gpus - 1)} or less"
         raise BadInput(f"{asked} slots of a GPU for {experts} experts", where=options.trace, way_out=way_out)
     with placed(options.trace):
-        return PlacementProblem.on(
+        problem = PlacementProblem.on(
             cluster, made.train, ranks=options.gpus, slots=slots or None, redundant=0 if slots else options.redundant,
-            objective=options.objective, dispatch=options.rule, load_cap=options.load_cap, previous=previous,
-            move_budget=options.max_moves, speed=tuple(options.speed), memory=_memory(options, step),
-            clock=None if step is None else step.clock,
+            objective=objectives.find(options.objective), dispatch=dispatch.find(options.rule),
+            load_cap=options.load_cap, previous=previous, move_budget=options.max_moves, speed=tuple(options.speed),
+            memory=_memory(options, step), clock=None if step is None else step.clock,
             groups=options.groups or (1 if model is None else model.num_groups), layer_slots=rows,
         )  # fmt: skip
+        check_limits(problem)
+    return problem
 
 
 def _shared_out(problem: PlacementProblem, options: Options, progress: Tell | None) -> PlacementProblem:
@@ -346,7 +362,7 @@ def _provenance(
     options: Options, recorded: Recorded, cluster: Cluster, made: Split, step: Step | None
 ) -> dict[str, Any]:  # fmt: skip
     told: dict[str, Any] = {
-        "moesim": moesim.__version__,
+        "moesim": __version__,
         "trace": options.trace,
         "model": recorded.header.model,
         "routing": recorded.header.basis,

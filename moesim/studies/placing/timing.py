@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from moesim.layout import Placement
-from moesim.placement import PlacementProblem, Solution, Windows, judge
+from moesim.placement import PlacementProblem, Solution, Windows, dispatch, judge
 from moesim.placement.clock import Ceilings
 from moesim.placement.objectives.nodes_touched import NodesTouched
 from moesim.studies.placing.options import Options
@@ -58,13 +58,13 @@ def ceilings(outcome: Outcome, made: Split, step: Step | None) -> Ceilings | Non
 def program_cost(outcome: Outcome, step: Step | None) -> tuple[str, ...]:
     """What a linear program a layer and batch costs, and from which batch on it pays, where that is the dispatch."""
     problem = outcome.problem
-    if problem.dispatch != "lplb":
+    if problem.dispatch.name != "lplb":
         return ()
     cost = problem.layers * SOLVE
     text = f"a linear program a layer takes about {SOLVE * 1e6:.0f} us, {show_seconds(cost)} a step, which is not in it"
     if step is None or problem.train.tokens is None:
         return (text,)
-    even = judge(replace(problem, dispatch="even"), outcome.placement, "even", [outcome.split.deciding])
+    even = judge(replace(problem, dispatch=dispatch.find("even")), outcome.placement, "even", [outcome.split.deciding])
     saved = problem.prices.expert * problem.layers * (outcome.judged(even) - outcome.judged(outcome.best))
     tokens = step.draft.scenario.batch.tokens_per_gpu
     pays = (
@@ -81,7 +81,7 @@ def grouped(outcome: Outcome) -> tuple[str, ...]:
     if not {"eplb", "eplb_hierarchical"} <= found.keys():
         return ()
     whole, nodes = found["eplb"], found["eplb_hierarchical"]
-    told = [f"{outcome.problem.objective} {outcome.judged(nodes) / outcome.judged(whole) - 1:+.1%}"]
+    told = [f"{outcome.problem.objective.name} {outcome.judged(nodes) / outcome.judged(whole) - 1:+.1%}"]
     windows = outcome.split.deciding
     if windows.tokens is not None:
         touched = [NodesTouched().evaluate(outcome.problem, one.placement, windows).mean() for one in (nodes, whole)]
@@ -108,9 +108,9 @@ def remarks(problem: PlacementProblem, options: Options, made: Split) -> tuple[s
         notes.append(f"{len(empty)} layers have no counts (expert layers {names}): experts stand there in any order")
     if options.dispatch is None and options.rule != "even":
         notes.append(f"planned and judged under {options.rule}'s own dispatch over replicas (--dispatch for another)")
-    if problem.dispatch in BY_BATCH and problem.clock is not None:
+    if problem.dispatch.name in BY_BATCH and problem.clock is not None:
         text = "the simulated step spreads tokens evenly over replicas, so the objective picked the winner"
-        notes.append(f"{problem.dispatch} weighs replicas, which only the objective knows: {text}")
+        notes.append(f"{problem.dispatch.name} weighs replicas, which only the objective knows: {text}")
     if problem.train.num_windows == 1 and problem.train.tokens is None and not made.folds:
         notes.append("planned on one window: balance over windows is a guess; record different loads")
     return tuple(notes)

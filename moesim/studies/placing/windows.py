@@ -252,7 +252,7 @@ def _with_drift(made: Split, header: TraceHeader, options: Options) -> Split:
     """Drift from another trace of the same shape. Raises BadInput."""
     if options.drift is None:
         return made
-    other = read_recorded(options.drift)
+    other = read_recorded(options.drift, None if options.transplant else options.model)
     shape = (other.header.moe_layers, other.header.num_experts)
     if shape != (header.moe_layers, header.num_experts):
         raise BadInput(

@@ -10,18 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from moesim import __version__
 from moesim.errors import DoesNotFit
 from moesim.layout import HBM
 from moesim.serving import Served, serve
 from moesim.serving.metrics import breakdown, counted, e2el, numbers, ttft
+from moesim.serving.prefixes import Hashed, check_blocks
 from moesim.serving.steady import grows, transient
 from moesim.studies.basis import price_notes
 from moesim.studies.interval import CONFIDENCE, half_width
+from moesim.studies.load import Overrides
 from moesim.studies.result import Findings, Metric
 from moesim.studies.serving.build import ServeBuilt, build_serving
 from moesim.studies.serving.load import ServeLoaded, load_serving
 from moesim.units import to_ps
+from moesim.version import __version__
 
 FEWEST_COUNTED = 0.02  # of requests, below which a warm-up has left too little to speak of
 
@@ -48,7 +50,7 @@ class ServeResult(Findings):
 
 
 def run_serving(
-    scenario: str | Path | ServeLoaded, *, overrides: Sequence[str] = (), seed: int = 0,
+    scenario: str | Path | Mapping[str, Any] | ServeLoaded, *, overrides: Overrides = (), seed: int = 0,
     tell: Callable[[str], None] = lambda stage: None,
 ) -> ServeResult:  # fmt: skip
     """Serve the scenario's requests with seeds `seed`, seed + 1 ... Raises BadInput, DoesNotFit."""
@@ -65,6 +67,8 @@ def once(loaded: ServeLoaded, seed: int) -> Once:
     with loaded.placing():
         built = build_serving(loaded, seed)
         requests, notes = loaded.scenario.requests.draw(seed)
+        if built.settings.prefix_cache and isinstance(requests.prefixes, Hashed):
+            check_blocks(requests.prefixes.unit, built.settings.block_size)
         pace = built.clock()
         front = int(to_ps(built.settings.frontend_time))
         served = serve(requests, lambda book: built.replicas(book, pace), loaded.scenario.balancer, front, seed)
