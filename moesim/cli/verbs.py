@@ -28,6 +28,7 @@ VERBS: Final = {
     "report": Command("report", "report", "Write the HTML page of stored runs."),
     "place": Command("place", "place", "Search an expert placement for a recorded load."),
     "trace": Command("trace", "trace", "Record, import, synthesise and measure routing traces."),
+    "pipeline": Command("pipeline", "pipeline", "Draw a pipeline's order of passes, with its bubble."),
     "isolation": Command("isolation", "isolation", "Does one request's content change another's routing?"),
     "calibrate": Command("calibrate", "calibrate", "Measure, import, fit and check kernel profiles."),
     "topo": Command("topo", "topo", "Show, import, export and check cluster topologies."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from moesim.schedules.pipelines.act import Pass, Slot
 from moesim.schedules.pipelines.clock import Played
 
-WIDEST = 160  # columns: what terminals have; longer ones are drawn coarser
+WIDEST = 160  # columns: what wide terminals have; longer ones are drawn coarser
 
 
 def draw(played: Played) -> str:
