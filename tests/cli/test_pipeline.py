@@ -6,7 +6,7 @@ from tests.cli.conftest import Moesim
 
 
 def test_one_f_one_b_is_drawn_and_its_bubble_is_the_textbooks(moesim: Moesim) -> None:
-    """(ranks - 1) / (micro-batches + ranks - 1) = 1 / 4 with 2 ranks and 3 micro-batches: 12 units, 3 of them waiting."""
+    """(ranks - 1) / (micro-batches + ranks - 1) = 1 / 4 with 2 ranks and 3 micro-batches: 3 of 12 units."""
     done = moesim("pipeline", "1f1b", "--ranks", "2", "--micro-batches", "3")
     assert done.code == 0
     assert done.out.splitlines()[:2] == ["rank   0 |01..aa2bb.cc|", "rank   1 |.0aa1bb2cc..|"]
