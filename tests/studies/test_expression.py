@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from moesim.cli.expression import Expression
+from moesim.studies.expression import Expression
 from moesim.errors import BadInput, TargetMissed
 
 DOCUMENT: dict[str, Any] = {
