@@ -89,7 +89,7 @@ def _write_page(run: stored.StoredRun, file: str | None) -> list[Path]:
     if file is None:
         return []
     path = Path(file) if file else run.folder / stored.PAGE
-    atomic.write(path, html.page([(run.document, run.pictures)]))
+    atomic.write(path, html.page([(run.document, stored.drawn(run))]))
     return [path]
 
 

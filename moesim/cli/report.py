@@ -35,5 +35,5 @@ def _advised(run: StoredRun) -> Mapping[str, Any]:
     from moesim.report.explain import advice
 
     if "gantt" not in run.pictures:
-        return run.pictures
-    return {**run.pictures, "advice": advice(run.document, stored.read_advice(run) or [])}
+        return stored.drawn(run)
+    return {**stored.drawn(run), "advice": advice(run.document, stored.read_advice(run) or [])}

@@ -23,6 +23,7 @@ class GraphBuilder:
         self._labels: list[tuple[int, int, int, int, int]] = []  # class, stream, layer, micro-batch, round
         self._ranks: list[npt.NDArray[np.int32]] = []
         self._seconds: list[npt.NDArray[np.float64]] = []
+        self._seen: tuple[npt.ArrayLike, npt.NDArray[np.int32]] | None = None
         self._after: list[After] = []
         self._coflow: list[int] = []
         self._coflows: list[Coflow] = []
@@ -47,7 +48,7 @@ class GraphBuilder:
         `after` holds (earlier task, Join) pairs. Raises BadInput naming the task.
         """
         where = f"{name} (task {len(self._name)}, layer {layer})"
-        lanes = _ranks(ranks, where)
+        lanes = self._lanes(ranks, where)
         self._seconds.append(_seconds(seconds, coflow, len(lanes), where))
         self._check_after(after, where)
         self._ranks.append(lanes)
@@ -59,6 +60,12 @@ class GraphBuilder:
         if coflow is not None:
             self._coflows.append(coflow)
         return len(self._name) - 1
+
+    def _lanes(self, ranks: npt.ArrayLike, where: str) -> npt.NDArray[np.int32]:
+        """Most tasks of a step are on the same array of ranks, which is looked at once."""
+        if self._seen is None or self._seen[0] is not ranks:
+            self._seen = (ranks, _ranks(ranks, where))
+        return self._seen[1]
 
     def _check_after(self, after: After, where: str) -> None:
         for earlier, _ in after:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import html
-import json
-from string import Template
 from typing import Any, Final
-
-from plotly.offline import get_plotlyjs
 
 from moesim.calibration.check import Checked, OperatorCheck
 from moesim.calibration.fit_operator import sample
-from moesim.report.html import PAGE
+from moesim.report.drawing import one_document, page_of
 
 POINTS: Final = 2000  # drawn of one kernel
 
@@ -25,13 +20,7 @@ def calibration_page(found: Checked) -> str:
         "metrics": document["metrics"],
         "operators": [_operator(one) for one in found.operators],
     }
-    return Template((PAGE / "trace.html").read_text(encoding="utf-8")).substitute(
-        title=html.escape(f"moesim calibrate: {found.profile}"),
-        style=(PAGE / "page.css").read_text(encoding="utf-8"),
-        data=json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
-        plotly=get_plotlyjs().replace("</script", "<\\/script"),
-        script="\n".join((PAGE / name).read_text(encoding="utf-8") for name in ("panels.js", "calibration.js")),
-    )
+    return page_of(f"moesim calibrate: {found.profile}", one_document(data), "panels.js", "calibration.js")
 
 
 def _operator(one: OperatorCheck) -> dict[str, Any]:

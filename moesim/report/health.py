@@ -16,7 +16,7 @@ import moesim
 from moesim import shipped
 
 LIBRARIES: Final = (
-    "click", "networkx", "numba", "numpy", "plotly", "pyarrow", "pydantic", "pyyaml", "rich", "scipy", "simpy",
+    "click", "networkx", "numba", "numpy", "pyarrow", "pydantic", "pyyaml", "rich", "scipy", "simpy",
 )  # fmt: skip
 EXTRAS: Final = {"torch": "recording routing and measuring kernels", "transformers": "recording Hugging Face models"}
 SHIPPED: Final = {

@@ -4,15 +4,10 @@ a history its regimes, each window under each way to follow the load, and what m
 
 from __future__ import annotations
 
-import html
-import json
 from collections.abc import Mapping
-from string import Template
 from typing import Any
 
-from plotly.offline import get_plotlyjs
-
-from moesim.report.html import PAGE
+from moesim.report.drawing import one_document, page_of
 
 
 def place_page(document: Mapping[str, Any], pictures: Mapping[str, Any]) -> str:
@@ -30,12 +25,4 @@ def history_page(document: Mapping[str, Any]) -> str:
 
 
 def _page(title: str, script: str, content: Mapping[str, Any]) -> str:
-    data = json.dumps(content, allow_nan=False)
-    drawn = "\n".join((PAGE / name).read_text(encoding="utf-8") for name in ("panels.js", script))
-    return Template((PAGE / "trace.html").read_text(encoding="utf-8")).substitute(
-        title=html.escape(title),
-        style=(PAGE / "page.css").read_text(encoding="utf-8"),
-        data=data.replace("<", "\\u003c"),
-        plotly=get_plotlyjs().replace("</script", "<\\/script"),
-        script=drawn,
-    )
+    return page_of(title, one_document(content), "panels.js", script)

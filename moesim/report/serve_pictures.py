@@ -67,13 +67,13 @@ def requests_csv(result: ServeResult) -> str:
     times = {"sent_s": book.sent, "started_s": book.started, "first_token_s": book.first, "ended_s": book.ended}
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["request", "input", "output", *times, "replica", "preempted", "counted", "state"])
+    writer.writerow(["request", "input", "output", *times, "replica", "preempted", "reused", "counted", "state"])
     shown = [[f"{at / 1e12:.12g}" if at >= 0 else "" for at in column.tolist()] for column in times.values()]
-    whole = (book.prompt, book.output, book.replica, book.preempted, book.state)
-    prompt, output, replica, preempted, state = (column.tolist() for column in whole)
+    whole = (book.prompt, book.output, book.replica, book.preempted, book.reused, book.state)
+    prompt, output, replica, preempted, reused, state = (column.tolist() for column in whole)
     kept = (book.sent >= once.since).tolist()
     for request, at in enumerate(zip(*shown, strict=True)):
         done = kept[request] and state[request] == State.FINISHED
-        ending = (replica[request], preempted[request], int(done), State(state[request]).name.lower())
+        ending = (replica[request], preempted[request], reused[request], int(done), State(state[request]).name.lower())
         writer.writerow([request, prompt[request], output[request], *at, *ending])
     return table.getvalue()

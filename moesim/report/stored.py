@@ -70,6 +70,12 @@ def _holds(folder: Path, content: Mapping[str, str]) -> bool:
     )
 
 
+def drawn(run: StoredRun) -> Mapping[str, Any]:
+    """Its pictures, and the scenario as it was played: what a page shows. Raises BadInput."""
+    text = foreign.read_bytes(run.folder / SCENARIO, MAX_BYTES).decode("utf-8")
+    return {**run.pictures, "scenario": text}
+
+
 def save_advice(run: StoredRun, tried: list[dict[str, Any]]) -> None:
     """Keep the changes that were played beside the run. Raises TryAgain."""
     kept = {"moesim": run.document["provenance"]["moesim"], "tried": tried}

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import html
-import json
 from collections.abc import Callable
-from string import Template
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from plotly.offline import get_plotlyjs
 
-from moesim.report.html import PAGE
+from moesim.report.drawing import one_document, page_of
 from moesim.routing import RoutingTrace
 from moesim.routing.stats import affinity, balance, load
 from moesim.routing.stats.domains import domain_divergence
@@ -24,12 +20,8 @@ LAYERS_SHOWN: Final = 3  # first, middle and last
 
 def trace_page(trace: RoutingTrace, summary: Summary) -> str:
     """A self-contained HTML page; its numbers stand in it as JSON."""
-    return Template((PAGE / "trace.html").read_text(encoding="utf-8")).substitute(
-        title=html.escape(f"moesim trace: {trace.header.model}"),
-        style=(PAGE / "page.css").read_text(encoding="utf-8"),
-        data=json.dumps(trace_data(trace, summary), allow_nan=False).replace("<", "\\u003c"),
-        plotly=get_plotlyjs().replace("</script", "<\\/script"),
-        script="\n".join((PAGE / name).read_text(encoding="utf-8") for name in ("panels.js", "trace.js")),
+    return page_of(
+        f"moesim trace: {trace.header.model}", one_document(trace_data(trace, summary)), "panels.js", "trace.js"
     )
 
 

@@ -26,6 +26,7 @@ class Schedule:
     shares_sms: ClassVar[bool] = False
     usual_degree: ClassVar[int] = 0
     notes: ClassVar[tuple[str, ...]] = ()
+    carries: ClassVar[bool] = False  # experts of a layer are still under way when the next layer begins
 
     def __init_subclass__(cls) -> None:
         if "name" in vars(cls):

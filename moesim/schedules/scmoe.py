@@ -18,7 +18,7 @@ from moesim.schedules.schedule import Schedule
 class ScMoE(Schedule):
     """One part; transfers run all through the layers."""
 
-    name, shares_sms = "scmoe", True
+    name, shares_sms, carries = "scmoe", True, True
     notes = ("scmoe: as if the model had been trained with shortcut connections: another model than its weights are",)
 
     @property

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from moesim.serving.requests import Ints, Requests
 
 NEVER = -1
+NOBODY: Ints = np.zeros(0, dtype=np.int64)
 
 
 class State(IntEnum):
@@ -26,32 +27,44 @@ class Book:
     """int64[n] each. cached: tokens in the KV cache; emitted: tokens of the answer; ps of the first time in the queue,
     of the first step, of the first token, of the last one so far, of the end, NEVER before; evicted: ps at which it
     lost its cache and was queued again; lost: ps between such times and the next step, after the first token;
-    preempted: how often; replica: who serves it.
+    preempted: how often; reused: tokens of its prompt that were cached when it came; replica: who serves it.
     """
 
     def __init__(self, requests: Requests) -> None:
         n = len(requests)
         self.requests, self.prompt, self.output = requests, requests.prompt, requests.output
         self.state: npt.NDArray[np.int8] = np.zeros(n, dtype=np.int8)
-        self.cached, self.emitted, self.lost, self.preempted = (np.zeros(n, dtype=np.int64) for _ in range(4))
+        self.cached, self.emitted, self.lost, self.preempted, self.reused = (
+            np.zeros(n, dtype=np.int64) for _ in range(5)
+        )
         self.sent, self.queued, self.started, self.first, self.last, self.ended, self.evicted, self.replica = (
             np.full(n, NEVER, dtype=np.int64) for _ in range(8)
         )
-        self._gaps: list[tuple[Ints, Ints, Ints]] = []  # between tokens: ps at which one ends, its length, how many
+        self._gaps: list[Ints] = []  # between tokens, of those that end at one time
+        self._gap_ends: list[int] = []  # ps at which each of them ends
+        self._stretches: list[tuple[Ints, Ints, Ints]] = []  # the same of many: ps of ends, gaps, how many of each
 
     def missing(self, request: int) -> int:
         """Tokens that are not cached: of the prompt, or after an eviction of the answer too."""
         return int(self.prompt[request] + self.emitted[request] - self.cached[request])
 
-    def emit(self, requests: Ints, now: int) -> Ints:
-        """A token of each at `now` -> those whose answer is complete."""
-        again = requests[self.emitted[requests] > 0]
-        self._gap(now - self.last[again], now)
-        new = requests[self.emitted[requests] == 0]
-        self.first[new] = now
-        self.emitted[requests] += 1
-        self.last[requests] = now
-        done: Ints = requests[self.emitted[requests] == self.output[requests]]
+    def emit(self, requests: Ints, now: int, decodes: int = 0) -> Ints:
+        """A token of each at `now` -> those whose answer is complete. decodes: of the first so many it is known that
+        they have had one.
+        """
+        emitted, last = self.emitted[requests], self.last[requests]
+        if decodes == len(requests):
+            self._gap(now - last, now)
+        else:
+            again = emitted > 0
+            self._gap(now - last[again], now)
+            self.first[requests[~again]] = now
+        emitted += 1
+        self.emitted[requests], self.last[requests] = emitted, now
+        over = emitted == self.output[requests]
+        if not over.any():
+            return NOBODY
+        done: Ints = requests[over]
         self.state[done] = State.FINISHED
         self.ended[done] = now
         return done
@@ -59,7 +72,7 @@ class Book:
     def emit_many(self, requests: Ints, ends: Ints) -> None:
         """ends int64[steps] ps: a token of each at each; all have had one, none is complete before the last."""
         self._gap(ends[0] - self.last[requests], int(ends[0]))
-        self._gaps.append((ends[1:], np.diff(ends), np.full(len(ends) - 1, len(requests), dtype=np.int64)))
+        self._stretches.append((ends[1:], np.diff(ends), np.full(len(ends) - 1, len(requests), dtype=np.int64)))
         self.emitted[requests] += len(ends)
         self.cached[requests] += len(ends)
         self.last[requests] = ends[-1]
@@ -73,13 +86,16 @@ class Book:
 
     def _gap(self, gaps: Ints, now: int) -> None:
         if len(gaps):
-            self._gaps.append((np.full(len(gaps), now), gaps, np.ones(len(gaps), dtype=np.int64)))
+            self._gaps.append(gaps)
+            self._gap_ends.append(now)
 
     def gaps(self, since: int) -> tuple[Ints, Ints]:
         """Different gaps between tokens that end at `since` or later: ascending, ps, and how many of each."""
-        if not self._gaps:
-            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        at, values, counts = (np.concatenate([part[side] for part in self._gaps]) for side in (0, 1, 2))
+        if not self._gaps and not self._stretches:
+            return NOBODY, NOBODY
+        alone = np.repeat(np.array(self._gap_ends, dtype=np.int64), [len(gaps) for gaps in self._gaps])
+        single = (alone, np.concatenate([NOBODY, *self._gaps]), np.ones(len(alone), dtype=np.int64))
+        at, values, counts = (np.concatenate(side) for side in zip(single, *self._stretches, strict=True))
         late = at >= since
         kept, where = np.unique(values[late], return_inverse=True)
         return kept, np.bincount(where, weights=counts[late], minlength=len(kept)).astype(np.int64)

@@ -1,6 +1,13 @@
-"""Paged KV cache of one scheduler: blocks are counted, as no prefix is shared and every block is like every other."""
+"""Paged KV cache of one scheduler: blocks are counted; those of shared prefixes are known by what they hold.
+
+A block that a prompt filled and whose content others may ask for keeps it when nobody uses it any more, until it is
+needed for something else: the one longest unused goes first, of one request's the last first (vLLM).
+"""
 
 from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -9,16 +16,57 @@ from moesim.serving.requests import Ints
 
 
 class Blocks:
-    """`total` blocks of `size` tokens; held int64[requests]."""
+    """`total` blocks of `size` tokens; free: those that nobody uses, with content or without; held int64[requests]:
+    blocks of a request, shared ones among them.
+    """
 
     def __init__(self, total: int, size: int, requests: int) -> None:
         self.total, self.size, self.free = total, size, total
         self.held: Ints = np.zeros(requests, dtype=np.int64)
         self.taken = self.returned = 0
+        self.asked = self.found = 0  # tokens of prompts that were looked for, and found
+        self._users: dict[int, int] = {}  # content -> requests that use its block
+        self._idle: OrderedDict[int, None] = OrderedDict()  # content of blocks that nobody uses, longest unused first
+        self._shared: dict[int, list[int]] = {}  # request -> content of its shared blocks
 
     def of(self, tokens: int) -> int:
         """Blocks that so many tokens take."""
         return -(-tokens // self.size)
+
+    def known(self, contents: Sequence[int]) -> int:
+        """How many of these blocks, from the first on, are there."""
+        for number, content in enumerate(contents):
+            if content not in self._users and content not in self._idle:
+                return number
+        return len(contents)
+
+    def admit(self, request: int, contents: Sequence[int], tokens: int) -> bool:
+        """Give a request these known blocks, and empty ones up to so many tokens; False, and nothing, where there are
+        not enough.
+        """
+        idle = sum(content in self._idle for content in contents)
+        if max(self.of(tokens) - len(contents), 0) + idle > self.free:
+            return False
+        for content in contents:
+            if content in self._idle:
+                del self._idle[content]
+                self._take(1)
+            self._users[content] = self._users.get(content, 0) + 1
+        if contents:
+            self._shared[request] = list(contents)
+            self.held[request] = len(contents)
+        return self.hold(request, tokens)
+
+    def fill(self, request: int, contents: Sequence[int]) -> None:
+        """The request has computed these blocks, from its first on: who asks for them finds them from now on. Where
+        another has them already, its own stay its own.
+        """
+        mine = self._shared.setdefault(request, [])
+        for content in contents[len(mine) :]:
+            if content in self._users or content in self._idle:
+                return
+            self._users[content] = 1
+            mine.append(content)
 
     def hold(self, request: int, tokens: int) -> bool:
         """Give a request what it lacks for so many tokens; False, and nothing, where there are not enough."""
@@ -27,8 +75,7 @@ class Blocks:
             return False
         if more > 0:
             self.held[request] += more
-            self.free -= more
-            self.taken += more
+            self._take(more)
         return True
 
     def lacking(self, requests: Ints, cached: Ints) -> Ints:
@@ -37,28 +84,45 @@ class Blocks:
 
     def grow(self, requests: Ints) -> None:
         """One block more for each, which has to be free."""
+        if not len(requests):
+            return
         self.held[requests] += 1
-        self.free -= len(requests)
-        self.taken += len(requests)
+        self._take(len(requests))
 
     def hold_all(self, requests: Ints, tokens: Ints) -> None:
         """Give each what it lacks for so many tokens, int64[...] each; there have to be enough."""
         more = np.maximum(-(-tokens // self.size) - self.held[requests], 0)
         self.held[requests] += more
-        self.free -= int(more.sum())
-        self.taken += int(more.sum())
+        self._take(int(more.sum()))
 
     def give_back(self, request: int) -> None:
-        """All of a request's."""
-        many = int(self.held[request])
+        """All of a request's; shared ones stay others', or keep their content."""
+        many, mine = int(self.held[request]), self._shared.pop(request, [])
+        left = 0
+        for content in reversed(mine):
+            self._users[content] -= 1
+            if not self._users[content]:
+                del self._users[content]
+                self._idle[content] = None
+                left += 1
         self.held[request] = 0
-        self.free += many
-        self.returned += many
+        back = many - len(mine) + left
+        self.free += back
+        self.returned += back
+
+    def _take(self, many: int) -> None:
+        """Of the free ones; content is lost where no empty one is left."""
+        self.free -= many
+        self.taken += many
+        while len(self._idle) > max(self.free, 0):
+            self._idle.popitem(last=False)
 
     def check_integrity(self) -> None:
         """Raises BrokenInvariant where blocks were lost, made up, or handed out twice."""
-        held = int(self.held.sum())
-        if self.free < 0 or (self.held < 0).any() or self.free + held != self.total:
-            raise BrokenInvariant(f"{self.free} blocks free and {held} held of {self.total}")
-        if self.taken - self.returned != held:
-            raise BrokenInvariant(f"{self.taken} blocks taken, {self.returned} returned, {held} held")
+        used = int(self.held.sum()) - sum(map(len, self._shared.values())) + len(self._users)
+        if self.free < 0 or (self.held < 0).any() or self.free + used != self.total:
+            raise BrokenInvariant(f"{self.free} blocks free and {used} used of {self.total}")
+        if self.taken - self.returned != used:
+            raise BrokenInvariant(f"{self.taken} blocks taken, {self.returned} returned, {used} used")
+        if sum(self._users.values()) != sum(map(len, self._shared.values())) or len(self._idle) > self.free:
+            raise BrokenInvariant("shared blocks are used by others than hold them")

@@ -117,6 +117,12 @@ def _system(served: Served, seconds: float) -> Iterator[tuple[str, tuple[float, 
     most = sum(max((sample.blocks for sample in replica.history), default=0) for replica in served.replicas)
     yield "max_concurrent_requests", (most_at_once(book), "1")
     yield "preemptions", (int(book.preempted.sum()), "1")
+    asked, found = (
+        sum(getattr(one.blocks, name) for replica in served.replicas for one in replica.schedulers)
+        for name in ("asked", "found")
+    )
+    if asked and book.requests.prefixes:
+        yield "prefix_cache_hit_rate", (found / asked, "1")
     yield "steps", (steps, "1")
     yield "mean_step_ms", (sum(replica.busy for replica in served.replicas) / max(steps, 1) / 1e9, "ms")
     yield "busy_fraction", (sum(replica.busy for replica in served.replicas) / max(end, 1) / len(served.replicas), "1")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import BadInput
 from moesim.units import LAST_TICK
+
+if TYPE_CHECKING:
+    from moesim.serving.prefixes import Prefixes
 
 Ints = npt.NDArray[np.int64]
 MOST_TOKENS = (1 << 22) - 1  # of a prompt or an answer: contexts of that many are what costs are kept for
@@ -19,13 +23,15 @@ class Requests:
     """int64[n] each: arrival (ps, ascending), prompt and output tokens (1 or more).
 
     concurrency: 0 where requests arrive by themselves; else a closed loop of so many clients, who send the next request
-    when one of theirs is answered, and `arrival` says only when each could start at the earliest.
+    when one of theirs is answered, and `arrival` says only when each could start at the earliest. prefixes: what their
+    prompts have in common, None for nothing.
     """
 
     arrival: Ints
     prompt: Ints
     output: Ints
     concurrency: int = 0
+    prefixes: Prefixes | None = None
 
     def __post_init__(self) -> None:
         if not len(self.arrival):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from moesim import streams
 from moesim.errors import BrokenInvariant
 from moesim.serving.balancer import REGISTRY
+from moesim.serving.balancer.ask import Ask
 from moesim.serving.book import Book, State
 from moesim.serving.replica import Replica
 from moesim.serving.requests import Requests
@@ -87,7 +88,9 @@ class Loop:
         return sorted(touched)
 
     def _come(self, request: int, now: int) -> Sequence[int]:
-        chosen = REGISTRY[self.balancer](self._loads, request, self._rng)
+        prefixes = self.book.requests.prefixes
+        ask = Ask(request, prefixes.group(request) if prefixes else -1)
+        chosen = REGISTRY[self.balancer](self._loads, ask, self._rng)
         self.book.state[request] = State.WAITING
         if reason := self.replicas[chosen].receive(request, now):
             self.book.state[request] = State.REJECTED

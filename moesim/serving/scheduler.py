@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,16 @@ class Rows:
         return int(self.query.sum())
 
 
+@lru_cache(maxsize=4096)
+def _ones(many: int) -> Ints:
+    return np.ones(many, dtype=np.int64)
+
+
+@lru_cache(maxsize=4096)
+def _yes(many: int) -> npt.NDArray[np.bool_]:
+    return np.ones(many, dtype=np.bool_)
+
+
 class Scheduler:
     """inbox: (ps, request) that have come and were not looked at; leaving: (ps, requests) whose last token is out and
     whose seats and blocks come back when a step is put together that knows of it.
@@ -43,7 +54,7 @@ class Scheduler:
     def __init__(self, settings: Settings, book: Book, blocks: int) -> None:
         self.settings, self.book = settings, book
         self.blocks = Blocks(blocks, settings.block_size, len(book.requests))
-        self.queue = Queue(book, self.blocks, settings.max_num_seqs, settings.reserved_output)
+        self.queue = Queue(book, self.blocks, settings.max_num_seqs, settings.reserved_output, settings.prefix_cache)
         self.inbox: deque[tuple[int, int]] = deque()
         self.leaving: deque[tuple[int, Ints]] = deque()
         self._fill, self._chunked = REGISTRY[settings.policy]
@@ -102,7 +113,7 @@ class Scheduler:
     def _rows(self, tray: Tray, now: int) -> Rows:
         book, many = self.book, len(tray.decodes)
         if not tray.chunks:
-            return Rows(tray.decodes, np.ones(many, np.int64), book.cached[tray.decodes], many, np.ones(many, np.bool_))
+            return Rows(tray.decodes, _ones(many), book.cached[tray.decodes], many, _yes(many))
         chunked, tokens = (np.array(column, dtype=np.int64) for column in zip(*tray.chunks, strict=True))
         self._start(chunked, now)
         request = np.append(tray.decodes, chunked)
@@ -123,8 +134,13 @@ class Scheduler:
 
     def settle(self, rows: Rows, end: int) -> Ints:
         """The step is over -> requests that are answered."""
-        self.book.cached[rows.request] += rows.query
-        done = self.book.emit(rows.request[rows.ends], end)
+        self.book.cached[rows.request] = rows.context + rows.query
+        alone = rows.decodes == len(rows.request)
+        done = self.book.emit(rows.request if alone else rows.request[rows.ends], end, rows.decodes)
+        if self.settings.prefix_cache and self.book.requests.prefixes:
+            for request in rows.request[rows.decodes :].tolist():
+                full = int(self.book.cached[request]) // self.blocks.size
+                self.blocks.fill(request, self.queue.contents(request)[:full])
         chunked = rows.request[rows.decodes :][rows.ends[rows.decodes :]]
         if len(chunked):
             through = set(chunked.tolist())

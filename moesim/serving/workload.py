@@ -11,11 +11,29 @@ from moesim import streams
 from moesim.errors import BadInput
 from moesim.serving.arrivals import Arrivals
 from moesim.serving.lengths import Column, Length
+from moesim.serving.prefixes import Documents, Prefixes
 from moesim.serving.requests import Ints, Requests
 from moesim.units import Seconds
 from moesim.yamlfile import Section
 
 MOST_REQUESTS = 10**7
+
+
+class SharedPrefix(Section):
+    """Prompts that begin with one of some texts, as those of retrieval do: the text number n is asked for with a
+    frequency of 1 / n ** zipf.
+    """
+
+    documents: int = Field(ge=1, le=10**6, description="different texts")
+    share: float = Field(gt=0, le=1, description="of each prompt, that is the text's beginning")
+    zipf: float = Field(0.0, ge=0, le=10, description="0: all texts are asked for as often")
+
+    def draw(self, prompt: Ints, rng: np.random.Generator) -> Documents:
+        """Of prompts int64[n]."""
+        often = np.arange(1, self.documents + 1, dtype=np.float64) ** -self.zipf
+        text = np.searchsorted(np.cumsum(often) / often.sum(), rng.random(len(prompt)), side="right")
+        shared = np.rint(prompt * self.share).astype(np.int64)
+        return Documents(text.clip(max=self.documents - 1).astype(np.int64), shared)
 
 
 class RequestsSection(Section):
@@ -27,6 +45,7 @@ class RequestsSection(Section):
     arrivals: Arrivals
     input_length: Length | None = Field(None, description="tokens of prompts; default: the replayed file's")
     output_length: Length | None = Field(None, description="tokens of answers, the first among them; default: same")
+    prefix: SharedPrefix | None = Field(None, description="what prompts have in common; default: the replayed file's")
     warmup: Seconds | Literal["auto"] = Field(
         0.0, description="requests that arrive earlier are not counted; auto: MSER-5 finds the end of the transient"
     )
@@ -48,7 +67,8 @@ class RequestsSection(Section):
             arrival = self.arrivals.drawn(self.number, streams.stream(seed, "serving", "arrivals"))
             prompt, output = self._lengths(self.number, seed, None)
             loop = self.arrivals.closed_loop
-            return Requests(arrival, prompt, output, loop.concurrency if loop else 0), ()
+            prefixes = self._shared(prompt, seed)
+            return Requests(arrival, prompt, output, loop.concurrency if loop else 0, prefixes), ()
         table = replay.table()
         assert table.arrival is not None
         n = self.number or len(table.prompt)
@@ -56,7 +76,12 @@ class RequestsSection(Section):
             raise BadInput(f"{replay.file} holds {len(table.prompt)} requests", where="requests.number")
         prompt, output = self._lengths(n, seed, (table.prompt[:n], table.output[:n]))
         notes = (f"{replay.file}: {table.skipped}, they are left out",) if table.skipped else ()
-        return Requests(table.arrival[:n], prompt, output), notes
+        found = table.prefixes.first(n) if table.prefixes and self.input_length is None else None
+        prefixes = self._shared(prompt, seed) or found
+        return Requests(table.arrival[:n], prompt, output, prefixes=prefixes), notes
+
+    def _shared(self, prompt: Ints, seed: int) -> Prefixes | None:
+        return self.prefix.draw(prompt, streams.stream(seed, "serving", "prefixes")) if self.prefix else None
 
     def _lengths(self, n: int, seed: int, recorded: tuple[Ints, Ints] | None) -> tuple[Ints, Ints]:
         columns: list[Ints] = []

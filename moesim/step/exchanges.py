@@ -124,7 +124,10 @@ def exchanged(
             size[size_at[place] + flow] = sent
             if sent == 0:
                 continue
-            messages = np.int64(1) if message == 0 else many if each == message else -(-sent // message)
+            messages = np.int64(1)
+            if message > 0:  # sent / message, rounded up; headers alone are divided, and seldom more than one message
+                heads = many * (each - message)
+                messages = many + (heads > 0 if heads <= message else -(-heads // message))
             lane[0, a] += 1
             lane[1, a] += messages
             lane[2, a] += sent

@@ -136,6 +136,22 @@ class Refill:
                 place += len(ring.size)
         return Values(ps, np.concatenate(sizes), alpha.ravel(), pattern.ravel(), size_at.ravel())
 
+    @property
+    def sums(self) -> bool:
+        """Whether ranks do one thing after the other, and wait for each other at exchanges alone: no part of a batch
+        runs beside another, and no ring has bytes that depend on tokens.
+        """
+        return not self.structure.rings and len(self.structure.parts) == 1
+
+    def unrouted(self, batch: Batch) -> int:
+        """Ticks of all tasks whose prices no routing decides, on the rank that needs longest for them."""
+        check(self.plan, (batch,))
+        parts = self.parts_of(batch)
+        priced = self.structure.priced.items()
+        each = [self._fixed.ps(name, parts[part], stretch, mixer) * len(tasks)
+                for (name, part, stretch, mixer), tasks in priced]  # fmt: skip
+        return int(np.sum(each, axis=0).max())
+
     def parts_of(self, batch: Batch) -> Mapping[Part, Batch]:
         """The cuts of a batch that the schedule has."""
         cuts = {of: batch.split(of) for of in sorted({part.of for part in self.structure.parts})}

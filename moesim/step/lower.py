@@ -71,6 +71,11 @@ def check(plan: StepPlan, batches: Sequence[Batch]) -> None:
     algorithm = plan.dispatch.algorithm
     if algorithm.travels and batches[0].training:
         raise BadInput(f"{algorithm.name} is for inference, not for training", way_out="dispatch: nccl")
+    if algorithm.travels and plan.schedule.carries:
+        raise BadInput(
+            f"with {algorithm.name} tokens are where experts were; {plan.schedule.name} begins the next layer before",
+            where="overlap.schedule", way_out="schedule: sequential, or comm.dispatch: nccl",
+        )  # fmt: skip
     _check_parts(plan, batches)
     _check_decided(plan)
 

@@ -97,11 +97,11 @@ class LayerOps:
             return Work()
         ways = self.spread.tensor
         kinds = alike(batch, phase, ways)
-        estimates = self._mixing(phase.name.lower(), kinds)
+        estimates = self.mixing(phase.name.lower(), kinds)
         share = kinds.count / kinds.number
         return noted(estimates).shared_out(kinds.group, share, batch.ranks // ways).repeated(ways)
 
-    def _mixing(self, phase: str, kinds: Alike) -> list[Estimate]:
+    def mixing(self, phase: str, kinds: Alike) -> list[Estimate]:
         """The kernels of one rank; a recurrence ends with a norm that its output's gate goes into."""
         mixer = self.mixer
         if isinstance(mixer, NoMixer):

@@ -138,10 +138,17 @@ class CostLog:
 
     def note(self, estimate: Estimate) -> None:
         """Count one answer."""
-        family = estimate.family
-        if self.basis.get(family) != "assumed":  # one assumed kernel among a family's is enough to say so
-            self.basis[family] = estimate.basis
+        self.learn(estimate)
+        self.count(estimate.family, int(np.size(estimate.seconds)), int(np.count_nonzero(estimate.outside)))
+
+    def learn(self, estimate: Estimate) -> None:
+        """What answers of its family rest on."""
+        if self.basis.get(estimate.family) != "assumed":  # one assumed kernel among a family's is enough to say so
+            self.basis[estimate.family] = estimate.basis
         if estimate.role:
             self.kernels[estimate.role] = estimate.kernel
-        self.asked[family] = self.asked.get(family, 0) + int(np.size(estimate.seconds))
-        self.outside[family] = self.outside.get(family, 0) + int(np.count_nonzero(estimate.outside))
+
+    def count(self, family: str, asked: int, outside: int) -> None:
+        """So many shapes were asked for, so many of them outside of what was measured."""
+        self.asked[family] = self.asked.get(family, 0) + asked
+        self.outside[family] = self.outside.get(family, 0) + outside

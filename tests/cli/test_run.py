@@ -195,3 +195,13 @@ def test_a_terminal_s_line_is_rewritten_and_wiped() -> None:
         time.sleep(0.1)
     written = stream.getvalue()
     assert "\rmoesim run x: placing experts (0 s)" in written and written.endswith(f"{'':78}\r")
+
+
+def test_a_page_is_small_and_says_how_to_play_it_again(moesim: Moesim) -> None:
+    assert moesim("run", "demo-tiny", "--seed", "3", "--out", "r", "--report=p.html").code == 0
+    text = Path("p.html").read_text()
+    held = json.loads(text.partition('class="pictures">')[2].partition("</script>")[0])
+    assert len(text) < 1_500_000 and held["scenario"] == Path("r/scenario.yaml").read_text()
+    Path("again.yaml").write_text(held["scenario"])
+    again = json.loads(moesim("run", "again.yaml", "--seed", "3", "--json").out)
+    assert again["metrics"] == json.loads(Path("r/result.json").read_text())["metrics"]

@@ -40,6 +40,11 @@ def test_a_model_with_shortcuts_is_another_model_and_the_result_says_so(moesim: 
     assert "trained with shortcut connections" in moesim("run", "demo-tiny", "--set", "overlap.schedule=scmoe").out
 
 
+def test_tokens_that_travel_cannot_leave_before_their_experts_are_done(moesim: Moesim) -> None:
+    found = moesim("run", "demo-tiny", "--set", "overlap.schedule=scmoe", "--set", "comm.dispatch=exflow")
+    assert found.code == 2 and "scmoe begins the next layer before" in found.err and "sequential" in found.err
+
+
 def test_what_has_no_backward_pass_is_refused_in_training(moesim: Moesim) -> None:
     found = moesim(
         "run", "demo-tiny", "--set", "batch={phase: train, tokens_per_gpu: 128, context: 64}", "--set",

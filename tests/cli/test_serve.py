@@ -194,3 +194,30 @@ def test_a_placement_file_brings_its_engine_s_choice_of_replicas(moesim: Moesim)
     overrides = [text for text in chosen if text != "--set"]
     built = build_serving(load_serving("qwen3-serve", overrides), 0)
     assert built.plan.replicas != EVEN
+
+
+def test_shared_prefixes_are_found_and_make_first_tokens_come_earlier(moesim: Moesim) -> None:
+    chosen = ("--set", with_requests("arrivals: {poisson: {rate: 40/s}}").replace("fixed: 200", "fixed: 2000"), "--set",
+              "requests.prefix={documents: 2, share: 0.8, zipf: 1.0}")  # fmt: skip
+    found = {}
+    for cache in ("true", "false"):
+        done = moesim("run", *SMALL, *chosen, "--set", f"scheduler.prefix_cache={cache}", "--json", "--out", cache)
+        assert done.code == 0, done.err
+        found[cache] = {name: metric["value"] for name, metric in json.loads(done.out)["metrics"].items()}
+    rows = list(csv.DictReader(Path("true/requests.csv").read_text().splitlines()))
+    reused = [int(row["reused"]) for row in rows]
+    assert set(reused) == {0, 1600} and "prefix_cache_hit_rate" not in found["false"]
+    assert found["true"]["prefix_cache_hit_rate"] == pytest.approx(sum(reused) / (24 * 2000))
+    assert found["true"]["mean_ttft_ms"] < found["false"]["mean_ttft_ms"]
+
+
+def test_recorded_prefixes_are_found(moesim: Moesim) -> None:
+    replay = "requests={number: 24, arrivals: {replay: {file: mooncake-conversation}}, output_length: {fixed: 9}}"
+    done = moesim("run", *SMALL, "--set", replay, "--set", "balancer=prefix_affinity", "--json")
+    assert done.code == 0, done.err
+    assert 0 < json.loads(done.out)["metrics"]["prefix_cache_hit_rate"]["value"] < 1
+    done = moesim("run", *SMALL, "--set", replay, "--set", "scheduler.block_size=48")
+    assert done.code == 2 and "no whole blocks of 48" in done.err
+    Path("f.jsonl").write_text('{"timestamp": 0, "input_length": 9, "output_length": 4, "hash_ids": ["x"]}\n')
+    done = moesim("run", *SMALL, "--set", "requests={arrivals: {replay: {file: f.jsonl}}}")
+    assert done.code == 2 and "f.jsonl:1 hash_ids" in done.err

@@ -142,6 +142,22 @@ def test_batches_share_a_routing_only_where_their_prompts_are_on_the_same_ranks(
     assert len(shapes) == 2
 
 
+def test_where_steps_are_sums_a_kept_routing_follows_the_batch_in_all_else() -> None:
+    """Contexts that grow leave the routing's part as it was: the same tokens after more context take as much longer as
+    the whole step does with the same routing.
+    """
+    plan = plan_of("decode")
+    pace, refill = Pace(plan, renew_every=9), Refill(plan)
+    batch = some_batch(plan, 1, chunks=False)
+    longer = Batch.of(
+        batch.ranks, batch.rank, batch.request, batch.query, batch.context + 900, batch.phase, batch.emits
+    )
+    routed = refill.route(batch)
+    assert refill.sums and pace.ps(batch) == refill.play(refill.fill(batch, routed)) == pace.ps(batch)
+    assert pace.ps(longer) == pytest.approx(refill.play(refill.fill(longer, routed)), rel=0.01)
+    assert pace.counted.lookups == 1 and pace.ps(longer) > pace.ps(batch)
+
+
 DISPATCHES = ("nccl", "pxn", "deepep_normal", "deepep_low_latency", "hierarchical_2d", "bilevel",
               "allgather_reducescatter")  # fmt: skip
 

@@ -13,7 +13,7 @@ from moesim.hardware.formats.format import Draft, Format
 from moesim.hardware.formats.hostlist import expand
 from moesim.yamlfile import Document
 
-_PAIR = re.compile(r"(\w+)\s*=\s*(\S+)")
+_PAIR = re.compile(r"\b(\w+)\s*=\s*(\S+)")  # from the start of a word only: from each letter it grows as their square
 _KEYS = {"switchname", "switches", "nodes", "linkspeed", "blockname", "blocksizes"}
 
 

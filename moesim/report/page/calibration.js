@@ -17,7 +17,7 @@ for (const one of data.operators) {
   const groups = [...new Set(one.points.group)];
   figure(drawn, groups.map((group) => {
     const of = (values) => values.filter((_, row) => one.points.group[row] === group);
-    return { type: "scattergl", mode: "markers", name: group || "all", marker: { size: 4, opacity: 0.5 },
+    return { type: "scatter", mode: "markers", name: group || "all", marker: { size: 4, opacity: 0.5 },
       x: of(one.points.seconds), y: of(one.points.residual) };
   }), { xaxis: { type: "log", title: { text: "predicted seconds" } }, yaxis: { title: { text: "ln(measured / predicted)" } } });
   drawn.append(element("ul", {}, ...one.worst.map((text) => element("li", { textContent: text }))));

@@ -88,11 +88,11 @@ function number(kind, name, value, unit, text = formatted(name, value, unit)) {
 }
 
 function panel(title, note, ...children) {
-  return make("section", { class: "panel" }, make("h2", {}, title), make("p", { class: "note" }, note), ...children);
+  return make("section", { class: "panel", "aria-label": title }, make("h2", {}, title), make("p", { class: "note" }, note), ...children);
 }
 
 function table(heads, rows) {
-  const cell = (tag, content, index) => make(tag, { class: index && heads[index][1] ? "number" : "name" }, content);
+  const cell = (tag, content, index) => make(tag, { class: index && heads[index][1] ? "number" : "name", ...(tag === "th" ? { scope: "col" } : {}) }, content);
   const head = make("tr", {}, ...heads.map(([text], index) => cell("th", text, index)));
   const body = rows.map((row) => make("tr", row.class ? { class: row.class } : {}, ...row.cells.map((c, i) => cell("td", c, i))));
   return make("div", { class: "scroll" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
@@ -100,7 +100,7 @@ function table(heads, rows) {
 
 function bar(share) {
   const width = Math.max(0, Math.min(1, share)) * 100;
-  return make("div", { class: "bar" }, make("i", { class: share > 0.9 ? "full" : "", style: `width:${width}%` }));
+  return make("div", { class: "bar", role: "img", "aria-label": `${width.toFixed(0)} %` }, make("i", { class: share > 0.9 ? "full" : "", style: `width:${width}%` }));
 }
 
 function colour(variable) {
@@ -118,8 +118,17 @@ function layout(extra) {
   };
 }
 
+/* What a figure shows, for those who hear the page: what kind it is, of what, and over what. */
+function spoken(id, traces, extra) {
+  const kinds = [...new Set(traces.map(({ type }) => type || "scatter"))].join(" and ");
+  const names = [...new Set(traces.map(({ name }) => name).filter(Boolean))].slice(0, 12);
+  const axis = (of) => (of && of.title ? of.title.text || of.title : "");
+  const axes = [axis(extra.xaxis), axis(extra.yaxis)].filter(Boolean);
+  return [`${id.replace(/[-_]/g, " ")}: ${kinds} chart`, names.length ? `of ${names.join(", ")}` : "", axes.length ? `over ${axes.join(" and ")}` : ""].filter(Boolean).join(" ");
+}
+
 function figure(id, height, traces, extra) {
-  const node = make("div", { class: "figure", id, style: `height:${height}px` });
+  const node = make("div", { class: "figure", id, style: `height:${height}px`, role: "img", "aria-label": spoken(id, traces, extra) });
   const draw = () => Plotly.newPlot(node, traces, layout(extra), { displayModeBar: false, responsive: true });
   requestAnimationFrame(draw);
   return node;
@@ -188,7 +197,7 @@ function ladderFigure(breakdown, total) {
     marker: { color: [...keys.map((key) => colour((RUNGS[key] || [])[1] || "--other")), colour("--soft")] },
   };
   return figure("ladder", 300, [trace], {
-    xaxis: { title: { text: `time (${unit})` }, rangemode: "tozero", range: [0, (total / scale) * 1.28] },
+    xaxis: { title: { text: `time (${unit})` }, rangemode: "tozero", range: [0, (total / scale) * (innerWidth < 600 ? 1.8 : 1.28)] },
     yaxis: { autorange: "reversed", gridcolor: "rgba(0,0,0,0)", ticklabelstandoff: 6 }, showlegend: false, bargap: 0.28,
   });
 }
@@ -348,12 +357,20 @@ function allMetrics() {
   return panel("All metrics", "As `moesim run --json` prints them, rounded here to four digits; the document itself stands at the end of the page.", table(heads, rows));
 }
 
+/* The scenario as it was played, and the command that plays it again. */
+function again({ result, pictures }) {
+  if (!pictures.scenario) return make("span");
+  const command = `moesim run scenario.yaml --seed ${result.provenance.seed}`;
+  const text = make("details", {}, make("summary", {}, "scenario.yaml"), make("pre", { id: "scenario" }, pictures.scenario));
+  return panel("Play it again", "Save the scenario below as scenario.yaml; the same version of moesim gives the same numbers.", make("pre", { id: "command" }, command), text);
+}
+
 function chooser() {
   if (runs.length < 2) return make("span");
   const options = runs.map((run, index) => make("option", index === shown ? { value: index, selected: "" } : { value: index }, label(run)));
   const choice = make("select", {}, ...options);
   choice.addEventListener("change", () => { shown = Number(choice.value); show(); });
-  return make("p", { class: "soft" }, "Run shown: ", choice);
+  return make("p", { class: "soft" }, make("label", {}, "Run shown: ", choice));
 }
 
 function show() {
@@ -363,7 +380,7 @@ function show() {
   const all = runs.length > 1 ? [] : [allMetrics()];
   document.getElementById("page").replaceChildren(
     ...many, heading(run), cards(run), ladder(run), operators(run), warnings(run), gantt(run), make("div", { class: "halves" }, experts(run), traffic(run)),
-    congestion(run), linkHeat(run), topology(run), memory(run), ...all, provenance(run), raw,
+    congestion(run), linkHeat(run), topology(run), memory(run), ...all, provenance(run), again(run), raw,
   );
 }
 

@@ -22,13 +22,18 @@ function shown(kind, name, value, text) {
 function panel(title, note, ...children) {
   const heading = element("h2", { textContent: title });
   const text = element("p", { className: "note", textContent: note });
-  const node = element("section", { className: "panel" }, heading, text, ...children);
+  const node = element("section", { className: "panel", ariaLabel: title }, heading, text, ...children);
   page.append(node);
   return node;
 }
 
 function figure(parent, traces, layout) {
-  const node = element("div", { className: "figure", id: `figure-${document.querySelectorAll(".figure").length}` });
+  const kinds = [...new Set(traces.map(({ type }) => type || "scatter"))].join(" and ");
+  const axes = [layout.xaxis, layout.yaxis].map((axis) => axis && axis.title && axis.title.text).filter(Boolean);
+  const node = element("div", {
+    className: "figure", id: `figure-${document.querySelectorAll(".figure").length}`, role: "img",
+    ariaLabel: `${kinds} chart${axes.length ? ` over ${axes.join(" and ")}` : ""}`,
+  });
   parent.append(node);
   const axis = { gridcolor: css("--line"), zerolinecolor: css("--line") };
   Plotly.newPlot(node, traces, {

@@ -62,3 +62,8 @@ latencies();
 overTime("Queue and batch", "Requests that run and that wait at the ends of steps.", [["running", "running"], ["waiting", "waiting"]], "requests");
 overTime("KV cache", `Share of the ${told.kv_blocks} blocks of each scheduler that is held.`, [["kv", "KV blocks"]], "share");
 metrics();
+if (pictures.scenario) {
+  panel("Play it again", "Save the scenario below as scenario.yaml; the same version of moesim gives the same numbers.",
+    element("pre", { id: "command", textContent: `moesim run scenario.yaml --seed ${told.seed}` }),
+    element("details", {}, element("summary", { textContent: "scenario.yaml" }), element("pre", { id: "scenario", textContent: pictures.scenario })));
+}

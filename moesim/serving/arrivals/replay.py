@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pydantic import Field
 
 from moesim.errors import BadInput
@@ -23,4 +25,4 @@ class Replay(Section):
             way_out = "poisson with input_length: {dataset: ...} draws its lengths"
             raise BadInput(f"{self.file} holds lengths, no times", way_out=way_out)
         arrival = (found.arrival / self.speed).round().astype(found.arrival.dtype)
-        return Table(arrival, found.prompt, found.output, found.skipped)
+        return replace(found, arrival=arrival)

@@ -1,4 +1,4 @@
-"""Who serves a request: `choose(loads, number, rng)`. A rule is one file here and one line in REGISTRY."""
+"""Who serves a request: `choose(loads, ask, rng)`. A rule is one file here and one line in REGISTRY."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from typing import Final
 
 import numpy as np
 
-from moesim.serving.balancer import least_outstanding, power_of_two, round_robin
+from moesim.serving.balancer import least_outstanding, power_of_two, prefix_affinity, round_robin
+from moesim.serving.balancer.ask import Ask
 
-REGISTRY: Final[Mapping[str, Callable[[Sequence[int], int, np.random.Generator], int]]] = {
+REGISTRY: Final[Mapping[str, Callable[[Sequence[int], Ask, np.random.Generator], int]]] = {
     "round_robin": round_robin.choose,
     "least_outstanding": least_outstanding.choose,
     "power_of_two": power_of_two.choose,
+    "prefix_affinity": prefix_affinity.choose,
 }
+
+__all__ = ["REGISTRY", "Ask"]

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from moesim.serving.balancer.ask import Ask
 
-def choose(loads: Sequence[int], number: int, rng: np.random.Generator) -> int:
-    """The replica of request `number`."""
+
+def choose(loads: Sequence[int], ask: Ask, rng: np.random.Generator) -> int:
+    """The replica of a request."""
     if len(loads) == 1:
         return 0
     one, other = (int(replica) for replica in rng.choice(len(loads), 2, replace=False))

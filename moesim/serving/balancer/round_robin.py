@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from moesim.serving.balancer.ask import Ask
 
-def choose(loads: Sequence[int], number: int, rng: np.random.Generator) -> int:
-    """The replica of request `number`."""
-    return number % len(loads)
+
+def choose(loads: Sequence[int], ask: Ask, rng: np.random.Generator) -> int:
+    """The replica of a request."""
+    return ask.number % len(loads)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from moesim.serving.book import Book, State
+from moesim.serving.book import NEVER, Book, State
 from moesim.serving.kv import Blocks
 from moesim.serving.requests import Ints
 
@@ -18,13 +18,14 @@ NONE: Ints = np.zeros(0, dtype=np.int64)
 class Queue:
     """Of one scheduler, requests by number: waiting in order; started, of whose prompt a part is cached, in order;
     decoding int64[...]; seats that are free; admitted int64[requests]: when each got its seat, counted; held: what
-    share of an answer's KV is held from admission on.
+    share of an answer's KV is held from admission on; cache: blocks of shared prefixes are found again.
     """
 
     book: Book
     blocks: Blocks
     seats: int
     held: float
+    cache: bool = False
     waiting: deque[int] = field(default_factory=deque)
     started: list[int] = field(default_factory=list)
     decoding: Ints = field(default_factory=lambda: NONE)
@@ -36,6 +37,25 @@ class Queue:
     def needed(self, request: int) -> int:
         """Tokens whose KV has to be there at admission, all of a step's prompt aside."""
         return int(self.book.prompt[request] + np.ceil(self.held * self.book.output[request])) if self.held else 0
+
+    def contents(self, request: int) -> list[int]:
+        """Identities of the blocks that its prompt shares with others'."""
+        prefixes = self.book.requests.prefixes
+        return prefixes.blocks(request, self.blocks.size) if prefixes and self.cache else []
+
+    def reusable(self, request: int) -> list[int]:
+        """Of these, those that are there; the last token of a prompt is always computed, as the answer comes of it."""
+        contents = self.contents(request)[: (int(self.book.prompt[request]) - 1) // self.blocks.size]
+        return contents[: self.blocks.known(contents)]
+
+    def reuse(self, request: int, tokens: int) -> None:
+        """A request was admitted with so many tokens that were there."""
+        self.book.cached[request] = tokens
+        if self.cache:
+            self.blocks.asked += int(self.book.prompt[request])
+            self.blocks.found += tokens
+        if self.book.started[request] == NEVER:
+            self.book.reused[request] = tokens
 
     def evict_last(self, now: int) -> int:
         """The request that got its seat last loses its cache and goes to the front of the queue."""
@@ -99,10 +119,15 @@ class Tray:
         queue = self.queue
         while queue.waiting and queue.seats and self.left > 0 and not self.evicted:
             request = queue.waiting[0]
-            missing = queue.book.missing(request)
+            known = queue.reusable(request)
+            found = len(known) * queue.blocks.size
+            missing = queue.book.missing(request) - found
             tokens = min(missing, self.left)
-            if (tokens < missing and not chunked) or not queue.blocks.hold(request, max(tokens, queue.needed(request))):
+            if tokens < missing and not chunked:
                 return
+            if not queue.blocks.admit(request, known, max(found + tokens, queue.needed(request))):
+                return
+            queue.reuse(request, found)
             queue.waiting.popleft()
             queue.started.append(request)
             queue.seats -= 1

@@ -13,6 +13,7 @@ import numpy as np
 
 from moesim import foreign
 from moesim.errors import BadInput
+from moesim.serving.prefixes import Prefixes
 from moesim.serving.requests import Ints
 
 MAX_BYTES = 1 << 30
@@ -23,13 +24,14 @@ Row = Mapping[str, Any]
 class Table:
     """int64[n] each: arrival ps after the first request, or None in files of lengths; prompt, output tokens.
 
-    skipped: rows that the reader left out, and why, in words; "" if none.
+    skipped: rows that the reader left out, and why, in words; "" if none. prefixes: what prompts have in common.
     """
 
     arrival: Ints | None
     prompt: Ints
     output: Ints
     skipped: str = ""
+    prefixes: Prefixes | None = None
 
 
 @dataclass(frozen=True)

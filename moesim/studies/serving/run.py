@@ -14,6 +14,7 @@ from moesim.errors import DoesNotFit
 from moesim.layout import HBM
 from moesim.serving import Served, serve
 from moesim.serving.metrics import breakdown, counted, e2el, numbers, ttft
+from moesim.serving.prefixes import Hashed, check_blocks
 from moesim.serving.steady import grows, transient
 from moesim.studies.basis import price_notes
 from moesim.studies.interval import CONFIDENCE, half_width
@@ -65,6 +66,8 @@ def once(loaded: ServeLoaded, seed: int) -> Once:
     with loaded.placing():
         built = build_serving(loaded, seed)
         requests, notes = loaded.scenario.requests.draw(seed)
+        if built.settings.prefix_cache and isinstance(requests.prefixes, Hashed):
+            check_blocks(requests.prefixes.unit, built.settings.block_size)
         pace = built.clock()
         front = int(to_ps(built.settings.frontend_time))
         served = serve(requests, lambda book: built.replicas(book, pace), loaded.scenario.balancer, front, seed)

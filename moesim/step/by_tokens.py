@@ -1,0 +1,125 @@
+"""What work depends on numbers of tokens alone: priced once for each number, or for each set of numbers on the ranks of
+tensor-parallel groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.step.batch import Batch, Phase
+from moesim.step.ops import LayerOps
+from moesim.step.work import Floats, Work
+from moesim.units import to_ps
+
+Int64s = npt.NDArray[np.int64]
+Price = Callable[[LayerOps, Batch], Work]
+KEPT = 4096  # sets of numbers of tokens
+NEAR, BLOCK = 1024, 64  # up to so many tokens a whole block is priced when one of it is new
+
+
+class Tokens(Protocol):
+    """Prices of one kind of work; counts of tokens int64[ranks] are those of a part, or of those that emit."""
+
+    def work(self, part: Batch) -> Work:
+        """Seconds float64[ranks]."""
+
+    def ticks(self, part: Batch, stretch: float) -> Int64s:
+        """int64[ranks] ps, `stretch` times as long."""
+
+
+def by_tokens(price: Price, ops: LayerOps, *, emitted: bool) -> Tokens:
+    """emitted: of tokens that go through the head, not of all."""
+    return (ByRank if ops.spread.tensor == 1 else ByGroups)(price, ops, emitted)
+
+
+class ByRank:
+    """Every rank has its own tokens: a table by their number."""
+
+    def __init__(self, price: Price, ops: LayerOps, emitted: bool) -> None:
+        self._price, self._ops, self._emitted = price, ops, emitted
+        self._known = np.zeros(1, dtype=np.bool_)
+        self._seconds: dict[str, Floats] = {}
+        self._ticks: dict[float, Int64s] = {}
+
+    def work(self, part: Batch) -> Work:
+        """See Tokens."""
+        tokens = self._counts(part)
+        return Work({family: seconds[tokens] for family, seconds in self._seconds.items()})
+
+    def ticks(self, part: Batch, stretch: float) -> Int64s:
+        """See Tokens."""
+        tokens = self._counts(part)
+        if stretch not in self._ticks:
+            self._ticks[stretch] = to_ps(
+                np.broadcast_to(Work(self._seconds).stretched(stretch).total, self._known.shape)
+            )
+        return self._ticks[stretch][tokens]
+
+    def _counts(self, part: Batch) -> Int64s:
+        """int64[ranks], all of them priced."""
+        tokens = part.head_rows if self._emitted else part.tokens_of_rank
+        most = int(tokens.max())
+        if most >= len(self._known) or not self._known[tokens].all():
+            self._learn(tokens, most)
+        return tokens
+
+    def _learn(self, tokens: Int64s, most: int) -> None:
+        """Price what is new, and its neighbours; two at least, as Tables: numpy adds a lone one up in another order."""
+        if most >= len(self._known):
+            self._known = np.append(self._known, np.zeros(most + BLOCK, dtype=np.bool_))
+        new = np.unique(tokens[~self._known[tokens]])
+        near = np.unique(new[new < NEAR] // BLOCK)[:, None] * BLOCK + np.arange(BLOCK)
+        wanted = np.unique(np.concatenate((new, near.ravel(), [0, 1])))
+        wanted = wanted[wanted < len(self._known)]
+        found = self._price(self._ops, _with(wanted, emitted=self._emitted))
+        for family, seconds in found.seconds.items():
+            table = self._seconds.get(family, np.zeros(0))
+            table = np.append(table, np.zeros(len(self._known) - len(table)))
+            table[wanted] = seconds
+            self._seconds[family] = table
+        self._known[wanted] = True
+        self._ticks.clear()
+
+
+class ByGroups:
+    """Ranks of a group share tokens: kept by the numbers of all ranks."""
+
+    def __init__(self, price: Price, ops: LayerOps, emitted: bool) -> None:
+        self._price, self._ops, self._emitted = price, ops, emitted
+        self._works: dict[bytes, Work] = {}
+        self._ticks: dict[tuple[float, bytes], Int64s] = {}
+
+    def work(self, part: Batch) -> Work:
+        """See Tokens."""
+        key = self._key(part)
+        if key not in self._works:
+            if len(self._works) >= KEPT:
+                self._works.clear()
+            self._works[key] = Work(self._price(self._ops, part).seconds)
+        return self._works[key]
+
+    def ticks(self, part: Batch, stretch: float) -> Int64s:
+        """See Tokens."""
+        key = (stretch, self._key(part))
+        if key not in self._ticks:
+            if len(self._ticks) >= KEPT:
+                self._ticks.clear()
+            self._ticks[key] = np.broadcast_to(to_ps(self.work(part).stretched(stretch).total), part.ranks)
+        return self._ticks[key]
+
+    def _key(self, part: Batch) -> bytes:
+        return (part.head_rows if self._emitted else part.tokens_of_rank).tobytes()
+
+
+def _with(counts: Int64s, *, emitted: bool) -> Batch:
+    """A rank for each number of tokens; emitted: all of them go through the head, and each is a row."""
+    ranks = np.arange(len(counts))
+    if emitted:
+        rank = np.repeat(ranks, counts)
+        return Batch.of(len(counts), rank, rank, 1, 0, Phase.DECODE)
+    some = counts > 0
+    return Batch.of(len(counts), ranks[some], ranks[some], counts[some], 0, Phase.PREFILL)

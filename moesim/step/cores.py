@@ -1,0 +1,130 @@
+"""What attention's cores take on each tensor-parallel group, row by row, for clocks that are asked often.
+
+The same sums in the same order as `LayerOps.core`, from tables of what one row among n like itself costs: decoded rows
+in a compiled pass over blocks of contexts, chunks of prompts one by one, as a batch has few of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.compiled import njit
+from moesim.models import Attention
+from moesim.step.batch import Alike, Batch, Phase
+from moesim.step.ops import LayerOps
+from moesim.step.work import Floats, Work
+
+Int64s = npt.NDArray[np.int64]
+BLOCK_BITS, CONTEXT_BITS = 6, 25  # neighbours priced together; contexts are below 2 ** 25
+MOST_CELLS = 1 << 24  # of numbers of rows by blocks of contexts, beyond which rows are priced as any others
+
+
+class CorePrices:
+    """Of one mixer of a plan's layers."""
+
+    def __init__(self, ops: LayerOps) -> None:
+        self._ops = ops
+        self._index = np.full((1, 1), -1, dtype=np.int32)
+        self._kept = np.zeros((0, 1 << BLOCK_BITS, 2))  # seconds of one row, and whether they were measured
+        self._prompts: dict[tuple[int, int, int], tuple[float, bool]] = {}
+        self._family = ""
+
+    def of(self, batch: Batch) -> Work:
+        """Seconds float64[ranks]."""
+        ways = self._ops.spread.tensor
+        decodes, prompts = batch.phase == Phase.DECODE, batch.phase == Phase.PREFILL
+        number = np.bincount(batch.rank[decodes] // ways, minlength=batch.ranks // ways)
+        longest = int(batch.context.max(initial=0))
+        cells = (int(number.max(initial=0)) + 1) * ((longest >> BLOCK_BITS) + 1)
+        if not isinstance(self._ops.mixer, Attention) or cells > MOST_CELLS or longest >> CONTEXT_BITS:
+            return self._ops.core_seconds(batch)
+        parts = []
+        if decodes.any():
+            parts.append(self._decoded(batch.rank[decodes] // ways, batch.context[decodes], number))
+        if prompts.any():
+            parts.append(self._prefilled(batch, prompts, ways))
+        every = (Work({self._family: np.repeat(seconds, ways)}) for seconds in parts)
+        return sum(every, start=Work())
+
+    def _decoded(self, group: Int64s, context: Int64s, number: Int64s) -> Floats:
+        """Seconds float64[groups] of decoded rows, of which each group has number int64[groups]."""
+        rows = np.sort(group << CONTEXT_BITS | context)
+        self._reach(int(number.max()), int(context.max()) >> BLOCK_BITS)
+        missing = np.empty((len(rows), 2), dtype=np.int64)
+        total = np.zeros(len(number))
+        lacking, kinds, outside = summed(rows, number, self._index, self._kept, total, missing)
+        if lacking:
+            self._learn(np.unique(missing[:lacking], axis=0))
+            total[:] = 0.0
+            _, kinds, outside = summed(rows, number, self._index, self._kept, total, missing)
+        self._ops.log.count(self._family, int(kinds), int(outside))
+        return total
+
+    def _reach(self, most: int, block: int) -> None:
+        """The index has a cell for so many rows after so many blocks."""
+        rows, blocks = self._index.shape
+        if most < rows and block < blocks:
+            return
+        wider = np.full((max(rows, 2 * most), max(blocks, 2 * block + 1)), -1, dtype=np.int32)
+        wider[:rows, :blocks] = self._index
+        self._index = wider
+
+    def _learn(self, cells: Int64s) -> None:
+        """Price blocks of contexts int64[n, 2] (rows, block)."""
+        size = 1 << BLOCK_BITS
+        context = (cells[:, 1, None] * size + np.arange(size)).ravel()
+        priced = self._priced("decode", np.repeat(cells[:, 0], size), np.ones_like(context), context)
+        self._index[cells[:, 0], cells[:, 1]] = len(self._kept) + np.arange(len(cells))
+        self._kept = np.concatenate((self._kept, priced.reshape(-1, size, 2)))
+
+    def _priced(self, phase: str, number: Int64s, query: Int64s, context: Int64s) -> Floats:
+        """float64[n, 2]: seconds of `number` rows alike, and whether they lie outside of what was measured."""
+        none = np.zeros_like(number)
+        (found,) = self._ops.mixing(phase, Alike(none, query, context, number, number))
+        self._family = found.family
+        self._ops.log.learn(found)
+        return np.stack((found.seconds, found.outside.astype(np.float64)), axis=1)
+
+    def _prefilled(self, batch: Batch, prompts: npt.NDArray[np.bool_], ways: int) -> Floats:
+        """Seconds float64[groups] of chunks of prompts."""
+        group = (batch.rank[prompts] // ways).tolist()
+        kinds = Counter(zip(group, batch.query[prompts].tolist(), batch.context[prompts].tolist(), strict=True))
+        number = Counter(group)
+        asked = sorted((group, query, context) for group, query, context in kinds)
+        keys = [(number[group], query, context) for group, query, context in asked]
+        if new := [key for key in dict.fromkeys(keys) if key not in self._prompts]:
+            columns = np.array(new if len(new) > 1 else new * 2, dtype=np.int64).T  # as Tables: never one alone
+            found = self._priced("prefill", *columns).tolist()
+            self._prompts.update((key, (one[0], one[1] > 0)) for key, one in zip(new, found, strict=False))
+        total = np.zeros(batch.ranks // ways)
+        for kind, key in zip(asked, keys, strict=True):
+            total[kind[0]] += self._prompts[key][0] * (kinds[kind] / key[0])
+        self._ops.log.count(self._family, len(keys), sum(self._prompts[key][1] for key in keys))
+        return total
+
+
+@njit
+def summed(rows: Any, number: Any, index: Any, kept: Any, total: Any, missing: Any) -> Any:
+    """rows int64[S] ascending (group, context) -> total float64[groups] s; (how many cells are missing, different rows,
+    of them outside of what was measured). missing int64[S, 2]: the cells.
+    """
+    at, lacking, kinds, outside = 0, 0, 0, 0
+    while at < rows.shape[0]:
+        first = at
+        while at < rows.shape[0] and rows[at] == rows[first]:
+            at += 1
+        group, context = rows[first] >> CONTEXT_BITS, rows[first] & ((1 << CONTEXT_BITS) - 1)
+        many, kinds = number[group], kinds + 1
+        cell = index[many, context >> BLOCK_BITS]
+        if cell < 0:
+            missing[lacking, 0], missing[lacking, 1] = many, context >> BLOCK_BITS
+            lacking += 1
+        else:
+            found = kept[cell, context & ((1 << BLOCK_BITS) - 1)]
+            total[group] += found[0] * ((at - first) / many)
+            outside += found[1] > 0
+    return lacking, kinds, outside
