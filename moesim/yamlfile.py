@@ -8,7 +8,7 @@ anything is composed, and plain scalars resolve by JSON's rules, with the rest l
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar, get_args
@@ -138,6 +138,34 @@ def override(data: dict[str, Any], text: str, example: str) -> str:
     count = units.counted(value)
     target[parts[-1]] = parse_yaml(f"value: {value}", f"--set {key}").data["value"] if count is None else count
     return key
+
+
+def merge(data: dict[str, Any], changes: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Set {"a.b": value} or {"a": {"b": value}} in `data`, keys beside them stay; yields the dotted keys that were set.
+
+    Raises BadInput for a key that is no text.
+    """
+    for name, value in changes.items():
+        if not isinstance(name, str) or not all(name.split(".")):
+            raise BadInput(f"override {name!r} is no name of a key", way_out="{'cluster.nodes': 4}")
+        *path, last = name.split(".")
+        target = data
+        for part in path:
+            target = _inside(target, part)
+        key = f"{above}{name}"
+        if isinstance(value, Mapping) and isinstance(target.get(last), dict):
+            yield from merge(target[last], value, f"{key}.")
+        else:
+            target[last] = dict(value) if isinstance(value, Mapping) else value
+            yield key
+
+
+def _inside(data: dict[str, Any], part: str) -> dict[str, Any]:
+    """The keys under `part`, made where there are none; what is no mapping gives way to one."""
+    if not isinstance(data.get(part), dict):
+        data[part] = {}
+    found: dict[str, Any] = data[part]
+    return found
 
 
 def read_text(path: Path) -> str:

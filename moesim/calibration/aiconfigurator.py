@@ -28,7 +28,10 @@ PACKAGE: Final = "aiconfigurator-core"
 VERSIONS: Final = {"vllm": "0.24.0", "trtllm": "1.3.0rc20", "sglang": "0.5.14"}
 DTYPES: Final = {"bfloat16": "bf16", "half": "bf16", "default": "fp8"}
 BYTES: Final = {"half": 2, "bfloat16": 2, "int8": 1}
-COMMUNICATION: Final = ("nccl_perf.parquet", "wideep_deepep_ll_perf.parquet", "wideep_deepep_normal_perf.parquet")
+COMMUNICATION: Final = (
+    "nccl_perf.parquet", "custom_allreduce_perf.parquet", "wideep_deepep_ll_perf.parquet",
+    "wideep_deepep_normal_perf.parquet",
+)  # fmt: skip
 COLLECTIVES: Final = {"alltoall": "all_to_all"}
 NOT_GATED: Final = frozenset(
     {(1024, 2688, 22, 512), (2048, 5120, 22, 512), (2688, 1856, 6, 128), (4096, 2688, 22, 512), (8192, 5120, 22, 512)}
@@ -53,7 +56,9 @@ def import_tables(system: str, ops: Iterable[str] = ()) -> Records:
 
 
 def import_communication(system: str, devices: Iterable[str]) -> Records:
-    """NCCL's and DeepEP's tables of one system in all versions, rows of `devices` only: some tables hold another's."""
+    """Tables of NCCL, of engines' all-reduces and of DeepEP, of one system in all versions, rows of `devices` only:
+    some tables hold another's.
+    """
     paths = [path for name in COMMUNICATION for path in sorted((_folder() / system).rglob(name))]
     joined = join([part for path in paths for part in _read(system, path)])
     return joined.where(np.isin(joined["device"], list(devices)))

@@ -1,14 +1,16 @@
-"""The communication constants of a profile: those of all systems, with what its own records of NCCL and DeepEP say.
+"""The communication constants of a profile: those of all systems, with what its own records of NCCL, of engines' own
+all-reduces and of DeepEP say.
 
 NCCL has a kernel each for grouped sends, for rings (and trees), and for reduction in the switch (NVLS); the rate of
 each is that of its best table, between its last two sizes, and what a table takes beyond bytes over that rate is its
-start-up. A scenario names no version of NCCL, so that a table is the mean over all versions that the records hold.
+start-up. A scenario names no version of NCCL, so that a table is the mean over all versions that the records hold. An
+engine's all-reduce is told in the same way, from its times inside CUDA graphs; of its versions the median counts.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -25,7 +27,9 @@ from moesim.hardware import Cluster, load_cluster
 WAYS: Final = {"collective": "world", "exchange": "shape"}
 LARGEST: Final = 8  # ranks that most systems were measured with
 ROUNDS: Final = 1e7  # a second at most, of peers that follow each other
-ENGINES: Final = ("sglang", "trtllm", "vllm")
+ENGINES: Final = {  # engine -> its all-reduce as decode steps call it: out of a CUDA graph
+    "sglang": "SGLang_CustomAllReduce_graph", "trtllm": "TRTLLM", "vllm": "vLLM_custom_graph",
+}  # fmt: skip
 OPS: Final = {"nccl": ("all_to_all",), "nccl_ring": ("all_gather", "reduce_scatter", "all_reduce"),
               "nccl_nvls": ("all_reduce",)}  # fmt: skip
 IN_SWITCH: Final = 1.15  # an all-reduce with that many times the bus bandwidth of rings is summed up in the switch
@@ -60,11 +64,40 @@ def section(records: Records, system: System, heldout: Mapping[str, Mapping[str,
     nccl = records.of(backend="nccl", dtype="bf16").usable
     for kernel, tables in _by_kernel(nccl, cluster).items():
         plain[kernel] = plain[kernel] | _nccl(kernel, tables, nccl, system, cluster)
+    plain |= {f"all_reduce_{one}": _of_engine(one, records, system, cluster, heldout) for one in _measured(records)}
     plain |= in_one_node(records, system, cluster, plain)
     for kernel, name in SPREAD_OF.items():
         if name in heldout:
             plain[kernel]["spread"] = spread_of(heldout[name]["p90"])
     return plain
+
+
+def _measured(records: Records) -> list[str]:
+    """Engines whose own all-reduce the records hold."""
+    return [name for name, kernel in ENGINES.items() if len(records.of(backend=name, kernel=kernel).usable)]
+
+
+def _of_engine(
+    engine: str, records: Records, system: System, cluster: Cluster, heldout: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:  # fmt: skip
+    """Its section. Held-out errors are those of a world size that was left out; without any, of NCCL's rings."""
+    rows = records.of(op="all_reduce", backend=engine, kernel=ENGINES[engine]).usable
+    tables = _tables(rows, np.median)
+    nominal = float(np.max(cluster.link_capacity))
+    best = max(tables, key=lambda one: one.rate)
+    fraction = round(min(best.rate / nominal, 1.0), 3)
+    judged = [one["p90"] for name, one in heldout.items() if name.startswith(f"all_reduce/{engine}/{ENGINES[engine]}/")]
+    ring: dict[str, Any] = system.raw["communication"]["nccl_ring"]  # type: ignore[index]
+    return {
+        "alpha": ring["alpha"], "efficiency": {"nvlink": fraction}, "sms": ring["sms"],
+        "steps": [_steps(table, fraction * nominal) for table in tables],
+        "spread": spread_of(judged[0]) if judged else ring["spread"], "device": system.device.name, "basis": "fitted",
+        "source": (
+            f"{engine} {', '.join(sorted(set(map(str, rows['version']))))}, {ENGINES[engine]}: all sizes as dispatched "
+            "(one-shot, two-shot, then NCCL) on 2, 4 and 8 GPUs of one node, median over versions "
+            "(aiconfigurator-core 0.12.0, NVIDIA, or own records)"
+        ),
+    }  # fmt: skip
 
 
 def _by_kernel(nccl: Records, cluster: Cluster) -> dict[str, list[Table]]:
@@ -84,23 +117,23 @@ def _by_kernel(nccl: Records, cluster: Cluster) -> dict[str, list[Table]]:
     return found
 
 
-def _tables(nccl: Records) -> list[Table]:
-    """One for each op and number of ranks, the mean over versions of NCCL of their medians."""
+def _tables(records: Records, over: Callable[[list[Any]], Any] = np.mean) -> list[Table]:
+    """One for each op and number of ranks; `over` versions of their medians, by default the mean."""
     found = []
     for op in sorted({op for ops in OPS.values() for op in ops}):
-        part = nccl.of(op=op)
+        part = records.of(op=op)
         for world in np.unique(part["world"]):
             rows = part.where(part["world"] == world)
             twice = 2 if op == "all_reduce" else 1
             sent = rows["bytes"] * (world - 1) / world * twice
             sizes = np.unique(sent)  # each rank has a record of its own
-            seconds = [_mean(rows["version"][sent == size], rows["seconds"][sent == size]) for size in sizes]
+            seconds = [over(_medians(rows["version"][sent == size], rows["seconds"][sent == size])) for size in sizes]
             found.append(Table(op, int(world), sizes, np.array(seconds)))
     return found
 
 
-def _mean(versions: np.ndarray[Any, Any], seconds: np.ndarray[Any, Any]) -> float:
-    return float(np.mean([np.median(seconds[versions == one]) for one in np.unique(versions)]))
+def _medians(versions: np.ndarray[Any, Any], seconds: np.ndarray[Any, Any]) -> list[float]:
+    return [float(np.median(seconds[versions == one])) for one in np.unique(versions)]
 
 
 def _nccl(

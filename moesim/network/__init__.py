@@ -5,9 +5,10 @@ from moesim.network.collectives import Collective, groups
 from moesim.network.copies import Copies, count_copies
 from moesim.network.fabric import Fabric
 from moesim.network.flows import Coflow, Flows, Group
-from moesim.network.rails import algorithms, rail_ring
+from moesim.network.rails import ENGINES, algorithms, of_engine, rail_ring
 
 __all__ = [
+    "ENGINES",
     "AllToAll",
     "Coflow",
     "Collective",
@@ -18,5 +19,6 @@ __all__ = [
     "algorithms",
     "count_copies",
     "groups",
+    "of_engine",
     "rail_ring",
 ]

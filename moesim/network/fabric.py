@@ -15,7 +15,7 @@ from moesim.network.all_to_all import AllToAll
 from moesim.network.collectives import Collective, exchange
 from moesim.network.flows import Coflow, Flows, Group, Wires
 from moesim.network.ports import OUT, rdma_paths
-from moesim.network.rails import KERNEL
+from moesim.network.rails import ENGINES, KERNEL
 from moesim.units import LAST_SECOND, beyond_clock, show_bandwidth, show_seconds, to_ps
 
 
@@ -27,7 +27,8 @@ class Fabric:
     kernel's limit binds only the kernel. A profile that was made on NVLink and InfiniBand lends their efficiencies to
     other tiers (HCCS, PCIe, RoCE, TCP ...); `notes` says so. `left` is the share of their rates that links between
     nodes have left: after losses of the fabric, and what other traffic takes. Kernels in `over_rdma` send between GPUs
-    of one node out of one port and in by another. The latency that a topology states for its links comes on top of a
+    of one node out of one port and in by another. `engine` is the one whose own all-reduce is played inside a node, ""
+    where that is NCCL's. The latency that a topology states for its links comes on top of a
     kernel's start-up: that was measured on a fabric, whose own latency it contains, so shipped topologies state none.
     Raises BadInput.
     """
@@ -39,8 +40,9 @@ class Fabric:
         *,
         left: float = 1.0,
         over_rdma: Collection[str] = (),
+        engine: str = "",
     ) -> None:
-        self.cluster, self.communication = cluster, communication
+        self.cluster, self.communication, self.engine = cluster, communication, engine
         nominal = np.where(_inside(cluster), 1.0, left) * cluster.link_capacity
         reached = {name: _achieved(cluster, cost) for name, cost in communication.items()}
         best = np.max(list(reached.values()), axis=0) if reached else np.ones(cluster.num_links)
@@ -71,14 +73,19 @@ class Fabric:
 
     @classmethod
     def of(
-        cls, cluster: Cluster, communication: Mapping[str, CommunicationCost], algorithm: AllToAll, *, left: float = 1.0
-    ) -> Fabric:
-        """The fabric under an all-to-all algorithm and the collectives of NCCL, with a profile's constants for both."""
+        cls, cluster: Cluster, communication: Mapping[str, CommunicationCost], algorithm: AllToAll, *,
+        left: float = 1.0, engine: str = "",
+    ) -> Fabric:  # fmt: skip
+        """The fabric under an all-to-all algorithm and the collectives of NCCL, with a profile's constants for both;
+        engine: whose all-reduce is played inside a node where the profile has its table.
+        """
         reduces = ("nccl_nvls",) if cluster.reduces_in_switch else ()
-        kernels = dict.fromkeys((*algorithm.all_kernels(), "nccl_ring", *reduces, "nccl"))  # nccl: moves of experts
+        engine = engine if ENGINES.get(engine) in communication else ""
+        own = (ENGINES[engine],) if engine else ()
+        kernels = dict.fromkeys((*algorithm.all_kernels(), "nccl_ring", *reduces, *own, "nccl"))  # nccl: experts move
         used = {kernel: communication_of(communication, kernel, cluster.devices[0].name) for kernel in kernels}
         over_rdma = algorithm.all_kernels() if algorithm.same_node == "rdma" else ()
-        return cls(cluster, used, left=left, over_rdma=over_rdma)
+        return cls(cluster, used, left=left, over_rdma=over_rdma, engine=engine)
 
     def kernel_ports(self, links: Collection[int]) -> list[int]:
         """The ports beside these links, at which kernels that reach less are limited."""
@@ -92,8 +99,8 @@ class Fabric:
         )
 
     def collective(self, collective: Collective, group: Group) -> Coflow:
-        """A ring, a tree or NVLS, by the library's kernel for it."""
-        return self._timed(KERNEL.get(collective.algorithm, "nccl"), collective, group)
+        """A ring, a tree or NVLS, by the library's kernel for it, or an engine's own."""
+        return self._timed((KERNEL | ENGINES).get(collective.algorithm, "nccl"), collective, group)
 
     def fastest(self, candidates: Sequence[Collective], group: Group) -> tuple[Collective, Coflow]:
         """The one that is done first alone on the network, as NCCL chooses: start-up, and bytes over bandwidth."""

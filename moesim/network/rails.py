@@ -14,6 +14,9 @@ reads the sum of its k-th of the buffer out of the switch, which asks all lanes 
 switch hands to all. So bus bandwidth, 2 S (n - 1) / (n t) by nccl-tests' definition, can exceed what a link carries:
 14 / 9 of it in a node of eight, and 1.67 of it in two such nodes, whose ports carry no more than S / 8 each.
 
+Inside a node serving engines bring all-reduces of their own (`of_engine`): every rank reads all buffers of its peers
+(one-shot) or a share of each and then the sums (two-shot), beyond some MB they call NCCL. Tables are as dispatched.
+
 Sources: NVIDIA/nccl, src/graph (rings, trees) and src/device (NVLS, NVLSTree); nccl-tests, doc/PERFORMANCE.md.
 """
 
@@ -38,6 +41,7 @@ from moesim.network.collectives import (
 from moesim.network.flows import Flows, Group
 
 KERNEL = {"ring": "nccl_ring", "tree": "nccl_ring", "nvls": "nccl_nvls", "nvls_tree": "nccl_nvls"}  # whose constants
+ENGINES = {name: f"all_reduce_{name}" for name in ("sglang", "trtllm", "vllm")}  # engine -> kernel of its all-reduce
 RINGS = {"all_gather": all_gather, "reduce_scatter": reduce_scatter, "all_reduce": all_reduce}
 Grid = npt.NDArray[np.int32]
 
@@ -117,6 +121,16 @@ def algorithms(op: str, group: Group, lanes: Lanes, part: npt.NDArray[np.int64])
         return (ring,)
     others = (tree(group, lanes, int(sizes[0])), nvls(group, lanes, int(sizes[0])))
     return (ring, *(one for one in others if one is not None))
+
+
+def of_engine(engine: str, op: str, group: Group, lanes: Lanes, part: npt.NDArray[np.int64]) -> tuple[Collective, ...]:
+    """An engine's own all-reduce over lanes int32[G, n] of one node, as it picks one-shot, two-shot or NCCL by size: a
+    ring's bytes, with start-ups that were measured so. Empty for what is NCCL's: other ops, several nodes.
+    """
+    grid = by_node(group, lanes) if op == "all_reduce" else None
+    if grid is None or grid.shape[1] > 1:
+        return ()
+    return (replace(all_reduce(group, lanes, part), algorithm=engine),)
 
 
 def _rotated(grid: Grid) -> Iterator[Lanes]:

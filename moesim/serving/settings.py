@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -38,6 +38,9 @@ class Settings(Section):
     graph_batch: int = Field(ge=0, le=1 << 22, description="rows up to which decode steps are CUDA graphs")
     graph_tokens: int = Field(ge=0, le=1 << 22, description="tokens up to which steps with prompts are CUDA graphs")
     frontend_time: Seconds = Field(le=LONGEST, description="from the client to the scheduler")
+    all_reduce: Literal["nccl", "sglang", "trtllm", "vllm"] = Field(
+        description="whose all-reduce runs inside a node, where `comm.all_reduce` names none"
+    )
 
     @model_validator(mode="after")
     def _can_run(self) -> Settings:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.engine import Pool
-from moesim.network import Coflow, Fabric, Group, algorithms, groups
+from moesim.network import Coflow, Fabric, Group, algorithms, groups, of_engine
 from moesim.network.copies import Level
 from moesim.step.batch import Batch
 from moesim.step.ops import ACTIVATION_BYTES
@@ -21,9 +21,10 @@ KEPT = 4096  # rings by what their lanes have
 
 
 def ring(fabric: Fabric, group: Group, op: str, width: int, own: Int64s) -> Coflow:
-    """own int64[lanes] bytes -> `op` in groups of `width` consecutive lanes, as the library would do it."""
-    candidates = algorithms(op, group, groups(len(group.devices), width), own)
-    return fabric.fastest(candidates, group)[1]
+    """own int64[lanes] bytes -> `op` in groups of `width` consecutive lanes, as the library or the engine does it."""
+    lanes = groups(len(group.devices), width)
+    candidates = of_engine(fabric.engine, op, group, lanes, own) if fabric.engine else ()
+    return fabric.fastest(candidates or algorithms(op, group, lanes, own), group)[1]
 
 
 def op_of(name: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from moesim.engine import Again, evaluate
-from moesim.network import Group
+from moesim.network import ENGINES, Group
 from moesim.step import Lowered
 from moesim.studies.build import Built
 from moesim.units import PICOSECONDS_PER_SECOND
@@ -74,6 +74,7 @@ def _of_kernels(built: Built, least: float) -> float:
     used = {plan.dispatch.algorithm.kernel(Group(built.cluster, layout.expert_groups()[0]))}
     if layout.tensor_parallel > 1 or built.scenario.batch.phase == "train":
         used.add("nccl_ring")
+        used |= {ENGINES[plan.fabric.engine]} if plan.fabric.engine else set()
     costs = [plan.fabric.communication[kernel] for kernel in used]
     return max(least, *(cost.spread * (BORROWED_WIDENS if cost.device not in ("", here) else 1.0) for cost in costs))
 

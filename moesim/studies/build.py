@@ -133,8 +133,17 @@ def _network_notes(scenario: Scenario, plan: StepPlan) -> tuple[str, ...]:
     network = scenario.network
     given = f"efficiency {network.efficiency:g}, background {network.background:g}"
     less = [f"links between nodes have {network.left:.3g} of their rates: {given}, assumed"] if network.left < 1 else []
+    less += _unknown_all_reduce(scenario, plan)
     notes = (*plan.dispatch.algorithm.notes, *plan.schedule.notes, *_unknown_startup(scenario, plan))
     return (*less, *(notes if plan.model.routed else ()))
+
+
+def _unknown_all_reduce(scenario: Scenario, plan: StepPlan) -> list[str]:
+    """Said where an engine's own is asked for, would be used, and was not measured on the device."""
+    engine = scenario.comm.all_reduce or "nccl"
+    if engine == "nccl" or plan.fabric.engine or plan.layout.tensor_parallel == 1:
+        return []
+    return [f"all_reduce of {engine}: the profile has no table of it, NCCL's stands in: assumed"]
 
 
 def _unknown_startup(scenario: Scenario, plan: StepPlan) -> list[str]:
@@ -210,7 +219,9 @@ def _plan(
     if algorithm.replicates:
         _check_replicates(loaded, layout, training=training)
     spread = Spread.of(model, layout, training=training, replicated=algorithm.replicates)
-    fabric = Fabric.of(cluster, costs.communication, algorithm, left=scenario.network.left)
+    fabric = Fabric.of(
+        cluster, costs.communication, algorithm, left=scenario.network.left, engine=comm.all_reduce or ""
+    )
     return StepPlan(
         model=model,
         layout=layout,

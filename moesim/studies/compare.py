@@ -11,8 +11,9 @@ import numpy as np
 
 from moesim.errors import BadInput
 from moesim.studies.interval import CONFIDENCE, half_width
-from moesim.studies.load import Loaded
+from moesim.studies.load import Named, Overrides, load
 from moesim.studies.run import run
+from moesim.studies.shown import Rows, Tabular
 
 Document = Mapping[str, Any]
 
@@ -35,7 +36,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Tabular):
     """The documents of both over the seeds, and the paired difference of every number that both have."""
 
     names: tuple[str, str]
@@ -59,6 +60,14 @@ class Comparison:
         how = "faster" if self.relative < 0 else "slower"
         return f"{names} is {how} than {a} by {abs(self.relative):.1%} of its step time, certain at 95 %."
 
+    def rows(self) -> Rows:
+        """A row a metric."""
+        return [{"name": name, **asdict(one)} for name, one in self.metrics.items()]
+
+    def title(self) -> str:
+        """The verdict."""
+        return self.verdict()
+
     def to_json(self) -> dict[str, Any]:
         """The document that `--json` prints: the values are differences, with both means beside them."""
         warnings = dict.fromkeys(text for one in (*self.base, *self.variant) for text in one["warnings"])
@@ -76,11 +85,15 @@ class Comparison:
         }
 
 
-def compare(base: Loaded, variant: Loaded, seeds: int = 5) -> Comparison:
+def compare(
+    base: Named, variant: Named | None = None, seeds: int = 5, *, overrides: Overrides = ()
+) -> Comparison:  # fmt: skip
     """Run both with seeds 0 .. seeds - 1; each seed picks the same requests and the same errors for both.
 
-    The interval is Student's over the paired differences. Raises BadInput for fewer than 2 seeds.
+    Each is what `load` takes; `overrides` are the variant's, and without a variant they change the base. The interval
+    is Student's over the paired differences. Raises BadInput for fewer than 2 seeds.
     """
+    base, variant = load(base), load(base if variant is None else variant, overrides)
     if seeds < 2:
         raise BadInput(f"{seeds} seed(s) give no interval", way_out="--seeds 5")
     first, second = (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,17 +46,34 @@ class Loaded:
         return place(self.document, self.overridden, (key, number))
 
 
-def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
-    """A shipped scenario's name or a YAML file, with "a.b=value" overrides. Raises BadInput."""
-    return _sealed(yamlfile.read_yaml(find(name_or_path)), overrides)
+Named = str | Path | Mapping[str, Any] | Scenario | Loaded  # whatever says what is to be run
+Overrides = Sequence[str] | Mapping[str, Any]  # "a.b=value" texts, or {"a.b": value} and {"a": {"b": value}}
 
 
-def load_data(data: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Loaded:
+def load(scenario: Named, overrides: Overrides = ()) -> Loaded:
+    """A shipped scenario's name, a YAML file, a dict of its keys, a Scenario or what `load` gave, with overrides as
+    texts or as a dict. Raises BadInput.
+    """
+    return _sealed(document_of(scenario), overrides) if overrides or not isinstance(scenario, Loaded) else scenario
+
+
+def document_of(scenario: Named) -> yamlfile.Document:
+    """Keys and values of a scenario, to be changed. Raises BadInput."""
+    if isinstance(scenario, Loaded):
+        return copy.deepcopy(scenario.document)
+    if isinstance(scenario, Scenario):
+        return yamlfile.Document(scenario.model_dump(mode="json", exclude_unset=True), f"scenario {scenario.name}")
+    if isinstance(scenario, Mapping):
+        return yamlfile.Document(copy.deepcopy(dict(scenario)), "scenario")
+    return yamlfile.read_yaml(find(scenario))
+
+
+def load_data(data: dict[str, Any], source: str, overrides: Overrides = ()) -> Loaded:
     """A scenario that a command made of its own options; `source` names it in errors. Raises BadInput."""
     return _sealed(yamlfile.Document(data, source), overrides)
 
 
-def _sealed(document: yamlfile.Document, overrides: Sequence[str]) -> Loaded:
+def _sealed(document: yamlfile.Document, overrides: Overrides) -> Loaded:
     overridden = apply(document, overrides)
     if document.data.get("mode") == SERVE:
         way_out = "moesim run plays it; what asks for one step needs a scenario of mode: step"
@@ -64,8 +82,12 @@ def _sealed(document: yamlfile.Document, overrides: Sequence[str]) -> Loaded:
     return Loaded(scenario, document, overridden)
 
 
-def apply(document: yamlfile.Document, overrides: Sequence[str]) -> frozenset[str]:
-    """Set "a.b=value" in the document's data -> the keys that were set. Raises BadInput."""
+def apply(document: yamlfile.Document, overrides: Overrides) -> frozenset[str]:
+    """Set "a.b=value", or the values of a dict, in the document's data -> the keys that were set. Raises BadInput."""
+    if isinstance(overrides, Mapping):
+        return frozenset(yamlfile.merge(document.data, overrides))
+    if isinstance(overrides, str):
+        raise BadInput(f"overrides are {overrides!r}, one text", way_out=f"[{overrides!r}]")
     return frozenset(yamlfile.override(document.data, text, "cluster.nodes=4") for text in overrides)
 
 

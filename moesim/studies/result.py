@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from moesim.engine import TaskGraph, Timeline
 from moesim.hardware import Cluster
 from moesim.layout import MemoryLedger
+from moesim.studies.shown import Rows, Tabular
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Played:
 
 
 @dataclass(frozen=True)
-class Findings:
+class Findings(Tabular):
     """metrics: name -> Metric. breakdown: seconds that add up to a step's or a request's; None where a part was not
     played.
     """
@@ -58,6 +59,25 @@ class Findings:
     breakdown: Mapping[str, float | None]
     provenance: Mapping[str, Any]
     warnings: tuple[str, ...]
+
+    def rows(self) -> Rows:
+        """Metrics, then the parts of the breakdown in seconds; a part that was not played is None."""
+        parts = {f"breakdown.{key}": Metric(value, "s") for key, value in self.breakdown.items() if value is not None}
+        found = [
+            {"name": name, "value": one.value, "unit": one.unit, "low": one.low, "high": one.high}
+            for name, one in {**self.metrics, **parts}.items()
+        ]
+        empty = [key for key, value in self.breakdown.items() if value is None]
+        return [*found, *({"name": f"breakdown.{key}", "value": None, "unit": "s", "low": None, "high": None}
+                          for key in empty)]  # fmt: skip
+
+    def title(self) -> str:
+        """Its name."""
+        return self.name
+
+    def said_with(self) -> Sequence[str]:
+        """The warnings."""
+        return self.warnings
 
     def to_json(self) -> dict[str, Any]:
         """The document that `--json` prints."""
@@ -74,3 +94,14 @@ class Result(Findings):
     """Of a step, and the step."""
 
     played: Played = field(compare=False, repr=False)
+
+    @property
+    def operators(self) -> Rows:
+        """Seconds of each operator within balanced compute, its demands, what it reaches and what binds it."""
+        found: Rows = self.provenance.get("operators", [])
+        return found
+
+    @property
+    def memory(self) -> Rows:
+        """Bytes that the fullest device holds, row by row."""
+        return [{"pool": row.pool, "item": row.item, "bytes": row.bytes} for row in self.played.memory.rows]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from moesim.studies.basis import borrowed, price_notes
 from moesim.studies.build import Built, build, with_rows
 from moesim.studies.congestion import congestion
 from moesim.studies.ladder import Ladder, climb
-from moesim.studies.load import Loaded, load
+from moesim.studies.load import Named, Overrides, load
 from moesim.studies.lost import lost_tokens, lost_words
 from moesim.studies.metrics import metrics
 from moesim.studies.narrow import narrow_notes
@@ -28,16 +27,16 @@ from moesim.version import __version__
 
 
 def run(
-    scenario: str | Path | Loaded, *, overrides: Sequence[str] = (), seed: int = 0, draw_errors: bool = False,
+    scenario: Named, *, overrides: Overrides = (), seed: int = 0, draw_errors: bool = False,
     loop: bool = False, tell: Callable[[str], None] = lambda stage: None,
 ) -> Result:  # fmt: skip
-    """Play one step. Raises BadInput, DoesNotFit, Deadlock.
+    """Play one step of whatever `load` takes. Raises BadInput, DoesNotFit, Deadlock.
 
     The seed picks the recorded requests that are looked up; with `draw_errors` it also draws one factor per error
     family of the costs, otherwise every cost is its median and the metrics carry their 80 % band. loop: it is one of
     many (see choose_level). `tell` hears what begins.
     """
-    loaded = scenario if isinstance(scenario, Loaded) else load(scenario, overrides)
+    loaded = load(scenario, overrides)
     placed = f", experts placed by {loaded.scenario.experts.placement}" if loaded.scenario.routing else ""
     tell(f"building the step{placed}")
     with loaded.placing():

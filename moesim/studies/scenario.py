@@ -88,6 +88,9 @@ class CommSection(Section):
     dispatch_dtype: Dtype = "bf16"
     combine_dtype: Dtype = "bf16"
     version: str | None = Field(None, description="of the library, e.g. '2025-02'; default: the newest known")
+    all_reduce: Literal["nccl", "sglang", "trtllm", "vllm"] | None = Field(
+        None, description="whose all-reduce runs inside a node: an engine's own; default: the preset's, or else NCCL's"
+    )
     path: Literal["nvlink", "rdma"] | None = Field(
         None, description="low-latency rows for the same node: over NVLink or out of one NIC and in by another"
     )

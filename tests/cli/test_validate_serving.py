@@ -12,6 +12,8 @@ import pytest
 
 from moesim import shipped
 from moesim.studies.validation import serving
+from moesim.studies.validation.serving_band import band_of, learned
+from moesim.studies.validation.validation import Point
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Moesim
@@ -70,3 +72,18 @@ def test_a_table_without_its_columns_is_refused(moesim: Moesim) -> None:
     Path("t.csv").write_text("id,backend\n1,vllm\n")
     done = moesim("validate", "serving", "--data", "t.csv")
     assert done.code == 2 and "t.csv:1: no column 'model_path'" in done.err
+
+
+def test_a_band_is_that_of_other_systems() -> None:
+    """By hand: of |log| 0.1, 0.2, 0.3 and 0.4 the 80 % quantile is 0.34; a system's own rows do not count for it."""
+    keys = {"metric": "tpot", "flag": "ok", "backend": "vllm", "model": "m"}
+    off = {"a": (0.1, 0.2, 0.3, 0.4), "b": (1.0, 1.0)}
+    points = [
+        Point({**keys, "system": system}, "ms", float(np.exp(one)), 1.0) for system, some in off.items() for one in some
+    ]
+    found = learned([*points, Point({**keys, "flag": "mtp", "system": "a"}, "ms", 99.0, 1.0)])
+    assert found == {"vllm": {"": 1.0, "m a": 1.0, "m b": 0.34}}
+    known = Point({**keys, "model": "openai/gpt-oss-120b", "system": "b200_sxm"}, "ms", 1.0, 1.0)
+    low, high = band_of(known) or (0.0, 0.0)
+    assert high == pytest.approx(np.exp(0.11)) and low * high == pytest.approx(1.0)
+    assert band_of(Point({**keys, "backend": "other", "system": "a"}, "ms", 1.0, 1.0)) is None

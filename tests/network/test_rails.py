@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moesim.costs import CommunicationCost
+from moesim.costs import CommunicationCost, load_costs
 from moesim.errors import BadInput
 from moesim.hardware import known_topologies, load_cluster
-from moesim.network import Collective, Fabric, Group, groups, rail_ring
+from moesim.network import Collective, Fabric, Group, groups, of_engine, rail_ring
+from moesim.network.all_to_all import find
 from moesim.network.collectives import all_gather
 from moesim.network.rails import algorithms, nvls, tree
+from moesim.step.rings import ring
 
 S = 16 * 8 * 9 * 7 * 1000
 PERFECT = CommunicationCost(0.0)
@@ -134,3 +136,30 @@ def test_latency_of_links_counts_once_a_crossing_and_once_a_message(tmp_path: Pa
     group = Group(cluster, np.arange(32, dtype=np.int32))
     coflow = Fabric(cluster, KERNELS).collective(rail_ring("all_gather", group, groups(32, 32), np.full(32, 8)), group)
     assert coflow.alpha == pytest.approx(28e-6 + 15e-6)
+
+
+@pytest.mark.parametrize(
+    ("profile", "topology", "engine", "ranks", "size", "us"),
+    [
+        ("b200_sxm", "dgx-b200", "vllm", 8, 1 << 20, 16.95), ("b200_sxm", "dgx-b200", "vllm", 8, 1 << 18, 25.9),
+        ("h100_sxm", "dgx-h100", "sglang", 4, 1 << 14, 4.8), ("h100_sxm", "dgx-h100", "trtllm", 8, 1 << 28, 1090.0),
+    ],
+)  # fmt: skip
+def test_an_engines_all_reduce_takes_what_its_table_says(
+    profile: str, topology: str, engine: str, ranks: int, size: int, us: float
+) -> None:
+    """Rows of aiconfigurator-core 0.12.0, the median over versions, of one-shot, two-shot and NCCL's sizes."""
+    cluster = load_cluster(topology, nodes=1)
+    known = load_costs(profile, cluster.devices[0]).communication
+    fabric = Fabric.of(cluster, known, find("nccl"), engine=engine)
+    group = Group(cluster, np.arange(8, dtype=np.int32))
+    one = ring(fabric, group, "all_reduce", ranks, np.full(8, size // ranks))
+    assert fabric.alone(one) * 1e6 == pytest.approx(us, rel=0.01)
+
+
+def test_an_engines_all_reduce_is_for_all_reduces_of_one_node() -> None:
+    two, part = group_of(2), np.full(16, S // 16)
+    assert of_engine("vllm", "all_reduce", two, groups(16, 16), part) == ()
+    assert of_engine("vllm", "all_gather", two, groups(16, 8), part) == ()
+    (inside,) = of_engine("vllm", "all_reduce", two, groups(16, 8), part)
+    assert inside.algorithm == "vllm" and inside.ranks == 8

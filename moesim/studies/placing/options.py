@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from moesim.errors import BadInput
 from moesim.placement.formats import find_format
@@ -27,8 +27,8 @@ class Options:
     stands now, for max_moves and the cost of moving; its redundancy holds where none is asked for. speed: of each GPU,
     relative; expert_memory: bytes that a GPU has for experts; groups: of the router, which hierarchical EPLB keeps in
     a node (None: the model's). by_layer: `redundant` is a mean over layers; those that gain most have them. model,
-    costs and changes (`a.b=value`) describe the step whose time is simulated; simulate: None where that can be. format:
-    of the file that will be written; what it cannot express is not picked.
+    costs and changes (`a.b=value`, or a dict) describe the step whose time is simulated; simulate: None where that can
+    be. format: of the file that will be written; what it cannot express is not picked.
     """
 
     trace: str
@@ -51,7 +51,7 @@ class Options:
     model: str | None = None
     transplant: bool = False
     costs: str = "auto"
-    changes: Sequence[str] = ()
+    changes: Sequence[str] | Mapping[str, Any] = ()
     simulate: bool | None = None
     format: str | None = None
     speed: Sequence[float] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from moesim.placement.migration import Migration
 from moesim.studies.placing.evidence import Ceiling, Paired, Pays
 from moesim.studies.placing.windows import DRIFT, HELD_OUT, Split
 from moesim.studies.result import Metric
+from moesim.studies.shown import Rows, Tabular
 from moesim.units import show_bytes, show_seconds
 
 SLIGHT: Final = 0.005  # gains below half a percent are not spoken of
@@ -45,7 +46,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Tabular):
     """solutions in the order they were asked for, the baseline first; `judge` names what the winner was picked by.
 
     migration: from the previous placement to the best one, None without one. frame: what files of the model leave out.
@@ -65,6 +66,25 @@ class Outcome:
     notes: tuple[str, ...] = ()
     beside: frozenset[str] = frozenset()
     ceilings: Ceilings | None = None
+
+    def rows(self) -> Rows:
+        """A row a strategy: objective on what it planned on and what it did not see, bound, step times in seconds."""
+        kinds = dict.fromkeys(name for one in self.solutions for name in one.heldout)
+        steps = dict.fromkeys(name for one in self.solutions for name in one.step_time)
+        return [
+            {"strategy": one.strategy, "picked": one is self.best, "train": one.objective, "bound": one.bound}
+            | {name: one.heldout.get(name) for name in kinds}
+            | {f"step_time_s {name}": one.step_time.get(name) for name in steps}
+            for one in self.solutions
+        ]
+
+    def title(self) -> str:
+        """The verdict."""
+        return str(self.verdict())
+
+    def said_with(self) -> Sequence[str]:
+        """The warnings."""
+        return self.warnings
 
     @property
     def interrupted(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,12 +56,17 @@ Ints = npt.NDArray[np.int64]
 Tell = Callable[[Progress], None]
 
 
-def place(trace: str, topology: str, gpus: int, *, progress: Tell | None = None, **options: Any) -> Outcome:
-    """Search a placement; the options are those of `Options`. Raises BadInput, DoesNotFit.
+def place(
+    trace: str | Path | Sequence[str | Path], topology: str | Path, gpus: int, *, progress: Tell | None = None,
+    **options: Any,
+) -> Outcome:  # fmt: skip
+    """Search a placement; one recording or several, by name or path; the options are those of `Options`. Raises
+    BadInput, DoesNotFit.
 
     `place("tiny-moe", "dgx-h100", 8, redundant=8).placement` is the best one found.
     """
-    return search(Options(trace, topology, gpus, **options), progress)
+    names = trace if isinstance(trace, str | Path) else ",".join(map(str, trace))
+    return search(Options(str(names), str(topology), gpus, **options), progress)
 
 
 def search(options: Options, progress: Tell | None = None) -> Outcome:

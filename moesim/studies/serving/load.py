@@ -11,7 +11,7 @@ from moesim import yamlfile
 from moesim.errors import MoesimError
 from moesim.serving.readers import find_requests
 from moesim.studies.inputs import files_of, hash_of
-from moesim.studies.load import SERVE, Loaded, apply, find, place
+from moesim.studies.load import SERVE, Loaded, Named, Overrides, apply, document_of, find, place
 from moesim.studies.serving.scenario import ServeScenario
 
 
@@ -41,12 +41,12 @@ def is_serving(name_or_path: str | Path, overrides: Sequence[str] = ()) -> bool:
     return document.data.get("mode") == SERVE
 
 
-def load_serving(name_or_path: str | Path, overrides: Sequence[str] = ()) -> ServeLoaded:
-    """A shipped serving scenario's name or a YAML file, with "a.b=value" overrides. Raises BadInput."""
-    document = yamlfile.read_yaml(find(name_or_path))
+def load_serving(scenario: Named, overrides: Overrides = ()) -> ServeLoaded:
+    """A shipped serving scenario's name, a YAML file or a dict, overrides as `load` takes them. Raises BadInput."""
+    document = document_of(scenario)
     overridden = apply(document, overrides)
-    scenario = yamlfile.validate(ServeScenario, document.data, lambda keys: place(document, overridden, keys))
-    return ServeLoaded(scenario, Loaded(scenario.step(), document, overridden))
+    checked = yamlfile.validate(ServeScenario, document.data, lambda keys: place(document, overridden, keys))
+    return ServeLoaded(checked, Loaded(checked.step(), document, overridden))
 
 
 def serving_hash(loaded: ServeLoaded) -> str:

@@ -18,6 +18,7 @@ from moesim.serving.prefixes import Hashed, check_blocks
 from moesim.serving.steady import grows, transient
 from moesim.studies.basis import price_notes
 from moesim.studies.interval import CONFIDENCE, half_width
+from moesim.studies.load import Overrides
 from moesim.studies.result import Findings, Metric
 from moesim.studies.serving.build import ServeBuilt, build_serving
 from moesim.studies.serving.load import ServeLoaded, load_serving
@@ -49,7 +50,7 @@ class ServeResult(Findings):
 
 
 def run_serving(
-    scenario: str | Path | ServeLoaded, *, overrides: Sequence[str] = (), seed: int = 0,
+    scenario: str | Path | Mapping[str, Any] | ServeLoaded, *, overrides: Overrides = (), seed: int = 0,
     tell: Callable[[str], None] = lambda stage: None,
 ) -> ServeResult:  # fmt: skip
     """Serve the scenario's requests with seeds `seed`, seed + 1 ... Raises BadInput, DoesNotFit."""

@@ -58,8 +58,14 @@ class ServeScenario(Setup):
                 what = "nothing to act on: steps of a serving loop are played by port loads"
                 raise BadInput(what, where=f"network.{key}", way_out="leave it out")
 
+    @property
+    def all_reduce(self) -> str:
+        """Whose runs inside a node: the preset's, where none is named."""
+        return self.comm.all_reduce or self.scheduler.settings().all_reduce
+
     def step(self) -> Scenario:
         """The step scenario that a replica's plan is built from; its batch stands for none that is played."""
         shared = {name: getattr(self, name) for name in Setup.model_fields if name != "routing"}
+        shared["comm"] = self.comm.model_copy(update={"all_reduce": self.all_reduce})
         routing = RoutingSection(**{name: getattr(self.routing, name) for name in RoutingSection.model_fields})
         return Scenario(**shared, routing=routing, batch=BatchSection(phase="decode", tokens_per_gpu=64, context=1))

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from moesim.costs.profile import HeldOut, known_profiles, read_section
-from moesim.network import all_to_all
+from moesim.network import ENGINES, all_to_all
 from moesim.studies.validation.validation import Validation, errors
 
 COMPUTE: Final = {  # operator of a step -> operator of a profile
@@ -84,6 +84,8 @@ def _figures(suites: Mapping[str, Validation]) -> Iterator[Figure]:
     for operator, key in COMPUTE.items():
         yield _held_out(operator, {name: one.heldout[key] for name, one in held.items() if key in one.heldout})
     yield from _experts_of_users(suites)
+    for name in ENGINES:
+        yield _all_reduce_of(name, {profile: one.heldout_communication for profile, one in held.items()})
     for operator in (*sorted(all_to_all.REGISTRY), *COLLECTIVES):
         yield _transfer(operator, suites, {name: one.heldout_communication for name, one in held.items()})
     for phase in PHASES:
@@ -105,6 +107,17 @@ def _transfer(operator: str, suites: Mapping[str, Validation], held: Mapping[str
     table = f"{'all_to_all' if operator == 'nccl' else operator}/nccl/NCCL/bf16"
     measured = {name: tables[table] for name, tables in held.items() if table in tables}
     return _of_suite(operator, suites, suite, key) or _held_out(operator, measured)
+
+
+def _all_reduce_of(engine: str, held: Mapping[str, Mapping[str, HeldOut]]) -> Figure:
+    """An engine's own inside a node, on a world size that was left out of its fit."""
+    measured = {
+        profile: one
+        for profile, tables in held.items()
+        for name, one in tables.items()
+        if name.startswith(f"all_reduce/{engine}/") and not name.endswith("/eager")
+    }
+    return _held_out(f"all_reduce of {engine}, in a node", measured)
 
 
 def _of_suite(operator: str, suites: Mapping[str, Validation], suite: str, key: str) -> Figure | None:

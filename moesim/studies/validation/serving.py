@@ -25,12 +25,12 @@ from moesim.routing import Sampled
 from moesim.serving import Book, Replica, Requests, Scheduler, Settings, State, engine, hosted, serve
 from moesim.serving.metrics import counted, tpot, ttft
 from moesim.serving.tabled import Tabled
-from moesim.step import StepPlan, lower
+from moesim.step import StepPlan
 from moesim.step.pace import Pace
-from moesim.studies.band import band
-from moesim.studies.build import build, draft
+from moesim.studies.build import draft
 from moesim.studies.load import Loaded, load_data
 from moesim.studies.serving.build import kv_memory
+from moesim.studies.validation.serving_band import band_of, learned
 from moesim.studies.validation.validation import Point, Validation, errors
 from moesim.yamlfile import MAX_BYTES
 
@@ -40,7 +40,7 @@ COLUMNS: Final = (
     "attention_dp_size", "moe_tp_size", "moe_ep_size", "silicon_ttft_ms", "silicon_tpot_ms", "concurrency",
 )  # fmt: skip
 PROMPTS: Final = 10  # of each client
-TYPICAL: Final = 32  # rows of the decode step whose band stands for a layout's
+TYPICAL: Final = 32  # rows of the step that a layout is drafted with
 SHORTEST: Final = 0.8  # of nominal lengths
 SLICES: Final = ("flag", "system", "backend", "model", "parallelism", "concurrency")
 TOPOLOGIES: Final = {"h100_sxm": "dgx-h100", "h200_sxm": "hgx-h200", "b200_sxm": "dgx-b200", "a100_sxm": "dgx-a100"}
@@ -93,11 +93,8 @@ class Kind:
 
 @dataclass(frozen=True)
 class ServingValidation(Validation):
-    """Points of TTFT and TPOT, two a row; bands: factors low, high of each row's TPOT, or None; refused: reason ->
-    rows.
-    """
+    """Points of TTFT and TPOT, two a row; refused: reason -> rows."""
 
-    bands: tuple[tuple[float, float] | None, ...] = ()
     refused: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -120,12 +117,9 @@ class ServingValidation(Validation):
 
     def _coverage(self) -> float | None:
         """Share of the ok rows that have a band whose measured TPOT lies in it."""
-        rows = [point for point in self.points if point.keys["metric"] == "tpot"]
-        inside = [
-            band[0] <= row.measured / row.predicted <= band[1]
-            for row, band in zip(rows, self.bands, strict=True)
-            if band is not None and row.keys["flag"] == "ok"
-        ]
+        rows = [one for one in self.points if one.keys["metric"] == "tpot" and one.keys["flag"] == "ok"]
+        banded = [(one.measured / one.predicted, band) for one in rows if (band := band_of(one)) is not None]
+        inside = [low <= ratio <= high for ratio, (low, high) in banded]
         return sum(inside) / len(inside) if inside else None
 
     def breakdown(self) -> dict[str, Any]:
@@ -158,11 +152,9 @@ def validate(data: Path | None = None) -> ServingValidation:
     rows = _rows(path)
     points: list[Point] = []
     refused: dict[str, int] = {}
-    bands: list[tuple[float, float] | None] = []
     for row in rows:
         try:
             points += tuple(_points(row))
-            bands.append(_band(Kind.of(row)))
         except MoesimError as error:
             refused[_reason(error)] = refused.get(_reason(error), 0) + 1
     if not points:
@@ -176,11 +168,12 @@ def validate(data: Path | None = None) -> ServingValidation:
             "engines": "presets, launch settings of the campaigns; host 0.3 ms a step, eager and API time 0 for all",
             "routing": f"sampled, assumed: {ROUTING} for every model",
             "fitted": "nothing to these rows",
-            "band": f"80 %, of the errors of kernel tables alone: of a decode step of {TYPICAL} rows of each layout",
+            "band": "80 %, a model error of each engine: quantile of |log(measured / predicted)| of rows of its "
+            "other (model, system)s",
+            "band_learned": learned(points),
         },
         warnings=tuple(f"{count} rows refused: {why}" for why, count in sorted(refused.items())),
         asked=len(rows),
-        bands=tuple(bands),
         refused=refused,
     )
 
@@ -263,14 +256,6 @@ def _clock(kind: Kind) -> tuple[Tabled, StepPlan]:
     return Tabled(plan, Pace(plan)), plan
 
 
-@lru_cache(maxsize=256)
-def _band(kind: Kind) -> tuple[float, float] | None:
-    """Factors of the 80 % band of a decode step; None where the costs do not know their errors."""
-    built = build(_scenario(kind), 0)
-    found = band(built, lower(built.plan, built.batches))
-    return None if found is None else (found.low, found.high)
-
-
 def _plan(kind: Kind) -> StepPlan:
     """With a skewed routing, and the engine's host time."""
     loaded = _scenario(kind)
@@ -295,7 +280,9 @@ def _scenario(kind: Kind) -> Loaded:
             "tensor_parallel_size": kind.tensor, "expert_parallel_size": kind.expert,
             "expert_tensor_parallel_size": kind.expert_tensor,
         },
-        "comm": {"dispatch": "replicated" if kind.expert > 1 else "nccl"},
+        "comm": {
+            "dispatch": "replicated" if kind.expert > 1 else "nccl", "all_reduce": engine(kind.backend).all_reduce,
+        },
         "precision": {"weights": weights, "experts": experts, "kv_cache": kind.cache},
         "routing": {"balanced": True}, "costs": {"profile": "auto", "kernels": kind.backend},
         "batch": {"phase": "decode", "tokens_per_gpu": max(TYPICAL // kind.tensor, 1), "context": 1024},
