@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from moesim.errors import BadInput, TargetMissed, unknown_name
@@ -34,10 +34,12 @@ _FORMS: Final = (
 
 class Expression:
     """One expression, at `where` for errors. Raises BadInput for anything but the forms above, before a simulation
-    starts; a `quantity` need not compare.
+    starts; a `quantity` need not compare. owners: what may stand before a dot.
     """
 
-    def __init__(self, text: str, where: str = "--assert", *, quantity: bool = False) -> None:
+    def __init__(
+        self, text: str, where: str = "--assert", *, quantity: bool = False, owners: Collection[str] = ("memory",)
+    ) -> None:
         self.text, self._where = text, where
         if len(text) > MAX_LENGTH:
             raise BadInput(f"longer than {MAX_LENGTH} characters", where=where)
@@ -49,6 +51,9 @@ class Expression:
             _check_form(node, where)
         if not quantity and not isinstance(self._tree, (ast.Compare, ast.BoolOp)) and not _negation(self._tree):
             raise BadInput(f"{text!r} compares nothing", where=where, way_out=EXAMPLE)
+        for owner in (name.split(".", 1)[0] for name in self.names if "." in name):
+            if owner not in owners:
+                raise unknown_name("name before a dot", owner, owners, where=where)
 
     @property
     def names(self) -> list[str]:

@@ -172,9 +172,8 @@ def _directionless(row: Row, sides: Mapping[str, Values]) -> list[str]:
 def _published(row: Row, values: Values) -> tuple[tuple[tuple[str, float, float], ...], list[str]]:
     """(quantity, predicted, published), and those that are further apart than their tolerance."""
     compared, missed = [], []
-    for number, one in enumerate(row.file.published):
-        where = row.document.where(("published", number))
-        found = float(Expression(one.quantity, where, quantity=True).value(values))
+    for one, quantity in zip(row.file.published, row.quantities(), strict=True):
+        found = float(quantity.value(values))
         compared.append((one.quantity, found, one.value))
         if one.tolerance is not None and abs(found - one.value) > one.tolerance * abs(one.value):
             missed.append(f"{one.quantity} is {found:.4g}, published {one.value:g} (tolerance {one.tolerance:.0%})")

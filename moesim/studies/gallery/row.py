@@ -90,7 +90,16 @@ class Row:
     def expressions(self, key: Literal["expect", "law"]) -> list[Expression]:
         """Those of `key`, each at its line. Raises BadInput."""
         texts: tuple[str, ...] = getattr(self.file, key)
-        return [Expression(text, self.document.where((key, number))) for number, text in enumerate(texts)]
+        return [self._read(text, key, number) for number, text in enumerate(texts)]
+
+    def quantities(self) -> list[Expression]:
+        """What stands beside each published figure. Raises BadInput."""
+        published = self.file.published
+        return [self._read(one.quantity, "published", number, quantity=True) for number, one in enumerate(published)]
+
+    def _read(self, text: str, key: str, number: int, *, quantity: bool = False) -> Expression:
+        where = self.document.where((key, number))
+        return Expression(text, where, quantity=quantity, owners=("base", *self.file.variants))
 
     def matches(self, word: str) -> bool:
         """By number, feature, or a part of the system's name or the title."""
@@ -114,7 +123,7 @@ def rows() -> list[Row]:
 
 def _read(document: yamlfile.Document) -> Row:
     row = Row(document.validate(RowFile), document)
-    row.expressions("expect"), row.expressions("law")
+    row.expressions("expect"), row.expressions("law"), row.quantities()
     return row
 
 
