@@ -87,18 +87,23 @@ def set_end(flows: Any, start: Any, size: Any, path: Any, slowness: Any, load: A
     load int64[L] is scratch, all zeros before and after.
     """
     end = np.int64(0)
+    together = flows.shape[0] > 0 and start[flows[0]] == start[flows[-1]]  # a link's whole load is its bound then
     for flow in flows:
         for hop in range(path.shape[1]):
             link = path[flow, hop]
             if link < 0:
                 break
             load[link] += size[flow]
-            end = max(end, after(start[flow], load[link] * slowness[link]))
+            if not together:
+                end = max(end, after(start[flow], load[link] * slowness[link]))
     for flow in flows:
         for hop in range(path.shape[1]):
-            if path[flow, hop] < 0:
+            link = path[flow, hop]
+            if link < 0:
                 break
-            load[path[flow, hop]] = 0
+            if together and load[link] > 0:
+                end = max(end, after(start[flow], load[link] * slowness[link]))
+            load[link] = 0
     return end
 
 
@@ -127,24 +132,30 @@ def landed(
 
 
 @njit
-def port_spans(flows: Any, start: Any, size: Any, path: Any, slowness: Any, load: Any, end: Any, first: Any) -> Any:
-    """Like `set_end` for each link apart -> (links in order of first use, first starts, ends, bytes).
+def port_spans(
+    order: Any, owner_ptr: Any, start: Any, size: Any, path: Any, slowness: Any, load: Any, end: Any, first: Any
+) -> Any:  # fmt: skip
+    """Like `set_end` for each link apart, of all flows, lanes last first as in `order`
+    -> (links in order of first use, first starts, ends, bytes).
 
     load, end, first int64[L] are scratch, zeros in `load` before and after.
     """
     links, count = np.empty(load.shape[0], np.int32), 0
-    for flow in flows:
-        for hop in range(path.shape[1]):
-            link = path[flow, hop]
-            if link < 0:
-                break
-            if load[link] == 0:
-                links[count] = link
-                count += 1
-                end[link] = 0
-            load[link] += size[flow]
-            first[link] = start[flow]
-            end[link] = max(end[link], after(start[flow], load[link] * slowness[link]))
+    for owner in order:
+        for flow in range(owner_ptr[owner], owner_ptr[owner + 1]):
+            if size[flow] == 0:
+                continue
+            for hop in range(path.shape[1]):
+                link = path[flow, hop]
+                if link < 0:
+                    break
+                if load[link] == 0:
+                    links[count] = link
+                    count += 1
+                    end[link] = 0
+                load[link] += size[flow]
+                first[link] = start[flow]
+                end[link] = max(end[link], after(start[flow], load[link] * slowness[link]))
     links = links[:count].copy()
     spans = (links, first[links], end[links], load[links])
     load[links] = 0
@@ -186,9 +197,7 @@ def coflow_times(
         receives = landed(inbound, start, size, path, slowness, load, latency, steps)
         done[lane] = max(min(release[lane] + alpha, LAST_TICK), sends, receives)
         arrival[lane] = max(last, receives)
-    in_order = np.argsort(-start, kind="mergesort")
-    in_order = in_order[size[in_order] > 0]
-    spans = port_spans(in_order, start, size, path, slowness, load, scratch_end, scratch_first)
+    spans = port_spans(order, owner_ptr, start, size, path, slowness, load, scratch_end, scratch_first)
     end = last
     for port_end in spans[2]:
         end = max(end, port_end)

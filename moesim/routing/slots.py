@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim import streams
-from moesim.compiled import inlined, njit
+from moesim.compiled import inlined, interpreted, njit
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
@@ -33,13 +33,46 @@ def slot_table(expert_slots: Int32s, replicas: Int64s, slot_rank: Int32s) -> Slo
 
 
 def turns(request: Int64s, position: Int64s, most: int) -> npt.NDArray[np.uint8]:
-    """int64[T] each -> uint8[T, most + 1]: which of r replicas a token takes; see `choose_slots` of the room `step`."""
+    """int64[T] each -> uint8[T, most + 1]: which of r replicas a token takes, by a hash of (request, position)."""
     found = np.zeros((len(request), most + 1), dtype=np.uint8)
     if most > 1:
         ticket = streams.hash_ints(streams.key("dispatch", "replica"), request, position) >> np.uint64(16)
         for replicas in range(2, most + 1):
             found[:, replicas] = ticket % np.uint64(replicas)
     return found
+
+
+def chosen(
+    experts: npt.NDArray[np.uint16], row: Int32s, turn: npt.NDArray[np.uint8], slots: Int32s, replicas: Int64s
+) -> Int32s:
+    """uint16[T, k] experts, int32[T] row, uint8[T, most + 1] turn of each token; slots int32[rows, experts, most] and
+    their number int64[rows, experts] -> int32[T, k] slots, -1 where there is no expert.
+    """
+    found = np.empty(experts.shape, dtype=np.int32)
+    choose = _choose_at_once if interpreted() else _choose
+    choose(experts, row, turn, np.ascontiguousarray(slots), replicas, found)
+    return found
+
+
+@njit
+def _choose(experts: Any, row: Any, turn: Any, slots: Any, replicas: Any, found: Any) -> None:
+    """One pass: an array for each of the three lookups would cost seven times as much."""
+    for token in range(experts.shape[0]):
+        own = row[token]
+        for choice in range(experts.shape[1]):
+            expert = experts[token, choice]
+            known = expert < slots.shape[1]
+            found[token, choice] = slots[own, expert, turn[token, replicas[own, expert]]] if known else -1
+
+
+def _choose_at_once(
+    experts: npt.NDArray[np.uint16], row: Int32s, turn: npt.NDArray[np.uint8], slots: Int32s, replicas: Int64s,
+    found: Int32s,
+) -> None:  # fmt: skip
+    """`_choose` in whole-array operations, for a process in which it is not compiled."""
+    held, own = np.minimum(experts, slots.shape[1] - 1), row[:, None]
+    which = np.take_along_axis(turn, replicas[own, held], axis=1)
+    found[:] = np.where(experts < slots.shape[1], slots[own, held, which], -1)
 
 
 @njit

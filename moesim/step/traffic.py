@@ -8,10 +8,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from moesim import streams
 from moesim.errors import BadInput
 from moesim.layout import Placement
 from moesim.network import Copies, count_copies
+from moesim.routing.slots import chosen, turns
 from moesim.step.dispatch import EVEN, candidates
 
 
@@ -61,13 +61,8 @@ def choose_slots(
     position), so that neither batching nor order changes a token's way.
     """
     slots, allowed = candidates(placement, layer, node_of_rank[::ways], way)
-    some, experts = experts < placement.num_experts, np.minimum(experts, placement.num_experts - 1)
-    if slots.shape[0] == slots.shape[2] == 1:
-        return np.where(some, slots[0, :, 0].take(experts), np.int32(-1))
-    row = source[:, None] // ways if len(slots) > 1 else np.zeros((len(experts), 1), dtype=np.int32)
-    ticket = streams.hash_ints(streams.key("dispatch", "replica"), batch.token_request, batch.token_position)
-    which = (ticket[:, None] >> np.uint64(16)).astype(np.int64) % allowed[row, experts]
-    return np.where(some, slots[row, experts, which], np.int32(-1))
+    row = source // np.int32(ways) if len(slots) > 1 else np.zeros(len(experts), dtype=np.int32)
+    return chosen(experts, row, turns(batch.token_request, batch.token_position, slots.shape[2]), slots, allowed)
 
 
 def traffic(

@@ -89,6 +89,22 @@ def test_users_figures_are_answered_by_the_kernels_they_name(moesim: Moesim) -> 
     assert "vllm" in next(row["kernel"] for row in document["provenance"]["rows"] if "Mixtral" in row["set"])
 
 
+def test_a_kernel_that_the_engines_table_lacks_is_taken_from_another_and_said(moesim: Moesim) -> None:
+    """Triton's fp8 experts of vLLM are in no table; SGLang's Triton kernel is nearer than vLLM's FlashInfer."""
+    document = json.loads(moesim("validate", "kernels", "--json").out)
+    qwen = document["breakdown"]["h100 vllm triton default, Qwen3-30B-A3B"]
+    assert abs(qwen["geometric_mean_ratio"] - 1) < 0.15
+    assert any("vllm's table has no such kernel" in text and "triton" in text for text in document["warnings"])
+
+
+def test_a_row_below_the_time_to_read_its_weights_is_said(moesim: Moesim) -> None:
+    """64 tokens x 8 of 256 reach 1 - (1 - 1/32)^64 = 86.9 % of 64 experts, 22.0 MB each in fp4: 153 us at 8 TB/s."""
+    document = json.loads(moesim("validate", "kernels", "--json").out)
+    least = 0.869 * 64 * 3 * 7168 * 2048 / 2 / 8e12
+    assert least == pytest.approx(153e-6, rel=0.01)
+    assert any(text.startswith("138.7 us is less than the 153 us") for text in document["warnings"])
+
+
 def test_rows_that_name_no_kernel_or_system_are_refused_one_by_one(moesim: Moesim) -> None:
     Path("mine.csv").write_text(
         "system,kernels,model,experts,inter,hidden,topk,dtype,tokens,us\n"

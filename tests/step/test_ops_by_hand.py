@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from moesim.costs.roofline import Roofline
 from moesim.step import lower
 from tests.step.by_hand import (
     DATA,
@@ -23,6 +24,7 @@ from tests.step.by_hand import (
     PEAK,
     PEAK_FP8,
     SHARED,
+    TOP,
     VOCAB,
     WIDTH,
     D,
@@ -270,3 +272,22 @@ def test_answers_are_counted_once_and_none_of_the_roofline_lies_outside() -> Non
     assert log.outside == dict.fromkeys(("attention", "elementwise", "gemm", "grouped_gemm"), 0)
     # four ranks: two projections a layer (priced once for both), two GEMMs of each FFN, the router's, and the head
     assert log.asked["gemm"] == 4 * (2 + 2 + 2 + 1 + 1) and log.asked["attention"] == 4
+
+
+@pytest.mark.parametrize(("dispatch", "ranks", "passing"), [
+    ("nccl", 2, set()), ("allgather_reducescatter", 2, {2 * 8 * TOP}), ("allgather_reducescatter", 1, set()),
+])  # fmt: skip
+def test_a_gathering_dispatch_hands_its_kernel_every_ranks_choices(
+    monkeypatch: pytest.MonkeyPatch, dispatch: str, ranks: int, passing: set[int]
+) -> None:
+    """8 tokens a rank, 2 choices each: with one rank there is nobody to gather from."""
+    asked: list[float] = []
+    plain = Roofline.experts_of
+
+    def listening(self: Roofline, *args: Any) -> Any:
+        asked.extend(choice for one in args[5:] if one is not None for choice in np.ravel(one).tolist())
+        return plain(self, *args)
+
+    monkeypatch.setattr(Roofline, "experts_of", listening)
+    step(comm={"dispatch": dispatch}, parallel={"data_parallel_size": ranks, "expert_parallel_size": ranks})
+    assert set(asked) == passing

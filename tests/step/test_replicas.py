@@ -10,6 +10,7 @@ import pytest
 
 from moesim.layout import Placement
 from moesim.placement.dispatch.ways import slot_shares
+from moesim.routing.slots import _choose, _choose_at_once, turns
 from moesim.step.dispatch import EVEN, FIRST, MODULO, NEAREST, candidates
 from moesim.step.traffic import choose_slots
 
@@ -43,3 +44,18 @@ def test_the_step_s_rows_are_the_planned_shares(way: int) -> None:
         shares = slot_shares(PLACE.slot_expert[0].astype(np.int64), PLACE.slot_rank[0].astype(np.int64), NODE, 3, way)
         found = np.bincount(slots.ravel(), minlength=6) / len(number)
         assert found == pytest.approx(np.where(PLACE.slot_expert[0] == expert, shares, 0), abs=0.01)
+
+
+def test_compiled_and_whole_array_choices_are_those_of_a_plain_loop() -> None:
+    rng = np.random.default_rng(0)
+    experts = rng.integers(0, 5, (300, 3)).astype(np.uint16)  # 3 and 4 stand for no expert
+    row, number = rng.integers(0, 4, 300).astype(np.int32), np.arange(300)
+    slots, allowed = candidates(PLACE, 0, NODE, NEAREST)
+    turn = turns(number // 7, number % 7, slots.shape[2])
+    right = [
+        [-1 if e >= 3 else slots[r, e, turn[t, allowed[r, e]]] for e in experts[t]] for t, r in enumerate(row.tolist())
+    ]
+    for choose in (_choose, _choose_at_once):
+        found = np.empty((300, 3), dtype=np.int32)
+        choose(experts, row, turn, np.ascontiguousarray(slots), allowed, found)
+        assert found.tolist() == right

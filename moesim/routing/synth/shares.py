@@ -118,6 +118,7 @@ class _Half:
         self.rows, self._others = np.arange(first, layers, 2), np.arange(1 - first, layers, 2)
         self._mean_correlation = mean_correlation
         self._targets = {ranks: goal[self.rows] for ranks, goal in targets.items()}
+        self._imbalance: Floats | None = None  # of the rows as they are; what is asked for most, and a turn changes one
         padded = np.concatenate([[0.0], correlation, [0.0]])
         self._before = (np.maximum(self.rows - 1, 0), padded[self.rows], (self.rows > 0) * CORRELATION_WEIGHT)
         after = np.minimum(self.rows + 1, layers - 1)
@@ -129,14 +130,17 @@ class _Half:
             return
         mine, a, b = self.rows, *rng.integers(0, placed.shape[1], (2, len(self.rows)))
         common = logs[self._others].mean(axis=0) if len(self._others) else None
-        before = self._error(placed, logs, common)
+        if self._imbalance is None:
+            self._imbalance = _imbalance_error(placed[mine], self._targets)
+        before = self._error(self._imbalance, logs, common)
         _exchange((placed, logs), mine, a, b)
-        worse = self._error(placed, logs, common) > before
+        imbalance = _imbalance_error(placed[mine], self._targets)
+        worse = self._error(imbalance, logs, common) > before
         _exchange((placed, logs), mine[worse], a[worse], b[worse])
+        self._imbalance = np.where(worse, self._imbalance, imbalance)
 
-    def _error(self, placed: Floats, logs: Floats, common: Floats | None) -> Floats:
-        mine, own = placed[self.rows], logs[self.rows]
-        miss = _imbalance_error(mine, self._targets)
+    def _error(self, imbalance: Floats, logs: Floats, common: Floats | None) -> Floats:
+        own, miss = logs[self.rows], imbalance.copy()
         for neighbour, goal, weight in (self._before, self._after):
             miss += weight * (np.einsum("le,le->l", own, logs[neighbour]) / own.shape[1] - goal) ** 2
         if common is not None:

@@ -1,15 +1,17 @@
 """`moesim validate kernels`: fused expert kernels on one GPU against times that users published.
 
-A row names its kernels in words ("vllm triton tuned"): it is priced with the kernel set of that engine, or with the set
-whose expert kernel's name holds most of the words. Routing is uniform and random, as such benchmarks draw it: the mean
-over seeded draws. "EPn" in the model's name means that `experts` are those of one of n ranks.
+A row names its kernels in words ("vllm triton tuned"): it is priced with the kernel set of that engine, or where its
+expert kernel is another (a Triton kernel asked for, FlashInfer's in the set) with the set whose kernel's name holds
+most of the words, which a warning says. Routing is uniform and random, as such benchmarks draw it: the mean over seeded
+draws. A row below the time that the weights of the experts reached take at the HBM's peak rate was not routed so, and
+says so. "EPn" in the model's name means that `experts` are those of one of n ranks.
 """
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -20,11 +22,14 @@ import numpy.typing as npt
 from moesim import shipped, streams, yamlfile
 from moesim.costs import CostModel, known_profiles, load_costs
 from moesim.costs.profile import ProfileSection, read_section
+from moesim.costs.roofline import Roofline
 from moesim.errors import BadInput, unknown_name
-from moesim.hardware import load_cluster
+from moesim.hardware import Device, load_cluster
 from moesim.studies.validation.validation import Point, Validation
 
 DATA: Final = ("workloads", "validation", "kernels_public.csv")
+ENGINES: Final = ("vllm", "sglang", "trtllm")
+MATRICES: Final = 3  # gate, up and down
 NUMBERS: Final = ("experts", "inter", "hidden", "topk", "tokens")
 COLUMNS: Final = ("system", "kernels", "model", *NUMBERS, "dtype", "us", "note", "source")
 DRAWS: Final = 16
@@ -55,7 +60,7 @@ def validate(data: Path | None = None) -> Validation:
             "routing": f"uniform and random, mean over {DRAWS} draws",
             "held_out": "no row of this file was used in a fit, nor in the choice of a kernel",
         },
-        warnings=tuple(refused),
+        warnings=(*refused, *dict.fromkeys(note for point in points for note in point.notes)),
         asked=len(rows),
     )
 
@@ -78,29 +83,47 @@ def _point(row: Row) -> Point:
     if topk > experts * ranks:
         raise BadInput(f"topk {topk} of {experts * ranks} experts")
     rows = uniform_rows(tokens, experts * ranks, topk)[:, :experts]
-    priced = _costs(profile, kernels).experts(rows, hidden, inter, row["dtype"], 3, tokens * topk)
+    shape = (rows, hidden, inter, row["dtype"], MATRICES, tokens * topk)
+    priced = _costs(profile, kernels).experts(*shape)
     keys = {
         "set": f"{row['system']} {row['kernels']}, {row['model']}", "tokens": row["tokens"],
         "kernel": priced.kernel, "source": row["source"],
     }  # fmt: skip
-    return Point(keys, "us", _number(row, "us"), float(priced.seconds.mean()) * 1e6)
+    least = float(Roofline(_device(profile), ()).experts(*shape).seconds.mean()) * 1e6
+    measured = _number(row, "us")
+    notes = (*_other_engine(row["kernels"], kernels, priced.kernel), *_too_fast(measured, least))
+    return Point(keys, "us", measured, float(priced.seconds.mean()) * 1e6, notes=notes)
+
+
+def _other_engine(words: str, kernels: str, kernel: str) -> Iterator[str]:
+    asked = words.lower().split()
+    if asked and asked[0] in ENGINES and asked[0] != kernels:
+        yield f"{words}: {asked[0]}'s table has no such kernel, priced by {kernel}"
+
+
+def _too_fast(measured: float, least: float) -> Iterator[str]:
+    if measured < least:
+        yield (
+            f"{measured:g} us is less than the {least:.0f} us in which the HBM reads the experts that uniform routing "
+            "reaches: it was measured with another routing"
+        )
 
 
 def kernel_set(section: ProfileSection, words: str, dtype: str) -> str:
-    """The set of the engine that the words begin with, or whose expert kernel's name holds most of them; the default
-    for the precision where they say nothing. Raises BadInput where they fit none.
+    """The set whose expert kernel's name holds most of the words, the engine's own where several do or none; the
+    default for the precision where the words say nothing. Raises BadInput where they fit none.
     """
     asked = words.lower().split()
     if not asked:
         return section.default_kernels.get(dtype) or next(iter(section.default_kernels.values()))
-    if asked[0] in section.kernels:
-        return asked[0]
+    engine = asked[0] if asked[0] in section.kernels else ""
+    kinds = asked[1:] if engine else asked
     held = {
-        name: sum(word in roles.get(f"experts.{dtype}", "") for word in asked)
+        name: (sum(word in roles.get(f"experts.{dtype}", "") for word in kinds), name == engine)
         for name, roles in section.kernels.items()
     }
     best = max(held, key=lambda name: held[name])
-    if not held[best]:
+    if held[best] == (0, False):
         raise unknown_name("kernels", words, section.kernels)
     return best
 
@@ -114,7 +137,11 @@ def uniform_rows(tokens: int, experts: int, topk: int) -> npt.NDArray[np.int64]:
 
 @lru_cache(maxsize=8)
 def _costs(profile: str, kernels: str) -> CostModel:
-    return load_costs(profile, load_cluster(TOPOLOGIES[profile]).devices[0], kernels)
+    return load_costs(profile, _device(profile), kernels)
+
+
+def _device(profile: str) -> Device:
+    return load_cluster(TOPOLOGIES[profile]).devices[0]
 
 
 def _profile(system: str) -> str:
