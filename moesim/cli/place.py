@@ -11,8 +11,8 @@ import click
 from moesim.cli.options import OptionalReport, json_option, print_json, text_stream
 
 if TYPE_CHECKING:
-    from moesim.cli.expression import Expression
     from moesim.studies import Outcome
+    from moesim.studies.expression import Expression
     from moesim.studies.placing import Options
 
 FILE = click.Path(path_type=Path)
@@ -85,11 +85,11 @@ def place(
         raise click.UsageError("give --trace T or --history DIR, and only one of them", click.get_current_context())
     if format_ is not None and out is None:
         raise click.UsageError("--format needs -o FILE", click.get_current_context())
-    from moesim.cli.expression import Expression
     from moesim.placement.formats import format_for
     from moesim.report import tables
     from moesim.report.place_tables import place_text
     from moesim.report.progress import bar
+    from moesim.studies.expression import Expression
     from moesim.studies.placing import Options, search
     from moesim.units import byte_count
 

@@ -10,7 +10,6 @@ from typing import IO, Final
 import yaml
 
 from moesim import atomic
-from moesim.cli.expression import Expression
 from moesim.compiled import uncompiled
 from moesim.errors import BadInput, MoesimError
 from moesim.report import html, perfetto, stored, tables
@@ -20,6 +19,7 @@ from moesim.report.serve_pictures import requests_csv, serve_pictures
 from moesim.report.serve_tables import serve_text
 from moesim.studies import Played, load
 from moesim.studies import run as play_scenario
+from moesim.studies.expression import Expression
 from moesim.studies.inputs import content_hash
 from moesim.studies.serving import is_serving, load_serving, run_serving, serving_hash
 from moesim.version import __version__

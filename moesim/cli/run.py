@@ -35,8 +35,8 @@ def run(
         raise click.UsageError("give a SCENARIO or --demo, and only one of them", click.get_current_context())
     if demo:
         os.environ.setdefault(KERNELS, CACHED)
-    from moesim.cli.expression import Expression
     from moesim.cli.play import Files, play
+    from moesim.studies.expression import Expression
 
     target = Expression(assertion) if assertion is not None else None
     stream = text_stream(as_json)

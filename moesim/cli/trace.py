@@ -258,6 +258,26 @@ def transplant(trace_: str, model: str, seed: int, out: Path) -> None:
     print(f"{out}: {found.tokens} tokens, {found.header.basis}{note}")
 
 
+@trace.command()
+@click.argument("scenario")
+@overrides_option
+@click.option("--steps", type=click.IntRange(1, 1000), default=1, show_default=True, help="Batches, one after another.")
+@SEED
+@OUT
+def route(scenario: str, overrides: tuple[str, ...], steps: int, seed: int, out: Path) -> None:
+    """Write what SCENARIO's routing decides as a trace, which stats and diff can measure: any router's choices.
+
+    A router that learns learns on from step to step. Dropped rows are in no expert.
+    """
+    from moesim.routing import write_trace
+    from moesim.studies import load
+    from moesim.studies.routed_trace import routed_trace
+
+    found = routed_trace(load(scenario, overrides), seed, steps)
+    write_trace(found, out)
+    print(f"{out}: {found.tokens} tokens of {steps} step(s), {found.header.basis}")
+
+
 def _read(name_or_path: str) -> RoutingTrace:
     from moesim.routing import read_trace
     from moesim.studies.routing import trace_path

@@ -32,6 +32,7 @@ VERBS: Final = {
     "isolation": Command("isolation", "isolation", "Does one request's content change another's routing?"),
     "calibrate": Command("calibrate", "calibrate", "Measure, import, fit and check kernel profiles."),
     "topo": Command("topo", "topo", "Show, import, export and check cluster topologies."),
+    "gallery": Command("gallery", "gallery", "Published mechanisms, each run and held by a check."),
     "validate": Command("validate", "validate", "Errors of predictions against published measurements."),
     "init": Command("init", "init", "Print a commented template of a scenario."),
     "list": Command("list", "list_", "List scenarios, models, topologies, profiles, traces."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -54,9 +55,12 @@ def _medians(built: Built, lowered: Lowered, ladder: Ladder) -> dict[str, Metric
         **({"tokens_lost": Metric(lost, "tok")} if lost else {}),
         **_utilisation(built, lowered, step),
         **_phase_metrics(built, step, tokens),
-        **(_transfer_metrics(lowered, ladder, ranks) if built.scenario.batch.phase == "train" else {}),
+        **_transfer_metrics(lowered, ladder, ranks, training=built.scenario.batch.phase == "train"),
         "exposed_comm_fraction": Metric(_exposed(ladder) / step, "1"),
+        **_byte_metrics(built, lowered),
+        "flops": Metric(sum(float(one.flops.sum()) for one in lowered.demand.values()), "FLOP"),
         "peak_memory_bytes": Metric(float(built.memory.used(HBM)), "B"),
+        **{f"memory.{key}": Metric(value, "B") for key, value in _memory_rows(built)},
         **_load_metrics(lowered),
         **router_metrics(built.plan.routing, lowered, sum(batch.tokens for batch in built.batches)),
         **_link_metrics(ladder),
@@ -86,13 +90,32 @@ def _phase_metrics(built: Built, step: float, tokens: int) -> dict[str, Metric]:
             "bubble_fraction": Metric(0.0, "1")}  # fmt: skip
 
 
-def _transfer_metrics(lowered: Lowered, ladder: Ladder, ranks: int) -> dict[str, Metric]:
-    """Seconds that a rank, on average, is inside the expert all-to-all, and inside the reduction of gradients and the
-    gathering of parameters: from its own release until its sends and receives are done, hidden or not.
+def _byte_metrics(built: Built, lowered: Lowered) -> dict[str, Metric]:
+    """Bytes of tokens' rows over the whole step that leave their node, and that stay in it but change the GPU."""
+    if not len(lowered.load):
+        return {}
+    node = built.cluster.node_of[: len(lowered.sent)]
+    apart = node[:, None] != node[None, :]
+    own = np.trace(lowered.sent)
+    found = {"nic_bytes": lowered.sent[apart].sum(), "nvlink_bytes": lowered.sent[~apart].sum() - own}
+    return {name: Metric(float(value), "B") for name, value in found.items()}
+
+
+def _memory_rows(built: Built) -> list[tuple[str, float]]:
+    """(name, bytes) of the ledger's rows of the HBM."""
+    rows = [row for row in built.memory.rows if row.pool == HBM]
+    return [(re.sub("[^a-z0-9]+", "_", row.item.lower()), float(row.bytes)) for row in rows]
+
+
+def _transfer_metrics(lowered: Lowered, ladder: Ladder, ranks: int, *, training: bool) -> dict[str, Metric]:
+    """Seconds that a rank, on average, is inside the expert all-to-all and, in training, inside the reduction of
+    gradients and the gathering of parameters: from its own release until its sends and receives are
+    done, hidden or not.
     """
     timeline, names = ladder.timeline, np.array(lowered.graph.name)[ladder.timeline.task]
     held = np.where(timeline.end > timeline.start, timeline.end - timeline.start, 0)
-    kinds = {**({"alltoall_s": ALL_TO_ALL} if len(lowered.load) else {}), "gradient_sync_s": GRADIENT_SYNC}
+    kinds = {"alltoall_s": ALL_TO_ALL} if len(lowered.load) else {}
+    kinds |= {"gradient_sync_s": GRADIENT_SYNC} if training else {}
     seconds = {key: from_ps(held[np.isin(names, tasks)].sum()) / ranks for key, tasks in kinds.items()}
     return {name: Metric(float(value), "s") for name, value in seconds.items()}
 
@@ -105,7 +128,8 @@ def _utilisation(built: Built, lowered: Lowered, step: float) -> dict[str, Metri
 
 def _load_metrics(lowered: Lowered) -> dict[str, Metric]:
     """Rows of the hottest over the mean, of experts and of GPUs: mean over layers, and the worst layer;
-    experts_reached: the share of experts that got a row, mean over layers. Nothing of a model without experts.
+    experts_reached, active_experts: share and number of experts that got a row, mean over layers. Nothing of
+    a model without experts.
     """
     found: dict[str, Metric] = {}
     if not len(lowered.load):
@@ -114,7 +138,9 @@ def _load_metrics(lowered: Lowered) -> dict[str, Metric]:
         ratio = rows.max(axis=1) / np.maximum(rows.mean(axis=1), 1e-12)
         found[f"{name}_max_over_mean"] = Metric(float(ratio.mean()), "1")
         found[f"{name}_max_over_mean_worst_layer"] = Metric(float(ratio.max()), "1")
-    return {**found, "experts_reached": Metric(float((lowered.load > 0).mean()), "1")}
+    reached = lowered.load > 0
+    active = {"experts_reached": reached.mean(), "active_experts": reached.sum(axis=1).mean()}
+    return {**found, **{name: Metric(float(value), "1") for name, value in active.items()}}
 
 
 def _link_metrics(ladder: Ladder) -> dict[str, Metric]:

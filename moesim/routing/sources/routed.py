@@ -48,9 +48,14 @@ class Tally:
     chosen: int = 0
     dropped: int = 0
     extra: dict[str, float] = field(default_factory=dict)
+    drops: dict[str, tuple[int, int]] = field(default_factory=dict)
+    domains: list[tuple[float, float]] = field(default_factory=list)
 
-    def note(self, found: Assignment) -> None:
+    def note(self, found: Assignment, given: RouterInput) -> None:
         """Add one layer's batch."""
+        self._note_drops(found, given)
+        if "domain" in given.columns:
+            self.domains.append(by_domain(found, given.column("domain")))
         self.units += found.units - found.count(Status.PAD)
         self.counted += found.counted
         self.chosen += found.chosen
@@ -61,6 +66,20 @@ class Tally:
         for name, work in found.extra.items():
             self.extra[name] = self.extra.get(name, 0.0) + work
 
+    def _note_drops(self, found: Assignment, given: RouterInput) -> None:
+        """Dropped and chosen rows of the later half of positions, and of the more important half of tokens."""
+        if found.unit != "token" or not found.count(Status.DROPPED):
+            return
+        halves = {"late": given.position}
+        if "importance" in given.columns:
+            halves["important"] = given.column("importance")
+        chosen = np.isin(found.status, (Status.KEPT, Status.DROPPED, Status.RECTIFIED))
+        for name, values in halves.items():
+            upper = (values > np.median(values))[found.owner[found.token]] & chosen
+            lost = upper & (found.status == Status.DROPPED)
+            before = self.drops.get(name, (0, 0))
+            self.drops[name] = (before[0] + int(lost.sum()), before[1] + int(upper.sum()))
+
     def to_metrics(self) -> dict[str, float]:
         """Shares and means over the layers that were asked for."""
         return {
@@ -68,7 +87,35 @@ class Tally:
             "mean_k": self.counted / max(self.units, 1),
             "max_vio": self.violation / max(self.layers, 1),
             "tokens_without_expert": self.without / max(self.units, 1),
+            **{f"drop_rate_{half}": lost / max(chosen, 1) for half, (lost, chosen) in self.drops.items()},
+            **self._of_domains(),
         }
+
+    def _of_domains(self) -> dict[str, float]:
+        """Means over layers of what `by_domain` says."""
+        if not self.domains:
+            return {}
+        spread, reached = np.mean(self.domains, axis=0)
+        return {"domain_divergence_bits": float(spread), "experts_per_domain": float(reached)}
+
+
+def by_domain(found: Assignment, domain: Tokens) -> tuple[float, float]:
+    """How far loads of domains int64[T] are apart, as their Jensen-Shannon divergence in bits (each weighs what it
+    sends), and how many experts a domain reaches, on average.
+    """
+    moves = found.moves
+    who = np.unique(domain[found.owner[found.token[moves]]], return_inverse=True)[1]
+    rows = np.zeros((int(who.max(initial=0)) + 1, found.experts))
+    np.add.at(rows, (who, found.expert[moves]), 1.0)
+    weight = rows.sum(axis=1) / max(rows.sum(), 1.0)
+    spread = _bits(rows.sum(axis=0)) - sum(w * _bits(one) for w, one in zip(weight, rows, strict=True))
+    return float(max(spread, 0.0)), float((rows > 0).sum(axis=1).mean())
+
+
+def _bits(rows: npt.NDArray[np.float64]) -> float:
+    """Entropy of counts."""
+    share = rows[rows > 0] / max(rows.sum(), 1.0)
+    return float(-(share * np.log2(share)).sum())
 
 
 class Routed:
@@ -104,7 +151,7 @@ class Routed:
         """As in RoutingSource."""
         given = self._asked(layer, request, position, rank.astype(np.int64))
         found = self.router.route(given)
-        self.tally.note(found)
+        self.tally.note(found, given)
         table, unit = found.table()
         owner, where = found.owner[unit], found.rank[unit].astype(np.int32)
         return Rows(table, request[owner], position[owner], where, found.rounds, self.router.chores(given, found))
@@ -118,6 +165,12 @@ class Routed:
     def assignment(self, layer: int, request: Tokens, position: Tokens, rank: npt.NDArray[np.int32]) -> Assignment:
         """What became of every choice of a batch."""
         return self._route(layer, request, position, rank.astype(np.int64))
+
+    def domain(self, request: Tokens, position: Tokens) -> Tokens:
+        """int64[T]: the domain of each token, 0 where columns know none."""
+        lookup = self._columns.lookups.get("domain")
+        found = np.zeros(len(request)) if lookup is None else lookup(0, request, position)
+        return found.astype(np.int64)
 
     def _route(self, layer: int, request: Tokens, position: Tokens, rank: Tokens) -> Assignment:
         return self.router.route(self._asked(layer, request, position, rank))

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from moesim.cli.expression import Expression
 from moesim.errors import BadInput, TargetMissed
+from moesim.studies.expression import Expression
 
 DOCUMENT: dict[str, Any] = {
     "metrics": {"step_time_s": {"value": 0.02, "unit": "s"}, "mfu": {"value": 0.4, "unit": "1"}},

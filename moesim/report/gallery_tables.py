@@ -1,0 +1,82 @@
+"""The gallery as a table, as sentences, and as a page with a picture of each row."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from moesim.studies.gallery import Verdict
+
+STYLE = (
+    "body{font:14px sans-serif;max-width:70em;margin:2em auto}"
+    "section{border-top:1px solid #ccc}"
+    ".bar{background:#4477aa;height:1em;display:inline-block;vertical-align:middle;margin-right:.5em}"
+    "td{padding:0 .8em 0 0}.fails{color:#b00}.needs{color:#777}"
+)
+
+
+def table(verdicts: Sequence[Verdict]) -> Table:
+    """row, system, state, effect; a row that waits says for what."""
+    found = Table("row", "system", "state", "effect", box=None, pad_edge=False)
+    for one in verdicts:
+        file = one.row.file
+        state = f"needs {' '.join(file.needs)}" if file.needs else one.state
+        found.add_row(file.seed, file.system, state, file.title)
+    return found
+
+
+def words(verdicts: Sequence[Verdict]) -> list[str]:
+    """Numbers of a few rows, published figures, failures, and the counts."""
+    lines = [f"{one.row.file.seed}: {one.seen}" for one in verdicts if one.seen and len(verdicts) <= 3]
+    for one in verdicts:
+        number = one.row.file.seed
+        for said, (quantity, predicted, published) in zip(one.row.file.published, one.published, strict=False):
+            where = ", ".join(text for text in (said.case, said.source, said.confidence) if text)
+            lines.append(f"{number}: {quantity} = {predicted:.4g} predicted, {published:.4g} published ({where})")
+        lines += [f"{number} fails: {text}" for text in one.failures]
+    states: list[str] = [one.state for one in verdicts]
+    counts = ", ".join(
+        f"{states.count(state)} {word}" for state, word in (("works", "work"), ("fails", "fail"), ("needs", "wait"))
+    )
+    return [*lines, f"{len(verdicts)} rows: {counts}"]
+
+
+def page(verdicts: Sequence[Verdict]) -> str:
+    """A self-contained HTML page: of each row what it shows, its numbers as bars, and its file."""
+    body = "\n".join(_section(one) for one in verdicts)
+    last = html.escape(words(verdicts)[-1])
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>moesim gallery</title><style>{STYLE}</style>'
+        f"<h1>moesim gallery</h1><p>{last}</p>{body}</html>\n"
+    )
+
+
+def _section(one: Verdict) -> str:
+    file = one.row.file
+    state = f"needs {' '.join(file.needs)}" if file.needs else one.state
+    notes = [*one.failures, *(f"not simulated: {name}" for name in file.not_simulated)]
+    said = "".join(f"<p>{html.escape(text)}</p>" for text in (file.mechanism, *notes) if text)
+    source = html.escape(Path(one.row.document.source).read_text(encoding="utf-8"))
+    return (
+        f"<section><h2>{file.seed} {html.escape(file.system)}: <span class={one.state}>{html.escape(state)}</span></h2>"
+        f"<p><b>{html.escape(file.title)}</b></p>{said}{''.join(_pictures(one))}"
+        f"<details><summary>file</summary><pre>{source}</pre></details></section>"
+    )
+
+
+def _pictures(one: Verdict) -> Iterator[str]:
+    """A block of bars for each metric that an expectation reads, one bar a side."""
+    read = {name.split(".", 1)[1] for said in one.row.expressions("expect") for name in said.names}
+    for metric in sorted(read):
+        values = {side: one.values.get(f"{side}.{metric}") for side in one.row.sides}
+        known = {side: value for side, value in values.items() if value is not None}
+        most = max((abs(value) for value in known.values()), default=0.0) or 1.0
+        bars = "".join(
+            f'<tr><td>{html.escape(side)}<td><span class=bar style="width:{300 * abs(value) / most:.0f}px"></span>'
+            f"{value:.4g}"
+            for side, value in known.items()
+        )
+        yield f"<table><caption>{html.escape(metric)}</caption>{bars}</table>"

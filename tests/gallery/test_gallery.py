@@ -1,0 +1,78 @@
+"""The gallery: ids without gaps, each row held by a check that can fail, laws of every step, and the command."""
+
+from __future__ import annotations
+
+import pytest
+
+from moesim.cli.gallery import _command
+from moesim.errors import BadInput
+from moesim.studies.gallery import Row, find_rows, play, rows
+from moesim.studies.gallery.row import RowFile
+from moesim.yamlfile import parse_yaml
+
+ROWS = rows()
+
+
+def test_ids_cover_all_mechanisms() -> None:
+    assert [row.file.seed for row in ROWS] == [f"S{number:03}" for number in range(1, 120)]
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if not row.file.needs], ids=lambda row: row.file.seed)
+def test_row(row: Row) -> None:
+    verdict = play(row, _command)
+    assert verdict.state == "works", verdict.failures
+
+
+TEXT = """
+gallery: 1
+seed: S053
+system: test
+title: test
+base: {set: {routing: {router: {name: switch_top1, cf: 1.0}}, model.top_k: 1}}
+variants: {intra: {set: {routing: {router: rectify_intra_gpu}}}}
+"""
+
+
+def made(text: str) -> Row:
+    document = parse_yaml(text, "row.yaml")
+    return Row(document.validate(RowFile), document)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("expect: [intra.drop_rate > base.drop_rate]", "does not hold"),
+        ("expect: [intra.drop_rate < 0.9]", "no expectation fails when intra and base are swapped"),
+        ("expect: [intra.drop_rate < base.drop_rate]\nlaw: [intra.mean_k == base.mean_k]", "does not hold"),
+        (
+            "expect: [intra.drop_rate < base.drop_rate]\npublished: [{quantity: base.drop_rate, value: 0.9, "
+            "tolerance: 0.1, source: nobody}]",
+            "published 0.9",
+        ),
+    ],
+)
+def test_a_row_can_fail(line: str, why: str) -> None:
+    verdict = play(made(TEXT + line + "\n"), _command)
+    assert verdict.state == "fails"
+    assert why in verdict.failures[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ("expect: [intra.drop_rat < 1]", "row.yaml:8 expect[0]"),
+        ("expects: []", "row.yaml:8 expects"),
+        ("", "give expect, or needs"),
+    ],
+)
+def test_errors_have_their_line(change: str, what: str) -> None:
+    with pytest.raises(BadInput, match=what.replace("[", r"\[")):
+        play(made(TEXT + change + "\n"), _command)
+
+
+def test_a_row_is_found_by_number_system_title_and_feature() -> None:
+    for word in ("s053", "rectify-router", "own GPU"):
+        assert [row.file.seed for row in find_rows([word])] == ["S053"]
+    assert len(find_rows(["F30"])) > 3
+    with pytest.raises(BadInput, match="unknown row"):
+        find_rows(["S999"])
