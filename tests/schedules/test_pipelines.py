@@ -36,22 +36,16 @@ def of_row(row: dict[str, str]) -> tuple[Pipeline, int]:
 
 @pytest.mark.parametrize("schedule", sorted({row["schedule"] for row in ROWS}))
 def test_executed_makespans(schedule: str) -> None:
-    rows = [row for row in ROWS if row["schedule"] == schedule]
-    wrong = []
-    for row in rows:
-        if schedule.startswith("inter") and int(row["chunks"]) < 2:
+    """Against the executed makespan, in its domain against the closed form too; one chunk is no interleaving."""
+    wrong: dict[tuple[str, ...], float] = {}
+    for row in ROWS:
+        if row["schedule"] != schedule or (schedule.startswith("inter") and row["chunks"] == "1"):
             continue
-        try:
-            found = of_row(row)[1] / 10
-        except BadInput as error:
-            wrong.append((row["stages"], row["microbatches"], row["chunks"], str(error), row["in_domain"]))
-            continue
-        if (row["in_domain"] == "True" and found != float(row["formula_makespan"])) or found != float(
-            row["executed_makespan"]
-        ):
-            wrong.append(
-                (row["stages"], row["microbatches"], row["chunks"], found, row["executed_makespan"], row["in_domain"])
-            )
+        found = of_row(row)[1] / 10
+        published = {float(row["executed_makespan"])}
+        published |= {float(row["formula_makespan"])} if row["in_domain"] == "True" else set()
+        if published != {found}:
+            wrong[row["stages"], row["microbatches"], row["chunks"]] = found
     assert not wrong
 
 
