@@ -82,6 +82,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "comm.combine_dtype": (TINY, "fp8"),
     "comm.version": (LOW, "2025-02"),
     "comm.path": (LOW, "rdma"),
+    "comm.all_reduce": ((*TINY, "parallel={tensor_parallel_size: 4, data_parallel_size: 1}"), "vllm"),
     "precision.weights": (OWN, "fp8"),
     "precision.experts": (OWN, "fp8"),
     "precision.kv_cache": (TINY, "fp8"),

@@ -24,6 +24,7 @@ def requests(**changes: str) -> str:
     return "requests={" + ", ".join(f"{key}: {value}" for key, value in {**ASK, **changes}.items()) + "}"
 
 
+PREFIX = requests(prefix="{documents: 4, share: 0.5, zipf: 1.0}")
 AZURE, FEW = "replay: {file: azure-conv-2023", ("scheduler.max_num_seqs=2",)
 CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the one that is added
     "routing.renew": ((), "routing.renew=16"),
@@ -81,11 +82,19 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
         )
         for side in ("input_length", "output_length")
     },
+    **{
+        f"requests.prefix.{key}": ((PREFIX,), requests(prefix=text))
+        for key, text in {
+            "documents": "{documents: 1, share: 0.5, zipf: 1.0}", "share": "{documents: 4, share: 0.9, zipf: 1.0}",
+            "zipf": "{documents: 4, share: 0.5, zipf: 0.0}",
+        }.items()
+    },
     "requests.warmup": ((), requests(warmup="20 ms")),
     "scheduler.preset": ((), "scheduler={preset: sglang}"),
     "scheduler.policy": ((), "scheduler.policy=prefill_first"),
     "scheduler.max_num_batched_tokens": ((), "scheduler={preset: vllm_dp_ep, max_num_batched_tokens: 256}"),
     "scheduler.max_num_seqs": ((), "scheduler.max_num_seqs=1"),
+    "scheduler.prefix_cache": ((PREFIX,), "scheduler.prefix_cache=false"),
     "scheduler.block_size": ((), "scheduler.block_size=256"),
     "scheduler.gpu_memory_utilization": ((), "scheduler.gpu_memory_utilization=0.5"),
     "scheduler.free_gpu_memory_fraction": ((), "scheduler.free_gpu_memory_fraction=0.5"),
