@@ -201,7 +201,7 @@ def test_an_odd_vocabulary_is_padded() -> None:
 
 
 def test_backward_passes_take_their_factor_of_the_forward() -> None:
-    """And their weights' gradients are added up: the fp32 sum is read and written, 8 bytes a parameter (not the router's)."""
+    """And their weights' gradients are added up: the fp32 sum is read and written, 8 bytes each (not the router's)."""
     found = step(batch=TRAIN)
     rows = 2048
     summed = {"mlp": 3 * H * DENSE, "shared": 3 * H * SHARED, "router": 0, "head": H * VOCAB}
