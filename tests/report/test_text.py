@@ -24,7 +24,8 @@ def printed(renderable: Any) -> str:
 
 def test_a_run_prints_its_numbers_its_ladder_and_its_warnings(document: dict[str, Any], drawn: dict[str, Any]) -> None:
     text = printed(tables.run_text(document, drawn))
-    assert all(name in text for name in document["metrics"])
+    shown = [name for name in document["metrics"] if not name.startswith((*tables.IN_JSON, "alltoall_s"))]
+    assert len(shown) > 8 and all(name in text for name in shown)
     assert "contention" in text
     assert all(f"warning: {warning}" in text for warning in document["warnings"])
     assert document["provenance"]["congestion"]["hot_spots"][0]["link"] in text
