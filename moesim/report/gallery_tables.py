@@ -11,10 +11,11 @@ from rich.table import Table
 from moesim.studies.gallery import Verdict
 
 STYLE = (
-    "body{font:14px sans-serif;max-width:70em;margin:2em auto}"
-    "section{border-top:1px solid #ccc}"
+    ":root{color-scheme:light dark}"
+    "body{font:14px sans-serif;max-width:70em;margin:2em auto;padding:0 1em}"
+    "section{border-top:1px solid #8888}"
     ".bar{background:#4477aa;height:1em;display:inline-block;vertical-align:middle;margin-right:.5em}"
-    "td{padding:0 .8em 0 0}.fails{color:#b00}.needs{color:#777}"
+    "caption{text-align:left}td{padding:0 .8em 0 0}pre{overflow-x:auto}.fails{color:#c33}.needs{color:#888}"
 )
 
 
@@ -33,9 +34,7 @@ def words(verdicts: Sequence[Verdict]) -> list[str]:
     lines = [f"{one.row.file.seed}: {one.seen}" for one in verdicts if one.seen and len(verdicts) <= 3]
     for one in verdicts:
         number = one.row.file.seed
-        for said, (quantity, predicted, published) in zip(one.row.file.published, one.published, strict=False):
-            where = ", ".join(text for text in (said.case, said.source, said.confidence) if text)
-            lines.append(f"{number}: {quantity} = {predicted:.4g} predicted, {published:.4g} published ({where})")
+        lines += [f"{number}: {text}" for text in _published(one)]
         lines += [f"{number} fails: {text}" for text in one.failures]
     states: list[str] = [one.state for one in verdicts]
     counts = ", ".join(
@@ -44,12 +43,19 @@ def words(verdicts: Sequence[Verdict]) -> list[str]:
     return [*lines, f"{len(verdicts)} rows: {counts}"]
 
 
+def _published(one: Verdict) -> Iterator[str]:
+    for said, (quantity, predicted, published) in zip(one.row.file.published, one.published, strict=False):
+        where = ", ".join(text for text in (said.case, said.source, said.confidence) if text)
+        yield f"{quantity} = {predicted:.4g} predicted, {published:.4g} published ({where})"
+
+
 def page(verdicts: Sequence[Verdict]) -> str:
     """A self-contained HTML page: of each row what it shows, its numbers as bars, and its file."""
     body = "\n".join(_section(one) for one in verdicts)
     last = html.escape(words(verdicts)[-1])
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>moesim gallery</title><style>{STYLE}</style>'
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>moesim gallery</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style>'
         f"<h1>moesim gallery</h1><p>{last}</p>{body}</html>\n"
     )
 
@@ -57,7 +63,7 @@ def page(verdicts: Sequence[Verdict]) -> str:
 def _section(one: Verdict) -> str:
     file = one.row.file
     state = f"needs {' '.join(file.needs)}" if file.needs else one.state
-    notes = [*one.failures, *(f"not simulated: {name}" for name in file.not_simulated)]
+    notes = [*_published(one), *one.failures, *(f"not simulated: {name}" for name in file.not_simulated)]
     said = "".join(f"<p>{html.escape(text)}</p>" for text in (file.mechanism, *notes) if text)
     source = html.escape(Path(one.row.document.source).read_text(encoding="utf-8"))
     return (
