@@ -29,9 +29,11 @@ def gallery(words: tuple[str, ...], show: bool, report: str | None, as_json: boo
     from moesim.report import gallery_tables, tables
     from moesim.studies.gallery import document, find_rows, play
 
+    if show and (as_json or report is not None):
+        raise click.UsageError("--show runs nothing that --json or --report could tell of")
     found = find_rows(words)
     if show:
-        print("\n---\n".join(Path(row.document.source).read_text().rstrip() for row in found))
+        print("\n---\n".join(Path(row.document.source).read_text(encoding="utf-8").rstrip() for row in found))
         return
     verdicts = [play(row, _command) for row in found]
     tables.show(gallery_tables.table(verdicts), text_stream(as_json))

@@ -101,7 +101,7 @@ def run(program: Any, exchanges: Any, pairs: Any, state: Any, scratch: Any) -> A
         end = looked_up(pairs, pattern, size, exchanges.alpha[task], release, done, landed, scratch.links)
         if end < 0:
             return task
-        _tell(program, exchanges, pairs, state, scratch, task, end)
+        _tell(program, state, scratch, task, end)
 
 
 @inner
@@ -127,7 +127,7 @@ def _until_lookup(program: Any, exchanges: Any, pairs: Any, state: Any, scratch:
             end = _swept(program, exchanges, pairs, state, scratch, task)
             if end < 0:
                 return task
-            _tell(program, exchanges, pairs, state, scratch, task, end)
+            _tell(program, state, scratch, task, end)
 
 
 @inlined
@@ -323,7 +323,7 @@ def _swept(program: Any, exchanges: Any, pairs: Any, state: Any, scratch: Any, t
 
 
 @inner
-def _tell(program: Any, exchanges: Any, pairs: Any, state: Any, scratch: Any, task: int, end: int) -> None:
+def _tell(program: Any, state: Any, scratch: Any, task: int, end: int) -> None:
     """What was not known of a collective yet."""
     begin, stop = program.lane_ptr[task], program.lane_ptr[task + 1]
     for lane in range(begin, stop):

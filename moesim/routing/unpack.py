@@ -21,7 +21,10 @@ from moesim.routing.arrays import write_npz
 def unpack(paths: Sequence[Path], out: Path) -> str:
     """Writes the npz and returns the mode. Raises BadInput for anything but plain tensors and containers."""
     loaded = [_load(path) for path in paths]
-    if isinstance(loaded[0], list):
+    if any(isinstance(one, list) for one in loaded):
+        if len(loaded) > 1:
+            what = "a list of tensors is one rank's replay of Megatron: it is unpacked by itself"
+            raise BadInput(what, where=paths[0], way_out="one file")
         write_npz(out, **{f"layer_{number}": _array(layer) for number, layer in enumerate(loaded[0])})
         return "megatron-replay"
     if "logical_count" in loaded[0]:

@@ -79,7 +79,7 @@ class Hashed:
         return found
 
     def group(self, request: int) -> int:
-        """See Prefixes: the first hash that not all have: a system prompt is everybody's."""
+        """See Prefixes: the second hash, as the first is mostly a system prompt, which is everybody's."""
         own = self.hashes[self.begin[request] : self.begin[request + 1]]
         return int(own[min(1, len(own) - 1)]) if len(own) else -1
 

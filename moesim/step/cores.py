@@ -21,6 +21,7 @@ from moesim.step.work import Floats, Work
 Int64s = npt.NDArray[np.int64]
 BLOCK_BITS, CONTEXT_BITS = 6, 25  # neighbours priced together; contexts are below 2 ** 25
 MOST_CELLS = 1 << 24  # of numbers of rows by blocks of contexts, beyond which rows are priced as any others
+MOST_PROMPTS = 1 << 16  # kinds of chunks that are kept
 
 
 class CorePrices:
@@ -39,7 +40,8 @@ class CorePrices:
         decodes, prompts = batch.phase == Phase.DECODE, batch.phase == Phase.PREFILL
         number = np.bincount(batch.rank[decodes] // ways, minlength=batch.ranks // ways)
         longest = int(batch.context.max(initial=0))
-        cells = (int(number.max(initial=0)) + 1) * ((longest >> BLOCK_BITS) + 1)
+        rows, blocks = self._index.shape  # the index holds the most of either that was asked for, and doubles
+        cells = max(rows, 2 * int(number.max(initial=0))) * max(blocks, 2 * (longest >> BLOCK_BITS) + 1)
         if not isinstance(self._ops.mixer, Attention) or cells > MOST_CELLS or longest >> CONTEXT_BITS:
             return self._ops.core_seconds(batch)
         parts = []
@@ -97,6 +99,8 @@ class CorePrices:
         asked = sorted((group, query, context) for group, query, context in kinds)
         keys = [(number[group], query, context) for group, query, context in asked]
         if new := [key for key in dict.fromkeys(keys) if key not in self._prompts]:
+            if len(self._prompts) + len(new) > MOST_PROMPTS:
+                self._prompts, new = {}, list(dict.fromkeys(keys))
             columns = np.array(new if len(new) > 1 else new * 2, dtype=np.int64).T  # as Tables: never one alone
             found = self._priced("prefill", *columns).tolist()
             self._prompts.update((key, (one[0], one[1] > 0)) for key, one in zip(new, found, strict=False))

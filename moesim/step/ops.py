@@ -169,18 +169,19 @@ class LayerOps:
         """int64[ranks]: tokens of the rank's tensor-parallel group that go through the output embedding."""
         return self._of_group(batch.head_rows)
 
-    def accumulate_gradients(self, ranks: int, parameters: float) -> Work:
-        """Read and write of the fp32 sums of weight gradients: 8 bytes a parameter, on each of `ranks` ranks.
+    def accumulate_gradients(self, ranks: int, parameters: float, width: int) -> Work:
+        """Read and write of the sums of weight gradients, of `width` bytes a parameter, on each of `ranks` ranks.
 
-        Source: DeepSeek's training profile (profile-data @4496024), where weight gradients take the GEMM plus this.
+        Source: DeepSeek's training profile (profile-data @4496024), where weight gradients take the GEMM plus this with
+        sums in fp32.
         """
-        return self._elementwise(np.full(ranks, 8.0 * parameters))
+        return self._elementwise(np.full(ranks, 2.0 * width * parameters))
 
-    def added_up(self, ranks: int, gemms: Iterable[Gemm], way: Way) -> Work:
+    def added_up(self, ranks: int, gemms: Iterable[Gemm], way: Way, width: int) -> Work:
         """`accumulate_gradients` of those weights, where the pass has their gradients."""
         if way == Way.BACKWARD_DATA:
             return Work()
-        return self.accumulate_gradients(ranks, sum(gemm.parameters for gemm in gemms))
+        return self.accumulate_gradients(ranks, sum(gemm.parameters for gemm in gemms), width)
 
     def update(self, ranks: int, moved: float) -> Work:
         """The optimizer on each of `ranks` ranks: `moved` bytes read and written."""

@@ -27,7 +27,8 @@ class Dispatch:
 class StepPlan:
     """What `lower` needs beside the batch. `recompute` holds Megatron's module names ("core_attn", "moe").
 
-    gradient_bytes: of a gradient when ranks add theirs up: bf16, or fp32 as Megatron-LM does by default.
+    gradient_bytes: of the sum of a parameter's gradients, which every micro-batch reads and writes and ranks reduce:
+    bf16, as the ledger of a step has it, or fp32 as Megatron-LM does by default.
     replicas: how a token picks one of an expert's replicas (step/dispatch.py).
     """
 

@@ -140,6 +140,8 @@ def _network_notes(scenario: Scenario, plan: StepPlan) -> tuple[str, ...]:
 
 def _unknown_all_reduce(scenario: Scenario, plan: StepPlan) -> list[str]:
     """Said where an engine's own is asked for, would be used, and was not measured on the device."""
+    if scenario.comm.all_reduce and plan.layout.tensor_parallel == 1:
+        return ["comm.all_reduce changes nothing here: tensor_parallel_size is 1, nothing is summed inside a node"]
     engine = scenario.comm.all_reduce or "nccl"
     if engine == "nccl" or plan.fabric.engine or plan.layout.tensor_parallel == 1:
         return []

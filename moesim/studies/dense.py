@@ -11,7 +11,11 @@ from moesim.studies.load import Loaded
 
 OF_EXPERTS: Final[tuple[tuple[str, ...], ...]] = (
     ("experts",),
-    ("comm",),
+    ("comm", "dispatch"),
+    ("comm", "dispatch_dtype"),
+    ("comm", "combine_dtype"),
+    ("comm", "version"),
+    ("comm", "path"),
     ("routing",),
     ("parallel", "expert_parallel_size"),
     ("parallel", "expert_tensor_parallel_size"),

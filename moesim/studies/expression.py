@@ -65,8 +65,11 @@ class Expression:
         values = values_of(document)
         if self.value(values):
             return None
-        found = ", ".join(f"{name} = {values[name]:.6g}" for name in self.names)
-        return TargetMissed(f"{self.text} does not hold: {found}", where=self._where)
+        return TargetMissed(self.failure(values), where=self._where)
+
+    def failure(self, values: Mapping[str, float | None]) -> str:
+        """What is said where it does not hold, with the numbers."""
+        return f"{self.text} does not hold: " + ", ".join(f"{name} = {values[name]:.6g}" for name in self.names)
 
     def value(self, values: Mapping[str, float | None]) -> Any:
         """Of the expression, a truth or a number. Raises BadInput for names that are not there."""

@@ -65,6 +65,8 @@ def document_of(scenario: Named) -> yamlfile.Document:
         return yamlfile.Document(scenario.model_dump(mode="json", exclude_unset=True), f"scenario {scenario.name}")
     if isinstance(scenario, Mapping):
         return yamlfile.Document(copy.deepcopy(dict(scenario)), "scenario")
+    if not isinstance(scenario, (str, Path)) or not str(scenario):
+        raise BadInput(f"{scenario!r} is no scenario", way_out="a name, a path, a dict of keys or a Scenario")
     return yamlfile.read_yaml(find(scenario))
 
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import BadInput
-from moesim.routing import NO_EXPERT, Routed, RoutingTrace, TraceHeader
+from moesim.routing import NO_EXPERT, PHASES, Routed, RoutingTrace, TraceHeader
 from moesim.routing.routers import Assignment
 from moesim.step import Batch
 from moesim.studies.build import Built, build
 from moesim.studies.load import Loaded
-
-PHASES: Final = {"prefill": 0, "decode": 1, "train": 2}  # as in routing.trace
-NEXT: Final = 1 << 20  # requests of another step have other numbers
 
 
 def routed_trace(loaded: Loaded, seed: int, steps: int) -> RoutingTrace:
@@ -26,9 +23,12 @@ def routed_trace(loaded: Loaded, seed: int, steps: int) -> RoutingTrace:
     if not loaded.scenario.routing:
         raise BadInput("has no routed experts", where=loaded.where("routing"), way_out="a scenario with routing")
     tables, facts = [], []
+    built = build(loaded, seed)
     for step in range(steps):
-        built = build(_later(loaded, step), seed)
-        batch = replace(built.batches[0], request=built.batches[0].request + step * NEXT)
+        if step and isinstance(built.plan.routing, Routed):
+            built = build(_later(loaded, step), seed)
+        requests = built.batches[0].request
+        batch = replace(built.batches[0], request=requests + step * (int(requests.max()) + 1))
         tables.append(_table(built, batch))
         facts.append(_facts(built, batch, step))
     width = max(table.shape[2] for table in tables)
@@ -87,7 +87,7 @@ def _wide(table: npt.NDArray[np.uint16], width: int) -> npt.NDArray[np.uint16]:
 def _facts(built: Built, batch: Batch, step: int) -> dict[str, npt.NDArray[Any]]:
     """The columns of a trace that say who each token is."""
     request, position = batch.token_request, batch.token_position
-    phase = np.full(batch.tokens, PHASES[built.scenario.batch.phase], dtype=np.uint8)
+    phase = np.full(batch.tokens, PHASES.index(built.scenario.batch.phase), dtype=np.uint8)
     source = built.plan.routing
     domain = source.domain(request, position) if isinstance(source, Routed) else np.zeros(batch.tokens)
     return {

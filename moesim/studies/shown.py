@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +15,16 @@ if TYPE_CHECKING:
 Rows = Sequence[Mapping[str, Any]]
 
 
-class Tabular:
+class Tabular(ABC):
     """What has `rows()`, equal keys in each, and `title()`: shown in a notebook, and taken to Arrow and pandas."""
 
+    @abstractmethod
     def rows(self) -> Rows:
         """A row a number: its name, value and unit first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def title(self) -> str:
         """One line."""
-        raise NotImplementedError
 
     def said_with(self) -> Sequence[str]:
         """What has to be said beside the numbers."""

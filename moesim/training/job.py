@@ -49,18 +49,18 @@ class Job:
     def __post_init__(self) -> None:
         if self.order.startswith("dualpipe"):
             what = f"a step with {self.order} is not played yet: its ranks hold stages from both ends"
-            raise BadInput(what, where="parallel", way_out="1f1b, gpipe, interleaved, zb-h1 or zb-h2")
+            raise BadInput(what, way_out="1f1b, gpipe, interleaved, zb-h1 or zb-h2")
         each = self.tensor * self.context * self.pipeline
         if self.world % each:
             raise BadInput(
                 f"tensor {self.tensor} x context {self.context} x pipeline {self.pipeline} = {each} does not divide "
                 f"{self.world} GPUs",
-                where="parallel", way_out=f"{-(-self.world // each) * each} GPUs",
+                way_out=f"{-(-self.world // each) * each} GPUs",
             )  # fmt: skip
         if self.sequence % (self.tensor * self.context):
             raise BadInput(
                 f"{self.sequence} tokens do not divide over tensor {self.tensor} x context {self.context}",
-                where="batch.context", way_out=f"{-(-self.sequence // self._slices) * self._slices} tokens",
+                way_out=f"{-(-self.sequence // self._slices) * self._slices} tokens",
             )  # fmt: skip
 
     @property

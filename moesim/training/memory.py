@@ -53,7 +53,7 @@ def _saved(job: Job, spread: Spread) -> int:
     attention, gated FFNs and sequence parallelism.
     """
     model, tokens = spread.model, job.tokens_here
-    heads = sum(count * _kept(mixer) for mixer, count in model.mixed)
+    heads = sum(count * _kept(spread, mixer) for mixer, count in model.mixed)
     ffn = model.dense_layers * model.dense_intermediate + len(model.moe_layers) * model.shared_intermediate
     each = model.num_layers * 4 * model.hidden_size + heads + model.expert_matrices * ffn
     rows = tokens * model.top_k * len(model.moe_layers) if model.routed else 0
@@ -61,7 +61,7 @@ def _saved(job: Job, spread: Spread) -> int:
     return BF16 * (tokens * each + rows * spread.expert_tensor * row)
 
 
-def _kept(mixer: Mixer) -> int:
+def _kept(spread: Spread, mixer: Mixer) -> int:
     """Values of a token: queries, keys, values, output; the latents of MLA with their norms' outputs, its keys and
     values for every head.
     """
@@ -69,13 +69,13 @@ def _kept(mixer: Mixer) -> int:
         return 0
     if isinstance(mixer, Linear):
         return mixer.channels() + 2 * mixer.value_heads * mixer.value_dim
-    return _attention(mixer)
+    return _attention(spread, mixer)
 
 
-def _attention(mixer: Attention) -> int:
+def _attention(spread: Spread, mixer: Attention) -> int:
     outputs = mixer.num_heads * (mixer.query_head_dim + mixer.v_head_dim)
     if mixer.kind != "mla":
-        return outputs + mixer.num_kv_heads * (mixer.head_dim + mixer.v_head_dim)
+        return outputs + spread.kv_heads(mixer) * spread.tensor * (mixer.head_dim + mixer.v_head_dim)
     latent = 2 * (mixer.q_lora_rank + mixer.kv_lora_rank) + mixer.qk_rope_head_dim
     return 2 * outputs + latent
 

@@ -10,8 +10,6 @@ from moesim.models import MoEModel
 from moesim.schedules import Order, Verb
 from moesim.schedules.sequential import Sequential
 
-STAGES = "parallel.pipeline_stages"
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -65,20 +63,10 @@ class StageSchedule(Sequential):
 
 def even_stages(layers: int, stages: int) -> tuple[Stage, ...]:
     """As many layers in each. Raises BadInput where they do not divide, with the nearest numbers that do."""
-    if layers % stages:
+    size, rest = divmod(layers, stages)
+    if rest or not size:
         can = [number for number in range(1, layers + 1) if layers % number == 0]
         near = sorted(sorted(can, key=lambda number: abs(number - stages))[:2])
-        way_out = f"{' or '.join(map(str, near))} stages, or a list of layers"
-        raise BadInput(f"{layers} layers do not divide over {stages} stages", where=STAGES, way_out=way_out)
-    return stages_of([layers // stages] * stages, layers)
-
-
-def stages_of(sizes: Sequence[int], layers: int) -> tuple[Stage, ...]:
-    """Stages of so many layers each, uneven allowed. Raises BadInput where they do not add up."""
-    if sum(sizes) != layers or min(sizes) < 1:
-        what = f"stages of {', '.join(map(str, sizes))} layers are {sum(sizes)}, the model has {layers}"
-        raise BadInput(what, where=STAGES, way_out="sizes of 1 or more that add up")
-    ends = [sum(sizes[: number + 1]) for number in range(len(sizes))]
-    return tuple(
-        Stage(number, len(sizes), end - size, end) for number, (size, end) in enumerate(zip(sizes, ends, strict=True))
-    )
+        what = f"{layers} layers do not divide over {stages} pipeline stages"
+        raise BadInput(what, way_out=f"{' or '.join(map(str, near))} stages")
+    return tuple(Stage(number, stages, number * size, (number + 1) * size) for number in range(stages))

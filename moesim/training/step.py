@@ -47,12 +47,6 @@ class StepTime:
         after = [sum(self.passes[stage].after for stage in stages) for stages in self.ranks]
         return float(from_ps(max(end[-1] + more for end, more in zip(self.played.end, after, strict=True))))
 
-    @property
-    def bubble_fraction(self) -> float:
-        """Share of the ranks' pipeline time in which they wait."""
-        busy = sum(self.played.busy) / len(self.played.busy)
-        return 1.0 - busy / self.played.makespan
-
 
 def train_step(job: Job) -> StepTime:
     """Play one step. Raises BadInput, Deadlock."""

@@ -12,6 +12,7 @@ import pytest
 
 from moesim import shipped
 from moesim.studies.validation import serving
+from moesim.studies.validation.rows import read_rows
 from moesim.studies.validation.serving_band import band_of, learned
 from moesim.studies.validation.validation import Point
 
@@ -33,7 +34,7 @@ def some(tmp_path: Path, wanted: str, **changes: str) -> Path:
 
 
 def test_shipped_rows_are_all_understood_or_refused_by_name() -> None:
-    rows = serving._rows(SHIPPED)
+    rows = [row for _, row in read_rows(SHIPPED, serving.COLUMNS)]
     assert len(rows) == 577
     kinds = {serving.Kind.of(row) for row in rows}
     assert {kind.backend for kind in kinds} == set(serving.CAMPAIGNS)

@@ -82,7 +82,7 @@ def test_a_deadlock_names_its_cycle() -> None:
 
 @pytest.mark.parametrize(
     ("name", "ranks", "micro_batches", "way_out"),
-    [("dualpipe", 3, 12, "2 or 4"), ("interleaved", 4, 6, "virtual"), ("zb-h2", 4, 6, "micro_batches: 7")],
+    [("dualpipe", 3, 12, "2 or 4"), ("interleaved", 4, 6, "2 chunks"), ("zb-h2", 4, 6, "7 micro-batches")],
 )
 def test_refusals_name_the_way_out(name: str, ranks: int, micro_batches: int, way_out: str) -> None:
     with pytest.raises(BadInput, match=way_out):

@@ -171,7 +171,7 @@ def test_training_prices_experts_as_gemms_of_each_ones_rows() -> None:
     forward = 2 * (gemm(rows, 2 * WIDTH, H) + gemm(rows, H, WIDTH)) + moved(2 * rows * 2 * 3 * WIDTH)
     found = step(EVEN, batch=TRAIN)
     assert found.seconds("experts") == near(forward)
-    sums = moved(8 * 2 * 3 * H * WIDTH)  # fp32 sums of the gradients of two experts, read and written
+    sums = moved(4 * 2 * 3 * H * WIDTH)  # bf16 sums of the gradients of two experts, read and written
     assert found.seconds("experts_backward") == near(2 * forward + sums)
 
 
@@ -180,7 +180,7 @@ def test_gradient_sums_of_shared_experts_are_those_of_the_ranks_part() -> None:
     rows = 2 * 2048 * 2 // 8
     each = gemm(rows, 2 * WIDTH // 2, H) + gemm(rows, H, WIDTH // 2)
     forward = 8 * each + moved(8 * rows * 2 * 3 * WIDTH // 2)
-    assert half.seconds("experts_backward") == near(2 * forward + moved(8 * 8 * 3 * H * WIDTH / 2))
+    assert half.seconds("experts_backward") == near(2 * forward + moved(4 * 8 * 3 * H * WIDTH / 2))
     assert whole.seconds("experts_backward").shape == (2,)
 
 
@@ -201,16 +201,16 @@ def test_an_odd_vocabulary_is_padded() -> None:
 
 
 def test_backward_passes_take_their_factor_of_the_forward() -> None:
-    """And their weights' gradients are added up: the fp32 sum is read and written, 8 bytes each (not the router's)."""
+    """And their weights' gradients are added up: the bf16 sum is read and written, 4 bytes each (not the router's)."""
     found = step(batch=TRAIN)
     rows = 2048
     summed = {"mlp": 3 * H * DENSE, "shared": 3 * H * SHARED, "router": 0, "head": H * VOCAB}
     projections = gemm(rows, (HEADS + 2 * KV) * D, H) + gemm(rows, H, HEADS * D)
     attention = 2 * projections + 2.5 * core(2, 1024, 0, HEADS, KV) + 2 * norm(rows)
     own = (2 * HEADS * D + 2 * KV * D) * H
-    assert found.seconds("attention_backward") == near(attention + moved(8 * own))
+    assert found.seconds("attention_backward") == near(attention + moved(4 * own))
     for name, weights in summed.items():
-        assert found.seconds(f"{name}_backward") == near(2 * found.seconds(name)[0] + moved(8 * weights))
+        assert found.seconds(f"{name}_backward") == near(2 * found.seconds(name)[0] + moved(4 * weights))
 
 
 def test_recomputed_attention_computes_its_core_again() -> None:

@@ -72,7 +72,7 @@ def _joined(rows: list[dict[str, Any]], path: Path) -> Array:
             raise BadInput(f"step {step}, layer {row['layer']} a second time", where=f"{path}:{number}")
         found[step, row["layer"]] = values
     steps, layers = sorted({step for step, _ in found}), range(1 + max(layer for _, layer in found))
-    experts = len(rows and next(iter(found.values())))
+    experts = len(next(iter(found.values())))
     foreign.check_cells((len(steps), len(layers), experts), MAX_CELLS, path)
     if any(len(values) != experts for values in found.values()):
         raise BadInput(f"layers do not all have {experts} experts", where=path)

@@ -1,6 +1,7 @@
 """Megatron core's routing replay, `get_recorded_data()`: one [tokens, k] array of ids a MoE layer, saved by its user.
 
-An npz (or safetensors, or JSON object) of arrays `layer_3`: numbers of the model's layers.
+An npz (or safetensors, or JSON object) of arrays `layer_3`: numbers of the model's layers; or counted from 0 on, where
+a model is given that has as many layers with experts.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ def read(path: Path, options: Options) -> RoutingTrace:
     if ids.ndim != 3 or int(ids.max()) < 0:
         raise BadInput(f"layers are {ids.shape[1:]}", where=path, way_out="[tokens, k] ids of each")
     numbers = tuple(layers)
+    if options.model is not None and numbers == tuple(range(len(options.model.moe_layers))):
+        numbers = tuple(options.model.moe_layers)
     header = header_for("megatron-replay", options, path, numbers, numbers[-1] + 1, int(ids.max()) + 1, ids.shape[2])
     return make_trace(header, ids.transpose(1, 0, 2), phase=PHASES.index("train"), where=str(path))
 

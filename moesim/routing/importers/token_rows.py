@@ -65,7 +65,7 @@ def read(path: Path, options: Options) -> RoutingTrace:
 def _numbers(names: Iterable[str]) -> dict[str, int]:
     """Requests by number: their own where all are numbers, else in the order in which they come."""
     found = list(names)
-    own = all(name.isascii() and name.isdigit() and len(name) < 10 for name in found)
+    own = all(name.isascii() and name.isdigit() and len(name) < 10 and str(int(name)) == name for name in found)
     return {name: int(name) if own else number for number, name in enumerate(found)}
 
 
@@ -91,7 +91,7 @@ def _filled(
         weight[token, layer, : len(row.ids)] = row.weight or 0.0
     if any(row.weight is None for row in rows):
         return ids, None
-    order = np.argsort(-weight, axis=2, kind="stable")
+    order = np.argsort(-np.where(ids < 0, -np.inf, weight), axis=2, kind="stable")  # scores may be negative
     return np.take_along_axis(ids, order, axis=2), np.take_along_axis(weight, order, axis=2)
 
 

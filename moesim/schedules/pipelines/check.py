@@ -17,8 +17,8 @@ def check_orders(orders: Orders, micro_batches: int, stages: int) -> None:
             if (f, b, d, w) not in ((1, 1, 0, 0), (1, 0, 1, 1)):
                 counts = f"{f} F, {b} B, {d} D, {w} W"
                 raise BadInput(
-                    f"micro-batch {number} has {counts} in stage {stage}", where="order",
+                    f"micro-batch {number} has {counts} in stage {stage}",
                     way_out="one F, and one B or one D and one W",
                 )  # fmt: skip
     if found:
-        raise BadInput(f"{next(iter(found))} is of no micro-batch or stage", where="order", way_out="leave it out")
+        raise BadInput(f"{next(iter(found))} is of no micro-batch or stage", way_out="leave it out")

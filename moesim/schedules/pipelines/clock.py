@@ -28,6 +28,11 @@ class Played(NamedTuple):
         """Of each rank: what its slots take."""
         return tuple(sum(ends) - sum(starts) for starts, ends in zip(self.start, self.end, strict=True))
 
+    @property
+    def bubble(self) -> float:
+        """Share of the ranks' time in which they wait."""
+        return 1.0 - sum(self.busy) / (len(self.busy) * self.makespan)
+
 
 def play(orders: Orders, price: Price, transfer: Callable[[int, int], int] = lambda source, target: 0) -> Played:
     """A rank does its slots one after the other, each once what it needs is there. price(rank, slot): how long it

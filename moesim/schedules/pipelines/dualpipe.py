@@ -17,14 +17,13 @@ class DualPipe(Pipeline):
 
     name = "dualpipe"
     chunked = 2
-    splits = True
 
     def check(self) -> None:
         """Even numbers of both, and enough to fill."""
         if self.ranks % 2:
             raise BadInput(
                 f"dualpipe needs an even number of ranks, there are {self.ranks}",
-                where="parallel.pipeline_parallel_size", way_out=f"{self.ranks - 1 or 2} or {self.ranks + 1}",
+                way_out=" or ".join(str(near) for near in (self.ranks - 1, self.ranks + 1) if near),
             )  # fmt: skip
         if self.micro_batches % 2 or self.micro_batches < 2 * self.ranks:
             nearest = max(self.micro_batches + self.micro_batches % 2, 2 * self.ranks)

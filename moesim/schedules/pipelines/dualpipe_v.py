@@ -14,7 +14,6 @@ class DualPipeV(Pipeline):
 
     name = "dualpipev"
     chunked = 2
-    splits = True
 
     def check(self) -> None:
         """Enough to fill."""

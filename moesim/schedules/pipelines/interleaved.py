@@ -20,7 +20,7 @@ class Interleaved(Pipeline):
         if self.chunks < 2:
             raise BadInput(
                 "interleaved needs two stages or more on a rank",
-                where="parallel.virtual_pipeline_parallel_size", way_out="virtual_pipeline_parallel_size: 2, or 1f1b",
+                way_out="2 chunks, or 1f1b",
             )  # fmt: skip
         if self.micro_batches % self.ranks:
             nearest = max(round(self.micro_batches / self.ranks), 1) * self.ranks

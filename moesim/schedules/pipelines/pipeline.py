@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from moesim.errors import BadInput
 from moesim.schedules.pipelines.act import Act, Orders, Pass, Slot
 
-CHUNKS = "parallel.virtual_pipeline_parallel_size"
+MOST: Final = 1 << 17  # (micro-batch, stage) pairs: DeepSeek-V3 has 16 x 120; orders are Python tuples
 
 
 class Pipeline(ABC):
@@ -22,7 +22,6 @@ class Pipeline(ABC):
     name: ClassVar[str] = ""
     known: ClassVar[dict[str, type[Pipeline]]] = {}
     chunked: ClassVar[int | None] = 1
-    splits: ClassVar[bool] = False  # gradients of weights are acts of their own
 
     def __init_subclass__(cls) -> None:
         if "name" in vars(cls):
@@ -33,7 +32,10 @@ class Pipeline(ABC):
         self.chunks = chunks or self.chunked or 1
         if self.chunked is not None and self.chunks != self.chunked:
             what = f"{self.name} has {self.chunked} stage(s) on a rank, not {self.chunks}"
-            raise BadInput(what, where=CHUNKS, way_out=f"{self.chunked}, or leave out")
+            raise BadInput(what, way_out=f"{self.chunked}, or leave out")
+        if (passes := self.stages * micro_batches) > MOST:
+            what = f"{passes} passes forward are more than {MOST}"
+            raise BadInput(what, way_out="fewer micro-batches, ranks or chunks")
         self.check()
 
     def check(self) -> None:  # noqa: B027 (most pipelines have nothing to refuse)
@@ -75,6 +77,5 @@ def one(what: Pass, micro_batch: int, stage: int) -> Slot:
 def refuse_micro_batches(pipeline: str, found: int, need: str, nearest: int) -> BadInput:
     """A number of micro-batches that the order does not exist for."""
     return BadInput(
-        f"{pipeline} needs {need}, there are {found} micro-batches", where="batch.micro_batches",
-        way_out=f"micro_batches: {nearest}",
+        f"{pipeline} needs {need}, there are {found} micro-batches", way_out=f"{nearest} micro-batches"
     )  # fmt: skip

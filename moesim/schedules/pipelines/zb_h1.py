@@ -13,7 +13,6 @@ class ZbH1(Pipeline):
     """W of rank r is put off by r micro-batches."""
 
     name = "zb-h1"
-    splits = True
 
     def check(self) -> None:
         """As many micro-batches as ranks."""

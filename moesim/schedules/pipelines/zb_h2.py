@@ -13,7 +13,6 @@ class ZbH2(Pipeline):
     """2 (ranks - r) - 1 forwards before the first backward of rank r, its W put off by 2 r micro-batches."""
 
     name = "zb-h2"
-    splits = True
 
     def check(self) -> None:
         """Enough to fill the first rank until its first gradient comes."""

@@ -44,7 +44,7 @@ def backward(chain: Chain) -> None:
         ("attention_backward", ops.number, way, stretch), chain.node,
         lambda: (
             ops.attention_backward(chain.batch, way)
-            + ops.added_up(len(chain.site.ranks), ops.spread.mixer_gemms(ops.number), way)
+            + ops.added_up(len(chain.site.ranks), ops.spread.mixer_gemms(ops.number), way, plan.gradient_bytes)
         ).stretched(stretch),
     )  # fmt: skip
     if way == Way.BACKWARD_WEIGHT:

@@ -35,7 +35,9 @@ def backward_of_round(chain: Chain, sent: Traffic) -> None:
     sums = Work()
     if way != Way.BACKWARD_DATA:
         slots = place.num_slots // place.num_ranks
-        sums = ops.accumulate_gradients(len(chain.site.ranks), slots * ops.spread.expert_parameters)
+        sums = ops.accumulate_gradients(
+            len(chain.site.ranks), slots * ops.spread.expert_parameters, chain.plan.gradient_bytes
+        )
     real, even = (ops.backward("experts", work, way) + sums for work in _work(chain, sent))
     stretch = chain.plan.stretch(chain.node)
     chain.compute("experts" + SUFFIX[way], real.stretched(stretch), even.stretched(stretch))

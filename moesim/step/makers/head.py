@@ -42,7 +42,7 @@ def backward(chain: Chain) -> None:
     """Its gradients."""
     way = chain.node.way
     ops = chain.plan.ops
-    sums = ops.added_up(len(chain.site.ranks), (ops.spread.head_gemm(),), way)
+    sums = ops.added_up(len(chain.site.ranks), (ops.spread.head_gemm(),), way, chain.plan.gradient_bytes)
     chain.compute("head" + SUFFIX[way], ops.backward("gemm", chain.site.price("head", chain.node), way) + sums)
     if way != Way.BACKWARD_WEIGHT:
         chain.sum_tokens("head_")

@@ -21,8 +21,9 @@ def backward(chain: Chain) -> None:
     if chain.node.layer in chain.plan.model.bare_layers:
         return
     way = chain.node.way
-    work = chain.plan.ops.backward("gemm", chain.site.price("mlp", chain.node), way)
-    work = work + chain.plan.ops.added_up(len(chain.site.ranks), chain.plan.ops.spread.dense_gemms(), way)
+    plan = chain.plan
+    work = plan.ops.backward("gemm", chain.site.price("mlp", chain.node), way)
+    work += plan.ops.added_up(len(chain.site.ranks), plan.ops.spread.dense_gemms(), way, plan.gradient_bytes)
     if way == Way.BACKWARD_WEIGHT:
         chain.compute("mlp" + SUFFIX[way], work)
         return

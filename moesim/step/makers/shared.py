@@ -17,7 +17,7 @@ def backward(chain: Chain) -> None:
     way = chain.node.way
     if chain.plan.model.shared_intermediate:
         forward, ops = chain.site.price("shared", chain.node), chain.plan.ops
-        sums = ops.added_up(len(chain.site.ranks), ops.spread.shared_gemms(), way)
+        sums = ops.added_up(len(chain.site.ranks), ops.spread.shared_gemms(), way, chain.plan.gradient_bytes)
         chain.compute("shared" + SUFFIX[way], ops.backward("gemm", forward, way) + sums)
 
 

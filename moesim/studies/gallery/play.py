@@ -12,7 +12,7 @@ import numpy as np
 
 from moesim import shipped, yamlfile
 from moesim.errors import BadInput, MoesimError
-from moesim.studies.expression import Expression, values_of
+from moesim.studies.expression import values_of
 from moesim.studies.gallery.row import BASE, FOLDER, Row, Side
 from moesim.studies.load import find, load_data
 from moesim.studies.run import run
@@ -149,11 +149,7 @@ def _unlawful(parts: Mapping[str, float | None], step: float) -> list[str]:
 def _broken(row: Row, values: Values) -> list[str]:
     """Expectations and laws that do not hold, with the numbers."""
     both = row.expressions("expect") + row.expressions("law")
-    return [_failure(one, values) for one in both if not one.value(values)]
-
-
-def _failure(one: Expression, values: Values) -> str:
-    return f"{one.text} does not hold: " + ", ".join(f"{name} = {values[name]:.6g}" for name in one.names)
+    return [one.failure(values) for one in both if not one.value(values)]
 
 
 def _directionless(row: Row, sides: Mapping[str, Values]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -9,7 +10,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, model_validator
 
 from moesim import shipped, yamlfile
-from moesim.errors import unknown_name
+from moesim.errors import BadInput, unknown_name
 from moesim.studies.expression import Expression
 from moesim.yamlfile import Items, Section
 
@@ -69,8 +70,9 @@ class RowFile(Section):
             raise ValueError("give expect, or needs where the row waits for a feature")
         if self.expect and not self.variants:
             raise ValueError("expect compares variants with base: there are no variants")
-        if "base" in self.variants:
-            raise ValueError("base is no name for a variant")
+        for name in self.variants:
+            if name == "base" or not re.match(WORD, name):
+                raise ValueError(f"{name!r} is no name for a variant: small letters, digits and _, and not base")
         return self
 
 
@@ -99,7 +101,10 @@ class Row:
 
     def _read(self, text: str, key: str, number: int, *, quantity: bool = False) -> Expression:
         where = self.document.where((key, number))
-        return Expression(text, where, quantity=quantity, owners=("base", *self.file.variants))
+        found = Expression(text, where, quantity=quantity, owners=("base", *self.file.variants))
+        if not found.names:
+            raise BadInput(f"{text!r} reads no side", where=where, way_out="base.step_time_s, or a metric of a variant")
+        return found
 
     def matches(self, word: str) -> bool:
         """By number, feature, or a part of the system's name or the title."""

@@ -66,6 +66,7 @@ class ServeScenario(Setup):
     def step(self) -> Scenario:
         """The step scenario that a replica's plan is built from; its batch stands for none that is played."""
         shared = {name: getattr(self, name) for name in Setup.model_fields if name != "routing"}
-        shared["comm"] = self.comm.model_copy(update={"all_reduce": self.all_reduce})
+        if self.parallel.tensor_parallel_size > 1:
+            shared["comm"] = self.comm.model_copy(update={"all_reduce": self.all_reduce})
         routing = RoutingSection(**{name: getattr(self.routing, name) for name in RoutingSection.model_fields})
         return Scenario(**shared, routing=routing, batch=BatchSection(phase="decode", tokens_per_gpu=64, context=1))

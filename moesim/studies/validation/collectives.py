@@ -6,7 +6,6 @@ of a rank. Logical bandwidth is DeepEP's: a copy per (token, node) between nodes
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -15,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from moesim import shipped, yamlfile
+from moesim import shipped
 from moesim.costs import CommunicationCost, communication_of, load_costs
 from moesim.costs.profile import known_profiles, read_section
 from moesim.errors import BadInput, unknown_name
@@ -23,6 +22,7 @@ from moesim.hardware import Cluster, known_topologies, load_cluster
 from moesim.network import Fabric, Flows, Group, groups
 from moesim.network.rails import KERNEL, RINGS, algorithms
 from moesim.studies.validation.deepep import Case, Situation
+from moesim.studies.validation.rows import nothing_understood, number, read_rows, whole
 from moesim.studies.validation.validation import Point, Validation
 
 DATA: Final = ("workloads", "validation", "collectives_public.csv")
@@ -44,14 +44,14 @@ def validate(data: Path | None = None) -> Validation:
     path = data or shipped.shipped(*DATA)
     points: list[Point] = []
     refused: list[str] = []
-    rows = list(_records(path))
+    rows = read_rows(path, COLUMNS[:9], rest=COLUMNS[9:])
     for line, row in rows:
         try:
             points.append(_point(row))
         except BadInput as error:
             refused.append(f"{path.name}:{line}: {error}")
     if not points:
-        raise BadInput("no row is understood", where=path, way_out=refused[0] if refused else "add rows")
+        raise nothing_understood(path, refused)
     return Validation(
         suite="collectives",
         points=tuple(points),
@@ -77,21 +77,12 @@ def _tables() -> Iterator[tuple[str, dict[str, float]]]:
                 yield f"{op} {table}, {profile}", {"median_abs_error": held.median, "p90_abs_error": held.p90}
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    reader = csv.DictReader(yamlfile.read_text(path).splitlines())
-    missing = [name for name in COLUMNS[:9] if name not in (reader.fieldnames or ())]
-    if missing:
-        raise BadInput(f"no column {missing[0]!r}", where=f"{path}:1", way_out=f"columns {', '.join(COLUMNS)}")
-    for record in reader:
-        yield reader.line_num, {name: (record.get(name) or "").strip() for name in COLUMNS}
-
-
 def _point(row: Mapping[str, str]) -> Point:
     """Raises BadInput with the key and value that is not understood."""
-    nodes, gpus = _whole(row, "nodes"), _whole(row, "gpus")
+    nodes, gpus = whole(row, "nodes"), whole(row, "gpus")
     if row["unit"] not in UNITS:
         raise unknown_name("unit", row["unit"], UNITS)
-    measured = _number(row, "value")
+    measured = number(row, "value")
     if row["op"] in DEEPEP:
         predicted, chosen, notes = _deepep(row, nodes, gpus)
     else:
@@ -105,7 +96,7 @@ def _point(row: Mapping[str, str]) -> Point:
 
 def _nccl(row: Mapping[str, str], nodes: int, gpus: int) -> tuple[float, str, tuple[str, ...]]:
     """(predicted in the row's unit, algorithm, what has to be said of it)."""
-    size = _whole(row, "bytes")
+    size = whole(row, "bytes")
     seconds, chosen, notes = collective_seconds(row["system"], nodes, gpus, row["op"], row["algorithm"] or "auto", size)
     if row["unit"] != "busbw GB/s":
         return seconds * {"us": 1e6, "ms": 1e3}[_time_unit(row)], chosen, notes
@@ -149,7 +140,7 @@ def _deepep(row: Mapping[str, str], nodes: int, gpus: int) -> tuple[float, str, 
     cluster = _cluster(row["system"], nodes, gpus)
     case = Case(
         algorithm="deepep_low_latency" if low else "deepep_normal", version=FIRST if rdma else None, path=None,
-        op="combine" if row["op"].endswith("combine") else "dispatch", ranks=gpus, tokens=_whole(row, "tokens"),
+        op="combine" if row["op"].endswith("combine") else "dispatch", ranks=gpus, tokens=whole(row, "tokens"),
         top_k=TOP_K, groups=None if low else min(nodes, 4), experts=experts, hidden=HIDDEN,
         dtype="bf16" if row["op"].endswith("combine") else "fp8", topology=row["system"],
     )  # fmt: skip
@@ -193,20 +184,3 @@ def _time_unit(row: Mapping[str, str]) -> str:
     if row["unit"] not in ("us", "ms"):
         raise BadInput(f"unit {row['unit']!r} is no unit of {row['op']}", way_out="us, ms")
     return row["unit"]
-
-
-def _number(row: Mapping[str, str], column: str) -> float:
-    try:
-        value = float(row[column])
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise BadInput(f"{column} {row[column]!r} is no positive number")
-    return value
-
-
-def _whole(row: Mapping[str, str], column: str) -> int:
-    value = _number(row, column)
-    if value != int(value):
-        raise BadInput(f"{column} {row[column]!r} is no whole number")
-    return int(value)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from moesim import yamlfile
 from moesim.errors import BadInput
 from moesim.network import all_to_all
 from moesim.studies.validation.deepep import Case, Situation
+from moesim.studies.validation.rows import nothing_understood, number, read_rows
 
 COLUMNS = ("kernel", "op", "ep", "value", "unit", "version", "config", "system")
 ALGORITHM = {"normal": "deepep_normal", "low_latency": "deepep_low_latency"}
@@ -64,14 +62,14 @@ def read_table(path: Path) -> Table:
     """Raises BadInput where the file is no CSV with these columns, or where no row is understood."""
     refused: list[str] = []
     found: dict[Case, list[Row]] = {}
-    for line, record in _records(path):
+    for line, record in read_rows(path, COLUMNS):
         try:
             row = _row(line, record)
             found.setdefault(row.situation.case, []).append(row)
         except BadInput as error:
             refused.append(f"{path}:{line}: {error}")
     if not found:
-        raise BadInput("no row is understood", where=path, way_out=refused[0] if refused else "add rows")
+        raise nothing_understood(path, refused)
     kept = [row for rows in found.values() for row in _each_once(rows)]
     return Table(tuple(kept), tuple(refused), sum(map(len, found.values())) - len(kept))
 
@@ -81,38 +79,19 @@ def _each_once(rows: list[Row]) -> list[Row]:
     return timed or rows
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    reader = csv.DictReader(yamlfile.read_text(path).splitlines())
-    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-    if missing:
-        raise BadInput(f"no column {missing[0]!r}", where=f"{path}:1", way_out=f"columns {', '.join(COLUMNS)}")
-    for record in reader:
-        yield reader.line_num, {name: (record[name] or "").strip() for name in COLUMNS}
-
-
 def _row(line: int, record: dict[str, str]) -> Row:
     kernel = record["kernel"].lower().replace("-", "_")
     if kernel not in ALGORITHM:
         raise BadInput(f"kernel {record['kernel']!r} is none of {', '.join(ALGORITHM)}")
     if record["op"] not in ("dispatch", "combine"):
         raise BadInput(f"op {record['op']!r} is neither dispatch nor combine")
-    value = _number(record, "value")
+    value = number(record, "value")
     situation = Situation.of(_case(kernel, record))
     return Row(line, kernel, record["unit"], value, situation, _seconds(value, record["unit"], kernel, situation))
 
 
-def _number(record: dict[str, str], column: str) -> float:
-    try:
-        value = float(record[column])
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise BadInput(f"{column} {record[column]!r} is no positive number")
-    return value
-
-
 def _case(kernel: str, record: dict[str, str]) -> Case:
-    ranks = _number(record, "ep")
+    ranks = number(record, "ep")
     config = _config(record["config"])
     experts = int(config.get("experts", EXPERTS))
     if ranks != int(ranks) or experts % int(ranks):

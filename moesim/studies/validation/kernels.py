@@ -9,9 +9,8 @@ says so. "EPn" in the model's name means that `experts` are those of one of n ra
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -19,12 +18,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from moesim import shipped, streams, yamlfile
+from moesim import shipped, streams
 from moesim.costs import CostModel, known_profiles, load_costs
 from moesim.costs.profile import ProfileSection, read_section
 from moesim.costs.roofline import Roofline
 from moesim.errors import BadInput, unknown_name
 from moesim.hardware import Device, load_cluster
+from moesim.studies.validation.rows import Row, nothing_understood, number, read_rows, whole
 from moesim.studies.validation.validation import Point, Validation
 
 DATA: Final = ("workloads", "validation", "kernels_public.csv")
@@ -35,7 +35,6 @@ COLUMNS: Final = ("system", "kernels", "model", *NUMBERS, "dtype", "us", "note",
 DRAWS: Final = 16
 TOPOLOGIES: Final = {"a100_sxm": "dgx-a100", "h100_sxm": "dgx-h100", "h200_sxm": "hgx-h200", "b200_sxm": "dgx-b200",
                      "gb200": "gb200-nvl72", "rtx_pro_6000": "rtx-pro-6000-pcie"}  # fmt: skip
-Row = Mapping[str, str]
 
 
 def validate(data: Path | None = None) -> Validation:
@@ -43,14 +42,14 @@ def validate(data: Path | None = None) -> Validation:
     path = data or shipped.shipped(*DATA)
     points: list[Point] = []
     refused: list[str] = []
-    rows = _rows(path)
+    rows = read_rows(path, COLUMNS[:-2], rest=COLUMNS[-2:])
     for line, row in rows:
         try:
             points.append(_point(row))
         except BadInput as error:
             refused.append(f"{path.name}:{line}: {error}")
     if not points:
-        raise BadInput("no row is understood", where=path, way_out=refused[0] if refused else "add rows")
+        raise nothing_understood(path, refused)
     return Validation(
         suite="kernels",
         points=tuple(points),
@@ -65,21 +64,13 @@ def validate(data: Path | None = None) -> Validation:
     )
 
 
-def _rows(path: Path) -> list[tuple[int, Row]]:
-    reader = csv.DictReader(yamlfile.read_text(path).splitlines())
-    missing = [name for name in COLUMNS[:-2] if name not in (reader.fieldnames or ())]
-    if missing:
-        raise BadInput(f"no column {missing[0]!r}", where=f"{path}:1", way_out=f"columns {', '.join(COLUMNS)}")
-    return [(reader.line_num, {name: (row.get(name) or "").strip() for name in COLUMNS}) for row in reader]
-
-
 def _point(row: Row) -> Point:
     """Raises BadInput with the key and value that is not understood."""
     profile = _profile(row["system"])
     kernels = kernel_set(read_section(known_profiles()[profile]), row["kernels"], row["dtype"])
     found = re.search(r"\bEP(\d+)\b", row["model"])
     ranks = int(found[1]) if found else 1
-    experts, inter, hidden, topk, tokens = (_whole(row, name) for name in NUMBERS)
+    experts, inter, hidden, topk, tokens = (whole(row, name) for name in NUMBERS)
     if topk > experts * ranks:
         raise BadInput(f"topk {topk} of {experts * ranks} experts")
     rows = uniform_rows(tokens, experts * ranks, topk)[:, :experts]
@@ -90,7 +81,7 @@ def _point(row: Row) -> Point:
         "kernel": priced.kernel, "source": row["source"],
     }  # fmt: skip
     least = float(Roofline(_device(profile), ()).experts(*shape).seconds.mean()) * 1e6
-    measured = _number(row, "us")
+    measured = number(row, "us")
     notes = (*_other_engine(row["kernels"], kernels, priced.kernel), *_too_fast(measured, least))
     return Point(keys, "us", measured, float(priced.seconds.mean()) * 1e6, notes=notes)
 
@@ -149,20 +140,3 @@ def _profile(system: str) -> str:
     if name not in TOPOLOGIES:
         raise unknown_name("system", system, TOPOLOGIES)
     return name
-
-
-def _number(row: Row, column: str) -> float:
-    try:
-        value = float(row[column])
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise BadInput(f"{column} {row[column]!r} is no positive number")
-    return value
-
-
-def _whole(row: Row, column: str) -> int:
-    value = _number(row, column)
-    if value != int(value):
-        raise BadInput(f"{column} {row[column]!r} is no whole number")
-    return int(value)

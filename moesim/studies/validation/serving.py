@@ -8,7 +8,6 @@ campaigns (CAMPAIGNS, documented, none fitted). Steps are played by `Tabled` tab
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import scipy
 
 from moesim import shipped, streams
 from moesim.errors import BadInput, MoesimError
@@ -30,11 +28,12 @@ from moesim.step.pace import Pace
 from moesim.studies.build import draft
 from moesim.studies.load import Loaded, load_data
 from moesim.studies.serving.build import kv_memory
+from moesim.studies.validation.rows import number, read_rows, spearman, whole
 from moesim.studies.validation.serving_band import band_of, learned
 from moesim.studies.validation.validation import Point, Validation, errors
-from moesim.yamlfile import MAX_BYTES
 
 DATA: Final = ("workloads", "validation", "silicon_dev.csv")
+MOST: Final = 1e9  # tokens, requests, ranks: beyond it a cell is no number of any
 COLUMNS: Final = (
     "id", "backend", "model_path", "system", "isl", "osl", "gemm_quant_mode", "moe_quant_mode", "tp_size",
     "attention_dp_size", "moe_tp_size", "moe_ep_size", "silicon_ttft_ms", "silicon_tpot_ms", "concurrency",
@@ -72,7 +71,7 @@ class Kind:
     def of(cls, row: Row) -> Kind:
         """Raises BadInput."""
         tensor, data, width, expert = (
-            _whole(row, name) for name in ("tp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size")
+            whole(row, name, MOST) for name in ("tp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size")
         )
         gemm, moe = row["gemm_quant_mode"], row["moe_quant_mode"]
         return cls(row["backend"], row["model_path"], row["system"], gemm, moe, tensor, data, width, expert)
@@ -107,7 +106,7 @@ class ServingValidation(Validation):
             told = errors(point.error for point in some)
             metrics |= {f"{metric}_{name}": told[name] for name in ("mean_abs_error", "median_abs_error")}
             metrics[f"{metric}_geometric_mean_ratio"] = told["geometric_mean_ratio"]
-            metrics[f"{metric}_rank_correlation"] = _spearman(some)
+            metrics[f"{metric}_rank_correlation"] = spearman(some)
         if (covered := self._coverage()) is not None:
             metrics["tpot_band_coverage"] = covered
         metrics["answered_fraction"] = len(self.points) / 2 / max(self.asked or 1, 1)
@@ -127,14 +126,6 @@ class ServingValidation(Validation):
         return {key: {name: _by_metric(some) for name, some in _by(self.points, key).items()} for key in SLICES}
 
 
-def _spearman(points: Sequence[Point]) -> float:
-    """0 where there are too few to tell."""
-    if len(points) < 3:
-        return 0.0
-    ranks = [scipy.stats.rankdata([getattr(point, side) for point in points]) for side in ("measured", "predicted")]
-    return float(np.nan_to_num(np.corrcoef(ranks[0], ranks[1])[0, 1]))
-
-
 def _by(points: Sequence[Point], key: str) -> dict[str, list[Point]]:
     found: dict[str, list[Point]] = {}
     for point in points:
@@ -149,7 +140,7 @@ def _by_metric(points: Sequence[Point]) -> dict[str, Any]:
 def validate(data: Path | None = None) -> ServingValidation:
     """Serve every row of a file with these columns. Raises BadInput where none is understood."""
     path = data or shipped.shipped(*DATA)
-    rows = _rows(path)
+    rows = [row for _, row in read_rows(path, COLUMNS)]
     points: list[Point] = []
     refused: dict[str, int] = {}
     for row in rows:
@@ -182,49 +173,17 @@ def _reason(error: MoesimError) -> str:
     return f"{error.where.partition(' ')[2] or error.where}: {error.what}".removeprefix(": ")
 
 
-def _rows(path: Path) -> list[Row]:
-    if path.is_file() and path.stat().st_size > MAX_BYTES:
-        raise BadInput(f"is larger than {MAX_BYTES} bytes", where=path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadInput(f"not UTF-8 at byte {error.start}", where=path) from None
-    reader = csv.DictReader(text.splitlines())
-    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-    if missing:
-        raise BadInput(f"no column {missing[0]!r}", where=f"{path}:1", way_out=f"columns {', '.join(COLUMNS)}")
-    return [{key: (value or "").strip() for key, value in row.items() if isinstance(value, str)} for row in reader]
-
-
-def _whole(row: Row, column: str) -> int:
-    """Raises BadInput."""
-    value = _number(row, column)
-    if value != int(value):
-        raise BadInput(f"{column} {row[column]!r} is no whole number")
-    return int(value)
-
-
-def _number(row: Row, column: str) -> float:
-    try:
-        value = float(row[column])
-    except (KeyError, ValueError):
-        value = 0.0
-    if not 0 < value < 1e9:
-        raise BadInput(f"{column} {row.get(column)!r} is no positive number")
-    return value
-
-
 def _points(row: Row) -> Iterator[Point]:
     """Both of a row. Raises MoesimError where it cannot be served."""
     kind = Kind.of(row)
-    first, later = _served(kind, _whole(row, "isl"), _whole(row, "osl"), _whole(row, "concurrency"))
+    first, later = _served(kind, whole(row, "isl", MOST), whole(row, "osl", MOST), whole(row, "concurrency", MOST))
     keys = {
         "id": row["id"], "flag": row.get("flag") or "ok", "system": kind.system, "backend": kind.backend,
         "model": kind.model, "parallelism": kind.parallelism, "isl": row["isl"], "osl": row["osl"],
         "concurrency": row["concurrency"].removesuffix(".0"),
     }  # fmt: skip
     for metric, predicted in (("ttft", first), ("tpot", later)):
-        yield Point({"metric": metric, **keys}, "ms", _number(row, f"silicon_{metric}_ms"), predicted)
+        yield Point({"metric": metric, **keys}, "ms", number(row, f"silicon_{metric}_ms"), predicted)
 
 
 def _served(kind: Kind, isl: int, osl: int, clients: int) -> tuple[float, float]:

@@ -7,21 +7,18 @@ does not say of its recipe is assumed, and stated in the provenance.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
-from moesim import shipped, yamlfile
+from moesim import shipped
 from moesim.costs import Tables, load_costs
 from moesim.errors import BadInput, DoesNotFit
 from moesim.hardware import Cluster, load_cluster
 from moesim.layout import HBM, default_expert_tensor_parallel
 from moesim.models import MoEModel
+from moesim.studies.validation.rows import Row, nothing_understood, number, read_rows, spearman, whole
 from moesim.studies.validation.training_models import find_model, first_layers
 from moesim.studies.validation.validation import Point, Validation, errors
 from moesim.training import Job, rank_memory, train_step
@@ -44,7 +41,7 @@ HELD_OUT: Final = (
     "the rows of megatron_b200_dev in view"
 )
 GIB: Final = 1 << 30
-Row = Mapping[str, str]
+POINTS: Final = {True: 2, False: 1}  # of a row of Megatron: time and memory; of a recipe: throughput
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class Steps(Validation):
                 document["metrics"][f"{what}_{statistic}_abs_error"] = {"value": value, "unit": "1"}
                 document["metrics"][f"{what}_max_abs_error"] = {"value": errors(wrong)["max_abs_error"], "unit": "1"}
             if what == "throughput" and len(some) > 2:
-                document["metrics"]["throughput_spearman"] = {"value": _spearman(some), "unit": "1"}
+                document["metrics"]["throughput_spearman"] = {"value": spearman(some), "unit": "1"}
         return document
 
 
@@ -72,86 +69,81 @@ def validate(data: Path | None = None) -> Validation:
     paths = [data] if data else [shipped.shipped("workloads", "validation", name) for name in FILES]
     points: list[Point] = []
     refused: list[str] = []
-    asked = answered = 0
+    asked = 0
     for path in paths:
-        for line, row in _rows(path):
-            asked += 1
+        for line, row in read_rows(path, MEGATRON, BRIDGE):
+            asked += POINTS[_is_megatron(row)]
             try:
                 points += _points(row)
-                answered += 1
             except (BadInput, DoesNotFit) as error:
                 refused.append(f"{path.name}:{line}: {error}")
     if not points:
-        raise BadInput("no row is answered", where=paths[0], way_out=refused[0] if refused else "add rows")
-    facts = {"data": [path.name for path in paths], "recipe": RECIPE, "held_out": HELD_OUT}
-    found = Steps("training", tuple(points), ("what", "of"), facts, tuple(refused), asked=asked)
-    return _counted(found, answered)
+        raise nothing_understood(paths[0], refused)
+    models = {point.keys["model"]: _model(point.keys["model"]).name for point in points}
+    facts = {
+        "data": [path.name for path in paths], "recipe": RECIPE, "held_out": HELD_OUT,
+        "models": ", ".join(f"{words}: {name}" for words, name in sorted(models.items())),
+    }  # fmt: skip
+    return Steps("training", tuple(points), ("what", "of"), facts, tuple(refused), asked=asked)
 
 
-def _counted(found: Steps, answered: int) -> Steps:
-    """A row may have two points: `asked` counts points, so that the answered fraction is one of rows."""
-    assert found.asked is not None
-    return replace(found, asked=round(found.asked * len(found.points) / answered))
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Row]]:
-    reader = csv.DictReader(yamlfile.read_text(path).splitlines())
-    names = reader.fieldnames or ()
-    if not any(all(column in names for column in columns) for columns in (MEGATRON, BRIDGE)):
-        missing = [column for column in MEGATRON if column not in names]
-        raise BadInput(
-            f"no column {missing[0]!r}", where=f"{path}:1",
-            way_out=f"columns {', '.join(MEGATRON)}; or {', '.join(BRIDGE)}",
-        )  # fmt: skip
-    for row in reader:
-        yield reader.line_num, {name: (row.get(name) or "").strip() for name in names}
+def _is_megatron(row: Row) -> bool:
+    return "real_ms" in row
 
 
 def _points(row: Row) -> list[Point]:
     """Raises BadInput with what is not understood."""
-    return _of_megatron(row) if "real_ms" in row else _of_bridge(row)
+    return _of_megatron(row) if _is_megatron(row) else _of_bridge(row)
+
+
+@lru_cache(maxsize=64)
+def _model(words: str) -> MoEModel:
+    return find_model(words)
 
 
 def _of_megatron(row: Row) -> list[Point]:
     one_dense = "1 dense layer" in row.get("note", "")
-    model = first_layers(find_model(row["model"]), _whole(row, "layers"), one_dense=one_dense)
+    model = first_layers(_model(row["model"]), whole(row, "layers"), one_dense=one_dense)
     system = row.get("system") or "b200"
-    job = _job(row, system, model, _whole(row, "micro_batches"))
+    job = _job(row, system, model, whole(row, "micro_batches"))
     step, memory = train_step(job), max(rank_memory(job, rank).used(HBM) for rank in range(job.pipeline))
-    keys = {"of": row["model"], "case": row.get("case", "")}
+    keys = {"of": row["model"], "model": row["model"], "case": row.get("case", "")}
     return [
-        Point({"what": "time", **keys}, "ms", _number(row, "real_ms"), step.seconds * 1e3),
-        Point({"what": "memory", **keys}, "GiB", _number(row, "real_alloc_gib"), memory / GIB),
+        Point({"what": "time", **keys}, "ms", number(row, "real_ms"), step.seconds * 1e3),
+        Point({"what": "memory", **keys}, "GiB", number(row, "real_alloc_gib"), memory / GIB),
     ]
 
 
 def _of_bridge(row: Row) -> list[Point]:
-    model = find_model(row["model"])
-    slices = _whole(row, "tp") * _whole(row, "pp") * _whole(row, "cp")
-    replicas, rest = divmod(_whole(row, "gpus"), slices)
-    each = _whole(row, "mbs") * replicas
-    if rest or not replicas or _whole(row, "gbs") % each:
+    model = _model(row["model"])
+    slices = whole(row, "tp") * whole(row, "pp") * whole(row, "cp")
+    replicas, rest = divmod(whole(row, "gpus"), slices)
+    each = whole(row, "mbs") * replicas
+    if rest or not replicas or whole(row, "gbs") % each:
         raise BadInput(f"gbs {row['gbs']} is no multiple of mbs x data-parallel size, {each}")
     system = row["system"].lower().removeprefix("dgx-")
-    job = _job(row, system, model, _whole(row, "gbs") // each)
+    job = _job(row, system, model, whole(row, "gbs") // each)
     seconds = train_step(job).seconds
     keys = {"what": "throughput", "of": row["system"], "model": row["model"], "container": row.get("container", ""),
             "precision": row["precision"]}  # fmt: skip
-    return [Point(keys, "tok/s", _number(row, "tokens_per_s_per_gpu"), job.tokens / seconds / job.world, rate=True)]
+    return [Point(keys, "tok/s", number(row, "tokens_per_s_per_gpu"), job.tokens / seconds / job.world, rate=True)]
 
 
 def _job(row: Row, system: str, model: MoEModel, micro_batches: int) -> Job:
-    tensor, expert, world = (_whole(row, name) for name in ("tp", "ep", "gpus"))
+    tensor, expert, world = (whole(row, name) for name in ("tp", "ep", "gpus"))
     cluster = _cluster(system, world)
     precision = "fp8" if "fp8" in row["precision"].lower() else row["precision"].lower()
     chunks = int(row["vp"]) if row.get("vp", "").isdigit() else 1
-    return Job(
+    job = Job(
         model=model, cluster=cluster, costs=_costs(system, world, precision), world=world,
-        micro_batches=micro_batches, sequence=_whole(row, "seq"), sequences=_whole(row, "mbs"),
-        tensor=tensor, context=_whole(row, "cp"), pipeline=_whole(row, "pp"), expert=expert,
+        micro_batches=micro_batches, sequence=whole(row, "seq"), sequences=whole(row, "mbs"),
+        tensor=tensor, context=whole(row, "cp"), pipeline=whole(row, "pp"), expert=expert,
         expert_tensor=1 if model.routed and expert % tensor == 0 else default_expert_tensor_parallel(tensor, expert),
         order="interleaved" if chunks > 1 else "1f1b", chunks=chunks, precision=precision,
     )  # fmt: skip
+    if row.get("dp") and whole(row, "dp") != job.data:
+        raise BadInput(f"dp {row['dp']}, but {world} GPUs over tp x cp x pp are {job.data}")
+    return job
 
 
 @lru_cache(maxsize=8)
@@ -165,33 +157,3 @@ def _cluster(system: str, world: int) -> Cluster:
 @lru_cache(maxsize=8)
 def _costs(system: str, world: int, precision: str) -> Tables:
     return Tables(load_costs("auto", _cluster(system, world).devices[0], precision=precision))
-
-
-def _spearman(points: list[Point]) -> float:
-    """Rank correlation; equal values share the mean of their ranks."""
-    measured, predicted = (_ranks(np.array([getattr(p, name) for p in points])) for name in ("measured", "predicted"))
-    return float(np.corrcoef(measured, predicted)[0, 1])
-
-
-def _ranks(values: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    below = (values[None, :] < values[:, None]).sum(axis=1)
-    equal = (values[None, :] == values[:, None]).sum(axis=1)
-    ranks: np.ndarray[Any, np.dtype[np.float64]] = below + (equal - 1) / 2.0
-    return ranks
-
-
-def _number(row: Row, column: str) -> float:
-    try:
-        value = float(row[column])
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise BadInput(f"{column} {row[column]!r} is no positive number")
-    return value
-
-
-def _whole(row: Row, column: str) -> int:
-    value = _number(row, column)
-    if value != int(value):
-        raise BadInput(f"{column} {row[column]!r} is no whole number")
-    return int(value)

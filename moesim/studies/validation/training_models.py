@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Final
 
 from moesim import shipped
-from moesim.errors import unknown_name
+from moesim.errors import BadInput, unknown_name
 from moesim.models import Attention, MoEModel, load_model
+from moesim.training import Stage
 
 FOLDER, ENDING = "workloads/models", "_config.json"
 # DeepSeek-V2 (2024), table of hyper-parameters, vocabulary padded to a multiple of 128; all layers have experts but one
@@ -22,23 +23,22 @@ DEEPSEEK_V2: Final = MoEModel(
 def find_model(words: str) -> MoEModel:
     """The model whose name holds those words, punctuation aside; the shortest such name. Raises BadInput."""
     asked = _plain(words)
-    if asked in _plain(DEEPSEEK_V2.name):
-        return DEEPSEEK_V2
-    names = [name.replace("--", "/") for name in shipped.names(FOLDER, ENDING)]
+    names = [DEEPSEEK_V2.name, *(name.replace("--", "/") for name in shipped.names(FOLDER, ENDING))]
     holds = [name for name in names if asked and asked in _plain(name)]
     if not holds:
-        raise unknown_name("model", words, [DEEPSEEK_V2.name, *names])
-    return replace(load_model(min(holds, key=len), "bf16"), mtp_layers=0)
+        raise unknown_name("model", words, names)
+    name = min(holds, key=len)
+    return DEEPSEEK_V2 if name == DEEPSEEK_V2.name else replace(load_model(name, "bf16"), mtp_layers=0)
 
 
 def first_layers(model: MoEModel, layers: int, *, one_dense: bool) -> MoEModel:
-    """Its first layers; one_dense: of which the first alone has no experts, where the model has any."""
-    moe = tuple(layer for layer in model.moe_layers if layer < layers)
-    if model.routed and one_dense and model.dense_layers:
-        moe = tuple(range(1, layers))
-    others = tuple((mixer, tuple(one for one in some if one < layers)) for mixer, some in model.others)
-    bare = tuple(layer for layer in model.bare_layers if layer < layers)
-    return replace(model, num_layers=layers, moe_layers=moe, others=others, bare_layers=bare)
+    """Its first layers; one_dense: of which the first alone has no experts, where it has any. Raises BadInput."""
+    if layers > model.num_layers:
+        raise BadInput(f"{layers} layers of {model.name}, which has {model.num_layers}")
+    cut = Stage(0, 1, 0, layers).model(model)
+    return (
+        replace(cut, moe_layers=tuple(range(1, layers))) if one_dense and model.dense_layers and model.routed else cut
+    )
 
 
 def _plain(words: str) -> str:

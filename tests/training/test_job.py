@@ -1,0 +1,75 @@
+"""A pipelined step, against sums written out here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from moesim.costs import load_costs
+from moesim.errors import BadInput
+from moesim.hardware import load_cluster
+from moesim.layout import HBM
+from moesim.models import Attention, MoEModel
+from moesim.training import Job, rank_memory, train_step
+
+CLUSTER = load_cluster("dgx-h100", nodes=1)
+H, FFN, VOCAB = 1024, 4096, 6016
+DENSE = MoEModel(
+    "hand", "hand", H, 4, VOCAB, False, Attention("gqa", 16, 4, 64, 64), (), 0, 0, 0, dense_intermediate=FFN
+)
+LAYER = H * (16 + 2 * 4) * 64 + H * 16 * 64 + 3 * H * FFN  # attention and FFN
+
+
+def job(**changes: int) -> Job:
+    costs = load_costs("roofline", CLUSTER.devices[0])
+    return Job(DENSE, CLUSTER, costs, **{"world": 8, "micro_batches": 4, "sequence": 512, "pipeline": 2, **changes})  # type: ignore[arg-type]
+
+
+def test_two_equal_stages_wait_for_each_other_as_one_f_one_b_does() -> None:
+    """1F1B with 2 ranks and m micro-batches takes m + 1 slots of the slower stage at the most, and m of it at least."""
+    step = train_step(job())
+    slots = [one.forward + one.backward for one in step.passes]
+    assert 4 * max(slots) < step.played.makespan <= 5 * max(slots) + 6 * step.transfer
+    assert step.transfer == pytest.approx(2 * 512 * H / 450e9 * 1e12, rel=1e-6)  # a stream in bf16 over one NVLink port
+    assert step.ranks == ((0,), (1,))
+
+
+def test_twice_the_micro_batches_add_as_many_slots() -> None:
+    few, many = (train_step(job(micro_batches=number)).played.makespan for number in (4, 8))
+    slower = max(one.forward + one.backward for one in train_step(job()).passes)
+    assert many - few == pytest.approx(4 * slower, rel=0.05)
+
+
+def test_memory_of_both_ends_by_hand() -> None:
+    """Weights 2, gradients 4, Adam with its master copy 12 / 4 replicas; a half of the layers and one table each."""
+    for rank in (0, 1):
+        rows = {row.item: row.bytes for row in rank_memory(job(), rank).rows if row.pool == HBM}
+        matrices = 2 * LAYER + H * VOCAB
+        assert rows["weights"] == pytest.approx(2 * matrices, rel=0.001)  # and the norms
+        assert rows["gradients"] == 2 * rows["weights"]
+        assert rows["optimizer states"] == pytest.approx(12 / 4 / 2 * rows["weights"], rel=1e-6)
+        assert f"activations of {2 - rank} passes" in rows
+
+
+def test_key_and_value_heads_that_ranks_share_are_kept_by_each() -> None:
+    """Tensor parallel over 8 with 4 key-value heads: 8 are kept, twice what the model has."""
+    few, many = (job(tensor=ways, expert_tensor=ways, pipeline=1) for ways in (4, 8))
+    rows = [row for one in (few, many) for row in rank_memory(one, 0).rows]
+    saved = [row.bytes for row in rows if row.item.startswith("activations")]
+    same = 4 * (4 * H + 2 * 16 * 64 + 3 * FFN)
+    assert saved[0] == 2 * 128 * (same + 4 * 4 * 2 * 64) and saved[1] == 2 * 64 * (same + 4 * 8 * 2 * 64)
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"pipeline": 3}, "does not divide 8 GPUs"), ({"pipeline": 8}, "4 layers do not divide over 8"),
+    ({"tensor": 8, "pipeline": 1, "sequence": 100}, "100 tokens do not divide"),
+])  # fmt: skip
+def test_layouts_that_do_not_multiply_are_refused(changes: dict[str, int], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        train_step(job(**changes))
+
+
+def test_a_rank_with_two_stages_holds_both() -> None:
+    one = replace(job(micro_batches=4), order="interleaved", chunks=2)
+    assert train_step(one).ranks == ((0, 2), (1, 3))
