@@ -38,7 +38,7 @@ OF = "DGX-GB200,Qwen3_30B_a3B,8,MXFP8,512,4,4096,1,1,1,n/a,8"
 
 
 def test_the_newest_container_of_a_configuration_counts(moesim, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    """Three containers, 26.06 the newest: later recipes hide all-to-alls, and a system that nobody measured stands in."""
+    """Three containers, 26.06 the newest: later recipes hide all-to-alls; GB300 is priced as GB200."""
     table = tmp_path / "rows.csv"
     rows = [f"26.04.01,{OF},26112", f"26.06,{OF},40706", f"25.11,{OF.replace('GB200', 'GB300')},28934"]
     table.write_text("\n".join((BRIDGE, *rows)) + "\n")

@@ -30,8 +30,8 @@ def share(chain: Chain) -> Work:
 
 
 def _permuted(chain: Chain) -> Work:
-    """An even share of the rounds, as above. Kernels that send a token once to each place (DeepEP) take it from where it
-    lies, and add up what comes back.
+    """An even share of the rounds, as above. Kernels that send a token once to each place (DeepEP) take it from where
+    it lies, and add up what comes back.
     """
     if chain.plan.exchanges and chain.plan.dispatch.algorithm.deduplicates != "none":
         return Work()

@@ -40,8 +40,8 @@ RECIPE: Final = (
     "bf16 parameters, fp32 gradients added up in place and reduced in fp32, master copies and Adam's moments sharded "
     "over equal ranks, nothing recomputed, flash attention, sequence parallelism with TP, 1F1B (interleaved where a "
     "virtual size is given), even rows of experts, all-to-all by NCCL; gradient reduction, parameter gathering and "
-    "all-to-all are not overlapped, tensor-parallel transfers neither, context-parallel rings are hidden behind attention; "
-    "FP8 rows: all GEMMs in fp8, everything else as bf16 rows. Throughput rows, by container: tokens by DeepEP (flex "
+    "all-to-all are not overlapped, tensor-parallel transfers neither, context-parallel rings are hidden behind "
+    "attention; FP8 rows: all GEMMs in fp8, everything else as bf16 rows. Throughput rows, by container: tokens by DeepEP (flex "
     "dispatcher), NCCL for Qwen3 on B200 before 26.02.01; Qwen3 in FP8-MX on Blackwell from 26.06 on with hidden "
     "all-to-alls and FP8 attention (NVIDIA-NeMo/Megatron-Bridge pull requests 2499 and 4606); B300 and GB300 as their "
     "predecessors B200 and GB200, with their own memory and links"
@@ -155,8 +155,9 @@ def _of_megatron(row: Row) -> list[Point]:
 def _of_bridge(row: Row) -> list[Point]:
     recipe = recipe_of(row)
     rate = _rate(tuple((name, row.get(name, "")) for name in CONFIGURATION), recipe)
-    keys = {"what": "throughput", "of": row["system"], "model": row["model"], "container": row.get("container", ""),
-            "case": f"{row.get('container', '')} {row['precision']} mbs {row['mbs']} pp {row['pp']} ep {row['ep']}: {recipe.words}",
+    container = row.get("container", "")
+    case = f"{container} {row['precision']} mbs {row['mbs']} pp {row['pp']} ep {row['ep']}: {recipe.words}"
+    keys = {"what": "throughput", "of": row["system"], "model": row["model"], "container": container, "case": case,
             "system": _system(row), "configuration": configuration(row)}  # fmt: skip
     return [Point(keys, "tok/s", number(row, "tokens_per_s_per_gpu"), rate, rate=True)]
 

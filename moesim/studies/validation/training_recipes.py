@@ -1,9 +1,9 @@
 """Recipes that a table of published throughput does not state, as far as public changes of the framework name them.
 
 Megatron-Bridge's performance recipes send tokens with the flex dispatcher (DeepEP, or HybridEP of the same project);
-Qwen3's on B200 used all-to-all until 26.02.01 (NVIDIA-NeMo/Megatron-Bridge pull request 2499). With FP8-MX on Blackwell
-those of Qwen3 hide all-to-alls behind compute and have FP8 attention from 26.06 on (pull request 4606). Nothing is known
-of recomputation; none is assumed.
+Qwen3's on B200 used all-to-all until 26.02.01 (NVIDIA-NeMo/Megatron-Bridge pull request 2499). With FP8-MX on
+Blackwell those of Qwen3 hide all-to-alls behind compute and have FP8 attention from 26.06 on (pull request 4606).
+Nothing is known of recomputation; none is assumed.
 """
 
 from __future__ import annotations
