@@ -108,13 +108,13 @@ def draft(loaded: Loaded, seed: int) -> Draft:
     log = CostLog()
     plan = _plan(loaded, model, cluster, layout, first, routing, costs, log)
     links = (*cluster.warnings, *plan.fabric.notes, *_network_notes(scenario, plan))
-    warnings = (*_idle_notes(cluster, layout), *model.approximations, *links)
+    warnings = (*idle_notes(cluster, layout), *model.approximations, *links)
     notes = (*notes, *merge_note(routing, plan.dispatch.algorithm))
     faults = engine_faults(loaded, plan.fabric, layout.world)
     return Draft(scenario, plan, _batches(scenario, layout.world), log, warnings, notes, faults)
 
 
-def _idle_notes(cluster: Cluster, layout: Layout) -> list[str]:
+def idle_notes(cluster: Cluster, layout: Layout) -> list[str]:
     """GPUs that the layout leaves out, and what would take them in or give them back."""
     idle, ways = cluster.num_devices - layout.world, []
     if not idle:
