@@ -143,7 +143,8 @@ class Job:
 
     def batch(self, ranks: int) -> Batch:
         """One micro-batch on so many ranks of a stage. Each rank has its slice of every sequence as a row whose queries
-        see on average what those of the whole sequence do: with load-balanced context parallelism all slices cost the same.
+        see on average what those of the whole sequence do: with load-balanced context parallelism all slices cost the
+        same.
         """
         query = self.sequence // self._slices
         rows = np.repeat(np.arange(ranks), self.sequences)
