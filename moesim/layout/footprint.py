@@ -100,7 +100,7 @@ def _serving(spread: Spread, keeps: Residency) -> Iterator[MemoryRow]:
     yield MemoryRow(HBM, "KV cache", int(cache), "batch.tokens_per_gpu, batch.context")
     if states := sequences * spread.state_bytes:
         yield MemoryRow(HBM, "linear attention states", states, LIVE)
-    buffers = BF16 * model.hidden_size * 2 * (keeps.live_tokens + keeps.rows.layer)
+    buffers = BF16 * model.row_width * 2 * (keeps.live_tokens + keeps.rows.layer)
     item, knob = ("dispatch and combine", "batch.tokens_per_gpu, routing") if model.routed else ("working", LIVE)
     yield MemoryRow(HBM, f"{item} buffers", buffers, knob)
 
@@ -134,7 +134,7 @@ def _saved(spread: Spread, keeps: Residency, recompute: frozenset[str]) -> Itera
     dense = model.dense_layers * model.expert_matrices * model.dense_intermediate
     tokens = model.num_layers * 4 * hidden + heads + dense
     shared = layers * model.expert_matrices * model.shared_intermediate
-    row = 2 * hidden + model.expert_matrices * spread.expert_width
+    row = 2 * model.row_width + model.expert_matrices * spread.expert_width
     again = "moe" in recompute
     rows = keeps.rows.layer if again else keeps.rows.step  # recomputed: only one layer's are alive at a time
     shared = shared // max(layers, 1) if again else shared

@@ -12,6 +12,7 @@ from moesim.errors import MoesimError
 from moesim.serving.readers import find_requests
 from moesim.studies.inputs import files_of, hash_of
 from moesim.studies.load import SERVE, Loaded, Named, Overrides, apply, document_of, find, place
+from moesim.studies.serving.pool_sections import Role
 from moesim.studies.serving.scenario import ServeScenario
 
 
@@ -45,8 +46,33 @@ def load_serving(scenario: Named, overrides: Overrides = ()) -> ServeLoaded:
     """A shipped serving scenario's name, a YAML file or a dict, overrides as `load` takes them. Raises BadInput."""
     document = document_of(scenario)
     overridden = apply(document, overrides)
-    checked = yamlfile.validate(ServeScenario, document.data, lambda keys: place(document, overridden, keys))
+    try:
+        checked = yamlfile.validate(ServeScenario, document.data, lambda keys: place(document, overridden, keys))
+    except MoesimError as error:
+        if error.where is None or error.where.split(".")[0] not in ServeScenario.model_fields:
+            raise
+        where = place(document, overridden, tuple(error.where.split(".")))
+        raise type(error)(error.what, where=where, way_out=error.way_out) from None
     return ServeLoaded(checked, Loaded(checked.step(), document, overridden))
+
+
+@dataclass(frozen=True)
+class PoolLoaded(Loaded):
+    """One pool's step scenario: keys that the pool has of its own stand there."""
+
+    role: str = ""
+
+    def where(self, key: str) -> str:
+        """See Loaded."""
+        own = f"pools.{self.role}.{key}"
+        given = self.document.data["pools"][self.role]
+        return super().where(own if key.split(".")[0] in given else key)
+
+
+def in_pool(loaded: ServeLoaded, role: Role, nodes: int) -> ServeLoaded:
+    """A system of one pool's replicas alone, each on so many nodes."""
+    scenario, step = loaded.scenario.pool(role, nodes), loaded.step
+    return ServeLoaded(scenario, PoolLoaded(scenario.step(), step.document, step.overridden, role))
 
 
 def serving_hash(loaded: ServeLoaded) -> str:
