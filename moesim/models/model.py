@@ -20,11 +20,11 @@ DTYPE_BYTES: Final[dict[str, float]] = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0, "f
 class MoEModel:
     """Shape of a transformer. `moe_layers` are model layer indices, none of a dense model; widths are per expert.
 
-        `shared_intermediate` is the total width of the shared experts (0: none), `num_groups`/`topk_groups` the limits of
-        group-limited routing (1/1: none), `expert_matrices` 3 for gated experts and 2 for others. `attention` is what mixes
+    `shared_intermediate` is the total width of the shared experts (0: none), `num_groups`/`topk_groups` the limits of
+    group-limited routing (1/1: none), `expert_matrices` 3 for gated experts and 2 for others. `attention` is what mixes
     tokens in layers that `others` does not name: other mixers, each with its layers. `bare_layers` have neither experts
-        nor an FFN. `latent`: width that a token is projected to before it goes to its experts, and back from (0: none).
-        `approximations` are sentences that every Result has to repeat.
+    nor an FFN. `latent`: width that a token is projected to before it goes to its experts, and back from (0: none).
+    `approximations` are sentences that every Result has to repeat.
     """
 
     name: str

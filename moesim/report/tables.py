@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moesim.errors import printable
-from moesim.report.explain import RUNGS, Document, rungs, step_seconds
+from moesim.report.explain import PARTS, RUNGS, Document, rungs, step_seconds
 from moesim.report.health import Finding
 from moesim.units import show_bandwidth, show_bytes, show_seconds
 
@@ -179,7 +179,7 @@ def comparison_table(document: Document) -> Group:
         table.add_row(name, *shown, " .. ".join(show_metric(name, one[key], one["unit"]) for key in ("low", "high")))
     ladder = plain("rung", "difference")
     for key, seconds in document["breakdown"].items():
-        ladder.add_row(RUNGS[key][0] if key in RUNGS else key, show_metric(key, seconds, "s"))
+        ladder.add_row(RUNGS[key][0] if key in RUNGS else PARTS.get(key, key), show_metric(key, seconds, "s"))
     verdict = Text(str(document["provenance"]["verdict"]), style="bold")
     return Group(_indent(table), _indent(ladder), verdict, *warnings_of(document))
 

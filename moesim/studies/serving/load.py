@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from moesim import yamlfile
 from moesim.errors import MoesimError
 from moesim.serving.readers import find_requests
 from moesim.studies.inputs import files_of, hash_of
-from moesim.studies.load import SERVE, Loaded, Named, Overrides, apply, document_of, find, place
+from moesim.studies.load import SERVE, Loaded, Named, Overrides, apply, document_of, place
 from moesim.studies.serving.pool_sections import Role
 from moesim.studies.serving.scenario import ServeScenario
 
@@ -35,9 +34,9 @@ class ServeLoaded:
             raise type(error)(error.what, where=where, way_out=error.way_out) from None
 
 
-def is_serving(name_or_path: str | Path, overrides: Sequence[str] = ()) -> bool:
+def is_serving(scenario: Named, overrides: Overrides = ()) -> bool:
     """Whether a scenario is of mode: serve. Raises BadInput for a file that cannot be read."""
-    document = yamlfile.read_yaml(find(name_or_path))
+    document = document_of(scenario)
     apply(document, overrides)
     return document.data.get("mode") == SERVE
 
