@@ -21,11 +21,12 @@ RESERVED_FRACTION = 0.05  # CUDA context, NCCL buffers, fragmentation: engines l
 
 class Rows(NamedTuple):
     """Token-expert rows that the fullest rank receives, padding and later rounds included: in one layer, and in all
-    layers of a micro-batch.
+    layers of a micro-batch; router: numbers that its routers keep beyond a linear gate a layer.
     """
 
     layer: int
     step: int
+    router: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def training_ledger(
     device_bytes: int,
 ) -> MemoryLedger:
     """Weights, gradients, sharded optimizer states and the activations of one micro-batch of a training rank."""
-    rows = (*_weights(spread, placement, keeps), *_states(spread, layout, placement, optimizer))
+    states = _states(spread, layout, placement, optimizer, keeps.rows.router)
+    rows = (*_weights(spread, placement, keeps), *states)
     saved = (*_saved(spread, keeps, recompute),)
     return MemoryLedger((*rows, *saved), {HBM: _usable(device_bytes)})
 
@@ -85,6 +87,8 @@ def _weights(spread: Spread, placement: Placement, keeps: Residency) -> Iterator
     dense = sum(part.bytes for part in spread.parts(keeps.weight_dtype))
     experts = expert_parameters(spread, placement) * DTYPE_BYTES[keeps.expert_dtype]
     yield MemoryRow(HBM, "dense weights", int(dense), TENSOR)
+    if keeps.rows.router:
+        yield MemoryRow(HBM, "router weights", BF16 * keeps.rows.router, "routing.router")
     if spread.model.routed:
         yield MemoryRow(HBM, "expert weights", int(experts), "parallel.expert_parallel_size, experts.redundant")
 
@@ -101,9 +105,11 @@ def _serving(spread: Spread, keeps: Residency) -> Iterator[MemoryRow]:
     yield MemoryRow(HBM, f"{item} buffers", buffers, knob)
 
 
-def _states(spread: Spread, layout: Layout, placement: Placement, optimizer: Optimizer) -> Iterator[MemoryRow]:
+def _states(
+    spread: Spread, layout: Layout, placement: Placement, optimizer: Optimizer, router: int
+) -> Iterator[MemoryRow]:
     """bf16 gradients on every rank; what the optimizer keeps is sharded over equal ranks."""
-    dense, experts = dense_parameters(spread), expert_parameters(spread, placement)
+    dense, experts = dense_parameters(spread) + router, expert_parameters(spread, placement)
     yield MemoryRow(HBM, "gradients", BF16 * (dense + experts), "parallel.expert_parallel_size")
     shards = dense / layout.data_parallel + experts / layout.expert_data_parallel
     own = Part("expert weights", spread.expert_gemms(), owned_slots(placement), UNQUANTISED)

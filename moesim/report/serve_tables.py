@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
-
 from rich import box
 from rich.console import Group
 from rich.padding import Padding
@@ -12,15 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from moesim.errors import printable
-from moesim.report.explain import Document
+from moesim.report.explain import PARTS, Document
 from moesim.report.tables import show_metric
 from moesim.units import show_bytes, show_seconds
-
-PARTS: Final[Mapping[str, str]] = {
-    "frontend_s": "to the scheduler", "queue_s": "in the queue", "prefill_s": "prefill",
-    "handover_s": "waiting for room to decode", "transfer_s": "KV on the way", "decode_s": "decode",
-    "preempted_s": "without a cache",
-}  # fmt: skip
 
 
 def serve_text(document: Document) -> Group:

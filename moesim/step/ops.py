@@ -256,7 +256,12 @@ class LayerOps:
         if self.spread.residual == "sliced":
             return chores
         gemms = tuple((self._of_group(rows), n, k) for rows, n, k in chores.gemms)
-        return Chores(gemms, tuple(map(self._of_group, chores.moved)), tuple(map(self._of_group, chores.sets)))
+        return replace(
+            chores,
+            gemms=gemms,
+            moved=tuple(map(self._of_group, chores.moved)),
+            sets=tuple(map(self._of_group, chores.sets)),
+        )
 
     def _of_group(self, own: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """int64[ranks] of each rank -> the sum over its tensor-parallel group."""
