@@ -42,9 +42,9 @@ RECIPE: Final = (
     "virtual size is given), even rows of experts, all-to-all by NCCL; gradient reduction, parameter gathering and "
     "all-to-all are not overlapped, tensor-parallel transfers neither, context-parallel rings are hidden behind "
     "attention; FP8 rows: all GEMMs in fp8, everything else as bf16 rows. Throughput rows, by container: tokens by "
-    "DeepEP (flex dispatcher), NCCL for Qwen3 on B200 before 26.02.01; Qwen3 in FP8-MX on Blackwell from 26.06 on with hidden "
-    "all-to-alls and FP8 attention (NVIDIA-NeMo/Megatron-Bridge pull requests 2499 and 4606); B300 and GB300 as their "
-    "predecessors B200 and GB200, with their own memory and links"
+    "DeepEP (flex dispatcher), NCCL for Qwen3 on B200 before 26.02.01; Qwen3 in FP8-MX on Blackwell from 26.06 on with "
+    "hidden all-to-alls and FP8 attention (NVIDIA-NeMo/Megatron-Bridge pull requests 2499 and 4606); B300 and GB300 as "
+    "their predecessors B200 and GB200, with their own memory and links"
 )
 HELD_OUT: Final = (
     "no number was fitted. Chosen with the rows of megatron_b200_dev in view: which terms the memory of the vocabulary "
