@@ -18,7 +18,11 @@ def init(like: str, router: str | None, out: Path | None) -> None:
     from moesim.report.template import template
     from moesim.studies import load
     from moesim.studies.serving import is_serving, load_serving
+    from moesim.studies.training import is_training, load_training
 
     overrides = [f"routing={{router: {router}}}"] if router else []
-    loaded = load_serving(like, overrides).step if is_serving(like) else load(like, overrides)
-    deliver(template(loaded.document.data), out)
+    if is_training(like):
+        document = load_training(like, overrides).document
+    else:
+        document = (load_serving(like, overrides).step if is_serving(like) else load(like, overrides)).document
+    deliver(template(document.data), out)

@@ -17,11 +17,13 @@ from moesim.report.pictures import pictures
 from moesim.report.progress import told
 from moesim.report.serve_pictures import requests_csv, serve_pictures
 from moesim.report.serve_tables import serve_text
+from moesim.report.train_tables import train_text
 from moesim.studies import Played, load
 from moesim.studies import run as play_scenario
 from moesim.studies.expression import Expression
-from moesim.studies.inputs import content_hash
+from moesim.studies.inputs import content_hash, files_of, hash_of
 from moesim.studies.serving import is_serving, load_serving, run_serving, serving_hash
+from moesim.studies.training import is_training, load_training, run_training
 from moesim.version import __version__
 
 FIRST: Final = ", after compiling it, once (half a minute)"
@@ -42,6 +44,8 @@ def play(
     """Play, store and print one run. Nothing is written before the run is done and the target's names are known."""
     if is_serving(scenario, overrides):
         return _serve(scenario, overrides, seed, files, target, stream)
+    if is_training(scenario, overrides):
+        return _train(scenario, overrides, files, target, stream)
     loaded = load(scenario, overrides)
     name = loaded.scenario.name + (FIRST if uncompiled() else "")
     with told(sys.stderr, f"moesim run {name}") as tell:
@@ -82,6 +86,29 @@ def _serve(
     stored.save(run, played, requests_csv(result))
     tables.show(serve_text(document), stream)
     print("stored in", folder, *_write_page(run, files.report), file=stream)
+    return run
+
+
+def _train(
+    scenario: str, overrides: tuple[str, ...], files: Files, target: Expression | None, stream: IO[str]
+) -> stored.StoredRun:
+    """The same of a pipelined training step; nothing in it is drawn by a seed."""
+    for name, file in (("--trace", files.trace), ("--report", files.report)):
+        if file is not None:
+            way_out = "--json; or a scenario of mode: step, with batch.phase: train"
+            raise BadInput("a pipelined training step is told in numbers", where=name, way_out=way_out)
+    loaded = load_training(scenario, overrides)
+    with told(sys.stderr, f"moesim run {loaded.scenario.name}") as tell:
+        document = run_training(loaded, tell=tell).to_json()
+    if target:
+        target.check(document)
+    folder = files.out or stored.RUNS / stored.run_hash(
+        hash_of(loaded.scenario, files_of(loaded.scenario)), __version__
+    )
+    run = stored.StoredRun(folder, document, {})
+    stored.save(run, yaml.safe_dump(loaded.document.data, sort_keys=False, allow_unicode=True))
+    tables.show(train_text(document), stream)
+    print("stored in", folder, file=stream)
     return run
 
 

@@ -9,17 +9,21 @@ from moesim.cli.options import print_json
 
 @click.command()
 @click.option(
-    "--mode", type=click.Choice(["step", "serve"]), default="step", show_default=True, help="Kind of scenario."
+    "--mode", type=click.Choice(["step", "serve", "train"]), default="step", show_default=True, help="Kind of scenario."
 )
 def schema(mode: str) -> None:
     """Print the JSON Schema of scenario files: every key with what it means, for editors and checkers."""
+    from pydantic import BaseModel
+
     from moesim.routing.routers.schema import REF, definitions
     from moesim.studies import Scenario
     from moesim.studies.serving import ServeScenario
+    from moesim.studies.training import TrainScenario
 
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "moesim scenario"}
-    document = (Scenario if mode == "step" else ServeScenario).model_json_schema()
+    kinds: dict[str, type[BaseModel]] = {"step": Scenario, "serve": ServeScenario, "train": TrainScenario}
+    document = kinds[mode].model_json_schema()
     document["$defs"] |= definitions()
-    router = document["$defs"]["RoutingSection" if mode == "step" else "ServeRouting"]["properties"]["router"]
+    router = document["$defs"]["ServeRouting" if mode == "serve" else "RoutingSection"]["properties"]["router"]
     router["anyOf"] = [REF, {"type": "null"}]
     print_json({**document, **dialect})

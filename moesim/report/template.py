@@ -12,22 +12,26 @@ from pydantic.fields import FieldInfo
 
 from moesim.routing.routers import Router
 from moesim.studies import Scenario
-from moesim.studies.load import SERVE
+from moesim.studies.load import SERVE, TRAIN
 from moesim.studies.serving import ServeScenario
+from moesim.studies.training import TrainScenario
 
 HEAD = "# A moesim scenario. Lines without '#' are set; the others show the default. `moesim schema` has the types."
+KINDS: dict[str, type[BaseModel]] = {SERVE: ServeScenario, TRAIN: TrainScenario}
 WIDTH = 44  # column at which comments begin
 
 
 def template(example: Mapping[str, Any]) -> str:
     """The plain data of a scenario -> YAML text with all keys, commented from the schema; it loads to the same."""
-    schema = ServeScenario if example.get("mode") == SERVE else Scenario
+    schema: type[BaseModel] = KINDS.get(str(example.get("mode")), Scenario)
     return "\n".join([HEAD, *_section(schema, example, "")]) + "\n"
 
 
 def _section(schema: type[BaseModel], data: Mapping[str, Any] | None, indent: str) -> Iterator[str]:
     """Lines of one section; where its data is None, the section is not set and all of it is comments."""
     for name, field in schema.model_fields.items():
+        if name in getattr(schema, "silent", ()):
+            continue
         key = field.alias or name
         given = data is not None and key in data
         value = data[key] if data is not None and given else None

@@ -81,6 +81,12 @@ class LayerOps:
         """Core and output projection: the second step. Both together are `attention`."""
         return self._gemms(self.spread.mixer_gemms(self.number)[-1:], self._group_tokens(batch)) + self.core(batch)
 
+    def up_projections(self, batch: Batch) -> Work:
+        """Of latent attention: queries, keys and values of the latents, rotated; nothing of other attention."""
+        if getattr(self.mixer, "kind", "") != "mla":
+            return Work()
+        return self._gemms(self.spread.mixer_gemms(self.number)[1:-1], self._group_tokens(batch)) + self.rotary(batch)
+
     def core(self, batch: Batch) -> Work:
         """The attention core alone: scores, softmax, values; of decoded tokens, and of chunks of prompts.
 

@@ -28,7 +28,7 @@ def optimizer_step(plan: StepPlan, lowering: Lowering, islands: Sequence[list[in
     ranks = np.arange(layout.world, dtype=np.int32)
     group = Group(plan.fabric.cluster, ranks)
     kinds = {
-        "dense": (dense_parameters(plan.ops.spread), layout.data_parallel, layout.tensor_parallel),
+        "dense": (dense_parameters(plan.ops.spread) - plan.elsewhere, layout.data_parallel, layout.tensor_parallel),
         "expert": (
             expert_parameters(plan.ops.spread, plan.placement),
             layout.expert_data_parallel,

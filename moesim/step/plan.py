@@ -29,6 +29,7 @@ class StepPlan:
 
     gradient_bytes: of the sum of a parameter's gradients, which every micro-batch reads and writes and ranks reduce:
     bf16, as the ledger of a step has it, or fp32 as Megatron-LM does by default.
+    elsewhere: dense parameters that ranks of other pipeline stages hold.
     replicas: how a token picks one of an expert's replicas (step/dispatch.py).
     """
 
@@ -44,6 +45,7 @@ class StepPlan:
     optimizer: Optimizer = OPTIMIZERS["adam"]
     host_seconds: float = 0.0
     gradient_bytes: int = 2
+    elsewhere: int = 0
     replicas: int = EVEN
 
     @property

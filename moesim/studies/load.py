@@ -15,7 +15,7 @@ from moesim.errors import BadInput, MoesimError, unknown_name
 from moesim.studies.scenario import Scenario
 
 FOLDER = "workloads/scenarios"
-SERVE = "serve"  # the mode of scenarios that studies.serving reads
+SERVE, TRAIN = "serve", "train"  # the modes of scenarios that studies.serving and studies.training read
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,10 @@ def load_data(data: dict[str, Any], source: str, overrides: Overrides = ()) -> L
 
 def _sealed(document: yamlfile.Document, overrides: Overrides) -> Loaded:
     overridden = apply(document, overrides)
-    if document.data.get("mode") == SERVE:
+    other = {SERVE: "serves requests, it is not one step", TRAIN: "is a pipelined training step"}
+    if (what := other.get(str(document.data.get("mode")))) is not None:
         way_out = "moesim run plays it; what asks for one step needs a scenario of mode: step"
-        raise BadInput("serves requests, it is not one step", where=document.where(("mode",)), way_out=way_out)
+        raise BadInput(what, where=document.where(("mode",)), way_out=way_out)
     scenario = yamlfile.validate(Scenario, document.data, lambda keys: place(document, overridden, keys))
     return Loaded(scenario, document, overridden)
 

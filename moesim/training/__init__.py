@@ -5,6 +5,6 @@ from __future__ import annotations
 from moesim.training.job import Job
 from moesim.training.memory import rank_memory
 from moesim.training.stages import Stage, even_stages
-from moesim.training.step import StepTime, train_step
+from moesim.training.step import StepTime, exposed_ps, train_step
 
-__all__ = ["Job", "Stage", "StepTime", "even_stages", "rank_memory", "train_step"]
+__all__ = ["Job", "Stage", "StepTime", "even_stages", "exposed_ps", "rank_memory", "train_step"]

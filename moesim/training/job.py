@@ -16,7 +16,7 @@ from moesim.network import Fabric, all_to_all
 from moesim.routing import Balanced, NoExperts, RoutingSource
 from moesim.schedules.pipelines import Pipeline, find_pipeline
 from moesim.step import Batch, CostLog, Dispatch, LayerOps, Phase, Precision, StepPlan
-from moesim.training.stages import Stage, StageSchedule, even_stages
+from moesim.training.stages import Stage, StageSchedule, even_stages, listed_stages
 
 ACTIVATION = "bf16"
 
@@ -26,7 +26,9 @@ class Job:
     """A step of `micro_batches` micro-batches of `sequences` sequences of `sequence` tokens, on every replica.
     Degrees: tensor (with sequence parallelism), context, pipeline, expert and expert-tensor; the rest of the
     `world` ranks are data-parallel. Experts get even rows (forced balance). attention: dtype of its core; overlap:
-    all-to-alls run beside the compute of another micro-batch, as far as there is some. Raises BadInput.
+    all-to-alls run beside the compute of another micro-batch, as far as there is some; stage_layers: of each stage,
+    where they are not even. DualPipe's ranks hold two stages each, and hide all-to-alls in the slots that they overlap.
+    Raises BadInput.
     """
 
     model: MoEModel
@@ -47,12 +49,11 @@ class Job:
     dispatch: str = "nccl"
     attention: str = "bf16"
     overlap: bool = False
+    stage_layers: tuple[int, ...] = ()
+    recompute: frozenset[str] = frozenset()
     log: CostLog = field(default_factory=CostLog)
 
     def __post_init__(self) -> None:
-        if self.order.startswith("dualpipe"):
-            what = f"a step with {self.order} is not played yet: its ranks hold stages from both ends"
-            raise BadInput(what, way_out="1f1b, gpipe, interleaved, zb-h1 or zb-h2")
         each = self.tensor * self.context * self.pipeline
         if self.world % each:
             raise BadInput(
@@ -93,7 +94,13 @@ class Job:
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
         """All of them."""
-        return even_stages(self.model.num_layers, self.schedule.stages)
+        layers, stages = self.model.num_layers, self.schedule.stages
+        return listed_stages(layers, stages, self.stage_layers) if self.stage_layers else even_stages(layers, stages)
+
+    def stages_of(self, rank: int) -> list[Stage]:
+        """Those that rank `rank` of the pipeline holds: micro-batches from the other end may find others there."""
+        ends = (0, self.micro_batches - 1)
+        return [one for one in self.stages if any(self.schedule.rank_of(end, one.number) == rank for end in ends)]
 
     @cached_property
     def schedule(self) -> Pipeline:
@@ -133,7 +140,14 @@ class Job:
             schedule=StageSchedule(stage),
             optimizer=OPTIMIZERS["adam"],
             gradient_bytes=4,
+            elsewhere=self._elsewhere(stage),
+            recompute=self.recompute,
         )
+
+    def _elsewhere(self, stage: Stage) -> int:
+        """Parameters of the vocabulary's tables that other stages hold."""
+        tied = self.model.tie_embeddings
+        return (2 - tied - stage.tables(tied)) * self.spread(stage).head_gemm().parameters
 
     def placement(self, model: MoEModel) -> Placement:
         """Experts in order."""

@@ -28,12 +28,13 @@ Kind = tuple[int, bool, bool]  # of a layer: number of its mixer, whether it has
 
 
 class Pair(NamedTuple):
-    """Picoseconds of a forward and a backward pass; what of both is spent in all-to-alls, and in GEMMs."""
+    """Picoseconds of a forward and a backward pass; what of both is spent in all-to-alls, GEMMs, other transfers."""
 
     forward: int
     backward: int
     exchange: int
     gemm: int
+    ring: int
 
     def __add__(self, other: object) -> Pair:
         assert isinstance(other, Pair)
@@ -47,18 +48,28 @@ class Pair(NamedTuple):
         compute = whole - self.exchange + round(self.gemm * (slowdown - 1))
         left = max(compute, self.exchange)
         forward = round(self.forward * left / whole)
-        return Pair(forward, left - forward, max(self.exchange - compute, 0), self.gemm)
+        return Pair(forward, left - forward, max(self.exchange - compute, 0), self.gemm, self.ring)
+
+    @property
+    def whole(self) -> int:
+        """Both passes."""
+        return self.forward + self.backward
 
 
 class Passes(NamedTuple):
-    """Picoseconds of a stage: forward and backward of a micro-batch, exposed all-to-alls among them; what follows the
-    last one: gradients, optimizer, parameters.
+    """Picoseconds of a stage: one: both passes of a micro-batch by themselves; hidden: of two that overlap;
+    sync: gradients reduced and parameters gathered after the last one; update: the optimizer.
     """
 
-    forward: int
-    backward: int
-    after: int
-    exchange: int
+    one: Pair
+    hidden: Pair
+    sync: int
+    update: int
+
+    @property
+    def after(self) -> int:
+        """What follows the last micro-batch."""
+        return self.sync + self.update
 
 
 class Layers:
@@ -72,12 +83,11 @@ class Layers:
 
     def passes(self, stage: Stage) -> Passes:
         """Of all layers of a stage."""
-        pair = Pair(0, 0, 0, 0)
+        pair = Pair(0, 0, 0, 0, 0)
         for part in _alone(stage):
             pair = pair + self._played(kind_of(self._job.model, part.first), part)
-        if self._job.overlap and pair.exchange:
-            pair = pair.overlapped(self._job.plan(stage).dispatch.slowdown)
-        return Passes(pair.forward, pair.backward, self._after(stage), pair.exchange)
+        hidden = pair.overlapped(self._job.plan(stage).dispatch.slowdown) if pair.exchange else pair
+        return Passes(hidden if self._job.overlap else pair, hidden, *self._after(stage))
 
     def _played(self, kind: Kind, part: Stage) -> Pair:
         key = (kind, part.begins, part.ends)
@@ -92,15 +102,18 @@ class Layers:
         timeline = evaluate(lowered.graph, self._job.fabric.capacity)
         kind = np.array([_way(node.verb, node.way) for node in lowered.nodes])[timeline.task]
         forward, backward = (int(timeline.end[kind == which].max(initial=0)) for which in (0, 1))
-        exchange, gemm = _parts(lowered, timeline)
-        return Pair(forward, backward - forward, exchange, gemm)
+        return Pair(forward, backward - forward, *_parts(lowered, timeline))
 
-    def _after(self, stage: Stage) -> int:
-        """Gradients, optimizer and parameters of all ranks of a stage."""
+    def _after(self, stage: Stage) -> tuple[int, int]:
+        """Gradients and parameters of all ranks of a stage; the optimizer."""
         plan = self._job.plan(stage)
         lowering = Lowering.of(0, 0, plan.layout.world, 1)
         optimizer_step(plan, lowering, [])
-        return int(evaluate(lowering.finish().graph, self._job.fabric.capacity).end.max(initial=0))
+        graph = lowering.finish().graph
+        line = evaluate(graph, self._job.fabric.capacity)
+        first = graph.lane_ptr[graph.name.index("optimizer")]
+        update = int(line.end[first] - line.start[first])
+        return int(line.end.max()) - update, update
 
 
 def kind_of(model: MoEModel, layer: int) -> Kind:
@@ -116,13 +129,15 @@ def _alone(stage: Stage) -> Iterator[Stage]:
         yield Stage(number, of, layer, layer + 1)
 
 
-def _parts(lowered: Lowered, timeline: Timeline) -> tuple[int, int]:
-    """Picoseconds of all-to-alls and of GEMMs on the first rank, which is like all others."""
+def _parts(lowered: Lowered, timeline: Timeline) -> tuple[int, int, int]:
+    """Picoseconds of all-to-alls, GEMMs and other transfers on the first rank, which is like all others."""
     first = lowered.graph.lane_ptr[:-1]
     names = np.array(lowered.graph.name)
     spent = (timeline.end - timeline.start)[first]
     gemm = lowered.work.get("gemm", np.zeros(lowered.graph.num_lanes))[first]
-    return int(spent[np.isin(names, EXCHANGES)].sum()), int(to_ps(float(gemm.sum())))
+    sends, layers = np.isin(names, EXCHANGES), np.array([node.verb != Verb.OPTIMIZER for node in lowered.nodes])
+    others = (lowered.graph.coflow >= 0) & ~sends & layers
+    return int(spent[sends].sum()), int(to_ps(float(gemm.sum()))), int(spent[others].sum())
 
 
 def _way(verb: Verb, way: Way) -> int:

@@ -32,6 +32,10 @@ class Stage:
         """It has the output embedding and the loss."""
         return self.number == self.of - 1
 
+    def tables(self, tied: bool) -> int:
+        """Of the vocabulary, those that its ranks hold: tied ones are one where both ends are here."""
+        return min(self.begins + self.ends, 1) if tied else self.begins + self.ends
+
     def model(self, whole: MoEModel) -> MoEModel:
         """Its layers as a model."""
         here = range(self.first, self.last)
@@ -70,3 +74,12 @@ def even_stages(layers: int, stages: int) -> tuple[Stage, ...]:
         what = f"{layers} layers do not divide over {stages} pipeline stages"
         raise BadInput(what, way_out=f"{' or '.join(map(str, near))} stages")
     return tuple(Stage(number, stages, number * size, (number + 1) * size) for number in range(stages))
+
+
+def listed_stages(layers: int, stages: int, listed: Sequence[int]) -> tuple[Stage, ...]:
+    """As many layers in each as `listed`. Raises BadInput where they are not as many stages or layers."""
+    if len(listed) != stages or sum(listed) != layers or min(listed) < 1:
+        what = f"{len(listed)} stages with {sum(listed)} layers, where {stages} stages with {layers} layers are needed"
+        raise BadInput(what, way_out=f"{stages} numbers of 1 or more that add up to {layers}")
+    first = [sum(listed[:number]) for number in range(stages)]
+    return tuple(Stage(number, stages, first[number], first[number] + listed[number]) for number in range(stages))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moesim.schedules.pipelines import Pass, Played, Slot, play
 from moesim.training.job import Job
-from moesim.training.passes import Layers, Passes
+from moesim.training.passes import Layers, Pair, Passes
 from moesim.units import from_ps, to_ps
 
 BF16 = 2
@@ -39,15 +40,29 @@ def train_step(job: Job) -> StepTime:
     transfer = _handed_on(job)
 
     def price(_rank: int, slot: Slot) -> int:
-        return sum(_seconds(passes[act.stage], act.what) for act in slot)
+        return slot_ps(passes, slot)
 
     played = play(job.schedule.orders, price, lambda source, target: transfer)
-    homes = [job.schedule.rank_of(0, stage.number) for stage in job.stages]
-    ranks = tuple(tuple(stage for stage, home in enumerate(homes) if home == rank) for rank in range(job.pipeline))
+    ranks = tuple(tuple(stage.number for stage in job.stages_of(rank)) for rank in range(job.pipeline))
     return StepTime(passes, played, transfer, ranks)
 
 
-def _seconds(of: Passes, what: Pass) -> int:
+def slot_ps(passes: Sequence[Passes], slot: Slot) -> int:
+    """Of a slot: a forward and a backward that overlap hide each other's all-to-alls."""
+    return sum(_ps(passes[act.stage].hidden if len(slot) > 1 else passes[act.stage].one, act.what) for act in slot)
+
+
+def exposed_ps(passes: Sequence[Passes], slot: Slot) -> tuple[float, float]:
+    """Of these the all-to-alls that nothing hides and transfers of tensor groups, spread evenly over both passes."""
+    exchange = ring = 0.0
+    for act in slot:
+        pair = passes[act.stage].hidden if len(slot) > 1 else passes[act.stage].one
+        share = _ps(pair, act.what) / pair.whole
+        exchange, ring = exchange + share * pair.exchange, ring + share * pair.ring
+    return exchange, ring
+
+
+def _ps(of: Pair, what: Pass) -> int:
     if what == Pass.F:
         return of.forward
     return of.backward if what == Pass.B else of.backward // 2

@@ -12,8 +12,9 @@ from moesim.studies import load, run
 from moesim.studies.build import build
 from moesim.studies.load import FOLDER
 from moesim.studies.serving import is_serving
+from moesim.studies.training import is_training
 
-SHIPPED = sorted(name for name in shipped.names(FOLDER, ".yaml") if not is_serving(name))
+SHIPPED = sorted(name for name in shipped.names(FOLDER, ".yaml") if not is_serving(name) and not is_training(name))
 BASE = (shipped.shipped(FOLDER) / "demo-qwen3.yaml").read_text(encoding="utf-8")
 
 

@@ -29,7 +29,7 @@ def job(**changes: int) -> Job:
 def test_two_equal_stages_wait_for_each_other_as_one_f_one_b_does() -> None:
     """1F1B with 2 ranks and m micro-batches takes m + 1 slots of the slower stage at the most, and m of it at least."""
     step = train_step(job())
-    slots = [one.forward + one.backward for one in step.passes]
+    slots = [one.one.whole for one in step.passes]
     assert 4 * max(slots) < step.played.makespan <= 5 * max(slots) + 6 * step.transfer
     assert step.transfer == pytest.approx(2 * 512 * H / 450e9 * 1e12, rel=1e-6)  # a stream in bf16 over one NVLink port
     assert step.ranks == ((0,), (1,))
@@ -37,7 +37,7 @@ def test_two_equal_stages_wait_for_each_other_as_one_f_one_b_does() -> None:
 
 def test_twice_the_micro_batches_add_as_many_slots() -> None:
     few, many = (train_step(job(micro_batches=number)).played.makespan for number in (4, 8))
-    slower = max(one.forward + one.backward for one in train_step(job()).passes)
+    slower = max(one.one.whole for one in train_step(job()).passes)
     assert many - few == pytest.approx(4 * slower, rel=0.05)
 
 

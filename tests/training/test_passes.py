@@ -42,20 +42,20 @@ def test_a_layer_of_each_kind_stands_for_all(one: Job, near: float) -> None:
     lowered = lower(one.plan(stage), [one.batch(8)])
     line = evaluate(lowered.graph, one.fabric.capacity)
     ends = line.end[np.array([node.verb != Verb.OPTIMIZER for node in lowered.nodes])[line.task]]
-    assert passes.forward + passes.backward == pytest.approx(int(ends.max()), rel=near)
+    assert passes.one.whole == pytest.approx(int(ends.max()), rel=near)
     assert passes.after == pytest.approx(int(line.end.max() - ends.max()), rel=near)
 
 
 def test_all_to_alls_hide_behind_the_compute_that_there_is() -> None:
     """100 of 300 are exchanges; GEMMs of 80 take 10 % longer beside them: 208. Of 190 exchanges in 300, 72 are left."""
-    assert Pair(120, 180, 100, 80).overlapped(1.1) == Pair(83, 125, 0, 80)
-    assert Pair(120, 180, 190, 80).overlapped(1.1) == Pair(76, 114, 72, 80)
-    none = Pair(120, 180, 0, 80)
+    assert Pair(120, 180, 100, 80, 7).overlapped(1.1) == Pair(83, 125, 0, 80, 7)
+    assert Pair(120, 180, 190, 80, 7).overlapped(1.1) == Pair(76, 114, 72, 80, 7)
+    none = Pair(120, 180, 0, 80, 7)
     assert none.overlapped(1.0) == none
 
 
 def test_an_overlapped_step_is_shorter_and_never_below_its_compute() -> None:
     plain = job(MIXED, expert=8)
     apart, beside = (Layers(one).passes(one.stages[0]) for one in (plain, replace(plain, overlap=True)))
-    whole = apart.forward + apart.backward
-    assert whole - apart.exchange <= beside.forward + beside.backward < whole
+    whole = apart.one.whole
+    assert whole - apart.one.exchange <= beside.one.whole < whole

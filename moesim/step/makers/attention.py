@@ -35,7 +35,9 @@ def core(chain: Chain) -> None:
 
 
 def backward(chain: Chain) -> None:
-    """Its gradients; with Megatron's recomputed `core_attn` the core runs once more before them."""
+    """Its gradients; with Megatron's recomputed `core_attn` the core runs once more before them, with `mla_up_proj`
+    what makes queries, keys and values of latents.
+    """
     if _nothing(chain):
         return
     plan, way, stretch = chain.plan, chain.node.way, chain.plan.stretch(chain.node)
@@ -51,6 +53,8 @@ def backward(chain: Chain) -> None:
         chain.compute("attention" + SUFFIX[way], gradients)
         return
     again = chain.site.price("core", chain.node) if "core_attn" in plan.recompute else Work()
+    if "mla_up_proj" in plan.recompute:
+        again += chain.site.kept(("up", ops.number), chain.node, lambda: ops.up_projections(chain.batch))
     chain.gather_tokens()
     chain.gather_again()
     chain.compute("attention" + SUFFIX[way], again + gradients)

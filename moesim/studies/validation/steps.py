@@ -9,6 +9,7 @@ from moesim.errors import BadInput
 from moesim.studies.load import FOLDER, Loaded, load
 from moesim.studies.run import run
 from moesim.studies.serving.load import is_serving
+from moesim.studies.training.load import is_training
 from moesim.studies.validation.validation import Point, Validation
 
 
@@ -16,7 +17,7 @@ def validate(data: Path | None = None) -> Validation:
     """Play every shipped scenario that names a published figure. Raises BadInput where a table is given."""
     if data is not None:
         raise BadInput("whole steps are scenarios, not rows of a table", where=data, way_out="published: in a scenario")
-    loaded = [load(name) for name in shipped.names(FOLDER, ".yaml") if not is_serving(name)]
+    loaded = [load(name) for name in shipped.names(FOLDER, ".yaml") if not is_serving(name) and not is_training(name)]
     points = tuple(_point(one) for one in loaded if one.scenario.published)
     facts = {"data": "published: of the shipped scenarios", "unit": "tokens/s of a node"}
     return Validation("steps", points, ("phase", "scenario"), facts)

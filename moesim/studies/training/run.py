@@ -1,0 +1,185 @@
+"""`run_training`: one scenario -> TrainResult."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from moesim.costs import Tables, load_costs
+from moesim.errors import DoesNotFit
+from moesim.hardware import Cluster, load_cluster
+from moesim.layout import HBM, MemoryLedger, default_expert_tensor_parallel
+from moesim.models import MoEModel, load_model
+from moesim.studies.basis import borrowed
+from moesim.studies.load import Overrides
+from moesim.studies.result import Findings, Metric
+from moesim.studies.scenario import ClusterSection
+from moesim.studies.training.load import TrainLoaded, load_training
+from moesim.training import Job, StepTime, exposed_ps, rank_memory, train_step
+from moesim.units import from_ps
+from moesim.version import __version__
+
+NOTES: Final = (
+    "routing: every expert gets equal rows, ranks of a stage are alike: waiting inside a stage is not modelled",
+    "gradient reduction and parameter gathering come after the last micro-batch, not beside it",
+)
+TWICE: Final = (
+    "ranks of dualpipe and dualpipev hold two stages: their gradients and updates are counted one after the other"
+)
+
+
+class TrainResult(Findings):
+    """Of a training step."""
+
+
+def run_training(
+    scenario: str | Path | Mapping[str, Any] | TrainLoaded, *, overrides: Overrides = (),
+    tell: Callable[[str], None] = lambda stage: None,
+) -> TrainResult:  # fmt: skip
+    """Play one optimizer step. Raises BadInput, DoesNotFit, Deadlock."""
+    loaded = scenario if isinstance(scenario, TrainLoaded) else load_training(scenario, overrides)
+    tell("pricing a layer of each kind")
+    job = _job(loaded)
+    with loaded.placing("parallel"):
+        ledgers = [rank_memory(job, rank) for rank in range(job.pipeline)]
+        _check(ledgers)
+        step = train_step(job)
+    return _result(loaded, job, step, ledgers)
+
+
+def _job(loaded: TrainLoaded) -> Job:
+    scenario = loaded.scenario
+    degrees, batch = scenario.parallel, scenario.batch
+    with loaded.placing("model"):
+        model = load_model(scenario.model, scenario.dtype)
+    tensor, expert, pipeline = (
+        degrees.tensor_parallel_size,
+        degrees.expert_parallel_size,
+        degrees.pipeline_parallel_size,
+    )
+    stage = tensor * degrees.context_parallel_size * degrees.data_parallel_size
+    with loaded.placing("cluster"):
+        cluster = _cluster(scenario.cluster, stage, pipeline)
+    with loaded.placing("costs"):
+        profile, kernels = (
+            (scenario.costs, None)
+            if isinstance(scenario.costs, str)
+            else (scenario.costs.profile, scenario.costs.kernels)
+        )
+        costs = Tables(load_costs(profile, cluster.devices[0], kernels, precision=scenario.dtype).sustained())
+    with loaded.placing("parallel"):
+        return Job(
+            model=model, cluster=cluster, costs=costs, world=stage * pipeline, micro_batches=batch.micro_batches,
+            sequence=batch.sequence_length, sequences=batch.micro_batch_size, tensor=tensor,
+            context=degrees.context_parallel_size, pipeline=pipeline, expert=expert,
+            expert_tensor=degrees.expert_tensor_parallel_size or default_expert_tensor_parallel(tensor, expert),
+            order=scenario.pipeline.schedule, chunks=degrees.virtual_pipeline_size, precision=scenario.dtype,
+            dispatch=scenario.comm.dispatch, overlap=scenario.pipeline.hide_alltoall,
+            stage_layers=tuple(degrees.stage_layers), recompute=frozenset(scenario.training.recompute),
+        )  # fmt: skip
+
+
+def _cluster(asked: ClusterSection, stage: int, pipeline: int) -> Cluster:
+    """Nodes of one stage and of the next one's first rank: stages are alike, so that the links of all others are too.
+    Where the fabric is changed, all of it. Raises BadInput, DoesNotFit.
+    """
+    changes, world = asked.changes, stage * pipeline
+    one = (
+        load_cluster(asked.topology, nodes=1) if set(changes) == {"nodes"} else load_cluster(asked.topology, **changes)
+    )
+    each = one.gpus_per_node
+    total = changes["nodes"] * each if set(changes) == {"nodes"} else one.num_devices
+    if world > total:
+        raise DoesNotFit(
+            f"the degrees multiply to {world} GPUs, the cluster has {total}",
+            where="parallel", way_out=f"cluster.nodes: {-(-world // each)}",
+        )  # fmt: skip
+    if set(changes) != {"nodes"}:
+        return one
+    return load_cluster(asked.topology, nodes=-(-min(stage + 1, world) // each))
+
+
+def _check(ledgers: list[MemoryLedger]) -> None:
+    """Raises DoesNotFit with the fullest rank's rows."""
+    max(ledgers, key=lambda ledger: ledger.used(HBM)).check()
+
+
+def model_flops(model: MoEModel, sequence: int) -> dict[str, float]:
+    """FLOPs of a token, forward and backward, as frameworks count them. Megatron-LM: attention causal, so half of the
+    sequence; torchtitan: 6 a parameter and 12 x layers x heads x width x sequence, not causal. Neither counts the
+    look-up of the input embedding; of experts those that a token uses.
+    """
+    looked_up = 0 if model.tie_embeddings else model.vocab_size * model.hidden_size
+    used = 6.0 * (model.active_parameters - looked_up)
+    seen = {"megatron": sequence / 2, "torchtitan": float(sequence)}
+    return {
+        name: used + 3 * sum(layers * mixer.mixing_flops(context) for mixer, layers in model.mixed)
+        for name, context in seen.items()
+    }
+
+
+def _result(loaded: TrainLoaded, job: Job, step: StepTime, ledgers: list[MemoryLedger]) -> TrainResult:
+    breakdown = _breakdown(step)
+    used = [ledger.used(HBM) for ledger in ledgers]
+    numbers: dict[str, tuple[float, str]] = {
+        "step_time_s": (step.seconds, "s"), "tokens_per_s": (job.tokens / step.seconds, "tok/s"),
+        "tokens_per_s_per_gpu": (job.tokens / step.seconds / job.world, "tok/s"),
+        **_flops(job, step.seconds), "bubble_fraction": (step.played.bubble, "1"),
+        "alltoall_s": (breakdown["exposed_alltoall_s"], "s"), "gradient_sync_s": (breakdown["gradient_sync_s"], "s"),
+        "pipeline_hop_s": (float(from_ps(step.transfer)), "s"), "memory_peak_bytes": (max(used), "B"),
+    }  # fmt: skip
+    metrics = {name: Metric(float(value), unit) for name, (value, unit) in numbers.items()}
+    clock = [note for note in (job.costs.clock_note,) if note]
+    twice = [TWICE] if job.order.startswith("dualpipe") else []
+    warnings = (*job.cluster.warnings, *job.model.approximations, *(NOTES if job.model.routed else NOTES[1:]), *twice,
+                *clock)  # fmt: skip
+    return TrainResult(loaded.scenario.name, metrics, breakdown, _provenance(loaded, job, step, ledgers), warnings)
+
+
+def _flops(job: Job, seconds: float) -> dict[str, tuple[float, str]]:
+    """TFLOP/s of a GPU and share of its bf16 peak, by both counts."""
+    peak, found = job.cluster.devices[0].peak_flops["bf16"], {}
+    for name, each in model_flops(job.model, job.sequence).items():
+        rate = each * job.tokens / seconds / job.world
+        found[f"tflops_per_gpu_{name}"] = (rate / 1e12, "TFLOP/s")
+        found[f"mfu_{name}"] = (rate / peak, "1")
+    return found
+
+
+def _breakdown(step: StepTime) -> dict[str, float]:
+    """Seconds of the rank that ends last; they add up to the step."""
+    after = [[step.passes[stage] for stage in stages] for stages in step.ranks]
+    last = max(range(len(after)), key=lambda rank: step.played.end[rank][-1] + sum(one.after for one in after[rank]))
+    parts = [exposed_ps(step.passes, slot) for slot in step.played.orders[last]]
+    exchange, ring = (sum(part[which] for part in parts) for which in (0, 1))
+    busy = step.played.busy[last]
+    found = {
+        "compute_s": busy - exchange - ring, "exposed_alltoall_s": exchange, "exposed_tensor_parallel_s": ring,
+        "bubble_s": step.played.end[last][-1] - busy, "gradient_sync_s": sum(one.sync for one in after[last]),
+        "optimizer_s": sum(one.update for one in after[last]),
+    }  # fmt: skip
+    return {name: float(from_ps(value)) for name, value in found.items()}
+
+
+def _provenance(loaded: TrainLoaded, job: Job, step: StepTime, ledgers: list[MemoryLedger]) -> dict[str, Any]:
+    log, device = job.log, job.cluster.devices[0].name
+    return {
+        "moesim": __version__, "kind": "train", "scenario": loaded.scenario.name,
+        "scenario_hash": loaded.scenario.digest, "model": job.model.name, "topology": job.cluster.name,
+        "gpus": job.world, "pipeline": job.order, "costs": job.costs.name, "kernels": dict(sorted(log.kernels.items())),
+        **({"borrowed": words} if (words := borrowed(job.costs, device)) else {}),
+        "costs_basis": {family: log.basis[family] for family in sorted(log.basis)},
+        "outside_measured": {family: log.outside[family] / log.asked[family] for family in sorted(log.asked)},
+        "routing": "balanced, assumed" if job.model.routed else "none",
+        "flops_per_token": model_flops(job.model, job.sequence),
+        "stages": [
+            {
+                "rank": rank, "layers": [[job.stages[one].first, job.stages[one].last] for one in step.ranks[rank]],
+                "passes_alive": job.schedule.alive(rank), "memory_bytes": ledger.used(HBM),
+                "rows": {row.item: row.bytes for row in ledger.rows},
+                "busy": float(step.played.busy[rank] / step.played.makespan),
+            }
+            for rank, ledger in enumerate(ledgers)
+        ],
+    }  # fmt: skip

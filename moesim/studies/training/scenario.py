@@ -1,0 +1,84 @@
+"""TrainScenario: one optimizer step of a job whose layers are cut into pipeline stages."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from moesim.errors import BadInput
+from moesim.studies.scenario import CommSection, Count, ParallelSection, Setup
+from moesim.yamlfile import Items, Section
+
+EVEN = "a pipelined step gives every expert equal rows"
+
+
+class TrainBatch(Section):
+    """What one optimizer step works on."""
+
+    sequence_length: Count = Field(le=1 << 22, description="tokens of a sequence")
+    micro_batch_size: Count = Field(1, le=4096, description="sequences of a micro-batch on a replica")
+    micro_batches: Count = Field(1, le=1 << 15, description="of a step, on each replica")
+
+
+class TrainParallel(ParallelSection):
+    """Degrees, as Megatron's; their product with data_parallel_size is the number of GPUs."""
+
+    context_parallel_size: Count = 1
+    pipeline_parallel_size: Count = 1
+    virtual_pipeline_size: Count = Field(1, le=64, description="stages on each rank (interleaved)")
+    stage_layers: Items[Count] = Field((), description="layers of each stage; default: as many in each")
+
+
+class PipelineSection(Section):
+    """In which order a rank does the passes of its micro-batches."""
+
+    schedule: str = Field("1f1b", description="pipeline; see `moesim list pipelines`")
+    hide_alltoall: bool = Field(
+        False,
+        description="all-to-alls beside the compute of another micro-batch; dualpipe does in its overlapped slots",
+    )
+
+
+class RecomputeSection(Section):
+    """What the backward pass computes again."""
+
+    recompute: Items[Literal["core_attn", "moe", "mla_up_proj"]] = Field(
+        (), description="Megatron's --recompute-modules; moe: transfers included"
+    )
+
+
+class TrainScenario(Setup):
+    """A training job: Adam with fp32 master copies sharded over equal ranks, fp32 gradients."""
+
+    silent: ClassVar[tuple[str, ...]] = ("experts", "overlap", "network")  # sections of a single step alone
+    mode: Literal["train"]
+    batch: TrainBatch
+    parallel: TrainParallel = TrainParallel()
+    pipeline: PipelineSection = PipelineSection()
+    training: RecomputeSection = RecomputeSection()
+
+    def model_post_init(self, context: Any) -> None:
+        """Raises BadInput for keys that nothing listens to."""
+        for key in self.silent:
+            if key in self.model_fields_set:
+                raise BadInput("nothing to act on in mode: train", where=key, way_out="leave it out, or mode: step")
+        if self.routing and not self.routing.balanced:
+            raise BadInput(EVEN, where="routing", way_out="routing: {balanced: true}, or mode: step")
+        for key, default in CommSection().model_dump().items():
+            if key != "dispatch" and getattr(self.comm, key) != default:
+                raise BadInput("nothing to act on in mode: train", where=f"comm.{key}", way_out="leave it out")
+        if self.precision.kv_cache:
+            raise BadInput("training has no cache", where="precision.kv_cache", way_out="leave it out")
+        if self.precision.experts not in (None, self.precision.weights):
+            way_out = f"precision: {{weights: {self.precision.experts}}}"
+            raise BadInput("experts have the weights' precision in mode: train", where="precision.experts",
+                           way_out=way_out)  # fmt: skip
+        if self.pipeline.hide_alltoall and self.pipeline.schedule.startswith("dualpipe"):
+            raise BadInput("does so in its overlapped slots by itself", where="pipeline.hide_alltoall",
+                           way_out="leave it out")  # fmt: skip
+
+    @property
+    def dtype(self) -> str:
+        """Of GEMMs."""
+        return self.precision.weights or "bf16"

@@ -1,0 +1,113 @@
+"""Scenarios of mode: train from the command line: counted by hand, at scale, and what a careless user writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Moesim
+
+NAMES = ("mixtral-train-pp4", "qwen3-train-16", "dsv3-train-2048")
+
+
+def played(moesim: Moesim, tmp_path: Path, name: str, *changes: str) -> dict[str, Any]:
+    options = [part for change in changes for part in ("--set", change)]
+    done = moesim("run", name, *options, "--json", "--out", str(tmp_path / "run"))
+    assert done.code == 0, done.err
+    return json.loads(done.out)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parts_add_up_and_rates_follow_from_the_time(moesim: Moesim, tmp_path: Path, name: str) -> None:
+    document = played(moesim, tmp_path, name)
+    metrics = {key: one["value"] for key, one in document["metrics"].items()}
+    seconds = metrics["step_time_s"]
+    assert sum(document["breakdown"].values()) == pytest.approx(seconds, rel=1e-9)
+    each = document["provenance"]["flops_per_token"]["megatron"]
+    assert metrics["tflops_per_gpu_megatron"] == pytest.approx(each * metrics["tokens_per_s_per_gpu"] / 1e12)
+    assert metrics["mfu_megatron"] == pytest.approx(metrics["tflops_per_gpu_megatron"] / 989.4, rel=0.001)
+    stages = document["provenance"]["stages"]
+    assert max(one["memory_bytes"] for one in stages) == metrics["memory_peak_bytes"]
+    assert "equal rows" in " ".join(document["warnings"])
+
+
+def test_megatrons_count_of_qwen3(moesim: Moesim, tmp_path: Path) -> None:
+    """Megatron-Bridge publishes 44,544 tokens/s as 1,029 TFLOP/s of a GPU: 23.1 GFLOP a token."""
+    told = played(moesim, tmp_path, "qwen3-train-16")["provenance"]["flops_per_token"]
+    assert told["megatron"] == pytest.approx(1029e12 / 44544, rel=0.005)
+    assert told["torchtitan"] - told["megatron"] == pytest.approx(6 * 4096 * 32 * 128 * 48, rel=1e-9)
+
+
+def test_sixteen_times_the_gpus_in_replicas_cost_their_reduction_alone(moesim: Moesim, tmp_path: Path) -> None:
+    """2,048 GPUs and 16,384: the same passes, more ranks that reduce gradients."""
+    few, many = (
+        played(moesim, tmp_path / str(nodes), "dsv3-train-2048", f"cluster.nodes={nodes}",
+               f"parallel.data_parallel_size={nodes // 2}")
+        for nodes in (256, 2048)
+    )  # fmt: skip
+    for part in ("compute_s", "exposed_alltoall_s", "bubble_s"):
+        assert many["breakdown"][part] == few["breakdown"][part]
+    assert many["breakdown"]["gradient_sync_s"] > few["breakdown"]["gradient_sync_s"]
+    assert many["breakdown"]["optimizer_s"] < few["breakdown"]["optimizer_s"]
+
+
+def test_hiding_exchanges_holds_sms(moesim: Moesim, tmp_path: Path) -> None:
+    """Worth it where all-to-alls are a fifth of the step, not where they are 4 %: GEMMs lose 20 of 132 SMs."""
+    times = {
+        (name, hide): played(moesim, tmp_path / f"{name}{hide}", name, f"pipeline.hide_alltoall={hide}")["metrics"]
+        for name in NAMES[:2]
+        for hide in ("false", "true")
+    }
+    hidden = {name: times[name, "true"]["step_time_s"]["value"] / times[name, "false"]["step_time_s"]["value"]
+              for name in NAMES[:2]}  # fmt: skip
+    assert times[NAMES[0], "true"]["alltoall_s"]["value"] == 0
+    assert hidden["qwen3-train-16"] < 1 < hidden["mixtral-train-pp4"] < 132 / 112
+
+
+def test_twice_the_micro_batches_halve_the_bubble(moesim: Moesim, tmp_path: Path) -> None:
+    """1F1B: 3 of m + 3 slots, were stages equal; the last one has the loss."""
+    few, many = (
+        played(moesim, tmp_path / str(number), NAMES[0], f"batch.micro_batches={number}")["metrics"]["bubble_fraction"]
+        for number in (32, 64)
+    )
+    assert few["value"] > 3 / 35 and 0.5 < many["value"] / few["value"] < 0.75
+
+
+def test_text_and_stored_run(moesim: Moesim, tmp_path: Path) -> None:
+    done = moesim("run", "mixtral-train-pp4", "--out", str(tmp_path / "run"))
+    assert "waiting for other stages" in done.out and "mfu_megatron" in done.out
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["provenance"]["kind"] == "train"
+    again = moesim("init", "--like", "mixtral-train-pp4")
+    (tmp_path / "again.yaml").write_text(again.out)
+    assert moesim("run", str(tmp_path / "again.yaml"), "--out", str(tmp_path / "again")).code == 0
+    assert "TrainBatch" in moesim("schema", "--mode", "train").out
+
+
+@pytest.mark.parametrize(("changes", "code", "said"), [
+    (["parallel.pipeline_parallel_size=5"], 3, "multiply to 80 GPUs, the cluster has 64"),
+    (["parallel.stage_layers=[8,8,8,9]"], 2, "4 stages with 33 layers, where 4 stages with 32 layers are needed"),
+    (["pipeline.schedule=dualpip"], 2, "did you mean 'dualpipe'"),
+    (["pipeline.schedule=dualpipe", "parallel.pipeline_parallel_size=1"], 2, "even number"),
+    (["pipeline.schedule=interleaved", "parallel.virtual_pipeline_size=2", "batch.micro_batches=33"], 2, "33"),
+    (["routing={sampled: dsv3}"], 2, "every expert equal rows"),
+    (["network.level=fluid"], 2, "nothing to act on in mode: train"),
+    (["comm.path=rdma"], 2, "comm.path"),
+    (["precision.experts=fp8"], 2, "experts have the weights' precision"),
+    (["batch.sequence_length=65536"], 3, "activations of 4 passes"),
+])  # fmt: skip
+def test_bad_input_is_one_line_with_a_way_out(moesim: Moesim, changes: list[str], code: int, said: str) -> None:
+    options = [part for change in changes for part in ("--set", change)]
+    done = moesim("run", "mixtral-train-pp4", *options)
+    assert done.code == code and said in done.err, done.err
+    assert "Traceback" not in done.err
+
+
+def test_what_asks_for_one_step_refuses_a_training_scenario(moesim: Moesim) -> None:
+    done = moesim("compare", "mixtral-train-pp4", "--set", "batch.micro_batches=2")
+    assert done.code == 2 and "pipelined training step" in done.err
+    done = moesim("run", "mixtral-train-pp4", "--report")
+    assert done.code == 2 and "told in numbers" in done.err
