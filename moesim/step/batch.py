@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -109,6 +109,14 @@ class Batch:
         emits = np.concatenate((self.emits, none.astype(np.bool_)))
         rows = Batch.of(self.ranks, **columns, phase=phase, emits=emits)
         return replace(rows, training=self.training)
+
+    def onward(self, more: npt.NDArray[Any]) -> Batch:
+        """The same rows with `more` [S] tokens before them: what does not depend on those is kept."""
+        found = replace(self, context=self.context + more)
+        for name in ("routed", "tokens_of_rank", "head_rows"):
+            if name in self.__dict__:
+                found.__dict__[name] = self.__dict__[name]
+        return found
 
     def for_training(self) -> Batch:
         """The same rows with a backward pass."""
