@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from moesim import yamlfile
 from moesim.errors import MoesimError
@@ -76,10 +77,15 @@ def in_pool(loaded: ServeLoaded, role: Role, nodes: int) -> ServeLoaded:
 
 def serving_hash(loaded: ServeLoaded) -> str:
     """As content_hash, with the files of requests. Raises BadInput."""
+    return hash_of(loaded.scenario, serving_files(loaded))
+
+
+def serving_files(loaded: ServeLoaded) -> dict[str, Path]:
+    """As files_of, with the files of requests. Raises BadInput for unknown names."""
     requests = loaded.scenario.requests
     named = {"requests.arrivals.replay.file": requests.arrivals.replay}
     for side in ("input_length", "output_length"):
         length = getattr(requests, side)
         named[f"requests.{side}.dataset.file"] = length.dataset if length else None
     files = {key: find_requests(one.file) for key, one in named.items() if one is not None}
-    return hash_of(loaded.scenario, {**files_of(loaded.scenario), **files})
+    return {**files_of(loaded.scenario), **files}
