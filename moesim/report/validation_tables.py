@@ -1,10 +1,10 @@
-"""Text of `moesim validate serving`, and the rows of any suite as CSV."""
+"""Text of `moesim validate serving` and `training`, and the rows of any suite as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-from typing import Any
+from typing import Any, Final
 
 from rich import box
 from rich.console import Group
@@ -25,6 +25,35 @@ def serving_text(document: Document) -> Group:
         metrics.add_row(name, f"{metric['value']:.3f}" if plain else f"{metric['value']:.1%}")
     refused = [Text(printable(f"warning: {text}"), style="yellow") for text in document["warnings"]]
     return Group(metrics, Text(), _slices(document["breakdown"]), *refused)
+
+
+SHOWN: Final = ("what", "of", "model", "case")  # of the keys of a training point
+
+
+def training_text(document: Document) -> Group:
+    """Every point beside its measurement, the metrics, and how far each system or model is off on average."""
+    points = _table(*SHOWN, "unit", "measured", "predicted", "error", left=len(SHOWN))
+    for point in document["provenance"]["rows"]:
+        figures = [f"{point[name]:.4g}" for name in ("measured", "predicted")]
+        points.add_row(*(point[name] for name in SHOWN), point["unit"], *figures, f"{point['error']:+.1%}")
+    metrics = _table("metric", "")
+    for name, metric in document["metrics"].items():
+        if name.startswith(("time", "memory", "throughput", "answered")):
+            metrics.add_row(name, f"{metric['value']:.3f}")
+    bias = _table("time or memory, predicted over measured", "", "points", "ratio", left=2)
+    for what, of in document["breakdown"].items():
+        for name, found in of.items():
+            if isinstance(found, dict):
+                bias.add_row(what, name, str(found["points"]), f"{found['geometric_mean_ratio']:.2f}")
+    refused = [Text(printable(f"warning: {text}"), style="yellow") for text in document["warnings"]]
+    return Group(points, Text(), metrics, Text(), bias, *refused)
+
+
+def _table(*heads: str, left: int = 1) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for number, head in enumerate(heads):
+        table.add_column(head, justify="left" if number < left else "right")
+    return table
 
 
 def _slices(breakdown: Any) -> Table:
