@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.serving.clock import Clock, stretched
+from moesim.serving.clock import Clock
 from moesim.serving.requests import Ints
 from moesim.serving.scheduler import Rows, Scheduler
 from moesim.step import Batch, Phase
@@ -80,10 +80,6 @@ class Replica:
         """int64[steps] ps: ends of the steps."""
         most = min([one.stretch(rows) for one, rows in zip(self.schedulers, self._rows, strict=True)])
         batch = self._batch()
-        every = stretched(self.clock, batch, most) if most > 1 else None
-        if every is not None:
-            ended = now + np.cumsum(every)
-            return ended[: int(np.searchsorted(ended, horizon)) + 1]
         now += self.clock.ps(batch)
         ends = [now]
         grows = batch.phase == DECODE

@@ -16,6 +16,7 @@ from moesim.serving.requests import Requests
 
 COMES, ENDS = 0, 1  # at the same time, requests come before steps end and begin
 FAR = 1 << 62
+AFTER = 1  # ps from an answer to its client's next request: no step that begins with the answer knows of it
 
 
 @dataclass
@@ -107,7 +108,7 @@ class Loop:
         self._loads[replica] -= len(done)
         if self.book.requests.concurrency:
             for _ in range(len(done)):
-                self._send_next(now)
+                self._send_next(now + AFTER)
         return (replica,)
 
     def _begin(self, replica: int, now: int) -> None:

@@ -32,11 +32,14 @@ class Settings(Section):
     reserved_output: float = Field(ge=0, le=1, description="share of an answer whose KV is held from admission on")
     prefix_cache: bool = Field(description="KV blocks of prefixes that prompts share are kept and found again")
     schedule_ahead: bool = Field(description="a step is put together while the one before it runs")
-    poll_interval: int = Field(ge=1, le=10**6, description="busy: steps from one look at new requests to the next")
+    poll_interval: int = Field(
+        ge=1, le=10**6, description="busy: steps of decodes from one look at new requests to the next"
+    )
     host_time: Seconds = Field(le=LONGEST, description="of a step, that no kernel hides")
     eager_time_per_layer: Seconds = Field(le=LONGEST, description="host, of a layer that no CUDA graph holds")
     graph_batch: int = Field(ge=0, le=1 << 22, description="rows up to which decode steps are CUDA graphs")
     graph_tokens: int = Field(ge=0, le=1 << 22, description="tokens up to which steps with prompts are CUDA graphs")
+    prompt_slowdown: float = Field(ge=1, le=100, description="of steps with prompts, over what their kernels take")
     frontend_time: Seconds = Field(le=LONGEST, description="from the client to the scheduler")
     all_reduce: Literal["nccl", "sglang", "trtllm", "vllm"] = Field(
         description="whose all-reduce runs inside a node, where `comm.all_reduce` names none"
@@ -81,6 +84,7 @@ class SchedulerSection(Section):
     eager_time_per_layer: str | None = _instead("eager_time_per_layer")
     graph_batch: int | None = _instead("graph_batch")
     graph_tokens: int | None = _instead("graph_tokens")
+    prompt_slowdown: float | None = _instead("prompt_slowdown")
     frontend_time: str | None = _instead("frontend_time")
 
     def settings(self) -> Settings:

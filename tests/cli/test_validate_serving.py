@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from moesim import shipped
-from moesim.studies.validation import serving
+from moesim.studies.validation import serving, serving_kinds
 from moesim.studies.validation.rows import read_rows
 from moesim.studies.validation.serving_band import band_of, learned
 from moesim.studies.validation.validation import Point
@@ -36,9 +36,9 @@ def some(tmp_path: Path, wanted: str, **changes: str) -> Path:
 def test_shipped_rows_are_all_understood_or_refused_by_name() -> None:
     rows = [row for _, row in read_rows(SHIPPED, serving.COLUMNS)]
     assert len(rows) == 577
-    kinds = {serving.Kind.of(row) for row in rows}
-    assert {kind.backend for kind in kinds} == set(serving.CAMPAIGNS)
-    assert {kind.system for kind in kinds} <= set(serving.TOPOLOGIES)
+    kinds = {serving_kinds.Kind.of(row) for row in rows}
+    assert {kind.backend for kind in kinds} == set(serving_kinds.CAMPAIGNS)
+    assert {kind.system for kind in kinds} <= set(serving_kinds.TOPOLOGIES)
 
 
 def test_a_row_is_served_and_told(moesim: Moesim, tmp_path: Path) -> None:

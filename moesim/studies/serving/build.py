@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from moesim.errors import DoesNotFit
 from moesim.layout import HBM, MemoryLedger, MemoryRow, Residency, Rows, serving_ledger
-from moesim.serving import Book, Clock, Replica, Scheduler, Settings, hosted
+from moesim.serving import Book, Clock, Hosted, Replica, Scheduler, Settings
 from moesim.step import CostLog, StepPlan
 from moesim.step.pace import Pace
 from moesim.studies.build import draft
@@ -47,7 +47,7 @@ class ServeBuilt:
 
     def replicas(self, book: Book, clock: Clock) -> Sequence[Replica]:
         """The scenario's replicas on a book, by one clock: they are alike."""
-        with_host = hosted(clock, self.settings, self.plan.model.num_layers)
+        with_host = Hosted(clock, self.settings, self.plan.model.num_layers, self.plan.layout.tensor_parallel)
         return [self._replica(book, with_host) for _ in range(self.scenario.replicas)]
 
     def _replica(self, book: Book, clock: Clock) -> Replica:
