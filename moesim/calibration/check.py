@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from moesim.calibration.communication import prepare_transfer, within_reach
 from moesim.calibration.demands import KIND
-from moesim.calibration.distances import Transport, transport
+from moesim.calibration.distances import DISTANCES, Samples, Transport, transport
 from moesim.calibration.fit_operator import Fitted
 from moesim.calibration.heldout import Errors, Prepared, errors, pooled, prepare, splits
 from moesim.calibration.kernels import name_of
@@ -50,6 +50,13 @@ class OperatorCheck:
         sound = self.errors.sound
         return transport(self.records["seconds"][sound], self.predicted[sound])
 
+    def distance(self, name: str, scale: float) -> dict[str, float]:
+        """A distance of DISTANCES between the simulated and the measured latencies of sound rows, and its parts."""
+        sound, op = self.errors.sound, OPS[self.op]
+        columns = [self.records[column][sound] for column in dict.fromkeys((*op.shape, op.size, "batch", "ep", "tp"))]
+        octaves = np.log2(np.maximum(np.stack(columns, axis=1).astype(np.float64), 1))
+        return DISTANCES[name](Samples.of(self.records["seconds"][sound], self.predicted[sound], octaves), scale)
+
     def splits(self) -> dict[str, tuple[int, float, float]]:
         """Bands of size and distributions -> sound rows, median and 90th percentile of their absolute error."""
         size, found = self.records[OPS[self.op].size], {}
@@ -86,13 +93,16 @@ class Checked:
     way: str
     operators: tuple[OperatorCheck, ...]
     skipped: Mapping[str, Sequence[str]]
+    distance: tuple[str, float] | None = None  # of DISTANCES, and its scale
 
     def to_json(self) -> dict[str, Any]:
         """The document that `--json` prints."""
         metrics = {name: value for op in sorted({one.op for one in self.operators}) for name, value in self._op(op)}
         warnings = [f"not judged, {reason}: {name}" for reason, names in self.skipped.items() for name in names]
         return {
-            "metrics": {name: {"value": round(value, DECIMALS), "unit": "1"} for name, value in metrics.items()},
+            "metrics": {
+                name: {"value": round(value, DECIMALS), "unit": "1"} for name, value in (metrics | self._far()).items()
+            },
             "breakdown": {one.name: _numbers(one) for one in self.operators},
             "provenance": {"profile": self.profile, "held_out_by": self.way or None},
             "warnings": warnings,
@@ -102,6 +112,23 @@ class Checked:
     def remark(self) -> str:
         """What was not judged and why, in a line; "" if nothing."""
         return _told(self.skipped) and f"not judged: {_told(self.skipped)} (--json names all)"
+
+    def distances(self) -> dict[str, dict[str, float]]:
+        """kernel -> the distance that was asked for and its parts, and Wasserstein's beside it."""
+        if self.distance is None:
+            return {}
+        return {
+            one.name: one.distance(*self.distance) | {"wasserstein": one.transport.wasserstein}
+            for one in self.operators
+        }
+
+    def _far(self) -> dict[str, float]:
+        """`distances`, each part's mean over the kernels of an operator."""
+        found: dict[str, list[float]] = {}
+        for one, parts in zip(self.operators, self.distances().values(), strict=False):
+            for part, value in parts.items():
+                found.setdefault(f"{one.op}_{part}", []).append(value)
+        return {name: float(np.mean(values)) for name, values in found.items()}
 
     def _op(self, op: str) -> Iterable[tuple[str, float]]:
         errors_of = pooled([one.errors for one in self.operators if one.op == op])

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from moesim import atomic
+from moesim import atomic, shipped
 from moesim.calibration.ops import find_op
 from moesim.errors import BadInput
 
@@ -191,6 +191,11 @@ def write_records(records: Records, path: str | Path) -> None:
     described = table.replace_schema_metadata({KEY: FORMAT, DIGEST: _digest(table).encode()})
     pq.write_table(described, packed, compression="zstd", write_page_checksum=True)
     atomic.write(Path(path), packed.getvalue())
+
+
+def known_records() -> dict[str, Path]:
+    """name -> file of the shipped measurements."""
+    return shipped.names("calibration/measurements", ".parquet")
 
 
 def read_records(path: str | Path) -> Records:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ SYSTEMS = click.option(
     "--systems", type=FILE, help="Devices and constants.  [default: the shipped calibration/systems.yaml]"
 )
 TOPOLOGY = click.option("--topology", help="Topology whose device it is, where the device is not a known one.")
+DISTANCES = ("conditional", "bidirectional", "entropic", "gibbs")
 WAYS = ("shape", "size", "skew", "world", "width", "range")
 
 
@@ -87,19 +89,27 @@ def fit(
 
 @click.command(cls=OptionalFiles)
 @click.argument("profile")
-@click.option("--against", type=FILE, metavar="RECORDS", help="Measured records.")
+@click.option(
+    "--against", type=FILE, metavar="RECORDS", help="Measured records: a file, or a shipped name (cpu-example)."
+)
 @click.option("--physics", is_flag=True, help="Print PROFILE's own answers that are slower than those for more work.")
 @click.option("--holdout", type=click.Choice(WAYS), help="Refit without what is judged, instead of judging PROFILE.")
 @click.option(
     "--shapes", type=FILE, metavar="CSV", help="Judge only these expert shapes: hidden,inter,topk,num_experts."
 )
 @click.option("--report", metavar="[=FILE]", help="Write a page with residuals.  [default: PROFILE.check.html]")
+@click.option("--distance", type=click.Choice(DISTANCES), help="A distance between simulated and measured latencies.")
+@click.option(
+    "--scale", type=click.FloatRange(min=0, min_open=True, max=1e6), default=0.1, show_default=True,
+    help="Of --distance, a share of the measured mean: what an octave of shape costs (conditional), the temperature "
+    "(bidirectional), epsilon (entropic, gibbs).",
+)  # fmt: skip
 @json_option
 @TOPOLOGY
 @SYSTEMS
 def check(
     profile: str, against: Path | None, physics: bool, holdout: str | None, shapes: Path | None, report: str | None,
-    as_json: bool, topology: str | None, systems: Path | None,
+    distance: str | None, scale: float, as_json: bool, topology: str | None, systems: Path | None,
 ) -> None:  # fmt: skip
     """Errors of PROFILE (a shipped name or a file) against measured records, or of refits by --holdout."""
     if physics == (against is not None):
@@ -109,13 +119,16 @@ def check(
         return
     from moesim import atomic
     from moesim.calibration.check import check_profile, profile_path
-    from moesim.calibration.records import read_records
+    from moesim.calibration.records import known_records, read_records
     from moesim.calibration.systems import system_of
     from moesim.report import calibration_tables, tables
 
-    path, records = profile_path(profile), read_records(against)
+    if distance and not scale > 0:  # NaN passes every range
+        raise BadInput(f"--scale {scale} is no share", way_out="--scale 0.1")
+    path, records = profile_path(profile), read_records(known_records().get(str(against), against))
     chosen = _shapes(shapes, records)
     found = check_profile(path, records, system_of(records, systems, topology), holdout, chosen)
+    found = replace(found, distance=(distance, scale) if distance else None)
     for table in calibration_tables.check_tables(found):
         tables.show(table, text_stream(as_json))
     if found.remark:

@@ -16,7 +16,8 @@ from moesim.cli.options import json_option, overrides_option, print_json, text_s
 @click.option("--seeds", type=click.IntRange(2, 1000), default=5, show_default=True, help="Paired runs of each.")
 @json_option
 def compare(base: str, other: str | None, overrides: tuple[str, ...], seeds: int, as_json: bool) -> None:
-    """Run BASE and a variant of it with the same seeds; each draws one error of every family of costs for both.
+    """Run BASE and a variant of it with the same seeds: steps, each of which draws one error of every family of costs
+    for both, or served requests, which are the same for both.
 
     `--set` changes the variant only. The interval is Student's over the paired differences.
     """
@@ -25,11 +26,9 @@ def compare(base: str, other: str | None, overrides: tuple[str, ...], seeds: int
     from moesim.report import tables
     from moesim.report.progress import told
     from moesim.studies import compare as compare_scenarios
-    from moesim.studies import load
 
-    variant = load(base if other is None else other, overrides)
     with told(sys.stderr, f"moesim compare {base}"):
-        document = compare_scenarios(load(base), variant, seeds).to_json()
+        document = compare_scenarios(base, other, seeds, overrides=overrides).to_json()
     tables.show(tables.comparison_table(document), text_stream(as_json))
     if as_json:
         print_json(document)

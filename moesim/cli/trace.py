@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moesim.cli.options import OptionalFiles, json_option, overrides_option, print_json, text_stream
+from moesim.cli.trace_cache import cache
 
 if TYPE_CHECKING:
     from moesim.routing import RoutingTrace, TraceHeader
@@ -143,7 +144,7 @@ def logits(trace_: str, seed: int, out: Path) -> None:
     from moesim.routing import write_trace
     from moesim.routing.synth.logits import with_logits
 
-    found = with_logits(_read(trace_), seed)
+    found = with_logits(read_tokens(trace_), seed)
     write_trace(found, out)
     print(f"{out}: {found.tokens} tokens, {found.header.basis}")
 
@@ -250,7 +251,7 @@ def transplant(trace_: str, model: str, seed: int, out: Path) -> None:
     from moesim.routing import write_trace
     from moesim.routing.sources import transplant as carried
 
-    found = carried(_read(trace_), load_routed(model), seed)
+    found = carried(read_tokens(trace_), load_routed(model), seed)
     write_trace(found, out)
     facts = found.header.evidence
     broken = facts.get("group_limit_violations")
@@ -278,8 +279,12 @@ def route(scenario: str, overrides: tuple[str, ...], steps: int, seed: int, out:
     print(f"{out}: {found.tokens} tokens of {steps} step(s), {found.header.basis}")
 
 
-def _read(name_or_path: str) -> RoutingTrace:
+def read_tokens(name_or_path: str) -> RoutingTrace:
+    """A shipped trace by name, or a file. Raises BadInput."""
     from moesim.routing import read_trace
     from moesim.studies.routing import trace_path
 
     return read_trace(trace_path(name_or_path))
+
+
+trace.add_command(cache)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import BadInput
+from moesim.hardware.blueprint import Paths
 
 NO_LINK = -1
 
@@ -38,10 +39,11 @@ class Cluster:
     """Devices 0..D-1 and directed links 0..L-1.
 
     node_of, rail_of int32[D]; link_capacity float64[L] B/s nominal; link_latency float64[L] s;
-    path int32[D, D, hops]: the links from one device to another in order, -1 padded; all -1 where there is no route.
-    more_paths: the same for the second and further queue pairs of a fabric that hashes them (ECMP); a message is
-    divided evenly over all of them. link_ends: the two names that each link joins, for pictures and exports. collides:
-    flows may meet away from the GPUs' own links at any oversubscription (ECMP, listed links, ports behind PCIe).
+    path int32[D, D, hops]: the links from one device to another in order, -1 padded; all -1 where there is no route;
+    for thousands of devices no table, but what answers `path[a, b]` as one. more_paths: the same for further queue
+    pairs (ECMP), spines (spray) and planes; a message is divided evenly over all of them. link_ends: the two names that
+    each link joins, for pictures and exports. collides: flows may meet away from the GPUs' own links at any
+    oversubscription (ECMP, listed links, ports behind PCIe).
     reduces_in_switch: the switch inside a node adds up and copies (NVLS).
     """
 
@@ -54,10 +56,10 @@ class Cluster:
     link_capacity: npt.NDArray[np.float64]
     link_latency: npt.NDArray[np.float64]
     link_source: tuple[str, ...]
-    path: npt.NDArray[np.int32]
+    path: Paths
     oversubscription: float = 1.0
     warnings: tuple[str, ...] = ()
-    more_paths: tuple[npt.NDArray[np.int32], ...] = ()
+    more_paths: tuple[Paths, ...] = ()
     link_ends: tuple[tuple[str, str], ...] = ()
     collides: bool = False
     reduces_in_switch: bool = False
@@ -81,6 +83,32 @@ class Cluster:
     def gpus_per_node(self) -> int:
         """GPUs of the largest node."""
         return int(np.bincount(self.node_of).max())
+
+    @property
+    def table(self) -> npt.NDArray[np.int32]:
+        """`path` as a table. Raises BadInput where there are too many devices for one."""
+        if not isinstance(self.path, np.ndarray):
+            raise BadInput(f"{self.num_devices} GPUs have no table of paths", where=f"topology {self.name}")
+        return self.path
+
+    def mates(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """int32[P] each: all pairs of different devices of one node, by the first."""
+        members = np.argsort(self.node_of, kind="stable").astype(np.int32)
+        nodes = [node for node in np.split(members, np.cumsum(np.bincount(self.node_of))[:-1]) if len(node) > 1]
+        pairs = [np.stack(np.meshgrid(node, node, indexing="ij"), axis=-1).reshape(-1, 2) for node in nodes]
+        both = np.concatenate([np.zeros((0, 2), dtype=np.int32), *pairs])
+        both = both[both[:, 0] != both[:, 1]]
+        return both[:, 0], both[:, 1]
+
+    def witnesses(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """int32[P] each: pairs of different devices that show what paths there are: all of them, or, where there is no
+        table, all from the first and the last node, which templates place like any other.
+        """
+        devices = np.arange(self.num_devices, dtype=np.int32)
+        tabled = isinstance(self.path, np.ndarray)
+        starts = devices if tabled else devices[(self.node_of == 0) | (self.node_of == self.node_of[-1])]
+        a, b = np.repeat(starts, len(devices)), np.tile(devices, len(starts))
+        return a[a != b], b[a != b]
 
     def routes(self, source: npt.NDArray[np.int32], destination: npt.NDArray[np.int32]) -> Routes:
         """int[F] devices -> CSR of their links; a device reaches itself over no link. Raises BadInput on a gap."""

@@ -1,7 +1,8 @@
 """An explicit list of links -> links and paths, whatever the order of the list.
 
 A path has the fewest hops; among those, the widest bottleneck; among those, a hash of source, destination and hop picks
-(as ECMP does, so that parallel spines share the load). A GPU is a hop of another's path only where there is no other
+(as ECMP does, so that parallel spines share the load). Where messages are sprayed, further paths take at each switch
+the next of its equal links after the hash's. A GPU is a hop of another's path only where there is no other
 way: boxes of direct links, fabrics that join rails alone.
 """
 
@@ -35,7 +36,7 @@ def build(topology: TopologySection, where: Where) -> Blueprint:
     node_of, rail_of = _nodes(topology, gpus, where)
     ends = sorted(directed)
     links = tuple(_link(pair, directed[pair]) for pair in ends)
-    return Blueprint(node_of, rail_of, links, (_paths(links, gpus, where),))
+    return Blueprint(node_of, rail_of, links, _paths(links, gpus, topology.spray, where))
 
 
 def _link(ends: Ends, section: LinkSection) -> Link:
@@ -100,27 +101,31 @@ def _number(name: str, gpus: int, place: str) -> int:
     return int(match[1])
 
 
-def _paths(links: Sequence[Link], gpus: int, where: Where) -> Ints:
+def _paths(links: Sequence[Link], gpus: int, spray: int, where: Where) -> tuple[Ints, ...]:
+    """int32[D, D, hops] for each of the ways that a message is divided over."""
     into: Neighbours = {}
     out: Neighbours = {}
     for index, link in enumerate(links):
         into.setdefault(link.end, []).append((link.start, link.capacity, index))
         out.setdefault(link.start, []).append((link.end, link.capacity, index))
-    found: dict[tuple[int, int], list[int]] = {}
+    found: dict[tuple[int, int], list[list[int]]] = {}
     for b in range(gpus):
         for relays in (False, True):
             best = _towards(f"gpu{b}", into, relays)
             nexts = _nexts(best, out, f"gpu{b}", relays)
-            found |= {(a, b): _walk(a, b, nexts) for a in range(gpus) if f"gpu{a}" in best and (a, b) not in found}
+            fresh = [a for a in range(gpus) if f"gpu{a}" in best and (a, b) not in found]
+            found |= {(a, b): [_walk(a, b, nexts, way) for way in range(spray)] for a in fresh}
             lost = next((a for a in range(gpus) if (a, b) not in found), None)
             if lost is None:
                 break
         else:
             raise BadInput(f"no route from gpu{lost} to gpu{b}", where=where(("links",)), way_out="add a link")
-    table = np.full((gpus, gpus, max(1, *map(len, found.values()))), -1, dtype=np.int32)
-    for (a, b), path in found.items():
-        table[a, b, : len(path)] = path
-    return table
+    hops = max(1, *(len(path) for ways in found.values() for path in ways))
+    tables = np.full((spray, gpus, gpus, hops), -1, dtype=np.int32)
+    for (a, b), ways in found.items():
+        for way, path in enumerate(ways):
+            tables[way, a, b, : len(path)] = path
+    return tuple(tables)
 
 
 def _towards(goal: str, into: Neighbours, relays: bool) -> dict[str, tuple[int, float]]:
@@ -145,11 +150,11 @@ def _towards(goal: str, into: Neighbours, relays: bool) -> dict[str, tuple[int, 
     return best
 
 
-def _walk(a: int, b: int, nexts: dict[str, list[tuple[str, int]]]) -> list[int]:
+def _walk(a: int, b: int, nexts: dict[str, list[tuple[str, int]]], way: int) -> list[int]:
     name, goal, path = f"gpu{a}", f"gpu{b}", list[int]()
     while name != goal:
         near = nexts[name]
-        choice = int(streams.hash_ints(_ECMP, a, b, len(path))) % len(near) if len(near) > 1 else 0
+        choice = (int(streams.hash_ints(_ECMP, a, b, len(path))) + way) % len(near) if len(near) > 1 else 0
         name, index = near[choice]
         path.append(index)
     return path

@@ -61,8 +61,9 @@ def _cluster(topology: TopologySection, plan: Blueprint, fabric: FabricSection) 
 
 
 def _collides(node: NodeSection | None, plan: Blueprint, fabric: FabricSection) -> bool:
-    """A path may be narrowest between two switches: under ECMP, on listed links, behind PCIe."""
+    """A path may be narrowest between two switches: under ECMP, on listed links, behind PCIe, between racks."""
     pooled = node is not None and node.pcie is None and kind_of(fabric.kind).pooled(fabric)
+    pooled = pooled and node is not None and node.inside[1].oversubscription == 1
     ends = ((link.start, link.end) for link in plan.links)
     return not pooled and any(not start.startswith("gpu") and not end.startswith("gpu") for start, end in ends)
 
@@ -87,6 +88,8 @@ def _fabric(fabric: FabricSection, given: Mapping[str, Any], document: yamlfile.
     """The file's fabric with the keys that are given instead."""
     if given.get("routing") in ("adaptive", "minimal"):  # neither has queue pairs to tell apart
         given = {**given, "spines": 1, "queue_pairs": 1}
+    if given.get("routing") == "spray":
+        given = {"queue_pairs": 1, **given}
     together = {"kind": fabric.kind, "routing": fabric.routing, **given}
     yamlfile.validate(FabricSection, together, lambda keys: document.where(("fabric", *keys)))
     return fabric.model_copy(update=dict(given))

@@ -13,6 +13,8 @@ T = TypeVar("T")
 Positive = Annotated[Bandwidth, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
+MOST_WAYS = 64  # that one message is divided over
+
 INSIDE = ("nvlink", "hccs", "ub", "xgmi", "pcie")
 BETWEEN = ("nic", "roce", "tcp")
 
@@ -44,11 +46,22 @@ class InsideSection(BetweenSection):
     """`switch`: one port per GPU into a crossbar. `mesh`: the rate is divided over direct links to every other GPU.
 
     in_switch_reduction: the crossbar adds up what several GPUs hold, and copies what one sends (NVLS; NVSwitch of the
-    third generation and later).
+    third generation and later). `racks`: the GPUs hang on so many switches, one a rack, which a second tier of switches
+    joins; what leaves a rack has 1/`oversubscription` of its GPUs' rates.
     """
 
     in_switch_reduction: bool = False
     shape: Literal["switch", "mesh"] = "switch"
+    racks: Count = 1
+    oversubscription: Annotated[float, Field(ge=1, le=64)] = 1.0
+
+    @model_validator(mode="after")
+    def _racked(self) -> InsideSection:
+        if self.racks > 1 and self.shape == "mesh":
+            raise ValueError("racks are joined by switches: shape: switch")
+        if self.racks == 1 and self.oversubscription != 1:
+            raise ValueError("oversubscription inside a node is that between its racks, and needs racks")
+        return self
 
 
 class NodeSection(Section):
@@ -102,6 +115,8 @@ class NodeSection(Section):
             raise ValueError("port_of numbers ports from 0 without gaps")
         if self.gpus % self.hosts:
             raise ValueError("hosts has to divide gpus")
+        if self.gpus % self.inside[1].racks:
+            raise ValueError("racks has to divide gpus")
         return self
 
 
@@ -111,8 +126,9 @@ class FabricSection(Section):
     `rails` has one leaf per rail (port r of every node) under spines, `leaves` one per few nodes, `three_tier` pods of
     such leaves under cores; `rail_only` has no spines; `dragonfly` groups of routers, `torus` a grid of nodes.
     `adaptive` routing spreads traffic evenly over all uplinks of a switch, which then act as one. `ecmp` sends every
-    queue pair between two ports over the one of `spines` that a hash picks; a message is divided over `queue_pairs`. A
-    dragonfly is routed `minimal` or `valiant`.
+    queue pair between two ports over the one of `spines` that a hash picks; a message is divided over `queue_pairs`.
+    `spray` divides every message over all `spines` evenly. A dragonfly is routed `minimal` or `valiant`. `planes` are
+    copies of the whole fabric: a port is divided among them, and so is every message.
     """
 
     kind: Literal["rails", "leaves", "three_tier", "rail_only", "dragonfly", "torus"] = "rails"
@@ -123,7 +139,8 @@ class FabricSection(Section):
     dims: Items[Count] = ()
     oversubscription: Annotated[float, Field(ge=1, le=64)] = 1.0
     core_oversubscription: Annotated[float, Field(ge=1, le=64)] = 1.0
-    routing: Literal["adaptive", "ecmp", "minimal", "valiant"] = "adaptive"
+    routing: Literal["adaptive", "ecmp", "spray", "minimal", "valiant"] = "adaptive"
+    planes: Annotated[int, Field(ge=1, le=16)] = 1
     spines: Annotated[int, Field(ge=1, le=4096)] = 1
     queue_pairs: Annotated[int, Field(ge=1, le=64)] = 1
     latency: Seconds = 0.0
@@ -131,11 +148,15 @@ class FabricSection(Section):
 
     @model_validator(mode="after")
     def _hashing(self) -> FabricSection:
-        if self.routing not in ("ecmp", "valiant") and (self.spines, self.queue_pairs) != (1, 1):
-            raise ValueError("spines matter to 'routing: ecmp' only, queue_pairs to it and to valiant")
-        if (self.kind == "dragonfly") == (self.routing in ("adaptive", "ecmp")):
-            known = "minimal or valiant" if self.kind == "dragonfly" else "adaptive or ecmp"
+        if (self.spines != 1 and self.routing not in ("ecmp", "spray")) or (
+            self.queue_pairs != 1 and self.routing not in ("ecmp", "valiant")
+        ):
+            raise ValueError("spines matter to 'routing: ecmp' and spray only, queue_pairs to ecmp and valiant")
+        if (self.kind == "dragonfly") == (self.routing in ("adaptive", "ecmp", "spray")):
+            known = "minimal or valiant" if self.kind == "dragonfly" else "adaptive, ecmp or spray"
             raise ValueError(f"routing of {self.kind} is {known}")
+        if self.routing == "spray" and self.spines * self.planes > MOST_WAYS:
+            raise ValueError(f"spray over {self.spines * self.planes} ways, at most {MOST_WAYS}")
         return self
 
 
@@ -155,6 +176,7 @@ class TopologySection(Section):
     """A topology file: a device, and either node + fabric or an explicit list of links between gpu0.. and switches.
 
     `switches` names every end of a link that is no GPU; `nodes` lists the GPUs of each node (default: one node).
+    `spray`: a message is divided evenly over so many of its equally good paths, where there are as many.
     """
 
     moesim_topology: Literal[1]
@@ -166,6 +188,7 @@ class TopologySection(Section):
     links: Items[LinkSection] = ()
     switches: Items[str] = ()
     nodes: Items[Items[str]] = ()
+    spray: Annotated[int, Field(ge=1, le=MOST_WAYS)] = 1
 
     @model_validator(mode="after")
     def _one_shape(self) -> TopologySection:
@@ -173,6 +196,6 @@ class TopologySection(Section):
             raise ValueError("give either node (with fabric) or links")
         if self.fabric is not None and self.node is None:
             raise ValueError("fabric needs node")
-        if (self.switches or self.nodes) and not self.links:
-            raise ValueError("switches and nodes belong to links")
+        if (self.switches or self.nodes or self.spray > 1) and not self.links:
+            raise ValueError("switches, nodes and spray belong to links")
         return self

@@ -15,6 +15,8 @@ from moesim.hardware.cluster import NO_LINK, Cluster
 from moesim.hardware.load import find_topology, load_cluster
 from moesim.units import show_bandwidth
 
+Ints = npt.NDArray[np.int32]
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -38,8 +40,8 @@ def validate(
     cluster = load_cluster(name_or_path, nodes=nodes, oversubscription=oversubscription)
     check_integrity(cluster)
     checks = (
-        f"{cluster.num_devices} GPUs in {cluster.num_nodes} nodes, every pair has a route of at most "
-        f"{cluster.path.shape[2]} links",
+        f"{cluster.num_devices} GPUs in {cluster.num_nodes} nodes, every {_pairs(cluster)} has a route of at most "
+        f"{_longest(cluster)} links",
         f"{cluster.num_links} links, capacities from {show_bandwidth(float(cluster.link_capacity.min()))} to "
         f"{show_bandwidth(float(cluster.link_capacity.max()))}, each with a unit and a source",
         *_bottlenecks(cluster),
@@ -50,27 +52,35 @@ def validate(
     return Validation(cluster.name, (*checks, mine.sentence(), *beside), (*cluster.warnings, *_unused(cluster)))
 
 
+def _pairs(cluster: Cluster) -> str:
+    return "pair" if isinstance(cluster.path, np.ndarray) else "pair from the first and the last node"
+
+
+def _longest(cluster: Cluster) -> int:
+    return int((cluster.path[cluster.witnesses()] != NO_LINK).sum(axis=1).max(initial=0))
+
+
 def check_integrity(cluster: Cluster) -> None:
     """Every path is a chain of links from its source to its destination. Raises BrokenInvariant."""
     if not np.all(np.isfinite(cluster.link_capacity) & (cluster.link_capacity > 0)):
         raise BrokenInvariant(f"topology {cluster.name} has a link without capacity")
-    gpus = cluster.num_devices
-    for table in (cluster.path, *cluster.more_paths):
-        away = ~np.eye(gpus, dtype=bool)
-        if np.any(table[~away] != NO_LINK) or np.any(table[away][:, 0] == NO_LINK):
+    a, b = cluster.witnesses()
+    itself = np.arange(cluster.num_devices, dtype=np.int32)
+    for paths in (cluster.path, *cluster.more_paths):
+        rows = paths[a, b]
+        if np.any(paths[itself, itself] != NO_LINK) or np.any(rows[:, 0] == NO_LINK):
             raise BrokenInvariant(f"topology {cluster.name} has a pair without a route, or a route to itself")
-        _check_chains(cluster, table)
+        _check_chains(cluster, a, b, rows)
 
 
-def _check_chains(cluster: Cluster, table: npt.NDArray[np.int32]) -> None:
+def _check_chains(cluster: Cluster, a: Ints, b: Ints, rows: Ints) -> None:
     start, end = _numbered_ends(cluster)
-    for hop in range(1, table.shape[2]):
-        before, after = table[..., hop - 1], table[..., hop]
+    for hop in range(1, rows.shape[1]):
+        before, after = rows[:, hop - 1], rows[:, hop]
         both = after != NO_LINK
         if np.any(before[both] == NO_LINK) or np.any(end[before[both]] != start[after[both]]):
             raise BrokenInvariant(f"topology {cluster.name} has a path whose links do not meet")
-    a, b = np.nonzero(~np.eye(cluster.num_devices, dtype=bool))
-    first, last = table[a, b, 0], table[a, b, (table[a, b] != NO_LINK).sum(axis=1) - 1]
+    first, last = rows[:, 0], rows[np.arange(len(rows)), (rows != NO_LINK).sum(axis=1) - 1]
     if np.any((start[first] >= 0) & (start[first] != a)) or np.any((end[last] >= 0) & (end[last] != b)):
         raise BrokenInvariant(f"topology {cluster.name} has a path that starts or ends at another GPU")
 
@@ -87,9 +97,8 @@ def _numbered_ends(cluster: Cluster) -> tuple[npt.NDArray[np.int64], npt.NDArray
 def _bottlenecks(cluster: Cluster) -> tuple[str, ...]:
     """The narrowest and the widest path inside nodes and between nodes."""
     capacity = np.append(cluster.link_capacity, np.inf)  # index -1: no link
-    width = capacity[cluster.path].min(axis=2)
-    same = cluster.node_of[:, None] == cluster.node_of[None, :]
-    np.fill_diagonal(width, np.nan)
+    a, b = cluster.witnesses()
+    width, same = capacity[cluster.path[a, b]].min(axis=1), cluster.node_of[a] == cluster.node_of[b]
     found = []
     for where, pairs in (("inside a node", same), ("between nodes", ~same)):
         rates = width[pairs & np.isfinite(width)]
@@ -100,8 +109,10 @@ def _bottlenecks(cluster: Cluster) -> tuple[str, ...]:
 
 
 def _unused(cluster: Cluster) -> tuple[str, ...]:
-    tables = (cluster.path, *cluster.more_paths)
-    used = np.unique(np.concatenate([np.unique(table[table != NO_LINK]) for table in tables]))
+    if not isinstance(cluster.path, np.ndarray):
+        return ()  # not every pair was looked at
+    pairs = cluster.witnesses()
+    used = np.unique(np.concatenate([np.unique(table[pairs]) for table in (cluster.path, *cluster.more_paths)]))
     idle = np.setdiff1d(np.arange(cluster.num_links), used)
     if not len(idle):
         return ()

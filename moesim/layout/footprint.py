@@ -21,11 +21,12 @@ RESERVED_FRACTION = 0.05  # CUDA context, NCCL buffers, fragmentation: engines l
 
 class Rows(NamedTuple):
     """Token-expert rows that the fullest rank receives, padding and later rounds included: in one layer, and in all
-    layers of a micro-batch.
+    layers of a micro-batch; router: numbers that its routers keep beyond a linear gate a layer.
     """
 
     layer: int
     step: int
+    router: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def training_ledger(
     device_bytes: int,
 ) -> MemoryLedger:
     """Weights, gradients, sharded optimizer states and the activations of one micro-batch of a training rank."""
-    rows = (*_weights(spread, placement, keeps), *_states(spread, layout, placement, optimizer))
+    states = _states(spread, layout, placement, optimizer, keeps.rows.router)
+    rows = (*_weights(spread, placement, keeps), *states)
     saved = (*_saved(spread, keeps, recompute),)
     return MemoryLedger((*rows, *saved), {HBM: _usable(device_bytes)})
 
@@ -85,6 +87,8 @@ def _weights(spread: Spread, placement: Placement, keeps: Residency) -> Iterator
     dense = sum(part.bytes for part in spread.parts(keeps.weight_dtype))
     experts = expert_parameters(spread, placement) * DTYPE_BYTES[keeps.expert_dtype]
     yield MemoryRow(HBM, "dense weights", int(dense), TENSOR)
+    if keeps.rows.router:
+        yield MemoryRow(HBM, "router weights", BF16 * keeps.rows.router, "routing.router")
     if spread.model.routed:
         yield MemoryRow(HBM, "expert weights", int(experts), "parallel.expert_parallel_size, experts.redundant")
 
@@ -96,14 +100,16 @@ def _serving(spread: Spread, keeps: Residency) -> Iterator[MemoryRow]:
     yield MemoryRow(HBM, "KV cache", int(cache), "batch.tokens_per_gpu, batch.context")
     if states := sequences * spread.state_bytes:
         yield MemoryRow(HBM, "linear attention states", states, LIVE)
-    buffers = BF16 * model.hidden_size * 2 * (keeps.live_tokens + keeps.rows.layer)
+    buffers = BF16 * model.row_width * 2 * (keeps.live_tokens + keeps.rows.layer)
     item, knob = ("dispatch and combine", "batch.tokens_per_gpu, routing") if model.routed else ("working", LIVE)
     yield MemoryRow(HBM, f"{item} buffers", buffers, knob)
 
 
-def _states(spread: Spread, layout: Layout, placement: Placement, optimizer: Optimizer) -> Iterator[MemoryRow]:
+def _states(
+    spread: Spread, layout: Layout, placement: Placement, optimizer: Optimizer, router: int
+) -> Iterator[MemoryRow]:
     """bf16 gradients on every rank; what the optimizer keeps is sharded over equal ranks."""
-    dense, experts = dense_parameters(spread), expert_parameters(spread, placement)
+    dense, experts = dense_parameters(spread) + router, expert_parameters(spread, placement)
     yield MemoryRow(HBM, "gradients", BF16 * (dense + experts), "parallel.expert_parallel_size")
     shards = dense / layout.data_parallel + experts / layout.expert_data_parallel
     own = Part("expert weights", spread.expert_gemms(), owned_slots(placement), UNQUANTISED)
@@ -128,7 +134,7 @@ def _saved(spread: Spread, keeps: Residency, recompute: frozenset[str]) -> Itera
     dense = model.dense_layers * model.expert_matrices * model.dense_intermediate
     tokens = model.num_layers * 4 * hidden + heads + dense
     shared = layers * model.expert_matrices * model.shared_intermediate
-    row = 2 * hidden + model.expert_matrices * spread.expert_width
+    row = 2 * model.row_width + model.expert_matrices * spread.expert_width
     again = "moe" in recompute
     rows = keeps.rows.layer if again else keeps.rows.step  # recomputed: only one layer's are alive at a time
     shared = shared // max(layers, 1) if again else shared

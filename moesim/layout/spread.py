@@ -8,7 +8,7 @@
 | MLA's down projections and its cached latent | whole: every head needs the latent |
 | FFN of a dense layer | width / tp |
 | shared expert | width / tp; whole where each rank serves its own slice of the tokens (`residual`) |
-| router | whole |
+| router, projections to a latent row | whole |
 | embedding and head | vocabulary / tp |
 | routed expert | width / etp, on the ranks of its slots |
 
@@ -146,6 +146,8 @@ class Spread:
         yield Part("dense FFN weights", self.dense_gemms(), model.dense_layers, weights)
         yield Part("shared expert weights", self.shared_gemms(), moe, weights)
         yield Part("router weights", (model.router_gemm(),), moe, UNQUANTISED)
+        if model.latent:
+            yield Part("latent projection weights", model.latent_gemms(), moe, weights)
         yield Part("embedding weights", (self.head_gemm(),), tables, UNQUANTISED)
 
     def kv_bytes_per_token(self, dtype: str) -> float:

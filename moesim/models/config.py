@@ -109,7 +109,7 @@ class Config:
 
     @property
     def _shared(self) -> bool:
-        return self.integer("n_shared_experts", default=0) > 0
+        return self.integer("n_shared_experts", "num_shared_experts", default=0) > 0
 
 
 def read_config(path: Path) -> Config:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from moesim.errors import BadInput
 from moesim.models.config import Config
 from moesim.models.families import (
@@ -15,7 +17,8 @@ from moesim.models.families import (
 )
 from moesim.models.mixer import Linear, NoMixer
 
-NARROW = "inline, with expert_intermediate times the narrow width over hidden_size: the same weights and FLOPs"
+UNCHECKED = "no published count of this family is known to check its parameters against"
+RESIDUALS = "residuals that attend to earlier blocks of layers are not modelled"
 
 
 def qwen3_next(config: Config) -> Fields:
@@ -49,14 +52,15 @@ def qwen3_5_moe(config: Config) -> Fields:
 
 def kimi_linear(config: Config) -> Fields:
     """Kimi Linear: Kimi delta attention, and latent attention in the layers of `full_attn_layers`, counted from 1."""
-    _refuse_narrow(config, "routed_expert_hidden_size")
     found = config.section("linear_attn_config")
     heads, width, layers = found.integer("num_heads"), found.integer("head_dim"), config.integer("num_hidden_layers")
-    delta = Linear("kda", heads, width, heads, width, found.integer("short_conv_kernel_size"), rank=width)
+    conv, whole = found.integer("short_conv_kernel_size"), bool(found.data.get("use_full_rank_gate", False))
+    delta = Linear("kda", heads, width, heads, width, conv, rank=width, full_gate=whole)
     full = {layer - 1 for layer in found.integers("full_attn_layers")}
     expert = config.integer("moe_intermediate_size")
     return {
-        "attention": latent_attention(config),
+        "attention": replace(latent_attention(config), gated=bool(config.data.get("mla_use_output_gate", False))),
+        "latent": config.integer("routed_expert_hidden_size", default=0),
         "others": ((delta, tuple(layer for layer in range(layers) if layer not in full)),),
         "moe_layers": after_dense_layers(config),
         "num_experts": config.integer("num_experts"),
@@ -68,11 +72,10 @@ def kimi_linear(config: Config) -> Fields:
     }
 
 
-def _refuse_narrow(config: Config, key: str) -> None:
-    """Raises BadInput."""
-    if config.integer(key, default=0):
-        what = "experts that work in a narrower space than the model are not modelled"
-        raise BadInput(what, where=f"{config.source} {key}", way_out=NARROW)
+def kimi_k3(config: Config) -> Fields:
+    """Kimi-K3: a multimodal wrapper around Kimi Linear with latent experts and gates of full rank."""
+    notes = (TEXT_ONLY, UNCHECKED, *([RESIDUALS] if config.integer("attn_res_block_size", default=0) else []))
+    return {**kimi_linear(config), "approximations": notes}
 
 
 def minimax(config: Config) -> Fields:
@@ -121,7 +124,6 @@ BLOCKS = {"M": "mamba", "E": "moe", "*": "attention", "-": "mlp"}  # of Nemotron
 
 def nemotron_h(config: Config) -> Fields:
     """Nemotron-H and Nemotron-3: each layer is one block: Mamba-2, attention, an FFN or experts, of two matrices."""
-    _refuse_narrow(config, "moe_latent_size")
     blocks = _blocks(config)
     heads, width = config.integer("mamba_num_heads"), config.integer("mamba_head_dim")
     groups, state = config.integer("n_groups"), config.integer("ssm_state_size")
@@ -140,6 +142,7 @@ def nemotron_h(config: Config) -> Fields:
     return {
         **fields,
         "num_experts": config.integer("n_routed_experts"),
+        "latent": config.integer("moe_latent_size", default=0),
         "expert_intermediate": config.integer("moe_intermediate_size"),
         "shared_intermediate": config.integer("n_shared_experts", default=0)
         * config.integer("moe_shared_expert_intermediate_size", default=0),

@@ -87,6 +87,7 @@ class InlineModel(yamlfile.Section):
     dense_intermediate: int = Field(0, ge=0)
     num_groups: int = Field(1, ge=1, description="of experts that routing is limited to some of")
     topk_groups: int = Field(1, ge=1)
+    latent: int = Field(0, ge=0, description="width that experts work in, between two projections; 0: hidden_size")
     dtype: str = Field("bf16", pattern="^(bf16|fp8|fp4)$")
     expert_matrices: int = Field(3, ge=2, le=3)
 

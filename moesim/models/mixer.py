@@ -24,7 +24,7 @@ class Attention:
     """Heads and widths of one attention layer; the low-rank fields are 0 unless kind is "mla".
 
     window: tokens that a query looks back at, itself included, 0 for all; gated: queries come with a gate of their
-    width for the output.
+    width for the output (MLA: of its values' width, by a projection of its own).
     """
 
     kind: Literal["mha", "gqa", "mla"]
@@ -71,7 +71,8 @@ class Attention:
         query = heads * self.query_head_dim
         up_q = Gemm("q_up", query, self.q_lora_rank) if self.q_lora_rank else Gemm("q", query, hidden)
         up_kv = Gemm("kv_up", heads * (self.qk_nope_head_dim + self.v_head_dim), self.kv_lora_rank)
-        return (down, up_q, up_kv, out)
+        gate = (Gemm("gate", heads * self.v_head_dim, hidden),) if self.gated else ()
+        return (down, up_q, up_kv, *gate, out)
 
     def mixing_flops(self, context: float) -> float:
         """FLOPs of one token that attends to `context` earlier ones."""
@@ -96,7 +97,8 @@ FLOPS_A_CELL: Final = {"gdn": 8, "kda": 9, "mamba2": 5, "mamba1": 6, "lightning"
 class Linear:
     """A linear recurrence: each of `value_heads` heads keeps a state of key_dim x value_dim numbers, whatever the
     context. `key_heads` heads of queries and keys are shared by them (Mamba: groups of B and C); a causal convolution
-    of `conv` taps runs over queries, keys and values first (0: none). rank: of a low-rank projection of steps or gates.
+    of `conv` taps runs over queries, keys and values first (0: none). rank: of a low-rank projection of steps or gates;
+    full_gate: the output's gate is a whole projection (Kimi-K3).
 
     gdn: gated delta net (Qwen3-Next); kda: Kimi delta attention; mamba1, mamba2; lightning: MiniMax-01.
     """
@@ -108,6 +110,7 @@ class Linear:
     value_dim: int
     conv: int = 4
     rank: int = 0
+    full_gate: bool = False
 
     def channels(self, tensor_parallel: int = 1) -> int:
         """Of the convolution, on one rank."""
@@ -149,6 +152,9 @@ class Linear:
         if self.kind == "mamba1":
             steps = Gemm("steps_down", self.rank + 2 * self.key_dim, values)
             return (Gemm("in", 2 * values, hidden), steps, Gemm("steps_up", values, self.rank), out)
+        if self.kind == "kda" and self.full_gate:
+            gates = (Gemm("gates_down", self.rank, hidden), Gemm("gates_up", keys, self.rank))
+            return (Gemm("qkvg", 2 * keys + 2 * values + heads, hidden), *gates, out)
         if self.kind == "kda":
             gates = (Gemm("gates_down", 2 * self.rank, hidden), Gemm("gates_up", keys + values, self.rank))
             return (Gemm("qkv", 2 * keys + values + heads, hidden), *gates, out)

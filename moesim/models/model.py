@@ -23,7 +23,8 @@ class MoEModel:
     `shared_intermediate` is the total width of the shared experts (0: none), `num_groups`/`topk_groups` the limits of
     group-limited routing (1/1: none), `expert_matrices` 3 for gated experts and 2 for others. `attention` is what mixes
     tokens in layers that `others` does not name: other mixers, each with its layers. `bare_layers` have neither experts
-    nor an FFN. `approximations` are sentences that every Result has to repeat.
+    nor an FFN. `latent`: width that a token is projected to before it goes to its experts, and back from (0: none).
+    `approximations` are sentences that every Result has to repeat.
     """
 
     name: str
@@ -46,6 +47,7 @@ class MoEModel:
     expert_dtype: str = "bf16"
     kv_dtype: str = "bf16"
     expert_matrices: int = 3
+    latent: int = 0
     others: tuple[tuple[Mixer, tuple[int, ...]], ...] = ()
     bare_layers: tuple[int, ...] = ()
     approximations: tuple[str, ...] = ()
@@ -61,9 +63,14 @@ class MoEModel:
         return self.num_layers - len(self.moe_layers) - len(self.bare_layers)
 
     @property
+    def row_width(self) -> int:
+        """Of what is sent to an expert, and what it gives back."""
+        return self.latent or self.hidden_size
+
+    @property
     def expert_parameters(self) -> int:
         """Of one routed expert in one layer."""
-        return self.expert_matrices * self.hidden_size * self.expert_intermediate
+        return self.expert_matrices * self.row_width * self.expert_intermediate
 
     @cached_property
     def mixers(self) -> tuple[Mixer, ...]:
@@ -103,7 +110,8 @@ class MoEModel:
 
     def _parameters(self, experts: int) -> int:
         ffn = self.expert_matrices * self.hidden_size
-        moe = experts * self.expert_parameters + ffn * self.shared_intermediate + self.router_gemm().parameters
+        moe = experts * self.expert_parameters + ffn * self.shared_intermediate
+        moe += sum(gemm.parameters for gemm in (self.router_gemm(), *self.latent_gemms()))
         dense = ffn * self.dense_intermediate
         layers = len(self.moe_layers)
         return self.mixing_parameters + layers * moe + self.dense_layers * dense + self.embedding_parameters
@@ -116,27 +124,35 @@ class MoEModel:
         """The gate."""
         return Gemm("router", self.num_experts, self.hidden_size)
 
+    def latent_gemms(self) -> tuple[Gemm, ...]:
+        """Projections to the width of an expert's rows and back; empty where that is the model's."""
+        there, back = (
+            Gemm("latent_down", self.latent, self.hidden_size),
+            Gemm("latent_up", self.hidden_size, self.latent),
+        )
+        return (there, back) if self.latent else ()
+
     def shared_gemms(self, tensor_parallel: int = 1) -> tuple[Gemm, ...]:
         """The shared experts as one FFN on one rank; empty where there are none."""
-        return self._ffn("shared", self.shared_intermediate // tensor_parallel)
+        return self._ffn("shared", self.shared_intermediate // tensor_parallel, self.hidden_size)
 
     def dense_gemms(self, tensor_parallel: int = 1) -> tuple[Gemm, ...]:
         """The FFN of a dense layer on one rank."""
-        return self._ffn("mlp", self.dense_intermediate // tensor_parallel)
+        return self._ffn("mlp", self.dense_intermediate // tensor_parallel, self.hidden_size)
 
     def expert_gemms(self, tensor_parallel: int = 1) -> tuple[Gemm, ...]:
         """The FFN of one routed expert on one of the ranks that share its width."""
-        return self._ffn("expert", self.expert_intermediate // tensor_parallel)
+        return self._ffn("expert", self.expert_intermediate // tensor_parallel, self.row_width)
 
     def head_gemm(self, tensor_parallel: int = 1) -> Gemm:
         """The output embedding on one rank."""
         return Gemm("head", -(-self.vocab_size // tensor_parallel), self.hidden_size)
 
-    def _ffn(self, name: str, width: int) -> tuple[Gemm, ...]:
+    def _ffn(self, name: str, width: int, row: int) -> tuple[Gemm, ...]:
         if not width:
             return ()
         up = (self.expert_matrices - 1) * width
-        return (Gemm(f"{name}_up", up, self.hidden_size), Gemm(f"{name}_down", self.hidden_size, width))
+        return (Gemm(f"{name}_up", up, row), Gemm(f"{name}_down", row, width))
 
     def kv_bytes_per_token(self, dtype: str) -> float:
         """Bytes that all layers cache for one token, before any window lets go of it."""

@@ -47,7 +47,7 @@ class Quantisation:
         from_own = isinstance(own, dict) and bool(own)
         found = own if from_own else other if isinstance(other, dict) else {}
         assert isinstance(found, dict)
-        name = str(found.get("quant_algo") or found.get("quant_method") or "").lower()
+        name = str(found.get("quant_algo") or _packed(found) or found.get("quant_method") or "").lower()
         if name not in KNOWN and given:
             return cls(given, (), _cache(found), unknown=name)
         if name not in KNOWN:
@@ -77,6 +77,16 @@ class Quantisation:
     def _kept_parts(self, shared: bool) -> list[str]:
         """MXFP4 is a format of experts: gpt-oss quantises nothing else."""
         return [part for part in _parts(shared) if self.keeps(part)] or ([] if self.kept else ["all"])
+
+
+def _packed(found: Mapping[str, Any]) -> str:
+    """The method that compressed-tensors' groups of weights amount to, "" where they are no floats of one width."""
+    groups = found.get("config_groups")
+    if found.get("quant_method") != "compressed-tensors" or not isinstance(groups, dict):
+        return ""
+    weights = [group.get("weights") if isinstance(group, dict) else None for group in groups.values()]
+    kinds = {(one.get("type"), one.get("num_bits")) if isinstance(one, dict) else None for one in weights}
+    return "fp8" if kinds == {("float", 8)} else "mxfp4" if kinds == {("float", 4)} else ""
 
 
 def _parts(shared: bool) -> list[str]:

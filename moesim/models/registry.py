@@ -23,6 +23,7 @@ REGISTRY: Final[dict[str, Callable[[Config], Fields]]] = {
     "granitemoe": families.every_layer,
     "hunyuan_v1_moe": families.hunyuan_v1_moe,
     "jamba": hybrids.jamba,
+    "kimi_k3": hybrids.kimi_k3,
     "kimi_k2": families.deepseek_v3,
     "kimi_k25": families.kimi_k25,
     "kimi_linear": hybrids.kimi_linear,
@@ -53,7 +54,6 @@ REGISTRY: Final[dict[str, Callable[[Config], Fields]]] = {
 REFUSED: Final = {  # families whose keys look like another's, and why that other's counts would be wrong
     "deepseek_v4": "its attention compresses keys and values by layer, and projects in groups",
     "deepseek_ref": "it is DeepSeek-V4 under another name",
-    "kimi_k3": "its experts work in a narrower space than the model",
     "longcat_flash": "some of its experts do nothing, and each layer attends twice",
     "switch_transformers": "it has an encoder and a decoder",
     "nllb-moe": "it has an encoder and a decoder",

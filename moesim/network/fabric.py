@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from moesim.costs import CommunicationCost, communication_of
 from moesim.errors import BadInput
-from moesim.hardware import BETWEEN, INSIDE, Cluster
+from moesim.hardware import BETWEEN, INSIDE, Cluster, Paths, changed
 from moesim.network.all_to_all import AllToAll
 from moesim.network.collectives import Collective, exchange
 from moesim.network.flows import Coflow, Flows, Group, Wires
@@ -48,7 +48,7 @@ class Fabric:
         best = np.max(list(reached.values()), axis=0) if reached else np.ones(cluster.num_links)
         capacity, names = [nominal * best], list(cluster.link_name)
         beside = [np.zeros(0, dtype=np.int64)]
-        self._paths: dict[str, tuple[npt.NDArray[np.int32], ...]] = {}
+        self._paths: dict[str, tuple[Paths, ...]] = {}
         self._wires: dict[str, Wires] = {}
         for name, efficiency in reached.items():
             limited = np.flatnonzero(efficiency < best)
@@ -57,7 +57,7 @@ class Fabric:
             capacity.append((nominal * efficiency)[limited])
             beside.append(limited)
             names += [f"{cluster.link_name[link]} ({name})" for link in limited]
-            tables = (cluster.path, *cluster.more_paths)
+            tables: tuple[Paths, ...] = (cluster.path, *cluster.more_paths)
             if name in over_rdma:
                 tables = tuple(rdma_paths(cluster, table) for table in tables)
             self._paths[name] = tuple(_with_ports(table, port) for table in tables)
@@ -180,21 +180,21 @@ class Fabric:
 
 def _inside(cluster: Cluster) -> npt.NDArray[np.bool_]:
     """bool[L]: links on a path between two GPUs of one node."""
-    same = cluster.node_of[:, None] == cluster.node_of[None, :]
     inside = np.zeros(cluster.num_links + 1, dtype=np.bool_)  # the last is "no link"
-    inside[np.unique(cluster.path[same])] = True
+    inside[np.unique(cluster.path[cluster.mates()])] = True
     return inside[:-1]
 
 
 def _achieved(cluster: Cluster, cost: CommunicationCost) -> npt.NDArray[np.float64]:
-    """float64[L]: the fraction of each link's nominal rate that the kernel reaches, by the link's tier; inside nodes no
-    more than its SMs can copy.
+    """float64[L]: the fraction of each link's nominal rate that the kernel reaches, by the link's tier; a
+    GPU's own links inside a node no more than its SMs can copy.
     """
     wire = np.array([cost.efficiency.get(_lender(cost, _tier(kind)), 1.0) for kind in cluster.link_kind])
     if not cost.sm_rate:
         return wire
     most = cost.sms * cost.sm_rate / cluster.link_capacity
-    return np.where(np.isin([_tier(kind) for kind in cluster.link_kind], INSIDE), np.minimum(wire, most), wire)
+    own = [_tier(kind) in INSIDE and not kind.endswith("_trunk") for kind in cluster.link_kind]
+    return np.where(own, np.minimum(wire, most), wire)
 
 
 def _tier(kind: str) -> str:
@@ -221,7 +221,9 @@ def _borrowed(cluster: Cluster, communication: Mapping[str, CommunicationCost]) 
 
 def _stated_latency(cluster: Cluster) -> Iterator[str]:
     """What is done with latencies that a topology states."""
-    longest = float(np.append(cluster.link_latency, 0.0)[cluster.path].sum(axis=2).max(initial=0.0))
+    if not np.any(cluster.link_latency > 0):
+        return
+    longest = float(np.append(cluster.link_latency, 0.0)[cluster.path[cluster.witnesses()]].sum(axis=1).max(initial=0))
     if longest > 0:
         yield (
             f"links state a latency, up to {show_seconds(longest)} from GPU to GPU: it comes on top of the kernels' "
@@ -229,11 +231,13 @@ def _stated_latency(cluster: Cluster) -> Iterator[str]:
         )
 
 
-def _spread(flows: Flows, tables: tuple[npt.NDArray[np.int32], ...]) -> tuple[Flows, npt.NDArray[np.int32]]:
+def _spread(flows: Flows, tables: tuple[Paths, ...]) -> tuple[Flows, npt.NDArray[np.int32]]:
     """F flows and one table of paths per queue pair -> flows of one path each, and their paths; bytes stay the same."""
     if len(tables) == 1:
         return flows, tables[0][flows.source, flows.destination]
-    paths = np.stack([table[flows.source, flows.destination] for table in tables])
+    found = [table[flows.source, flows.destination] for table in tables]
+    wide = max(path.shape[1] for path in found)
+    paths = np.stack([np.pad(path, ((0, 0), (0, wide - path.shape[1])), constant_values=-1) for path in found])
     parts = np.where(np.any(paths != paths[0], axis=(0, 2)), len(tables), 1)
     row = np.repeat(np.arange(len(parts)), parts)
     queue = np.arange(len(row)) - np.repeat(np.cumsum(parts) - parts, parts)
@@ -242,13 +246,18 @@ def _spread(flows: Flows, tables: tuple[npt.NDArray[np.int32], ...]) -> tuple[Fl
     return Flows(flows.owner[row], flows.source[row], flows.destination[row], sizes), paths[queue, row]
 
 
-def _with_ports(path: npt.NDArray[np.int32], port: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """int32[D, D, hops] -> the same with the kernel's ports beside the links they limit, packed to the front."""
+def _with_ports(paths: Paths, port: npt.NDArray[np.int32]) -> Paths:
+    """Paths -> the same with the kernel's ports beside the links they limit, packed to the front."""
     if np.all(port < 0):
-        return path
-    first, rest = path[:, :, :1], path[:, :, 1:]
-    both = np.concatenate((port[first], first, rest, port[rest]), axis=2)  # ports stand at the ends, as own ports do
-    order = np.argsort(both < 0, axis=2, kind="stable")
-    packed = np.take_along_axis(both, order, axis=2)
-    hops = int((packed >= 0).sum(axis=2).max())
-    return np.ascontiguousarray(packed[:, :, :hops])
+        return paths
+
+    def beside(a: object, b: object, path: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        first, rest = path[..., :1], path[..., 1:]
+        both = np.concatenate((port[first], first, rest, port[rest]), axis=-1)  # ports at the ends, as own ports are
+        order = np.argsort(both < 0, axis=-1, kind="stable")
+        return np.take_along_axis(both, order, axis=-1)
+
+    wide = changed(paths, beside, 2 * paths.shape[2])
+    if not isinstance(wide, np.ndarray):
+        return wide
+    return np.ascontiguousarray(wide[..., : int((wide >= 0).sum(axis=-1).max())])

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import BadInput
-from moesim.hardware import BETWEEN, Cluster
+from moesim.hardware import BETWEEN, Cluster, Paths, changed
 
 Links = tuple[int, ...]
 Ints = npt.NDArray[np.int32]
@@ -82,18 +82,25 @@ class Ports:
         return self.cluster.link_ends[link][1]
 
 
-def rdma_paths(cluster: Cluster, table: Ints) -> Ints:
-    """Paths int32[D, D, hops] -> the same with those inside nodes going out of one port and in by another."""
-    ports = Ports(cluster)
-    same = cluster.node_of[:, None] == cluster.node_of[None, :]
-    np.fill_diagonal(same, False)
-    ways = {(a, b): (*ports.heads[a], *ports.middle(a, b), *ports.tails[b]) for a, b in np.argwhere(same).tolist()}
-    hops = max(table.shape[2], *map(len, ways.values()))
-    wide = np.full((*table.shape[:2], hops), -1, dtype=np.int32)
-    wide[:, :, : table.shape[2]] = table
-    for (a, b), way in ways.items():
-        wide[a, b] = (*way, *[-1] * (hops - len(way)))
-    return wide
+def rdma_paths(cluster: Cluster, paths: Paths) -> Paths:
+    """Paths -> the same with those inside nodes going out of one port and in by another."""
+    ports, (mine, its) = Ports(cluster), cluster.mates()
+    ways = [
+        (*ports.heads[a], *ports.middle(a, b), *ports.tails[b])
+        for a, b in zip(mine.tolist(), its.tolist(), strict=True)
+    ]
+    most = max(paths.shape[2], *map(len, ways))
+    inside = np.full((cluster.num_devices, cluster.gpus_per_node, most), -1, dtype=np.int32)
+    for a, b, way in zip(mine, cluster.rail_of[its], ways, strict=True):
+        inside[a, b, : len(way)] = way
+
+    def over(a: Ints, b: Ints, path: Ints) -> Ints:
+        same = (cluster.node_of[a] == cluster.node_of[b]) & (a != b)
+        wide = np.full((*path.shape[:-1], most), -1, dtype=np.int32)
+        wide[..., : path.shape[-1]] = path
+        return np.where(same[..., None], inside[a, cluster.rail_of[b]], wide)
+
+    return changed(paths, over, most)
 
 
 def detour(cluster: Cluster, link: int) -> Links:

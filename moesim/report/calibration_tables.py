@@ -61,3 +61,15 @@ def check_tables(found: Checked) -> Iterator[Table]:
             splits.add_row(one.name, name, str(rows), f"{median:.1%}", f"{p90:.1%}")
         worst.add_row(one.name, "\n".join(one.worst()))
     yield from (table, splits, worst)
+    if found.distance:
+        yield _distances_table(found, *found.distance)
+
+
+def _distances_table(found: Checked, name: str, scale: float) -> Table:
+    """Shares of the measured mean, each kernel's."""
+    far = found.distances()
+    parts = next(iter(far.values()))
+    table = Table("kernel", *parts, title=f"{name} distance at scale {scale:g}, shares of the measured mean")
+    for kernel, values in far.items():
+        table.add_row(kernel, *(f"{value:.2%}" for value in values.values()))
+    return table

@@ -26,6 +26,11 @@ RUNGS: Final = {
     "schedule_effect_s": ("schedule effect", "gained where one thing more to do lets something else end earlier"),
 }
 WORTH: Final = 0.01  # of the rate: smaller changes are not worth a sentence of their own
+PARTS: Final[Mapping[str, str]] = {
+    "frontend_s": "to the scheduler", "queue_s": "in the queue", "prefill_s": "prefill",
+    "handover_s": "waiting for room to decode", "transfer_s": "KV on the way", "decode_s": "decode",
+    "preempted_s": "without a cache",
+}  # fmt: skip
 
 
 def rungs(document: Document) -> list[tuple[str, str, float | None, float]]:

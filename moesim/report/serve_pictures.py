@@ -65,6 +65,8 @@ def requests_csv(result: ServeResult) -> str:
     once = result.first
     book = once.served.book
     times = {"sent_s": book.sent, "started_s": book.started, "first_token_s": book.first, "ended_s": book.ended}
+    if once.pools:
+        times |= {"prefilled_s": book.prefilled, "departed_s": book.departed, "landed_s": book.landed}
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["request", "input", "output", *times, "replica", "preempted", "reused", "counted", "state"])

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
-
 from rich import box
 from rich.console import Group
 from rich.padding import Padding
@@ -12,28 +9,34 @@ from rich.table import Table
 from rich.text import Text
 
 from moesim.errors import printable
-from moesim.report.explain import Document
+from moesim.report.explain import PARTS, Document
 from moesim.report.tables import show_metric
 from moesim.units import show_bytes, show_seconds
-
-PARTS: Final[Mapping[str, str]] = {
-    "frontend_s": "to the scheduler", "queue_s": "in the queue", "prefill_s": "prefill", "decode_s": "decode",
-    "preempted_s": "without a cache",
-}  # fmt: skip
 
 
 def serve_text(document: Document) -> Group:
     """Metrics, where a request's time went, the KV cache, and the warnings."""
     told = document["provenance"]
-    engine = (
-        f"{told['preset']}, {told['replicas']} replica(s), {told['gpus']} GPUs, {told['model']} on {told['topology']}"
-    )
+    engine = f"{_replicas(told)}, {told['gpus']} GPUs, {told['model']} on {told['topology']}"
     warnings = [Text(printable(f"warning: {text}"), style="yellow") for text in document["warnings"]]
     return Group(
         Text(str(told["scenario"]), style="bold"), Text(f"  {engine}"), _indent(_metrics(document)),
         Text("Where did a request's time go", style="bold"), _indent(_parts(document)),
-        Text("Memory of the fullest GPU", style="bold"), Text(f"  {_memory(document)}"), *warnings,
+        Text("Memory of the fullest GPU", style="bold"), *_memories(told), *warnings,
     )  # fmt: skip
+
+
+def _replicas(told: Document) -> str:
+    """Preset and number, of each pool."""
+    if "pools" not in told:
+        return f"{told['preset']}, {told['replicas']} replica(s)"
+    return " + ".join(f"{one['replicas']} {role} ({one['preset']}, {one['gpus_of_replica']} GPUs each)"
+                      for role, one in told["pools"].items())  # fmt: skip
+
+
+def _memories(told: Document) -> list[Text]:
+    pools = told.get("pools")
+    return [Text(f"  {role}: {_memory(one)}") for role, one in pools.items()] if pools else [Text(f"  {_memory(told)}")]
 
 
 def _metrics(document: Document) -> Table:
@@ -52,14 +55,15 @@ def _parts(document: Document) -> Table:
     table = _plain("", "mean", "share")
     total = sum(document["breakdown"].values())
     for key, label in PARTS.items():
+        if key not in document["breakdown"]:
+            continue
         seconds = document["breakdown"][key]
         table.add_row(label, show_seconds(seconds), f"{seconds / max(total, 1e-12):.1%}")
     table.add_row("request", show_seconds(total), "100.0%", style="bold")
     return table
 
 
-def _memory(document: Document) -> str:
-    told = document["provenance"]
+def _memory(told: Document) -> str:
     rows = ", ".join(f"{item} {show_bytes(size)}" for item, size in told["memory"].items())
     return f"{rows}; {told['kv_blocks']:,} KV blocks of {told['engine']['block_size']} tokens a scheduler"
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moesim.errors import printable
-from moesim.report.explain import RUNGS, Document, rungs, step_seconds
+from moesim.report.explain import PARTS, RUNGS, Document, rungs, step_seconds
 from moesim.report.health import Finding
 from moesim.units import show_bandwidth, show_bytes, show_seconds
 
@@ -59,14 +59,14 @@ def run_text(document: Document, pictures: Mapping[str, Any]) -> Group:
             parts.append(Text(label, style="bold").append(document["provenance"][key], style="not bold"))
     parts += [Text(""), Text("Memory of the fullest GPU", style="bold"), _indent(_memory_table(pictures["memory"]))]
     parts += [Text("Rests on", style="bold"), _indent(_basis_table(document["provenance"]))]
-    return Group(*parts, *_warnings(document))
+    return Group(*parts, *warnings_of(document))
 
 
 def explain_text(document: Document, pictures: Mapping[str, Any], advice: Sequence[str]) -> Group:
     """The ladder, balanced compute by operator, what both mean in words, and what changes would do."""
     words = [Text(f"- {sentence}") for sentence in (*pictures["words"], *advice)]
     name = Text(str(pictures["name"]), style="bold")
-    return Group(name, _indent(ladder_table(document)), *_operators(document), *words, *_warnings(document))
+    return Group(name, _indent(ladder_table(document)), *_operators(document), *words, *warnings_of(document))
 
 
 def _operators(document: Document) -> list[RenderableType]:
@@ -78,15 +78,15 @@ def validation_text(document: Document) -> Group:
     """Every point beside its measurement, then the errors."""
     points = document["provenance"]["rows"]
     keys = [name for name in points[0] if name not in ("unit", "measured", "predicted", "error")]
-    table = _plain(*keys, "unit", "measured", "predicted", "error")
+    table = plain(*keys, "unit", "measured", "predicted", "error")
     for point in points:
         figures = [f"{point[name]:.4g}" for name in ("measured", "predicted")]
         table.add_row(*(point[name] for name in keys), point["unit"], *figures, f"{point['error']:+.1%}")
-    return Group(table, _error_table(document), *_held_out_table(document), *_warnings(document))
+    return Group(table, _error_table(document), *_held_out_table(document), *warnings_of(document))
 
 
 def _held_out_table(document: Document) -> Iterator[Table]:
-    shown = _plain("held out of the profiles' tables", "median", "90 %")
+    shown = plain("held out of the profiles' tables", "median", "90 %")
     for name, errors in document["provenance"]["tables"].items():
         shown.add_row(name, *(f"{errors[key]:.2%}" for key in ("median_abs_error", "p90_abs_error")))
     if shown.rows:
@@ -95,7 +95,7 @@ def _held_out_table(document: Document) -> Iterator[Table]:
 
 def coverage_text(document: Document) -> Group:
     """`validate all`: every operator and its figure, then the errors of each suite."""
-    table = _plain("operator", "figure", "points", "typical error", "worst", "of")
+    table = plain("operator", "figure", "points", "typical error", "worst", "of")
     table.columns[1].justify = table.columns[-1].justify = "left"
     for one in document["provenance"]["figures"]:
         shown = ["" if one[key] is None else f"{one[key]:.1%}" for key in ("typical", "worst")]
@@ -106,12 +106,12 @@ def coverage_text(document: Document) -> Group:
         "Published: mean and largest error of the points. Held out: median and 90th percentile, of the worst profile."
     )
     return Group(
-        table, Text(f"{bare} of {total} operators have no figure.", style="bold"), Text(note), *_warnings(document)
+        table, Text(f"{bare} of {total} operators have no figure.", style="bold"), Text(note), *warnings_of(document)
     )
 
 
 def _error_table(document: Document) -> Table:
-    table = _plain("errors", "points", "mean", "largest")
+    table = plain("errors", "points", "mean", "largest")
     total = {name: metric["value"] for name, metric in document["metrics"].items()}
     for name, errors in {**document["breakdown"], "all": total}.items():
         held_out = {f"{name}, {key.replace('_', ' ')}": some for key, some in errors.items() if key.startswith("leave")}
@@ -132,7 +132,7 @@ def metric_table(document: Document) -> Table:
     hidden = IN_JSON if "gradient_sync_s" in document["metrics"] else (*IN_JSON, "alltoall_s")
     metrics = {name: metric for name, metric in document["metrics"].items() if not name.startswith(hidden)}
     banded = any("low" in metric for metric in metrics.values())
-    table = _plain("metric", "value", "80 % band") if banded else _plain("metric", "value")
+    table = plain("metric", "value", "80 % band") if banded else plain("metric", "value")
     for name, metric in metrics.items():
         ends = [show_metric(name, metric[end], metric["unit"]) for end in ("low", "high") if end in metric]
         table.add_row(
@@ -143,7 +143,7 @@ def metric_table(document: Document) -> Table:
 
 def ladder_table(document: Document) -> Table:
     """rung, seconds, share, bar."""
-    table = _plain("", "time", "share", bars=True)
+    table = plain("", "time", "share", bars=True)
     for _, label, seconds, share in rungs(document):
         if seconds is None:
             table.add_row(label, "not played", "", "")
@@ -155,7 +155,7 @@ def ladder_table(document: Document) -> Table:
 
 def operator_table(document: Document) -> Table:
     """operator, seconds, share of the step, of the peak FLOP/s and of the memory's rate, what binds it, kernels."""
-    table = _plain("operator", "time", "share", "of FLOP/s", "of memory", "bound by", "kernel")
+    table = plain("operator", "time", "share", "of FLOP/s", "of memory", "bound by", "kernel")
     step, found = step_seconds(document), document["provenance"]["operators"]
     shown = [one for one in found if one["seconds"] >= LEAST_SHARE * step]
     for one in shown:
@@ -173,15 +173,15 @@ def operator_table(document: Document) -> Table:
 def comparison_table(document: Document) -> Group:
     """A `moesim compare --json` document: each metric of both, the difference, its interval, and the verdict."""
     metrics = document["metrics"]
-    table = _plain("metric", "base", "variant", "difference", "95 % interval")
+    table = plain("metric", "base", "variant", "difference", "95 % interval")
     for name, one in metrics.items():
         shown = [show_metric(name, one[key], one["unit"]) for key in ("base", "variant", "value")]
         table.add_row(name, *shown, " .. ".join(show_metric(name, one[key], one["unit"]) for key in ("low", "high")))
-    ladder = _plain("rung", "difference")
+    ladder = plain("rung", "difference")
     for key, seconds in document["breakdown"].items():
-        ladder.add_row(RUNGS[key][0] if key in RUNGS else key, show_metric(key, seconds, "s"))
+        ladder.add_row(RUNGS[key][0] if key in RUNGS else PARTS.get(key, key), show_metric(key, seconds, "s"))
     verdict = Text(str(document["provenance"]["verdict"]), style="bold")
-    return Group(_indent(table), _indent(ladder), verdict, *_warnings(document))
+    return Group(_indent(table), _indent(ladder), verdict, *warnings_of(document))
 
 
 def list_text(lists: Mapping[str, Sequence[tuple[str, str]]]) -> Group:
@@ -217,7 +217,7 @@ def show_metric(name: str, value: float | None, unit: str) -> str:
 
 
 def _link_table(spots: Sequence[Mapping[str, Any]]) -> Table:
-    table = _plain("link", "used", "bytes", "rate", "busy", "full", "most of it")
+    table = plain("link", "used", "bytes", "rate", "busy", "full", "most of it")
     for spot in spots:
         full = "not known" if spot["saturated_s"] is None else show_seconds(spot["saturated_s"])
         used, rate = f"{spot['utilisation']:.1%}", show_bandwidth(spot["capacity"])
@@ -247,7 +247,7 @@ def _incast(degree: Sequence[int]) -> Text:
 
 
 def _memory_table(memory: Mapping[str, Any]) -> Table:
-    table = _plain("item", "bytes", "of the pool", bars=True)
+    table = plain("item", "bytes", "of the pool", bars=True)
     for pool, capacity in memory["capacity"].items():
         rows = [row for row in memory["rows"] if row["pool"] == pool]
         for row in rows:
@@ -259,7 +259,7 @@ def _memory_table(memory: Mapping[str, Any]) -> Table:
 
 
 def _basis_table(provenance: Mapping[str, Any]) -> Table:
-    table = _plain("", "")
+    table = plain("", "")
     table.columns[1].justify = "left"
     for key in (
         "model",
@@ -291,11 +291,12 @@ def _router_text(router: Mapping[str, Any]) -> str:
     return f"{router['router']}: {did}; {batch}, known {router['known']}"
 
 
-def _warnings(document: Document) -> list[Text]:
+def warnings_of(document: Document) -> list[Text]:
+    """A line each."""
     return [Text(printable(f"warning: {text}"), style="yellow") for text in document["warnings"]]
 
 
-def _plain(*heads: str, bars: bool = False) -> Table:
+def plain(*heads: str, bars: bool = False) -> Table:
     """The first column is text, the others numbers; `bars` adds one for bars."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, show_header=any(heads), pad_edge=False)
     for number, head in enumerate(heads):

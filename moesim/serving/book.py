@@ -21,24 +21,31 @@ class State(IntEnum):
     RUNNING = 2
     FINISHED = 3
     REJECTED = 4
+    TRANSFER = 5  # its prompt is computed, its KV on the way to another pool, or waiting for room there
 
 
 class Book:
     """int64[n] each. cached: tokens in the KV cache; emitted: tokens of the answer; ps of the first time in the queue,
     of the first step, of the first token, of the last one so far, of the end, NEVER before; evicted: ps at which it
     lost its cache and was queued again; lost: ps between such times and the next step, after the first token;
-    preempted: how often; reused: tokens of its prompt that were cached when it came; replica: who serves it.
+    preempted: how often; reused: tokens of its prompt that were cached when it came; replica, scheduler: who serves it;
+    goal: tokens after which it leaves these. Between pools also prefilled, departed, landed: ps of its prompt's end, of
+    its KV's leaving and arrival; decoder: the replica that answers it.
     """
 
     def __init__(self, requests: Requests) -> None:
         n = len(requests)
         self.requests, self.prompt, self.output = requests, requests.prompt, requests.output
+        self.goal = self.output
         self.state: npt.NDArray[np.int8] = np.zeros(n, dtype=np.int8)
         self.cached, self.emitted, self.lost, self.preempted, self.reused = (
             np.zeros(n, dtype=np.int64) for _ in range(5)
         )
         self.sent, self.queued, self.started, self.first, self.last, self.ended, self.evicted, self.replica = (
             np.full(n, NEVER, dtype=np.int64) for _ in range(8)
+        )
+        self.scheduler, self.decoder, self.prefilled, self.departed, self.landed = (
+            np.full(n, NEVER, dtype=np.int64) for _ in range(5)
         )
         self._gaps: list[Ints] = []  # between tokens, of those that end at one time
         self._gap_ends: list[int] = []  # ps at which each of them ends
@@ -49,7 +56,7 @@ class Book:
         return int(self.prompt[request] + self.emitted[request] - self.cached[request])
 
     def emit(self, requests: Ints, now: int, decodes: int = 0) -> Ints:
-        """A token of each at `now` -> those whose answer is complete. decodes: of the first so many it is known that
+        """A token of each at `now` -> those who have reached their goal. decodes: of the first so many it is known that
         they have had one.
         """
         emitted, last = self.emitted[requests], self.last[requests]
@@ -61,13 +68,10 @@ class Book:
             self.first[requests[~again]] = now
         emitted += 1
         self.emitted[requests], self.last[requests] = emitted, now
-        over = emitted == self.output[requests]
+        over = emitted == self.goal[requests]
         if not over.any():
             return NOBODY
-        done: Ints = requests[over]
-        self.state[done] = State.FINISHED
-        self.ended[done] = now
-        return done
+        return self._leave(requests[over])
 
     def emit_many(self, requests: Ints, ends: Ints) -> None:
         """ends int64[steps] ps: a token of each at each; all have had one, none is complete before the last."""
@@ -79,9 +83,13 @@ class Book:
 
     def complete(self, requests: Ints) -> Ints:
         """Those whose last token was their last."""
-        done: Ints = requests[self.emitted[requests] == self.output[requests]]
-        self.state[done] = State.FINISHED
-        self.ended[done] = self.last[done]
+        return self._leave(requests[self.emitted[requests] == self.goal[requests]])
+
+    def _leave(self, done: Ints) -> Ints:
+        """They have reached their goal: the end, or another pool."""
+        whole = self.emitted[done] == self.output[done]
+        self.state[done] = np.where(whole, State.FINISHED, State.TRANSFER)
+        self.ended[done[whole]] = self.last[done[whole]]
         return done
 
     def _gap(self, gaps: Ints, now: int) -> None:

@@ -7,12 +7,13 @@ ITL: all gaps between tokens, pooled. Goodput: requests a second that meet every
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from moesim.serving.book import Book, State
+from moesim.serving.book import NEVER, Book, State
+from moesim.serving.replica import Replica
 from moesim.serving.requests import Ints
 from moesim.serving.run import Served
 from moesim.units import from_ps
@@ -111,10 +112,6 @@ def percentile(values: Floats, weights: Ints, percent: float) -> float:
 def _system(served: Served, seconds: float) -> Iterator[tuple[str, tuple[float, str]]]:
     """What the replicas did, warm-up included."""
     book = served.book
-    steps = sum(replica.steps for replica in served.replicas)
-    end = int(book.ended.max())
-    blocks = sum(one.blocks.total for replica in served.replicas for one in replica.schedulers)
-    most = sum(max((sample.blocks for sample in replica.history), default=0) for replica in served.replicas)
     yield "max_concurrent_requests", (most_at_once(book), "1")
     yield "preemptions", (int(book.preempted.sum()), "1")
     asked, found = (
@@ -123,10 +120,32 @@ def _system(served: Served, seconds: float) -> Iterator[tuple[str, tuple[float, 
     )
     if asked and book.requests.prefixes:
         yield "prefix_cache_hit_rate", (found / asked, "1")
+    if served.entry is None:
+        yield from _worked(served.replicas, int(book.ended.max()))
+        return
+    for role, pool in zip(("prefill", "decode"), served.pools, strict=True):
+        yield from ((f"{role}_{name}", value) for name, value in _worked(pool, int(book.ended.max())))
+    yield from _transfers(book)
+
+
+def _worked(pool: Sequence[Replica], end: int) -> Iterator[tuple[str, tuple[float, str]]]:
+    """Steps of alike replicas, until `end` ps."""
+    steps, busy = (sum(getattr(replica, name) for replica in pool) for name in ("steps", "busy"))
+    blocks = sum(one.blocks.total for replica in pool for one in replica.schedulers)
+    most = sum(max((sample.blocks for sample in replica.history), default=0) for replica in pool)
     yield "steps", (steps, "1")
-    yield "mean_step_ms", (sum(replica.busy for replica in served.replicas) / max(steps, 1) / 1e9, "ms")
-    yield "busy_fraction", (sum(replica.busy for replica in served.replicas) / max(end, 1) / len(served.replicas), "1")
+    yield "mean_step_ms", (busy / max(steps, 1) / 1e9, "ms")
+    yield "busy_fraction", (busy / max(end, 1) / len(pool), "1")
     yield "kv_peak_utilisation", (most / max(blocks, 1), "1")
+
+
+def _transfers(book: Book) -> Iterator[tuple[str, tuple[float, str]]]:
+    """KV that went from pool to pool."""
+    moved = np.flatnonzero(book.landed != NEVER)
+    yield "transfers", (len(moved), "1")
+    seconds = np.sort(from_ps(book.landed[moved] - book.departed[moved]))
+    yield from _distribution("transfer", seconds, None).items()
+    yield "mean_handover_ms", (float(from_ps((book.departed - book.prefilled)[moved]).mean()) * 1e3, "ms")
 
 
 def most_at_once(book: Book) -> int:
@@ -142,15 +161,23 @@ def breakdown(served: Served, since: int, front: int) -> dict[str, float]:
     """Mean seconds of each part of a counted request's time; they add up to its mean E2EL.
 
     queue_s: until its first step; prefill_s: until its first token; decode_s: until its last one, but for preempted_s:
-    without a cache, waiting to be computed again. front: ps from the client to the queue.
+    without a cache, waiting to be computed again. Between pools: handover_s until its KV leaves, transfer_s until it is
+    there, with the first token. front: ps from the client to the queue.
     """
     book, which = served.book, counted(served.book, since)
     lost = book.lost[which]
+    moved = book.landed[which] != NEVER
+    begin, end = (np.where(moved, column[which], book.first[which]) for column in (book.prefilled, book.landed))
+    leaves = np.where(moved, book.departed[which], begin)
     parts = {
         "frontend_s": np.full(len(which), front),
         "queue_s": book.started[which] - book.sent[which] - front,
-        "prefill_s": book.first[which] - book.started[which],
+        "prefill_s": begin - book.started[which],
+        "handover_s": leaves - begin,
+        "transfer_s": end - leaves,
         "decode_s": book.ended[which] - book.first[which] - lost,
         "preempted_s": lost,
     }
+    if served.entry is None:
+        del parts["handover_s"], parts["transfer_s"]
     return {name: float(from_ps(int(column.sum()))) / len(which) for name, column in parts.items()}

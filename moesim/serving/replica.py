@@ -4,7 +4,7 @@ them take a step together, those that have nothing to do with dummy rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,10 +29,15 @@ class Sample:
 
 
 class Replica:
-    """schedulers: one for each group of `ways` ranks; ahead: steps are put together while the one before runs."""
+    """schedulers: one for each group of `ways` ranks; ahead: steps are put together while the one before runs;
+    device: the number of its first GPU among those of all replicas.
+    """
 
-    def __init__(self, schedulers: Sequence[Scheduler], clock: Clock, ways: int, *, ahead: bool) -> None:
+    def __init__(
+        self, schedulers: Sequence[Scheduler], clock: Clock, ways: int, *, ahead: bool, device: int = 0
+    ) -> None:  # fmt: skip
         self.schedulers, self.clock, self._ways, self._ahead = tuple(schedulers), clock, ways, ahead
+        self._device = device
         self._begun = self._ended = -1
         self._rows: tuple[Rows, ...] = ()
         self._ends: Ints = np.zeros(0, dtype=np.int64)
@@ -58,18 +63,29 @@ class Replica:
             return reason
         self._turn += 1
         chosen.inbox.append((now, request))
+        chosen.book.scheduler[request] = self.schedulers.index(chosen)
         return ""
 
-    def begin(self, now: int, horizon: int) -> int | None:
-        """Begin the next step at `now`, and those after it that begin before `horizon`, at which somebody may come ->
-        ps at which the last of them ends; None where there is nothing to do.
+    def welcome(self, request: int) -> int | None:
+        """The scheduler that holds a seat and blocks for a request whose KV is to come, None where none has."""
+        order = sorted(range(len(self.schedulers)), key=lambda n: self.schedulers[n].load + self.schedulers[n].expected)
+        return next((number for number in order if self.schedulers[number].welcome(request)), None)
+
+    def devices(self, scheduler: int) -> Ints:
+        """int64[ways]: the GPUs of a scheduler, by number."""
+        return self._device + scheduler * self._ways + np.arange(self._ways)
+
+    def begin(self, now: int, horizon: Callable[[], int]) -> int | None:
+        """Begin the next step at `now`, and those after it that begin before `horizon`, at which somebody may come,
+        asked once the step is put together -> ps at which the last ends; None where there is nothing to do.
         """
         known = self._begun if self._ahead and self._ended == now else now
         rows = tuple(one.compose(now, known) for one in self.schedulers)
+        soonest = horizon()
         if not any(len(one.request) for one in rows):
             return None
         self._rows = rows
-        self._ends = self._play(now, horizon)
+        self._ends = self._play(now, soonest)
         self.steps += len(self._ends)
         self.busy += int(self._ends[-1]) - now
         self._ended = int(self._ends[-1])

@@ -11,8 +11,10 @@ from moesim.errors import BrokenInvariant
 from moesim.serving.balancer import REGISTRY
 from moesim.serving.balancer.ask import Ask
 from moesim.serving.book import Book, State
+from moesim.serving.pools import Handover
 from moesim.serving.replica import Replica
 from moesim.serving.requests import Requests
+from moesim.serving.transfer import Links
 
 COMES, ENDS = 0, 1  # at the same time, requests come before steps end and begin
 FAR = 1 << 62
@@ -21,16 +23,27 @@ AFTER = 1  # ps from an answer to its client's next request: no step that begins
 
 @dataclass
 class Served:
-    """What happened: the book, the replicas, and the rejected: request -> why."""
+    """What happened: the book, the replicas, and the rejected: request -> why; entry: how many of the replicas, the
+    first ones, take requests in, where others answer them.
+    """
 
     book: Book
     replicas: tuple[Replica, ...]
     rejected: dict[int, str] = field(default_factory=dict)
+    entry: int | None = None
+
+    @property
+    def pools(self) -> tuple[tuple[Replica, ...], ...]:
+        """One, or those that compute prompts and those that answer."""
+        split = self.entry or len(self.replicas)
+        return tuple(pool for pool in (self.replicas[:split], self.replicas[split:]) if pool)
 
 
 @dataclass
 class Loop:
-    """front: ps from a client to the replicas; watch: called after every event with the time (tests count there)."""
+    """front: ps from a client to the replicas; watch: called after every event with the time (tests count there);
+    links: where the first `entry` replicas compute prompts for the others, what carries KV between them.
+    """
 
     book: Book
     replicas: tuple[Replica, ...]
@@ -38,13 +51,18 @@ class Loop:
     front: int = 0
     seed: int = 0
     watch: Callable[[int], None] | None = None
+    links: Links | None = None
+    entry: int = 0
 
     def __post_init__(self) -> None:
         self._events: list[tuple[int, int, int]] = []
         self._next = 0
         self._rng = streams.stream(self.seed, "serving", "balancer")
-        self._loads = [0] * len(self.replicas)
+        self._loads = [0] * (self.entry or len(self.replicas))
         self.rejected: dict[int, str] = {}
+        self.handover = (
+            Handover(self.book, self.replicas, self.entry, self.links, self.balancer, self._rng) if self.links else None
+        )
 
     def serve(self) -> Served:
         """Until every request is answered or rejected."""
@@ -55,7 +73,7 @@ class Loop:
             if self.watch:
                 self.watch(now)
         self._check_end()
-        return Served(self.book, self.replicas, self.rejected)
+        return Served(self.book, self.replicas, self.rejected, self.entry or None)
 
     def _send_first(self) -> None:
         """In a closed loop every client sends one request, else they come by themselves."""
@@ -78,12 +96,16 @@ class Loop:
             due = int(requests.arrival[self._next])
             if not self._events or due + self.front <= self._events[0][0]:
                 self._send_next(due)
-        return self._events[0][0] if self._events else FAR
+        first = self._events[0][0] if self._events else FAR
+        return min(first, self.handover.links.soonest()) if self.handover else first
 
     def _happen(self, now: int) -> list[int]:
         """All events of `now` -> the replicas that may begin a step."""
         touched: set[int] = set()
         while self._soonest() == now:
+            if self.handover and self.handover.links.soonest() == now:
+                touched.update(which for which in self.handover.land(now) if not self.replicas[which].running)
+                continue
             _, kind, which = heapq.heappop(self._events)
             touched.update(self._come(which, now) if kind == COMES else self._end(which, now))
         return sorted(touched)
@@ -93,7 +115,8 @@ class Loop:
         ask = Ask(request, prefixes.group(request) if prefixes else -1)
         chosen = REGISTRY[self.balancer](self._loads, ask, self._rng)
         self.book.state[request] = State.WAITING
-        if reason := self.replicas[chosen].receive(request, now):
+        reason = self.handover.refuses(request) if self.handover else ""
+        if reason := reason or self.replicas[chosen].receive(request, now):
             self.book.state[request] = State.REJECTED
             self.rejected[request] = reason
             if self.book.requests.concurrency:
@@ -105,16 +128,28 @@ class Loop:
 
     def _end(self, replica: int, now: int) -> Sequence[int]:
         done = self.replicas[replica].end()
-        self._loads[replica] -= len(done)
-        if self.book.requests.concurrency:
-            for _ in range(len(done)):
+        if replica < len(self._loads):
+            self._loads[replica] -= len(done)
+        elif self.handover:
+            self.handover.loads[replica - self.entry] -= len(done)
+        for request in done.tolist():
+            if self.book.state[request] == State.TRANSFER:
+                assert self.handover is not None
+                self.handover.hand(request, now)
+            elif self.book.requests.concurrency:
                 self._send_next(now + AFTER)
         return (replica,)
 
     def _begin(self, replica: int, now: int) -> None:
-        end = self.replicas[replica].begin(now, self._soonest())
+        end = self.replicas[replica].begin(now, lambda: self._horizon(replica, now))
         if end is not None:
             heapq.heappush(self._events, (end, ENDS, replica))
+
+    def _horizon(self, replica: int, now: int) -> int:
+        """When somebody may come next; KV that waited for what the replica has found free leaves first."""
+        if self.handover:
+            self.handover.pump(replica, now)
+        return self._soonest()
 
     def _check_end(self) -> None:
         """Raises BrokenInvariant where a request is left, or a block."""
@@ -130,10 +165,13 @@ class Loop:
 
 def serve(
     requests: Requests, make: Callable[[Book], Sequence[Replica]], balancer: str = "least_outstanding", front: int = 0,
-    seed: int = 0, watch: Callable[[Book, Sequence[Replica], int], None] | None = None,
+    seed: int = 0, watch: Callable[[Book, Sequence[Replica], int], None] | None = None, links: Links | None = None,
+    entry: int = 0,
 ) -> Served:  # fmt: skip
-    """Serve all requests; `make` builds the replicas on the book of the run."""
+    """Serve all requests; `make` builds the replicas on the book of the run. With `links` the first `entry` of them
+    compute prompts, the others answer.
+    """
     book = Book(requests)
     replicas = tuple(make(book))
     seen = (lambda now: watch(book, replicas, now)) if watch else None
-    return Loop(book, replicas, balancer, front, seed, seen).serve()
+    return Loop(book, replicas, balancer, front, seed, seen, links, entry).serve()

@@ -48,21 +48,25 @@ def _yes(many: int) -> npt.NDArray[np.bool_]:
 
 class Scheduler:
     """inbox: (ps, request) that have come and were not looked at; leaving: (ps, requests) whose last token is out and
-    whose seats and blocks come back when a step is put together that knows of it.
+    whose seats and blocks come back when a step is put together that knows of it. landed: (ps, request) whose KV came
+    from another pool. hands_over: answers are another pool's, blocks come back by `release` alone; handed: whose have
+    not; expected: whose KV is on the way here.
     """
 
-    def __init__(self, settings: Settings, book: Book, blocks: int) -> None:
-        self.settings, self.book = settings, book
+    def __init__(self, settings: Settings, book: Book, blocks: int, *, hands_over: bool = False) -> None:
+        self.settings, self.book, self.hands_over = settings, book, hands_over
         self.blocks = Blocks(blocks, settings.block_size, len(book.requests))
         self.queue = Queue(book, self.blocks, settings.max_num_seqs, settings.reserved_output, settings.prefix_cache)
         self.inbox: deque[tuple[int, int]] = deque()
         self.leaving: deque[tuple[int, Ints]] = deque()
+        self.landed: deque[tuple[int, int]] = deque()
+        self.handed = self.expected = 0
         self._fill, self._chunked = REGISTRY[settings.policy]
         self._since_poll = 0
 
     def refuses(self, request: int) -> str:
         """Why a request can never run here, "" if it can."""
-        prompt, output = int(self.book.prompt[request]), int(self.book.output[request])
+        prompt, output = int(self.book.prompt[request]), 1 if self.hands_over else int(self.book.output[request])
         if self.blocks.of(prompt + output) > self.blocks.total:
             room = self.blocks.total * self.settings.block_size
             return f"{prompt} + {output} tokens, the KV cache holds {room}"
@@ -75,7 +79,28 @@ class Scheduler:
     def load(self) -> int:
         """Requests that have come and are not answered."""
         queue = self.queue
-        return len(self.inbox) + len(queue.waiting) + len(queue.started) + len(queue.decoding)
+        return len(self.inbox) + len(self.landed) + len(queue.waiting) + len(queue.started) + len(queue.decoding)
+
+    def welcome(self, request: int) -> bool:
+        """Hold a seat and blocks for a request whose KV is to come; False where there are none, or others wait."""
+        queue, tokens = self.queue, int(self.book.prompt[request])
+        if not queue.seats or queue.waiting:
+            return False
+        if not self.blocks.admit(request, (), max(tokens, queue.needed(request))):
+            return False
+        queue.sit(request)
+        self.expected += 1
+        return True
+
+    def land(self, request: int, now: int) -> None:
+        """Its KV is there."""
+        self.expected -= 1
+        self.landed.append((now, request))
+
+    def release(self, request: int) -> None:
+        """Its KV is elsewhere."""
+        self.handed -= 1
+        self.blocks.give_back(request)
 
     def compose(self, now: int, known: int) -> Rows:
         """The rows of the step that begins at `now`, from what had happened by `known`; none where there is nothing."""
@@ -90,8 +115,11 @@ class Scheduler:
     def _learn(self, known: int, *, idle: bool = False) -> None:
         while self.leaving and self.leaving[0][0] <= known:
             for request in self.leaving.popleft()[1].tolist():
-                self.blocks.give_back(request)
                 self.queue.seats += 1
+                if not self._hands(request):
+                    self.blocks.give_back(request)
+        while self.landed and self.landed[0][0] <= known:
+            self.queue.decoding = np.append(self.queue.decoding, self.landed.popleft()[1])
         queue = self.queue
         if self._since_poll < self.settings.poll_interval and (len(queue.decoding) or queue.started) and not idle:
             return
@@ -106,7 +134,7 @@ class Scheduler:
         while True:
             tray = Tray(self.queue, self.settings.max_num_batched_tokens, now)
             self._fill(tray)
-            if not tray.empty or not self.queue.started:
+            if not tray.empty or not self.queue.started or self.handed:
                 return tray
             self.queue.evict_last(now)
 
@@ -163,8 +191,13 @@ class Scheduler:
     def _leave(self, done: Ints, end: int) -> None:
         if len(done):
             decoding = self.queue.decoding
-            self.queue.decoding = decoding[self.book.emitted[decoding] < self.book.output[decoding]]
+            self.queue.decoding = decoding[self.book.emitted[decoding] < self.book.goal[decoding]]
             self.leaving.append((end, done))
+            self.handed += sum(map(self._hands, done.tolist())) if self.hands_over else 0
+
+    def _hands(self, request: int) -> bool:
+        """Another pool answers it."""
+        return self.hands_over and int(self.book.output[request]) > 1
 
     def drain(self) -> None:
         """Nothing runs any more: all that is leaving is gone. Raises BrokenInvariant where the blocks do not add up."""
@@ -180,7 +213,8 @@ class Scheduler:
         if not (rows.decodes or self.load or self.leaving):
             return UNLIMITED
         alone = rows.decodes == len(rows.request) and not queue.started
-        if not alone or self.leaving or self.inbox or (queue.waiting and queue.seats) or not rows.decodes:
+        coming = self.inbox or self.landed or (queue.waiting and queue.seats)
+        if not alone or self.leaving or coming or not rows.decodes:
             return 1
-        steps = int((book.output[rows.request] - book.emitted[rows.request]).min())
+        steps = int((book.goal[rows.request] - book.emitted[rows.request]).min())
         return min(steps, self.blocks.free // rows.decodes * self.blocks.size + 1)

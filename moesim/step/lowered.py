@@ -23,7 +23,8 @@ class Lowered:
     """graph; work and balanced: family -> seconds float64[lanes]; load int64[moe layers, experts] and rank_load
     int64[moe layers, ranks]: rows; received int64[moe layers, ranks]: rows of one micro-batch, the most of any; sent
     int64[ranks, ranks] (bytes from source to destination over all coflows that carry tokens); demand: (name of tasks,
-    family) -> what they have to do on each of all ranks; nodes: the one of the schedule that each task is of.
+    family) -> what they have to do on each of all ranks; nodes: the one of the schedule that each task is of; gates
+    int64[moe layers]: numbers that each layer's router keeps, 0 where no router of ours decides.
     """
 
     graph: TaskGraph
@@ -35,6 +36,7 @@ class Lowered:
     received: npt.NDArray[np.int64]
     demand: Mapping[tuple[str, str], Demand]
     nodes: tuple[Node, ...]
+    gates: npt.NDArray[np.int64]
 
     def play_as(self, draw: Mapping[str, float], *, balanced: bool = False, host: bool = True) -> TaskGraph:
         """The graph with each family's seconds times its factor in `draw`; with rows as they are or balanced.
@@ -75,6 +77,7 @@ class Lowering:
     rank_load: npt.NDArray[np.int64]
     sent: npt.NDArray[np.int64]
     received: npt.NDArray[np.int64]
+    gates: npt.NDArray[np.int64]
     demand: dict[tuple[str, str], Demand] = field(default_factory=dict)
     builder: GraphBuilder = field(default_factory=GraphBuilder)
     works: list[tuple[int, Work, Work]] = field(default_factory=list)
@@ -83,11 +86,11 @@ class Lowering:
     @classmethod
     def of(cls, layers: int, experts: int, ranks: int, parts: int) -> Lowering:
         """Empty. layers: those with routed experts."""
-        load, rank_load, sent, received = (
+        load, rank_load, sent, received, gates = (
             np.zeros(size, dtype=np.int64)
-            for size in ((layers, experts), (layers, ranks), (ranks, ranks), (layers, ranks))
+            for size in ((layers, experts), (layers, ranks), (ranks, ranks), (layers, ranks), (layers,))
         )
-        return cls(parts, load, rank_load, sent, received)
+        return cls(parts, load, rank_load, sent, received, gates)
 
     def compute(
         self, name: str, ranks: npt.NDArray[np.int32], work: Work, after: After, node: Node,
@@ -128,7 +131,7 @@ class Lowering:
         real, balanced = self._columns(1), self._columns(2)
         return Lowered(
             self.builder.build(), real, balanced, self.load, self.rank_load, self.sent, self.received, self.demand,
-            tuple(self.nodes),
+            tuple(self.nodes), self.gates,
         )  # fmt: skip
 
     def _columns(self, which: Literal[1, 2]) -> dict[str, Floats]:

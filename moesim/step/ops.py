@@ -120,13 +120,16 @@ class LayerOps:
         return self._elementwise(moved)
 
     def router(self, batch: Batch, chores: Chores | None = None) -> Work:
-        """Norm, then the router's chores; without any the gate GEMM, and top-k over its scores."""
+        """Norm, then the router's chores; without any the gate GEMM, and top-k over its scores. Where experts work in a
+        latent space, also the ways there and back.
+        """
+        rows = self._residual_tokens(batch)
+        beside = self._gemms(self.model.latent_gemms(), rows) + self.norm(batch)
         if chores is not None:
             experts = self.spread.expert_parameters * DTYPE_BYTES[self.precision.experts]
-            return router_work(self._chores_here(chores), self.costs, self.log, experts) + self.norm(batch)
-        rows = self._residual_tokens(batch)
+            return router_work(self._chores_here(chores), self.costs, self.log, experts) + beside
         scores = self._elementwise(rows * (2 * ROUTER_BYTES * self.model.num_experts))
-        return self._gemms((self.model.router_gemm(),), rows, UNQUANTISED) + scores + self.norm(batch)
+        return self._gemms((self.model.router_gemm(),), rows, UNQUANTISED) + scores + beside
 
     def shared(self, batch: Batch) -> Work:
         """The shared expert: the rank's part of it over its group's tokens, or all of it over the rank's own."""
@@ -149,7 +152,7 @@ class LayerOps:
         model = self.model
         if training:
             return self._summed(self.spread.expert_gemms(), rows) + self._activation(rows.sum(axis=1))
-        shape = (model.hidden_size, self.spread.expert_width, self.precision.experts, model.expert_matrices)
+        shape = (model.row_width, self.spread.expert_width, self.precision.experts, model.expert_matrices)
         return self.log.work([self.costs.experts(rows, *shape, choices)])
 
     def _summed(self, gemms: Iterable[Gemm], rows: npt.NDArray[np.int64]) -> Work:
@@ -224,7 +227,12 @@ class LayerOps:
         if self.spread.residual == "sliced":
             return chores
         gemms = tuple((self._of_group(rows), n, k) for rows, n, k in chores.gemms)
-        return Chores(gemms, tuple(map(self._of_group, chores.moved)), tuple(map(self._of_group, chores.sets)))
+        return replace(
+            chores,
+            gemms=gemms,
+            moved=tuple(map(self._of_group, chores.moved)),
+            sets=tuple(map(self._of_group, chores.sets)),
+        )
 
     def _of_group(self, own: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """int64[ranks] of each rank -> the sum over its tensor-parallel group."""

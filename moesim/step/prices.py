@@ -55,7 +55,7 @@ class ExpertPrices:
     def _priced(self, shapes: Int64s) -> Int64s:
         """int64[n, 4] -> int64[n] ps, in one call."""
         ops, model = self._ops, self._ops.model
-        width = (model.hidden_size, ops.spread.expert_width, ops.precision.experts, model.expert_matrices)
+        width = (model.row_width, ops.spread.expert_width, ops.precision.experts, model.expert_matrices)
         total, active, most, filled = shapes.T
 
         def ask(*columns: Int64s) -> Estimate:

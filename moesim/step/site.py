@@ -102,5 +102,7 @@ class Site:
             lowering.load[index] += one.load
             lowering.rank_load[index, self.ranks] += rows
             received += rows
+        if chores := self.routing(node).chores:
+            lowering.gates[index] = max(lowering.gates[index], chores.held)
         most = lowering.received
         most[index, self.ranks] = np.maximum(most[index, self.ranks], received)

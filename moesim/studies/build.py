@@ -108,13 +108,13 @@ def draft(loaded: Loaded, seed: int) -> Draft:
     log = CostLog()
     plan = _plan(loaded, model, cluster, layout, first, routing, costs, log)
     links = (*cluster.warnings, *plan.fabric.notes, *_network_notes(scenario, plan))
-    warnings = (*_idle_notes(cluster, layout), *model.approximations, *links)
+    warnings = (*idle_notes(cluster, layout), *model.approximations, *links)
     notes = (*notes, *merge_note(routing, plan.dispatch.algorithm))
     faults = engine_faults(loaded, plan.fabric, layout.world)
     return Draft(scenario, plan, _batches(scenario, layout.world), log, warnings, notes, faults)
 
 
-def _idle_notes(cluster: Cluster, layout: Layout) -> list[str]:
+def idle_notes(cluster: Cluster, layout: Layout) -> list[str]:
     """GPUs that the layout leaves out, and what would take them in or give them back."""
     idle, ways = cluster.num_devices - layout.world, []
     if not idle:
@@ -166,7 +166,7 @@ def _costs(loaded: Loaded, cluster: Cluster, model: MoEModel, layout: Layout) ->
     profile, kernels = (asked, None) if isinstance(asked, str) else (asked.profile, asked.kernels)
     dispatch = scenario.comm.dispatch if layout.expert_parallel > 1 else ""
     where = loaded.where("costs")
-    width = (model.hidden_size, model.expert_intermediate // layout.expert_tensor_parallel)
+    width = (model.row_width, model.expert_intermediate // layout.expert_tensor_parallel)
     experts = _precision(scenario, model).experts
     return Tables(
         load_costs(profile, cluster.devices[0], kernels, precision=experts, dispatch=dispatch, width=width, where=where)
@@ -256,8 +256,8 @@ def _dispatch(comm: CommSection, model: MoEModel, fabric: Fabric, algorithm: All
     held = max(fabric.communication[kernel].sms for kernel in algorithm.all_kernels())
     return Dispatch(
         algorithm,
-        row_bytes(model.hidden_size, comm.dispatch_dtype),
-        row_bytes(model.hidden_size, comm.combine_dtype),
+        row_bytes(model.row_width, comm.dispatch_dtype),
+        row_bytes(model.row_width, comm.combine_dtype),
         slowdown=sms / (sms - held),
     )
 
@@ -311,7 +311,9 @@ def _whole(batch: BatchSection) -> tuple[int, int]:
 
 def with_rows(built: Built, lowered: Lowered) -> Built:
     """The same with the ledger of the rows that the step's fullest rank receives. Raises DoesNotFit."""
-    rows = Rows(int(lowered.received.max(initial=0)), int(lowered.received.sum(axis=0).max(initial=0)))
+    model = built.plan.model
+    gates = int(np.maximum(lowered.gates - model.router_gemm().parameters, 0).sum())
+    rows = Rows(int(lowered.received.max(initial=0)), int(lowered.received.sum(axis=0).max(initial=0)), gates)
     memory = memory_of(built.scenario, built.plan, rows)
     memory.check()
     return replace(built, memory=memory)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ from moesim.errors import BadInput
 from moesim.studies.interval import CONFIDENCE, half_width
 from moesim.studies.load import Named, Overrides, load
 from moesim.studies.run import run
+from moesim.studies.serving import is_serving, load_serving, run_serving
 from moesim.studies.shown import Rows, Tabular
+from moesim.studies.verdict import serve_verdict, step_verdict
 
 Document = Mapping[str, Any]
 
@@ -45,20 +47,12 @@ class Comparison(Tabular):
     metrics: Mapping[str, Difference]
     breakdown: Mapping[str, Difference | None]
 
-    @property
-    def relative(self) -> float:
-        """Mean difference of the step time over the base's mean step time; negative is faster."""
-        step = self.metrics["step_time_s"]
-        return step.value / step.base
-
     def verdict(self) -> str:
         """One sentence."""
         a, b = self.names
         names = f"{b} (with the changes)" if a == b else b
-        if not self.metrics["step_time_s"].told:
-            return f"No difference between {a} and {names} can be told at 95 % from {len(self.base)} paired seeds."
-        how = "faster" if self.relative < 0 else "slower"
-        return f"{names} is {how} than {a} by {abs(self.relative):.1%} of its step time, certain at 95 %."
+        judge = step_verdict if "step_time_s" in self.metrics else serve_verdict
+        return judge(a, names, self.metrics, len(self.base))
 
     def rows(self) -> Rows:
         """A row a metric."""
@@ -88,26 +82,41 @@ class Comparison(Tabular):
 def compare(
     base: Named, variant: Named | None = None, seeds: int = 5, *, overrides: Overrides = ()
 ) -> Comparison:  # fmt: skip
-    """Run both with seeds 0 .. seeds - 1; each seed picks the same requests and the same errors for both.
+    """Run both with seeds 0 .. seeds - 1; each seed picks the same requests and, of steps, the same errors for both.
 
-    Each is what `load` takes; `overrides` are the variant's, and without a variant they change the base. The interval
-    is Student's over the paired differences. Raises BadInput for fewer than 2 seeds.
+    Each is what `load` takes, or both serve requests; `overrides` are the variant's, and without a variant they change
+    the base. The interval is Student's over the paired differences. Raises BadInput for fewer than 2 seeds.
     """
-    base, variant = load(base), load(base if variant is None else variant, overrides)
     if seeds < 2:
         raise BadInput(f"{seeds} seed(s) give no interval", way_out="--seeds 5")
-    first, second = (
-        tuple(run(loaded, seed=seed, draw_errors=True, loop=True).to_json() for seed in range(seeds))
-        for loaded in (base, variant)
-    )
+    other = base if variant is None else variant
+    serve = is_serving(base)
+    if is_serving(other, overrides) != serve:
+        raise BadInput("one serves requests, the other is a step", way_out="two scenarios of one mode")
+    player = served if serve else stepped
+    (one, first), (two, second) = (player(*asked, seeds) for asked in ((base, ()), (other, overrides)))
     shared = [name for name in first[0]["metrics"] if name in second[0]["metrics"]]
     return Comparison(
-        names=(base.scenario.name, variant.scenario.name),
+        names=(one, two),
         base=first,
         variant=second,
         metrics={name: _metric(name, first, second) for name in shared},
         breakdown={key: _rung(key, first, second) for key in first[0]["breakdown"]},
     )
+
+
+def stepped(scenario: Named, overrides: Overrides, seeds: int) -> tuple[str, tuple[Document, ...]]:
+    """A step's name and documents, seed by seed."""
+    loaded = load(scenario, overrides)
+    runs = (run(loaded, seed=seed, draw_errors=True, loop=True) for seed in range(seeds))
+    return loaded.scenario.name, tuple(one.to_json() for one in runs)
+
+
+def served(scenario: Named, overrides: Overrides, seeds: int) -> tuple[str, tuple[Document, ...]]:
+    """The same of a scenario that serves requests; `seeds` of its own does not count here."""
+    loaded = load_serving(scenario, overrides)
+    alone = replace(loaded, scenario=loaded.scenario.model_copy(update={"seeds": 1}))
+    return alone.scenario.name, tuple(run_serving(alone, seed=seed).to_json() for seed in range(seeds))
 
 
 def _metric(name: str, base: Sequence[Document], variant: Sequence[Document]) -> Difference:

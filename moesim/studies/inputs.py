@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from moesim.studies.load import Loaded
 from moesim.studies.routing import trace_path
 from moesim.studies.scenario import Setup
 
+Digest = Callable[[Path], str]
 STATISTICS = ("workloads", "routing", f"{SHIPPED}.json")
 
 
@@ -46,11 +47,13 @@ def content_hash(loaded: Loaded) -> str:
     return hash_of(loaded.scenario, files_of(loaded.scenario))
 
 
-def hash_of(scenario: Setup, files: Mapping[str, Path]) -> str:
-    """The same of any kind of scenario, with the files that it names by dotted key. Raises BadInput."""
+def hash_of(scenario: Setup, files: Mapping[str, Path], digest: Digest | None = None) -> str:
+    """The same of any kind of scenario, with the files that it names by dotted key; digest: of a file's content, where
+    it need not be read again for each of many scenarios. Raises BadInput.
+    """
     body: dict[str, Any] = scenario.identity()
     for key, path in files.items():
-        _replace(body, key, f"{path.name} {_digest(path)}")
+        _replace(body, key, f"{path.name} {(digest or file_digest)(path)}")
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
@@ -66,7 +69,7 @@ def _replace(body: dict[str, Any], key: str, value: str) -> None:
         body[last] = f"{held} {value}" if key == "routing.sampled" else value
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """sha256 of a file, and of the quantisation file beside a config.json."""
     beside = path.with_name(path.name.replace("config.json", QUANTISATION_FILE))
     found = hashlib.sha256()

@@ -6,7 +6,7 @@ import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class Loaded:
         return place(self.document, self.overridden, (key, number))
 
 
-Named = str | Path | Mapping[str, Any] | Scenario | Loaded  # whatever says what is to be run
+Named = str | Path | Mapping[str, Any] | Scenario | Loaded | yamlfile.Document  # whatever says what is to be run
 Overrides = Sequence[str] | Mapping[str, Any]  # "a.b=value" texts, or {"a.b": value} and {"a": {"b": value}}
 
 
@@ -59,8 +59,9 @@ def load(scenario: Named, overrides: Overrides = ()) -> Loaded:
 
 def document_of(scenario: Named) -> yamlfile.Document:
     """Keys and values of a scenario, to be changed. Raises BadInput."""
-    if isinstance(scenario, Loaded):
-        return copy.deepcopy(scenario.document)
+    if isinstance(scenario, (Loaded, yamlfile.Document)):
+        found = scenario.document if isinstance(scenario, Loaded) else scenario
+        return replace(found, data=copy.deepcopy(found.data))
     if isinstance(scenario, Scenario):
         return yamlfile.Document(scenario.model_dump(mode="json", exclude_unset=True), f"scenario {scenario.name}")
     if isinstance(scenario, Mapping):

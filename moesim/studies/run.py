@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from moesim.costs import error_draw
 from moesim.engine import check_timeline
+from moesim.errors import pick
 from moesim.step import Lowered, lower
 from moesim.studies.band import COVERAGE, Band, band, spreads
 from moesim.studies.basis import borrowed, price_notes
@@ -28,13 +29,13 @@ from moesim.version import __version__
 
 def run(
     scenario: Named, *, overrides: Overrides = (), seed: int = 0, draw_errors: bool = False,
-    loop: bool = False, tell: Callable[[str], None] = lambda stage: None,
+    factors: Mapping[str, float] | None = None, loop: bool = False, tell: Callable[[str], None] = lambda stage: None,
 ) -> Result:  # fmt: skip
     """Play one step of whatever `load` takes. Raises BadInput, DoesNotFit, Deadlock.
 
     The seed picks the recorded requests that are looked up; with `draw_errors` it also draws one factor per error
-    family of the costs, otherwise every cost is its median and the metrics carry their 80 % band. loop: it is one of
-    many (see choose_level). `tell` hears what begins.
+    family of the costs, `factors` sets them; otherwise every cost is its median and the metrics carry their 80 %
+    band. loop: it is one of many (see choose_level). `tell` hears what begins.
     """
     loaded = load(scenario, overrides)
     placed = f", experts placed by {loaded.scenario.experts.placement}" if loaded.scenario.routing else ""
@@ -43,12 +44,20 @@ def run(
         built = build(loaded, seed)
         lowered = lower(built.plan, built.batches)
         built = with_rows(built, lowered)
-    draw = error_draw(spreads(built), seed) if draw_errors else {}
+    draw = error_draw(spreads(built), seed) if draw_errors else _set_factors(built, factors or {})
     tell("playing the step")
     ladder = climb(built.plan, lowered, built.scenario.network, draw, built.faults, loop=loop)
     check_timeline(lowered.graph, ladder.timeline)
     tell("playing the ends of its band")
-    return _result(built, lowered, ladder, seed, draw, None if draw_errors else band(built, lowered))
+    return _result(built, lowered, ladder, seed, draw, None if draw_errors or factors else band(built, lowered))
+
+
+def _set_factors(built: Built, factors: Mapping[str, float]) -> Mapping[str, float]:
+    """The factors, each of a family that this step has. Raises BadInput."""
+    known = spreads(built)
+    for family in factors:
+        pick("family of costs", family, known, where=f"error.{family}")
+    return factors
 
 
 def _result(

@@ -46,12 +46,13 @@ class ClusterSection(Section):
     topology: str = Field(description="shipped topology or a YAML file; see `moesim list`")
     nodes: Count | None = Field(None, description="number of nodes; default: as the topology says")
     oversubscription: float | None = Field(None, ge=1, description="leaf to spine, 1 = non-blocking")
-    routing: Literal["adaptive", "ecmp", "minimal", "valiant"] | None = Field(
+    routing: Literal["adaptive", "ecmp", "spray", "minimal", "valiant"] | None = Field(
         None,
-        description="adaptive: a leaf's uplinks act as one; ecmp: a hash of ports and queue pair picks the spine; a "
-        "dragonfly's are minimal and valiant (over a third group that a hash picks)",
+        description="adaptive: a leaf's uplinks act as one; ecmp: a hash of ports and queue pair picks the spine; "
+        "spray: a message is divided over all spines; a dragonfly's are minimal and valiant (over a "
+        "third group that a hash picks)",
     )
-    spines: Count | None = Field(None, description="ecmp: spines to pick from")
+    spines: Count | None = Field(None, description="ecmp, spray: spines to pick from")
     queue_pairs: Count | None = Field(None, description="ecmp, valiant: a message is divided over so many")
 
     @property

@@ -111,7 +111,7 @@ class Job:
         model, algorithm = stage.model(self.model), all_to_all.find(self.dispatch)
         sms = self.cluster.devices[0].sms
         held = max(self.fabric.communication[kernel].sms for kernel in algorithm.all_kernels())
-        row = round(model.hidden_size * DTYPE_BYTES[ACTIVATION])
+        row = round(model.row_width * DTYPE_BYTES[ACTIVATION])
         routing: RoutingSource = Balanced(model, 0) if model.routed else NoExperts()
         return StepPlan(
             model=model,

@@ -57,7 +57,7 @@ def _saved(job: Job, spread: Spread) -> int:
     ffn = model.dense_layers * model.dense_intermediate + len(model.moe_layers) * model.shared_intermediate
     each = model.num_layers * 4 * model.hidden_size + heads + model.expert_matrices * ffn
     rows = tokens * model.top_k * len(model.moe_layers) if model.routed else 0
-    row = model.hidden_size + model.expert_matrices * spread.expert_width
+    row = model.row_width + model.expert_matrices * spread.expert_width
     return BF16 * (tokens * each + rows * spread.expert_tensor * row)
 
 

@@ -112,3 +112,13 @@ def test_all_shapes_at_once_leave_nothing_to_fit_on(moesim: Moesim, measured: st
 def test_a_known_device_is_no_other(moesim: Moesim, measured: str) -> None:
     done = moesim("calibrate", "fit", measured, "-o", "wrong", "--topology", "dgx-a100")
     assert done.code == 2 and "NVIDIA H200 is known" in done.err
+
+
+def test_check_names_a_distance(moesim: Moesim) -> None:
+    """The condition tells cases apart that Wasserstein's distance takes for each other."""
+    judged = ("calibrate", "check", "cpu", "--against", "cpu-example", "--topology", "cpu-host", "--json")
+    far = json.loads(moesim(*judged, "--distance", "conditional", "--scale", "1").out)["metrics"]
+    assert far["grouped_gemm_conditional"]["value"] > far["grouped_gemm_wasserstein"]["value"]
+    refused = moesim(*judged, "--distance", "entropic", "--scale", "1e-7")
+    assert refused.code == 2 and "too sharp" in refused.err and "--scale 1e-06" in refused.err
+    assert moesim(*judged, "--distance", "gibbs", "--scale", "nan").code == 2

@@ -122,6 +122,17 @@ def test_memory_follows_optimizer_and_router(moesim: Moesim) -> None:
     assert peaks[1] < peaks[0] and len(set(peaks)) == 3
 
 
+def test_memory_holds_what_a_router_keeps(moesim: Moesim) -> None:
+    """A hypernetwork of width 8 makes [hidden x experts] gates: eight times a gate's numbers a layer, bf16."""
+    whole = [
+        ran(moesim, "demo-tiny", f"routing={{router: {router}}}")
+        for router in ("conditioned_topk", "{name: conditioned_topk, embedding: 8}")
+    ]
+    peaks = [one["metrics"]["peak_memory_bytes"]["value"] for one in whole]
+    hidden, experts, layers = 128, 32, 8  # of tiny-moe
+    assert peaks[1] - peaks[0] == 2 * 8 * hidden * experts * layers
+
+
 def test_replicated_tokens_need_experts_on_the_ranks_that_share_them(moesim: Moesim) -> None:
     spread = "parallel={tensor_parallel_size: 8, expert_parallel_size: 8, data_parallel_size: 1}"
     found = ran(moesim, "demo-qwen3", spread, "comm.dispatch=replicated")

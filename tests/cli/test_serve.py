@@ -167,7 +167,7 @@ def test_requests_that_can_never_run_are_counted(moesim: Moesim) -> None:
 
 
 def test_other_verbs_say_that_it_is_no_step(moesim: Moesim) -> None:
-    for words in (("compare", "qwen3-serve", "--set", "replicas=2"), ("run", "qwen3-serve", "--trace")):
+    for words in (("run", "qwen3-serve", "--trace"),):
         done = moesim(*words)
         assert done.code == 2 and len(done.err.strip().splitlines()) == 1
     assert moesim("init", "--like", "qwen3-serve").out.count("requests:") == 1

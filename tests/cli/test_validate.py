@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.cli.conftest import Moesim
 
-TABLE = """kernel,op,ep,value,unit,version,config,system
-low_latency,dispatch,16,118,us,V1,hidden=7168; tokens/GPU=64; topk=8; dispatch FP8; combine BF16,H800
-low_latency,dispatch,17,118,us,V1,hidden=7168; tokens/GPU=64; topk=8; dispatch FP8; combine BF16,H800
+TABLE = """library,kernel,op,ep,hidden,tokens_per_rank,topk,experts,dtype,system,value,unit
+deepep,low_latency,dispatch,16,7168,64,8,256,fp8,hgx-h800,118,us
+deepep,low_latency,dispatch,17,7168,64,8,256,fp8,hgx-h800,118,us
 """
 
 

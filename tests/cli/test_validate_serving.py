@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from moesim import shipped
+from moesim.report.validation_tables import WAYS
 from moesim.studies.validation import serving, serving_kinds
 from moesim.studies.validation.rows import read_rows
 from moesim.studies.validation.serving_band import band_of, learned
@@ -73,6 +74,16 @@ def test_a_table_without_its_columns_is_refused(moesim: Moesim) -> None:
     Path("t.csv").write_text("id,backend\n1,vllm\n")
     done = moesim("validate", "serving", "--data", "t.csv")
     assert done.code == 2 and "t.csv:1: no column 'model_path'" in done.err
+
+
+def test_constants_are_told_apart(moesim: Moesim, tmp_path: Path) -> None:
+    """A row is played with the preset's constants, with those fitted without its model and system, and with none."""
+    path = some(tmp_path, "openai_gpt_oss_120b", concurrency="4", isl="1024", osl="128", backend="trtllm")
+    done = moesim("validate", "serving", "--data", str(path), "--json")
+    found = {name: metric["value"] for name, metric in json.loads(done.out)["metrics"].items()}
+    ttft = [found[f"ttft_geometric_mean_ratio{way}"] for way in WAYS]
+    assert tuple(WAYS) == serving.WAYS and len(set(ttft)) == 3 and min(ttft) == ttft[2]
+    assert all(head in moesim("validate", "serving", "--data", str(path)).out for head in WAYS.values())
 
 
 def test_a_band_is_that_of_other_systems() -> None:

@@ -10,6 +10,7 @@ import click
 import pytest
 
 from moesim.cli.verbs import LazyGroup
+from moesim.hardware import known_topologies
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Moesim
@@ -45,6 +46,29 @@ def test_topo_tells_about_a_cluster(moesim: Moesim, verb: str) -> None:
     assert done.code == 0
     assert "dgx-h100" in done.out
     assert moesim("topo", verb, "dgx-h10").code == 2
+
+
+def test_topologies_of_thousands_of_gpus_and_of_racks_in_racks(moesim: Moesim) -> None:
+    """8,192 GPUs have no table of paths; 576 in one NVLink domain meet over trunks of 72 x 900 GB/s."""
+    large = moesim("topo", "validate", "dgx-h100", "--nodes", "1024")
+    assert large.code == 0 and "8192 GPUs in 1024 nodes, every pair from the first and the last node" in large.out
+    assert "one flow between nodes reaches 50 GB/s" in large.out
+    assert "nodes: 8192" in moesim("topo", "validate", "dgx-h100", "--nodes", "20000").err
+    assert "nvlink_trunk  16 x 64.8 TB/s" in moesim("topo", "show", "gb200-nvl576").out
+
+
+def test_a_step_over_two_planes_takes_as_long_as_over_one(moesim: Moesim) -> None:
+    """Each plane has half of every port and half of every message; sprayed spines are as good as pooled ones."""
+    text = known_topologies()["dgx-h100"].read_text()
+    seconds = []
+    for change in ("", ", planes: 2", ", routing: spray, spines: 4"):
+        Path("t.yaml").write_text(f"{text[: text.index('fabric:')]}fabric: {{kind: rails, nodes: 2{change}}}\n")
+        sizes = [f"parallel.{name}_parallel_size=16" for name in ("data", "expert")]
+        sets = [*sizes, "cluster.topology=t.yaml", "cluster.nodes=2", "network.level=port_load"]
+        done = moesim("run", "demo-qwen3", "--json", *(word for one in sets for word in ("--set", one)))
+        assert done.code == 0, done.err
+        seconds.append(json.loads(done.out)["metrics"]["step_time_s"]["value"])
+    assert seconds[1:] == pytest.approx([seconds[0]] * 2, rel=1e-6)
 
 
 def test_topo_exports_and_imports_what_it_exported(moesim: Moesim) -> None:

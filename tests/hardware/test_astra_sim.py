@@ -41,7 +41,7 @@ def test_two_switch_dimensions_are_nodes_and_rails(tmp_path: Path) -> None:
     made = imported(tmp_path / "x.yml", file_of("Switch, Switch", "8, 4", "400, 50", "900, 1000"))
     cluster = made.cluster
     assert (cluster.num_nodes, cluster.gpus_per_node) == (4, 8)
-    assert hops(cluster, 0, 8) == 2 and cluster.link_capacity[cluster.path[0, 8, 0]] == 50e9
+    assert hops(cluster, 0, 8) == 2 and cluster.link_capacity[cluster.table[0, 8, 0]] == 50e9
     assert "relays" in made.notes[0]
 
 
@@ -89,7 +89,7 @@ def test_there_and_back(
 def test_a_shipped_cluster_comes_back_with_the_same_links(tmp_path: Path, name: str) -> None:
     cluster = load_cluster(name, nodes=2)
     again = imported(tmp_path / "x.yml", export_topology(cluster, "astra-sim").text).cluster
-    assert np.array_equal(again.path, cluster.path)
+    assert np.array_equal(again.table, cluster.table)
     assert np.allclose(again.link_capacity, cluster.link_capacity)
 
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from moesim.errors import BadInput
 from moesim.hardware import Cluster, known_topologies, load_cluster
+from moesim.hardware.blueprint import Ints, Ways
 from moesim.hardware.validate import check_integrity
+from moesim.network.ports import rdma_paths
 
 
 def cluster(tmp_path: Path, fabric: str) -> Cluster:
@@ -30,8 +32,8 @@ def kinds(made: Cluster, a: int, b: int) -> list[str]:
 
 def load(made: Cluster, kind: str) -> float:
     """Seconds of the busiest link of a kind when every GPU sends 1 GB to every other."""
-    tables = (made.path, *made.more_paths)
-    used = np.concatenate([table[table >= 0] for table in tables])
+    tables = [paths[made.witnesses()] for paths in (made.path, *made.more_paths)]
+    used = np.concatenate([rows[rows >= 0] for rows in tables])
     seconds = np.bincount(used, minlength=made.num_links) * 1e9 / len(tables) / made.link_capacity
     return float(seconds[np.array(made.link_kind) == kind].max())
 
@@ -117,9 +119,76 @@ def test_every_shape_is_sound(
         ("kind: torus, nodes: 5, dims: [2, 2]", "fabric.yaml:17 fabric: dims.*hold 4 nodes, there are 5"),
         ("kind: torus, nodes: 64, dims: [64]", "ways of 32 links, at most 12"),
         ("kind: dragonfly, nodes: 2", "routing of dragonfly is minimal or valiant"),
-        ("kind: rails, nodes: 2, routing: valiant", "routing of rails is adaptive or ecmp"),
+        ("kind: rails, nodes: 2, routing: valiant", "routing of rails is adaptive, ecmp or spray"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, fabric: str, says: str) -> None:
     with pytest.raises(BadInput, match=says):
         cluster(tmp_path, fabric)
+
+
+def test_a_message_is_divided_over_planes_and_a_plane_has_its_part(tmp_path: Path) -> None:
+    """Two planes: 25 GB/s of a port each; all to all takes as long as over one plane of 50 GB/s."""
+    one = cluster(tmp_path, "kind: leaves, nodes: 4, nodes_per_leaf: 2")
+    busy = load(one, "nic_out")
+    two = cluster(tmp_path, "kind: leaves, nodes: 4, nodes_per_leaf: 2, planes: 2")
+    assert load(two, "nic_out") == pytest.approx(busy) == 24 * 1e9 / 50e9
+    names = [[two.link_name[link] for link in paths[0, 16] if link >= 0] for paths in (two.path, *two.more_paths)]
+    assert names[0] == ["gpu0/plane0/nic_out", "plane0/leaf0/up", "plane0/leaf1/down", "gpu16/plane0/nic_in"]
+    assert names[1] == [name.replace("plane0", "plane1") for name in names[0]]
+
+
+def test_spray_takes_every_spine_equally(tmp_path: Path) -> None:
+    """16 GPUs of a leaf send 16 messages each to the other leaf, over 4 spines of 200 GB/s: 64 GB each."""
+    made = cluster(tmp_path, "kind: leaves, nodes: 4, nodes_per_leaf: 2, routing: spray, spines: 4")
+    assert load(made, "leaf_up") == pytest.approx(64 / 200)
+    hashed = cluster(tmp_path, "kind: leaves, nodes: 4, nodes_per_leaf: 2, routing: ecmp, spines: 4")
+    assert load(hashed, "leaf_up") > 1.02 * 64 / 200
+    assert not made.collides and hashed.collides
+
+
+def test_racks_of_a_node_meet_over_trunks(tmp_path: Path) -> None:
+    """4 racks of 2 GPUs, trunks thinned out by two: 2 x 450 / 2 GB/s, over which 12 messages leave a rack."""
+    text = (
+        known_topologies()["dgx-h100"].read_text().replace("nvlink: {", "nvlink: {racks: 4, oversubscription: 2, ", 1)
+    )
+    path = tmp_path / "racks.yaml"
+    path.write_text(text)
+    made = load_cluster(path, nodes=2)
+    check_integrity(made)
+    assert kinds(made, 0, 1) == ["nvlink_up", "nvlink_down"]
+    names = [made.link_name[link] for link in made.path[9, 14] if link >= 0]
+    assert names == ["gpu9/nvlink_up", "rack4/nvlink_up", "rack7/nvlink_down", "gpu14/nvlink_down"]
+    assert kinds(made, 1, 9) == kinds(load_cluster("dgx-h100", nodes=2), 1, 9)
+    assert load(made, "nvlink_trunk") == pytest.approx(12 / 450)
+    assert made.collides
+
+
+@pytest.mark.parametrize(
+    "fabric",
+    [
+        "kind: rails, nodes: 4, planes: 2",
+        "kind: leaves, nodes: 4, nodes_per_leaf: 2, routing: ecmp, spines: 3, queue_pairs: 2",
+        "kind: three_tier, nodes: 4, nodes_per_leaf: 1, leaves_per_pod: 2",
+        "kind: dragonfly, nodes: 4, nodes_per_leaf: 1, routers_per_group: 2, routing: valiant",
+        "kind: torus, nodes: 4, dims: [2, 2]",
+        "kind: rail_only, nodes: 4",
+    ],
+)
+def test_worked_out_paths_are_those_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fabric: str) -> None:
+    """Of whole kernels too: their own ports and ways over RDMA."""
+    tabled = cluster(tmp_path, fabric)
+    monkeypatch.setattr("moesim.hardware.blueprint.MAX_GPUS", 8)
+    asked = cluster(tmp_path, fabric)
+    assert isinstance(asked.path, Ways)
+    a, b = np.indices((32, 32))
+    for table, ways in zip((tabled.path, *tabled.more_paths), (asked.path, *asked.more_paths), strict=True):
+        assert same(table[a, b], ways[a, b])
+        assert same(rdma_paths(tabled, table)[a, b], rdma_paths(asked, ways)[a, b])
+
+
+def same(some: Ints, others: Ints) -> bool:
+    """Paths of the same links, whatever the padding."""
+    hops = max(some.shape[-1], others.shape[-1])
+    wide = [np.pad(each, ((0, 0), (0, 0), (0, hops - each.shape[-1])), constant_values=-1) for each in (some, others)]
+    return np.array_equal(wide[0], wide[1])

@@ -59,7 +59,7 @@ def clos(gpus: int = 12, spines: int = 3) -> tuple[list[str], str]:
 
 def test_parallel_spines_share_the_pairs() -> None:
     cluster = sealed(graph(*clos()))
-    spines = {cluster.link_name[cluster.path[a, b, 1]] for a in range(4) for b in range(4, 12)}
+    spines = {cluster.link_name[cluster.table[a, b, 1]] for a in range(4) for b in range(4, 12)}
     assert spines == {"leaf0->spine0", "leaf0->spine1", "leaf0->spine2"}
 
 
@@ -77,7 +77,7 @@ def test_the_order_of_the_file_has_no_effect(shuffler: random.Random) -> None:
         graph(links, ", ".join(names), "[[gpu11, gpu10, gpu9, gpu8, gpu7, gpu6, gpu5, gpu4], [gpu3, gpu1, gpu0, gpu2]]")
     )
     assert again.link_name == first.link_name
-    assert again.path.tolist() == first.path.tolist()
+    assert again.table.tolist() == first.table.tolist()
     assert again.node_of.tolist() == first.node_of.tolist()
 
 
@@ -146,3 +146,14 @@ def test_what_is_wrong_is_named_with_its_line(links: list[str], switches: str, s
 def test_nodes_name_each_gpu_once(nodes: str) -> None:
     with pytest.raises(BadInput, match=r"each of 2 GPUs once|none of gpu0\.\.gpu1"):
         sealed(graph(PAIR, "sw", nodes))
+
+
+def test_sprayed_messages_take_all_equal_ways_once() -> None:
+    """Two leaves of two GPUs, three spines: three tables, which use each uplink equally often."""
+    links = [f"from: gpu{gpu}, to: leaf{gpu // 2}, bandwidth: 300 GB/s" for gpu in range(4)]
+    links += [f"from: leaf{leaf}, to: spine{top}, bandwidth: 100 GB/s" for leaf in range(2) for top in range(3)]
+    switches = "leaf0, leaf1, spine0, spine1, spine2"
+    cluster = sealed(graph(links, switches).replace("links:", "spray: 3\nlinks:"))
+    ways = {cluster.link_name[paths[0, 2][1]] for paths in (cluster.path, *cluster.more_paths)}
+    assert ways == {"leaf0->spine0", "leaf0->spine1", "leaf0->spine2"}
+    assert {cluster.link_name[paths[0, 1][1]] for paths in (cluster.path, *cluster.more_paths)} == {"leaf0->gpu1"}

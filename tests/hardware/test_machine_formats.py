@@ -48,7 +48,7 @@ def test_a_hopper_machine_is_the_shipped_one(tmp_path: Path) -> None:
     path = tmp_path / "made.yaml"
     path.write_text(made.text)
     cluster, shipped = load_cluster(path, nodes=4), load_cluster("dgx-h100", nodes=4)
-    assert np.array_equal(cluster.path, shipped.path)
+    assert np.array_equal(cluster.table, shipped.table)
     assert np.array_equal(cluster.link_capacity, shipped.link_capacity)
     assert made.notes == ()
 
@@ -59,7 +59,7 @@ def test_gpus_in_a_ring_of_nvlinks_keep_pcie_for_the_rest(tmp_path: Path) -> Non
     cluster = imported(tmp_path, xml(ring, sm=80), like="dgx-a100").cluster
     check_integrity(cluster)
     assert [cluster.link_name[link] for link in cluster.path[0, 1] if link >= 0] == ["gpu0->gpu1"]
-    assert cluster.link_capacity[cluster.path[0, 1, 0]] == 4 * 25e9
+    assert cluster.link_capacity[cluster.table[0, 1, 0]] == 4 * 25e9
     assert [cluster.link_name[link] for link in cluster.path[0, 2] if link >= 0] == ["gpu0->pcie", "pcie->gpu2"]
 
 
@@ -130,7 +130,7 @@ def test_a_gpu_off_the_switch_goes_over_pcie(tmp_path: Path) -> None:
                 row[b + 1] = "SYS"
     text = "\n".join(["\t" + "\t".join(f"GPU{g}" for g in range(8)), *("\t".join(row[:9]) for row in rows)])
     made = imported(tmp_path, text, name="topo.txt")
-    width = made.cluster.link_capacity[made.cluster.path].min(axis=2, initial=np.inf, where=made.cluster.path >= 0)
+    width = made.cluster.link_capacity[made.cluster.table].min(axis=2, initial=np.inf, where=made.cluster.table >= 0)
     assert width[0, 7] == 450e9 and width[0, 2] == width[2, 7] == 64e9
     assert "GPU 2 without NVLink: over PCIe to every other GPU" in made.notes
     assert "nvlink 0 B/s to 450 GB/s" in made.found
@@ -172,7 +172,7 @@ def test_uneven_ports_are_played_as_they_are(tmp_path: Path) -> None:
     path.write_text(yaml_text(text))
     cluster = load_cluster(path)
     check_integrity(cluster)
-    assert [cluster.link_name[cluster.path[gpu, 4, 0]] for gpu in range(4)] == ["nic0/nic_out"] * 3 + ["nic1/nic_out"]
+    assert [cluster.link_name[cluster.table[gpu, 4, 0]] for gpu in range(4)] == ["nic0/nic_out"] * 3 + ["nic1/nic_out"]
     path.write_text(yaml_text({**text, "node": {**node, "port_of": [0, 0, 2, 2]}}))
     with pytest.raises(BadInput, match="port_of numbers ports from 0 without gaps"):
         load_cluster(path)
@@ -276,7 +276,7 @@ def _cell(a: int, b: int, gpus: int, nics: int, cell: str, nearest: str) -> str:
 def test_a_matrix_of_a_switched_machine_is_the_shipped_one(tmp_path: Path) -> None:
     made = imported(tmp_path, matrix(8, "NV18", 8), name="topo.txt")
     shipped = load_cluster("dgx-h100")
-    assert np.array_equal(made.cluster.path, shipped.path)
+    assert np.array_equal(made.cluster.table, shipped.table)
     assert np.array_equal(made.cluster.link_capacity, shipped.link_capacity)
     assert "nic:" in made.text and "nics" not in made.text
     h800 = imported(tmp_path, matrix(8, "NV8", 4), "hgx-h800", "topo.txt")

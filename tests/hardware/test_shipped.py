@@ -32,6 +32,7 @@ FACTORIES = (
         ("hgx-h800", 8, 200e9, 50e9, 989.4e12, 80e9),
         ("dgx-b200", 8, 900e9, 50e9, 2250e12, 178.35 * 2**30),
         ("gb200-nvl72", 72, 900e9, 50e9, 2500e12, 186e9),
+        ("gb200-nvl576", 576, 900e9, 50e9, 2500e12, 186e9),
         ("gb300-nvl72", 72, 900e9, 100e9, 2500e12, 279e9),
         ("dgx-a100-40gb", 8, 300e9, 25e9, 312e12, 40e9),
     ],
@@ -93,7 +94,7 @@ def test_routes_are_the_rows_of_the_path_table() -> None:
 
 def test_same_leaf_traffic_never_climbs() -> None:
     cluster = load_cluster("rail-fat-tree", nodes=4)
-    climbs = np.isin(cluster.path, np.flatnonzero(np.array(cluster.link_kind) == "leaf_up")).any(axis=2)
+    climbs = np.isin(cluster.table, np.flatnonzero(np.array(cluster.link_kind) == "leaf_up")).any(axis=2)
     same_rail = cluster.rail_of[:, None] == cluster.rail_of[None, :]
     same_node = cluster.node_of[:, None] == cluster.node_of[None, :]
     assert np.array_equal(climbs, ~same_rail & ~same_node)

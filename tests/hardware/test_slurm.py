@@ -75,7 +75,7 @@ def test_two_tiers_become_leaves(tmp_path: Path) -> None:
 def test_the_order_of_lines_does_not_matter_for_the_shape(tmp_path: Path) -> None:
     lines = TWO_TIERS.splitlines()
     turned = imported(tmp_path, "\n".join([lines[3], lines[1], lines[2]]))
-    assert turned.cluster.path.tolist() == imported(tmp_path, TWO_TIERS).cluster.path.tolist()
+    assert turned.cluster.table.tolist() == imported(tmp_path, TWO_TIERS).cluster.table.tolist()
 
 
 def test_an_uneven_tree_becomes_links(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ YAML = """\
 
 def test_the_yaml_form_says_the_same(tmp_path: Path) -> None:
     made = imported(tmp_path, YAML, "topology.yaml")
-    assert made.cluster.path.tolist() == imported(tmp_path, TWO_TIERS).cluster.path.tolist()
+    assert made.cluster.table.tolist() == imported(tmp_path, TWO_TIERS).cluster.table.tolist()
     assert made.notes[-1] == "topology fabric was read, not old"
 
 
@@ -117,7 +117,7 @@ def test_blocks_become_leaves_in_both_forms(tmp_path: Path) -> None:
     rows = '      - {block: b1, nodes: "n[1-2]"}\n      - {block: b2, nodes: "n[3-4]"}\n'
     yaml = imported(tmp_path, form + rows, "topology.yaml")
     assert conf.cluster.num_nodes == yaml.cluster.num_nodes == 4
-    assert conf.cluster.path.tolist() == yaml.cluster.path.tolist()
+    assert conf.cluster.table.tolist() == yaml.cluster.table.tolist()
     assert conf.notes[-1] == "a block is taken as one leaf: a host of dgx-h100 is an NVLink domain of its own"
 
 
@@ -139,7 +139,7 @@ def test_a_block_of_trays_is_one_nvlink_domain(tmp_path: Path) -> None:
 
 def test_of_a_forest_the_largest_tree_is_read_and_the_others_are_named(tmp_path: Path) -> None:
     made = imported(tmp_path, TWO_TIERS + "SwitchName=lonely Nodes=login1\n")
-    assert made.cluster.path.tolist() == imported(tmp_path, TWO_TIERS).cluster.path.tolist()
+    assert made.cluster.table.tolist() == imported(tmp_path, TWO_TIERS).cluster.table.tolist()
     assert made.notes[0] == "no switch joins lonely (1 hosts) to spine (7 hosts), which alone was read"
 
 

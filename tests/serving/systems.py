@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.serving import Book, Given, Replica, Requests, Scheduler, Served, engine, serve
+from moesim.serving.transfer import Links
 from moesim.step import Batch
 
 MS = 10**9
@@ -39,3 +40,21 @@ def served(
 def by_tokens(batch: Batch) -> int:
     """1 ms, 10 us a token and 1 ns for every token of context."""
     return MS + 10**7 * batch.tokens + 1000 * int(batch.context.sum())
+
+
+def split(
+    requests: Requests, step: Callable[[Batch], int], links: Links, preset: str = "vllm", *,
+    blocks: tuple[int, int] = (10**6, 10**6), replicas: tuple[int, int] = (1, 1), schedulers: int = 1,
+    watch: Any = None, balancer: str = "round_robin", **changes: Any,
+) -> Served:  # fmt: skip
+    """The same with a pool that computes prompts and one that answers; a GPU for each scheduler."""
+    settings = engine(preset, **{**BARE, **changes})
+
+    def make(book: Book) -> Sequence[Replica]:
+        return [
+            Replica([Scheduler(settings, book, blocks[pool], hands_over=pool == 0) for _ in range(schedulers)],
+                    Given(step), 1, ahead=settings.schedule_ahead, device=(pool * replicas[0] + number) * schedulers)
+            for pool in (0, 1) for number in range(replicas[pool])
+        ]  # fmt: skip
+
+    return serve(requests, make, balancer, watch=watch, links=links, entry=replicas[0])

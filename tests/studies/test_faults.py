@@ -98,7 +98,7 @@ def test_a_fabric_with_less_left_is_slower_and_says_so() -> None:
 def test_ecmp_is_a_key_of_the_cluster() -> None:
     result = run("demo-tiny", overrides=[*TWO_NODES, "cluster.routing=ecmp", "cluster.spines=4"])
     assert result.provenance["player"] == "simulate"
-    with pytest.raises(BadInput, match="matter to 'routing: ecmp' only"):
+    with pytest.raises(BadInput, match="matter to 'routing: ecmp' and spray"):
         seconds("cluster.spines=4")
 
 

@@ -91,6 +91,45 @@ def test_a_row_that_is_not_understood_is_refused_with_its_line(tmp_path: Path, o
     assert "table.csv:2:" in found.refused[0] and told in found.refused[0]
 
 
+EXPLICIT = "library,kernel,op,ep,hidden,tokens_per_rank,topk,experts,dtype,path,sms,system,value,unit"
+COLUMNS = "deepep,low_latency,dispatch,16,7168,64,8,256,fp8,nvlink,20,hgx-h800,118,us"
+
+
+def explicit(folder: Path, *rows: str) -> Path:
+    path = folder / "columns.csv"
+    path.write_text("\n".join([EXPLICIT, *rows]) + "\n")
+    return path
+
+
+def test_columns_say_what_a_sentence_does(tmp_path: Path) -> None:
+    mine = read_table(explicit(tmp_path, COLUMNS)).rows[0]
+    words = GOOD.replace("V1 LL 2025-06-05", "").replace("combine BF16", "combine BF16; NVLink used where possible")
+    theirs = read_table(table(tmp_path, words)).rows[0]
+    assert mine.situation.case == theirs.situation.case and (mine.sms, mine.seconds) == ("20", 118e-6)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("deepep", "pplx", "library 'pplx' is not deepep, whose kernels alone are modelled here"),
+        ("hgx-h800", "H800", "unknown system 'H800'"),
+        (",8,256", ",0,256", "topk '0' is no positive number"),
+        (",8,256", ",8,8.5", "experts '8.5' is no whole number"),
+        ("fp8", "int8", "dtype 'int8' is none of fp8, bf16"),
+        ("nvlink", "tcp", "unknown path 'tcp'"),
+        (",20,", ",many,", "sms 'many' is no positive number"),
+    ],
+)
+def test_a_column_that_is_not_understood_is_named(tmp_path: Path, old: str, new: str, told: str) -> None:
+    found = read_table(explicit(tmp_path, COLUMNS.replace(old, new, 1), COLUMNS))
+    assert len(found.rows) == 1 and "columns.csv:2:" in found.refused[0] and told in found.refused[0]
+
+
+def test_a_sentence_of_another_library_is_not_judged_as_deepep(tmp_path: Path) -> None:
+    found = read_table(table(tmp_path, GOOD.replace("V1 LL 2025-06-05", "pplx-kernels 0.0.1"), GOOD))
+    assert len(found.rows) == 1 and "version 'pplx-kernels 0.0.1' is no release of DeepEP" in found.refused[0]
+
+
 def test_a_point_in_seconds_and_in_bandwidth_counts_once(tmp_path: Path) -> None:
     found = read_table(table(tmp_path, GOOD, GOOD.replace("118,us", "31,GB/s (RDMA-equivalent)")))
     assert (len(found.rows), found.repeated, found.rows[0].unit) == (1, 1, "us")
@@ -101,5 +140,5 @@ def test_a_table_without_a_row_or_a_column_is_refused(tmp_path: Path) -> None:
         read_table(table(tmp_path, GOOD.replace("H800", "TPU")))
     path = table(tmp_path, GOOD)
     path.write_text(path.read_text().replace("config", "shape", 1))
-    with pytest.raises(BadInput, match="no column 'config'"):
+    with pytest.raises(BadInput, match="no column 'library'.*kernel, op, ep, value, unit, version, config, system"):
         read_table(path)

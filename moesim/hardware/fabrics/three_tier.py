@@ -43,7 +43,7 @@ def _links(ground: Ground, way: str) -> list[Link]:
     for tier, rates in (("leaf", leaves), ("pod", pods)):
         for number, rate in enumerate(rates):
             for spine in range(fabric.spines):
-                tag = str(spine) if fabric.routing == "ecmp" else ""
+                tag = "" if fabric.routing == "adaptive" else str(spine)
                 top = f"pod{number // each}/spine{tag}" if tier == "leaf" else f"core{tag}"
                 low = f"leaf{number}" if tier == "leaf" else f"pod{number}/spine{tag}"
                 ends = (low, top) if way == "up" else (top, low)

@@ -1,6 +1,7 @@
 """Leaves and spines. `rails`: a leaf per rail (port r of every node); `leaves`: one for every few nodes.
 
-Links: up and down of every leaf; one pooled uplink under adaptive routing, one for each spine where a hash picks it.
+Links: up and down of every leaf; one pooled uplink under adaptive routing, one for each spine where a hash picks
+it, or messages are divided over all of them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def _links(ground: Ground, way: str) -> list[Link]:
     for leaf, below in enumerate(ground.below):
         share = below / fabric.oversubscription / fabric.spines
         for spine in range(fabric.spines):
-            hashed = fabric.routing == "ecmp"
+            hashed = fabric.routing != "adaptive"
             top, name = (f"spine{spine}", f"leaf{leaf}/{way}{spine}") if hashed else ("spine", f"leaf{leaf}/{way}")
             ends = (f"leaf{leaf}", top) if way == "up" else (top, f"leaf{leaf}")
             links.append(ground.link(name, f"leaf_{way}", *ends, share))
@@ -38,7 +39,7 @@ def _links(ground: Ground, way: str) -> list[Link]:
 
 
 def _pooled(fabric: FabricSection) -> bool:
-    return fabric.spines == 1
+    return fabric.spines == 1 or fabric.routing == "spray"
 
 
 RAILS = Kind(by_rail, wire, KEYS, _pooled)

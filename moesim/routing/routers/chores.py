@@ -26,15 +26,19 @@ Counts = npt.NDArray[np.int64]
 @dataclass(frozen=True)
 class Chores:
     """Of each rank r of R: gemms (m int64[R], n, k), moved int64[R] bytes of each kernel that only moves bytes, and
-    sets int64[R], how often the weights of one expert are read or written.
+    sets int64[R], how often the weights of one expert are read or written. held: numbers that every rank keeps for the
+    layer's decision.
     """
 
     gemms: tuple[tuple[Counts, int, int], ...] = ()
     moved: tuple[Counts, ...] = ()
     sets: tuple[Counts, ...] = ()
+    held: int = 0
 
     def __add__(self, other: Chores) -> Chores:
-        return Chores(self.gemms + other.gemms, self.moved + other.moved, self.sets + other.sets)
+        return Chores(
+            self.gemms + other.gemms, self.moved + other.moved, self.sets + other.sets, self.held + other.held
+        )
 
 
 def tokens(given: RouterInput) -> Counts:
@@ -49,7 +53,12 @@ def gate(given: RouterInput, width: int | None = None) -> Chores:
 
 
 def gemm(given: RouterInput, n: int, k: int) -> Chores:
-    """One row a token, from k to n numbers."""
+    """One row a token, from k to n numbers, by a matrix that the router keeps."""
+    return Chores(gemms=((tokens(given), n, k),), held=n * k)
+
+
+def mix(given: RouterInput, n: int, k: int) -> Chores:
+    """One row a token, from k to n numbers, by a matrix that the batch itself makes."""
     return Chores(gemms=((tokens(given), n, k),))
 
 

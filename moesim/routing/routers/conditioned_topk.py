@@ -46,4 +46,5 @@ class ConditionedTopk(Router):
         if self.embedding is None:
             return mine
         once = np.ones(len(given.rank_node), dtype=np.int64)
-        return mine + Chores(gemms=((once, given.hidden * given.experts, self.embedding),))
+        made = given.hidden * given.experts
+        return mine + Chores(gemms=((once, made, self.embedding),), held=made * self.embedding)

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from moesim.routing.routers.assignment import Assignment
-from moesim.routing.routers.chores import Chores, gemm, passes
+from moesim.routing.routers.chores import Chores, gemm, mix, passes
 from moesim.routing.routers.input import RouterInput
 from moesim.routing.routers.router import Count, Facts, Fraction, Inner, Router, inherit
 from moesim.routing.routers.topk_softmax import TopkSoftmax
@@ -43,7 +43,8 @@ class RecurrentRmoe(Router):
         return self.inner.route(given.with_logits(logits))
 
     def chores(self, given: RouterInput, found: Assignment) -> Chores:
-        """A projection, a GRU (three gates of input and state), and the gate over its state."""
-        gru = gemm(given, 3 * self.width, self.width) + gemm(given, 3 * self.width, self.width)
+        """A projection, a GRU (three gates of input and state; one for all layers), and the gate over its state."""
+        own = gemm if given.layer == 0 else mix
+        gru = own(given, 3 * self.width, self.width) + own(given, 3 * self.width, self.width)
         state = gemm(given, self.width, given.hidden) + gru + passes(given, 8, self.width)
         return state + gemm(given, given.experts, self.width) + passes(given, 2)

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from moesim.routing.routers.assignment import Assignment
-from moesim.routing.routers.chores import Chores, gate, gemm, passes
+from moesim.routing.routers.chores import Chores, gate, mix, passes
 from moesim.routing.routers.input import Floats, Ints, RouterInput
 from moesim.routing.routers.router import Count, Facts, Router
 from moesim.routing.routers.select import softmax
@@ -53,10 +53,7 @@ class SoftMoe(Router):
         """Scores over all slots with two softmaxes, and two dense mixes: D^T X and C out, T x slots x hidden each."""
         wide = given.experts * self.slots
         return (
-            gate(given, wide)
-            + passes(given, 2, wide)
-            + gemm(given, given.hidden, wide)
-            + gemm(given, wide, given.hidden)
+            gate(given, wide) + passes(given, 2, wide) + mix(given, given.hidden, wide) + mix(given, wide, given.hidden)
         )
 
     def dense(self, given: RouterInput) -> tuple[Floats, Floats]:

@@ -36,7 +36,13 @@ class Queue:
 
     def needed(self, request: int) -> int:
         """Tokens whose KV has to be there at admission, all of a step's prompt aside."""
-        return int(self.book.prompt[request] + np.ceil(self.held * self.book.output[request])) if self.held else 0
+        return int(self.book.prompt[request] + np.ceil(self.held * self.book.goal[request])) if self.held else 0
+
+    def sit(self, request: int) -> None:
+        """It takes a seat."""
+        self.seats -= 1
+        self.turn += 1
+        self.admitted[request] = self.turn
 
     def contents(self, request: int) -> list[int]:
         """Identities of the blocks that its prompt shares with others'."""
@@ -130,9 +136,7 @@ class Tray:
             queue.reuse(request, found)
             queue.waiting.popleft()
             queue.started.append(request)
-            queue.seats -= 1
-            queue.turn += 1
-            queue.admitted[request] = queue.turn
+            queue.sit(request)
             self._add(request, tokens)
 
     def _add(self, request: int, tokens: int) -> None:

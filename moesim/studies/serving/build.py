@@ -45,15 +45,20 @@ class ServeBuilt:
         renew = self.scenario.routing.renew
         return Pace(self.plan, NEVER if renew == "never" else renew)
 
-    def replicas(self, book: Book, clock: Clock) -> Sequence[Replica]:
-        """The scenario's replicas on a book, by one clock: they are alike."""
+    def replicas(
+        self, book: Book, clock: Clock, first: Sequence[int] = (), *, hands_over: bool = False
+    ) -> Sequence[Replica]:  # fmt: skip
+        """The scenario's replicas on a book, by one clock: they are alike. first: the number of the first GPU of each;
+        hands_over: others answer.
+        """
         with_host = Hosted(clock, self.settings, self.plan.model.num_layers, self.plan.layout.tensor_parallel)
-        return [self._replica(book, with_host) for _ in range(self.scenario.replicas)]
+        places = first or [number * self.plan.layout.world for number in range(self.scenario.replicas)]
+        return [self._replica(book, with_host, place, hands_over=hands_over) for place in places]
 
-    def _replica(self, book: Book, clock: Clock) -> Replica:
-        layout = self.plan.layout
-        schedulers = [Scheduler(self.settings, book, self.memory.blocks) for _ in range(layout.data_parallel)]
-        return Replica(schedulers, clock, layout.tensor_parallel, ahead=self.settings.schedule_ahead)
+    def _replica(self, book: Book, clock: Clock, device: int, *, hands_over: bool) -> Replica:
+        layout, settings, blocks = self.plan.layout, self.settings, self.memory.blocks
+        schedulers = [Scheduler(settings, book, blocks, hands_over=hands_over) for _ in range(layout.data_parallel)]
+        return Replica(schedulers, clock, layout.tensor_parallel, ahead=settings.schedule_ahead, device=device)
 
 
 def build_serving(loaded: ServeLoaded, seed: int) -> ServeBuilt:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,8 @@ from moesim import yamlfile
 from moesim.errors import MoesimError
 from moesim.serving.readers import find_requests
 from moesim.studies.inputs import files_of, hash_of
-from moesim.studies.load import SERVE, Loaded, Named, Overrides, apply, document_of, find, place
+from moesim.studies.load import SERVE, Loaded, Named, Overrides, apply, document_of, place
+from moesim.studies.serving.pool_sections import Role
 from moesim.studies.serving.scenario import ServeScenario
 
 
@@ -34,9 +35,9 @@ class ServeLoaded:
             raise type(error)(error.what, where=where, way_out=error.way_out) from None
 
 
-def is_serving(name_or_path: str | Path, overrides: Sequence[str] = ()) -> bool:
+def is_serving(scenario: Named, overrides: Overrides = ()) -> bool:
     """Whether a scenario is of mode: serve. Raises BadInput for a file that cannot be read."""
-    document = yamlfile.read_yaml(find(name_or_path))
+    document = document_of(scenario)
     apply(document, overrides)
     return document.data.get("mode") == SERVE
 
@@ -45,16 +46,46 @@ def load_serving(scenario: Named, overrides: Overrides = ()) -> ServeLoaded:
     """A shipped serving scenario's name, a YAML file or a dict, overrides as `load` takes them. Raises BadInput."""
     document = document_of(scenario)
     overridden = apply(document, overrides)
-    checked = yamlfile.validate(ServeScenario, document.data, lambda keys: place(document, overridden, keys))
+    try:
+        checked = yamlfile.validate(ServeScenario, document.data, lambda keys: place(document, overridden, keys))
+    except MoesimError as error:
+        if error.where is None or error.where.split(".")[0] not in ServeScenario.model_fields:
+            raise
+        where = place(document, overridden, tuple(error.where.split(".")))
+        raise type(error)(error.what, where=where, way_out=error.way_out) from None
     return ServeLoaded(checked, Loaded(checked.step(), document, overridden))
+
+
+@dataclass(frozen=True)
+class PoolLoaded(Loaded):
+    """One pool's step scenario: keys that the pool has of its own stand there."""
+
+    role: str = ""
+
+    def where(self, key: str) -> str:
+        """See Loaded."""
+        own = f"pools.{self.role}.{key}"
+        given = self.document.data["pools"][self.role]
+        return super().where(own if key.split(".")[0] in given else key)
+
+
+def in_pool(loaded: ServeLoaded, role: Role, nodes: int) -> ServeLoaded:
+    """A system of one pool's replicas alone, each on so many nodes."""
+    scenario, step = loaded.scenario.pool(role, nodes), loaded.step
+    return ServeLoaded(scenario, PoolLoaded(scenario.step(), step.document, step.overridden, role))
 
 
 def serving_hash(loaded: ServeLoaded) -> str:
     """As content_hash, with the files of requests. Raises BadInput."""
+    return hash_of(loaded.scenario, serving_files(loaded))
+
+
+def serving_files(loaded: ServeLoaded) -> dict[str, Path]:
+    """As files_of, with the files of requests. Raises BadInput for unknown names."""
     requests = loaded.scenario.requests
     named = {"requests.arrivals.replay.file": requests.arrivals.replay}
     for side in ("input_length", "output_length"):
         length = getattr(requests, side)
         named[f"requests.{side}.dataset.file"] = length.dataset if length else None
     files = {key: find_requests(one.file) for key, one in named.items() if one is not None}
-    return hash_of(loaded.scenario, {**files_of(loaded.scenario), **files})
+    return {**files_of(loaded.scenario), **files}

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from moesim.errors import DoesNotFit
+from moesim.errors import BadInput, DoesNotFit
 from moesim.layout import HBM
-from moesim.serving import Served, serve
+from moesim.serving import Requests, Served, serve
 from moesim.serving.metrics import breakdown, counted, e2el, numbers, ttft
 from moesim.serving.prefixes import Hashed, check_blocks
 from moesim.serving.steady import grows, transient
+from moesim.step.pace import Pace
 from moesim.studies.basis import price_notes
 from moesim.studies.interval import CONFIDENCE, half_width
 from moesim.studies.load import Overrides
 from moesim.studies.result import Findings, Metric
 from moesim.studies.serving.build import ServeBuilt, build_serving
 from moesim.studies.serving.load import ServeLoaded, load_serving
+from moesim.studies.serving.pool_sections import ROLES
+from moesim.studies.serving.pools import Pools, build_pools
 from moesim.units import to_ps
 from moesim.version import __version__
 
@@ -30,16 +34,23 @@ FEWEST_COUNTED = 0.02  # of requests, below which a warm-up has left too little 
 
 @dataclass(frozen=True)
 class Once:
-    """One seed's run. since: ps before which nothing is counted."""
+    """One seed's run. parts, lookups: of each pool; since: ps before which nothing is counted."""
 
     seed: int
-    built: ServeBuilt
+    parts: tuple[ServeBuilt, ...]
     served: Served
     since: int
     numbers: Mapping[str, tuple[float, str]]
     breakdown: Mapping[str, float]
     notes: tuple[str, ...]
-    lookups: Mapping[str, float]
+    lookups: tuple[Mapping[str, float], ...]
+    pools: Pools | None
+    digest: str
+
+    @property
+    def built(self) -> ServeBuilt:
+        """Where requests come in."""
+        return self.parts[0]
 
 
 @dataclass(frozen=True)
@@ -65,13 +76,22 @@ def run_serving(
 def once(loaded: ServeLoaded, seed: int) -> Once:
     """One seed. Raises BadInput, DoesNotFit where nothing can be served."""
     with loaded.placing():
-        built = build_serving(loaded, seed)
+        pools = build_pools(loaded, seed) if loaded.scenario.pools else None
+        parts = pools.parts if pools else (build_serving(loaded, seed),)
+        built = parts[0]
         requests, notes = loaded.scenario.requests.draw(seed)
         if built.settings.prefix_cache and isinstance(requests.prefixes, Hashed):
             check_blocks(requests.prefixes.unit, built.settings.block_size)
-        pace = built.clock()
+        clocks = [part.clock() for part in parts]
         front = int(to_ps(built.settings.frontend_time))
-        served = serve(requests, lambda book: built.replicas(book, pace), loaded.scenario.balancer, front, seed)
+        chosen = loaded.scenario.balancer
+        if pools:
+            _check_answers(requests)
+            links = pools.links()
+            make = partial(pools.replicas, clocks=clocks)
+            served = serve(requests, make, chosen, front, seed, links=links, entry=pools.entry)
+        else:
+            served = serve(requests, lambda book: built.replicas(book, clocks[0]), chosen, front, seed)
         _check_any(built, served)
         since, found = _warm_up(loaded, served)
         which = counted(served.book, since)
@@ -80,15 +100,26 @@ def once(loaded: ServeLoaded, seed: int) -> Once:
                 f"the warm-up leaves {len(which)} of {len(requests)} requests", where="requests.warmup",
                 way_out="a shorter warm-up, or more requests",
             )  # fmt: skip
-    counts = pace.counted
-    lookups = {
-        "steps": counts.steps, "lookups": counts.lookups, "mean_correction": counts.mean_correction,
-    }  # fmt: skip
     limits = loaded.scenario.slo.limits
     every = (*notes, *found, *_rejected(served), *_growth(served, since))
     return Once(
-        seed, built, served, since, numbers(served, since, limits), breakdown(served, since, front), every, lookups
-    )
+        seed, parts, served, since, numbers(served, since, limits), breakdown(served, since, front), every,
+        tuple(_lookups(clock) for clock in clocks), pools, loaded.scenario.digest,
+    )  # fmt: skip
+
+
+def _lookups(pace: Pace) -> dict[str, float]:
+    counts = pace.counted
+    return {"steps": counts.steps, "lookups": counts.lookups, "mean_correction": counts.mean_correction}
+
+
+def _check_answers(requests: Requests) -> None:
+    """Raises BadInput where the pool that answers has nothing to do."""
+    if int(requests.output.max()) == 1:
+        raise BadInput(
+            "never receives a request: every answer is one token, which comes with the prompt", where="pools.decode",
+            way_out="answers of 2 tokens or more, or no pools",
+        )  # fmt: skip
 
 
 def _check_any(built: ServeBuilt, served: Served) -> None:
@@ -144,10 +175,16 @@ def _result(every: Sequence[Once]) -> ServeResult:
     names = [name for name in first.numbers if all(name in one.numbers for one in every)]
     metrics = {name: _metric([one.numbers[name][0] for one in every], first.numbers[name][1]) for name in names}
     parts = {key: math.fsum(one.breakdown[key] for one in every) / len(every) for key in first.breakdown}
-    built = first.built
-    prices = price_notes(built.log, built.plan.ops.costs, built.plan.fabric.cluster.devices[0].name)
-    notes = dict.fromkeys((*built.warnings, *prices, *(note for one in every for note in one.notes)))
-    return ServeResult(built.scenario.name, metrics, parts, _provenance(every), tuple(notes), first)
+    notes = dict.fromkeys((*_pool_notes(first), *(note for one in every for note in one.notes)))
+    return ServeResult(first.built.scenario.name, metrics, parts, _provenance(every), tuple(notes), first)
+
+
+def _pool_notes(once: Once) -> Iterator[str]:
+    """What building the pools, or the replicas, had to say."""
+    for role, part in zip(ROLES, once.parts, strict=False):
+        prices = price_notes(part.log, part.plan.ops.costs, part.plan.fabric.cluster.devices[0].name)
+        yield from (f"{role}: {text}" if once.pools else text for text in (*part.warnings, *prices))
+    yield from once.pools.notes if once.pools else ()
 
 
 def _metric(values: Sequence[float], unit: str) -> Metric:
@@ -166,27 +203,58 @@ def _provenance(every: Sequence[Once]) -> dict[str, Any]:
         "moesim": __version__,
         "kind": "serve",
         "scenario": built.scenario.name,
-        "scenario_hash": built.scenario.digest,
+        "scenario_hash": first.digest,
         "seeds": [one.seed for one in every],
         "interval": f"{CONFIDENCE:.0%} of the mean over seeds" if len(every) > 1 else None,
         "model": plan.model.name,
         "topology": plan.fabric.cluster.name,
         "costs": plan.ops.costs.name,
-        "kernel_set": plan.ops.costs.kernels,
-        "kernels": dict(sorted(built.log.kernels.items())),
         "routing": plan.routing.basis,
         "routing_renewed_every": built.scenario.routing.renew,
-        "routing_lookups": dict(first.lookups),
+        "preset": built.scenario.scheduler.preset,
+        **_system(built, first.lookups[0]),
+        "gpus": sum(part.scenario.replicas * part.plan.layout.world for part in first.parts),
+        "warmup_s": first.since / 1e12,
+        "network": _network(first),
+        **_pooled(first),
+    }
+
+
+def _system(built: ServeBuilt, lookups: Mapping[str, float]) -> dict[str, Any]:
+    """Of one pool's replicas, or all."""
+    plan = built.plan
+    return {
+        "kernel_set": plan.ops.costs.kernels,
+        "kernels": dict(sorted(built.log.kernels.items())),
+        "routing_lookups": dict(lookups),
         "placement": built.placement_source,
         "dispatch": plan.dispatch.algorithm.name,
         "engine": built.settings.model_dump(mode="json"),
-        "preset": built.scenario.scheduler.preset,
         "replicas": built.scenario.replicas,
-        "gpus": built.scenario.replicas * plan.layout.world,
         "kv_blocks": built.memory.blocks,
         "kv_tokens": built.memory.blocks * built.memory.block_size,
         "memory": {row.item: row.bytes for row in built.memory.ledger.rows}
         | {"usable": built.memory.ledger.capacity[HBM]},
-        "warmup_s": first.since / 1e12,
-        "network": "port loads; contention between steps' transfers is not modelled, replicas do not share links",
     }
+
+
+def _network(once: Once) -> str:
+    steps = "port loads; contention between steps' transfers is not modelled, "
+    if not once.pools:
+        return f"{steps}replicas do not share links"
+    kv = "is there at once" if once.pools.instant else "shares links with KV, max-min fair, not with steps"
+    return f"{steps}KV between pools {kv}"
+
+
+def _pooled(once: Once) -> dict[str, Any]:
+    """What each pool is, where there are two."""
+    if not once.pools:
+        return {}
+    pairs = zip(ROLES, once.parts, once.lookups, once.pools.first, strict=True)
+    return {
+        "pools": {
+            role: {"preset": part.scenario.scheduler.preset, "gpus_of_replica": part.plan.layout.world,
+                   "first_gpus": list(first), **_system(part, lookups)}
+            for role, part, lookups, first in pairs
+        }
+    }  # fmt: skip

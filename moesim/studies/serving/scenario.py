@@ -11,10 +11,9 @@ from moesim.serving.balancer import REGISTRY as BALANCERS
 from moesim.serving.settings import SchedulerSection
 from moesim.serving.workload import RequestsSection
 from moesim.studies.scenario import BatchSection, RoutingSection, Scenario, Setup
+from moesim.studies.serving.pool_sections import MOST_REPLICAS, PoolsSection, Role
 from moesim.units import Seconds
 from moesim.yamlfile import Section
-
-MOST_REPLICAS = 4096
 
 
 class ServeRouting(RoutingSection):
@@ -47,6 +46,7 @@ class ServeScenario(Setup):
     scheduler: SchedulerSection = SchedulerSection()
     slo: SloSection = SloSection()
     replicas: int = Field(1, ge=1, le=MOST_REPLICAS, description="copies of the layout, alike, with a router in front")
+    pools: PoolsSection | None = Field(None, description="replicas that compute prompts, and others that answer")
     balancer: str = Field("least_outstanding", description="who serves a request; see `moesim list balancers`")
     seeds: int = Field(1, ge=1, le=1000, description="runs with other requests; metrics are means, with 95 % intervals")
 
@@ -57,6 +57,30 @@ class ServeScenario(Setup):
             if given:
                 what = "nothing to act on: steps of a serving loop are played by port loads"
                 raise BadInput(what, where=f"network.{key}", way_out="leave it out")
+        if self.pools:
+            self._check_pools(self.pools)
+
+    def _check_pools(self, pools: PoolsSection) -> None:
+        """Raises BadInput for keys that nothing listens to."""
+        for key in ("parallel", "replicas"):
+            if key in self.model_fields_set:
+                raise BadInput("each pool has its own", where=key, way_out=f"pools.prefill.{key}, pools.decode.{key}")
+        if pools.decode.scheduler and pools.decode.scheduler.prefix_cache:
+            raise BadInput(
+                "KV comes whole from the pool that computed it", where="pools.decode.scheduler.prefix_cache",
+                way_out="pools.prefill.scheduler.prefix_cache",
+            )  # fmt: skip
+
+    def pool(self, role: Role, nodes: int) -> ServeScenario:
+        """A system of one pool's replicas alone, each on so many nodes."""
+        assert self.pools is not None
+        pool = self.pools.prefill if role == "prefill" else self.pools.decode
+        cluster = self.cluster.model_copy(update={"nodes": nodes})
+        changed = {**pool.changes, "cluster": cluster, "pools": None}
+        if role == "decode":
+            scheduler = pool.scheduler or self.scheduler
+            changed["scheduler"] = scheduler.model_copy(update={"prefix_cache": False})
+        return self.model_copy(update=changed)
 
     @property
     def all_reduce(self) -> str:

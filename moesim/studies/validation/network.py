@@ -48,6 +48,7 @@ def _point(row: Row) -> Point:
         "system": case.topology,
         "version": case.version or row.situation.algorithm.usual_version,
         "path": row.situation.algorithm.same_node,
+        **({"sms": row.sms} if row.sms else {}),
     }
     return Point(keys, row.in_unit, row.value, row.to_unit(predicted))
 

@@ -1,0 +1,75 @@
+"""`moesim sweep`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from moesim.cli.options import OptionalReport, json_option, print_json, text_stream
+
+
+@click.command(cls=OptionalReport)
+@click.argument("scenario")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE[,VALUE...]",
+    help="One value sets a key, several make an axis, low..high (or 'log low..high') an interval to draw from; "
+    "error.FAMILY is the factor on a family of costs.",
+)  # fmt: skip
+@click.option(
+    "--design", type=click.Choice(["cartesian", "zipped", "random", "latin"]), help="Which values meet.  [cartesian]"
+)
+@click.option("--points", type=click.IntRange(1), metavar="N", help="Of a random or latin design.")
+@click.option("--seeds", type=click.IntRange(1, 1000), metavar="N", help="Runs of each point.  [1]")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="The first of them.  [0]")
+@click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help="Processes.  [default: one a core]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Store of the points.  [default: sweeps/<hash>]"
+)
+@click.option("--show", metavar="METRIC,...", help="Columns of the table that is printed.")
+@json_option
+def sweep(
+    scenario: str, settings: tuple[str, ...], design: str | None, points: int | None, seeds: int | None,
+    seed: int | None, jobs: int | None, out: Path | None, show: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Run SCENARIO with keys varied: a shipped name, a scenario of any mode, or the file of a sweep.
+
+    Every point is stored once under the hash of what it depends on. The same command after an interruption goes on
+    where it was; a point that fails is recorded with its reason, and the others go on.
+    """
+    from moesim.report import tables
+    from moesim.report.progress import told
+    from moesim.report.sweep_tables import sweep_text
+    from moesim.studies.sweeping import read_plan
+    from moesim.studies.sweeping import sweep as run_sweep
+
+    plan = read_plan(scenario, settings, design=design, points=points, seeds=seeds, seed=seed)  # type: ignore[arg-type]
+    with told(sys.stderr, f"moesim sweep {plan.subject.name}") as tell:
+        found = run_sweep(plan, jobs=jobs or cores(), folder=out, tell=pace(tell))
+    shown = tuple(show.split(",")) if show else plan.subject.headline
+    tables.show(sweep_text(found, shown, named=show is not None), text_stream(as_json))
+    if as_json:
+        print_json(found.to_json())
+    if found.exit_code:
+        raise click.exceptions.Exit(found.exit_code)
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0))
+
+
+def pace(tell: Callable[[str], None]) -> Callable[[int, int, int], None]:
+    """Says how many are there, how fast, and how long it takes yet."""
+    begun = time.monotonic()
+
+    def say(there: int, of: int, ran: int) -> None:
+        rate = ran / max(time.monotonic() - begun, 1e-9)
+        tell(f"{there} of {of} points, {rate:.3g}/s, {(of - there) / rate:.0f} s left")
+
+    return say

@@ -1,0 +1,48 @@
+"""Every key of `pools` changes the result of some scenario. Sections of a pool are those of a scenario, whose keys the
+other walks try one by one: here each section is shown to be the pool's.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+from moesim.studies.serving import ServeScenario, run_serving
+from tests.studies.test_schema_walk import leaves
+
+BASE = (
+    "model=tiny-moe", "routing={trace: tiny-moe}", "precision={}", "cluster.nodes=3", "scheduler={preset: vllm_dp_ep}",
+    "pools.prefill={parallel: {data_parallel_size: 8, expert_parallel_size: 8}}",
+    "pools.decode={parallel: {data_parallel_size: 8, expert_parallel_size: 8}}",
+    "requests={number: 24, arrivals: {poisson: {rate: 3000/s}}, input_length: {fixed: 200}, output_length: {fixed: 9}}",
+)  # fmt: skip
+OF_A_POOL = {
+    "parallel": "parallel={data_parallel_size: 4, expert_parallel_size: 4}", "replicas": "replicas=2",
+    "experts": "experts={redundant: 8, placement: greedy}", "comm": "comm={dispatch: deepep_normal}",
+    "overlap": "overlap={schedule: two_batch}", "scheduler": "scheduler={preset: vllm_dp_ep, host_time: 2 ms}",
+}  # fmt: skip
+CASES = {
+    **{
+        f"pools.{role}.{key}": f"pools.{role}.{change}"
+        for role in ("prefill", "decode") for key, change in OF_A_POOL.items()
+    },
+    "pools.transfer": "pools.transfer=infinite",
+}  # fmt: skip
+
+
+def test_every_key_has_a_case() -> None:
+    own = {key for key in leaves(ServeScenario) if key.startswith("pools.")}
+    assert {".".join(key.split(".")[:3]) for key in own} == set(CASES)
+
+
+@cache
+def played(*overrides: str) -> dict[str, Any]:
+    document = run_serving("dsv3-pools", overrides=(*BASE, *overrides)).to_json()
+    return {name: document[name] for name in ("metrics", "breakdown")}
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_a_key_changes_a_result(key: str) -> None:
+    assert played(CASES[key]) != played(), key
