@@ -254,7 +254,7 @@ def compose(s: Any, e: Any) -> Any:
     if not any_row and known < now:
         learn(s, e, now, True)
         any_row = filled(s, e)
-    at[POLLED] += e.poll if at[CHUNKS] else 1
+    at[POLLED] += 1
     for number in range(at[DECODES]):
         s.rows[number] = s.cached[s.decoding[number]]
     return any_row

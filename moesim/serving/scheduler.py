@@ -109,7 +109,7 @@ class Scheduler:
         if tray.empty and known < now:
             self._learn(now, idle=True)
             tray = self._filled(now)
-        self._since_poll += self.settings.poll_interval if tray.chunks else 1
+        self._since_poll += 1
         return self._rows(tray, now)
 
     def _learn(self, known: int, *, idle: bool = False) -> None:

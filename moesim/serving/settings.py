@@ -33,7 +33,7 @@ class Settings(Section):
     prefix_cache: bool = Field(description="KV blocks of prefixes that prompts share are kept and found again")
     schedule_ahead: bool = Field(description="a step is put together while the one before it runs")
     poll_interval: int = Field(
-        ge=1, le=10**6, description="busy: steps of decodes from one look at new requests to the next"
+        ge=1, le=10**6, description="busy: steps from one look at new requests to the next"
     )
     host_time: Seconds = Field(le=LONGEST, description="of a step, that no kernel hides")
     eager_time_per_layer: Seconds = Field(le=LONGEST, description="host, of a layer that no CUDA graph holds")
