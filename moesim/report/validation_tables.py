@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from typing import Any, Final
 
 from rich import box
@@ -28,7 +29,23 @@ def serving_text(document: Document) -> Group:
         if not name.endswith(tuple(way for way in WAYS if way)):
             metrics.add_row(name, *(_told(name, found.get(name + way)) for way in WAYS))
     refused = [Text(printable(f"warning: {text}"), style="yellow") for text in document["warnings"]]
-    return Group(metrics, Text(), _slices(document["breakdown"]), *refused)
+    return Group(metrics, Text(), _slices(document["breakdown"]), *_runs(document["provenance"]["runs"]), *refused)
+
+
+def _runs(found: Any) -> Iterator[Table | Text]:
+    """Distributions of runs that were measured request by request."""
+    if not found:
+        return
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for number, head in enumerate(("run", "", "", "measured, ms", "predicted, ms", "ratio")):
+        table.add_column(head, justify="left" if number < 3 else "right")
+    for name, run in found.items():
+        for metric, told in run.items():
+            for what, (measured, predicted) in told.items():
+                cells = (f"{measured:.1f}", f"{predicted:.1f}", f"{predicted / measured:.2f}")
+                table.add_row(name, metric, what, *cells)
+    yield Text()
+    yield table
 
 
 def _told(name: str, metric: Any) -> str:

@@ -32,9 +32,7 @@ class Settings(Section):
     reserved_output: float = Field(ge=0, le=1, description="share of an answer whose KV is held from admission on")
     prefix_cache: bool = Field(description="KV blocks of prefixes that prompts share are kept and found again")
     schedule_ahead: bool = Field(description="a step is put together while the one before it runs")
-    poll_interval: int = Field(
-        ge=1, le=10**6, description="busy: steps from one look at new requests to the next"
-    )
+    poll_interval: int = Field(ge=1, le=10**6, description="busy: steps from one look at new requests to the next")
     host_time: Seconds = Field(le=LONGEST, description="of a step, that no kernel hides")
     eager_time_per_layer: Seconds = Field(le=LONGEST, description="host, of a layer that no CUDA graph holds")
     graph_batch: int = Field(ge=0, le=1 << 22, description="rows up to which decode steps are CUDA graphs")

@@ -12,7 +12,7 @@ import pytest
 
 from moesim import shipped
 from moesim.report.validation_tables import WAYS
-from moesim.studies.validation import serving, serving_kinds
+from moesim.studies.validation import serving, serving_kinds, serving_runs
 from moesim.studies.validation.rows import read_rows
 from moesim.studies.validation.serving_band import band_of, learned
 from moesim.studies.validation.validation import Point
@@ -99,3 +99,17 @@ def test_a_band_is_that_of_other_systems() -> None:
     low, high = band_of(known) or (0.0, 0.0)
     assert high == pytest.approx(np.exp(0.11)) and low * high == pytest.approx(1.0)
     assert band_of(Point({**keys, "backend": "other", "system": "a"}, "ms", 1.0, 1.0)) is None
+
+
+def test_dense_runs_are_compared_request_by_request(tmp_path: Path) -> None:
+    """The first 20 requests of a run: as many first tokens, and the mean and the percentiles of both."""
+    run = next(one for one in serving_runs.runs() if one.tensor == 1)
+    lines = run.path.read_text().splitlines(keepends=True)
+    path = tmp_path / run.path.name
+    path.write_text("".join(lines[:21]))
+    found = serving_runs.compared(serving_runs.Run(path, run.model, 1))
+    rows = list(csv.DictReader(lines[:21]))
+    first = [float(row["first_token_s"]) - float(row["queued_s"]) for row in rows]
+    assert found["ttft"]["mean"][0] == pytest.approx(np.mean(first) * 1e3)
+    assert set(found["tpot"]) == {"mean", "p10", "p50", "p90"}
+    assert all(0.5 < predicted / measured < 2 for measured, predicted in found["tpot"].values())

@@ -5,6 +5,7 @@ settings of the campaigns (`serving_kinds.py`, documented, none fitted). Steps a
 corridor's Pace, which nothing here is fitted to. A row is played three times: with the constants of its engine's
 preset, which were fitted on the shipped rows (`calibration/fit_serving.py`); with those that were fitted without the
 rows of its model and system; and with none. Rows whose `flag` is not ok are told apart and count in no metric.
+Without a file of the user's, two dense models served by vLLM are played too (`serving_runs.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from moesim.studies.validation.rows import Row, number, read_rows, spearman
 from moesim.studies.validation.serving_band import band_of, learned
 from moesim.studies.validation.serving_kinds import ROUTING
 from moesim.studies.validation.serving_loops import NOTHING_FITTED, Asked, Constants, left_out, played
+from moesim.studies.validation.serving_runs import Compared, compared, runs
 from moesim.studies.validation.validation import Point, Validation, errors
 
 DATA: Final = ("workloads", "validation", "silicon_dev.csv")
@@ -33,10 +35,13 @@ WAYS: Final = ("", "_left_out", "_nothing_fitted")  # how rows are played, by wh
 
 @dataclass(frozen=True)
 class ServingValidation(Validation):
-    """Points of TTFT and TPOT, two a row; refused: reason -> rows; otherwise: WAYS -> the same rows, played so."""
+    """Points of TTFT and TPOT, two a row; refused: reason -> rows; otherwise: WAYS -> the same rows, played so;
+    runs: dense models served request by request.
+    """
 
     refused: Mapping[str, int] = field(default_factory=dict)
     otherwise: Mapping[str, Sequence[Point]] = field(default_factory=dict)
+    runs: Mapping[str, Compared] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As Validation, with the metrics of rows whose flag is ok."""
@@ -47,8 +52,12 @@ class ServingValidation(Validation):
         if (covered := self._coverage()) is not None:
             metrics["tpot_band_coverage"] = covered
         metrics["answered_fraction"] = len(self.points) / 2 / max(self.asked or 1, 1)
+        for name, run in self.runs.items():
+            for metric, told in run.items():
+                metrics[f"{name}_mean_{metric}_error"] = told["mean"][1] / told["mean"][0] - 1
         found["metrics"] = {name: {"value": value, "unit": "1"} for name, value in metrics.items()}
         found["provenance"]["refused"] = dict(self.refused)
+        found["provenance"]["runs"] = {name: dict(run) for name, run in self.runs.items()}
         return found
 
     def _coverage(self) -> float | None:
@@ -112,6 +121,7 @@ def validate(data: Path | None = None) -> ServingValidation:
         asked=len(rows),
         refused=refused,
         otherwise={way: tuple(some) for way, some in points.items() if way},
+        runs={} if data else {run.name: compared(run) for run in runs()},
     )
 
 
