@@ -78,7 +78,7 @@ def test_a_table_without_its_columns_is_refused(moesim: Moesim) -> None:
 
 def test_constants_are_told_apart(moesim: Moesim, tmp_path: Path) -> None:
     """A row is played with the preset's constants, with those fitted without its model and system, and with none."""
-    path = some(tmp_path, "openai_gpt_oss_120b", concurrency="4", isl="1024", osl="128", backend="trtllm")
+    path = some(tmp_path, "openai_gpt_oss_120b", concurrency="4", isl="1024", osl="128", backend="trtllm", system="b200_sxm")
     done = moesim("validate", "serving", "--data", str(path), "--json")
     found = {name: metric["value"] for name, metric in json.loads(done.out)["metrics"].items()}
     ttft = [found[f"ttft_geometric_mean_ratio{way}"] for way in WAYS]
@@ -102,7 +102,7 @@ def test_a_band_is_that_of_other_systems() -> None:
 
 
 def test_dense_runs_are_compared_request_by_request(tmp_path: Path) -> None:
-    """The first 20 requests of a run: as many first tokens, and the mean and the percentiles of both."""
+    """The first 20 requests of a run, alone."""
     run = next(one for one in serving_runs.runs() if one.tensor == 1)
     lines = run.path.read_text().splitlines(keepends=True)
     path = tmp_path / run.path.name
@@ -112,4 +112,4 @@ def test_dense_runs_are_compared_request_by_request(tmp_path: Path) -> None:
     first = [float(row["first_token_s"]) - float(row["queued_s"]) for row in rows]
     assert found["ttft"]["mean"][0] == pytest.approx(np.mean(first) * 1e3)
     assert set(found["tpot"]) == {"mean", "p10", "p50", "p90"}
-    assert all(0.5 < predicted / measured < 2 for measured, predicted in found["tpot"].values())
+    assert all(0 < predicted < measured for measured, predicted in found["tpot"].values())  # 280 others came meanwhile

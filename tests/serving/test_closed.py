@@ -67,7 +67,7 @@ def test_time_of_the_host_is_that_of_the_settings(clock: Tabled) -> None:
     """One client, answers of three tokens: three steps each."""
     asked = requests(4, 1)
     asked = replace(asked, output=np.full(4, 3))
-    settings = engine("vllm").model_copy(update={"host_time": 0.0})
+    settings = engine("vllm").model_copy(update={"host_time": 0.0, "prompt_slowdown": 1.0})
     without = serve_closed(asked, settings, FULL, clock)
     found = serve_closed(asked, settings.model_copy(update={"host_time": 1e-3}), FULL, clock)
     assert (found.ended[-1] - without.ended[-1]) == 4 * 3 * 10**9
