@@ -200,6 +200,7 @@ def _profile(
         "memory_bandwidth": f"{system.device.memory_bandwidth / 1e9:.6g} GB/s", "cache": f"{system.facts.cache} B",
         "elementwise": elementwise,
         **{name: raw[name] for name in kept},
+        **({"sustained": system.facts.sustained.model_dump()} if system.facts.sustained else {}),
     }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from moesim import shipped, yamlfile
 from moesim.calibration.fit_operator import Peaks
 from moesim.calibration.records import Records
-from moesim.costs.profile import CommunicationSection, HostSection
+from moesim.costs.profile import CommunicationSection, HostSection, SustainedSection
 from moesim.costs.shapes import ARITHMETIC
 from moesim.errors import BadInput, unknown_name
 from moesim.hardware import Device, load_cluster
@@ -32,6 +32,7 @@ class SystemSection(Section):
     cache: ByteCount
     cache_source: str
     table: str = Field("", description="its name in aiconfigurator-core")
+    sustained: SustainedSection | None = None
 
 
 class SystemsSection(Section):

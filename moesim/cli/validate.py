@@ -26,7 +26,7 @@ def validate(suite: str, data: Path | None, steps: bool, out: Path | None, as_js
     """
     from moesim import atomic
     from moesim.report import tables
-    from moesim.report.validation_tables import rows_csv, serving_text
+    from moesim.report.validation_tables import rows_csv, serving_text, training_text
     from moesim.studies.validation import validate as measure
     from moesim.studies.validation import validate_all
 
@@ -37,7 +37,8 @@ def validate(suite: str, data: Path | None, steps: bool, out: Path | None, as_js
     if out is not None and suite == ALL:
         raise click.UsageError("--out is for one suite")
     document = (validate_all(steps=steps) if suite == ALL else measure(suite, data)).to_json()
-    draw = {ALL: tables.coverage_text, "serving": serving_text}.get(suite, tables.validation_text)
+    drawn = {ALL: tables.coverage_text, "serving": serving_text, "training": training_text}
+    draw = drawn.get(suite, tables.validation_text)
     tables.show(draw(document), text_stream(as_json))
     if out is not None:
         atomic.write(out, rows_csv(document))

@@ -6,7 +6,7 @@ that overlaps them as far as the measurements say, and what costs time by the pi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,10 @@ class Form:
     bytes_per_second: float
     norm: float
     each: tuple[float, ...] = ()
+
+    def at_clock(self, share: float) -> Form:
+        """Where the clock of arithmetic is that share of the measured one."""
+        return self if share == 1.0 else replace(self, flops_per_second=share * self.flops_per_second)
 
     def seconds(self, demand: Demand) -> Floats:
         """float64[...] seconds; nothing to do takes no time."""

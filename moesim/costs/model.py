@@ -29,6 +29,15 @@ class CostModel(Protocol):
     widens: Mapping[str, float]
     communication: Mapping[str, CommunicationCost]
 
+    def sustained(self) -> CostModel:
+        """The same device after seconds of computing without a pause, as in training: where power was measured to take
+        some of the clock, arithmetic is that much slower.
+        """
+
+    @property
+    def clock_note(self) -> str:
+        """What `sustained` changed and who measured it, "" if nothing."""
+
     def gemm(self, m: npt.ArrayLike, n: int, k: int, dtype: str) -> Estimate:
         """y[m, n] = x[m, k] w[k, n]."""
 

@@ -147,6 +147,15 @@ class CommunicationSection(Section):
     source: str
 
 
+class SustainedSection(Section):
+    """What power leaves of the clock of short measurements when a device computes without a pause. HBM has a clock of
+    its own, which power does not touch.
+    """
+
+    clock: Fraction
+    source: str
+
+
 class HostSection(Section):
     """Host time that no kernel hides, per step and per layer, by phase."""
 
@@ -179,6 +188,7 @@ class ProfileSection(Section):
     backward_source: str
     communication: dict[str, CommunicationSection]
     host: dict[Literal["decode", "prefill", "train"], HostSection]
+    sustained: SustainedSection | None = None
     notes: Items[str] = ()
 
     @field_validator("default_kernels", mode="before")
@@ -213,9 +223,9 @@ class Profile:
 
     def __init__(
         self, section: ProfileSection, grids: Mapping[str, ResidualGrid], kernels: str, *, borrowed: bool,
-        dispatch: str = "", width: tuple[int, int] | None = None,
+        dispatch: str = "", width: tuple[int, int] | None = None, clock: float = 1.0,
     ) -> None:  # fmt: skip
-        self._section, self._grids, self._borrowed = section, grids, borrowed
+        self._section, self._grids, self._borrowed, self._clock = section, grids, borrowed, clock
         self._dispatch, self._width = dispatch, width
         self._roles = section.kernels[kernels]
         self.name, self.device, self.kernels = section.name, section.device, kernels
@@ -229,6 +239,22 @@ class Profile:
         self.communication: Mapping[str, CommunicationCost] = {
             name: _communication(cost) for name, cost in section.communication.items()
         }
+
+    def sustained(self) -> Profile:
+        """See CostModel."""
+        slower, chosen = self._section.sustained, (self._dispatch, self._width)
+        if slower is None:
+            return self
+        return Profile(self._section, self._grids, self.kernels, borrowed=self._borrowed, dispatch=chosen[0],
+                       width=chosen[1], clock=slower.clock)  # fmt: skip
+
+    @property
+    def clock_note(self) -> str:
+        """See CostModel."""
+        slower = self._section.sustained
+        if slower is None or self._clock == 1.0:
+            return ""
+        return f"arithmetic at {slower.clock:g} of the clock of short measurements: {slower.source}"
 
     def gemm(self, m: npt.ArrayLike, n: int, k: int, dtype: str) -> Estimate:
         """See CostModel."""
@@ -295,7 +321,7 @@ class Profile:
 
     def _roofline(self, role: str, demand: shapes.Demand) -> Estimate:
         """What peaks of arithmetic and memory say: no kernel is faster, and few reach it."""
-        peak = max(one.peak for one in self._section.operators.values() if one.dtype == "bf16")
+        peak = self._clock * max(one.peak for one in self._section.operators.values() if one.dtype == "bf16")
         seconds = np.maximum(demand.flops / peak, demand.bytes / self._section.memory_bandwidth)
         nowhere = np.zeros(seconds.shape, dtype=np.bool_)
         return Estimate(seconds, UNMEASURED_FAMILY, "assumed", nowhere, role, UNMEASURED, flops=demand.flops,
@@ -359,7 +385,7 @@ class Profile:
     def _estimate(self, role: str, family: str, demand: shapes.Demand) -> Estimate:
         """The form times its grid, never faster than physics."""
         name, section = self._operator(role)
-        seconds = section.form.seconds(demand) * self._grids[name].at(demand.coordinates)
+        seconds = section.form.at_clock(self._clock).seconds(demand) * self._grids[name].at(demand.coordinates)
         memory = np.where(demand.bytes > self._section.cache, demand.bytes / self._section.memory_bandwidth, 0.0)
         bound = np.maximum(demand.flops / section.peak, memory)
         basis: Basis = "assumed" if self._borrowed else section.basis

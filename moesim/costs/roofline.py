@@ -21,6 +21,7 @@ class Roofline:
 
     name = "roofline"
     kernels = ""
+    clock_note = ""
     families: Mapping[str, float] = {}
     widens: Mapping[str, float] = {}
     backward: Mapping[str, float] = {"gemm": 2.0, "experts": 2.0, "attention": 2.5, "elementwise": 2.0}
@@ -31,6 +32,10 @@ class Roofline:
         self.communication: Mapping[str, CommunicationCost] = {
             name: CommunicationCost(alpha=0.0, source="nominal rates") for name in algorithms
         }
+
+    def sustained(self) -> Roofline:
+        """See CostModel: peaks are peaks."""
+        return self
 
     def gemm(self, m: npt.ArrayLike, n: int, k: int, dtype: str) -> Estimate:
         """See CostModel."""

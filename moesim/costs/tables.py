@@ -115,6 +115,15 @@ class Tables:
         self.families: Mapping[str, float] = costs.families
         self.communication: Mapping[str, CommunicationCost] = costs.communication
 
+    def sustained(self) -> Tables:
+        """See CostModel."""
+        return Tables(self.asked.sustained())
+
+    @property
+    def clock_note(self) -> str:
+        """See CostModel."""
+        return self.asked.clock_note
+
     def gemm(self, m: npt.ArrayLike, n: int, k: int, dtype: str) -> Estimate:
         """See CostModel."""
         memo = self._memo(("gemm", n, k, dtype), (40,), BLOCK)

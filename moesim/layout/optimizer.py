@@ -33,12 +33,11 @@ class Optimizer:
             return 0
         return sum(FP32 * (gemm.n + gemm.k) * part.layers for part in parts for gemm in part.gemms)
 
-    @property
-    def update_bytes(self) -> int:
-        """Moved for each parameter: gradient read (twice where its sums come first), what is kept read and written,
-        the bf16 parameter written, and read where there is no fp32 copy.
+    def update_bytes(self, gradient_bytes: int) -> int:
+        """Moved for each parameter: gradient read, once more for the norm of all (again where its sums come first),
+        what is kept read and written, the bf16 parameter written, and read where there is no fp32 copy.
         """
-        gradient = BF16 * (2 if self.factored else 1)
+        gradient = gradient_bytes * (3 if self.factored else 2)
         return gradient + 2 * self.bytes_per_parameter + BF16 * (1 if self.master else 2)
 
 

@@ -1,4 +1,4 @@
-"""Text of `moesim validate serving`, and the rows of any suite as CSV."""
+"""Text of `moesim validate serving` and `training`, and the rows of any suite as CSV."""
 
 from __future__ import annotations
 
@@ -53,6 +53,35 @@ def _told(name: str, metric: Any) -> str:
         return ""
     plain = name.endswith(("correlation", "ratio"))
     return f"{metric['value']:.3f}" if plain else f"{metric['value']:.1%}"
+
+
+SHOWN: Final = ("what", "of", "model", "case")  # of the keys of a training point
+
+
+def training_text(document: Document) -> Group:
+    """Every point beside its measurement, the metrics, and how far each system or model is off on average."""
+    points = _table(*SHOWN, "unit", "measured", "predicted", "error", left=len(SHOWN))
+    for point in document["provenance"]["rows"]:
+        figures = [f"{point[name]:.4g}" for name in ("measured", "predicted")]
+        points.add_row(*(point[name] for name in SHOWN), point["unit"], *figures, f"{point['error']:+.1%}")
+    metrics = _table("metric", "")
+    for name, metric in document["metrics"].items():
+        if name.startswith(("time", "memory", "throughput", "answered")):
+            metrics.add_row(name, f"{metric['value']:.3f}")
+    bias = _table("time or memory, predicted over measured", "", "points", "ratio", left=2)
+    for what, of in document["breakdown"].items():
+        for name, found in of.items():
+            if isinstance(found, dict):
+                bias.add_row(what, name, str(found["points"]), f"{found['geometric_mean_ratio']:.2f}")
+    refused = [Text(printable(f"warning: {text}"), style="yellow") for text in document["warnings"]]
+    return Group(points, Text(), metrics, Text(), bias, *refused)
+
+
+def _table(*heads: str, left: int = 1) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for number, head in enumerate(heads):
+        table.add_column(head, justify="left" if number < left else "right")
+    return table
 
 
 def _slices(breakdown: Any) -> Table:

@@ -52,6 +52,13 @@ class Chain:
         if self.plan.ops.spread.residual == "sliced":
             self.tensor_ring(of + "all_gather")
 
+    def gather_again(self, of: str = "") -> None:
+        """Where weight gradients need all tokens of a group whose ranks kept a slice each: Megatron gathers them once
+        more instead of keeping them (Korthikanti et al. 2022, section 4.2.2).
+        """
+        if self.batch.training:
+            self.gather_tokens(of)
+
     def sum_tokens(self, of: str = "") -> None:
         """After it: partial sums are added up, for each rank's slice of the tokens or for all of them."""
         self.tensor_ring(of + ("reduce_scatter" if self.plan.ops.spread.residual == "sliced" else "all_reduce"))

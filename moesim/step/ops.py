@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from moesim.costs import CostModel, Estimate
 from moesim.layout import UNQUANTISED, Spread
-from moesim.models import DTYPE_BYTES, Gemm, Linear, Mixer, MoEModel, NoMixer
+from moesim.models import DTYPE_BYTES, Attention, Gemm, Linear, Mixer, MoEModel, NoMixer
 from moesim.routing.routers import Chores
 from moesim.schedules import Way
 from moesim.step.batch import Alike, Batch, Phase, alike, windowed
 from moesim.step.router_work import router_work
+from moesim.step.small_kernels import LOSS_BYTES, SORT_ROWS, permute_rows, rotary_bytes
 from moesim.step.work import CostLog, Floats, Work
 
 ACTIVATION_BYTES = 2  # residual stream and norms are bf16 in every engine and stack looked at
@@ -65,7 +66,7 @@ class LayerOps:
 
     def attention(self, batch: Batch) -> Work:
         """Projections, core and norm of one attention layer. A tensor-parallel group attends to all its tokens."""
-        return self.projections(batch) + self.core(batch) + self.norm(batch)
+        return self.projections(batch) + self.core(batch) + self.norm(batch) + self.rotary(batch)
 
     def projections(self, batch: Batch) -> Work:
         """GEMMs of one attention layer."""
@@ -73,7 +74,8 @@ class LayerOps:
 
     def attention_prepare(self, batch: Batch) -> Work:
         """Norm and all projections but the output's: the first of two steps of attention."""
-        return self._gemms(self.spread.mixer_gemms(self.number)[:-1], self._group_tokens(batch)) + self.norm(batch)
+        gemms = self._gemms(self.spread.mixer_gemms(self.number)[:-1], self._group_tokens(batch))
+        return gemms + self.norm(batch) + self.rotary(batch)
 
     def attention_core(self, batch: Batch) -> Work:
         """Core and output projection: the second step. Both together are `attention`."""
@@ -113,6 +115,32 @@ class LayerOps:
         rows = windowed(kinds, mixer.window) if mixer.window else (kinds.query, kinds.context, kinds.number)
         heads = mixer.num_heads // self.spread.tensor
         return [self.costs.attention(phase, *rows, mixer, heads, self.precision.kv_cache)]
+
+    def rotary(self, batch: Batch) -> Work:
+        """Queries and keys rotated, in training; its backward pass moves the same."""
+        mixer = self.mixer
+        if not batch.training or not isinstance(mixer, Attention):
+            return Work()
+        each = rotary_bytes(mixer, mixer.num_heads // self.spread.tensor, self.spread.kv_heads(mixer))
+        return self._elementwise(self._group_tokens(batch) * each)
+
+    def permuted(self, batch: Batch) -> Work:
+        """Tokens copied in order of where they go, and results summed, in training; backward the same."""
+        if not batch.training:
+            return Work()
+        row = ACTIVATION_BYTES * self.model.hidden_size
+        return self._elementwise(batch.tokens_of_rank * (permute_rows(self.model.top_k) * row))
+
+    def sorted_rows(self, rows: npt.NDArray[np.int64]) -> Work:
+        """rows int64[ranks, slots of a rank] put in order of experts, and back, in training; backward the same."""
+        moved = SORT_ROWS * ACTIVATION_BYTES * self.model.hidden_size if rows.shape[1] > 1 else 0
+        return self._elementwise(rows.sum(axis=1) * moved)
+
+    def loss(self, batch: Batch) -> Work:
+        """Softmax and cross entropy of the rank's part of the logits, in training; backward the same."""
+        if not batch.training:
+            return Work()
+        return self._elementwise(self.group_head_rows(batch) * (LOSS_BYTES * self.spread.head_gemm().n))
 
     def norm(self, batch: Batch) -> Work:
         """Norm and residual add over the tokens that the rank has between attention and FFN."""
@@ -194,6 +222,7 @@ class LayerOps:
         """Input and weight gradients of the projections, the core's backward, and the norm's."""
         gemms = self.projections(batch)
         norm = self.backward("elementwise", self.norm(batch), way)
+        norm += Work() if way == Way.BACKWARD_WEIGHT else self.rotary(batch)
         return self.backward("gemm", gemms, way) + self.backward("attention", self.core(batch), way) + norm
 
     def backward(self, op: str, forward: Work, way: Way = Way.BACKWARD) -> Work:

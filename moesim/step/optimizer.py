@@ -18,7 +18,8 @@ NODE = Node(Verb.OPTIMIZER, -1, WHOLE)
 
 
 def optimizer_step(plan: StepPlan, lowering: Lowering, islands: Sequence[list[int]]) -> None:
-    """Reduce-scatter of dense and of expert gradients, the optimizer on each rank's shard, all-gather of parameters.
+    """Reduce-scatter of dense and of expert gradients, the optimizer on each rank's shard, all-gather of parameters;
+    the sums of gradients are set to zero again.
 
     Optimizer states are sharded over the ranks that hold the same weights (Megatron's distributed optimizer).
     `islands`: the last tasks of each expert-parallel group.
@@ -45,5 +46,7 @@ def optimizer_step(plan: StepPlan, lowering: Lowering, islands: Sequence[list[in
                 after = [(task, Join.LANE)]
         if op == "reduce_scatter":
             shard_sizes = sum(parameters / width for parameters, width, _ in kinds.values())
-            work = plan.ops.update(layout.world, plan.optimizer.update_bytes * shard_sizes)
+            moved = plan.optimizer.update_bytes(plan.gradient_bytes) * shard_sizes
+            zeroed = plan.gradient_bytes * sum(parameters for parameters, _, _ in kinds.values())
+            work = plan.ops.update(layout.world, moved + zeroed)
             after = [(lowering.compute("optimizer", ranks, work, after, NODE), Join.LANE)]

@@ -133,6 +133,7 @@ def _network_notes(scenario: Scenario, plan: StepPlan) -> tuple[str, ...]:
     network = scenario.network
     given = f"efficiency {network.efficiency:g}, background {network.background:g}"
     less = [f"links between nodes have {network.left:.3g} of their rates: {given}, assumed"] if network.left < 1 else []
+    less += [note for note in (plan.ops.costs.clock_note,) if note]
     less += _unknown_all_reduce(scenario, plan)
     notes = (*plan.dispatch.algorithm.notes, *plan.schedule.notes, *_unknown_startup(scenario, plan))
     return (*less, *(notes if plan.model.routed else ()))
@@ -168,9 +169,10 @@ def _costs(loaded: Loaded, cluster: Cluster, model: MoEModel, layout: Layout) ->
     where = loaded.where("costs")
     width = (model.row_width, model.expert_intermediate // layout.expert_tensor_parallel)
     experts = _precision(scenario, model).experts
-    return Tables(
-        load_costs(profile, cluster.devices[0], kernels, precision=experts, dispatch=dispatch, width=width, where=where)
+    costs = load_costs(
+        profile, cluster.devices[0], kernels, precision=experts, dispatch=dispatch, width=width, where=where
     )
+    return Tables(costs.sustained() if scenario.batch.phase == "train" else costs)
 
 
 def _precision(scenario: Scenario, model: MoEModel) -> Precision:

@@ -25,7 +25,8 @@ ACTIVATION = "bf16"
 class Job:
     """A step of `micro_batches` micro-batches of `sequences` sequences of `sequence` tokens, on every replica.
     Degrees: tensor (with sequence parallelism), context, pipeline, expert and expert-tensor; the rest of the
-    `world` ranks are data-parallel. Experts get even rows (forced balance). Raises BadInput.
+    `world` ranks are data-parallel. Experts get even rows (forced balance). attention: dtype of its core; overlap:
+    all-to-alls run beside the compute of another micro-batch, as far as there is some. Raises BadInput.
     """
 
     model: MoEModel
@@ -44,6 +45,8 @@ class Job:
     chunks: int = 1
     precision: str = "bf16"
     dispatch: str = "nccl"
+    attention: str = "bf16"
+    overlap: bool = False
     log: CostLog = field(default_factory=CostLog)
 
     def __post_init__(self) -> None:
@@ -119,7 +122,11 @@ class Job:
             placement=self.placement(model),
             routing=routing,
             ops=LayerOps(
-                model, self.costs, Precision(self.precision, self.precision, "bf16"), self.spread(stage), self.log
+                model,
+                self.costs,
+                Precision(self.precision, self.precision, self.attention),
+                self.spread(stage),
+                self.log,
             ),
             fabric=self.fabric,
             dispatch=Dispatch(algorithm, row, row, sms / (sms - held)),
@@ -134,11 +141,12 @@ class Job:
             return Placement.none(self.expert)
         return Placement.contiguous(len(model.moe_layers), model.num_experts, self.expert)
 
-    def batch(self) -> Batch:
-        """One micro-batch on the ranks of a stage. Each rank has its slice of every sequence as a row whose queries see
-        on average what those of the whole sequence do: with load-balanced context parallelism all slices cost the same.
+    def batch(self, ranks: int) -> Batch:
+        """One micro-batch on so many ranks of a stage. Each rank has its slice of every sequence as a row whose queries
+        see on average what those of the whole sequence do: with load-balanced context parallelism all slices cost the
+        same.
         """
-        ranks, query = self.layout.world, self.sequence // self._slices
+        query = self.sequence // self._slices
         rows = np.repeat(np.arange(ranks), self.sequences)
         earlier = (self.sequence - query) // 2
         made = Batch.of(ranks, rows, np.arange(len(rows)), query, earlier, Phase.PREFILL)

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import numpy as np
-
-from moesim.engine import evaluate
-from moesim.schedules import Verb, Way
 from moesim.schedules.pipelines import Pass, Played, Slot, play
-from moesim.step import lower
 from moesim.training.job import Job
-from moesim.training.stages import Stage
+from moesim.training.passes import Layers, Passes
 from moesim.units import from_ps, to_ps
 
 BF16 = 2
-
-
-class Passes(NamedTuple):
-    """Picoseconds of a stage: forward and backward of a micro-batch; what follows the last one: gradients, optimizer,
-    parameters.
-    """
-
-    forward: int
-    backward: int
-    after: int
 
 
 @dataclass(frozen=True)
@@ -50,7 +34,8 @@ class StepTime:
 
 def train_step(job: Job) -> StepTime:
     """Play one step. Raises BadInput, Deadlock."""
-    passes = tuple(stage_passes(job, stage) for stage in job.stages)
+    layers = Layers(job)
+    passes = tuple(layers.passes(stage) for stage in job.stages)
     transfer = _handed_on(job)
 
     def price(_rank: int, slot: Slot) -> int:
@@ -66,23 +51,6 @@ def _seconds(of: Passes, what: Pass) -> int:
     if what == Pass.F:
         return of.forward
     return of.backward if what == Pass.B else of.backward // 2
-
-
-def stage_passes(job: Job, stage: Stage) -> Passes:
-    """One micro-batch of the stage through its graph, by port loads."""
-    plan = job.plan(stage)
-    lowered = lower(plan, [job.batch()])
-    timeline = evaluate(lowered.graph, job.fabric.capacity)
-    kind = np.array([_kind(node.verb, node.way) for node in lowered.nodes])[timeline.task]
-    forward, backward = (int(timeline.end[kind == which].max(initial=0)) for which in (0, 1))
-    whole = int(timeline.end.max(initial=0))
-    return Passes(forward, backward - forward, whole - backward)
-
-
-def _kind(verb: Verb, way: Way) -> int:
-    if verb == Verb.OPTIMIZER:
-        return 2
-    return 0 if way == Way.FORWARD else 1
 
 
 def _handed_on(job: Job) -> int:

@@ -31,3 +31,22 @@ def test_a_table_without_the_columns_is_refused(moesim, tmp_path: Path) -> None:
     table.write_text("a,b\n1,2\n")
     done = moesim("validate", "training", "--data", str(table))
     assert "no column 'model'" in done.err
+
+
+BRIDGE = "container,system,model,gpus,precision,gbs,mbs,seq,tp,pp,cp,vp,ep,tokens_per_s_per_gpu"
+OF = "DGX-GB200,Qwen3_30B_a3B,8,MXFP8,512,4,4096,1,1,1,n/a,8"
+
+
+def test_the_newest_container_of_a_configuration_counts(moesim, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Three containers, 26.06 the newest: later recipes hide all-to-alls; GB300 is priced as GB200."""
+    table = tmp_path / "rows.csv"
+    rows = [f"26.04.01,{OF},26112", f"26.06,{OF},40706", f"25.11,{OF.replace('GB200', 'GB300')},28934"]
+    table.write_text("\n".join((BRIDGE, *rows)) + "\n")
+    document = json.loads(moesim("validate", "training", "--data", str(table), "--json").out)
+    early, late, other = document["provenance"]["rows"]
+    assert late["predicted"] > 1.2 * early["predicted"] and "a2a hidden" in late["case"]
+    assert "hidden" not in early["case"] + other["case"]
+    wrong = [row["predicted"] / row["measured"] - 1 for row in (late, other)]
+    assert document["metrics"]["throughput_median_abs_error"]["value"] == pytest.approx(sum(map(abs, wrong)) / 2)
+    assert document["metrics"]["answered_fraction"]["value"] == 1
+    assert "gb200: arithmetic at 0.804 of the clock" in document["provenance"]["clock"]

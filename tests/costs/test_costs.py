@@ -119,3 +119,16 @@ def test_start_ups_of_collectives_are_read_with_their_units(tmp_path: Path) -> N
     profile.write_text(yaml.safe_dump(data))
     with pytest.raises(BadInput, match="ascending"):
         load_costs(str(profile), H100)
+
+
+def test_sustained_load_slows_arithmetic_and_leaves_memory_alone() -> None:
+    """B200 keeps 0.804 of its clock: a large GEMM takes up to 1 / 0.804 as long, one row against a matrix as before."""
+    device = load_cluster("dgx-b200", nodes=1).devices[0]
+    short = load_costs("auto", device)
+    long = short.sustained()
+    large, thin = (long.gemm([m], 8192, 8192, "bf16").seconds / short.gemm([m], 8192, 8192, "bf16").seconds
+                   for m in (8192, 1))  # fmt: skip
+    assert 1.2 < float(large[0]) <= 1 / 0.804 and float(thin[0]) == pytest.approx(1, abs=0.02)
+    assert "2899" in long.clock_note and short.clock_note == ""
+    hopper = load_costs("auto", load_cluster("dgx-h100", nodes=1).devices[0])
+    assert hopper.sustained() is hopper  # nobody measured that it loses any

@@ -109,9 +109,10 @@ def test_training_takes_its_loss_where_the_logits_are_and_adds_up_gradients_of_t
     found = step(EVEN, batch=TRAIN, parallel=tp(4, expert_parallel_size=4))
     ends = [n for n in found.graph.name if n.startswith(("embedding_", "head_", "logits_"))]  # type: ignore[attr-defined]
     assert ends == [
-        "embedding_reduce_scatter", "head_all_gather", "head_backward", "head_reduce_scatter", "embedding_all_gather",
+        "embedding_reduce_scatter", "head_all_gather", "head_all_gather", "head_backward", "head_reduce_scatter",
+        "embedding_all_gather",
     ]  # fmt: skip
-    for name in ends[:2] + ends[3:]:
+    for name in ("embedding_reduce_scatter", "head_reduce_scatter", "embedding_all_gather"):
         assert found.sent(name).tolist() == found.sent("all_gather").tolist()
 
 
@@ -144,7 +145,9 @@ def test_a_shared_expert_that_is_spread_has_its_own_rings_in_training(overlap: b
     """Megatron's: tokens gathered before it, partial sums scattered after; it waits for the gathered tokens."""
     found = step(EVEN, batch=TRAIN, parallel=tp(4, expert_parallel_size=4), overlap={"shared_expert": overlap})
     rings = [n for n in found.graph.name if n in ("all_gather", "reduce_scatter")]  # type: ignore[attr-defined]
-    assert len(rings) == 2 * 2 * 4  # forward and backward: attention twice, dense FFN, shared expert
+    places = 4  # attention twice, dense FFN, shared expert
+    assert rings.count("reduce_scatter") == 2 * places
+    assert rings.count("all_gather") == 3 * places  # backward gradients, and tokens for the gradients of weights
     assert Join.ARRIVAL in found.joins("all_gather", "shared")
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from moesim.costs.roofline import Roofline
+from moesim.models import load_model
 from moesim.step import lower
+from moesim.step.small_kernels import rotary_bytes
 from tests.step.by_hand import (
     DATA,
     DENSE,
@@ -102,6 +104,21 @@ def test_fp8_weights_are_one_byte_and_compute_twice_as_fast() -> None:
     assert large.seconds("mlp") == near(3 * flops + moved(4096 * 2 * 3 * DENSE) + norm(4096))
 
 
+def rotary(tokens: int) -> float:
+    """Queries and keys read and written."""
+    return moved(tokens * 2 * 2 * (HEADS + KV) * D)
+
+
+def loss(tokens: int) -> float:
+    """Logits read in bf16, their softmax written in fp32; backward the other way."""
+    return moved(tokens * 6 * VOCAB)
+
+
+def permuted(tokens: int) -> float:
+    """A token read, its two copies written; two results read, their sum written."""
+    return moved(tokens * 6 * 2 * H)
+
+
 def ffn(rows: int, width: int) -> float:
     """Gate and up projection as one, their product (read twice, written once), down projection."""
     return gemm(rows, 2 * width, H) + gemm(rows, H, width) + moved(rows * 2 * 3 * width)
@@ -170,9 +187,10 @@ def test_training_prices_experts_as_gemms_of_each_ones_rows() -> None:
     rows = 4 * 2048 * 2 // 8
     forward = 2 * (gemm(rows, 2 * WIDTH, H) + gemm(rows, H, WIDTH)) + moved(2 * rows * 2 * 3 * WIDTH)
     found = step(EVEN, batch=TRAIN)
-    assert found.seconds("experts") == near(forward)
+    order = moved(2 * rows * 4 * 2 * H)  # rows in order of their experts and back, read and written
+    assert found.seconds("experts") == near(forward + order)
     sums = moved(4 * 2 * 3 * H * WIDTH)  # bf16 sums of the gradients of two experts, read and written
-    assert found.seconds("experts_backward") == near(2 * forward + sums)
+    assert found.seconds("experts_backward") == near(2 * forward + order + sums)
 
 
 def test_gradient_sums_of_shared_experts_are_those_of_the_ranks_part() -> None:
@@ -180,7 +198,8 @@ def test_gradient_sums_of_shared_experts_are_those_of_the_ranks_part() -> None:
     rows = 2 * 2048 * 2 // 8
     each = gemm(rows, 2 * WIDTH // 2, H) + gemm(rows, H, WIDTH // 2)
     forward = 8 * each + moved(8 * rows * 2 * 3 * WIDTH // 2)
-    assert half.seconds("experts_backward") == near(2 * forward + moved(4 * 8 * 3 * H * WIDTH / 2))
+    order = moved(8 * rows * 4 * 2 * H)
+    assert half.seconds("experts_backward") == near(2 * forward + order + moved(4 * 8 * 3 * H * WIDTH / 2))
     assert whole.seconds("experts_backward").shape == (2,)
 
 
@@ -192,7 +211,8 @@ def test_the_head_is_split_over_the_rows_of_the_group(ways: int) -> None:
         for b in (DECODE, PREFILL, TRAIN)
     )
     for found, rows in ((decode, 8), (prefill, 4), (train, 2048)):  # a row a request; in training a row a token
-        assert found == near(gemm(rows * ways, VOCAB // ways, H))
+        after = loss(rows) if found is train else 0  # of all the group's tokens, a part of the vocabulary
+        assert found == near(gemm(rows * ways, VOCAB // ways, H) + after)
 
 
 def test_an_odd_vocabulary_is_padded() -> None:
@@ -205,12 +225,14 @@ def test_backward_passes_take_their_factor_of_the_forward() -> None:
     found = step(batch=TRAIN)
     rows = 2048
     summed = {"mlp": 3 * H * DENSE, "shared": 3 * H * SHARED, "router": 0, "head": H * VOCAB}
+    once = {"router": permuted(rows), "head": loss(rows)}  # moves the same both ways
     projections = gemm(rows, (HEADS + 2 * KV) * D, H) + gemm(rows, H, HEADS * D)
     attention = 2 * projections + 2.5 * core(2, 1024, 0, HEADS, KV) + 2 * norm(rows)
     own = (2 * HEADS * D + 2 * KV * D) * H
-    assert found.seconds("attention_backward") == near(attention + moved(4 * own))
+    assert found.seconds("attention_backward") == near(attention + rotary(rows) + moved(4 * own))
     for name, weights in summed.items():
-        assert found.seconds(f"{name}_backward") == near(2 * found.seconds(name)[0] + moved(4 * weights))
+        twice = 2 * found.seconds(name)[0] - once.get(name, 0)
+        assert found.seconds(f"{name}_backward") == near(twice + moved(4 * weights))
 
 
 def test_recomputed_attention_computes_its_core_again() -> None:
@@ -221,12 +243,15 @@ def test_recomputed_attention_computes_its_core_again() -> None:
     assert again - plain == near(core(2, 1024, 0, HEADS, KV))
 
 
-def test_the_optimizer_moves_28_bytes_of_a_parameter_of_its_shard() -> None:
+def test_the_optimizer_moves_30_bytes_of_a_parameter_of_its_shard() -> None:
+    """A bf16 gradient twice, for the norm and for itself, 24 of fp32 states, 2 of the parameter; and all of the rank's
+    gradient sums are set to zero.
+    """
     found = step(batch=TRAIN)
     attention = H * (HEADS + 2 * KV) * D + HEADS * D * H
     dense = 2 * attention + 3 * H * DENSE + 3 * H * SHARED + EXPERTS * H + 2 * VOCAB * H
     own_experts = 2 * 3 * H * WIDTH  # nobody else has them: EP 4 over 4 ranks
-    assert found.seconds("optimizer") == near(moved(28 * (dense / 4 + own_experts)))
+    assert found.seconds("optimizer") == near(moved(30 * (dense / 4 + own_experts) + 2 * (dense + own_experts)))
 
 
 def test_latent_attention_by_hand() -> None:
@@ -294,3 +319,9 @@ def test_a_gathering_dispatch_hands_its_kernel_every_ranks_choices(
     monkeypatch.setattr(Roofline, "experts_of", listening)
     step(comm={"dispatch": dispatch}, parallel={"data_parallel_size": ranks, "expert_parallel_size": ranks})
     assert set(asked) == passing
+
+
+def test_latent_attention_puts_keys_and_values_together_in_training() -> None:
+    """DeepSeek-V3's 128 heads: 192 numbers of a query rotated; 128 of a key read and 192 written, 128 of a value."""
+    mla = load_model("deepseek-ai/DeepSeek-V3", "bf16").attention
+    assert rotary_bytes(mla, 128, 128) == 2 * 128 * (2 * 192 + 128 + 192 + 2 * 128)

@@ -52,6 +52,7 @@ def backward(chain: Chain) -> None:
         return
     again = chain.site.price("core", chain.node) if "core_attn" in plan.recompute else Work()
     chain.gather_tokens()
+    chain.gather_again()
     chain.compute("attention" + SUFFIX[way], again + gradients)
     chain.sum_tokens()
 

@@ -32,4 +32,5 @@ def backward(chain: Chain) -> None:
         dispatch.bring_back(chain, "dispatch_backward", sent)
         router.backward(chain)
     shared.ring(chain, "all_gather")
+    shared.ring(chain, "all_gather")  # its tokens, which no rank kept: see Chain.gather_again
     dispatch.send(chain, "combine_backward", first, row_bytes)

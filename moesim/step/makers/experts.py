@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from moesim.schedules import Way
 from moesim.step.chain import Chain
@@ -24,7 +25,8 @@ def backward(chain: Chain) -> None:
 
 def of_round(chain: Chain, sent: Traffic) -> None:
     """Forward."""
-    real, even = _work(chain, sent)
+    moved = _sorted(chain, sent)
+    real, even = (work + moved for work in _work(chain, sent))
     stretch = chain.plan.stretch(chain.node)
     chain.compute("experts", real.stretched(stretch), even.stretched(stretch))
 
@@ -32,15 +34,28 @@ def of_round(chain: Chain, sent: Traffic) -> None:
 def backward_of_round(chain: Chain, sent: Traffic) -> None:
     """Gradients of inputs and of weights; those of weights are added up."""
     ops, place, way = chain.plan.ops, chain.plan.placement, chain.node.way
-    sums = Work()
+    moved = _sorted(chain, sent) if way != Way.BACKWARD_WEIGHT else Work()
     if way != Way.BACKWARD_DATA:
         slots = place.num_slots // place.num_ranks
-        sums = ops.accumulate_gradients(
+        moved += ops.accumulate_gradients(
             len(chain.site.ranks), slots * ops.spread.expert_parameters, chain.plan.gradient_bytes
         )
-    real, even = (ops.backward("experts", work, way) + sums for work in _work(chain, sent))
+    real, even = (ops.backward("experts", work, way) + moved for work in _work(chain, sent))
     stretch = chain.plan.stretch(chain.node)
     chain.compute("experts" + SUFFIX[way], real.stretched(stretch), even.stretched(stretch))
+
+
+def _sorted(chain: Chain, sent: Traffic) -> Work:
+    """Rows put in order of experts and back, in training."""
+    if not chain.batch.training:
+        return Work()
+    return chain.plan.ops.sorted_rows(_rows(chain, sent))
+
+
+def _rows(chain: Chain, sent: Traffic) -> npt.NDArray[np.int64]:
+    """int64[ranks, slots of a rank] of each lane."""
+    rows = chain.plan.placement.by_rank(chain.site.moe_index[chain.node.layer], sent.rows)
+    return np.repeat(rows, chain.plan.layout.expert_tensor_parallel, axis=0)
 
 
 def _work(chain: Chain, sent: Traffic) -> tuple[Work, Work]:

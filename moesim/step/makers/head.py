@@ -33,7 +33,7 @@ def embedding_backward(chain: Chain) -> None:
 def forward(chain: Chain) -> None:
     """Tokens that are emitted, whose logits every rank gets; or all in training, whose loss is taken where they are."""
     chain.gather_tokens("head_")
-    chain.priced("head")
+    chain.compute("head", chain.site.price("head", chain.node) + _loss(chain))
     if not chain.batch.training:
         chain.tensor_ring(LOGITS)
 
@@ -43,6 +43,13 @@ def backward(chain: Chain) -> None:
     way = chain.node.way
     ops = chain.plan.ops
     sums = ops.added_up(len(chain.site.ranks), (ops.spread.head_gemm(),), way, chain.plan.gradient_bytes)
-    chain.compute("head" + SUFFIX[way], ops.backward("gemm", chain.site.price("head", chain.node), way) + sums)
+    if way != Way.BACKWARD_WEIGHT:
+        chain.gather_again("head_")
+    loss = Work() if way == Way.BACKWARD_WEIGHT else _loss(chain)
+    chain.compute("head" + SUFFIX[way], loss + ops.backward("gemm", chain.site.price("head", chain.node), way) + sums)
     if way != Way.BACKWARD_WEIGHT:
         chain.sum_tokens("head_")
+
+
+def _loss(chain: Chain) -> Work:
+    return chain.site.kept(("loss",), chain.node, lambda: chain.plan.ops.loss(chain.batch))

@@ -28,5 +28,6 @@ def backward(chain: Chain) -> None:
         chain.compute("mlp" + SUFFIX[way], work)
         return
     chain.gather_tokens()
+    chain.gather_again()
     chain.compute("mlp" + SUFFIX[way], work)
     chain.sum_tokens()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from moesim.schedules import Way
 from moesim.step.chain import Chain
 from moesim.step.makers.names import SUFFIX
 from moesim.step.work import Work
@@ -9,13 +10,14 @@ from moesim.step.work import Work
 
 def forward(chain: Chain) -> None:
     """One round of it."""
-    chain.compute("router", share(chain))
+    chain.compute("router", share(chain) + _permuted(chain))
 
 
 def backward(chain: Chain) -> None:
     """Its gradients."""
     way = chain.node.way
-    chain.compute("router" + SUFFIX[way], chain.plan.ops.backward("gemm", share(chain), way))
+    moved = Work() if way == Way.BACKWARD_WEIGHT else _permuted(chain)
+    chain.compute("router" + SUFFIX[way], moved + chain.plan.ops.backward("gemm", share(chain), way))
 
 
 def share(chain: Chain) -> Work:
@@ -25,3 +27,13 @@ def share(chain: Chain) -> Work:
         return chain.site.price("router", node)
     whole = chain.plan.ops.router(chain.batch, routing.chores)
     return whole.times(1 / len(routing.rounds)).stretched(chain.plan.stretch(node))
+
+
+def _permuted(chain: Chain) -> Work:
+    """An even share of the rounds, as above. Kernels that send a token once to each place (DeepEP) take it from where
+    it lies, and add up what comes back.
+    """
+    if chain.plan.exchanges and chain.plan.dispatch.algorithm.deduplicates != "none":
+        return Work()
+    rounds = len(chain.site.routing(chain.node).rounds)
+    return chain.site.kept(("permuted",), chain.node, lambda: chain.plan.ops.permuted(chain.batch)).times(1 / rounds)

@@ -31,7 +31,11 @@ SUITE_OF: Final = {
     "replicated": ("collectives", "all_reduce"),  # all that it sends
 } | {op: ("collectives", op) for op in COLLECTIVES}
 PHASES: Final = ("decode", "prefill")  # of the shipped scenarios with a published figure
-TRAINING: Final = {"whole step, train": "time", "memory ledger, pipelined training": "memory"}
+TRAINING: Final = {
+    "whole step, train": "time",
+    "whole step, train, of recipes": "throughput",
+    "memory ledger, pipelined training": "memory",
+}
 NOT_PLAYED: Final = ("not played", "--steps plays the published scenarios")
 BARE: Final = (  # no table of any kind stands beside them
     "Mamba-1 and Mamba-2 scans, lightning attention", "elementwise (norms, activations, optimizer)", "backward pass",
