@@ -4,8 +4,9 @@
 
 Four constants an engine (`serving_loops.Constants`), of all rows whose flag is ok and whose concurrency is at most
 MOST_CLIENTS, by coordinate descent on GRID from each of STARTS, the best of which counts: the mean absolute errors of
-TTFT and TPOT are added up, the latter twice, as it can be half as large. Then the same without the rows of each (model, system), from there: LEFT_OUT of
-`serving_loops.py`. Nothing is written: presets and LEFT_OUT are edited by hand, with what is printed.
+TTFT and TPOT are added up, the latter twice, as it can be half as large. Then the same without the rows of each (model,
+system), from there: LEFT_OUT of `serving_loops.py`. Nothing is written: presets and LEFT_OUT are edited by hand, with
+what is printed.
 """
 
 from __future__ import annotations
