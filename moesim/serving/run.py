@@ -138,6 +138,8 @@ class Loop:
                 self.handover.hand(request, now)
             elif self.book.requests.concurrency:
                 self._send_next(now + AFTER)
+        if self.handover:
+            self.handover.pump(replica, now)
         return (replica,)
 
     def _begin(self, replica: int, now: int) -> None:
