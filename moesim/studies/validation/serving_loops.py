@@ -53,12 +53,12 @@ LEFT_OUT: Final[Mapping[str, Mapping[str, Constants]]] = {  # engine -> (model, 
     "sglang": {
         "Qwen/Qwen3.5-397B-A17B b200_sxm": Constants(2e-3, 0.0, 30e-3, 2.0),
         "deepseek-ai/DeepSeek-R1 b200_sxm": Constants(2.5e-3, 1.5e-3, 60e-3, 2.0),
-        "zhipuai/GLM-5 b200_sxm": Constants(3e-3, 1e-3, 45e-3, 1.5),
+        "zhipuai/GLM-5 b200_sxm": Constants(2.5e-3, 1e-3, 60e-3, 1.5),
     },
     "trtllm": {
-        "Qwen/Qwen3-235B-A22B-FP8 h100_sxm": Constants(0.6e-3, 0.15e-3, 15e-3, 1.5),
-        "deepseek-ai/DeepSeek-R1 b200_sxm": Constants(0.6e-3, 0.0, 20e-3, 1.5),
-        "openai/gpt-oss-120b b200_sxm": Constants(1e-3, 0.0, 30e-3, 1.2),
+        "Qwen/Qwen3-235B-A22B-FP8 h100_sxm": Constants(0.2e-3, 0.15e-3, 30e-3, 1.2),
+        "deepseek-ai/DeepSeek-R1 b200_sxm": Constants(0.2e-3, 0.15e-3, 30e-3, 1.2),
+        "openai/gpt-oss-120b b200_sxm": Constants(0.2e-3, 0.0, 30e-3, 1.3),
     },
     "vllm": {
         "openai/gpt-oss-120b b200_sxm": Constants(1.25e-3, 0.0, 6e-3, 1.6),
