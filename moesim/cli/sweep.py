@@ -30,10 +30,11 @@ from moesim.cli.options import OptionalReport, json_option, print_json, text_str
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Store of the points.  [default: sweeps/<hash>]"
 )
 @click.option("--show", metavar="METRIC,...", help="Columns of the table that is printed.")
+@click.option("--front", metavar="METRIC:max,METRIC:min", help="Points that no other beats, with hypervolume and R2.")
 @json_option
 def sweep(
     scenario: str, settings: tuple[str, ...], design: str | None, points: int | None, seeds: int | None,
-    seed: int | None, jobs: int | None, out: Path | None, show: str | None, as_json: bool,
+    seed: int | None, jobs: int | None, out: Path | None, show: str | None, front: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Run SCENARIO with keys varied: a shipped name, a scenario of any mode, or the file of a sweep.
 
@@ -43,16 +44,20 @@ def sweep(
     from moesim.report import tables
     from moesim.report.progress import told
     from moesim.report.sweep_tables import sweep_text
+    from moesim.studies.fronts import read_goals
     from moesim.studies.sweeping import read_plan
     from moesim.studies.sweeping import sweep as run_sweep
+
+    goals = read_goals(front) if front else None
 
     plan = read_plan(scenario, settings, design=design, points=points, seeds=seeds, seed=seed)  # type: ignore[arg-type]
     with told(sys.stderr, f"moesim sweep {plan.subject.name}") as tell:
         found = run_sweep(plan, jobs=jobs or cores(), folder=out, tell=pace(tell))
     shown = tuple(show.split(",")) if show else plan.subject.headline
-    tables.show(sweep_text(found, shown, named=show is not None), text_stream(as_json))
+    best = found.front(goals) if goals else None
+    tables.show(sweep_text(found, shown, named=show is not None, front=best), text_stream(as_json))
     if as_json:
-        print_json(found.to_json())
+        print_json(found.to_json(best))
     if found.exit_code:
         raise click.exceptions.Exit(found.exit_code)
 

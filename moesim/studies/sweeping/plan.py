@@ -79,7 +79,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         one_each(self.axes)
-        size(self.axes, self.design, self.number, self.seeds)
+        if self.listed is None:
+            size(self.axes, self.design, self.number, self.seeds)
 
     @property
     def keys(self) -> list[str]:
@@ -109,7 +110,7 @@ class Plan:
 
     def points(self, digests: Digests) -> list[Point]:
         """All of them, checked. Raises BadInput where a key is not known, or every point is refused."""
-        found: dict[str, Point] = {}
+        found: list[Point] = []
         refusals: list[MoesimError] = []
         for values in self.combinations():
             overrides = tuple(override(key, value) for key, value in zip(self.keys, values, strict=True))
@@ -120,10 +121,12 @@ class Plan:
             for seed in range(self.seed, self.seed + self.seeds):
                 key = point_key(identity, seed)
                 refused = None if error is None else (error.exit_code, str(error))
-                found.setdefault(key, Point(overrides, values, seed, key, refused))
+                found.append(Point(overrides, values, seed, key, refused))
         if len(refusals) * self.seeds >= len(found) and refusals:
             raise refusals[0]
-        return list(found.values())
+        if self.listed is not None:  # a row each, equal or not
+            return found
+        return list({point.key: point for point in reversed(found)}.values())[::-1]
 
     def _identity(self, overrides: tuple[str, ...], digests: Digests) -> tuple[str, MoesimError | None]:
         try:

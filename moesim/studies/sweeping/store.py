@@ -27,6 +27,7 @@ from typing import Any, Final
 
 from moesim import atomic, foreign
 from moesim.errors import BadInput, TryAgain
+from moesim.studies.expression import values_of
 from moesim.version import __version__
 
 FORMAT: Final = 1
@@ -49,6 +50,11 @@ class Kept:
         """What was kept of the run."""
         found: Record = json.loads(self.body)
         return found
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """name -> number of its metrics and parts."""
+        return values_of(self.record)
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from moesim import atomic
-from moesim.errors import MoesimError, unknown_name
+from moesim.errors import BadInput, MoesimError, unknown_name
+from moesim.studies.fronts import Goal, as_goals, quality
 from moesim.studies.shown import Rows, Tabular
 from moesim.studies.sweeping import table
 from moesim.studies.sweeping.executor import LOST, Answer, Executor, Processes
@@ -22,6 +23,20 @@ FOLDER: Final = Path("sweeps")
 OK, INFEASIBLE, AGAIN = 0, 3, frozenset({LOST, 75})  # codes of records; AGAIN: another try may end otherwise
 STATES: Final = {0: "ok", 2: "refused", 3: "does not fit", 5: "deadlock", 70: "defect", 75: "try again", LOST: "lost"}
 Tell = Callable[[int, int, int], None]  # points that are there, in all, of them run now
+
+
+class Front(NamedTuple):
+    """Points that no other beats in all goals: their numbers, and how good they are as a whole (see studies/fronts)."""
+
+    goals: tuple[Goal, ...]
+    points: tuple[int, ...]
+    hypervolume: float
+    r2: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As metrics."""
+        found = {"front_points": len(self.points), "hypervolume": self.hypervolume, "r2": self.r2}
+        return {name: {"value": value, "unit": "1"} for name, value in found.items()}
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,15 @@ class Sweep(Tabular):
             raise unknown_name("metric", metric, known, where=where)
         return found
 
+    def front(self, goals: tuple[Goal, ...]) -> Front:
+        """Of the points that have all of these metrics. Raises BadInput for names no point has."""
+        columns = [self.values(goal.metric, "--front") for goal in goals]
+        able = [row for row in range(len(self.points)) if all(column[row] is not None for column in columns)]
+        if not able:
+            raise BadInput("no point has numbers", where="--front")
+        found = quality(as_goals([[column[row] or 0.0 for row in able] for column in columns], goals))
+        return Front(goals, tuple(able[row] for row in found.front), found.hypervolume, found.r2)
+
     def rows(self) -> Rows:
         """A row a point: axes, seed, state, metrics and parts of the breakdown."""
         return table.rows(self.plan.keys, self.points, self.kept)
@@ -83,11 +107,13 @@ class Sweep(Tabular):
         if len(self.failed) > 3:
             yield f"{len(self.failed) - 3} more points have no numbers: see `reason` in {self.folder}/results.csv"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, front: Front | None = None) -> dict[str, Any]:
         """The document that `--json` prints."""
         counts = {"points": len(self.points), "points_ok": len(self.done), "points_failed": len(self.failed)}
         return {
-            "metrics": {name: {"value": value, "unit": "1"} for name, value in counts.items()},
+            "metrics": {name: {"value": value, "unit": "1"} for name, value in counts.items()}
+            | (front.to_json() if front else {}),
+            **({"front": list(front.points)} if front else {}),
             "breakdown": {},
             "points": [dict(row) for row in self.rows()],
             "provenance": {
@@ -125,10 +151,10 @@ def sweep(
         if made is not None:
             atomic.write(store.folder / PLAN, made)
         known, damaged = _stored(store, points)
-        left = [point for point in points if point.key not in known]
+        left = list({point.key: point for point in points if point.key not in known}.values())
         for number, answer in enumerate(_answers(plan, executor or Processes(jobs), left), start=1):
             known[answer.point.key] = store.write(answer.point.key, answer.code, _record(plan, answer))
-            tell(len(known), len(points), number)
+            tell(len(points) - len(left) + number, len(points), number)
         kept = [known[point.key] for point in points]
         warned = table.write(store.folder, plan.keys, points, kept)
     return Sweep(plan, store.folder, tuple(points), tuple(kept), len(left), damaged, warned)
