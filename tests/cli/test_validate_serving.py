@@ -79,7 +79,7 @@ def test_a_table_without_its_columns_is_refused(moesim: Moesim) -> None:
 def test_constants_are_told_apart(moesim: Moesim, tmp_path: Path) -> None:
     """A row is played with the preset's constants, with those fitted without its model and system, and with none."""
     path = some(
-        tmp_path, "openai_gpt_oss_120b", concurrency="4", isl="1024", osl="128", backend="trtllm", system="b200_sxm"
+        tmp_path, "openai_gpt_oss_120b", concurrency="4", isl="1024", osl="128", backend="vllm", system="b200_sxm"
     )
     done = moesim("validate", "serving", "--data", str(path), "--json")
     found = {name: metric["value"] for name, metric in json.loads(done.out)["metrics"].items()}
