@@ -7,9 +7,9 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+from moesim.serving.cadence import NEVER, Cadence, Span
 from moesim.serving.requests import Ints, Requests
 
-NEVER = -1
 NOBODY: Ints = np.zeros(0, dtype=np.int64)
 
 
@@ -47,24 +47,24 @@ class Book:
         self.scheduler, self.decoder, self.prefilled, self.departed, self.landed = (
             np.full(n, NEVER, dtype=np.int64) for _ in range(5)
         )
-        self._gaps: list[Ints] = []  # between tokens, of those that end at one time
+        self.cadences: list[Cadence] = []
+        self._gaps: list[Ints] = []  # between tokens that keep no beat, of those that end at one time
         self._gap_ends: list[int] = []  # ps at which each of them ends
-        self._stretches: list[tuple[Ints, Ints, Ints]] = []  # the same of many: ps of ends, gaps, how many of each
 
     def missing(self, request: int) -> int:
         """Tokens that are not cached: of the prompt, or after an eviction of the answer too."""
         return int(self.prompt[request] + self.emitted[request] - self.cached[request])
 
-    def emit(self, requests: Ints, now: int, decodes: int = 0) -> Ints:
-        """A token of each at `now` -> those who have reached their goal. decodes: of the first so many it is known that
-        they have had one.
+    def emit(self, requests: Ints, span: Span, decodes: int = 0) -> Ints:
+        """A token of each at the end of one step -> those who have reached their goal. decodes: of the first so many it
+        is known that they have had one.
         """
-        emitted, last = self.emitted[requests], self.last[requests]
+        emitted, last, now = self.emitted[requests], self.last[requests], span.end
         if decodes == len(requests):
-            self._gap(now - last, now)
+            self._gap(last, span)
         else:
             again = emitted > 0
-            self._gap(now - last[again], now)
+            self._gap(last[again], span)
             self.first[requests[~again]] = now
         emitted += 1
         self.emitted[requests], self.last[requests] = emitted, now
@@ -73,13 +73,13 @@ class Book:
             return NOBODY
         return self._leave(requests[over])
 
-    def emit_many(self, requests: Ints, ends: Ints) -> None:
-        """ends int64[steps] ps: a token of each at each; all have had one, none is complete before the last."""
-        self._gap(ends[0] - self.last[requests], int(ends[0]))
-        self._stretches.append((ends[1:], np.diff(ends), np.full(len(ends) - 1, len(requests), dtype=np.int64)))
-        self.emitted[requests] += len(ends)
-        self.cached[requests] += len(ends)
-        self.last[requests] = ends[-1]
+    def emit_many(self, requests: Ints, span: Span) -> None:
+        """A token of each at the end of every step; all have had one, none is complete before the last."""
+        self._gap(self.last[requests], span)
+        span.cadence.count(span.first + 1, span.last, len(requests))
+        self.emitted[requests] += span.last - span.first
+        self.cached[requests] += span.last - span.first
+        self.last[requests] = span.end
 
     def complete(self, requests: Ints) -> Ints:
         """Those whose last token was their last."""
@@ -92,18 +92,22 @@ class Book:
         self.ended[done[whole]] = self.last[done[whole]]
         return done
 
-    def _gap(self, gaps: Ints, now: int) -> None:
-        if len(gaps):
-            self._gaps.append(gaps)
+    def _gap(self, last: Ints, span: Span) -> None:
+        """Tokens at the end of the first step, of requests whose last ones came at int64[...] ps."""
+        steady = last == span.begin
+        many = int(np.count_nonzero(steady))
+        span.cadence.count(span.first, span.first + 1, many)
+        if many < len(last):
+            now = int(span.ends[0])
+            self._gaps.append(now - last[~steady])
             self._gap_ends.append(now)
 
     def gaps(self, since: int) -> tuple[Ints, Ints]:
         """Different gaps between tokens that end at `since` or later: ascending, ps, and how many of each."""
-        if not self._gaps and not self._stretches:
-            return NOBODY, NOBODY
         alone = np.repeat(np.array(self._gap_ends, dtype=np.int64), [len(gaps) for gaps in self._gaps])
         single = (alone, np.concatenate([NOBODY, *self._gaps]), np.ones(len(alone), dtype=np.int64))
-        at, values, counts = (np.concatenate(side) for side in zip(single, *self._stretches, strict=True))
+        every = (single, *(cadence.gaps() for cadence in self.cadences))
+        at, values, counts = (np.concatenate(side) for side in zip(*every, strict=True))
         late = at >= since
         kept, where = np.unique(values[late], return_inverse=True)
         return kept, np.bincount(where, weights=counts[late], minlength=len(kept)).astype(np.int64)

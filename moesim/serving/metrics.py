@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from moesim.serving.book import NEVER, Book, State
+from moesim.serving.book import Book, State
+from moesim.serving.cadence import NEVER
 from moesim.serving.replica import Replica
 from moesim.serving.requests import Ints
 from moesim.serving.run import Served

@@ -1,9 +1,9 @@
 """Pools: prompts are computed by one pool of replicas, answers by another; between them KV moves over shared links.
 
 The blocks of a request stay held where its prompt was computed until its KV is elsewhere. That leaves once a scheduler
-of the replica that will answer has a seat and blocks for it; until then it waits, in order, and a pool whose blocks are
-all held by such requests takes nobody in: back-pressure. The first token comes to the client with the KV, from the
-pool that answers (SGLang, TensorRT-LLM).
+of the replica that will answer has a seat and blocks for it, which it looks for between two steps; until then it waits,
+in order, and a pool whose blocks are all held by such requests takes nobody in: back-pressure. The first token comes to
+the client with the KV, from the pool that answers (SGLang, TensorRT-LLM).
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class Handover:
         self.loads[chosen] += 1
         self.book.decoder[request] = self.entry + chosen
         self._queues[chosen].append(request)
-        self.pump(self.entry + chosen, now)
+        if not self.replicas[self.entry + chosen].running:
+            self.pump(self.entry + chosen, now)
 
     def pump(self, replica: int, now: int) -> None:
         """KV that waits for room in a replica leaves, in order, as far as there is some."""

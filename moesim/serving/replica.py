@@ -9,10 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from moesim.serving.book import NOBODY
+from moesim.serving.cadence import Cadence, Span
 from moesim.serving.clock import Clock, stretched
 from moesim.serving.requests import Ints
-from moesim.serving.scheduler import Rows, Scheduler
+from moesim.serving.scheduler import UNLIMITED, Rows, Scheduler
 from moesim.step import Batch, Phase
 
 DECODE, PREFILL, DUMMY = (int(phase) for phase in (Phase.DECODE, Phase.PREFILL, Phase.DUMMY))
@@ -39,26 +42,26 @@ class Replica:
         self.schedulers, self.clock, self._ways, self._ahead = tuple(schedulers), clock, ways, ahead
         self._device = device
         self._begun = self._ended = -1
-        self._rows: tuple[Rows, ...] = ()
-        self._ends: Ints = np.zeros(0, dtype=np.int64)
-        self._turn = 0
-        self.steps = self.busy = 0
+        self._cadence = Cadence()
+        self._goes: list[Rows | None] = [None] * len(self.schedulers)  # None: to be put together
+        self._since = np.zeros(len(self.schedulers), dtype=np.int64)  # steps when they were
+        self._until = np.zeros(len(self.schedulers), dtype=np.int64)  # steps after which they have to be again
+        self._parts: list[Sequence[Any]] = [() for _ in self.schedulers]
+        self._joined: Joined | None = None
+        self._turn = self.steps = self.busy = 0
+        self.running = False  # a step is under way
         self.history: list[Sample] = []
+        self.schedulers[0].book.cadences.append(self._cadence)
 
     @property
     def load(self) -> int:
         """Requests that have come and are not answered."""
         return sum(one.load for one in self.schedulers)
 
-    @property
-    def running(self) -> bool:
-        """A step is under way."""
-        return bool(self._rows)
-
     def receive(self, request: int, now: int) -> str:
         """Take a request in, to the scheduler with the least to do, in turn; why it cannot be, "" if it is."""
-        order = [(self._turn + number) % len(self.schedulers) for number in range(len(self.schedulers))]
-        chosen = self.schedulers[min(order, key=lambda number: self.schedulers[number].load)]
+        loads, many = [one.load for one in self.schedulers], len(self.schedulers)
+        chosen = self.schedulers[min(range(many), key=lambda number: (loads[number], (number - self._turn) % many))]
         if reason := chosen.refuses(request):
             return reason
         self._turn += 1
@@ -69,7 +72,12 @@ class Replica:
     def welcome(self, request: int) -> int | None:
         """The scheduler that holds a seat and blocks for a request whose KV is to come, None where none has."""
         order = sorted(range(len(self.schedulers)), key=lambda n: self.schedulers[n].load + self.schedulers[n].expected)
-        return next((number for number in order if self.schedulers[number].welcome(request)), None)
+        for number in order:
+            self._catch_up(number)
+            if self.schedulers[number].welcome(request):
+                self._until[number] = len(self._cadence) + self._lasts(number)
+                return number
+        return None
 
     def devices(self, scheduler: int) -> Ints:
         """int64[ways]: the GPUs of a scheduler, by number."""
@@ -80,57 +88,124 @@ class Replica:
         asked once the step is put together -> ps at which the last ends; None where there is nothing to do.
         """
         known = self._begun if self._ahead and self._ended == now else now
-        rows = tuple(one.compose(now, known) for one in self.schedulers)
+        for number, one in enumerate(self.schedulers):
+            if self._goes[number] is None or one.news:
+                self._catch_up(number)
+                self._put(number, one.compose(now, known))
         soonest = horizon()
-        if not any(len(one.request) for one in rows):
+        if not any(rows is not None and len(rows.request) for rows in self._goes):
+            self._goes = [None] * len(self.schedulers)
             return None
-        self._rows = rows
-        self._ends = self._play(now, soonest)
-        self.steps += len(self._ends)
-        self.busy += int(self._ends[-1]) - now
-        self._ended = int(self._ends[-1])
-        self._begun = int(self._ends[-2]) if len(self._ends) > 1 else now
+        ends = self._play(now, soonest, int(self._until.min()) - len(self._cadence))
+        self._cadence.add(ends)
+        self.running = True
+        self.steps += len(ends)
+        self.busy += int(ends[-1]) - now
+        self._ended = int(ends[-1])
+        self._begun = int(ends[-2]) if len(ends) > 1 else now
         return self._ended
 
-    def _play(self, now: int, horizon: int) -> Ints:
+    def _put(self, number: int, rows: Rows) -> None:
+        """A scheduler's rows of the steps to come."""
+        self._goes[number], self._since[number] = rows, len(self._cadence)
+        self._until[number] = len(self._cadence) + self._lasts(number)
+        self._parts[number] = _part(number * self._ways, self._ways, rows)
+        self._joined = None
+
+    def _lasts(self, number: int) -> int:
+        """Steps that its rows go on."""
+        rows = self._goes[number]
+        return self.schedulers[number].stretch(rows) if rows is not None else UNLIMITED
+
+    def _catch_up(self, number: int) -> None:
+        """A scheduler learns of the steps that its rows went on without it."""
+        rows, span = self._goes[number], Span(self._cadence, int(self._since[number]), len(self._cadence))
+        if rows is None or span.first == span.last:
+            return
+        self.schedulers[number].settle_many(rows, span)
+        context = rows.context + (span.last - span.first)
+        self._put(number, replace(rows, context=context) if rows.decodes else rows)
+
+    def _play(self, now: int, horizon: int, most: int) -> Ints:
         """int64[steps] ps: ends of the steps."""
-        most = min([one.stretch(rows) for one, rows in zip(self.schedulers, self._rows, strict=True)])
-        batch = self._batch()
+        joined = self._join()
+        batch = joined.batch(len(self._cadence))
         every = stretched(self.clock, batch, most) if most > 1 else None
         if every is not None:
             ended = now + np.cumsum(every)
             return ended[: int(np.searchsorted(ended, horizon)) + 1]
         now += self.clock.ps(batch)
         ends = [now]
-        grows = batch.phase == DECODE
         while len(ends) < most and now < horizon:
-            batch = replace(batch, context=batch.context + grows)
+            batch = batch.onward(joined.grows)
             now += self.clock.ps(batch)
             ends.append(now)
         return np.array(ends, dtype=np.int64)
 
-    def _batch(self) -> Batch:
+    def _join(self) -> Joined:
         """All rows."""
-        parts = [_part(number * self._ways, self._ways, rows) for number, rows in enumerate(self._rows)]
-        columns = parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
-        return Batch(len(self.schedulers) * self._ways, *columns)
+        if self._joined is None:
+            parts = self._parts
+            columns = parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
+            rows = [len(part[0]) for part in parts]
+            size = self.schedulers[0].blocks.size
+            self._joined = Joined.of(len(parts) * self._ways, columns, np.repeat(self._since, rows), size)
+        return self._joined
 
     def end(self) -> Ints:
         """The steps are over -> requests that are answered."""
-        several = len(self._ends) > 1
-        done = [
-            one.settle_many(rows, self._ends) if several else one.settle(rows, self._ended)
-            for one, rows in zip(self.schedulers, self._rows, strict=True)
-        ]
-        self._rows = ()
+        self.running, done = False, []
+        for number in np.flatnonzero(self._until <= len(self._cadence)).tolist():
+            rows, one = self._goes[number], self.schedulers[number]
+            assert rows is not None
+            span = Span(self._cadence, int(self._since[number]), len(self._cadence))
+            done.append(one.settle_many(rows, span) if span.last - span.first > 1 else one.settle(rows, span))
+            self._goes[number] = None
         self.history.append(self._sample())
-        return np.concatenate(done)
+        return np.concatenate(done) if done else NOBODY
 
     def _sample(self) -> Sample:
         queues = [one.queue for one in self.schedulers]
         running = sum(len(queue.started) + len(queue.decoding) for queue in queues)
         waiting = sum(len(one.inbox) + len(one.queue.waiting) for one in self.schedulers)
-        return Sample(self._ended, running, waiting, sum(q.blocks.total - q.blocks.free for q in queues))
+        used = sum(q.blocks.total - q.blocks.free for q in queues) + self._grown()
+        return Sample(self._ended, running, waiting, used)
+
+    def _grown(self) -> int:
+        """Blocks of rows that went on by themselves, which their schedulers have not learned of."""
+        steps = len(self._cadence)
+        lazy = np.array([rows is not None for rows in self._goes])
+        return self._join().grown(steps, np.repeat(lazy, [len(part[0]) for part in self._parts])) if lazy.any() else 0
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The rows of all schedulers. first: the batch as if no step had been made; grows bool[S]: a token longer with each
+    step; since int64[S]: steps when a row was put together; size: tokens of a block.
+    """
+
+    first: Batch
+    grows: npt.NDArray[np.bool_]
+    since: Ints
+    size: int
+
+    @classmethod
+    def of(cls, ranks: int, columns: Sequence[Any], since: Ints, size: int) -> Joined:
+        """columns of `_part`, contexts as of `since`."""
+        batch = Batch(ranks, *columns)
+        grows = batch.phase == DECODE
+        assert len(batch.routed) == len(batch.rank) and len(batch.tokens_of_rank) == len(batch.head_rows)  # kept
+        return cls(batch.onward(-since * grows), grows, since, size)
+
+    def batch(self, steps: int) -> Batch:
+        """After so many steps."""
+        return self.first.onward(self.grows * steps)
+
+    def grown(self, steps: int, lazy: npt.NDArray[np.bool_]) -> int:
+        """Blocks that rows have more than when they were put together."""
+        rows = lazy & self.grows
+        held, had = (-(-(self.first.context[rows] + at) // self.size) for at in (steps, self.since[rows] + 1))
+        return int(np.maximum(held - had, 0).sum())
 
 
 def _part(first: int, ways: int, rows: Rows) -> Sequence[Any]:

@@ -137,6 +137,8 @@ class Loop:
                 self.handover.hand(request, now)
             elif self.book.requests.concurrency:
                 self._send_next(now)
+        if self.handover:
+            self.handover.pump(replica, now)
         return (replica,)
 
     def _begin(self, replica: int, now: int) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.serving.batcher import REGISTRY, Queue, Tray
-from moesim.serving.book import NEVER, Book, State
+from moesim.serving.book import Book, State
+from moesim.serving.cadence import NEVER, Span
 from moesim.serving.kv import Blocks
 from moesim.serving.requests import Ints
 from moesim.serving.settings import Settings
@@ -160,11 +161,16 @@ class Scheduler:
         book.evicted[back] = NEVER
         book.state[chunked] = State.RUNNING
 
-    def settle(self, rows: Rows, end: int) -> Ints:
+    @property
+    def news(self) -> bool:
+        """Somebody came or goes: what goes on by itself has to be put together anew."""
+        return bool(self.inbox or self.landed or self.leaving)
+
+    def settle(self, rows: Rows, span: Span) -> Ints:
         """The step is over -> requests that are answered."""
         self.book.cached[rows.request] = rows.context + rows.query
         alone = rows.decodes == len(rows.request)
-        done = self.book.emit(rows.request if alone else rows.request[rows.ends], end, rows.decodes)
+        done = self.book.emit(rows.request if alone else rows.request[rows.ends], span, rows.decodes)
         if self.settings.prefix_cache and self.book.requests.prefixes:
             for request in rows.request[rows.decodes :].tolist():
                 full = int(self.book.cached[request]) // self.blocks.size
@@ -174,18 +180,19 @@ class Scheduler:
             through = set(chunked.tolist())
             self.queue.started = [request for request in self.queue.started if request not in through]
             self.queue.decoding = np.append(self.queue.decoding, chunked)
-        self._leave(done, end)
+        self._leave(done, span.end)
         return done
 
-    def settle_many(self, rows: Rows, ends: Ints) -> Ints:
-        """The same after several steps of decodes alone, which end at int64[steps] ps; there are blocks for them."""
+    def settle_many(self, rows: Rows, span: Span) -> Ints:
+        """The same after several steps of decodes alone; there are blocks for them."""
         if not rows.decodes:
             return rows.request
-        self.blocks.hold_all(rows.request, rows.context + len(ends))
-        self.book.emit_many(rows.request, ends)
-        self._since_poll = (self._since_poll + len(ends) - 2) % self.settings.poll_interval + 1
+        steps = span.last - span.first
+        self.blocks.hold_all(rows.request, rows.context + steps)
+        self.book.emit_many(rows.request, span)
+        self._since_poll = (self._since_poll + steps - 2) % self.settings.poll_interval + 1
         done = self.book.complete(rows.request)
-        self._leave(done, int(ends[-1]))
+        self._leave(done, span.end)
         return done
 
     def _leave(self, done: Ints, end: int) -> None:

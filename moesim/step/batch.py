@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ import numpy.typing as npt
 from moesim.errors import BadInput
 
 Ints = npt.NDArray[np.int64]
+
+KEPT = frozenset(("memo", "routed", "tokens_of_rank", "head_rows"))  # of a batch, whatever comes before its tokens
 
 
 class Phase(IntEnum):
@@ -31,7 +33,8 @@ class Batch:
 
     A chunk of a prompt that does not end it emits nothing. Dummy rows are what an idle rank or a padded graph computes
     beside the others: its dense parts run over them; they attend to nothing, are sent to no expert and emit nothing.
-    training: rows are whole sequences, all of whose tokens go through the head, and a backward pass follows.
+    training: rows are whole sequences, all of whose tokens go through the head, and a backward pass follows. memo: what
+    others worked out of everything but contexts, for the batches that come `onward`.
     """
 
     ranks: int
@@ -42,6 +45,7 @@ class Batch:
     phase: npt.NDArray[np.int8]
     emits: npt.NDArray[np.bool_]
     training: bool = False
+    memo: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @classmethod
     def of(cls, ranks: int, rank: npt.ArrayLike, request: npt.ArrayLike, query: npt.ArrayLike, context: npt.ArrayLike,
@@ -110,6 +114,13 @@ class Batch:
         rows = Batch.of(self.ranks, **columns, phase=phase, emits=emits)
         return replace(rows, training=self.training)
 
+    def onward(self, more: npt.NDArray[Any]) -> Batch:
+        """The same rows with `more` [S] tokens before them: what does not depend on those is kept."""
+        found = replace(self, context=self.context + more)
+        for name in KEPT.intersection(self.__dict__):
+            found.__dict__[name] = self.__dict__[name]
+        return found
+
     def for_training(self) -> Batch:
         """The same rows with a backward pass."""
         return replace(self, training=True)
@@ -147,7 +158,7 @@ class Batch:
         return replace(part, ranks=len(ranks), rank=part.rank - int(ranks[0]))
 
     def _only(self, keep: npt.NDArray[np.bool_]) -> Batch:
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        columns = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
         return replace(self, **{name: column[keep] for name, column in columns.items() if np.ndim(column)})
 
 

@@ -37,17 +37,18 @@ class CorePrices:
     def of(self, batch: Batch) -> Work:
         """Seconds float64[ranks]."""
         ways = self._ops.spread.tensor
-        decodes, prompts = batch.phase == Phase.DECODE, batch.phase == Phase.PREFILL
-        number = np.bincount(batch.rank[decodes] // ways, minlength=batch.ranks // ways)
+        if self not in batch.memo:
+            batch.memo[self] = _phases(batch, ways)
+        decodes, prompts, group, number = batch.memo[self]
         longest = int(batch.context.max(initial=0))
         rows, blocks = self._index.shape  # the index holds the most of either that was asked for, and doubles
         cells = max(rows, 2 * int(number.max(initial=0))) * max(blocks, 2 * (longest >> BLOCK_BITS) + 1)
         if not isinstance(self._ops.mixer, Attention) or cells > MOST_CELLS or longest >> CONTEXT_BITS:
             return self._ops.core_seconds(batch)
         parts = []
-        if decodes.any():
-            parts.append(self._decoded(batch.rank[decodes] // ways, batch.context[decodes], number))
-        if prompts.any():
+        if len(group):
+            parts.append(self._decoded(group, batch.context[decodes], number))
+        if prompts is not None:
             parts.append(self._prefilled(batch, prompts, ways))
         every = (Work({self._family: np.repeat(seconds, ways)}) for seconds in parts)
         return sum(every, start=Work())
@@ -109,6 +110,14 @@ class CorePrices:
             total[kind[0]] += self._prompts[key][0] * (kinds[kind] / key[0])
         self._ops.log.count(self._family, len(keys), sum(self._prompts[key][1] for key in keys))
         return total
+
+
+def _phases(batch: Batch, ways: int) -> tuple[Any, Any, Int64s, Int64s]:
+    """Which rows are decoded, which are of prompts (None where none is); groups of the first, and how many each has."""
+    decodes, prompts = batch.phase == Phase.DECODE, batch.phase == Phase.PREFILL
+    group = batch.rank[decodes] // ways
+    number = np.bincount(group, minlength=batch.ranks // ways)
+    return decodes, prompts if prompts.any() else None, group, number
 
 
 @njit

@@ -34,11 +34,21 @@ class FixedPrices:
     def ps(self, name: str, part: Batch, stretch: float, mixer: int) -> Int64s:
         """int64[ranks] ps of a task of that name in layers with that mixer, `stretch` times as long as on all SMs."""
         if name == ATTENTION:
-            before, after = (self._table(beside, mixer).work(part) for beside in BESIDE)
+            key = (self, mixer)
+            if key not in part.memo:
+                part.memo[key] = [self._table(beside, mixer).work(part) for beside in BESIDE]
+            before, after = part.memo[key]
             work = before + self._cores[mixer].of(part) + after
             return to_ps(work.stretched(stretch).total)
         if name in CONTEXTS:
             return to_ps(LAYER_PRICES[name](self._ops[mixer], part).stretched(stretch).total)
+        whole = (self, name, stretch, mixer)
+        if whole not in part.memo:
+            part.memo[whole] = self._ticks(name, part, stretch, mixer)
+        found: Int64s = part.memo[whole]
+        return found
+
+    def _ticks(self, name: str, part: Batch, stretch: float, mixer: int) -> Int64s:
         if name == HOST:
             return np.full(part.ranks, to_ps(self._plan.host_seconds * stretch))
         return self._table(name, mixer).ticks(part, stretch)

@@ -17,6 +17,7 @@ from moesim.step.fill import Refill, Routed
 from moesim.step.plan import StepPlan
 
 OCTAVE = 32  # buckets of batches of like numbers of tokens: 2 % wide
+SHAPE = "shape"
 Shape = tuple[int, ...]
 
 
@@ -68,7 +69,9 @@ class Pace:
         if self.renew_every == 1:
             self.counted.lookups += 1
             return self._play(batch, self._refill.route(batch))
-        shape = shape_of(batch, where=not self._refill.sums)
+        if SHAPE not in batch.memo:
+            batch.memo[SHAPE] = shape_of(batch, where=not self._refill.sums)
+        shape = batch.memo[SHAPE]
         kept = self._kept.get(shape)
         if kept is not None and kept.uses < self.renew_every:
             kept.uses += 1

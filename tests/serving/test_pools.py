@@ -41,7 +41,7 @@ def answered(begin: np.ndarray, more: np.ndarray) -> np.ndarray:
 
 
 def test_without_a_network_a_pair_is_its_two_halves() -> None:
-    """Prompts as if every answer had one token; answers as if each came with its KV."""
+    """Prompts as if every answer had one token; answers as if each came with its KV, and joined at the next step."""
     arrival, prompt, output = crowd(1, n=150)
     output = np.maximum(output, 2)
 
@@ -50,7 +50,7 @@ def test_without_a_network_a_pair_is_its_two_halves() -> None:
 
     pair = split(requests_of(arrival, prompt, output), step, Instant()).book
     half = served(requests_of(arrival, prompt, 1), step).book
-    assert np.array_equal(pair.first, half.ended) and np.array_equal(pair.started, half.started)
+    assert np.array_equal(pair.prefilled, half.ended) and np.array_equal(pair.started, half.started)
     assert np.array_equal(pair.ended, answered(half.ended, output - 1))
 
 

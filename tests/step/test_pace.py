@@ -229,3 +229,16 @@ def test_a_model_without_experts_is_paced(degrees: tuple[int, int, int]) -> None
     plan = build(load("llama3-decode-tp4", (parallel(*degrees), "batch.tokens_per_gpu=8")), 0).plan
     batch = some_batch(plan, 1)
     assert Pace(plan).ps(batch) == by_graph(plan, batch)
+
+
+@pytest.mark.parametrize("name", ["decode", "two_batch"])
+@pytest.mark.parametrize("renew", [1, 3, 1000])
+def test_batches_that_go_on_are_paced_as_new_ones(name: str, renew: int) -> None:
+    """What is kept from one step of the same decodes to the next changes no tick."""
+    plan = plan_of(name)
+    kept, fresh = Pace(plan, renew), Pace(plan, renew)
+    batch = Batch.of(8, np.arange(12) % 8, np.arange(12), 1, np.arange(12) * 7, Phase.DECODE)
+    for step in range(6):
+        again = Batch.of(8, batch.rank, batch.request, 1, batch.context, Phase.DECODE)
+        assert kept.ps(batch) == fresh.ps(again), step
+        batch = batch.onward(np.ones(12, dtype=np.int64))

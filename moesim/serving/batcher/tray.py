@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from moesim.serving.book import NEVER, Book, State
+from moesim.serving.book import Book, State
+from moesim.serving.cadence import NEVER
 from moesim.serving.kv import Blocks
 from moesim.serving.requests import Ints
 
