@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from moesim.serving.book import NOBODY
 from moesim.serving.cadence import Cadence, Span
-from moesim.serving.clock import Clock, stretched
+from moesim.serving.clock import Clock
 from moesim.serving.requests import Ints
 from moesim.serving.scheduler import UNLIMITED, Rows, Scheduler
 from moesim.step import Batch, Phase
@@ -130,10 +130,6 @@ class Replica:
         """int64[steps] ps: ends of the steps."""
         joined = self._join()
         batch = joined.batch(len(self._cadence))
-        every = stretched(self.clock, batch, most) if most > 1 else None
-        if every is not None:
-            ended = now + np.cumsum(every)
-            return ended[: int(np.searchsorted(ended, horizon)) + 1]
         now += self.clock.ps(batch)
         ends = [now]
         while len(ends) < most and now < horizon:

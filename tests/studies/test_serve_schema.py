@@ -115,6 +115,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     "scheduler.eager_time_per_layer": ((), "scheduler.eager_time_per_layer=5 ms"),
     "scheduler.graph_batch": (("scheduler.eager_time_per_layer=5 ms",), "scheduler.graph_batch=0"),
     "scheduler.graph_tokens": (("scheduler.eager_time_per_layer=5 ms",), "scheduler.graph_tokens=2048"),
+    "scheduler.prompt_slowdown": ((), "scheduler.prompt_slowdown=1.5"),
     "scheduler.frontend_time": ((), "scheduler.frontend_time=1 ms"),
     **{f"slo.{key}": ((), f"slo={{{key}: 1 us}}") for key in ("ttft", "tpot", "e2el")},
     "replicas": (FEW, "replicas=2"),
