@@ -9,15 +9,21 @@ from moesim.cli.options import print_json
 
 @click.command()
 @click.option(
-    "--mode", type=click.Choice(["step", "serve"]), default="step", show_default=True, help="Kind of scenario."
-)
+    "--mode", type=click.Choice(["step", "serve", "place", "sweep"]), default="step", show_default=True,
+    help="Kind of scenario; sweep: the file of a sweep.",
+)  # fmt: skip
 def schema(mode: str) -> None:
     """Print the JSON Schema of scenario files: every key with what it means, for editors and checkers."""
     from moesim.routing.routers.schema import REF, definitions
     from moesim.studies import Scenario
     from moesim.studies.serving import ServeScenario
+    from moesim.studies.sweeping.place import PlaceFile
+    from moesim.studies.sweeping.plan import SweepFile
 
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "moesim scenario"}
+    if mode in ("place", "sweep"):
+        print_json({**(PlaceFile if mode == "place" else SweepFile).model_json_schema(), **dialect})
+        return
     document = (Scenario if mode == "step" else ServeScenario).model_json_schema()
     document["$defs"] |= definitions()
     router = document["$defs"]["RoutingSection" if mode == "step" else "ServeRouting"]["properties"]["router"]
