@@ -123,10 +123,10 @@ def recorded(layers: int, seed: int) -> Counts:
     """40 requests of 4,096 tokens, skewed top-8 of 256 in each layer."""
     draw, tokens = np.random.default_rng(seed), 10 * TOKENS
     popularity = np.log(draw.dirichlet(np.full(EXPERTS, 2.0), layers)).astype(np.float32)
-    expert = np.stack([
-        np.argpartition(-(popularity[layer] + draw.gumbel(size=(tokens, EXPERTS)).astype(np.float32)), 8)[:, :8]
-        for layer in range(layers)
-    ], axis=1)  # fmt: skip
+    expert = np.empty((tokens, layers, 8), dtype=np.uint16)
+    for layer in range(layers):
+        score = popularity[layer] + draw.gumbel(size=(tokens, EXPERTS)).astype(np.float32)
+        expert[:, layer] = np.argpartition(-score, 8)[:, :8]
     number, zero = np.arange(tokens), np.zeros(tokens, dtype=np.int64)
     trace = make_trace(
         TraceHeader("drawn", layers, EXPERTS, 8, "drawn for a benchmark", ("all",)), expert, request=number // TOKENS,

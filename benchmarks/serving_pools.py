@@ -1,8 +1,9 @@
-"""One hour of the Azure conversation trace on 96 H100 in pools: wall seconds and peak memory.
+"""Long served scenarios as `moesim run` plays them, building included, in this process: seconds and peak memory.
 
-    python -m benchmarks.serving_pools [requests]
+    python -m benchmarks.serving_pools [hour | day] [requests]
 
-The shipped scenario dsv3-pools as `moesim run` plays it, building included, in this process.
+hour: the Azure conversation trace on 96 H100 in pools (dsv3-pools). day: retrieval-like traffic on 256 H200 (dsv3-day);
+it begins with the hours of the least traffic.
 """
 
 from __future__ import annotations
@@ -11,21 +12,23 @@ import resource
 import sys
 import time
 
-from moesim.studies.serving import run_serving
+from moesim.studies.serving import load_serving, run_serving
 
-WALL, MEMORY = 60.0, 1e9  # bars: seconds, bytes
+BARS = {"hour": ("dsv3-pools", "60 s wall, 1 GB"), "day": ("dsv3-day", "300 CPU s, 2 GB")}
 
 
 def main() -> None:
     """Print the figure beside its bar."""
-    changes = [f"requests.number={sys.argv[1]}"] if len(sys.argv) > 1 else []
+    which = sys.argv[1] if len(sys.argv) > 1 else "hour"
+    scenario, bar = BARS[which]
+    loaded = load_serving(scenario, [f"requests.number={number}" for number in sys.argv[2:3]])
     begin, cpu = time.perf_counter(), time.process_time()
-    found = run_serving("dsv3-pools", overrides=changes).metrics
+    found = {name: metric.value for name, metric in run_serving(loaded).metrics.items()}
     wall, used = time.perf_counter() - begin, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    steps = found["prefill_steps"].value + found["decode_steps"].value
-    print(f"{found['completed'].value:,.0f} requests, {steps:,.0f} steps, {found['duration_s'].value:,.0f} s served")
-    print(f"{wall:.1f} s wall (bar {WALL:.0f}), {used:.1f} CPU s; {peak / 1e9:.2f} GB (bar {MEMORY / 1e9:.0f})")
+    steps = sum(value for name, value in found.items() if name.endswith("steps"))
+    print(f"{found['completed']:,.0f} requests, {steps:,.0f} steps, {found['duration_s']:,.0f} s served")
+    print(f"{wall:.1f} s wall, {used:.1f} CPU s, {peak / 1e9:.2f} GB   (bar {bar})")
 
 
 if __name__ == "__main__":

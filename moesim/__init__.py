@@ -1,6 +1,6 @@
 """moesim: a discrete-event simulator of Mixture-of-Experts clusters that replays recorded routing traces.
 
-`load`, `run`, `serve`, `compare` and `place` mirror the command line; they are imported when they are first used. A
+`load`, `run`, `serve`, `compare`, `sweep` and `place` mirror the command line, and are imported when first used. A
 scenario is a shipped name, a path, a dict or a `Scenario`; what comes back shows itself in a notebook.
 """
 
@@ -18,8 +18,14 @@ if TYPE_CHECKING:
     from moesim.studies.run import run
     from moesim.studies.scenario import Scenario
     from moesim.studies.serving import run_serving as serve
+    from moesim.studies.sweeping import Sweep
+    from moesim.studies.sweeping import sweep_over as sweep
 
-__all__ = ["Comparison", "Outcome", "Result", "Scenario", "__version__", "compare", "load", "place", "run", "serve"]
+__all__ = [
+    "Comparison", "Outcome", "Result", "Scenario", "Sweep", "__version__", "compare", "load", "place", "run", "serve",
+    "sweep",
+]  # fmt: skip
+RENAMED = {"serve": "run_serving", "sweep": "sweep_over"}  # names that `studies` has for what it does
 
 
 def __getattr__(name: str) -> Any:
@@ -27,7 +33,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'moesim' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module("moesim.studies"), {"serve": "run_serving"}.get(name, name))
+    return getattr(importlib.import_module("moesim.studies"), RENAMED.get(name, name))
 
 
 def __dir__() -> list[str]:

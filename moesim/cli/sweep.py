@@ -31,18 +31,22 @@ from moesim.cli.options import OptionalReport, json_option, print_json, text_str
 )
 @click.option("--show", metavar="METRIC,...", help="Columns of the table that is printed.")
 @click.option("--front", metavar="METRIC:max,METRIC:min", help="Points that no other beats, with hypervolume and R2.")
+@click.option("--report", metavar="[=FILE]", help="Write an HTML page.  [default: report.html in the store]")
 @json_option
 def sweep(
     scenario: str, settings: tuple[str, ...], design: str | None, points: int | None, seeds: int | None,
-    seed: int | None, jobs: int | None, out: Path | None, show: str | None, front: str | None, as_json: bool,
+    seed: int | None, jobs: int | None, out: Path | None, show: str | None, front: str | None, report: str | None,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Run SCENARIO with keys varied: a shipped name, a scenario of any mode, or the file of a sweep.
 
     Every point is stored once under the hash of what it depends on. The same command after an interruption goes on
     where it was; a point that fails is recorded with its reason, and the others go on.
     """
+    from moesim import atomic
     from moesim.report import tables
     from moesim.report.progress import told
+    from moesim.report.sweep_page import sweep_page
     from moesim.report.sweep_tables import sweep_text
     from moesim.studies.fronts import read_goals
     from moesim.studies.sweeping import read_plan
@@ -56,6 +60,10 @@ def sweep(
     shown = tuple(show.split(",")) if show else plan.subject.headline
     best = found.front(goals) if goals else None
     tables.show(sweep_text(found, shown, named=show is not None, front=best), text_stream(as_json))
+    if report is not None:
+        path = Path(report) if report else found.folder / "report.html"
+        atomic.write(path, sweep_page(found, shown, best))
+        print(path, file=text_stream(as_json))
     if as_json:
         print_json(found.to_json(best))
     if found.exit_code:

@@ -91,8 +91,11 @@ def minimax_m2(config: Config) -> Fields:
 
 def qwen3_moe(config: Config) -> Fields:
     """Qwen3: every `decoder_sparse_step`-th layer has experts, except those in `mlp_only_layers`."""
-    step = config.integer("decoder_sparse_step", default=1)
-    dense = config.data.get("mlp_only_layers") or []
+    step, dense = config.integer("decoder_sparse_step", default=1), tuple[int, ...]()
+    if not step:
+        raise BadInput("is 0", where=f"{config.source} decoder_sparse_step", way_out="1: experts in every layer")
+    if config.data.get("mlp_only_layers") is not None:
+        dense = config.integers("mlp_only_layers")
     layers = range(config.integer("num_hidden_layers"))
     return {
         "attention": grouped_attention(config),

@@ -71,6 +71,8 @@ def find_model(name: str) -> Path:
 
 def _from_config(config: Config, name: str) -> MoEModel:
     family = config.data.get("model_type")
+    if not isinstance(family, str | None):
+        raise BadInput(f"{str(family)[:40]} is no name", where=f"{config.source} model_type")
     if family not in REGISTRY:
         advice = nearest(config if family in REFUSED else config.text(), REGISTRY)
         raise BadInput(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from typing import Any, Final
 
 from rich import box
@@ -14,17 +15,44 @@ from rich.text import Text
 from moesim.errors import printable
 from moesim.report.explain import Document
 
+WAYS: Final = {"": "engine constants", "_left_out": "left one out", "_nothing_fitted": "nothing fitted"}  # of serving
+
 
 def serving_text(document: Document) -> Group:
-    """The metrics of ok rows, errors slice by slice, and what was refused."""
+    """The metrics of ok rows, each way that they were played; errors slice by slice, and what was refused."""
+    found = document["metrics"]
     metrics = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     metrics.add_column("rows whose flag is ok")
-    metrics.add_column("", justify="right")
-    for name, metric in document["metrics"].items():
-        plain = name.endswith(("correlation", "ratio"))
-        metrics.add_row(name, f"{metric['value']:.3f}" if plain else f"{metric['value']:.1%}")
+    for head in WAYS.values():
+        metrics.add_column(head, justify="right")
+    for name in found:
+        if not name.endswith(tuple(way for way in WAYS if way)):
+            metrics.add_row(name, *(_told(name, found.get(name + way)) for way in WAYS))
     refused = [Text(printable(f"warning: {text}"), style="yellow") for text in document["warnings"]]
-    return Group(metrics, Text(), _slices(document["breakdown"]), *refused)
+    return Group(metrics, Text(), _slices(document["breakdown"]), *_runs(document["provenance"]["runs"]), *refused)
+
+
+def _runs(found: Any) -> Iterator[Table | Text]:
+    """Distributions of runs that were measured request by request."""
+    if not found:
+        return
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for number, head in enumerate(("run", "", "", "measured, ms", "predicted, ms", "ratio")):
+        table.add_column(head, justify="left" if number < 3 else "right")
+    for name, run in found.items():
+        for metric, told in run.items():
+            for what, (measured, predicted) in told.items():
+                cells = (f"{measured:.1f}", f"{predicted:.1f}", f"{predicted / measured:.2f}")
+                table.add_row(name, metric, what, *cells)
+    yield Text()
+    yield table
+
+
+def _told(name: str, metric: Any) -> str:
+    if metric is None:
+        return ""
+    plain = name.endswith(("correlation", "ratio"))
+    return f"{metric['value']:.3f}" if plain else f"{metric['value']:.1%}"
 
 
 SHOWN: Final = ("what", "of", "model", "case")  # of the keys of a training point

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
-import numpy as np
-
-from moesim.serving.requests import Ints
 from moesim.serving.settings import Settings
 from moesim.step import Batch, Phase
 from moesim.units import to_ps
@@ -19,19 +16,6 @@ class Clock(Protocol):
 
     def ps(self, batch: Batch) -> int:
         """Ticks of a step."""
-
-
-@runtime_checkable
-class Stretching(Protocol):
-    """A clock that prices many steps of decodes at once."""
-
-    def stretch(self, batch: Batch, steps: int) -> Ints:
-        """int64[steps] ps of a batch of decodes, each step one token further than the one before."""
-
-
-def stretched(clock: Clock, batch: Batch, steps: int) -> Ints | None:
-    """All steps at once where the clock can, None where it is asked step by step."""
-    return clock.stretch(batch, steps) if isinstance(clock, Stretching) else None
 
 
 @dataclass(frozen=True)
@@ -45,41 +29,30 @@ class Given:
         return self.of(batch)
 
 
-def hosted(clock: Clock, settings: Settings, layers: int) -> Clock:
-    """The clock with the host's time for what no CUDA graph holds."""
-    kind = HostedStretching if isinstance(clock, Stretching) else Hosted
-    return kind(clock, settings, layers)
-
-
 @dataclass(frozen=True)
 class Hosted:
-    """A clock whose steps are not shorter than the host takes to launch what no CUDA graph holds: with prompts beyond
-    graph_tokens, or more decoded rows on a rank than graph_batch.
+    """A clock whose steps with prompts take prompt_slowdown times what their kernels do, and are not shorter than the
+    host takes to launch what no CUDA graph holds: with prompts beyond graph_tokens, or more decoded rows than
+    graph_batch. `ways` ranks share the tokens of a scheduler.
     """
 
     clock: Clock
     settings: Settings
     layers: int
+    ways: int
 
     def ps(self, batch: Batch) -> int:
         """Ticks of a step."""
-        return max(self.clock.ps(batch), self.least(batch))
+        prompts, ticks = bool((batch.phase == Phase.PREFILL).any()), self.clock.ps(batch)
+        if prompts:
+            ticks = round(ticks * self.settings.prompt_slowdown)
+        return max(ticks, self._least(batch, prompts))
 
-    def least(self, batch: Batch) -> int:
+    def _least(self, batch: Batch, prompts: bool) -> int:
         """Ticks that the host takes, 0 where a graph holds the step."""
         if not self.settings.eager_time_per_layer:
             return 0
-        most = int(batch.tokens_of_rank.max(initial=0))
-        prompts = bool((batch.phase == Phase.PREFILL).any())
+        most = int(batch.tokens_of_rank.reshape(-1, self.ways).sum(axis=1).max(initial=0))
         if most <= (self.settings.graph_tokens if prompts else self.settings.graph_batch):
             return 0
         return int(to_ps(self.settings.eager_time_per_layer)) * self.layers
-
-
-class HostedStretching(Hosted):
-    """The same of a clock that prices many steps at once."""
-
-    def stretch(self, batch: Batch, steps: int) -> Ints:
-        """int64[steps] ps."""
-        assert isinstance(self.clock, Stretching)
-        return np.maximum(self.clock.stretch(batch, steps), self.least(batch))

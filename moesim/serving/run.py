@@ -18,6 +18,7 @@ from moesim.serving.transfer import Links
 
 COMES, ENDS = 0, 1  # at the same time, requests come before steps end and begin
 FAR = 1 << 62
+AFTER = 1  # ps from an answer to its client's next request: no step that begins with the answer knows of it
 
 
 @dataclass
@@ -136,7 +137,7 @@ class Loop:
                 assert self.handover is not None
                 self.handover.hand(request, now)
             elif self.book.requests.concurrency:
-                self._send_next(now)
+                self._send_next(now + AFTER)
         if self.handover:
             self.handover.pump(replica, now)
         return (replica,)

@@ -37,6 +37,7 @@ class Settings(Section):
     eager_time_per_layer: Seconds = Field(le=LONGEST, description="host, of a layer that no CUDA graph holds")
     graph_batch: int = Field(ge=0, le=1 << 22, description="rows up to which decode steps are CUDA graphs")
     graph_tokens: int = Field(ge=0, le=1 << 22, description="tokens up to which steps with prompts are CUDA graphs")
+    prompt_slowdown: float = Field(ge=1, le=100, description="of steps with prompts, over what their kernels take")
     frontend_time: Seconds = Field(le=LONGEST, description="from the client to the scheduler")
     all_reduce: Literal["nccl", "sglang", "trtllm", "vllm"] = Field(
         description="whose all-reduce runs inside a node, where `comm.all_reduce` names none"
@@ -81,6 +82,7 @@ class SchedulerSection(Section):
     eager_time_per_layer: str | None = _instead("eager_time_per_layer")
     graph_batch: int | None = _instead("graph_batch")
     graph_tokens: int | None = _instead("graph_tokens")
+    prompt_slowdown: float | None = _instead("prompt_slowdown")
     frontend_time: str | None = _instead("frontend_time")
 
     def settings(self) -> Settings:

@@ -1,29 +1,27 @@
-"""Tabled: a plan's steps by tables, for long runs of one scheduler: a stretch of decodes costs one vectorised pass.
+"""Tabled: a plan's steps by tables, for long runs of one scheduler.
 
 A step of ranks that all share their attention is a sum: the attention cores of its rows, the head, and a rest that
 depends on the number of tokens alone. The rest is what a Pace says of some numbers of tokens, less core and head, and
 is interpolated between them; cores are priced row by row, at some contexts, and interpolated as well: no mean length is
-put through a price. tests/serving/test_tabled.py holds it to 1 % of the Pace.
+put through a price. tests/serving/test_tabled.py holds it to 1 % of the Pace. Tables are arrays that a compiled
+function adds up (`serving/sums.py`), here for a Batch and in `serving/closed_kernel.py` for a whole closed loop; what
+is not priced yet is priced when it is first needed.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from moesim.errors import BadInput
 from moesim.serving.requests import Ints
+from moesim.serving.sums import CORES, GRID, HEADS, KNOTS, PROMPTS, REST, Tables, ticks_of
 from moesim.step import Batch, Phase, StepPlan
 from moesim.step.pace import Pace
-from moesim.units import PICOSECONDS_PER_SECOND, to_ps
+from moesim.step.work import Floats
+from moesim.units import PICOSECONDS_PER_SECOND
 
-Floats = npt.NDArray[np.float64]
-GRID = 32  # tokens of context between priced ones, and steps of a stretch between those whose cores are added up
-OCTAVE = 4  # priced numbers of tokens and rows in an octave
 PROMPT = 512  # longest of the prompts that a priced number of tokens is made of
 FEW = 256  # tokens up to which they are decoded ones
 
@@ -34,51 +32,45 @@ class Tabled:
 
     plan: StepPlan
     pace: Pace
-    _rest: dict[int, float] = field(default_factory=dict)
-    _cores: dict[int, Floats] = field(default_factory=dict)
-    _heads: dict[int, float] = field(default_factory=dict)
-    _prompts: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.plan.layout.data_parallel > 1 or self.plan.schedule.cuts > 1:
             raise BadInput("steps are sums only where all ranks share their attention and nothing overlaps")
+        self.tables = Tables.empty()
 
     def ps(self, batch: Batch) -> int:
         """Ticks of a step."""
         decodes, prompts = batch.phase == Phase.DECODE, batch.phase == Phase.PREFILL
-        core = float(self._decoded(batch.context[decodes], 1)[0]) if decodes.any() else 0.0
-        core += self._prefilled(batch.query[prompts], batch.context[prompts])
-        return round((core + self._fixed(batch.tokens, int(batch.emits.sum()))) * PICOSECONDS_PER_SECOND)
+        rows, new, before = batch.context[decodes], batch.query[prompts], batch.context[prompts]
+        self.reach(int(batch.context.max(initial=0)))
+        while True:
+            missing = np.zeros(3, dtype=np.int64)
+            ticks = ticks_of(*self.tables, rows, new, before, int(batch.emits.sum()), missing)
+            if not missing[0]:
+                return int(ticks)
+            self.learn(missing)
 
-    def stretch(self, batch: Batch, steps: int) -> Ints:
-        """int64[steps] ps of steps of decodes alone, each one token further."""
-        rows = batch.context[batch.phase == Phase.DECODE]
-        return to_ps(self._decoded(rows, steps) + self._fixed(len(rows), len(rows)))
+    def reach(self, context: int) -> None:
+        """Cores of decoded rows have a cell for so many tokens of context."""
+        self.tables = self.tables.wider(context)
 
-    def _fixed(self, tokens: int, emits: int) -> float:
-        """Seconds of a step but for its cores."""
-        (low, high), share = _around(tokens)
-        rest = self._rest_of(low) * (1 - share) + self._rest_of(high) * share
-        if not emits:
-            return rest
-        (low, high), share = _around(emits)
-        return rest + self._head_of(low) * (1 - share) + self._head_of(high) * share
+    def learn(self, missing: Ints) -> None:
+        """Price what a sum lacked, int64[3] as `ticks_of` says it."""
+        kind, low, high = missing.tolist()
+        if kind == REST:
+            self.tables.rest[low] = self._rest(int(KNOTS[low]))
+        elif kind == HEADS:
+            self.tables.heads[low] = self._head(int(KNOTS[low]))
+        elif kind == PROMPTS:
+            self.tables.prompts[low, high] = self._prompt(int(KNOTS[low]), int(KNOTS[high]))
+        else:
+            assert kind == CORES
+            self.tables.cores[low] = self._decoded(int(KNOTS[low]))
 
-    def _head_of(self, emits: int) -> float:
-        """Seconds that so many tokens take in the head: what a step takes longer if all its tokens go through it."""
-        if emits not in self._heads:
-            ways, which = self.plan.layout.world, np.arange(emits)
-            batch = Batch.of(ways, which % ways, which, 1, PROMPT, Phase.DECODE)
-            silent = replace(batch, emits=np.zeros(emits, dtype=np.bool_))
-            self._heads[emits] = (self.pace.ps(batch) - self.pace.ps(silent)) / PICOSECONDS_PER_SECOND
-        return self._heads[emits]
-
-    def _rest_of(self, tokens: int) -> float:
-        if tokens not in self._rest:
-            batch = self._made_of(tokens)
-            seconds = self.pace.ps(batch) / PICOSECONDS_PER_SECOND
-            self._rest[tokens] = seconds - float(core_seconds(self.plan, batch)[0])
-        return self._rest[tokens]
+    def _rest(self, tokens: int) -> float:
+        """ps of a step but for its cores and its head."""
+        batch = self._made_of(tokens)
+        return self.pace.ps(batch) - float(core_seconds(self.plan, batch)[0]) * PICOSECONDS_PER_SECOND
 
     def _made_of(self, tokens: int) -> Batch:
         """So many tokens, of different requests, none of which goes through the head, on all ranks in turn."""
@@ -91,75 +83,26 @@ class Tabled:
         context = PROMPT if size == 1 else 0
         return Batch.of(ways, which % ways, which, query, context, phase, False)
 
-    def _decoded(self, context: Ints, steps: int) -> Floats:
-        """float64[steps] s: cores of decoded rows, after context int64[n] tokens and on, all layers."""
-        knots = np.arange(0, steps + GRID - 1, GRID).clip(max=steps - 1)
-        (low, high), share = _around(len(context))
-        at = context[None, :] + knots[:, None]
-        sums = sum(
-            (self._interpolated(n, at) * part for n, part in ((low, 1 - share), (high, share)) if part),
-            start=np.zeros(len(knots)),
-        )
-        return sums if steps == 1 else np.interp(np.arange(steps), knots, sums)
+    def _head(self, emits: int) -> float:
+        """ps that so many tokens take in the head: what a step takes longer if all its tokens go through it."""
+        ways, which = self.plan.layout.world, np.arange(emits)
+        batch = Batch.of(ways, which % ways, which, 1, PROMPT, Phase.DECODE)
+        silent = replace(batch, emits=np.zeros(emits, dtype=np.bool_))
+        return float(max(self.pace.ps(batch) - self.pace.ps(silent), 0))
 
-    def _interpolated(self, rows: int, at: Ints) -> Floats:
-        """at int64[knots, n] contexts -> float64[knots] s: of a row among `rows`, added up over n."""
-        table = self._core_table(rows, int(at.max()) // GRID + 2)
-        cell, rest = np.divmod(at, GRID)
-        below = table[cell]
-        total: Floats = (below + (table[cell + 1] - below) * (rest / GRID)).sum(axis=1)
-        return total
-
-    def _core_table(self, rows: int, cells: int) -> Floats:
-        """float64[cells or more] s: one row among `rows` alike, after 0, GRID, 2 GRID ... tokens."""
-        known = self._cores.get(rows)
-        if known is None or len(known) < cells:
-            groups, ways = max(cells, 64, 0 if known is None else 2 * len(known)), self.plan.layout.world
-            group = np.repeat(np.arange(groups), rows)
-            batch = Batch.of(groups * ways, group * ways, group, 1, group * GRID, Phase.DECODE)
-            known = core_seconds(self.plan, batch)[::ways] / rows
-            self._cores[rows] = known
-        return known
-
-    def _prefilled(self, query: Ints, context: Ints) -> float:
-        """Seconds of the cores of chunks, all layers. A chunk after c tokens attends as the prompt up to its end does,
-        less the prompt of c; that starts a kernel, too.
-        """
-        rows, total = len(query), 0.0
-        for new, before in zip(query.tolist(), context.tolist(), strict=True):
-            total += self._prompt(rows, before + new)
-            if before:
-                total += self._prompt(rows, 1) - self._prompt(rows, before)
-        return total
+    def _decoded(self, rows: int) -> Ints:
+        """int64[cells] ps: cores of one row among `rows` alike, after 0, GRID, 2 GRID ... tokens, all layers."""
+        groups, ways = self.tables.cores.shape[1], self.plan.layout.world
+        group = np.repeat(np.arange(groups), rows)
+        batch = Batch.of(groups * ways, group * ways, group, 1, group * GRID, Phase.DECODE)
+        each = core_seconds(self.plan, batch)[::ways] / rows
+        return np.rint(each * PICOSECONDS_PER_SECOND).astype(np.int64)
 
     def _prompt(self, rows: int, tokens: int) -> float:
-        (fewer, more), part = _around(rows)
-        (low, high), share = _around(tokens)
-        found = 0.0
-        for n, of_rows in ((fewer, 1 - part), (more, part)):
-            for length, of_length in ((low, 1 - share), (high, share)):
-                if of_rows * of_length > 0:
-                    found += of_rows * of_length * self._prompt_of(n, length)
-        return found
-
-    def _prompt_of(self, rows: int, tokens: int) -> float:
-        """Seconds of one prompt among `rows` alike, all layers."""
-        if (rows, tokens) not in self._prompts:
-            ways = self.plan.layout.world
-            batch = Batch.of(ways, np.zeros(rows, np.int64), np.arange(rows), tokens, 0, Phase.PREFILL)
-            self._prompts[rows, tokens] = float(core_seconds(self.plan, batch)[0]) / rows
-        return self._prompts[rows, tokens]
-
-
-@cache
-def _around(number: int) -> tuple[tuple[int, int], float]:
-    """The priced numbers below and above, OCTAVE of them in an octave, and how far it is from one to the other."""
-    if number <= 1:
-        return (1, 1), 0.0
-    place = math.floor(OCTAVE * math.log2(number) + 1e-9)
-    low, high = (round(2 ** (k / OCTAVE)) for k in (place, place + 1))
-    low = min(low, number)
-    return (low, high), (number - low) / max(high - low, 1)
+        """ps of the cores of one prompt among `rows` alike, all layers."""
+        ways = self.plan.layout.world
+        batch = Batch.of(ways, np.zeros(rows, np.int64), np.arange(rows), tokens, 0, Phase.PREFILL)
+        return float(core_seconds(self.plan, batch)[0]) / rows * PICOSECONDS_PER_SECOND
 
 
 def core_seconds(plan: StepPlan, batch: Batch) -> Floats:

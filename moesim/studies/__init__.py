@@ -7,6 +7,7 @@ from moesim.studies.result import Metric, Played, Result
 from moesim.studies.run import run
 from moesim.studies.scenario import Scenario
 from moesim.studies.serving import run_serving
+from moesim.studies.sweeping import Sweep, sweep_over
 
 __all__ = [
     "Comparison",
@@ -15,9 +16,11 @@ __all__ = [
     "Played",
     "Result",
     "Scenario",
+    "Sweep",
     "compare",
     "load",
     "place",
     "run",
     "run_serving",
+    "sweep_over",
 ]

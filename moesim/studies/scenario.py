@@ -33,10 +33,12 @@ class BatchSection(Section):
     """What one step works on."""
 
     phase: Literal["decode", "prefill", "train"] = Field(description="kind of step")
-    tokens_per_gpu: Count = Field(le=1 << 22, description="new tokens on each GPU; in training, of one micro-batch")
+    tokens_per_gpu: Annotated[int, Field(ge=1, le=1 << 22)] = Field(
+        description="new tokens on each GPU; in training, of one micro-batch"
+    )
     context: Count = Field(description="decode: tokens already cached per request; otherwise the sequence length")
-    micro_batches: Count = Field(
-        1, le=4096, description="training: micro-batches accumulated before the optimizer runs"
+    micro_batches: Annotated[int, Field(ge=1, le=4096)] = Field(
+        1, description="training: micro-batches accumulated before the optimizer runs"
     )
 
 

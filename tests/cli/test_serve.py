@@ -79,6 +79,7 @@ def test_a_step_of_the_loop_is_lower_and_evaluate(moesim: Moesim) -> None:
     "arrivals",
     [
         "arrivals: {gamma: {rate: 50/s, burstiness: 0.3}}", "arrivals: {burst: {size: 6, every: 50 ms}}",
+        "arrivals: {wave: {low: 10/s, high: 100/s, period: 1 s}}",
         "arrivals: {ramp: {first: 10/s, last: 100/s, over: 1 s}}", "arrivals: {closed_loop: {concurrency: 3}}",
         "arrivals: {replay: {file: azure-conv-2023, speed: 20}}", "arrivals: {replay: {file: mooncake-synthetic}}",
     ],
@@ -97,6 +98,7 @@ def test_every_kind_of_arrivals_is_served(moesim: Moesim, arrivals: str) -> None
         ("requests.input_length={uniform: {low: 9, high: 3}}", 2, "low 9 is above high 3"),
         ("requests.arrivals={poisson: {rate: 0/s}}", 2, "a rate of 0/s is none"),
         ("requests.arrivals={poisson: {rate: 4}}", 2, "no unit"),
+        ("requests.arrivals={wave: {low: 9/s, high: 3/s, period: 1 h}}", 2, "low 9/s is above high 3/s"),
         ("requests.arrivals={poisson: {rate: 4/s}, burst: {size: 1, every: 1 s}}", 2, "give one of"),
         ("requests.arrivals={replay: {file: nothing}}", 2, "unknown requests 'nothing'"),
         ("requests.arrivals={replay: {file: arxiv-summarization-lengths}}", 2, "lengths, no times"),

@@ -39,3 +39,12 @@ def test_nvfp4_is_fp4(moesim: Moesim) -> None:
 
 def test_init_writes_to_stdout_where_it_is_told_to(moesim: Moesim) -> None:
     assert moesim("init", "-o", "-").out == moesim("init").out
+
+
+@pytest.mark.parametrize(
+    ("setting", "most"), [("batch.tokens_per_gpu=1e9", 4194304), ("batch.micro_batches=1e9", 4096)]
+)
+def test_what_would_take_for_ever_is_refused_at_once(moesim: Moesim, setting: str, most: int) -> None:
+    """Both limits were written down and had no effect: a step of 1e9 micro-batches never ended."""
+    done = moesim("run", "mixtral-train-ep8", "--set", setting)
+    assert done.code == 2 and f"less than or equal to {most}, not 1000000000" in done.err

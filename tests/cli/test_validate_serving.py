@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from moesim import shipped
-from moesim.studies.validation import serving
+from moesim.report.validation_tables import WAYS
+from moesim.studies.validation import serving, serving_kinds, serving_runs
 from moesim.studies.validation.rows import read_rows
 from moesim.studies.validation.serving_band import band_of, learned
 from moesim.studies.validation.validation import Point
@@ -36,9 +37,9 @@ def some(tmp_path: Path, wanted: str, **changes: str) -> Path:
 def test_shipped_rows_are_all_understood_or_refused_by_name() -> None:
     rows = [row for _, row in read_rows(SHIPPED, serving.COLUMNS)]
     assert len(rows) == 577
-    kinds = {serving.Kind.of(row) for row in rows}
-    assert {kind.backend for kind in kinds} == set(serving.CAMPAIGNS)
-    assert {kind.system for kind in kinds} <= set(serving.TOPOLOGIES)
+    kinds = {serving_kinds.Kind.of(row) for row in rows}
+    assert {kind.backend for kind in kinds} == set(serving_kinds.CAMPAIGNS)
+    assert {kind.system for kind in kinds} <= set(serving_kinds.TOPOLOGIES)
 
 
 def test_a_row_is_served_and_told(moesim: Moesim, tmp_path: Path) -> None:
@@ -75,6 +76,18 @@ def test_a_table_without_its_columns_is_refused(moesim: Moesim) -> None:
     assert done.code == 2 and "t.csv:1: no column 'model_path'" in done.err
 
 
+def test_constants_are_told_apart(moesim: Moesim, tmp_path: Path) -> None:
+    """A row is played with the preset's constants, with those fitted without its model and system, and with none."""
+    path = some(
+        tmp_path, "openai_gpt_oss_120b", concurrency="4", isl="1024", osl="128", backend="vllm", system="b200_sxm"
+    )
+    done = moesim("validate", "serving", "--data", str(path), "--json")
+    found = {name: metric["value"] for name, metric in json.loads(done.out)["metrics"].items()}
+    ttft = [found[f"ttft_geometric_mean_ratio{way}"] for way in WAYS]
+    assert tuple(WAYS) == serving.WAYS and len(set(ttft)) == 3 and min(ttft) == ttft[2]
+    assert all(head in moesim("validate", "serving", "--data", str(path)).out for head in WAYS.values())
+
+
 def test_a_band_is_that_of_other_systems() -> None:
     """By hand: of |log| 0.1, 0.2, 0.3 and 0.4 the 80 % quantile is 0.34; a system's own rows do not count for it."""
     keys = {"metric": "tpot", "flag": "ok", "backend": "vllm", "model": "m"}
@@ -86,5 +99,19 @@ def test_a_band_is_that_of_other_systems() -> None:
     assert found == {"vllm": {"": 1.0, "m a": 1.0, "m b": 0.34}}
     known = Point({**keys, "model": "openai/gpt-oss-120b", "system": "b200_sxm"}, "ms", 1.0, 1.0)
     low, high = band_of(known) or (0.0, 0.0)
-    assert high == pytest.approx(np.exp(0.11)) and low * high == pytest.approx(1.0)
+    assert high == pytest.approx(np.exp(0.114)) and low * high == pytest.approx(1.0)
     assert band_of(Point({**keys, "backend": "other", "system": "a"}, "ms", 1.0, 1.0)) is None
+
+
+def test_dense_runs_are_compared_request_by_request(tmp_path: Path) -> None:
+    """The first 20 requests of a run, alone."""
+    run = next(one for one in serving_runs.runs() if one.tensor == 1)
+    lines = run.path.read_text().splitlines(keepends=True)
+    path = tmp_path / run.path.name
+    path.write_text("".join(lines[:21]))
+    found = serving_runs.compared(serving_runs.Run(path, run.model, 1))
+    rows = list(csv.DictReader(lines[:21]))
+    first = [float(row["first_token_s"]) - float(row["queued_s"]) for row in rows]
+    assert found["ttft"]["mean"][0] == pytest.approx(np.mean(first) * 1e3)
+    assert set(found["tpot"]) == {"mean", "p10", "p50", "p90"}
+    assert all(0 < predicted < measured for measured, predicted in found["tpot"].values())  # 280 others came meanwhile

@@ -40,6 +40,13 @@ def test_schema_documents_every_key(moesim: Moesim) -> None:
     assert "probabilities" in top_p["properties"]["p"]["description"]
 
 
+def test_schema_knows_the_files_of_sweeps_and_placements(moesim: Moesim) -> None:
+    assert set(json.loads(moesim("schema", "--mode", "sweep").out)["properties"]["design"]["enum"]) == {
+        "cartesian", "zipped", "random", "latin",
+    }  # fmt: skip
+    assert "gpus" in json.loads(moesim("schema", "--mode", "place").out)["required"]
+
+
 @pytest.mark.parametrize("verb", ["show", "validate"])
 def test_topo_tells_about_a_cluster(moesim: Moesim, verb: str) -> None:
     done = moesim("topo", verb, "dgx-h100", "--nodes", "2")

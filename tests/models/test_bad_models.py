@@ -160,3 +160,19 @@ def test_a_byte_order_mark_and_crlf_are_read(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert load_model(path).num_experts == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"decoder_sparse_step": 0}, "decoder_sparse_step: is 0"),
+        ({"mlp_only_layers": 3}, "mlp_only_layers: 3 is no list of counts"),
+        ({"model_type": ["qwen3_moe"]}, "model_type: .* is no name"),
+    ],
+)
+def test_a_key_of_the_wrong_shape_is_named(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    base = {"model_type": "qwen3_moe", "num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4,
+            "vocab_size": 100, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 64}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps({**base, **change}))
+    with pytest.raises(BadInput, match=said):
+        load_model(tmp_path)

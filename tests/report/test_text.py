@@ -13,6 +13,7 @@ from moesim.report.catalogue import catalogue
 from moesim.report.health import examine
 from moesim.report.template import template
 from moesim.studies import Scenario
+from moesim.studies.scenario import Setup
 from moesim.studies.serving import ServeScenario
 from moesim.studies.training import TrainScenario
 
@@ -45,12 +46,15 @@ def test_numbers_are_scaled_for_reading(name: str, value: float | None, unit: st
     assert tables.show_metric(name, value, unit) == text
 
 
+KINDS: dict[str, type[Setup]] = {"serve": ServeScenario, "train": TrainScenario}
+
+
 @pytest.mark.parametrize("name", sorted(shipped.names("workloads/scenarios", ".yaml")))
 def test_a_template_has_every_key_and_loads_to_the_same_scenario(name: str) -> None:
     data = yamlfile.read_yaml(shipped.names("workloads/scenarios", ".yaml")[name]).data
     text = template(data)
     again = yamlfile.parse_yaml(text, "template")
-    schema = {"serve": ServeScenario, "train": TrainScenario}.get(data["mode"], Scenario)
+    schema: type[Setup] = KINDS.get(data["mode"], Scenario)
     assert again.data == data
     assert again.validate(schema).digest == schema.model_validate(data).digest
     assert all(f"{key}:" in text for key in schema.model_fields if key not in getattr(schema, "silent", ()))

@@ -1,4 +1,4 @@
-"""Steps by tables are within 1 % of the Pace that the tables were made from, and a stretch is its steps."""
+"""Steps by tables are within 1 % of the Pace that the tables were made from."""
 
 from __future__ import annotations
 
@@ -49,11 +49,16 @@ def test_chunks_cost_what_they_add_to_their_prompt(tabled: Tabled) -> None:
     assert tabled.ps(batch) == pytest.approx(tabled.pace.ps(batch), rel=0.03)
 
 
-def test_a_stretch_is_its_steps(tabled: Tabled) -> None:
+def test_the_order_of_rows_does_not_matter(tabled: Tabled) -> None:
     context = np.random.default_rng(1).integers(100, 900, 21)
-    ends = tabled.stretch(decodes(context), 300)
-    for step in (0, 31, 32, 33, 150, 299):
-        assert ends[step] == pytest.approx(tabled.ps(decodes(context + step)), rel=1e-4)
+    assert tabled.ps(decodes(context)) == tabled.ps(decodes(context[::-1]))
+
+
+def test_tables_grow_with_the_context(tabled: Tabled) -> None:
+    """What was priced for short contexts holds after a long one came."""
+    before = tabled.ps(decodes(np.arange(100, 117)))
+    assert tabled.ps(decodes(np.array([40000]))) == pytest.approx(tabled.pace.ps(decodes(np.array([40000]))), rel=0.01)
+    assert tabled.ps(decodes(np.arange(100, 117))) == before
 
 
 def test_replicas_whose_ranks_wait_for_each_other_are_refused() -> None:

@@ -20,6 +20,14 @@ def test_dir_lists_what_there_is() -> None:
     assert all(getattr(ms, name) is not None for name in dir(ms))
 
 
+def test_a_sweep_is_a_table_of_runs(tmp_path: Path) -> None:
+    found = ms.sweep("demo-tiny", {"batch.tokens_per_gpu": [32, 64]}, folder=tmp_path / "s")
+    rows = found.to_arrow().to_pylist()
+    assert [row["batch.tokens_per_gpu"] for row in rows] == [32, 64]
+    assert rows[1]["step_time_s"] == ms.run("demo-tiny", overrides=FEWER).metrics["step_time_s"].value
+    assert "demo-tiny: 2 points, 2 ok" in found._repr_html_()
+
+
 def test_a_scenario_is_a_name_a_path_a_dict_or_itself() -> None:
     loaded = ms.load("demo-tiny")
     ways = ("demo-tiny", DEMO, str(DEMO), loaded.document.data, loaded.scenario, loaded)

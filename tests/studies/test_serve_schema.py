@@ -48,6 +48,16 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
             "over": "{first: 9/s, last: 300/s, over: 2 s}",
         }.items()
     },
+    **{
+        f"requests.arrivals.wave.{key}": (
+            (requests(arrivals="{wave: {low: 9/s, high: 300/s, period: 1 s}}"),),
+            requests(arrivals=f"{{wave: {text}}}"),
+        )
+        for key, text in {
+            "low": "{low: 99/s, high: 300/s, period: 1 s}", "high": "{low: 9/s, high: 30/s, period: 1 s}",
+            "period": "{low: 9/s, high: 300/s, period: 2 s}",
+        }.items()
+    },
     "requests.arrivals.burst.size": (
         (requests(arrivals="{burst: {size: 4, every: 20 ms}}"),), requests(arrivals="{burst: {size: 8, every: 20 ms}}")
     ),
@@ -105,6 +115,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     "scheduler.eager_time_per_layer": ((), "scheduler.eager_time_per_layer=5 ms"),
     "scheduler.graph_batch": (("scheduler.eager_time_per_layer=5 ms",), "scheduler.graph_batch=0"),
     "scheduler.graph_tokens": (("scheduler.eager_time_per_layer=5 ms",), "scheduler.graph_tokens=2048"),
+    "scheduler.prompt_slowdown": ((), "scheduler.prompt_slowdown=1.5"),
     "scheduler.frontend_time": ((), "scheduler.frontend_time=1 ms"),
     **{f"slo.{key}": ((), f"slo={{{key}: 1 us}}") for key in ("ttft", "tpot", "e2el")},
     "replicas": (FEW, "replicas=2"),

@@ -11,6 +11,7 @@ from moesim.serving.arrivals.gamma import Gamma
 from moesim.serving.arrivals.poisson import Poisson
 from moesim.serving.arrivals.ramp import Ramp
 from moesim.serving.arrivals.replay import Replay
+from moesim.serving.arrivals.wave import Wave
 from moesim.serving.requests import Ints
 from moesim.units import to_ps
 from moesim.yamlfile import Section
@@ -22,6 +23,7 @@ class Arrivals(Section):
     poisson: Poisson | None = None
     gamma: Gamma | None = None
     ramp: Ramp | None = None
+    wave: Wave | None = None
     burst: Burst | None = None
     closed_loop: ClosedLoop | None = None
     replay: Replay | None = None
@@ -36,9 +38,9 @@ class Arrivals(Section):
 
     def drawn(self, n: int, rng: np.random.Generator) -> Ints:
         """int64[n] ps, ascending; of any kind but replay. Raises BadInput beyond the clock's range."""
-        kind = self.poisson or self.gamma or self.ramp or self.burst or self.closed_loop
+        kind = self.poisson or self.gamma or self.ramp or self.wave or self.burst or self.closed_loop
         assert kind is not None
         return to_ps(kind.seconds(n, rng))
 
 
-__all__ = ["Arrivals", "Burst", "ClosedLoop", "Gamma", "Poisson", "Ramp", "Replay"]
+__all__ = ["Arrivals", "Burst", "ClosedLoop", "Gamma", "Poisson", "Ramp", "Replay", "Wave"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from moesim.errors import DoesNotFit
 from moesim.layout import HBM, MemoryLedger, MemoryRow, Residency, Rows, serving_ledger
-from moesim.serving import Book, Clock, Replica, Scheduler, Settings, hosted
+from moesim.serving import Book, Clock, Hosted, Replica, Scheduler, Settings
 from moesim.step import CostLog, StepPlan
 from moesim.step.pace import Pace
 from moesim.studies.build import draft
@@ -51,7 +51,7 @@ class ServeBuilt:
         """The scenario's replicas on a book, by one clock: they are alike. first: the number of the first GPU of each;
         hands_over: others answer.
         """
-        with_host = hosted(clock, self.settings, self.plan.model.num_layers)
+        with_host = Hosted(clock, self.settings, self.plan.model.num_layers, self.plan.layout.tensor_parallel)
         places = first or [number * self.plan.layout.world for number in range(self.scenario.replicas)]
         return [self._replica(book, with_host, place, hands_over=hands_over) for place in places]
 

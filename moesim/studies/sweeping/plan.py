@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -164,6 +164,15 @@ def read_plan(
         subject, tuple(axes.values()), design or asked.design, asked.points if points is None else points,
         asked.seeds if seeds is None else seeds, asked.seed if seed is None else seed,
     )  # fmt: skip
+
+
+def plan_of(
+    scenario: str | Path | Mapping[str, Any], over: Mapping[str, Any], *, design: Design = "cartesian",
+    points: int | None = None, seeds: int = 1, seed: int = 0,
+) -> Plan:  # fmt: skip
+    """A scenario, and key -> list of values, or an interval as text ("0.5..1"). Raises BadInput."""
+    axes = tuple(axis_of(key, list(v) if isinstance(v, tuple) else v, f"over {key}") for key, v in over.items())
+    return Plan(open_subject(scenario), axes, design, points, seeds, seed)
 
 
 def _asked(scenario: str) -> tuple[SweepFile, Any]:

@@ -14,8 +14,9 @@ from moesim.errors import BadInput, MoesimError, unknown_name
 from moesim.studies.fronts import Goal, as_goals, quality
 from moesim.studies.shown import Rows, Tabular
 from moesim.studies.sweeping import table
+from moesim.studies.sweeping.design import Design
 from moesim.studies.sweeping.executor import LOST, Answer, Executor, Processes
-from moesim.studies.sweeping.plan import Digests, Plan, Point
+from moesim.studies.sweeping.plan import Digests, Plan, Point, plan_of
 from moesim.studies.sweeping.store import PLAN, Kept, Record, Store, packed, unpacked
 from moesim.version import __version__
 
@@ -158,6 +159,19 @@ def sweep(
         kept = [known[point.key] for point in points]
         warned = table.write(store.folder, plan.keys, points, kept)
     return Sweep(plan, store.folder, tuple(points), tuple(kept), len(left), damaged, warned)
+
+
+def sweep_over(
+    scenario: str | Path | Mapping[str, Any], over: Mapping[str, Any], *, design: Design = "cartesian",
+    points: int | None = None, seeds: int = 1, seed: int = 0, jobs: int = 1, folder: str | Path | None = None,
+) -> Sweep:  # fmt: skip
+    """Run a scenario with keys varied, as `moesim sweep` does and into the same store: over: key -> list of values, or
+    an interval as text ("0.5..1") that `points` are drawn from. Raises BadInput, TryAgain.
+
+    `sweep_over("demo-tiny", {"batch.tokens_per_gpu": [64, 128]}).to_arrow()` is the table.
+    """
+    plan = plan_of(scenario, over, design=design, points=points, seeds=seeds, seed=seed)
+    return sweep(plan, jobs=jobs, folder=None if folder is None else Path(folder))
 
 
 def _answers(plan: Plan, executor: Executor, points: Sequence[Point]) -> Iterator[Answer]:

@@ -1,0 +1,150 @@
+"""What a measured row is of: the engine, the model and how it is spread, and what its campaign set at launch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Final
+
+from moesim.errors import BadInput
+from moesim.models import load_model
+from moesim.routing import Sampled
+from moesim.serving import Settings, engine
+from moesim.serving.tabled import Tabled
+from moesim.step.pace import Pace
+from moesim.studies.build import draft
+from moesim.studies.load import Loaded, load_data
+from moesim.studies.validation.rows import Row, whole
+
+MOST: Final = 1e9  # tokens, requests, ranks: beyond it a cell is no number of any
+TYPICAL: Final = 32  # rows of the step that a layout is drafted with
+TOPOLOGIES: Final = {"h100_sxm": "dgx-h100", "h200_sxm": "hgx-h200", "b200_sxm": "dgx-b200", "a100_sxm": "dgx-a100"}
+DTYPES: Final = {"fp8": "fp8", "fp8_block": "fp8", "nvfp4": "fp4", "": "bf16", "bfloat16": "bf16", "bf16": "bf16"}
+MODELS: Final = {
+    "zhipuai/GLM-5": "zai-org/GLM-5", "nvidia/DeepSeek-R1-NVFP4": "deepseek-ai/DeepSeek-R1",
+    "nvidia/DeepSeek-V3.1-NVFP4": "deepseek-ai/DeepSeek-V3",
+}  # fmt: skip
+ROUTING: Final = "decode_in1000out1000"  # DeepSeek-V3's measured skew, for all models: assumed
+MXFP4: Final = "openai/gpt-oss-120b"  # its checkpoint quantises the experts alone
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What rows share: the engine, the model and how it is spread."""
+
+    backend: str
+    model: str
+    system: str
+    gemm: str
+    moe: str
+    tensor: int
+    data: int
+    expert_tensor: int
+    expert: int
+
+    @classmethod
+    def of(cls, row: Row) -> Kind:
+        """Raises BadInput."""
+        tensor, data, width, expert = (
+            whole(row, name, MOST) for name in ("tp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size")
+        )
+        gemm, moe = row["gemm_quant_mode"], row["moe_quant_mode"]
+        return cls(row["backend"], row["model_path"], row["system"], gemm, moe, tensor, data, width, expert)
+
+    @property
+    def cache(self) -> str:
+        """Dtype of the KV cache: fp8, but vLLM's on H100 and Qwen3.5's, which stay bf16."""
+        plain = (self.backend == "vllm" and self.system == "h100_sxm") or "Qwen3.5" in self.model
+        return "bf16" if plain else "fp8"
+
+    @property
+    def parallelism(self) -> str:
+        """In words."""
+        experts = f"EP{self.expert}" if self.expert > 1 else f"moe TP{self.expert_tensor}"
+        attention = f"attention DP{self.data}" if self.data > 1 else f"TP{self.tensor}"
+        return f"{attention}, {experts}"
+
+
+@lru_cache(maxsize=256)
+def clock_of(kind: Kind) -> Tabled:
+    """Of a plan with a skewed routing. Raises MoesimError where no plan is answered by tables."""
+    if kind.data > 1:
+        raise BadInput("attention data parallel: ranks wait for each other, steps are no sums")
+    loaded = _scenario(kind)
+    plan = draft(loaded, 0).plan
+    routing = _routing(str(loaded.scenario.model)) if plan.model.num_experts else plan.routing
+    skewed = replace(plan, routing=routing, host_seconds=0.0)
+    return Tabled(skewed, Pace(skewed))
+
+
+def _scenario(kind: Kind) -> Loaded:
+    """Raises BadInput."""
+    if kind.system not in TOPOLOGIES:
+        raise BadInput(f"no shipped topology of {kind.system}")
+    missing = [name for name in (kind.gemm, kind.moe) if name not in DTYPES]
+    if missing:
+        raise BadInput(f"quantisation {missing[0]!r} is not known")
+    weights = "bf16" if kind.model == MXFP4 else DTYPES[kind.gemm]
+    experts = "fp4" if kind.model == MXFP4 else DTYPES[kind.moe]
+    scenario = {
+        "moesim": 1, "name": "row", "model": MODELS.get(kind.model, kind.model),
+        "cluster": {"topology": TOPOLOGIES[kind.system], "nodes": 1},
+        "parallel": {
+            "tensor_parallel_size": kind.tensor, "expert_parallel_size": kind.expert,
+            "expert_tensor_parallel_size": kind.expert_tensor,
+        },
+        "comm": {
+            "dispatch": "replicated" if kind.expert > 1 else "nccl", "all_reduce": engine(kind.backend).all_reduce,
+        },
+        "precision": {"weights": weights, "experts": experts, "kv_cache": kind.cache},
+        "routing": {"balanced": True}, "costs": {"profile": "auto", "kernels": kind.backend},
+        "batch": {"phase": "decode", "tokens_per_gpu": max(TYPICAL // kind.tensor, 1), "context": 1024},
+    }  # fmt: skip
+    return load_data(scenario, "row")
+
+
+@lru_cache(maxsize=16)
+def _routing(model: str) -> Sampled:
+    """The skew of a model's routing, drawn once: it takes seconds."""
+    return Sampled(ROUTING, load_model(model), 0)
+
+
+def settings_of(kind: Kind, isl: int, clients: int) -> Settings:
+    """The preset, and what the campaigns set at launch."""
+    launch = CAMPAIGNS.get(kind.backend)
+    changes = launch(kind, isl, clients) if launch else {}
+    seats = min(changes.get("max_num_seqs", 512), changes.get("max_num_batched_tokens", 8192))
+    return engine(kind.backend, **{**changes, "max_num_seqs": max(seats, 1)})
+
+
+def _vllm(kind: Kind, isl: int, clients: int) -> dict[str, Any]:
+    """H100 scripts set max_num_seqs to the concurrency."""
+    return {"max_num_batched_tokens": 8192, "max_num_seqs": clients if kind.system == "h100_sxm" else 512}
+
+
+def _sglang(kind: Kind, isl: int, clients: int) -> dict[str, Any]:
+    """chunked_prefill_size, max_running_requests, mem_fraction_static and scheduler_recv_interval of the scripts."""
+    polls = {"poll_interval": 30 if clients >= 16 else 10}
+    if "GLM" in kind.model:
+        return {"max_num_batched_tokens": 131072 if kind.moe == "nvfp4" else 32768, "max_num_seqs": clients}
+    if "DeepSeek" not in kind.model:
+        return {"max_num_batched_tokens": 32768, "max_num_seqs": 128, **polls}
+    if kind.moe == "nvfp4":
+        return {"max_num_batched_tokens": 16384, "max_num_seqs": 256, **polls}
+    if kind.tensor == 8:
+        return {"max_num_batched_tokens": 32768, "max_num_seqs": 128, **polls}
+    return {"max_num_batched_tokens": 8192, "max_num_seqs": 32, "gpu_memory_utilization": 0.95, **polls}
+
+
+def _trtllm(kind: Kind, isl: int, clients: int) -> dict[str, Any]:
+    """max_num_tokens: 20000 for gpt-oss; R1: concurrency + input + 64, rounded up to 64, at least 8192."""
+    if "gpt-oss" in kind.model:
+        return {"max_num_batched_tokens": 20000, "max_num_seqs": 512}
+    budget = -(-(clients + isl + 64) // 64) * 64 if "DeepSeek" in kind.model else 8192
+    return {"max_num_batched_tokens": max(budget, 8192), "max_num_seqs": 512}
+
+
+CAMPAIGNS: Final[Mapping[str, Callable[[Kind, int, int], dict[str, Any]]]] = {
+    "vllm": _vllm, "sglang": _sglang, "trtllm": _trtllm,
+}  # fmt: skip
