@@ -1,0 +1,51 @@
+"""Every key that only training scenarios have changes the result of some scenario."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+from moesim.studies.scenario import Setup
+from moesim.studies.training import TrainScenario, run_training
+from tests.studies.test_schema_walk import leaves
+
+SMALL = (
+    "model={name: m, hidden_size: 2048, num_layers: 8, vocab_size: 32000, num_experts: 64, top_k: 2, "
+    "expert_intermediate: 1024, attention: {num_heads: 16, num_kv_heads: 16, head_dim: 128}}",
+    "batch={sequence_length: 512, micro_batches: 8}", "pipeline={schedule: 1f1b}",
+    "parallel={data_parallel_size: 8, pipeline_parallel_size: 2, expert_parallel_size: 8}",
+)  # fmt: skip
+CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the one that is added
+    "batch.sequence_length": ((), "batch.sequence_length=1024"),
+    "batch.micro_batch_size": ((), "batch.micro_batch_size=2"),
+    "batch.micro_batches": ((), "batch.micro_batches=16"),
+    "parallel.context_parallel_size": (
+        ("parallel.data_parallel_size=4", "parallel.expert_parallel_size=4"), "parallel.context_parallel_size=2"
+    ),
+    "parallel.pipeline_parallel_size": (("cluster.nodes=4",), "parallel.pipeline_parallel_size=4"),
+    "parallel.virtual_pipeline_size": (
+        ("pipeline.schedule=interleaved", "parallel.virtual_pipeline_size=2"), "parallel.virtual_pipeline_size=4"
+    ),
+    "parallel.stage_layers": ((), "parallel.stage_layers=[3, 5]"),
+    "pipeline.schedule": ((), "pipeline.schedule=gpipe"),
+    "pipeline.hide_alltoall": ((), "pipeline.hide_alltoall=true"),
+    "training.recompute": ((), "training.recompute=[moe]"),
+}  # fmt: skip
+
+
+def test_every_key_has_a_case() -> None:
+    assert set(leaves(TrainScenario)) - set(leaves(Setup)) - {"mode"} == set(CASES)
+
+
+@cache
+def played(overrides: tuple[str, ...]) -> dict[str, Any]:
+    document = run_training("qwen3-train-16", overrides=(*SMALL, *overrides)).to_json()
+    return {name: document[name] for name in ("metrics", "breakdown")}
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_a_key_changes_a_result(key: str) -> None:
+    base, change = CASES[key]
+    assert played((*base, change)) != played(base), change
