@@ -2,8 +2,8 @@
 
 One process a GPU (pid = rank), one thread a stream, one counter a link. HTA takes an event for a kernel by
 `cat: "kernel"`, for communication by its name (version 0.5: "nccl...Kernel", before: "nccl..."), reads `args.device`,
-`args.stream`, `args.correlation` and `distributedInfo.rank`, and wants one file a rank (`rank_traces`). Times are
-microseconds.
+`args.stream`, `args.correlation` and `distributedInfo.rank`, and wants one file a rank (`rank_traces`); a step is an
+annotation named `ProfilerStep#N` on a thread of its own. Times are microseconds, with their fractions.
 """
 
 from __future__ import annotations
@@ -65,6 +65,16 @@ def _labels(played: Played, ranks: range | list[int]) -> Iterator[Event]:
         yield _label("process_sort_index", rank, 0, {"sort_index": rank})
         for stream, name in enumerate(played.graph.streams):
             yield _label("thread_name", rank, stream, {"name": f"stream {stream} {name}"})
+        yield _step(rank, len(played.graph.streams), played.timeline)
+
+
+def _step(rank: int, thread: int, timeline: Timeline) -> Event:
+    """The one step of the run, from its start to the end of its last task."""
+    end = int(timeline.end.max(initial=0))
+    return {
+        "ph": "X", "cat": "user_annotation", "name": "ProfilerStep#0", "pid": rank, "tid": thread, "ts": 0.0,
+        "dur": end / MICROSECOND,
+    }  # fmt: skip
 
 
 def _label(kind: str, pid: int, tid: int, arguments: dict[str, Any]) -> Event:

@@ -53,6 +53,18 @@ class Kernel(Strict):
     args: KernelArguments
 
 
+class Step(Strict):
+    """Kineto: an annotation of a whole step."""
+
+    ph: Literal["X"]
+    cat: Literal["user_annotation"]
+    name: Annotated[str, Field(pattern=r"^ProfilerStep#\d+$")]
+    pid: NonNegativeInt
+    tid: NonNegativeInt
+    ts: NonNegativeFloat
+    dur: PositiveFloat
+
+
 class Counter(Strict):
     """Chrome trace event format: a counter."""
 
@@ -82,7 +94,7 @@ class Trace(Strict):
     displayTimeUnit: Literal["ms"]
     deviceProperties: list[Device]
     distributedInfo: Distributed
-    traceEvents: list[Annotated[Metadata | Kernel | Counter, Field(discriminator="ph")]]
+    traceEvents: list[Metadata | Kernel | Step | Counter]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +106,7 @@ def trace(result: Result) -> dict[str, Any]:
 
 
 def kernels(trace: dict[str, Any]) -> list[dict[str, Any]]:
-    return [event for event in trace["traceEvents"] if event["ph"] == "X"]
+    return [event for event in trace["traceEvents"] if event.get("cat") == "kernel"]
 
 
 def test_every_lane_that_took_time_is_there(result: Result, trace: dict[str, Any]) -> None:
@@ -105,6 +117,14 @@ def test_every_lane_that_took_time_is_there(result: Result, trace: dict[str, Any
     assert (
         max(event["ts"] + event["dur"] for event in kernels(trace)) <= result.metrics["step_time_s"].value * 1e6 + 1e-6
     )
+
+
+def test_a_step_is_annotated_on_every_rank_from_start_to_end(result: Result, trace: dict[str, Any]) -> None:
+    steps = [event for event in trace["traceEvents"] if event["name"] == "ProfilerStep#0"]
+    threads = {(event["pid"], event["tid"]) for event in kernels(trace)}
+    assert [event["pid"] for event in steps] == list(range(8))
+    assert all(event["dur"] == pytest.approx(result.played.timeline.end.max() / 1e6) for event in steps)
+    assert not threads & {(event["pid"], event["tid"]) for event in steps}
 
 
 def test_hta_takes_transfers_and_nothing_else_for_communication(result: Result, trace: dict[str, Any]) -> None:
