@@ -223,3 +223,20 @@ def test_recorded_prefixes_are_found(moesim: Moesim) -> None:
     Path("f.jsonl").write_text('{"timestamp": 0, "input_length": 9, "output_length": 4, "hash_ids": ["x"]}\n')
     done = moesim("run", *SMALL, "--set", "requests={arrivals: {replay: {file: f.jsonl}}}")
     assert done.code == 2 and "f.jsonl:1 hash_ids" in done.err
+
+
+def test_tokens_cost_what_gpus_and_energy_cost(moesim: Moesim) -> None:
+    """Eight GPUs at 2 an hour and 1 kW, over the seconds of the run and its 24 x 9 tokens."""
+    prices = "prices={gpu_hour: 2, gpu_watts: 1000, kilowatt_hour: 0.5}"
+    done = moesim("run", *SMALL, "--set", FEW, "--set", prices, "--json")
+    assert done.code == 0, done.err
+    values = {name: metric["value"] for name, metric in json.loads(done.out)["metrics"].items()}
+    hours = 8 * values["duration_s"] / 3600
+    assert values["gpu_hours"] == pytest.approx(hours)
+    assert values["energy_per_million_output_tokens"] == pytest.approx(hours / 216 * 1e6)
+    assert values["cost_per_million_output_tokens"] == pytest.approx(hours * (2 + 0.5) / 216 * 1e6)
+    assert values["cost_per_million_total_tokens"] == pytest.approx(hours * 2.5 / (24 * 209) * 1e6)
+    for wrong, says in (("{kilowatt_hour: 1}", "gpu_hour"), ("{gpu_hour: -1}", "gpu_hour"),
+                        ("{gpu_hour: 1, kilowatt_hour: 1}", "prices.kilowatt_hour")):  # fmt: skip
+        refused = moesim("run", *SMALL, "--set", FEW, "--set", f"prices={wrong}")
+        assert refused.code == 2 and says in refused.err, refused.err

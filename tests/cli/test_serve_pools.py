@@ -57,6 +57,16 @@ def test_kv_takes_its_bytes_over_the_network(moesim: Moesim) -> None:
     assert none["mean_transfer_ms"] == 0
 
 
+def test_each_pool_is_charged_to_its_own_tokens(moesim: Moesim) -> None:
+    """Eight GPUs on each side: prompts of 200 tokens pay for theirs, answers of 9 for theirs."""
+    found = values(moesim("run", *SMALL, "--json", "--set", "prices={gpu_hour: 1}"))
+    hours = 8 * found["duration_s"] / 3600
+    assert found["prefill_gpu_hours"] == found["decode_gpu_hours"] == pytest.approx(hours)
+    assert found["cost_per_million_input_tokens"] == pytest.approx(hours / (40 * 200) * 1e6)
+    assert found["cost_per_million_output_tokens"] == pytest.approx(hours / (40 * 9) * 1e6)
+    assert found["cost_per_million_total_tokens"] == pytest.approx(2 * hours / (40 * 209) * 1e6)
+
+
 def test_answers_of_one_token_never_move(moesim: Moesim) -> None:
     done = moesim("run", *SMALL, "--set", "requests.output_length={uniform: {low: 1, high: 2}}", "--json")
     found = values(done)

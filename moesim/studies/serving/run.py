@@ -26,9 +26,11 @@ from moesim.studies.serving.build import ServeBuilt, build_serving
 from moesim.studies.serving.load import ServeLoaded, load_serving
 from moesim.studies.serving.pool_sections import ROLES
 from moesim.studies.serving.pools import Pools, build_pools
+from moesim.studies.serving.prices import costs
 from moesim.units import to_ps
 from moesim.version import __version__
 
+PAID = "prices and power are the scenario's; GPUs are paid and draw that power all the time, idle ones too: assumed"
 FEWEST_COUNTED = 0.02  # of requests, below which a warm-up has left too little to speak of
 
 
@@ -100,12 +102,20 @@ def once(loaded: ServeLoaded, seed: int) -> Once:
                 f"the warm-up leaves {len(which)} of {len(requests)} requests", where="requests.warmup",
                 way_out="a shorter warm-up, or more requests",
             )  # fmt: skip
-    limits = loaded.scenario.slo.limits
+    measured = numbers(served, since, loaded.scenario.slo.limits)
+    if prices := loaded.scenario.prices:
+        measured |= costs(prices, [_gpus(part) for part in parts], measured)
+        found = (*found, PAID)
     every = (*notes, *found, *_rejected(served), *_growth(served, since))
     return Once(
-        seed, parts, served, since, numbers(served, since, limits), breakdown(served, since, front), every,
+        seed, parts, served, since, measured, breakdown(served, since, front), every,
         tuple(_lookups(clock) for clock in clocks), pools, loaded.scenario.digest,
     )  # fmt: skip
+
+
+def _gpus(part: ServeBuilt) -> int:
+    """Of all its replicas."""
+    return part.scenario.replicas * part.plan.layout.world
 
 
 def _lookups(pace: Pace) -> dict[str, float]:
@@ -213,7 +223,7 @@ def _provenance(every: Sequence[Once]) -> dict[str, Any]:
         "routing_renewed_every": built.scenario.routing.renew,
         "preset": built.scenario.scheduler.preset,
         **_system(built, first.lookups[0]),
-        "gpus": sum(part.scenario.replicas * part.plan.layout.world for part in first.parts),
+        "gpus": sum(map(_gpus, first.parts)),
         "warmup_s": first.since / 1e12,
         "network": _network(first),
         **_pooled(first),

@@ -12,6 +12,7 @@ from moesim.serving.settings import SchedulerSection
 from moesim.serving.workload import RequestsSection
 from moesim.studies.scenario import BatchSection, RoutingSection, Scenario, Setup
 from moesim.studies.serving.pool_sections import MOST_REPLICAS, PoolsSection, Role
+from moesim.studies.serving.prices import PricesSection
 from moesim.units import Seconds
 from moesim.yamlfile import Section
 
@@ -45,6 +46,7 @@ class ServeScenario(Setup):
     requests: RequestsSection
     scheduler: SchedulerSection = SchedulerSection()
     slo: SloSection = SloSection()
+    prices: PricesSection | None = Field(None, description="metrics of cost and energy per million tokens")
     replicas: int = Field(1, ge=1, le=MOST_REPLICAS, description="copies of the layout, alike, with a router in front")
     pools: PoolsSection | None = Field(None, description="replicas that compute prompts, and others that answer")
     balancer: str = Field("least_outstanding", description="who serves a request; see `moesim list balancers`")
@@ -57,6 +59,11 @@ class ServeScenario(Setup):
             if given:
                 what = "nothing to act on: steps of a serving loop are played by port loads"
                 raise BadInput(what, where=f"network.{key}", way_out="leave it out")
+        if self.prices and self.prices.gpu_hour is None and self.prices.gpu_watts is None:
+            raise BadInput("nothing to reckon with", where="prices", way_out="gpu_hour, gpu_watts or both")
+        if self.prices and self.prices.kilowatt_hour and not (self.prices.gpu_hour and self.prices.gpu_watts):
+            raise BadInput("acts where gpu_hour and gpu_watts are given", where="prices.kilowatt_hour",
+                           way_out="give both, or leave it out")  # fmt: skip
         if self.pools:
             self._check_pools(self.pools)
 
