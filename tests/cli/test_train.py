@@ -111,3 +111,14 @@ def test_what_asks_for_one_step_refuses_a_training_scenario(moesim: Moesim) -> N
     assert done.code == 2 and "pipelined training step" in done.err
     done = moesim("run", "mixtral-train-pp4", "--report")
     assert done.code == 2 and "told in numbers" in done.err
+
+
+def test_tokens_cost_what_gpus_and_energy_cost(moesim: Moesim) -> None:
+    """16 GPUs at 2 an hour and 1 kW at 0.5 for the seconds of the step, over its tokens."""
+    prices = "prices={gpu_hour: 2, gpu_watts: 1000, kilowatt_hour: 0.5}"
+    done = moesim("run", "qwen3-train-16", "--set", prices, "--json")
+    assert done.code == 0, done.err
+    values = {name: metric["value"] for name, metric in json.loads(done.out)["metrics"].items()}
+    each = 1e6 / values["tokens_per_s_per_gpu"] / 3600  # GPU hours of a million tokens
+    assert values["energy_per_million_tokens"] == pytest.approx(each)
+    assert values["cost_per_million_tokens"] == pytest.approx(each * 2.5)

@@ -32,6 +32,9 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     "pipeline.schedule": ((), "pipeline.schedule=gpipe"),
     "pipeline.hide_alltoall": ((), "pipeline.hide_alltoall=true"),
     "training.recompute": ((), "training.recompute=[moe]"),
+    "prices.gpu_hour": (("prices={gpu_hour: 2}",), "prices.gpu_hour=3"),
+    "prices.gpu_watts": (("prices={gpu_hour: 2}",), "prices.gpu_watts=1000"),
+    "prices.kilowatt_hour": (("prices={gpu_hour: 2, gpu_watts: 1000}",), "prices.kilowatt_hour=0.1"),
 }  # fmt: skip
 
 

@@ -21,16 +21,16 @@ from moesim.step.pace import Pace
 from moesim.studies.basis import price_notes
 from moesim.studies.interval import CONFIDENCE, half_width
 from moesim.studies.load import Overrides
+from moesim.studies.prices import PAID
 from moesim.studies.result import Findings, Metric
 from moesim.studies.serving.build import ServeBuilt, build_serving
+from moesim.studies.serving.costs import costs
 from moesim.studies.serving.load import ServeLoaded, load_serving
 from moesim.studies.serving.pool_sections import ROLES
 from moesim.studies.serving.pools import Pools, build_pools
-from moesim.studies.serving.prices import costs
 from moesim.units import to_ps
 from moesim.version import __version__
 
-PAID = "prices and power are the scenario's; GPUs are paid and draw that power all the time, idle ones too: assumed"
 FEWEST_COUNTED = 0.02  # of requests, below which a warm-up has left too little to speak of
 
 

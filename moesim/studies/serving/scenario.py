@@ -10,9 +10,9 @@ from moesim.errors import BadInput, pick
 from moesim.serving.balancer import REGISTRY as BALANCERS
 from moesim.serving.settings import SchedulerSection
 from moesim.serving.workload import RequestsSection
+from moesim.studies.prices import PricesSection
 from moesim.studies.scenario import BatchSection, RoutingSection, Scenario, Setup
 from moesim.studies.serving.pool_sections import MOST_REPLICAS, PoolsSection, Role
-from moesim.studies.serving.prices import PricesSection
 from moesim.units import Seconds
 from moesim.yamlfile import Section
 
@@ -59,11 +59,8 @@ class ServeScenario(Setup):
             if given:
                 what = "nothing to act on: steps of a serving loop are played by port loads"
                 raise BadInput(what, where=f"network.{key}", way_out="leave it out")
-        if self.prices and self.prices.gpu_hour is None and self.prices.gpu_watts is None:
-            raise BadInput("nothing to reckon with", where="prices", way_out="gpu_hour, gpu_watts or both")
-        if self.prices and self.prices.kilowatt_hour and not (self.prices.gpu_hour and self.prices.gpu_watts):
-            raise BadInput("acts where gpu_hour and gpu_watts are given", where="prices.kilowatt_hour",
-                           way_out="give both, or leave it out")  # fmt: skip
+        if self.prices:
+            self.prices.check()
         if self.pools:
             self._check_pools(self.pools)
 

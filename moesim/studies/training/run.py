@@ -13,6 +13,7 @@ from moesim.layout import HBM, MemoryLedger, default_expert_tensor_parallel
 from moesim.models import MoEModel, load_model
 from moesim.studies.basis import borrowed
 from moesim.studies.load import Overrides
+from moesim.studies.prices import PAID
 from moesim.studies.result import Findings, Metric
 from moesim.studies.scenario import ClusterSection
 from moesim.studies.training.load import TrainLoaded, load_training
@@ -129,10 +130,13 @@ def _result(loaded: TrainLoaded, job: Job, step: StepTime, ledgers: list[MemoryL
         "alltoall_s": (breakdown["exposed_alltoall_s"], "s"), "gradient_sync_s": (breakdown["gradient_sync_s"], "s"),
         "pipeline_hop_s": (float(from_ps(step.transfer)), "s"), "memory_peak_bytes": (max(used), "B"),
     }  # fmt: skip
+    prices = loaded.scenario.prices
+    numbers |= prices.per_million(job.world * step.seconds, job.tokens) if prices else {}
     metrics = {name: Metric(float(value), unit) for name, (value, unit) in numbers.items()}
     clock = [note for note in (job.costs.clock_note,) if note]
     twice = [TWICE] if job.order.startswith("dualpipe") else []
-    warnings = (*job.cluster.warnings, *job.model.approximations, *(NOTES if job.model.routed else NOTES[1:]), *twice,
+    said = [*twice, *([PAID] if prices else [])]
+    warnings = (*job.cluster.warnings, *job.model.approximations, *(NOTES if job.model.routed else NOTES[1:]), *said,
                 *clock)  # fmt: skip
     return TrainResult(loaded.scenario.name, metrics, breakdown, _provenance(loaded, job, step, ledgers), warnings)
 

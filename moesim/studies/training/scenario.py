@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from moesim.errors import BadInput
+from moesim.studies.prices import PricesSection
 from moesim.studies.scenario import CommSection, Count, ParallelSection, Setup
 from moesim.yamlfile import Items, Section
 
@@ -57,9 +58,12 @@ class TrainScenario(Setup):
     parallel: TrainParallel = TrainParallel()
     pipeline: PipelineSection = PipelineSection()
     training: RecomputeSection = RecomputeSection()
+    prices: PricesSection | None = Field(None, description="metrics of cost and energy per million tokens")
 
     def model_post_init(self, context: Any) -> None:
         """Raises BadInput for keys that nothing listens to."""
+        if self.prices:
+            self.prices.check()
         for key in self.silent:
             if key in self.model_fields_set:
                 raise BadInput("nothing to act on in mode: train", where=key, way_out="leave it out, or mode: step")
