@@ -48,7 +48,7 @@ def check_experts(loaded: Loaded, model: MoEModel) -> None:
 def _given(loaded: Loaded) -> Iterator[str]:
     """Keys of experts that the scenario sets, dotted."""
     for keys in OF_EXPERTS:
-        held: object = loaded.document.data
+        held: object = loaded.given
         for key in keys:
             held = held.get(key) if isinstance(held, dict) else None
         if held is not None and held != UNCHANGED.get(keys):

@@ -42,8 +42,7 @@ class ServeBuilt:
 
     def clock(self) -> Pace:
         """A new one: its tables are those of the plan, its lookups its own. Raises BadInput."""
-        renew = self.scenario.routing.renew
-        return Pace(self.plan, NEVER if renew == "never" else renew)
+        return Pace(self.plan, NEVER if self.scenario.renew == "never" else self.scenario.renew)
 
     def replicas(
         self, book: Book, clock: Clock, first: Sequence[int] = (), *, hands_over: bool = False
