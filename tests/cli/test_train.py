@@ -98,12 +98,28 @@ def test_text_and_stored_run(moesim: Moesim, tmp_path: Path) -> None:
     (["comm.path=rdma"], 2, "comm.path"),
     (["precision.experts=fp8"], 2, "experts have the weights' precision"),
     (["batch.sequence_length=65536"], 3, "activations of 4 passes"),
+    (["pipeline.schedule=gpip"], 2, "--set pipeline.schedule"),
+    (["comm.dispatch=ncl"], 2, "--set comm.dispatch"),
+    (["comm.dispatch=replicated"], 2, "replicated is for inference"),
+    (["model=Meta-Llama-3.1-8B"], 2, "comm.dispatch has nothing to act on"),
+    (["model=Meta-Llama-3.1-8B", "comm={}", "routing=null"], 2, "parallel.expert_parallel_size has nothing to act on"),
+    (["model=Meta-Llama-3.1-8B", "comm={}", "routing=null", "parallel.expert_parallel_size=1",
+      "training.recompute=[moe]"], 2, "training.recompute has nothing to act on"),
 ])  # fmt: skip
 def test_bad_input_is_one_line_with_a_way_out(moesim: Moesim, changes: list[str], code: int, said: str) -> None:
     options = [part for change in changes for part in ("--set", change)]
     done = moesim("run", "mixtral-train-pp4", *options)
     assert done.code == code and said in done.err, done.err
     assert "Traceback" not in done.err
+
+
+def test_what_is_assumed_is_said(moesim: Moesim, tmp_path: Path) -> None:
+    """On H800 with an H100's prices, in two slices of every sequence."""
+    changes = ("cluster.topology=hgx-h800", "costs=h100_sxm", "parallel.context_parallel_size=2",
+               "batch.micro_batches=4", "parallel.data_parallel_size=8")  # fmt: skip
+    said = " ".join(played(moesim, tmp_path, "mixtral-train-pp4", *changes)["warnings"])
+    for words in ("all times are assumed", "hide behind attention", "full rate of its link", "assumed, not measured"):
+        assert words in said
 
 
 def test_what_asks_for_one_step_refuses_a_training_scenario(moesim: Moesim) -> None:

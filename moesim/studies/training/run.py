@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from moesim.costs import Tables, load_costs
-from moesim.errors import DoesNotFit
+from moesim.errors import BadInput, DoesNotFit
 from moesim.hardware import Cluster, load_cluster
 from moesim.layout import HBM, MemoryLedger, default_expert_tensor_parallel
 from moesim.models import MoEModel, load_model
-from moesim.studies.basis import borrowed
+from moesim.network import all_to_all
+from moesim.schedules.pipelines import find_pipeline
+from moesim.studies.basis import borrowed, price_notes
+from moesim.studies.dense import refuse_experts
 from moesim.studies.load import Overrides
 from moesim.studies.result import Findings, Metric
 from moesim.studies.scenario import ClusterSection
@@ -24,6 +27,8 @@ NOTES: Final = (
     "routing: every expert gets equal rows, ranks of a stage are alike: waiting inside a stage is not modelled",
     "gradient reduction and parameter gathering come after the last micro-batch, not beside it",
 )
+HIDDEN: Final = "transfers of context parallelism are taken to hide behind attention: they cost nothing here"
+HOP: Final = "a stage hands on at the full rate of its link, one flow alone, without start-up"
 TWICE: Final = (
     "ranks of dualpipe and dualpipev hold two stages: their gradients and updates are counted one after the other"
 )
@@ -53,6 +58,7 @@ def _job(loaded: TrainLoaded) -> Job:
     degrees, batch = scenario.parallel, scenario.batch
     with loaded.placing("model"):
         model = load_model(scenario.model, scenario.dtype)
+    _check_names(loaded, model)
     tensor, expert, pipeline = (
         degrees.tensor_parallel_size,
         degrees.expert_parallel_size,
@@ -78,6 +84,18 @@ def _job(loaded: TrainLoaded) -> Job:
             dispatch=scenario.comm.dispatch, overlap=scenario.pipeline.hide_alltoall,
             stage_layers=tuple(degrees.stage_layers), recompute=frozenset(scenario.training.recompute),
         )  # fmt: skip
+
+
+def _check_names(loaded: TrainLoaded, model: MoEModel) -> None:
+    """Raises BadInput for names that are not known, or not in training, and keys that have nothing to act on."""
+    scenario = loaded.scenario
+    with loaded.placing("pipeline.schedule"):
+        find_pipeline(scenario.pipeline.schedule)
+    with loaded.placing("comm.dispatch"):
+        if all_to_all.find(scenario.comm.dispatch).replicates:
+            raise BadInput("replicated is for inference: in training ranks have slices", way_out="nccl")
+    if not model.routed:
+        refuse_experts(loaded, model, "moe" in scenario.training.recompute)
 
 
 def _cluster(asked: ClusterSection, stage: int, pipeline: int) -> Cluster:
@@ -130,11 +148,18 @@ def _result(loaded: TrainLoaded, job: Job, step: StepTime, ledgers: list[MemoryL
         "pipeline_hop_s": (float(from_ps(step.transfer)), "s"), "memory_peak_bytes": (max(used), "B"),
     }  # fmt: skip
     metrics = {name: Metric(float(value), unit) for name, (value, unit) in numbers.items()}
+    return TrainResult(loaded.scenario.name, metrics, breakdown, _provenance(loaded, job, step, ledgers), _notes(job))
+
+
+def _notes(job: Job) -> tuple[str, ...]:
+    """What is assumed, after all prices were asked for."""
+    said = ((job.context > 1, HIDDEN), (job.pipeline > 1, HOP), (job.order.startswith("dualpipe"), TWICE))
     clock = [note for note in (job.costs.clock_note,) if note]
-    twice = [TWICE] if job.order.startswith("dualpipe") else []
-    warnings = (*job.cluster.warnings, *job.model.approximations, *(NOTES if job.model.routed else NOTES[1:]), *twice,
-                *clock)  # fmt: skip
-    return TrainResult(loaded.scenario.name, metrics, breakdown, _provenance(loaded, job, step, ledgers), warnings)
+    return (
+        *job.cluster.warnings, *job.fabric.notes, *job.model.approximations,
+        *(NOTES if job.model.routed else NOTES[1:]), *(text for true, text in said if true), *clock,
+        *price_notes(job.log, job.costs, job.cluster.devices[0].name),
+    )  # fmt: skip
 
 
 def _flops(job: Job, seconds: float) -> dict[str, tuple[float, str]]:
