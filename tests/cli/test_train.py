@@ -55,6 +55,13 @@ def test_sixteen_times_the_gpus_in_replicas_cost_their_reduction_alone(moesim: M
     assert many["breakdown"]["optimizer_s"] < few["breakdown"]["optimizer_s"]
 
 
+def test_the_rank_with_most_all_to_alls_is_told(moesim: Moesim, tmp_path: Path) -> None:
+    """1F1B ends on rank 0, whose three layers have no experts; other stages have 4 of 4."""
+    document = played(moesim, tmp_path, "dsv3-train-2048", "pipeline.schedule=1f1b")
+    assert document["breakdown"]["exposed_alltoall_s"] == 0
+    assert 0.1 < document["metrics"]["alltoall_s"]["value"] / document["metrics"]["step_time_s"]["value"] < 0.5
+
+
 def test_hiding_exchanges_holds_sms(moesim: Moesim, tmp_path: Path) -> None:
     """Worth it where all-to-alls are a fifth of the step, not where they are 4 %: GEMMs lose 20 of 132 SMs."""
     times = {

@@ -144,7 +144,8 @@ def _result(loaded: TrainLoaded, job: Job, step: StepTime, ledgers: list[MemoryL
         "step_time_s": (step.seconds, "s"), "tokens_per_s": (job.tokens / step.seconds, "tok/s"),
         "tokens_per_s_per_gpu": (job.tokens / step.seconds / job.world, "tok/s"),
         **_flops(job, step.seconds), "bubble_fraction": (step.played.bubble, "1"),
-        "alltoall_s": (breakdown["exposed_alltoall_s"], "s"), "gradient_sync_s": (breakdown["gradient_sync_s"], "s"),
+        "alltoall_s": (float(from_ps(max(_exposed(step, rank)[0] for rank in range(job.pipeline)))), "s"),
+        "gradient_sync_s": (breakdown["gradient_sync_s"], "s"),
         "pipeline_hop_s": (float(from_ps(step.transfer)), "s"), "memory_peak_bytes": (max(used), "B"),
     }  # fmt: skip
     metrics = {name: Metric(float(value), unit) for name, (value, unit) in numbers.items()}
@@ -173,11 +174,12 @@ def _flops(job: Job, seconds: float) -> dict[str, tuple[float, str]]:
 
 
 def _breakdown(step: StepTime) -> dict[str, float]:
-    """Seconds of the rank that ends last; they add up to the step."""
+    """Seconds of the rank that ends last; they add up to the step. Others may have more of a part: DeepSeek-V3's first
+    stage, which ends last in 1F1B, has no experts.
+    """
     after = [[step.passes[stage] for stage in stages] for stages in step.ranks]
     last = max(range(len(after)), key=lambda rank: step.played.end[rank][-1] + sum(one.after for one in after[rank]))
-    parts = [exposed_ps(step.passes, slot) for slot in step.played.orders[last]]
-    exchange, ring = (sum(part[which] for part in parts) for which in (0, 1))
+    exchange, ring = _exposed(step, last)
     busy = step.played.busy[last]
     found = {
         "compute_s": busy - exchange - ring, "exposed_alltoall_s": exchange, "exposed_tensor_parallel_s": ring,
@@ -185,6 +187,12 @@ def _breakdown(step: StepTime) -> dict[str, float]:
         "optimizer_s": sum(one.update for one in after[last]),
     }  # fmt: skip
     return {name: float(from_ps(value)) for name, value in found.items()}
+
+
+def _exposed(step: StepTime, rank: int) -> tuple[float, float]:
+    """Picoseconds of a rank's all-to-alls that nothing hides, and of transfers of its tensor group."""
+    parts = [exposed_ps(step.passes, slot) for slot in step.played.orders[rank]]
+    return sum(part[0] for part in parts), sum(part[1] for part in parts)
 
 
 def _provenance(loaded: TrainLoaded, job: Job, step: StepTime, ledgers: list[MemoryLedger]) -> dict[str, Any]:
