@@ -107,6 +107,7 @@ def test_text_and_stored_run(moesim: Moesim, tmp_path: Path) -> None:
     (["batch.sequence_length=65536"], 3, "activations of 4 passes"),
     (["pipeline.schedule=gpip"], 2, "--set pipeline.schedule"),
     (["comm.dispatch=ncl"], 2, "--set comm.dispatch"),
+    (["training.recompute=[mla_up_proj]"], 2, "has no latent attention"),
     (["comm.dispatch=replicated"], 2, "replicated is for inference"),
     (["model=Meta-Llama-3.1-8B"], 2, "comm.dispatch has nothing to act on"),
     (["model=Meta-Llama-3.1-8B", "comm={}", "routing=null"], 2, "parallel.expert_parallel_size has nothing to act on"),

@@ -10,7 +10,7 @@ from moesim.costs import Tables, load_costs
 from moesim.errors import BadInput, DoesNotFit
 from moesim.hardware import Cluster, load_cluster
 from moesim.layout import HBM, MemoryLedger, default_expert_tensor_parallel
-from moesim.models import MoEModel, load_model
+from moesim.models import Attention, MoEModel, load_model
 from moesim.network import all_to_all
 from moesim.schedules.pipelines import find_pipeline
 from moesim.studies.basis import borrowed, price_notes
@@ -94,6 +94,10 @@ def _check_names(loaded: TrainLoaded, model: MoEModel) -> None:
     with loaded.placing("comm.dispatch"):
         if all_to_all.find(scenario.comm.dispatch).replicates:
             raise BadInput("replicated is for inference: in training ranks have slices", way_out="nccl")
+    latent = any(isinstance(mixer, Attention) and mixer.kind == "mla" for mixer, _ in model.mixed)
+    if "mla_up_proj" in scenario.training.recompute and not latent:
+        raise BadInput(f"{model.name} has no latent attention: mla_up_proj has nothing to act on",
+                       where=loaded.where("training.recompute"), way_out="leave it out")  # fmt: skip
     if not model.routed:
         refuse_experts(loaded, model, "moe" in scenario.training.recompute)
 
