@@ -144,6 +144,8 @@ def _transfers(book: Book) -> Iterator[tuple[str, tuple[float, str]]]:
     """KV that went from pool to pool."""
     moved = np.flatnonzero(book.landed != NEVER)
     yield "transfers", (len(moved), "1")
+    if not len(moved):
+        return
     seconds = np.sort(from_ps(book.landed[moved] - book.departed[moved]))
     yield from _distribution("transfer", seconds, None).items()
     yield "mean_handover_ms", (float(from_ps((book.departed - book.prefilled)[moved]).mean()) * 1e3, "ms")

@@ -121,8 +121,9 @@ def idle_notes(cluster: Cluster, layout: Layout) -> list[str]:
         return []
     times, rest = divmod(cluster.num_devices, layout.world)
     if not rest:
-        sizes = f"{layout.expert_parallel * times} or {layout.expert_parallel}"
-        ways.append(f"parallel.data_parallel_size: {layout.data_parallel * times} with expert_parallel_size: {sizes}")
+        sizes = f" with expert_parallel_size: {layout.expert_parallel * times} or {layout.expert_parallel}"
+        more = f"parallel.data_parallel_size: {layout.data_parallel * times}"
+        ways.append(more + (sizes if layout.expert_parallel > 1 else ""))
     if (nodes := -(-layout.world // cluster.gpus_per_node)) < cluster.num_nodes:
         ways.append(f"cluster.nodes: {nodes}")
     out = f"; try {', or '.join(ways)}" if ways else ""

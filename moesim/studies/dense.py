@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final, Protocol
 
 from moesim.errors import BadInput
 from moesim.models import MoEModel
@@ -27,6 +27,17 @@ UNCHANGED: Final[dict[tuple[str, ...], int]] = {
 }  # what a model without experts has anyway
 
 
+class Keyed(Protocol):
+    """A scenario of any mode, by its file."""
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Keys that somebody wrote, with their values."""
+
+    def where(self, key: str) -> str:
+        """The place of a dotted key."""
+
+
 def check_experts(loaded: Loaded, model: MoEModel) -> None:
     """Refuse keys of experts on a model that has none, and a model with experts whose routing nobody gave. Raises
     BadInput.
@@ -39,19 +50,22 @@ def check_experts(loaded: Loaded, model: MoEModel) -> None:
                 way_out="routing: {trace: NAME}, {sampled: NAME}, {balanced: true} or {router: NAME}",
             )
         return
-    for key in _given(loaded):
+    refuse_experts(loaded, model, "moe" in loaded.scenario.training.recompute)
+
+
+def refuse_experts(loaded: Keyed, model: MoEModel, again: bool) -> None:
+    """On a model that has none; again: they are to be recomputed. Raises BadInput."""
+    for key in (*_given(loaded), *(["training.recompute"] if again else [])):
         raise BadInput(
             f"{model.name} has no experts: {key} has nothing to act on", where=loaded.where(key), way_out="leave it out"
         )
 
 
-def _given(loaded: Loaded) -> Iterator[str]:
+def _given(loaded: Keyed) -> Iterator[str]:
     """Keys of experts that the scenario sets, dotted."""
     for keys in OF_EXPERTS:
-        held: object = loaded.document.data
+        held: object = loaded.given
         for key in keys:
             held = held.get(key) if isinstance(held, dict) else None
         if held is not None and held != UNCHANGED.get(keys):
             yield ".".join(keys)
-    if "moe" in loaded.scenario.training.recompute:
-        yield "training.recompute"

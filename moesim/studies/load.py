@@ -30,6 +30,11 @@ class Loaded:
         """The place of a dotted key: its --set option, or file and line."""
         return place(self.document, self.overridden, tuple(key.split(".")))
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """Keys that somebody wrote, with their values."""
+        return self.document.data
+
     @contextmanager
     def placing(self) -> Iterator[None]:
         """Errors of rooms that know a key, or nothing, but no file: they get its line, or the file."""

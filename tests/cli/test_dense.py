@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,3 +103,41 @@ def test_an_engines_own_all_reduce_acts_on_a_dense_model(moesim: Moesim) -> None
 def test_an_all_reduce_that_nothing_calls_is_said(moesim: Moesim) -> None:
     done = moesim("run", "demo-tiny", "--set", "comm.all_reduce=vllm")
     assert done.code == 0 and "comm.all_reduce changes nothing here" in done.out + done.err
+
+
+SERVED = (
+    "name: served", "mode: serve", "model: meta-llama/Meta-Llama-3.1-8B", "cluster: {topology: dgx-h100, nodes: 1}",
+    "parallel: {tensor_parallel_size: 2}", "precision: {weights: bf16, kv_cache: bf16}",
+    "requests: {number: 3, arrivals: {closed_loop: {concurrency: 1}}, input_length: {fixed: 256}, output_length: "
+    "{fixed: 4}}",
+)  # fmt: skip
+
+
+def test_it_is_served_and_reads_its_weights_for_every_token(moesim: Moesim) -> None:
+    """TPOT is no shorter than half of the weights less the input table, in bf16 at 3.35 TB/s, and no longer than twice
+    that.
+    """
+    Path("served.yaml").write_text("\n".join(SERVED) + "\n")
+    done = moesim("run", "served.yaml", "--json")
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
+    least = (8.030e9 - 128256 * 4096) / 2 * 2 / 3.35e12
+    assert least < document["metrics"]["median_tpot_ms"]["value"] / 1e3 < 2 * least
+    assert not {"placement", "dispatch", "routing_renewed_every"} & set(document["provenance"])
+    for change, key in (("routing.balanced=true", "routing"), ("comm.dispatch=nccl", "comm.dispatch")):
+        refused = moesim("run", "served.yaml", "--set", change)
+        assert refused.code == 2 and f"has no experts: {key} has nothing to act on" in refused.err
+    pools = (
+        "{prefill: {parallel: {tensor_parallel_size: 2}, comm: {dispatch: nccl}}, "
+        "decode: {parallel: {tensor_parallel_size: 2}}}"
+    )
+    yaml = "\n".join(line for line in SERVED if not line.startswith("parallel"))
+    Path("pools.yaml").write_text(f"{yaml}\npools: {pools}\n")
+    refused = moesim("run", "pools.yaml")
+    assert refused.code == 2 and "pools.prefill.comm.dispatch" in refused.err, refused.err
+
+
+def test_experts_are_served_with_a_routing_alone(moesim: Moesim) -> None:
+    Path("served.yaml").write_text("\n".join(SERVED) + "\n")
+    done = moesim("run", "served.yaml", "--set", "model=tiny-moe")
+    assert done.code == 2 and "balanced: true" in done.err

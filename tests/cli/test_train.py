@@ -55,6 +55,13 @@ def test_sixteen_times_the_gpus_in_replicas_cost_their_reduction_alone(moesim: M
     assert many["breakdown"]["optimizer_s"] < few["breakdown"]["optimizer_s"]
 
 
+def test_the_rank_with_most_all_to_alls_is_told(moesim: Moesim, tmp_path: Path) -> None:
+    """1F1B ends on rank 0, whose three layers have no experts; other stages have 4 of 4."""
+    document = played(moesim, tmp_path, "dsv3-train-2048", "pipeline.schedule=1f1b")
+    assert document["breakdown"]["exposed_alltoall_s"] == 0
+    assert 0.1 < document["metrics"]["alltoall_s"]["value"] / document["metrics"]["step_time_s"]["value"] < 0.5
+
+
 def test_hiding_exchanges_holds_sms(moesim: Moesim, tmp_path: Path) -> None:
     """Worth it where all-to-alls are a fifth of the step, not where they are 4 %: GEMMs lose 20 of 132 SMs."""
     times = {
@@ -98,12 +105,29 @@ def test_text_and_stored_run(moesim: Moesim, tmp_path: Path) -> None:
     (["comm.path=rdma"], 2, "comm.path"),
     (["precision.experts=fp8"], 2, "experts have the weights' precision"),
     (["batch.sequence_length=65536"], 3, "activations of 4 passes"),
+    (["pipeline.schedule=gpip"], 2, "--set pipeline.schedule"),
+    (["comm.dispatch=ncl"], 2, "--set comm.dispatch"),
+    (["training.recompute=[mla_up_proj]"], 2, "has no latent attention"),
+    (["comm.dispatch=replicated"], 2, "replicated is for inference"),
+    (["model=Meta-Llama-3.1-8B"], 2, "comm.dispatch has nothing to act on"),
+    (["model=Meta-Llama-3.1-8B", "comm={}", "routing=null"], 2, "parallel.expert_parallel_size has nothing to act on"),
+    (["model=Meta-Llama-3.1-8B", "comm={}", "routing=null", "parallel.expert_parallel_size=1",
+      "training.recompute=[moe]"], 2, "training.recompute has nothing to act on"),
 ])  # fmt: skip
 def test_bad_input_is_one_line_with_a_way_out(moesim: Moesim, changes: list[str], code: int, said: str) -> None:
     options = [part for change in changes for part in ("--set", change)]
     done = moesim("run", "mixtral-train-pp4", *options)
     assert done.code == code and said in done.err, done.err
     assert "Traceback" not in done.err
+
+
+def test_what_is_assumed_is_said(moesim: Moesim, tmp_path: Path) -> None:
+    """On H800 with an H100's prices, in two slices of every sequence."""
+    changes = ("cluster.topology=hgx-h800", "costs=h100_sxm", "parallel.context_parallel_size=2",
+               "batch.micro_batches=4", "parallel.data_parallel_size=8")  # fmt: skip
+    said = " ".join(played(moesim, tmp_path, "mixtral-train-pp4", *changes)["warnings"])
+    for words in ("all times are assumed", "hide behind attention", "full rate of its link", "assumed, not measured"):
+        assert words in said
 
 
 def test_what_asks_for_one_step_refuses_a_training_scenario(moesim: Moesim) -> None:

@@ -12,6 +12,7 @@ from moesim.costs import CommunicationCost
 from moesim.hardware import load_cluster
 from moesim.network import Fabric
 from moesim.serving import Book, Replica, Scheduler, Served, State
+from moesim.serving.metrics import numbers
 from moesim.serving.transfer import KERNEL, Instant, Wires, shares
 from moesim.step import Batch, Phase
 from tests.serving.systems import MS, by_tokens, requests_of, served, split
@@ -135,3 +136,10 @@ def test_what_can_never_be_answered_is_rejected_before_its_prompt() -> None:
     found = split(requests_of(0, [10, 200], [5, 200]), lambda batch: MS, Instant(), blocks=(100, 20))
     assert set(found.rejected) == {1} and "the KV cache holds 320" in found.rejected[1]
     assert found.book.started[1] < 0
+
+
+def test_where_nothing_moves_there_is_no_handover() -> None:
+    """The one that would have moved is rejected."""
+    found = split(requests_of(0, [10, 200], [1, 200]), lambda batch: MS, Instant(), blocks=(100, 20))
+    told = numbers(found, 0, {})
+    assert told["transfers"] == (0, "1") and "mean_handover_ms" not in told

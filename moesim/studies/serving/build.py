@@ -10,7 +10,7 @@ from moesim.layout import HBM, MemoryLedger, MemoryRow, Residency, Rows, serving
 from moesim.serving import Book, Clock, Hosted, Replica, Scheduler, Settings
 from moesim.step import CostLog, StepPlan
 from moesim.step.pace import Pace
-from moesim.studies.build import draft
+from moesim.studies.build import Draft, draft, idle_notes
 from moesim.studies.placement import find_placement
 from moesim.studies.serving.load import ServeLoaded
 from moesim.studies.serving.scenario import ServeScenario
@@ -42,8 +42,7 @@ class ServeBuilt:
 
     def clock(self) -> Pace:
         """A new one: its tables are those of the plan, its lookups its own. Raises BadInput."""
-        renew = self.scenario.routing.renew
-        return Pace(self.plan, NEVER if renew == "never" else renew)
+        return Pace(self.plan, NEVER if self.scenario.renew == "never" else self.scenario.renew)
 
     def replicas(
         self, book: Book, clock: Clock, first: Sequence[int] = (), *, hands_over: bool = False
@@ -68,8 +67,19 @@ def build_serving(loaded: ServeLoaded, seed: int) -> ServeBuilt:
     found = find_placement(loaded.step, made.plan, made.batches[0], seed)
     plan = replace(made.plan, placement=found.placement, replicas=found.replicas, host_seconds=settings.host_time)
     memory = kv_memory(plan, settings)
-    warnings = (*made.warnings, *made.routing_notes, *found.notes)
+    warnings = (*_without_idle(made, loaded.scenario.replicas), *made.routing_notes, *found.notes)
     return ServeBuilt(loaded.scenario, plan, settings, memory, made.log, warnings, found.source)
+
+
+def _without_idle(made: Draft, replicas: int) -> list[str]:
+    """Warnings; GPUs that one replica leaves are another's, as far as there are some."""
+    cluster, layout = made.plan.fabric.cluster, made.plan.layout
+    alone, idle = idle_notes(cluster, layout), cluster.num_devices - replicas * layout.world
+    if replicas == 1:
+        return list(made.warnings)
+    rest = [text for text in made.warnings if text not in alone]
+    left = f"{idle} of the cluster's {cluster.num_devices} GPUs are idle, {replicas} replicas have the others"
+    return [left, *rest] if idle > 0 else rest
 
 
 def kv_memory(plan: StepPlan, settings: Settings) -> Memory:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from moesim import yamlfile
 from moesim.errors import MoesimError
@@ -65,8 +66,17 @@ class PoolLoaded(Loaded):
     def where(self, key: str) -> str:
         """See Loaded."""
         own = f"pools.{self.role}.{key}"
-        given = self.document.data["pools"][self.role]
-        return super().where(own if key.split(".")[0] in given else key)
+        return super().where(own if key.split(".")[0] in self._own else key)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """See Loaded."""
+        return {**self.document.data, **self._own}
+
+    @property
+    def _own(self) -> dict[str, Any]:
+        pool: dict[str, Any] = self.document.data["pools"][self.role]
+        return {key: value for key, value in pool.items() if value is not None}
 
 
 def in_pool(loaded: ServeLoaded, role: Role, nodes: int) -> ServeLoaded:

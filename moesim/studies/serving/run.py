@@ -220,7 +220,7 @@ def _provenance(every: Sequence[Once]) -> dict[str, Any]:
         "topology": plan.fabric.cluster.name,
         "costs": plan.ops.costs.name,
         "routing": plan.routing.basis,
-        "routing_renewed_every": built.scenario.routing.renew,
+        **({"routing_renewed_every": built.scenario.renew} if plan.model.routed else {}),
         "preset": built.scenario.scheduler.preset,
         **_system(built, first.lookups[0]),
         "gpus": sum(map(_gpus, first.parts)),
@@ -236,9 +236,7 @@ def _system(built: ServeBuilt, lookups: Mapping[str, float]) -> dict[str, Any]:
     return {
         "kernel_set": plan.ops.costs.kernels,
         "kernels": dict(sorted(built.log.kernels.items())),
-        "routing_lookups": dict(lookups),
-        "placement": built.placement_source,
-        "dispatch": plan.dispatch.algorithm.name,
+        **_of_experts(built, lookups),
         "engine": built.settings.model_dump(mode="json"),
         "replicas": built.scenario.replicas,
         "kv_blocks": built.memory.blocks,
@@ -246,6 +244,13 @@ def _system(built: ServeBuilt, lookups: Mapping[str, float]) -> dict[str, Any]:
         "memory": {row.item: row.bytes for row in built.memory.ledger.rows}
         | {"usable": built.memory.ledger.capacity[HBM]},
     }
+
+
+def _of_experts(built: ServeBuilt, lookups: Mapping[str, float]) -> dict[str, Any]:
+    if not built.plan.model.routed:
+        return {}
+    dispatch = built.plan.dispatch.algorithm.name
+    return {"routing_lookups": dict(lookups), "placement": built.placement_source, "dispatch": dispatch}
 
 
 def _network(once: Once) -> str:

@@ -42,7 +42,7 @@ class ServeScenario(Setup):
     """A serving system under load; `parallel` is the layout of one replica."""
 
     mode: Literal["serve"]
-    routing: ServeRouting
+    routing: ServeRouting | None = Field(None, description="which experts tokens take; a model without has none")
     requests: RequestsSection
     scheduler: SchedulerSection = SchedulerSection()
     slo: SloSection = SloSection()
@@ -87,6 +87,11 @@ class ServeScenario(Setup):
         return self.model_copy(update=changed)
 
     @property
+    def renew(self) -> int | Literal["never"]:
+        """Of routings; where there are none, no step is like another's."""
+        return self.routing.renew if self.routing else 1
+
+    @property
     def all_reduce(self) -> str:
         """Whose runs inside a node: the preset's, where none is named."""
         return self.comm.all_reduce or self.scheduler.settings().all_reduce
@@ -96,5 +101,6 @@ class ServeScenario(Setup):
         shared = {name: getattr(self, name) for name in Setup.model_fields if name != "routing"}
         if self.parallel.tensor_parallel_size > 1:
             shared["comm"] = self.comm.model_copy(update={"all_reduce": self.all_reduce})
-        routing = RoutingSection(**{name: getattr(self.routing, name) for name in RoutingSection.model_fields})
+        given = self.routing
+        routing = given and RoutingSection(**{name: getattr(given, name) for name in RoutingSection.model_fields})
         return Scenario(**shared, routing=routing, batch=BatchSection(phase="decode", tokens_per_gpu=64, context=1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from moesim import yamlfile
 from moesim.errors import MoesimError
@@ -23,6 +24,11 @@ class TrainLoaded:
     def where(self, key: str) -> str:
         """The place of a dotted key: its --set option, or file and line."""
         return place(self.document, self.overridden, tuple(key.split(".")))
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Keys that somebody wrote, with their values."""
+        return self.document.data
 
     @contextmanager
     def placing(self, key: str) -> Iterator[None]:

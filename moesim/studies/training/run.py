@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from moesim.costs import Tables, load_costs
-from moesim.errors import DoesNotFit
+from moesim.errors import BadInput, DoesNotFit
 from moesim.hardware import Cluster, load_cluster
 from moesim.layout import HBM, MemoryLedger, default_expert_tensor_parallel
-from moesim.models import MoEModel, load_model
-from moesim.studies.basis import borrowed
+from moesim.models import Attention, MoEModel, load_model
+from moesim.network import all_to_all
+from moesim.schedules.pipelines import find_pipeline
+from moesim.studies.basis import borrowed, price_notes
+from moesim.studies.dense import refuse_experts
 from moesim.studies.load import Overrides
 from moesim.studies.prices import PAID
 from moesim.studies.result import Findings, Metric
@@ -25,6 +28,8 @@ NOTES: Final = (
     "routing: every expert gets equal rows, ranks of a stage are alike: waiting inside a stage is not modelled",
     "gradient reduction and parameter gathering come after the last micro-batch, not beside it",
 )
+HIDDEN: Final = "transfers of context parallelism are taken to hide behind attention: they cost nothing here"
+HOP: Final = "a stage hands on at the full rate of its link, one flow alone, without start-up"
 TWICE: Final = (
     "ranks of dualpipe and dualpipev hold two stages: their gradients and updates are counted one after the other"
 )
@@ -54,6 +59,7 @@ def _job(loaded: TrainLoaded) -> Job:
     degrees, batch = scenario.parallel, scenario.batch
     with loaded.placing("model"):
         model = load_model(scenario.model, scenario.dtype)
+    _check_names(loaded, model)
     tensor, expert, pipeline = (
         degrees.tensor_parallel_size,
         degrees.expert_parallel_size,
@@ -79,6 +85,22 @@ def _job(loaded: TrainLoaded) -> Job:
             dispatch=scenario.comm.dispatch, overlap=scenario.pipeline.hide_alltoall,
             stage_layers=tuple(degrees.stage_layers), recompute=frozenset(scenario.training.recompute),
         )  # fmt: skip
+
+
+def _check_names(loaded: TrainLoaded, model: MoEModel) -> None:
+    """Raises BadInput for names that are not known, or not in training, and keys that have nothing to act on."""
+    scenario = loaded.scenario
+    with loaded.placing("pipeline.schedule"):
+        find_pipeline(scenario.pipeline.schedule)
+    with loaded.placing("comm.dispatch"):
+        if all_to_all.find(scenario.comm.dispatch).replicates:
+            raise BadInput("replicated is for inference: in training ranks have slices", way_out="nccl")
+    latent = any(isinstance(mixer, Attention) and mixer.kind == "mla" for mixer, _ in model.mixed)
+    if "mla_up_proj" in scenario.training.recompute and not latent:
+        raise BadInput(f"{model.name} has no latent attention: mla_up_proj has nothing to act on",
+                       where=loaded.where("training.recompute"), way_out="leave it out")  # fmt: skip
+    if not model.routed:
+        refuse_experts(loaded, model, "moe" in scenario.training.recompute)
 
 
 def _cluster(asked: ClusterSection, stage: int, pipeline: int) -> Cluster:
@@ -127,18 +149,26 @@ def _result(loaded: TrainLoaded, job: Job, step: StepTime, ledgers: list[MemoryL
         "step_time_s": (step.seconds, "s"), "tokens_per_s": (job.tokens / step.seconds, "tok/s"),
         "tokens_per_s_per_gpu": (job.tokens / step.seconds / job.world, "tok/s"),
         **_flops(job, step.seconds), "bubble_fraction": (step.played.bubble, "1"),
-        "alltoall_s": (breakdown["exposed_alltoall_s"], "s"), "gradient_sync_s": (breakdown["gradient_sync_s"], "s"),
+        "alltoall_s": (float(from_ps(max(_exposed(step, rank)[0] for rank in range(job.pipeline)))), "s"),
+        "gradient_sync_s": (breakdown["gradient_sync_s"], "s"),
         "pipeline_hop_s": (float(from_ps(step.transfer)), "s"), "memory_peak_bytes": (max(used), "B"),
     }  # fmt: skip
     prices = loaded.scenario.prices
     numbers |= prices.per_million(job.world * step.seconds, job.tokens) if prices else {}
     metrics = {name: Metric(float(value), unit) for name, (value, unit) in numbers.items()}
+    notes = (*_notes(job), *([PAID] if prices else []))
+    return TrainResult(loaded.scenario.name, metrics, breakdown, _provenance(loaded, job, step, ledgers), notes)
+
+
+def _notes(job: Job) -> tuple[str, ...]:
+    """What is assumed, after all prices were asked for."""
+    said = ((job.context > 1, HIDDEN), (job.pipeline > 1, HOP), (job.order.startswith("dualpipe"), TWICE))
     clock = [note for note in (job.costs.clock_note,) if note]
-    twice = [TWICE] if job.order.startswith("dualpipe") else []
-    said = [*twice, *([PAID] if prices else [])]
-    warnings = (*job.cluster.warnings, *job.model.approximations, *(NOTES if job.model.routed else NOTES[1:]), *said,
-                *clock)  # fmt: skip
-    return TrainResult(loaded.scenario.name, metrics, breakdown, _provenance(loaded, job, step, ledgers), warnings)
+    return (
+        *job.cluster.warnings, *job.fabric.notes, *job.model.approximations,
+        *(NOTES if job.model.routed else NOTES[1:]), *(text for true, text in said if true), *clock,
+        *price_notes(job.log, job.costs, job.cluster.devices[0].name),
+    )  # fmt: skip
 
 
 def _flops(job: Job, seconds: float) -> dict[str, tuple[float, str]]:
@@ -152,11 +182,12 @@ def _flops(job: Job, seconds: float) -> dict[str, tuple[float, str]]:
 
 
 def _breakdown(step: StepTime) -> dict[str, float]:
-    """Seconds of the rank that ends last; they add up to the step."""
+    """Seconds of the rank that ends last; they add up to the step. Others may have more of a part: DeepSeek-V3's first
+    stage, which ends last in 1F1B, has no experts.
+    """
     after = [[step.passes[stage] for stage in stages] for stages in step.ranks]
     last = max(range(len(after)), key=lambda rank: step.played.end[rank][-1] + sum(one.after for one in after[rank]))
-    parts = [exposed_ps(step.passes, slot) for slot in step.played.orders[last]]
-    exchange, ring = (sum(part[which] for part in parts) for which in (0, 1))
+    exchange, ring = _exposed(step, last)
     busy = step.played.busy[last]
     found = {
         "compute_s": busy - exchange - ring, "exposed_alltoall_s": exchange, "exposed_tensor_parallel_s": ring,
@@ -164,6 +195,12 @@ def _breakdown(step: StepTime) -> dict[str, float]:
         "optimizer_s": sum(one.update for one in after[last]),
     }  # fmt: skip
     return {name: float(from_ps(value)) for name, value in found.items()}
+
+
+def _exposed(step: StepTime, rank: int) -> tuple[float, float]:
+    """Picoseconds of a rank's all-to-alls that nothing hides, and of transfers of its tensor group."""
+    parts = [exposed_ps(step.passes, slot) for slot in step.played.orders[rank]]
+    return sum(part[0] for part in parts), sum(part[1] for part in parts)
 
 
 def _provenance(loaded: TrainLoaded, job: Job, step: StepTime, ledgers: list[MemoryLedger]) -> dict[str, Any]:

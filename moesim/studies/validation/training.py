@@ -50,7 +50,9 @@ HELD_OUT: Final = (
     "no number was fitted. Chosen with the rows of megatron_b200_dev in view: which terms the memory of the vocabulary "
     "and of the experts' outputs has; and, because every step came out too short, that time has these terms: the clock "
     "under sustained load, rotary, permutation and loss kernels, the second gather of tensor parallelism, norm and "
-    "zeroing of gradients; that DeepEP needs no copies in order of destinations. Their values are from other sources"
+    "zeroing of gradients. Their values are from other sources. Chosen with the rows of megatron_bridge_dev in view: "
+    "their recipes, i.e. which containers have which dispatcher, hidden all-to-alls and FP8 attention by the public "
+    "changes named above, and that DeepEP needs no copies in order of destinations"
 )
 GIB: Final = 1 << 30
 MEGATRON_RECIPE: Final = Recipe("nccl", "bf16", False)

@@ -3,7 +3,8 @@
 Megatron-Bridge's performance recipes send tokens with the flex dispatcher (DeepEP, or HybridEP of the same project);
 Qwen3's on B200 used all-to-all until 26.02.01 (NVIDIA-NeMo/Megatron-Bridge pull request 2499). With FP8-MX on
 Blackwell those of Qwen3 hide all-to-alls behind compute and have FP8 attention from 26.06 on (pull request 4606).
-Nothing is known of recomputation; none is assumed.
+Nothing is known of recomputation; none is assumed. Which of these changes count was decided with the shipped rows in
+view; no number was fitted to them.
 """
 
 from __future__ import annotations
