@@ -74,5 +74,7 @@ def test_a_band_is_log_normal_and_numbers_that_a_method_cannot_use_are_refused()
     assert LogNormal(0.1).at(0.9) == pytest.approx(math.exp(0.1 * 1.2816), rel=1e-4)
     with pytest.raises(BadInput, match="no power of two"):
         Sobol().shares(2, 12, 0)
+    with pytest.raises(BadInput, match="how moves vary"):
+        Morris().shares(2, 1, 0)
     with pytest.raises(BadInput, match="too few"):
         Transport().shares(2, 5, 0)

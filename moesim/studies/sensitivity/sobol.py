@@ -19,6 +19,7 @@ class Sobol:
 
     summary = "first: share of the variance by the input alone; total: with all interactions that it takes part in"
     main = "total"
+    share = True
 
     def shares(self, inputs: int, number: int, seed: int) -> Floats:
         """See Method: A, B, then A with each column of B in turn. Raises BadInput."""
