@@ -35,8 +35,8 @@ class Sobol:
         return np.concatenate([a, b, *mixed])
 
     def indices(self, shares: Floats, values: Floats, seed: int) -> dict[str, Floats]:
-        """See Method; *_error: half of the 95 % interval, by quantiles of a bootstrap: the interval that scipy makes of it
-        is no number for an input without effect.
+        """See Method; *_error: half of the 95 % interval, by quantiles of a bootstrap: scipy's own interval is no number
+        for an input without effect.
         """
         inputs = shares.shape[1]
         parts = values.reshape(inputs + 2, -1)
