@@ -115,6 +115,9 @@ def check(
     if physics == (against is not None):
         raise BadInput("check wants one of --against RECORDS and --physics", way_out="moesim calibrate check --help")
     if against is None:
+        beside = {"--holdout": holdout, "--shapes": shapes, "--report": report, "--distance": distance}
+        if idle := [name for name, value in beside.items() if value is not None]:
+            raise BadInput("judges measured records, and --physics has none", where=idle[0], way_out="--against")
         _physics(profile, as_json)
         return
     from moesim import atomic

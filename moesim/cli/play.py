@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO
 
 import yaml
 
@@ -14,7 +14,7 @@ from moesim.compiled import uncompiled
 from moesim.errors import BadInput, MoesimError
 from moesim.report import html, perfetto, stored, tables
 from moesim.report.pictures import pictures
-from moesim.report.progress import told
+from moesim.report.progress import FIRST, told
 from moesim.report.serve_pictures import requests_csv, serve_pictures
 from moesim.report.serve_tables import serve_text
 from moesim.report.train_tables import train_text
@@ -25,8 +25,6 @@ from moesim.studies.inputs import content_hash, files_of, hash_of
 from moesim.studies.serving import is_serving, load_serving, run_serving, serving_hash
 from moesim.studies.training import is_training, load_training, run_training
 from moesim.version import __version__
-
-FIRST: Final = ", after compiling it, once (half a minute)"
 
 
 @dataclass(frozen=True)

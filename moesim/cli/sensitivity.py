@@ -42,15 +42,17 @@ def sensitivity(
 ) -> None:  # fmt: skip
     """Which input moves a number of SCENARIO, and which does not? Runs are stored as a sweep's, and resumable."""
     from moesim.cli.sweep import cores, pace
+    from moesim.compiled import uncompiled
     from moesim.report import tables
-    from moesim.report.progress import told
+    from moesim.report.progress import FIRST, told
     from moesim.report.sweep_tables import sensitivity_text
     from moesim.studies.sensitivity import sensitivity as find
     from moesim.studies.sweeping import read_plan
 
     number = points or USUAL[method]
     plan = read_plan(scenario, settings, design="latin", points=number, seed=seed)
-    with told(sys.stderr, f"moesim sensitivity {plan.subject.name}") as tell:
+    name = plan.subject.name + (FIRST if uncompiled() else "")
+    with told(sys.stderr, f"moesim sensitivity {name}") as tell:
         found = find(plan, metric, method, number, bands=bands, folder=out, jobs=jobs or cores(), tell=pace(tell))
     tables.show(sensitivity_text(found), text_stream(as_json))
     if as_json:

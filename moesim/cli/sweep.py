@@ -40,12 +40,14 @@ def sweep(
 ) -> None:  # fmt: skip
     """Run SCENARIO with keys varied: a shipped name, a scenario of any mode, or the file of a sweep.
 
-    Every point is stored once under the hash of what it depends on. The same command after an interruption goes on
-    where it was; a point that fails is recorded with its reason, and the others go on.
+    Every point is stored once under the hash of what it depends on: its keys, the files that they name, its seed and
+    moesim's own version and sources. The same command after an interruption goes on where it was; a point that fails
+    is recorded with its reason, and the others go on.
     """
     from moesim import atomic
+    from moesim.compiled import uncompiled
     from moesim.report import tables
-    from moesim.report.progress import told
+    from moesim.report.progress import FIRST, told
     from moesim.report.sweep_page import sweep_page
     from moesim.report.sweep_tables import sweep_text
     from moesim.studies.fronts import read_goals
@@ -55,7 +57,8 @@ def sweep(
     goals = read_goals(front) if front else None
 
     plan = read_plan(scenario, settings, design=design, points=points, seeds=seeds, seed=seed)  # type: ignore[arg-type]
-    with told(sys.stderr, f"moesim sweep {plan.subject.name}") as tell:
+    name = plan.subject.name + (FIRST if uncompiled() else "")
+    with told(sys.stderr, f"moesim sweep {name}") as tell:
         found = run_sweep(plan, jobs=jobs or cores(), folder=out, tell=pace(tell))
     shown = tuple(show.split(",")) if show else plan.subject.headline
     best = found.front(goals) if goals else None

@@ -56,6 +56,8 @@ def cache(
     for what, name, known in (("eviction", evict, EVICTION), ("way to compose", compose, COMPOSE)):
         if name not in known:
             raise unknown_name(what, name, known)
+    if not 0 <= accuracy <= 1:  # NaN passes every range
+        raise BadInput(f"{accuracy} is no probability", where="--accuracy", way_out="--accuracy 0.97")
     predict = find_predictor(prefetch, accuracy, seed)
     found = read_tokens(trace_)
     layers, experts = found.header.moe_layers, found.header.num_experts
@@ -98,7 +100,7 @@ def _metrics(passes: Passes, machine: Machine, played: Played, each: float) -> d
     return {
         "hit_ratio": (played.hits / max(played.needed, 1), "1"),
         "late_ratio": (played.late / max(played.needed, 1), "1"),
-        "predictor_accuracy": (played.right / max(played.named, 1), "1"),
+        **({"predictor_accuracy": (played.right / played.named, "1")} if played.named else {}),
         "fetched_bytes": (played.fetched * each, "B"),
         "prefetch_bytes": (played.ahead * each, "B"),
         "stall_s": (played.stall, "s"),

@@ -110,6 +110,19 @@ class Cluster:
         a, b = np.repeat(starts, len(devices)), np.tile(devices, len(starts))
         return a[a != b], b[a != b]
 
+    def message_rate(self, a: npt.NDArray[np.int32], b: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+        """a, b int32[P] -> B/s of one message from a to b that is alone, by nominal capacities: a link that carries
+        k of its w even parts lets it have w / k of the link's; infinite where there is no link.
+        """
+        tables = (self.path, *self.more_paths)
+        links = np.sort(np.concatenate([table[a, b] for table in tables], axis=1), axis=1)
+        place = np.arange(links.shape[1])
+        begins = np.concatenate([np.ones((len(links), 1), dtype=np.bool_), links[:, 1:] != links[:, :-1]], axis=1)
+        parts = place - np.maximum.accumulate(np.where(begins, place, 0), axis=1) + 1
+        capacity = np.append(self.link_capacity, np.inf)  # index -1: no link
+        found: npt.NDArray[np.float64] = (capacity[links] * (len(tables) / parts)).min(axis=1)
+        return found
+
     def routes(self, source: npt.NDArray[np.int32], destination: npt.NDArray[np.int32]) -> Routes:
         """int[F] devices -> CSR of their links; a device reaches itself over no link. Raises BadInput on a gap."""
         links = self.path[source, destination]

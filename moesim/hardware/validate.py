@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from moesim.hardware.load import find_topology, load_cluster
 from moesim.units import show_bandwidth
 
 Ints = npt.NDArray[np.int32]
+BLOCK: Final = 1 << 18  # pairs at a time: 64 ways of 6 links each take 400 MB
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,11 @@ def _numbered_ends(cluster: Cluster) -> tuple[npt.NDArray[np.int64], npt.NDArray
 
 
 def _bottlenecks(cluster: Cluster) -> tuple[str, ...]:
-    """The narrowest and the widest path inside nodes and between nodes."""
-    capacity = np.append(cluster.link_capacity, np.inf)  # index -1: no link
+    """What the slowest and the fastest message inside nodes and between nodes reach, each alone."""
     a, b = cluster.witnesses()
-    width, same = capacity[cluster.path[a, b]].min(axis=1), cluster.node_of[a] == cluster.node_of[b]
+    some = np.array_split(np.arange(len(a)), 1 + len(a) // BLOCK)
+    width = np.concatenate([cluster.message_rate(a[rows], b[rows]) for rows in some])
+    same = cluster.node_of[a] == cluster.node_of[b]
     found = []
     for where, pairs in (("inside a node", same), ("between nodes", ~same)):
         rates = width[pairs & np.isfinite(width)]

@@ -85,8 +85,8 @@ def _packed(found: Mapping[str, Any]) -> str:
     if found.get("quant_method") != "compressed-tensors" or not isinstance(groups, dict):
         return ""
     weights = [group.get("weights") if isinstance(group, dict) else None for group in groups.values()]
-    kinds = {(one.get("type"), one.get("num_bits")) if isinstance(one, dict) else None for one in weights}
-    return "fp8" if kinds == {("float", 8)} else "mxfp4" if kinds == {("float", 4)} else ""
+    kinds = {f"{one.get('type')}{one.get('num_bits')}" if isinstance(one, dict) else "" for one in weights}
+    return "fp8" if kinds == {"float8"} else "mxfp4" if kinds == {"float4"} else ""
 
 
 def _parts(shared: bool) -> list[str]:

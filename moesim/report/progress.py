@@ -17,6 +17,7 @@ from moesim.placement import Progress
 PATIENCE: Final = 2.0  # seconds in which nothing is said
 RARER: Final = 2.0  # into a file, the line comes again after so many times the wait
 BLANK: Final = 78
+FIRST: Final = ", after compiling it, once (half a minute)"
 
 
 class Ticker:

@@ -24,7 +24,7 @@ def sweep_text(found: Sweep, metrics: Sequence[str], *, named: bool, front: Fron
     known = {name for _, one in found.done[:MOST_ROWS] for name in _names(one)}
     for metric in metrics if named else ():
         found.values(metric)
-    shown = [name for name in metrics if name in known]
+    shown = [name for name in metrics if named or name in known]
     table = plain(*found.plan.keys, "seed", *shown, "state")
     for point, one in list(zip(found.points, found.kept, strict=True))[:MOST_ROWS]:
         values = [value_of(one, name) for name in shown]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from moesim.schedules.pipelines import Pass, Played, Slot, play
 from moesim.training.job import Job
 from moesim.training.passes import Layers, Pair, Passes
@@ -72,7 +74,6 @@ def _handed_on(job: Job) -> int:
     """Picoseconds that a rank's slice of the stream is on its way to the same rank of the next stage."""
     if job.pipeline == 1:
         return 0
-    links = job.cluster.path[0, job.layout.world]
-    used = links[links >= 0]
-    rate = float(job.cluster.link_capacity[used].min())
+    ends = np.array([[0], [job.layout.world]], dtype=np.int32)
+    rate = float(job.cluster.message_rate(*ends)[0])
     return int(to_ps(BF16 * job.tokens_here * job.model.hidden_size / rate))

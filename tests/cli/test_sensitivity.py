@@ -18,6 +18,7 @@ def test_which_error_matters_is_what_its_factor_does_to_the_step(moesim: Moesim)
     slopes = {name: one["value"] for name, one in document["metrics"].items() if name.startswith("mu_star.")}
     assert {"mu_star.error.grouped_gemm", "mu_star.error.network"} <= slopes.keys()
     assert max(slopes, key=lambda name: slopes[name]) == "mu_star.error.grouped_gemm"
+    assert {document["metrics"][name]["unit"] for name in ("high", "mu_star.error.grouped_gemm")} == {"s"}
     assert "drawn log-normal" in document["warnings"][0]
     again = moesim("sensitivity", "demo-tiny", "--bands", "--points", "2", "--json", "--out", "s")
     assert "(0 run now" in again.err and json.loads(again.out) == document
@@ -27,6 +28,7 @@ def test_which_error_matters_is_what_its_factor_does_to_the_step(moesim: Moesim)
     ("words", "said"),
     [
         (["demo-tiny"], "has no input"),
+        (["demo-tiny", "--set", "network.efficiency=0.5..1", "--points", "1", "--json"], "how moves vary"),
         (["demo-tiny", "--set", "network.efficiency=0.5..1", "--method", "sobol", "--points", "3"], "no power of two"),
         (["demo-tiny", "--set", "network.efficiency=0.5..1", "--metric", "step_time_s <"], "is not an expression"),
         (["qwen3-serve", "--bands"], "where one step is played"),

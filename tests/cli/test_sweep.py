@@ -93,6 +93,7 @@ def test_a_point_that_cannot_be_is_recorded_and_the_others_finish(moesim: Moesim
         (["--set", "batch.tokens_per_gpu=9..1", "--design", "latin", "--points", "3"], "no interval"),
         (["--set", "batch.tokens_per_gpu=1,2,3", "--set", "batch.context=1,2", "--design", "zipped"], "equally many"),
         (["--set", "batch.tokens_per_gpu=a,b"], "valid integer"),
+        (["--set", "batch.tokens_per_gpu=64,"], "has an empty value"),
         (["--set", "error.network=x,y"], "no number"),
         (["--design", "latin", "--points", "1000000000"], "1,000,000,000 points, 1,000,000 at most"),
         ([*(word for key in ("batch.tokens_per_gpu", "batch.context", "experts.redundant")
@@ -148,6 +149,22 @@ def test_one_file_sweeps_requests_training_and_placements(moesim: Moesim, tmp_pa
     assert [row["gpus"] for row in json.loads(placed.out)["points"]] == [4, 8]
     wrong = moesim("sweep", "place.yaml", "--set", "gpu=8")
     assert wrong.code == 2 and "did you mean 'gpus'?" in wrong.err
+
+
+def test_a_pipelined_training_step_is_swept(moesim: Moesim) -> None:
+    done = moesim("sweep", "dsv3-train-2048", "--set", "batch.micro_batches=60,120", "--jobs", "1", "--json")
+    assert done.code == 0, done.err
+    short, long = json.loads(done.out)["points"]
+    assert 1 < long["step_time_s"] / short["step_time_s"] < 2  # the bubble is filled and emptied once in both
+    assert long["mfu_megatron"] > short["mfu_megatron"]
+
+
+def test_fewer_points_than_were_asked_for_are_said_and_a_named_column_is_shown(moesim: Moesim) -> None:
+    few = ["sweep", "demo-tiny", "--set", "batch.tokens_per_gpu=1..2", "--design", "latin", "--jobs", "1"]
+    done = moesim(*few, "--points", "8", "--show", "mean_k")
+    assert "8 points were asked for, 2 of them differ" in done.out and "mean_k" in done.out
+    axes = json.loads(moesim(*few, "--points", "8", "--json").out)["provenance"]["axes"]
+    assert axes == {"batch.tokens_per_gpu": "1..2"}
 
 
 def test_an_error_of_a_cost_moves_the_step_as_much_as_it_should(moesim: Moesim) -> None:

@@ -26,6 +26,7 @@ def test_bytes_and_time_add_up(moesim: Moesim) -> None:
     assert one["pass_s"] == pytest.approx(one["stall_s"] / 100 + 8 * 500e-6)
     faster = found(moesim, "--slots", "8", "--link", "50 GB/s")
     assert faster["stall_s"] == pytest.approx(one["stall_s"] / 2) and faster["hit_ratio"] == one["hit_ratio"]
+    assert "predictor_accuracy" not in one  # nothing was predicted
     assert found(moesim, "--slots", "16")["hit_ratio"] > one["hit_ratio"]
 
 
@@ -33,7 +34,8 @@ def test_bytes_and_time_add_up(moesim: Moesim) -> None:
     ("given", "words"),
     [(("--slots", "40"), "--slots 32"), (("--slots", "4", "--link", "25"), "--link"),
      (("--slots", "4", "--shallow", "7"), "--shallow 0"), (("--slots", "4", "--prefetch", "orcale"), "'oracle'"),
-     (("--slots", "4", "--expert", "0 B"), "not above zero"), (("--slots", "4", "--compose", "x"), "affinity")],
+     (("--slots", "4", "--expert", "0 B"), "not above zero"), (("--slots", "4", "--compose", "x"), "affinity"),
+     (("--slots", "4", "--prefetch", "gate", "--accuracy", "nan"), "no probability")],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(moesim: Moesim, given: tuple[str, ...], words: str) -> None:
     refused = moesim(*CACHE, *given)

@@ -147,6 +147,25 @@ def test_spray_takes_every_spine_equally(tmp_path: Path) -> None:
     assert not made.collides and hashed.collides
 
 
+@pytest.mark.parametrize(
+    ("fabric", "between"),
+    [
+        ("kind: rails, nodes: 2", 50e9),
+        ("kind: rails, nodes: 2, planes: 4", 50e9),  # a quarter of the message by each quarter of the port
+        ("kind: leaves, nodes: 4, nodes_per_leaf: 1, routing: spray, spines: 8", 50e9),
+        # a leaf of 8 ports has 400 GB/s up, 12.5 GB/s to each of 32 spines: one hash, one uplink
+        ("kind: leaves, nodes: 4, nodes_per_leaf: 1, routing: ecmp, spines: 32", 12.5e9),
+        ("kind: leaves, nodes: 4, nodes_per_leaf: 1, oversubscription: 16", 25e9),
+    ],
+)
+def test_one_message_alone_has_all_the_ways_that_it_is_divided_over(
+    tmp_path: Path, fabric: str, between: float
+) -> None:
+    made = cluster(tmp_path, fabric)
+    a, b = np.array([0, 0], dtype=np.int32), np.array([1, made.num_devices - 8], dtype=np.int32)
+    assert made.message_rate(a, b) == pytest.approx([450e9, between])
+
+
 def test_racks_of_a_node_meet_over_trunks(tmp_path: Path) -> None:
     """4 racks of 2 GPUs, trunks thinned out by two: 2 x 450 / 2 GB/s, over which 12 messages leave a rack."""
     text = (

@@ -44,6 +44,26 @@ def test_sobol_meets_the_closed_form_of_ishigami() -> None:
     assert (np.abs(found["first"] - [0.3139, 0.4424, 0.0]) < 2 * found["first_error"] + 1e-3).all()
 
 
+@pytest.mark.parametrize("method", [Morris(), Sobol(), Transport()])
+def test_an_input_that_is_alone_brings_all(method: Morris | Sobol | Transport) -> None:
+    shares = method.shares(1, 256, 0)
+    found = method.indices(shares, 3 * shares[:, 0], 0)
+    assert all(column.shape == (1,) for column in found.values())
+    classes = (
+        1 - 1 / 256 + (15 / 16) ** 2
+    ) / 2  # of a uniform answer in 16 classes: their means move, and their widths
+    most = {"mu_star": 3.0, "total": 1.0, "transport": classes}[method.main]
+    assert found[method.main][0] == pytest.approx(most, rel=0.02)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_input_without_effect_has_indices_and_errors_of_zero() -> None:
+    shares = Sobol().shares(2, 32, 0)
+    found = Sobol().indices(shares, shares[:, 0], 0)
+    assert found["total"][1] == found["total_error"][1] == 0
+    assert all(np.isfinite(column).all() for column in found.values())
+
+
 def test_transport_meets_the_closed_form_of_a_sum_of_normals() -> None:
     """Of a sum with share s of its variance in one input: (s + (1 - sqrt(1 - s))^2) / 2."""
     shares = Transport().shares(3, 20_000, 1)
@@ -74,5 +94,7 @@ def test_a_band_is_log_normal_and_numbers_that_a_method_cannot_use_are_refused()
     assert LogNormal(0.1).at(0.9) == pytest.approx(math.exp(0.1 * 1.2816), rel=1e-4)
     with pytest.raises(BadInput, match="no power of two"):
         Sobol().shares(2, 12, 0)
+    with pytest.raises(BadInput, match="how moves vary"):
+        Morris().shares(2, 1, 0)
     with pytest.raises(BadInput, match="too few"):
         Transport().shares(2, 5, 0)

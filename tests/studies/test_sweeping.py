@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,9 +17,11 @@ from hypothesis import strategies as st
 from moesim import yamlfile
 from moesim.errors import TryAgain
 from moesim.studies.sweeping import Axis, Plan, Point, read_plan, sweep
+from moesim.studies.sweeping import plan as plans
 from moesim.studies.sweeping.axes import Interval, flow, read_axis
 from moesim.studies.sweeping.design import combine, spread
 from moesim.studies.sweeping.executor import LOST, Answer, Processes
+from moesim.studies.sweeping.sources import sources_digest
 from moesim.studies.sweeping.store import Store
 from moesim.studies.sweeping.subject import Subject
 
@@ -105,6 +108,25 @@ def test_a_point_is_another_once_a_file_that_it_names_has_changed(tmp_path: Path
     assert sweep(plan, folder=tmp_path / "s", executor=Fixed()).ran == 0
     mine.write_text(mine.read_text() + "# a change\n")
     assert sweep(plan, folder=tmp_path / "s", executor=Fixed()).ran == 1
+
+
+def test_a_point_is_another_once_the_code_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sweep(small(), folder=tmp_path / "s", executor=Fixed()).ran == 3
+    monkeypatch.setattr(plans, "sources_digest", lambda: "other")
+    assert sweep(small(), folder=tmp_path / "s", executor=Fixed()).ran == 3
+    assert sweep(small(), folder=tmp_path / "s", executor=Fixed()).ran == 0
+
+
+def test_the_digest_of_sources_sees_names_and_contents_but_not_what_only_shows(tmp_path: Path) -> None:
+    def digest(**files: str) -> str:
+        shutil.rmtree(tmp_path / "p", ignore_errors=True)
+        for name, text in {"costs/a": "a = 1", "cli/b": "b = 1", **files}.items():
+            (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "p" / f"{name}.py").write_text(text)
+        return sources_digest.__wrapped__(tmp_path / "p")
+
+    assert digest() == digest() == digest(**{"cli/b": "b = 2"})
+    assert len({digest(), digest(**{"costs/a": "a = 2"}), digest(**{"costs/c": ""})}) == 3
 
 
 def test_one_writes_at_a_time_and_what_a_killed_one_left_is_swept(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ class Method(Protocol):
 
     summary: str
     main: str  # the index by which inputs are ranked
+    share: bool  # indices are shares of what the answer does, not in its unit
 
     def shares(self, inputs: int, number: int, seed: int) -> Floats:
         """float64[runs, inputs] in 0 .. 1. Raises BadInput for a number that it cannot use."""

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from moesim import streams
+from moesim.errors import BadInput
 from moesim.studies.sensitivity.method import Floats
 
 LEVELS: Final = 4
@@ -21,9 +22,12 @@ class Morris:
 
     summary = "mu_star: mean size of the move by a step of 2/3 of the range, over that step; sigma: how it varies"
     main = "mu_star"
+    share = False
 
     def shares(self, inputs: int, number: int, seed: int) -> Floats:
-        """See Method: trajectories one after the other, each input moved once in a random order."""
+        """See Method: trajectories one after the other, each input moved once in a random order. Raises BadInput."""
+        if number < 2:
+            raise BadInput("one trajectory does not tell how moves vary", where="--points", way_out="--points 8")
         random = streams.stream(seed, "sensitivity", "morris")
         return np.concatenate([self._trajectory(inputs, random) for _ in range(number)])
 
@@ -45,5 +49,8 @@ class Morris:
         size = np.take_along_axis(moves, which[:, :, None], axis=2)[:, :, 0]
         effects = np.empty((len(which), inputs))
         np.put_along_axis(effects, which, steps / size, axis=1)
-        spread = effects.std(axis=0, ddof=1) if len(effects) > 1 else np.full(inputs, np.nan)
-        return {"mu_star": np.abs(effects).mean(axis=0), "mu": effects.mean(axis=0), "sigma": spread}
+        return {
+            "mu_star": np.abs(effects).mean(axis=0),
+            "mu": effects.mean(axis=0),
+            "sigma": effects.std(axis=0, ddof=1),
+        }

@@ -24,6 +24,7 @@ from moesim.studies.shown import Rows, Tabular
 from moesim.studies.sweeping import Axis, Plan, sweep
 from moesim.studies.sweeping.axes import Interval
 from moesim.studies.sweeping.executor import Executor
+from moesim.studies.sweeping.store import Record
 from moesim.studies.sweeping.subject import ERROR, Step, Subject
 from moesim.studies.sweeping.sweep import Tell
 from moesim.version import __version__
@@ -35,9 +36,10 @@ DIGITS: Final = 6
 
 @dataclass(frozen=True)
 class Sensitivity(Tabular):
-    """Of one quantity; values float64[runs]; indices: name -> float64[inputs]."""
+    """Of one quantity and its unit; values float64[runs]; indices: name -> float64[inputs]."""
 
     quantity: str
+    unit: str
     method: str
     inputs: tuple[str, ...]
     values: Floats
@@ -77,14 +79,15 @@ class Sensitivity(Tabular):
 
     def to_json(self) -> dict[str, Any]:
         """The document that `--json` prints: each index under its name and its input's."""
+        unit = "1" if METHODS[self.method].share else self.unit
         named = {
-            f"{index}.{one}": {"value": float(column[number]), "unit": "1"}
+            f"{index}.{one}": {"value": float(column[number]), "unit": unit}
             for index, column in self.indices.items()
             for number, one in enumerate(self.inputs)
         }
         spread = {"low": float(self.values.min()), "high": float(self.values.max()), "mean": float(self.values.mean())}
         return {
-            "metrics": {name: {"value": value, "unit": "1"} for name, value in spread.items()} | named,
+            "metrics": {name: {"value": value, "unit": self.unit} for name, value in spread.items()} | named,
             "breakdown": {},
             "provenance": {
                 "moesim": __version__, "kind": "sensitivity", "quantity": self.quantity, "method": self.method,
@@ -128,8 +131,9 @@ def sensitivity(
         raise BadInput(f"{len(done.failed)} of {len(done.points)} runs have no number, e.g. {example}",
                        where="sensitivity", way_out="narrower inputs")  # fmt: skip
     values = np.array([float(wanted.value(one.numbers)) for one in done.kept])
-    found = asked.indices(shares, values, plan.seed)
-    return Sensitivity(quantity, method, tuple(draws), values, found, _notes(draws, done.warned), done.ran, done.folder)
+    found, notes = asked.indices(shares, values, plan.seed), _notes(draws, done.warned)
+    unit = _unit(quantity, done.kept[0].record)
+    return Sensitivity(quantity, unit, method, tuple(draws), values, found, notes, done.ran, done.folder)
 
 
 def families(subject: Subject, seed: int) -> dict[str, LogNormal]:
@@ -148,6 +152,13 @@ def _value(one: Axis | LogNormal, share: float) -> Any:
     if isinstance(one, Axis) and not isinstance(one.values, Interval):
         share = min(share, 1 - 1e-9)
     return one.at(share)
+
+
+def _unit(quantity: str, record: Record) -> str:
+    """That of a metric or a part of the breakdown; of arithmetic what it is made of, as a unit of its own."""
+    if quantity in record["metrics"]:
+        return str(record["metrics"][quantity]["unit"])
+    return "s" if quantity in record["breakdown"] else f"of {quantity}"
 
 
 def _notes(draws: dict[str, Any], warned: tuple[str, ...]) -> tuple[str, ...]:

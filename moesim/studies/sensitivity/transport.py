@@ -30,6 +30,7 @@ class Transport:
         "the variance; noise: what an input without effect would show"
     )
     main = "transport"
+    share = True
 
     def shares(self, inputs: int, number: int, seed: int) -> Floats:
         """See Method. Raises BadInput."""

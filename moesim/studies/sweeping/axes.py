@@ -30,6 +30,9 @@ class Interval:
         """Whether whole numbers are drawn."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
+    def __str__(self) -> str:
+        return f"{'log ' if self.log else ''}{self.low}..{self.high}"
+
     def at(self, share: float) -> int | float:
         """0 <= share < 1 -> a number of the interval."""
         low, high = (self.low, self.high + 1) if self.whole else (self.low, self.high)
@@ -57,8 +60,12 @@ def read_axis(text: str) -> Axis:
     if not equals or not all(key.split(".")):
         raise BadInput(f"--set {text!r} is not key=values", way_out=EXAMPLE)
     where = f"--set {key}"
-    found = _interval(listed, where)
-    return Axis(key, tuple(_value(part, where) for part in _parts(listed)) if found is None else found)
+    if (found := _interval(listed, where)) is not None:
+        return Axis(key, found)
+    parts = list(_parts(listed))
+    if len(parts) > 1 and "" in parts:
+        raise BadInput(f"{listed!r} has an empty value", where=where, way_out="null, where that is meant")
+    return Axis(key, tuple(_value(part, where) for part in parts))
 
 
 def axis_of(key: str, given: Any, where: str) -> Axis:

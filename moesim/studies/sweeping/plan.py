@@ -18,6 +18,7 @@ from moesim.studies.inputs import file_digest
 from moesim.studies.load import find
 from moesim.studies.sweeping.axes import Axis, axis_of, flow, one_each, override, read_axis
 from moesim.studies.sweeping.design import Design, combine, size
+from moesim.studies.sweeping.sources import sources_digest
 from moesim.studies.sweeping.subject import ERROR, Subject, open_subject
 from moesim.version import __version__
 from moesim.yamlfile import Section
@@ -92,6 +93,7 @@ class Plan:
         """sha256 of what is asked, as text; the files that scenarios name come on top."""
         asked = [
             __version__,
+            sources_digest(),
             self.subject.mode,
             self.subject.base.data,
             self.design,
@@ -101,6 +103,13 @@ class Plan:
         ]
         axes = [[axis.key, repr(axis.values)] for axis in self.axes]
         return hashlib.sha256(json.dumps([asked, axes, repr(self.listed)], sort_keys=True).encode()).hexdigest()
+
+    @property
+    def asked(self) -> int:
+        """Points, equal ones counted each."""
+        if self.listed is not None:
+            return len(self.listed) * self.seeds
+        return size(self.axes, self.design, self.number, self.seeds) * self.seeds
 
     def combinations(self) -> Iterator[tuple[Any, ...]]:
         """A value of each axis."""
@@ -136,8 +145,9 @@ class Plan:
 
 
 def point_key(identity: str, seed: int) -> str:
-    """Of one run: hash of the resolved scenario, the version and the seed."""
-    return hashlib.sha256(json.dumps([identity, __version__, seed]).encode()).hexdigest()[:KEY_DIGITS]
+    """Of one run: hash of the resolved scenario, the version, what it is worked out by, and the seed."""
+    made_of = [identity, __version__, sources_digest(), seed]
+    return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:KEY_DIGITS]
 
 
 def read_plan(

@@ -18,11 +18,12 @@ from typing import Any, ClassVar, Final, Protocol
 from moesim import yamlfile
 from moesim.errors import BadInput, pick
 from moesim.studies.inputs import Digest, files_of, hash_of
-from moesim.studies.load import SERVE, apply, find, load
+from moesim.studies.load import SERVE, TRAIN, apply, find, load
 from moesim.studies.placing import search
 from moesim.studies.run import run
 from moesim.studies.serving import load_serving, run_serving, serving_files
 from moesim.studies.sweeping.place import PLACE, load_placing
+from moesim.studies.training import load_training, run_training
 
 ERROR: Final = "error."  # before the name of a family of costs
 Result = Mapping[str, Any]  # the JSON document of a run
@@ -39,7 +40,7 @@ class Played(Protocol):
 
 
 class Step:
-    """One step, training among them."""
+    """One step, of training too."""
 
     headline: ClassVar = ("step_time_s", "tokens_per_s_per_gpu")
 
@@ -53,6 +54,24 @@ class Step:
     def play(self, seed: int, factors: Mapping[str, float]) -> Result:
         """See Played."""
         return run(self.loaded, seed=seed, factors=factors or None).to_json()
+
+
+class Training:
+    """One optimizer step over pipeline stages; nothing in it is drawn by a seed."""
+
+    headline: ClassVar = ("step_time_s", "tokens_per_s_per_gpu", "mfu_megatron")
+
+    def __init__(self, base: yamlfile.Document, overrides: Sequence[str]) -> None:
+        self.loaded = load_training(base, overrides)
+
+    def identity(self, digest: Digest) -> str:
+        """See Played."""
+        return hash_of(self.loaded.scenario, files_of(self.loaded.scenario), digest)
+
+    def play(self, seed: int, factors: Mapping[str, float]) -> Result:
+        """See Played."""
+        _no_factors(factors)
+        return run_training(self.loaded).to_json()
 
 
 class Serving:
@@ -91,7 +110,9 @@ class Placing:
         return search(self.loaded.options(seed)).to_json()
 
 
-KINDS: Final[dict[str, type[Step] | type[Serving] | type[Placing]]] = {"step": Step, SERVE: Serving, PLACE: Placing}
+KINDS: Final[dict[str, type[Step] | type[Training] | type[Serving] | type[Placing]]] = {
+    "step": Step, TRAIN: Training, SERVE: Serving, PLACE: Placing,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

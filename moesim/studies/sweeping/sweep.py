@@ -14,6 +14,7 @@ from moesim.errors import BadInput, MoesimError, unknown_name
 from moesim.studies.fronts import Goal, as_goals, quality
 from moesim.studies.shown import Rows, Tabular
 from moesim.studies.sweeping import table
+from moesim.studies.sweeping.axes import Interval
 from moesim.studies.sweeping.design import Design
 from moesim.studies.sweeping.executor import LOST, Answer, Executor, Processes
 from moesim.studies.sweeping.plan import Digests, Plan, Point, plan_of
@@ -102,6 +103,8 @@ class Sweep(Tabular):
     def _failures(self) -> Iterator[str]:
         if self.damaged:
             yield f"{self.damaged} stored point(s) were damaged (their checksum differs) and were run again"
+        if self.plan.asked > len(self.points):
+            yield f"{self.plan.asked} points were asked for, {len(self.points)} of them differ: equal ones are run once"
         for point, one in self.failed[:3]:
             where = ", ".join(point.overrides) or "the point"
             yield f"{where}, seed {point.seed}: {STATES.get(one.code, one.code)}: {one.record['reason']}"
@@ -123,7 +126,10 @@ class Sweep(Tabular):
                 "scenario": self.plan.subject.name,
                 "mode": self.plan.subject.mode,
                 "design": self.plan.design,
-                "axes": {axis.key: repr(axis.values) for axis in self.plan.axes},
+                "axes": {
+                    axis.key: str(axis.values) if isinstance(axis.values, Interval) else list(axis.values)
+                    for axis in self.plan.axes
+                },
                 "folder": str(self.folder),
             },
             "warnings": list(self.said_with()),
