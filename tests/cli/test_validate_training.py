@@ -50,3 +50,24 @@ def test_the_newest_container_of_a_configuration_counts(moesim, tmp_path: Path) 
     assert document["metrics"]["throughput_median_abs_error"]["value"] == pytest.approx(sum(map(abs, wrong)) / 2)
     assert document["metrics"]["answered_fraction"]["value"] == 1
     assert "gb200: arithmetic at 0.804 of the clock" in document["provenance"]["clock"]
+
+
+@pytest.mark.parametrize(("row", "said"), [
+    (f"{HEADER}\n{ROW.replace('4096', '1e300')}", "seq '1e300'"),
+    (f"{BRIDGE}\n26.²,{OF.replace(',512,', ',5,')},1", "gbs 5 is no multiple"),
+    (f"{BRIDGE},fsdp\n26.06,{OF},1,1", "fsdp 1"),
+])  # fmt: skip
+def test_cells_that_are_not_understood_are_named(moesim, tmp_path: Path, row: str, said: str) -> None:  # type: ignore[no-untyped-def]
+    table = tmp_path / "rows.csv"
+    table.write_text(f"{row}\n")
+    done = moesim("validate", "training", "--data", str(table))
+    assert done.code == 2 and said in done.err, done.err
+
+
+def test_what_was_chosen_in_view_of_which_rows_is_said(moesim, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    table = tmp_path / "rows.csv"
+    table.write_text(f"{HEADER}\n{ROW}\n")
+    document = json.loads(moesim("validate", "training", "--data", str(table), "--json").out)
+    said = document["provenance"]["held_out"].partition("megatron_bridge_dev in view")[2]
+    for words in ("dispatcher", "hidden all-to-alls", "FP8 attention", "DeepEP needs no copies"):
+        assert words in said

@@ -55,6 +55,7 @@ HELD_OUT: Final = (
     "changes named above, and that DeepEP needs no copies in order of destinations"
 )
 GIB: Final = 1 << 30
+MOST: Final = float(1 << 22)  # tokens, sequences, ranks: beyond it a cell is no number of any
 MEGATRON_RECIPE: Final = Recipe("nccl", "bf16", False)
 WHAT: Final = ("time", "memory", "throughput")
 POINTS: Final = {True: 2, False: 1}  # of a row of Megatron: time and memory; of a recipe: throughput
@@ -127,6 +128,11 @@ def _clock(points: list[Point]) -> str:
     return "; ".join(f"{system}: {note}" for system, note in notes.items())
 
 
+def _whole(row: Row, column: str) -> int:
+    """Raises BadInput."""
+    return whole(row, column, MOST)
+
+
 def _is_megatron(row: Row) -> bool:
     return "real_ms" in row
 
@@ -143,9 +149,9 @@ def _model(words: str) -> MoEModel:
 
 def _of_megatron(row: Row) -> list[Point]:
     one_dense = "1 dense layer" in row.get("note", "")
-    model = first_layers(_model(row["model"]), whole(row, "layers"), one_dense=one_dense)
+    model = first_layers(_model(row["model"]), _whole(row, "layers"), one_dense=one_dense)
     system = row.get("system") or "b200"
-    job = _job(row, system, model, whole(row, "micro_batches"))
+    job = _job(row, system, model, _whole(row, "micro_batches"))
     step, memory = train_step(job), max(rank_memory(job, rank).used(HBM) for rank in range(job.pipeline))
     keys = {"of": row["model"], "model": row["model"], "case": row.get("case", ""), "system": system}
     return [
@@ -155,6 +161,8 @@ def _of_megatron(row: Row) -> list[Point]:
 
 
 def _of_bridge(row: Row) -> list[Point]:
+    if row.get("fsdp", "") not in ("", "0"):
+        raise BadInput(f"fsdp {row['fsdp']}: parameters that are sharded and gathered layer by layer are not priced")
     recipe = recipe_of(row)
     rate = _rate(tuple((name, row.get(name, "")) for name in CONFIGURATION), recipe)
     container = row.get("container", "")
@@ -173,29 +181,29 @@ def _rate(of: tuple[tuple[str, str], ...], recipe: Recipe) -> float:
     """Tokens a second on each GPU of a configuration, whatever the container. Raises BadInput."""
     row = dict(of)
     model = _model(row["model"])
-    slices = whole(row, "tp") * whole(row, "pp") * whole(row, "cp")
-    replicas, rest = divmod(whole(row, "gpus"), slices)
-    each = whole(row, "mbs") * replicas
-    if rest or not replicas or whole(row, "gbs") % each:
+    slices = _whole(row, "tp") * _whole(row, "pp") * _whole(row, "cp")
+    replicas, rest = divmod(_whole(row, "gpus"), slices)
+    each = _whole(row, "mbs") * replicas
+    if rest or not replicas or _whole(row, "gbs") % each:
         raise BadInput(f"gbs {row['gbs']} is no multiple of mbs x data-parallel size, {each}")
-    job = _job(row, _system(row), model, whole(row, "gbs") // each, recipe)
+    job = _job(row, _system(row), model, _whole(row, "gbs") // each, recipe)
     return job.tokens / train_step(job).seconds / job.world
 
 
 def _job(row: Row, system: str, model: MoEModel, micro_batches: int, recipe: Recipe = MEGATRON_RECIPE) -> Job:
-    tensor, expert, world = (whole(row, name) for name in ("tp", "ep", "gpus"))
+    tensor, expert, world = (_whole(row, name) for name in ("tp", "ep", "gpus"))
     cluster = _cluster(system, world)
     precision = "fp8" if "fp8" in row["precision"].lower() else row["precision"].lower()
-    chunks = int(row["vp"]) if row.get("vp", "").isdigit() else 1
+    chunks = int(row["vp"]) if row.get("vp", "").isdecimal() else 1
     job = Job(
         model=model, cluster=cluster, costs=_costs(system, world, precision), world=world,
-        micro_batches=micro_batches, sequence=whole(row, "seq"), sequences=whole(row, "mbs"),
-        tensor=tensor, context=whole(row, "cp"), pipeline=whole(row, "pp"), expert=expert,
+        micro_batches=micro_batches, sequence=_whole(row, "seq"), sequences=_whole(row, "mbs"),
+        tensor=tensor, context=_whole(row, "cp"), pipeline=_whole(row, "pp"), expert=expert,
         expert_tensor=1 if model.routed and expert % tensor == 0 else default_expert_tensor_parallel(tensor, expert),
         order="interleaved" if chunks > 1 else "1f1b", chunks=chunks, precision=precision,
         **recipe._asdict(),
     )  # fmt: skip
-    if row.get("dp") and whole(row, "dp") != job.data:
+    if row.get("dp") and _whole(row, "dp") != job.data:
         raise BadInput(f"dp {row['dp']}, but {world} GPUs over tp x cp x pp are {job.data}")
     return job
 

@@ -43,7 +43,7 @@ def recipe_of(row: Row) -> Recipe:
 def version_of(container: str) -> tuple[int, ...]:
     """26.02.01 -> (26, 2, 1); a table without containers has the newest."""
     parts = container.split(".")
-    return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else (99,)
+    return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else (99,)
 
 
 def configuration(row: Row) -> str:
