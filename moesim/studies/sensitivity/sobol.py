@@ -35,7 +35,7 @@ class Sobol:
         return np.concatenate([a, b, *mixed])
 
     def indices(self, shares: Floats, values: Floats, seed: int) -> dict[str, Floats]:
-        """See Method; *_error: half of the 95 % interval, by quantiles of a bootstrap: scipy's own interval is no number
+        """See Method; *_error: half of the 95 % interval, by quantiles of a bootstrap, as scipy has no number
         for an input without effect.
         """
         inputs = shares.shape[1]
