@@ -48,7 +48,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
         "hidden_size": "1024", "num_layers": "3", "dense_layers": "0", "vocab_size": "65536", "tie_embeddings": "true",
         "attention.num_heads": "16", "attention.num_kv_heads": "8", "attention.head_dim": "128", "num_experts": "64",
         "top_k": "8", "expert_intermediate": "2048", "shared_intermediate": "2048", "dense_intermediate": "8192",
-        "dtype": "fp8", "expert_matrices": "2",
+        "dtype": "fp8", "expert_matrices": "2", "latent": "256",
     }.items()},
     **{f"model.attention.{key}": (LATENT, "96") for key in (
         "kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim",
