@@ -21,7 +21,7 @@ from moesim.calibration.heldout import Errors, held_out, pooled, prepare
 from moesim.calibration.physics import by_kernel, label
 from moesim.calibration.records import Records, join
 from moesim.calibration.systems import find_system
-from moesim.costs.profile import HeldOut, OperatorSection, known_profiles, read_section
+from moesim.costs.profile_file import HeldOut, OperatorSection, known_profiles, read_section
 
 README = Path(__file__).parents[1] / "calibration" / "README.md"
 BEGIN, END = "<!-- written by python -m benchmarks.calibration --write -->\n", "<!-- end -->\n"

@@ -16,7 +16,7 @@ from moesim import atomic, shipped, yamlfile
 from moesim.calibration import communication
 from moesim.calibration.aiconfigurator import import_communication
 from moesim.calibration.systems import SystemsSection, find_system
-from moesim.costs.profile import ProfileSection
+from moesim.costs.profile_file import ProfileSection
 from moesim.yamlfile import validate
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from moesim import yamlfile
 from moesim.costs.grid import ResidualGrid, digest, packed_grids
-from moesim.costs.profile import read_profile
+from moesim.costs.profile_file import read_profile
 from moesim.errors import BadInput
 
 Grids = dict[str, ResidualGrid]

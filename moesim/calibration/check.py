@@ -21,7 +21,7 @@ from moesim.calibration.physics import by_kernel, label
 from moesim.calibration.records import Records
 from moesim.calibration.shapes_file import Shape, of_shapes
 from moesim.calibration.systems import System
-from moesim.costs.profile import known_profiles, read_profile
+from moesim.costs.profile_file import known_profiles, read_profile
 from moesim.errors import BadInput, unknown_name
 
 Bools = npt.NDArray[np.bool_]

@@ -29,7 +29,7 @@ from moesim.calibration.records import Records
 from moesim.calibration.shapes_file import Shape, of_shapes
 from moesim.calibration.systems import System
 from moesim.costs.grid import digest, packed_grids
-from moesim.costs.profile import ProfileSection
+from moesim.costs.profile_file import ProfileSection
 from moesim.costs.shapes import KINDS
 from moesim.errors import BadInput
 from moesim.yamlfile import validate

@@ -12,7 +12,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from moesim.costs.profile import Profile, read_profile
+from moesim.costs.profile import Profile
+from moesim.costs.profile_file import read_profile
 from moesim.models import load_model
 
 Floats = npt.NDArray[np.float64]

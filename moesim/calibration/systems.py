@@ -14,7 +14,7 @@ from pydantic import Field
 from moesim import shipped, yamlfile
 from moesim.calibration.fit_operator import Peaks
 from moesim.calibration.records import Records
-from moesim.costs.profile import CommunicationSection, HostSection, SustainedSection
+from moesim.costs.profile_file import CommunicationSection, HostSection, SustainedSection
 from moesim.costs.shapes import ARITHMETIC
 from moesim.errors import BadInput, unknown_name
 from moesim.hardware import Device, load_cluster

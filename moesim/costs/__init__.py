@@ -4,7 +4,8 @@ from moesim.costs.communication import CommunicationCost, Steps, communication_o
 from moesim.costs.estimate import Basis, Estimate
 from moesim.costs.load import error_draw, find_profile, load_costs
 from moesim.costs.model import CostModel
-from moesim.costs.profile import Profile, known_profiles
+from moesim.costs.profile import Profile
+from moesim.costs.profile_file import known_profiles
 from moesim.costs.roofline import Roofline
 from moesim.costs.tables import Tables
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from moesim import streams
 from moesim.costs.model import CostModel
-from moesim.costs.profile import known_profiles, load_profile
+from moesim.costs.profile import load_profile
+from moesim.costs.profile_file import known_profiles
 from moesim.costs.roofline import Roofline
 from moesim.errors import BadInput, unknown_name
 from moesim.hardware import Device

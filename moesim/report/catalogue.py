@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from moesim import shipped, yamlfile
-from moesim.costs.profile import known_profiles
+from moesim.costs.profile_file import known_profiles
 from moesim.hardware import known_topologies
 from moesim.hardware.formats import REGISTRY as FORMATS
 from moesim.models import known_models, load_model

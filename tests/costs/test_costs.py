@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from moesim import shipped, yamlfile
 from moesim.costs import error_draw, known_profiles, load_costs
-from moesim.costs.profile import read_section
+from moesim.costs.profile_file import read_section
 from moesim.errors import BadInput
 from moesim.hardware import load_cluster
 from moesim.models import load_model

@@ -16,7 +16,7 @@ import numpy as np
 
 from moesim import shipped
 from moesim.costs import CommunicationCost, communication_of, load_costs
-from moesim.costs.profile import known_profiles, read_section
+from moesim.costs.profile_file import known_profiles, read_section
 from moesim.errors import BadInput, unknown_name
 from moesim.hardware import Cluster, known_topologies, load_cluster
 from moesim.network import Fabric, Flows, Group, groups

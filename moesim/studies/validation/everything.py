@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from moesim.costs.profile import HeldOut, known_profiles, read_section
+from moesim.costs.profile_file import HeldOut, known_profiles, read_section
 from moesim.network import ENGINES, all_to_all
 from moesim.studies.validation.validation import Validation, errors
 

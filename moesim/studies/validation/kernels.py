@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from moesim import shipped, streams
 from moesim.costs import CostModel, known_profiles, load_costs
-from moesim.costs.profile import ProfileSection, read_section
+from moesim.costs.profile_file import ProfileSection, read_section
 from moesim.costs.roofline import Roofline
 from moesim.errors import BadInput, unknown_name
 from moesim.hardware import Device, load_cluster
