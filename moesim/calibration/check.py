@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from moesim.calibration.communication import prepare_transfer, within_reach
 from moesim.calibration.demands import KIND
-from moesim.calibration.distances import DISTANCES, Samples, Transport, transport
+from moesim.calibration.distances import DISTANCES, MOST, Samples, Transport, transport
 from moesim.calibration.fit_operator import Fitted
 from moesim.calibration.heldout import Errors, Prepared, errors, pooled, prepare, splits
 from moesim.calibration.kernels import name_of
@@ -111,21 +112,24 @@ class Checked:
     @property
     def remark(self) -> str:
         """What was not judged and why, in a line; "" if nothing."""
-        return _told(self.skipped) and f"not judged: {_told(self.skipped)} (--json names all)"
+        large = self.distance and any(np.count_nonzero(one.errors.sound) > MOST for one in self.operators)
+        told = [f"the distance is of {MOST:,} evenly spaced rows of kernels that have more"] if large else []
+        told += [f"not judged: {_told(self.skipped)} (--json names all)"] if self.skipped else []
+        return "; ".join(told)
 
-    def distances(self) -> dict[str, dict[str, float]]:
-        """kernel -> the distance that was asked for and its parts, and Wasserstein's beside it."""
+    @cached_property
+    def distances(self) -> list[tuple[OperatorCheck, dict[str, float]]]:
+        """Of each kernel the distance that was asked for and its parts, and Wasserstein's beside it."""
         if self.distance is None:
-            return {}
-        return {
-            one.name: one.distance(*self.distance) | {"wasserstein": one.transport.wasserstein}
-            for one in self.operators
-        }
+            return []
+        return [
+            (one, one.distance(*self.distance) | {"wasserstein": one.transport.wasserstein}) for one in self.operators
+        ]
 
     def _far(self) -> dict[str, float]:
         """`distances`, each part's mean over the kernels of an operator."""
         found: dict[str, list[float]] = {}
-        for one, parts in zip(self.operators, self.distances().values(), strict=False):
+        for one, parts in self.distances:
             for part, value in parts.items():
                 found.setdefault(f"{one.op}_{part}", []).append(value)
         return {name: float(np.mean(values)) for name, values in found.items()}

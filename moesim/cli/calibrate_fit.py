@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from moesim.cli.options import OptionalFiles, json_option, print_json, text_stream
+from moesim.cli.options import OptionalFiles, json_option, print_json, refuse_idle, text_stream
 from moesim.errors import BadInput
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def check(
     from moesim.calibration.systems import system_of
     from moesim.report import calibration_tables, tables
 
+    refuse_idle("scale", "--distance", acts=distance is not None)
     if distance and not scale > 0:  # NaN passes every range
         raise BadInput(f"--scale {scale} is no share", way_out="--scale 0.1")
     path, records = profile_path(profile), read_records(known_records().get(str(against), against))

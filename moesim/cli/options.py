@@ -41,6 +41,17 @@ def json_option(function: Function) -> Function:
     return click.option("--json", "as_json", is_flag=True, help=text)(function)
 
 
+def refuse_idle(option: str, acts_with: str, *, acts: bool) -> None:
+    """Raises BadInput where somebody gave an option that acts only with another one."""
+    from click.core import ParameterSource
+
+    from moesim.errors import BadInput
+
+    source = click.get_current_context().get_parameter_source(option)
+    if not acts and source is not ParameterSource.DEFAULT:
+        raise BadInput("has nothing to act on", where=f"--{option}", way_out=acts_with)
+
+
 def text_stream(as_json: bool) -> IO[str]:
     """Where text for people goes."""
     return sys.stderr if as_json else sys.stdout

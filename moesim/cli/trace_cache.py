@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moesim.cli.options import json_option, print_json, text_stream
+from moesim.cli.options import json_option, print_json, refuse_idle, text_stream
 from moesim.errors import BadInput, placed
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def cache(
     compose: str, expert_bytes: str, link: str, layer_time: str, most: int, seed: int, as_json: bool,
 ) -> None:  # fmt: skip
     """What a cache of experts would hold of TRACE's decode passes, with the rest in host memory: hits, bytes fetched,
-    time waited. Bytes, link and time of a layer are yours to give; the defaults are assumed.
+    time waited. The cache is empty at first. Bytes, link and time of a layer are yours to give; defaults are made up.
     """
     from moesim import units
     from moesim.cli.trace import read_tokens
@@ -58,6 +58,8 @@ def cache(
             raise unknown_name(what, name, known)
     if not 0 <= accuracy <= 1:  # NaN passes every range
         raise BadInput(f"{accuracy} is no probability", where="--accuracy", way_out="--accuracy 0.97")
+    refuse_idle("accuracy", "--prefetch gate", acts=prefetch == "gate")
+    refuse_idle("distance", "a --prefetch", acts=prefetch != "none")
     predict = find_predictor(prefetch, accuracy, seed)
     found = read_tokens(trace_)
     layers, experts = found.header.moe_layers, found.header.num_experts
@@ -76,7 +78,8 @@ def cache(
     metrics = _metrics(passes, machine, played, each)
     shown: dict[str, Any] = {name: {"value": value, "unit": unit} for name, (value, unit) in metrics.items()}
     tables.show(tables.metric_table({"metrics": shown}), text_stream(as_json))
-    notes = [f"assumed: an expert of {each:,.0f} bytes, a link of {rate:,.4g} B/s, {compute:g} s of compute a layer"]
+    told = f"an expert of {each:,.0f} bytes, a link of {rate:,.4g} B/s, {compute:g} s of compute a layer"
+    notes = [f"as given or by default, not measured: {told}"]
     notes += [f"the first {most} of {all_of_them} passes; --passes plays more"] if most < all_of_them else []
     notes += [f"the gate is a stand-in that is right with probability {accuracy:g}"] if prefetch == "gate" else []
     for note in notes:

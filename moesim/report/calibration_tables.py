@@ -67,9 +67,9 @@ def check_tables(found: Checked) -> Iterator[Table]:
 
 def _distances_table(found: Checked, name: str, scale: float) -> Table:
     """Shares of the measured mean, each kernel's."""
-    far = found.distances()
-    parts = next(iter(far.values()))
-    table = Table("kernel", *parts, title=f"{name} distance at scale {scale:g}, shares of the measured mean")
-    for kernel, values in far.items():
-        table.add_row(kernel, *(f"{value:.2%}" for value in values.values()))
+    table = Table(
+        "kernel", *found.distances[0][1], title=f"{name} distance at scale {scale:g}, shares of the measured mean"
+    )
+    for kernel, values in found.distances:
+        table.add_row(kernel.name, *(f"{value:.2%}" for value in values.values()))
     return table

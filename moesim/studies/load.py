@@ -8,23 +8,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from moesim import shipped, yamlfile
 from moesim.errors import BadInput, MoesimError, unknown_name
 from moesim.studies.scenario import Scenario
 
 FOLDER = "workloads/scenarios"
+Kind = TypeVar("Kind", bound=BaseModel)
 SERVE, TRAIN = "serve", "train"  # the modes of scenarios that studies.serving and studies.training read
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A Scenario and where each of its keys stands."""
+class Source:
+    """Where each key of a scenario stands."""
 
-    scenario: Scenario
     document: yamlfile.Document
     overridden: frozenset[str]
+
+    @classmethod
+    def of(cls, scenario: Named, overrides: Overrides) -> Source:
+        """Raises BadInput for a file that cannot be read."""
+        document = document_of(scenario)
+        return cls(document, apply(document, overrides))
 
     def where(self, key: str) -> str:
         """The place of a dotted key: its --set option, or file and line."""
@@ -35,16 +43,34 @@ class Loaded:
         """Keys that somebody wrote, with their values."""
         return self.document.data
 
+    def read(self, schema: type[Kind]) -> Kind:
+        """The checked scenario. Raises BadInput at its line, also for what only the whole of it shows."""
+        with self.keyed(schema):
+            return yamlfile.validate(schema, self.document.data, lambda k: place(self.document, self.overridden, k))
+
     @contextmanager
-    def placing(self) -> Iterator[None]:
-        """Errors of rooms that know a key, or nothing, but no file: they get its line, or the file."""
+    def keyed(self, schema: type[BaseModel], otherwise: str = "") -> Iterator[None]:
+        """Errors of rooms that know a key, but no file, get its line; those that know no place get `otherwise`."""
         try:
             yield
         except MoesimError as error:
-            if error.where and error.where.split(".")[0] not in Scenario.model_fields:
+            if (error.where or "").split(".")[0] not in schema.model_fields and (error.where or not otherwise):
                 raise
-            where = self.where(error.where) if error.where else self.document.source
+            where = self.where(error.where) if error.where else otherwise
             raise type(error)(error.what, where=where, way_out=error.way_out) from None
+
+
+@dataclass(frozen=True)
+class Loaded(Source):
+    """A Scenario and where each of its keys stands."""
+
+    scenario: Scenario
+
+    @contextmanager
+    def placing(self) -> Iterator[None]:
+        """Errors of rooms that know a key, or nothing, but no file: they get its line, or the file."""
+        with self.keyed(Scenario, self.document.source):
+            yield
 
     def where_row(self, key: str, number: int) -> str:
         """The place of a row of a list."""
@@ -64,8 +90,8 @@ def load(scenario: Named, overrides: Overrides = ()) -> Loaded:
 
 def document_of(scenario: Named) -> yamlfile.Document:
     """Keys and values of a scenario, to be changed. Raises BadInput."""
-    if isinstance(scenario, (Loaded, yamlfile.Document)):
-        found = scenario.document if isinstance(scenario, Loaded) else scenario
+    if isinstance(scenario, (Source, yamlfile.Document)):
+        found = scenario.document if isinstance(scenario, Source) else scenario
         return replace(found, data=copy.deepcopy(found.data))
     if isinstance(scenario, Scenario):
         return yamlfile.Document(scenario.model_dump(mode="json", exclude_unset=True), f"scenario {scenario.name}")
@@ -87,8 +113,8 @@ def _sealed(document: yamlfile.Document, overrides: Overrides) -> Loaded:
     if (what := other.get(str(document.data.get("mode")))) is not None:
         way_out = "moesim run plays it; what asks for one step needs a scenario of mode: step"
         raise BadInput(what, where=document.where(("mode",)), way_out=way_out)
-    scenario = yamlfile.validate(Scenario, document.data, lambda keys: place(document, overridden, keys))
-    return Loaded(scenario, document, overridden)
+    source = Source(document, overridden)
+    return Loaded(document, overridden, source.read(Scenario))
 
 
 def apply(document: yamlfile.Document, overrides: Overrides) -> frozenset[str]:

@@ -122,3 +122,5 @@ def test_check_names_a_distance(moesim: Moesim) -> None:
     refused = moesim(*judged, "--distance", "entropic", "--scale", "1e-7")
     assert refused.code == 2 and "too sharp" in refused.err and "--scale 1e-06" in refused.err
     assert moesim(*judged, "--distance", "gibbs", "--scale", "nan").code == 2
+    idle = moesim(*judged, "--scale", "1")
+    assert idle.code == 2 and "--scale: has nothing to act on. Try: --distance" in idle.err

@@ -109,6 +109,11 @@ def test_what_cannot_be_swept_is_refused_before_anything_is_made(
     assert list(Path().iterdir()) == []
 
 
+def test_seeds_of_what_draws_nothing_are_refused(moesim: Moesim) -> None:
+    done = moesim("sweep", "qwen3-train-16", "--set", "batch.micro_batches=64,128", "--seeds", "2")
+    assert done.code == 2 and "2 runs of each point would be equal" in done.err
+
+
 def test_stores_that_are_not_this_sweeps_are_refused(moesim: Moesim) -> None:
     assert moesim("sweep", "demo-tiny", "--set", "batch.tokens_per_gpu=16", "--out", "s", "--jobs", "1").code == 0
     shutil.copytree("s", "old")

@@ -35,6 +35,7 @@ def test_bytes_and_time_add_up(moesim: Moesim) -> None:
     [(("--slots", "40"), "--slots 32"), (("--slots", "4", "--link", "25"), "--link"),
      (("--slots", "4", "--shallow", "7"), "--shallow 0"), (("--slots", "4", "--prefetch", "orcale"), "'oracle'"),
      (("--slots", "4", "--expert", "0 B"), "not above zero"), (("--slots", "4", "--compose", "x"), "affinity"),
+     (("--slots", "4", "--accuracy", "0.5"), "--prefetch gate"), (("--slots", "4", "--distance", "2"), "--prefetch"),
      (("--slots", "4", "--prefetch", "gate", "--accuracy", "nan"), "no probability")],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(moesim: Moesim, given: tuple[str, ...], words: str) -> None:

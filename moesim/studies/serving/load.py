@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moesim import yamlfile
-from moesim.errors import MoesimError
 from moesim.serving.readers import find_requests
 from moesim.studies.inputs import files_of, hash_of
-from moesim.studies.load import SERVE, Loaded, Named, Overrides, apply, document_of, place
+from moesim.studies.load import SERVE, Loaded, Named, Overrides, Source
 from moesim.studies.serving.pool_sections import Role
 from moesim.studies.serving.scenario import ServeScenario
 
@@ -27,34 +25,20 @@ class ServeLoaded:
     @contextmanager
     def placing(self) -> Iterator[None]:
         """As Loaded.placing, of all keys."""
-        try:
+        with self.step.keyed(ServeScenario, self.step.document.source):
             yield
-        except MoesimError as error:
-            if error.where and error.where.split(".")[0] not in ServeScenario.model_fields:
-                raise
-            where = self.step.where(error.where) if error.where else self.step.document.source
-            raise type(error)(error.what, where=where, way_out=error.way_out) from None
 
 
 def is_serving(scenario: Named, overrides: Overrides = ()) -> bool:
     """Whether a scenario is of mode: serve. Raises BadInput for a file that cannot be read."""
-    document = document_of(scenario)
-    apply(document, overrides)
-    return document.data.get("mode") == SERVE
+    return Source.of(scenario, overrides).document.data.get("mode") == SERVE
 
 
 def load_serving(scenario: Named, overrides: Overrides = ()) -> ServeLoaded:
     """A shipped serving scenario's name, a YAML file or a dict, overrides as `load` takes them. Raises BadInput."""
-    document = document_of(scenario)
-    overridden = apply(document, overrides)
-    try:
-        checked = yamlfile.validate(ServeScenario, document.data, lambda keys: place(document, overridden, keys))
-    except MoesimError as error:
-        if error.where is None or error.where.split(".")[0] not in ServeScenario.model_fields:
-            raise
-        where = place(document, overridden, tuple(error.where.split(".")))
-        raise type(error)(error.what, where=where, way_out=error.way_out) from None
-    return ServeLoaded(checked, Loaded(checked.step(), document, overridden))
+    source = Source.of(scenario, overrides)
+    checked = source.read(ServeScenario)
+    return ServeLoaded(checked, Loaded(source.document, source.overridden, checked.step()))
 
 
 @dataclass(frozen=True)
@@ -82,7 +66,7 @@ class PoolLoaded(Loaded):
 def in_pool(loaded: ServeLoaded, role: Role, nodes: int) -> ServeLoaded:
     """A system of one pool's replicas alone, each on so many nodes."""
     scenario, step = loaded.scenario.pool(role, nodes), loaded.step
-    return ServeLoaded(scenario, PoolLoaded(scenario.step(), step.document, step.overridden, role))
+    return ServeLoaded(scenario, PoolLoaded(step.document, step.overridden, scenario.step(), role))
 
 
 def serving_hash(loaded: ServeLoaded) -> str:

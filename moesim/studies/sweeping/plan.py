@@ -82,6 +82,9 @@ class Plan:
         one_each(self.axes)
         if self.listed is None:
             size(self.axes, self.design, self.number, self.seeds)
+        if self.seeds > 1 and not self.subject.drawn:
+            raise BadInput(f"{self.seeds} runs of each point would be equal: nothing is drawn in mode: "
+                           f"{self.subject.mode}", where="seeds", way_out="leave it out")  # fmt: skip
 
     @property
     def keys(self) -> list[str]:

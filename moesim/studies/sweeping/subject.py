@@ -30,7 +30,9 @@ Result = Mapping[str, Any]  # the JSON document of a run
 
 
 class Played(Protocol):
-    """A scenario of some kind, read and checked."""
+    """A scenario of some kind, read and checked. drawn: seeds change something."""
+
+    drawn: ClassVar[bool]
 
     def identity(self, digest: Digest) -> str:
         """sha256 of what a run depends on but the seed, with the contents of files. Raises BadInput."""
@@ -43,6 +45,7 @@ class Step:
     """One step, of training too."""
 
     headline: ClassVar = ("step_time_s", "tokens_per_s_per_gpu")
+    drawn: ClassVar = True
 
     def __init__(self, base: yamlfile.Document, overrides: Sequence[str]) -> None:
         self.loaded = load(base, overrides)
@@ -60,6 +63,7 @@ class Training:
     """One optimizer step over pipeline stages; nothing in it is drawn by a seed."""
 
     headline: ClassVar = ("step_time_s", "tokens_per_s_per_gpu", "mfu_megatron")
+    drawn: ClassVar = False
 
     def __init__(self, base: yamlfile.Document, overrides: Sequence[str]) -> None:
         self.loaded = load_training(base, overrides)
@@ -78,6 +82,7 @@ class Serving:
     """Requests served by replicas."""
 
     headline: ClassVar = ("output_throughput", "mean_ttft_ms", "mean_tpot_ms")
+    drawn: ClassVar = True
 
     def __init__(self, base: yamlfile.Document, overrides: Sequence[str]) -> None:
         self.loaded = load_serving(base, overrides)
@@ -96,6 +101,7 @@ class Placing:
     """What `moesim place` searches."""
 
     headline: ClassVar = ("objective", "step_time_s", "gain_over_eplb")
+    drawn: ClassVar = True
 
     def __init__(self, base: yamlfile.Document, overrides: Sequence[str]) -> None:
         self.loaded = load_placing(base, overrides)
@@ -127,6 +133,11 @@ class Subject:
     def headline(self) -> tuple[str, ...]:
         """Metrics that are shown where nobody says which."""
         return KINDS[self.mode].headline
+
+    @property
+    def drawn(self) -> bool:
+        """Whether seeds change something."""
+        return KINDS[self.mode].drawn
 
     def read(self, overrides: Sequence[str]) -> Played:
         """With keys set, those of errors left out. Raises BadInput."""
