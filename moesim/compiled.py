@@ -15,9 +15,11 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
+
+import numpy as np
 
 from moesim.errors import unknown_name
 
@@ -50,7 +52,18 @@ def _there() -> bool:
 
 def njit(function: Function) -> Function:
     """Compile at first call, keep the result on disk, release the interpreter lock."""
-    return _compiled(function)
+    return _wrapping(function) if interpreted() else _compiled(function)
+
+
+def _wrapping(function: Function) -> Function:
+    """Integers wrap around without a word, as they do in machine code: hashes are made of that."""
+
+    @wraps(function)
+    def silent(*arguments: Any) -> Any:
+        with np.errstate(over="ignore"):
+            return function(*arguments)
+
+    return cast(Function, silent)
 
 
 def inner(function: Function) -> Function:
