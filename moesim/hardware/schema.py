@@ -155,8 +155,9 @@ class FabricSection(Section):
         if (self.kind == "dragonfly") == (self.routing in ("adaptive", "ecmp", "spray")):
             known = "minimal or valiant" if self.kind == "dragonfly" else "adaptive, ecmp or spray"
             raise ValueError(f"routing of {self.kind} is {known}")
-        if self.routing == "spray" and self.spines * self.planes > MOST_WAYS:
-            raise ValueError(f"spray over {self.spines * self.planes} ways, at most {MOST_WAYS}")
+        ways = self.planes * (self.spines if self.routing == "spray" else self.queue_pairs)
+        if ways > MOST_WAYS:
+            raise ValueError(f"a message is divided over {ways} ways, at most {MOST_WAYS}")
         return self
 
 

@@ -122,9 +122,10 @@ def _states(
 def _saved(spread: Spread, keeps: Residency, recompute: frozenset[str]) -> Iterator[MemoryRow]:
     """Bytes of all layers that the backward pass finds again, in bf16.
 
-    A layer saves its input and the norm's output (2 h), queries, keys, values and the core's output unless the core is
-    recomputed from its inputs (flash attention saves no scores), the second norm (2 h), and per row that a rank
-    received the row, its two halves of the up projection, their product and its result, unless `moe` is recomputed.
+    A layer saves its input and the norm's output (2 h), queries, keys, values and the core's output (flash attention
+    saves no scores: a recomputed core saves no less), the second norm (2 h), and per row that a rank received the row,
+    its two halves of the up projection, their product and its result, unless `moe` is recomputed; the sum of a token's
+    latent rows.
     The shares follow Korthikanti et al., "Reducing Activation Recomputation in Large Transformer Models" (2022),
     section 4, rewritten for a gated expert FFN.
     """
@@ -133,7 +134,7 @@ def _saved(spread: Spread, keeps: Residency, recompute: frozenset[str]) -> Itera
     heads = sum(count * _kept(spread, mixer) for mixer, count in model.mixed)
     dense = model.dense_layers * model.expert_matrices * model.dense_intermediate
     tokens = model.num_layers * 4 * hidden + heads + dense
-    shared = layers * model.expert_matrices * model.shared_intermediate
+    shared = layers * (model.expert_matrices * model.shared_intermediate + model.latent)
     row = 2 * model.row_width + model.expert_matrices * spread.expert_width
     again = "moe" in recompute
     rows = keeps.rows.layer if again else keeps.rows.step  # recomputed: only one layer's are alive at a time
@@ -154,4 +155,5 @@ def _kept(spread: Spread, mixer: Mixer) -> int:
     if isinstance(mixer, Linear):
         return mixer.channels() + 2 * mixer.value_heads * mixer.value_dim
     widths = mixer.query_head_dim + mixer.v_head_dim
-    return mixer.num_heads * widths + spread.kv_heads(mixer) * spread.tensor * widths
+    gate = mixer.num_heads * mixer.v_head_dim if mixer.gated else 0
+    return gate + mixer.num_heads * widths + spread.kv_heads(mixer) * spread.tensor * widths

@@ -89,7 +89,7 @@ def rdma_paths(cluster: Cluster, paths: Paths) -> Paths:
         (*ports.heads[a], *ports.middle(a, b), *ports.tails[b])
         for a, b in zip(mine.tolist(), its.tolist(), strict=True)
     ]
-    most = max(paths.shape[2], *map(len, ways))
+    most = max([paths.shape[2], *map(len, ways)])
     inside = np.full((cluster.num_devices, cluster.gpus_per_node, most), -1, dtype=np.int32)
     for a, b, way in zip(mine, cluster.rail_of[its], ways, strict=True):
         inside[a, b, : len(way)] = way

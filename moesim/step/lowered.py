@@ -24,7 +24,7 @@ class Lowered:
     int64[moe layers, ranks]: rows; received int64[moe layers, ranks]: rows of one micro-batch, the most of any; sent
     int64[ranks, ranks] (bytes from source to destination over all coflows that carry tokens); demand: (name of tasks,
     family) -> what they have to do on each of all ranks; nodes: the one of the schedule that each task is of; gates
-    int64[moe layers]: numbers that each layer's router keeps, 0 where no router of ours decides.
+    int64[moe layers]: numbers that each layer's router keeps beyond a linear gate.
     """
 
     graph: TaskGraph

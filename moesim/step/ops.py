@@ -85,7 +85,8 @@ class LayerOps:
         """Of latent attention: queries, keys and values of the latents, rotated; nothing of other attention."""
         if getattr(self.mixer, "kind", "") != "mla":
             return Work()
-        return self._gemms(self.spread.mixer_gemms(self.number)[1:-1], self._group_tokens(batch)) + self.rotary(batch)
+        ups = self.spread.mixer_gemms(self.number)[1:3]  # after them a gate may come, which is none of the latents
+        return self._gemms(ups, self._group_tokens(batch)) + self.rotary(batch)
 
     def core(self, batch: Batch) -> Work:
         """The attention core alone: scores, softmax, values; of decoded tokens, and of chunks of prompts.
@@ -134,12 +135,12 @@ class LayerOps:
         """Tokens copied in order of where they go, and results summed, in training; backward the same."""
         if not batch.training:
             return Work()
-        row = ACTIVATION_BYTES * self.model.hidden_size
+        row = ACTIVATION_BYTES * self.model.row_width
         return self._elementwise(batch.tokens_of_rank * (permute_rows(self.model.top_k) * row))
 
     def sorted_rows(self, rows: npt.NDArray[np.int64]) -> Work:
         """rows int64[ranks, slots of a rank] put in order of experts, and back, in training; backward the same."""
-        moved = SORT_ROWS * ACTIVATION_BYTES * self.model.hidden_size if rows.shape[1] > 1 else 0
+        moved = SORT_ROWS * ACTIVATION_BYTES * self.model.row_width if rows.shape[1] > 1 else 0
         return self._elementwise(rows.sum(axis=1) * moved)
 
     def loss(self, batch: Batch) -> Work:

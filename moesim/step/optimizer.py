@@ -27,8 +27,9 @@ def optimizer_step(plan: StepPlan, lowering: Lowering, islands: Sequence[list[in
     layout = plan.layout
     ranks = np.arange(layout.world, dtype=np.int32)
     group = Group(plan.fabric.cluster, ranks)
+    dense = dense_parameters(plan.ops.spread) - plan.elsewhere + int(lowering.gates.sum())
     kinds = {
-        "dense": (dense_parameters(plan.ops.spread) - plan.elsewhere, layout.data_parallel, layout.tensor_parallel),
+        "dense": (dense, layout.data_parallel, layout.tensor_parallel),
         "expert": (
             expert_parameters(plan.ops.spread, plan.placement),
             layout.expert_data_parallel,

@@ -103,6 +103,7 @@ class Site:
             lowering.rank_load[index, self.ranks] += rows
             received += rows
         if chores := self.routing(node).chores:
-            lowering.gates[index] = max(lowering.gates[index], chores.held)
+            more = chores.held - self.plan.model.router_gemm().parameters
+            lowering.gates[index] = max(lowering.gates[index], more)
         most = lowering.received
         most[index, self.ranks] = np.maximum(most[index, self.ranks], received)

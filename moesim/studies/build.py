@@ -314,9 +314,8 @@ def _whole(batch: BatchSection) -> tuple[int, int]:
 
 def with_rows(built: Built, lowered: Lowered) -> Built:
     """The same with the ledger of the rows that the step's fullest rank receives. Raises DoesNotFit."""
-    model = built.plan.model
-    gates = int(np.maximum(lowered.gates - model.router_gemm().parameters, 0).sum())
-    rows = Rows(int(lowered.received.max(initial=0)), int(lowered.received.sum(axis=0).max(initial=0)), gates)
+    received = lowered.received
+    rows = Rows(int(received.max(initial=0)), int(received.sum(axis=0).max(initial=0)), int(lowered.gates.sum()))
     memory = memory_of(built.scenario, built.plan, rows)
     memory.check()
     return replace(built, memory=memory)

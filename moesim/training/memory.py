@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from moesim.layout import HBM, MemoryLedger, MemoryRow, Spread, expert_parameters
 from moesim.models import Attention, Linear, Mixer, NoMixer
@@ -28,6 +28,7 @@ def rank_memory(job: Job, rank: int) -> MemoryLedger:
         MemoryRow(HBM, "gradients", GRADIENT * (dense + experts), "parallel"),
         MemoryRow(HBM, "optimizer states", round(SHARDED * shards), "parallel"),
         MemoryRow(HBM, f"activations of {alive} passes", _most(job, rank, saved), "batch"),
+        *_again(job, [spread for _, spread in spreads if spread.model.routed]),
         *(row for stage, spread in spreads for row in _ends(job, spread, stage)),
     ]
     return MemoryLedger(tuple(rows), {HBM: job.cluster.devices[0].memory_bytes})
@@ -65,17 +66,29 @@ def _saved(job: Job, spread: Spread) -> int:
     """
     model, tokens = spread.model, job.tokens_here
     heads = sum(count * _kept(spread, mixer, "mla_up_proj" in job.recompute) for mixer, count in model.mixed)
-    ffn = model.dense_layers * model.dense_intermediate + len(model.moe_layers) * model.shared_intermediate
-    each = model.num_layers * 4 * model.hidden_size + heads + model.expert_matrices * ffn
-    kept = model.routed and "moe" not in job.recompute
-    rows = tokens * model.top_k * len(model.moe_layers) if kept else 0
+    dense = model.dense_layers * model.expert_matrices * model.dense_intermediate
+    moe = 0 if "moe" in job.recompute else len(model.moe_layers) * _of_experts(spread)
+    return BF16 * tokens * (model.num_layers * 4 * model.hidden_size + heads + dense + moe)
+
+
+def _of_experts(spread: Spread) -> int:
+    """Values of a token in a layer with experts: its rows' and its shared experts', and of latent rows their sum."""
+    model = spread.model
     row = model.row_width + model.expert_matrices * spread.expert_width
-    return BF16 * (tokens * each + rows * spread.expert_tensor * row)
+    shared = model.expert_matrices * model.shared_intermediate
+    return model.top_k * spread.expert_tensor * row + shared + model.latent
+
+
+def _again(job: Job, routed: Sequence[Spread]) -> Iterator[MemoryRow]:
+    """What experts keep that are computed again: one layer of one micro-batch at a time."""
+    if routed and "moe" in job.recompute:
+        saved = BF16 * job.tokens_here * _of_experts(routed[0])
+        yield MemoryRow(HBM, "experts of a layer, recomputed", saved, "training.recompute, batch")
 
 
 def _kept(spread: Spread, mixer: Mixer, again: bool) -> int:
-    """Values of a token: queries, keys, values, output; the latents of MLA with their norms' outputs, its keys and
-    values for every head, unless they are made `again`.
+    """Values of a token: queries, keys, values, output and its gate; the latents of MLA with their norms' outputs, its
+    keys and values for every head, unless they are made `again`.
     """
     if isinstance(mixer, NoMixer):
         return 0
@@ -86,10 +99,11 @@ def _kept(spread: Spread, mixer: Mixer, again: bool) -> int:
 
 def _attention(spread: Spread, mixer: Attention, again: bool) -> int:
     outputs = mixer.num_heads * (mixer.query_head_dim + mixer.v_head_dim)
+    gate = mixer.num_heads * mixer.v_head_dim if mixer.gated else 0
     if mixer.kind != "mla":
-        return outputs + spread.kv_heads(mixer) * spread.tensor * (mixer.head_dim + mixer.v_head_dim)
+        return outputs + gate + spread.kv_heads(mixer) * spread.tensor * (mixer.head_dim + mixer.v_head_dim)
     latent = 2 * (mixer.q_lora_rank + mixer.kv_lora_rank) + mixer.qk_rope_head_dim
-    return (mixer.num_heads * mixer.v_head_dim if again else 2 * outputs) + latent
+    return (mixer.num_heads * mixer.v_head_dim if again else 2 * outputs) + gate + latent
 
 
 def _ends(job: Job, spread: Spread, stage: Stage) -> Iterator[MemoryRow]:

@@ -103,6 +103,7 @@ def test_text_and_stored_run(moesim: Moesim, tmp_path: Path) -> None:
     (["routing={sampled: dsv3}"], 2, "every expert equal rows"),
     (["network.level=fluid"], 2, "nothing to act on in mode: train"),
     (["comm.path=rdma"], 2, "comm.path"),
+    (["pipeline.hide_alltoall=true", "batch.micro_batches=1"], 2, "needs an all-to-all, and a second micro-batch"),
     (["precision.experts=fp8"], 2, "experts have the weights' precision"),
     (["batch.sequence_length=65536"], 3, "activations of 4 passes"),
     (["pipeline.schedule=gpip"], 2, "--set pipeline.schedule"),

@@ -117,6 +117,7 @@ def test_every_shape_is_sound(
     [
         ("kind: rails, nodes: 2, dims: [2]", "dims has no effect on rails.*kind: torus"),
         ("kind: torus, nodes: 5, dims: [2, 2]", "fabric.yaml:17 fabric: dims.*hold 4 nodes, there are 5"),
+        ("kind: rails, nodes: 2, routing: ecmp, spines: 4, queue_pairs: 64, planes: 2", "over 128 ways, at most 64"),
         ("kind: torus, nodes: 64, dims: [64]", "ways of 32 links, at most 12"),
         ("kind: dragonfly, nodes: 2", "routing of dragonfly is minimal or valiant"),
         ("kind: rails, nodes: 2, routing: valiant", "routing of rails is adaptive, ecmp or spray"),
@@ -204,6 +205,13 @@ def test_worked_out_paths_are_those_of_the_table(tmp_path: Path, monkeypatch: py
     for table, ways in zip((tabled.path, *tabled.more_paths), (asked.path, *asked.more_paths), strict=True):
         assert same(table[a, b], ways[a, b])
         assert same(rdma_paths(tabled, table)[a, b], rdma_paths(asked, ways)[a, b])
+
+
+def test_nodes_of_one_gpu_have_nothing_to_send_over_rdma_inside(tmp_path: Path) -> None:
+    path = tmp_path / "alone.yaml"
+    path.write_text(known_topologies()["dgx-h100"].read_text().replace("gpus: 8", "gpus: 1", 1))
+    made = load_cluster(path, nodes=4)
+    assert np.array_equal(rdma_paths(made, made.path)[np.indices((4, 4))[0], np.indices((4, 4))[1]], made.table)
 
 
 def same(some: Ints, others: Ints) -> bool:

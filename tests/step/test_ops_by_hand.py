@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from moesim.costs.roofline import Roofline
+from moesim.hardware import load_cluster
+from moesim.layout import Spread
 from moesim.models import load_model
-from moesim.step import lower
+from moesim.step import Batch, CostLog, LayerOps, Phase, Precision, lower
 from moesim.step.small_kernels import rotary_bytes
 from tests.step.by_hand import (
     DATA,
@@ -325,3 +327,25 @@ def test_latent_attention_puts_keys_and_values_together_in_training() -> None:
     """DeepSeek-V3's 128 heads: 192 numbers of a query rotated; 128 of a key read and 192 written, 128 of a value."""
     mla = load_model("deepseek-ai/DeepSeek-V3", "bf16").attention
     assert rotary_bytes(mla, 128, 128) == 2 * 128 * (2 * 192 + 128 + 192 + 2 * 128)
+
+
+def test_rows_of_latent_experts_are_put_in_order_at_their_own_width() -> None:
+    """Half as wide, half as many bytes; the sums of both projections' gradients are read and written."""
+    narrow = step(EVEN, batch=TRAIN, model={**MODEL, "latent": H // 2})
+    rows, tokens = 4 * 2048 * 2 // 8, 2048
+    forward = 2 * (gemm(rows, 2 * WIDTH, H // 2) + gemm(rows, H // 2, WIDTH)) + moved(2 * rows * 2 * 3 * WIDTH)
+    assert narrow.seconds("experts") == near(forward + moved(2 * rows * 4 * 2 * H // 2))
+    twice = 2 * narrow.seconds("router")[0] - permuted(tokens) / 2
+    assert narrow.seconds("router_backward") == near(twice + moved(4 * 2 * H * H // 2))
+
+
+def test_only_what_comes_of_latents_is_projected_up_again() -> None:
+    """Kimi-K3's output gate comes of the model's own width."""
+    model = load_model("moonshotai/Kimi-K3", "bf16")
+    mixer, batch = model.attention, Batch.of(1, [0], [0], 64, 0, Phase.PREFILL)
+    costs, precision = Roofline(load_cluster("dgx-h100").devices[0], ()), Precision("bf16", "bf16", "bf16")
+    ops = LayerOps(model, costs, precision, Spread(model), CostLog(), number=model.mixers.index(mixer))
+    query = gemm(64, mixer.num_heads * mixer.query_head_dim, mixer.q_lora_rank)
+    keys = gemm(64, mixer.num_heads * (mixer.qk_nope_head_dim + mixer.v_head_dim), mixer.kv_lora_rank)
+    assert mixer.gated
+    assert ops.up_projections(batch).total == near(query + keys)

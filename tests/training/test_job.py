@@ -73,3 +73,15 @@ def test_layouts_that_do_not_multiply_are_refused(changes: dict[str, int], said:
 def test_a_rank_with_two_stages_holds_both() -> None:
     one = replace(job(micro_batches=4), order="interleaved", chunks=2)
     assert train_step(one).ranks == ((0, 2), (1, 3))
+
+
+def test_recomputed_experts_are_kept_of_one_layer_at_a_time() -> None:
+    """Eight experts of 512, two a token, a shared one of 768: (2 x (1024 + 3 x 512) + 3 x 768) x 2 bytes a token."""
+    model = replace(DENSE, moe_layers=(0, 1, 2, 3), num_experts=8, top_k=2, expert_intermediate=512,
+                    shared_intermediate=768, dense_intermediate=0)  # fmt: skip
+    plain = replace(job(pipeline=1), model=model)
+    again = replace(plain, recompute=frozenset({"moe"}))
+    held, freed = ({row.item: row.bytes for row in rank_memory(one, 0).rows} for one in (plain, again))
+    layer = 2 * 512 * (2 * (H + 3 * 512) + 3 * 768)
+    assert freed.pop("experts of a layer, recomputed") == layer
+    assert held["activations of 1 passes"] - freed["activations of 1 passes"] == 4 * layer

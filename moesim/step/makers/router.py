@@ -14,10 +14,13 @@ def forward(chain: Chain) -> None:
 
 
 def backward(chain: Chain) -> None:
-    """Its gradients."""
-    way = chain.node.way
+    """Its gradients; those of projections to latent rows are added up."""
+    way, plan = chain.node.way, chain.plan
     moved = Work() if way == Way.BACKWARD_WEIGHT else _permuted(chain)
-    chain.compute("router" + SUFFIX[way], moved + chain.plan.ops.backward("gemm", share(chain), way))
+    if latent := plan.model.latent_gemms():
+        sums = plan.ops.added_up(len(chain.site.ranks), latent, way, plan.gradient_bytes)
+        moved += sums.times(1 / len(chain.site.routing(chain.node).rounds))
+    chain.compute("router" + SUFFIX[way], moved + plan.ops.backward("gemm", share(chain), way))
 
 
 def share(chain: Chain) -> Work:

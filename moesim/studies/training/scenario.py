@@ -82,6 +82,10 @@ class TrainScenario(Setup):
             raise BadInput("does so in its overlapped slots by itself", where="pipeline.hide_alltoall",
                            way_out="leave it out")  # fmt: skip
 
+        if self.pipeline.hide_alltoall and 1 in (self.batch.micro_batches, self.parallel.expert_parallel_size):
+            what = "needs an all-to-all, and a second micro-batch beside whose compute it runs"
+            raise BadInput(what, where="pipeline.hide_alltoall", way_out="leave it out")
+
     @property
     def dtype(self) -> str:
         """Of GEMMs."""
