@@ -1,4 +1,4 @@
-"""Corpus: rows and copies of every different sequence that a job reads, counted once; micro-batches are sums of them."""
+"""Corpus: rows and copies of every different sequence that a job reads, counted once; micro-batches are sums."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What experts take in training with the rows of any number of ranks at once: GEMMs priced once for each count of rows."""
+"""What experts take in training with the rows of many ranks at once: GEMMs priced once for each count of rows."""
 
 from __future__ import annotations
 

@@ -17,9 +17,8 @@ from moesim.errors import BadInput
 from moesim.layout import Layout
 from moesim.network import Group
 from moesim.network.copies import Matrix
-from moesim.routing import RoutingSource
+from moesim.routing import Balanced
 from moesim.routing.sources.sequences import Sequences
-from moesim.routing.sources.source import PerToken
 from moesim.routing.sources.source import Rows as SentRows
 from moesim.schedules.pipelines import Act, Pass, Slot, needs, play
 from moesim.step import Batch, Phase, StepPlan, lower
@@ -39,8 +38,8 @@ TOGETHER: Final = 32  # micro-batches whose routing is looked up at once: arrays
 
 
 class Lanes(NamedTuple):
-    """int64[pipeline ranks, islands, R] ps of every rank: computing; waiting for others of its exchanges; for other
-    stages; end: of its last pass.
+    """int64[pipeline ranks, islands, R] ps of every rank: computing; waiting for others of its exchanges while nothing
+    else is done; for other stages; end: of its last pass.
     """
 
     compute: Int64s
@@ -85,18 +84,11 @@ class RoutedStep:
         return np.asarray(self.ends[:, None, None] - self.lanes.end)
 
 
-@dataclass(frozen=True)
-class OneEach(PerToken):
-    """A row of every rank, as `inner` routes its first token: what stands in for rows where none are looked at."""
-
-    inner: RoutingSource
-
-    def experts(self, layer: int, request: Int64s, position: Int64s) -> npt.NDArray[np.uint16]:
-        """As in RoutingSource."""
-        return self.inner.experts(layer, request, position)
+class OneEach(Balanced):
+    """A row of every rank, of its first token: what stands in for rows that are filled in later."""
 
     def rows(self, layer: int, request: Int64s, position: Int64s, rank: npt.NDArray[np.int32]) -> SentRows:
-        """As in RoutingSource, of the first token of each rank alone."""
+        """As in RoutingSource."""
         first = np.unique(rank, return_index=True)[1]
         return super().rows(layer, request[first], position[first], rank[first])
 
@@ -172,7 +164,8 @@ class RoutedJob:
         if key not in self._lowered:
             plan = self.plans[stage.number]
             schedule = SplitSchedule(stage) if split else plan.schedule
-            self._lowered[key] = lower(replace(plan, schedule=schedule, routing=OneEach(plan.routing)), [self.batch])
+            few = OneEach(self.job.model) if plan.model.routed else plan.routing
+            self._lowered[key] = lower(replace(plan, schedule=schedule, routing=few), [self.batch])
         return self._lowered[key]
 
     def pattern(self, slot: Slot) -> SlotPattern:
@@ -198,7 +191,7 @@ class RoutedJob:
 def _exchanged(
     exchange: Exchange, hops: tuple[Matrix, ...], many: int, *, back: bool
 ) -> tuple[list[Int64s], list[Int64s]]:  # fmt: skip
-    """rows int64[many, R, R] of each stage on the way there -> bytes int64[many, F] and start-ups int64[many] of each."""
+    """rows int64[many, R, R] of each stage on the way there -> bytes int64[many, F], start-ups int64[many] of each."""
     flows = [len(stage.source) for stage in (exchange.back if back else exchange.there)]
     base = np.cumsum([0, *flows]) * many
     at = base[:-1] + np.arange(many)[:, None] * np.array(flows)
@@ -249,7 +242,7 @@ class _Island:
 
     def _begins(self, rank: int, slot: Slot) -> Int64s:
         """int64[R] ps: the rank is free, and what the slot needs is there."""
-        begin = self.end[rank].copy()
+        begin: Int64s = self.end[rank].copy()
         for act in slot:
             for one in needs(act, self._last):
                 if one not in slot:

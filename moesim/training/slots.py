@@ -1,4 +1,4 @@
-"""What a rank of the pipeline does in one slot, as a skeleton: a pass of a stage, or a forward and a backward at once."""
+"""What a rank of the pipeline does in one slot, as a skeleton: a pass of a stage, or two passes at once."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ Kept = tuple[int, int]  # of a task of a slot: its act, and its number in what w
 
 
 class Rows(NamedTuple):
-    """What routing makes of some micro-batches in a stage, int64[micro-batches, layers, ...]: experts [..., R] ps, by the
-    way of their nodes and whether transfers hold SMs beside them; by whether rows come back and for each stage of an
-    exchange sizes [..., F] bytes and starts ps.
+    """What routing makes of some micro-batches in a stage, int64[micro-batches, layers, ...]: experts [..., R] ps, by
+    the way of their nodes and whether transfers hold SMs beside them; by whether rows come back and for each stage of
+    an exchange sizes [..., F] bytes and starts ps.
     """
 
     experts: dict[tuple[Way, bool], Int64s]
@@ -105,7 +105,8 @@ class SlotPattern:
 
 
 def slot_pattern(
-    passes: Sequence[tuple[Lowered, Pass]], exchange: Exchange | None, slowdown: float, capacity: npt.NDArray[np.float64]
+    passes: Sequence[tuple[Lowered, Pass]], exchange: Exchange | None, slowdown: float,
+    capacity: npt.NDArray[np.float64],
 ) -> SlotPattern:  # fmt: skip
     """Of the passes of a slot, lowered with even rows. Of two, tasks are queued in turns, transfer after transfer, so
     that each one's transfers run beside the other's compute, GEMMs on the SMs that they leave (DeepSeek-V3, section

@@ -21,4 +21,16 @@ def find_pipeline(name: str) -> type[Pipeline]:
     return pick("pipeline", name, Pipeline.known)
 
 
-__all__ = ["Act", "Orders", "Pass", "Pipeline", "Played", "Slot", "check_orders", "draw", "find_pipeline", "needs", "play"]
+__all__ = [
+    "Act",
+    "Orders",
+    "Pass",
+    "Pipeline",
+    "Played",
+    "Slot",
+    "check_orders",
+    "draw",
+    "find_pipeline",
+    "needs",
+    "play",
+]
