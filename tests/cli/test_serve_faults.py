@@ -12,9 +12,8 @@ from tests.cli.test_serve import SMALL
 if TYPE_CHECKING:
     from tests.cli.conftest import Moesim
 
-ASK = (
-    "requests={number: 24, arrivals: {poisson: {rate: 200/s}}, input_length: {fixed: 200}, output_length: {fixed: 40}}"
-)
+LENGTHS = "input_length: {fixed: 200}, output_length: {fixed: 40}"
+ASK = f"requests={{number: 24, arrivals: {{poisson: {{rate: 200/s}}}}, {LENGTHS}}}"
 TWO = (*SMALL, "--set", ASK, "--set", "replicas=2", "--set", "balancer=round_robin")
 
 
