@@ -17,7 +17,6 @@ from moesim.serving.replica import Replica
 from moesim.serving.requests import Requests
 from moesim.serving.transfer import Links
 
-COMES, ENDS = 0, 1  # at the same time, requests come before steps end and begin
 AFTER = 1  # ps from an answer to its client's next request: no step that begins with the answer knows of it
 
 
@@ -58,7 +57,8 @@ class Loop:
     outages: Sequence[Outage] = ()
 
     def __post_init__(self) -> None:
-        self._events: list[tuple[int, int, int]] = []
+        self._coming: list[tuple[int, int]] = []  # heaps of (ps, request), (ps, replica); at the same time, requests
+        self._ending: list[tuple[int, int]] = []  # come before steps end and begin
         self._next = 0
         self._rng = streams.stream(self.seed, "serving", "balancer")
         self._loads = [0] * (self.entry or len(self.replicas))
@@ -93,19 +93,23 @@ class Loop:
 
     def _send(self, request: int, now: int) -> None:
         self.book.sent[request] = now
-        heapq.heappush(self._events, (now + self.front, COMES, request))
+        heapq.heappush(self._coming, (now + self.front, request))
 
     def _soonest(self) -> int:
         """When something happens next; requests that come by themselves are sent as the clock reaches them."""
-        requests = self.book.requests
-        if not requests.concurrency and self._next < len(requests):
-            due = int(requests.arrival[self._next])
-            if not self._events or due + self.front <= self._events[0][0]:
-                self._send_next(due)
-        first = self._events[0][0] if self._events else FAR
+        first = min(self._next_come(), self._ending[0][0] if self._ending else FAR)
         if self.fleet:
             return min(first, self.fleet.soonest())
         return min(first, self.handover.links.soonest()) if self.handover else first
+
+    def _next_come(self) -> int:
+        """When a request comes next, as far as it is known."""
+        requests = self.book.requests
+        if not requests.concurrency and self._next < len(requests):
+            due = int(requests.arrival[self._next])
+            if not self._coming or due + self.front <= self._coming[0][0]:
+                self._send_next(due)
+        return self._coming[0][0] if self._coming else FAR
 
     def _happen(self, now: int) -> list[int]:
         """All events of `now` -> the replicas that may begin a step."""
@@ -114,11 +118,12 @@ class Loop:
             if self.handover and self.handover.links.soonest() == now:
                 touched.update(which for which in self.handover.land(now) if not self.replicas[which].running)
                 continue
-            if self.fleet and (not self._events or self._events[0][0] > now):
-                touched.update(self._change(self.fleet, now))
-                continue
-            _, kind, which = heapq.heappop(self._events)
-            touched.update(self._come(which, now) if kind == COMES else self._end(which, now))
+            if self._coming and self._coming[0][0] == now:
+                touched.update(self._come(heapq.heappop(self._coming)[1], now))
+            elif self._ending and self._ending[0][0] == now:
+                touched.update(self._end(heapq.heappop(self._ending)[1], now))
+            elif self.fleet:
+                self._change(self.fleet, now)
         return sorted(touched)
 
     def _come(self, request: int, now: int) -> Sequence[int]:
@@ -153,23 +158,22 @@ class Loop:
                 self.book.state[request] = State.WAITING
         return chosen
 
-    def _change(self, fleet: Fleet, now: int) -> Sequence[int]:
+    def _change(self, fleet: Fleet, now: int) -> None:
         """A replica dies or returns; whose requests wait at the router comes."""
         kind, outage = fleet.change()
         again, delay = list(fleet.held), 0
         if kind == Kind.RETURNS:
             fleet.held.clear()
         else:
-            self._events = [event for event in self._events if event[1:] != (ENDS, outage.replica)]
-            heapq.heapify(self._events)
+            self._ending = [event for event in self._ending if event[1] != outage.replica]
+            heapq.heapify(self._ending)
             self._loads[outage.replica] = 0
             had = fleet.fail(outage, now)
             again, delay = (had, outage.delay) if outage.retry else ([], 0)
             for _ in () if outage.retry or not self.book.requests.concurrency else had:
                 self._send_next(now + AFTER)
         for request in again:
-            heapq.heappush(self._events, (now + delay, COMES, request))
-        return ()
+            heapq.heappush(self._coming, (now + delay, request))
 
     def _end(self, replica: int, now: int) -> Sequence[int]:
         done = self.replicas[replica].end()
@@ -192,13 +196,18 @@ class Loop:
     def _begin(self, replica: int, now: int) -> None:
         end = self.replicas[replica].begin(now, lambda: self._horizon(replica, now))
         if end is not None:
-            heapq.heappush(self._events, (end, ENDS, replica))
+            heapq.heappush(self._ending, (end, replica))
 
     def _horizon(self, replica: int, now: int) -> int:
-        """When somebody may come next; KV that waited for what the replica has found free leaves first."""
+        """When somebody may come next; KV that waited for what the replica has found free leaves first. Who comes by
+        himself does not ask what other replicas have ended.
+        """
         if self.handover:
             self.handover.pump(replica, now)
-        return self._soonest()
+        alone = not self.handover and not self.book.requests.concurrency
+        if not alone:
+            return self._soonest()
+        return min(self._next_come(), self.fleet.soonest()) if self.fleet else self._next_come()
 
     def _check_end(self) -> None:
         """Raises BrokenInvariant where a request is left, or a block."""
