@@ -25,6 +25,9 @@ VERBS: Final = {
     "run": Command("run", "run", "Simulate one scenario: step time, and where it goes."),
     "compare": Command("compare", "compare", "Two scenarios, paired seeds: difference and interval."),
     "sweep": Command("sweep", "sweep", "Many runs with keys varied, each stored once, resumable."),
+    "recommend": Command(
+        "recommend", "recommend", "Which deployment, or training layout? Searched, with launch flags."
+    ),
     "sensitivity": Command("sensitivity", "sensitivity", "Which input, or error of a cost, moves a number?"),
     "explain": Command("explain", "explain", "Where did the time of a stored run go, in words?"),
     "report": Command("report", "report", "Write the HTML page of stored runs."),

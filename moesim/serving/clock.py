@@ -6,9 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
+from moesim.serving.requests import Ints
 from moesim.serving.settings import Settings
 from moesim.step import Batch, Phase
 from moesim.units import to_ps
+
+Grows = npt.NDArray[np.bool_]
 
 
 class Clock(Protocol):
@@ -16,6 +22,21 @@ class Clock(Protocol):
 
     def ps(self, batch: Batch) -> int:
         """Ticks of a step."""
+
+    def ends(self, batch: Batch, grows: Grows, now: int, horizon: int, most: int, least: int = 0) -> Ints:
+        """int64[n] ps: ends of this step, which begins at `now`, and of those after it that begin before `horizon`,
+        `most` in all; rows of `grows` bool[S] are a token longer in each, none takes less than `least`.
+        """
+
+
+def stepped(clock: Clock, batch: Batch, grows: Grows, now: int, horizon: int, most: int, least: int = 0) -> Ints:
+    """Clock.ends, step by step."""
+    ends: list[int] = []
+    while not ends or (len(ends) < most and now < horizon):
+        now += max(clock.ps(batch), least)
+        ends.append(now)
+        batch = batch.onward(grows)
+    return np.array(ends, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -27,6 +48,10 @@ class Given:
     def ps(self, batch: Batch) -> int:
         """Ticks of a step."""
         return self.of(batch)
+
+    def ends(self, batch: Batch, grows: Grows, now: int, horizon: int, most: int, least: int = 0) -> Ints:
+        """See Clock."""
+        return stepped(self, batch, grows, now, horizon, most, least)
 
 
 @dataclass(frozen=True)
@@ -47,6 +72,12 @@ class Hosted:
         if prompts:
             ticks = round(ticks * self.settings.prompt_slowdown)
         return max(ticks, self._least(batch, prompts))
+
+    def ends(self, batch: Batch, grows: Grows, now: int, horizon: int, most: int, least: int = 0) -> Ints:
+        """See Clock; the host takes as long for each of a stretch, as only decodes come one after the other."""
+        if most == 1 or bool((batch.phase == Phase.PREFILL).any()):
+            return stepped(self, batch, grows, now, horizon, most, least)
+        return self.clock.ends(batch, grows, now, horizon, most, max(least, self._least(batch, prompts=False)))
 
     def _least(self, batch: Batch, prompts: bool) -> int:
         """Ticks that the host takes, 0 where a graph holds the step."""

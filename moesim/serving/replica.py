@@ -129,14 +129,7 @@ class Replica:
     def _play(self, now: int, horizon: int, most: int) -> Ints:
         """int64[steps] ps: ends of the steps."""
         joined = self._join()
-        batch = joined.batch(len(self._cadence))
-        now += self.clock.ps(batch)
-        ends = [now]
-        while len(ends) < most and now < horizon:
-            batch = batch.onward(joined.grows)
-            now += self.clock.ps(batch)
-            ends.append(now)
-        return np.array(ends, dtype=np.int64)
+        return self.clock.ends(joined.batch(len(self._cadence)), joined.grows, now, horizon, most)
 
     def _join(self) -> Joined:
         """All rows."""

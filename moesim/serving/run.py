@@ -16,7 +16,6 @@ from moesim.serving.replica import Replica
 from moesim.serving.requests import Requests
 from moesim.serving.transfer import Links
 
-COMES, ENDS = 0, 1  # at the same time, requests come before steps end and begin
 FAR = 1 << 62
 AFTER = 1  # ps from an answer to its client's next request: no step that begins with the answer knows of it
 
@@ -55,7 +54,8 @@ class Loop:
     entry: int = 0
 
     def __post_init__(self) -> None:
-        self._events: list[tuple[int, int, int]] = []
+        self._coming: list[tuple[int, int]] = []  # heaps of (ps, request), (ps, replica); at the same time, requests
+        self._ending: list[tuple[int, int]] = []  # come before steps end and begin
         self._next = 0
         self._rng = streams.stream(self.seed, "serving", "balancer")
         self._loads = [0] * (self.entry or len(self.replicas))
@@ -87,17 +87,21 @@ class Loop:
 
     def _send(self, request: int, now: int) -> None:
         self.book.sent[request] = now
-        heapq.heappush(self._events, (now + self.front, COMES, request))
+        heapq.heappush(self._coming, (now + self.front, request))
 
     def _soonest(self) -> int:
         """When something happens next; requests that come by themselves are sent as the clock reaches them."""
+        first = min(self._next_come(), self._ending[0][0] if self._ending else FAR)
+        return min(first, self.handover.links.soonest()) if self.handover else first
+
+    def _next_come(self) -> int:
+        """When a request comes next, as far as it is known."""
         requests = self.book.requests
         if not requests.concurrency and self._next < len(requests):
             due = int(requests.arrival[self._next])
-            if not self._events or due + self.front <= self._events[0][0]:
+            if not self._coming or due + self.front <= self._coming[0][0]:
                 self._send_next(due)
-        first = self._events[0][0] if self._events else FAR
-        return min(first, self.handover.links.soonest()) if self.handover else first
+        return self._coming[0][0] if self._coming else FAR
 
     def _happen(self, now: int) -> list[int]:
         """All events of `now` -> the replicas that may begin a step."""
@@ -106,8 +110,10 @@ class Loop:
             if self.handover and self.handover.links.soonest() == now:
                 touched.update(which for which in self.handover.land(now) if not self.replicas[which].running)
                 continue
-            _, kind, which = heapq.heappop(self._events)
-            touched.update(self._come(which, now) if kind == COMES else self._end(which, now))
+            if self._coming and self._coming[0][0] == now:
+                touched.update(self._come(heapq.heappop(self._coming)[1], now))
+            else:
+                touched.update(self._end(heapq.heappop(self._ending)[1], now))
         return sorted(touched)
 
     def _come(self, request: int, now: int) -> Sequence[int]:
@@ -145,13 +151,16 @@ class Loop:
     def _begin(self, replica: int, now: int) -> None:
         end = self.replicas[replica].begin(now, lambda: self._horizon(replica, now))
         if end is not None:
-            heapq.heappush(self._events, (end, ENDS, replica))
+            heapq.heappush(self._ending, (end, replica))
 
     def _horizon(self, replica: int, now: int) -> int:
-        """When somebody may come next; KV that waited for what the replica has found free leaves first."""
+        """When somebody may come next; KV that waited for what the replica has found free leaves first. Who comes by
+        himself does not ask what other replicas have ended.
+        """
         if self.handover:
             self.handover.pump(replica, now)
-        return self._soonest()
+        alone = not self.handover and not self.book.requests.concurrency
+        return self._next_come() if alone else self._soonest()
 
     def _check_end(self) -> None:
         """Raises BrokenInvariant where a request is left, or a block."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from moesim.errors import BadInput
+from moesim.serving.clock import Grows, stepped
 from moesim.serving.requests import Ints
 from moesim.serving.sums import CORES, GRID, HEADS, KNOTS, PROMPTS, REST, Tables, ticks_of
 from moesim.step import Batch, Phase, StepPlan
@@ -49,6 +50,10 @@ class Tabled:
             if not missing[0]:
                 return int(ticks)
             self.learn(missing)
+
+    def ends(self, batch: Batch, grows: Grows, now: int, horizon: int, most: int, least: int = 0) -> Ints:
+        """See Clock."""
+        return stepped(self, batch, grows, now, horizon, most, least)
 
     def reach(self, context: int) -> None:
         """Cores of decoded rows have a cell for so many tokens of context."""

@@ -18,7 +18,7 @@ from moesim.units import to_ps
 Int64s = npt.NDArray[np.int64]
 Price = Callable[[LayerOps, Batch], Work]
 KEPT = 4096  # sets of numbers of tokens
-NEAR, BLOCK = 1024, 64  # up to so many tokens a whole block is priced when one of it is new
+NEAR, BLOCK = 1 << 14, 64  # up to so many tokens a whole block is priced when one of it is new
 
 
 class Tokens(Protocol):

@@ -7,6 +7,7 @@ in a compiled pass over blocks of contexts, chunks of prompts one by one, as a b
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,29 @@ from moesim.compiled import njit
 from moesim.models import Attention
 from moesim.step.batch import Alike, Batch, Phase
 from moesim.step.ops import LayerOps
-from moesim.step.work import Floats, Work
+from moesim.step.work import CostLog, Floats, Work
 
 Int64s = npt.NDArray[np.int64]
 BLOCK_BITS, CONTEXT_BITS = 6, 25  # neighbours priced together; contexts are below 2 ** 25
 MOST_CELLS = 1 << 24  # of numbers of rows by blocks of contexts, beyond which rows are priced as any others
 MOST_PROMPTS = 1 << 16  # kinds of chunks that are kept
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """Of the next n steps: seconds float64[n, ranks] of an error family; how many kinds of rows each asks for, and how
+    many of them outside of what was measured int64[n]; log: where those are counted that were made.
+    """
+
+    family: str
+    seconds: Floats
+    kinds: int
+    outside: Int64s
+    log: CostLog
+
+    def count(self, steps: int) -> None:
+        """The first so many were made."""
+        self.log.count(self.family, steps * self.kinds, int(self.outside[:steps].sum()))
 
 
 class CorePrices:
@@ -41,9 +59,7 @@ class CorePrices:
             batch.memo[self] = _phases(batch, ways)
         decodes, prompts, group, number = batch.memo[self]
         longest = int(batch.context.max(initial=0))
-        rows, blocks = self._index.shape  # the index holds the most of either that was asked for, and doubles
-        cells = max(rows, 2 * int(number.max(initial=0))) * max(blocks, 2 * (longest >> BLOCK_BITS) + 1)
-        if not isinstance(self._ops.mixer, Attention) or cells > MOST_CELLS or longest >> CONTEXT_BITS:
+        if not isinstance(self._ops.mixer, Attention) or self._too_many(int(number.max(initial=0)), longest):
             return self._ops.core_seconds(batch)
         parts = []
         if len(group):
@@ -66,6 +82,31 @@ class CorePrices:
             _, kinds, outside = summed(rows, number, self._index, self._kept, total, missing)
         self._ops.log.count(self._family, int(kinds), int(outside))
         return total
+
+    def ahead(self, batch: Batch, steps: int) -> Ahead | None:
+        """Of a batch without prompts and of those after it, whose decoded rows are all one token longer than the one
+        before, at most `steps`: as far as prices are known. None where rows are not priced one by one.
+        """
+        ways = self._ops.spread.tensor
+        if self not in batch.memo:
+            batch.memo[self] = _phases(batch, ways)
+        decodes, prompts, group, number = batch.memo[self]
+        if prompts is not None or not len(group) or not isinstance(self._ops.mixer, Attention):
+            return None
+        if self._too_many(int(number.max()), int(batch.context.max()) + steps):
+            return None
+        rows = np.sort(group << CONTEXT_BITS | batch.context[decodes])
+        total, outside = np.zeros((steps, len(number))), np.zeros(steps, dtype=np.int64)
+        if int(number.max()) >= len(self._index):
+            return None
+        known, kinds = summed_ahead(rows, number, self._index, self._kept, total, outside)
+        return Ahead(self._family, np.repeat(total[:known], ways, axis=1), int(kinds), outside[:known], self._ops.log)
+
+    def _too_many(self, number: int, longest: int) -> bool:
+        """For a table: the index holds the most of either that was asked for, and doubles."""
+        rows, blocks = self._index.shape
+        cells = max(rows, 2 * number) * max(blocks, 2 * (longest >> BLOCK_BITS) + 1)
+        return cells > MOST_CELLS or longest >> CONTEXT_BITS > 0
 
     def _reach(self, most: int, block: int) -> None:
         """The index has a cell for so many rows after so many blocks."""
@@ -141,3 +182,27 @@ def summed(rows: Any, number: Any, index: Any, kept: Any, total: Any, missing: A
             total[group] += found[0] * ((at - first) / many)
             outside += found[1] > 0
     return lacking, kinds, outside
+
+
+@njit
+def summed_ahead(rows: Any, number: Any, index: Any, kept: Any, total: Any, outside: Any) -> Any:
+    """`summed` for steps, in each of which all rows are a token longer: total float64[n, groups] s, outside int64[n] ->
+    (steps until a cell is missing, different rows of each).
+    """
+    different = 0
+    for step in range(total.shape[0]):
+        at, kinds = 0, 0
+        while at < rows.shape[0]:
+            first = at
+            while at < rows.shape[0] and rows[at] == rows[first]:
+                at += 1
+            group, context = rows[first] >> CONTEXT_BITS, (rows[first] & ((1 << CONTEXT_BITS) - 1)) + step
+            many, block, kinds = number[group], context >> BLOCK_BITS, kinds + 1
+            cell = index[many, block] if block < index.shape[1] else -1
+            if cell < 0:
+                return step, different
+            found = kept[cell, context & ((1 << BLOCK_BITS) - 1)]
+            total[step, group] += found[0] * ((at - first) / many)
+            outside[step] += found[1] > 0
+        different = kinds
+    return total.shape[0], different

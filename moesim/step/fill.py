@@ -7,7 +7,7 @@ bytes of pairs and start-ups of exchanges. `lower` through `evaluate` gives the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from typing import NamedTuple
@@ -23,8 +23,9 @@ from moesim.network.copies import Level
 from moesim.routing.sources.source import PerToken, RoutingSource
 from moesim.schedules import Part
 from moesim.step.batch import Batch, uniform_batch
+from moesim.step.cores import Ahead
 from moesim.step.exchanges import Exchange
-from moesim.step.fixed import FixedPrices
+from moesim.step.fixed import ATTENTION, CONTEXTS, FixedPrices
 from moesim.step.lower import check, lower
 from moesim.step.plan import StepPlan
 from moesim.step.prices import ExpertPrices
@@ -36,6 +37,7 @@ from moesim.units import to_ps
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
+NOTHING: Int64s = np.zeros(0, dtype=np.int64)
 
 
 class Routed(NamedTuple):
@@ -151,6 +153,27 @@ class Refill:
         each = [self._fixed.ps(name, parts[part], stretch, mixer) * len(tasks)
                 for (name, part, stretch, mixer), tasks in priced]  # fmt: skip
         return int(np.sum(each, axis=0).max())
+
+    def ahead(self, batch: Batch, steps: int) -> tuple[Int64s, Sequence[Ahead]]:
+        """`unrouted` of this batch and the next of a stretch of decodes, int64[n], as far as it is known at once, n at
+        most `steps`; and what has to count the steps that were made. Only where steps are `sums`.
+        """
+        parts, constant, growing = self.parts_of(batch), np.zeros(batch.ranks, dtype=np.int64), []
+        for (name, part, stretch, mixer), tasks in self.structure.priced.items():
+            if name in CONTEXTS:
+                return NOTHING, ()
+            if name != ATTENTION:
+                constant += self._fixed.ps(name, parts[part], stretch, mixer) * len(tasks)
+                continue
+            found = self._fixed.ahead(parts[part], stretch, mixer, steps)
+            if found is None:
+                return NOTHING, ()
+            growing.append((found[0] * len(tasks), found[1]))
+        if not growing:
+            return NOTHING, ()
+        known = min(len(ticks) for ticks, _ in growing)
+        total = constant + np.sum([ticks[:known] for ticks, _ in growing], axis=0)
+        return total.max(axis=1), [cores for _, cores in growing]
 
     def parts_of(self, batch: Batch) -> Mapping[Part, Batch]:
         """The cuts of a batch that the schedule has."""

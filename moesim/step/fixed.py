@@ -9,11 +9,12 @@ import numpy.typing as npt
 
 from moesim.step.batch import Batch
 from moesim.step.by_tokens import Price, Tokens, by_tokens
-from moesim.step.cores import CorePrices
+from moesim.step.cores import Ahead, CorePrices
 from moesim.step.layer_prices import LAYER_PRICES
 from moesim.step.lowered import HOST
 from moesim.step.ops import LayerOps
 from moesim.step.plan import StepPlan
+from moesim.step.work import Work
 from moesim.units import to_ps
 
 Int64s = npt.NDArray[np.int64]
@@ -34,12 +35,7 @@ class FixedPrices:
     def ps(self, name: str, part: Batch, stretch: float, mixer: int) -> Int64s:
         """int64[ranks] ps of a task of that name in layers with that mixer, `stretch` times as long as on all SMs."""
         if name == ATTENTION:
-            key = (self, mixer)
-            if key not in part.memo:
-                part.memo[key] = [self._table(beside, mixer).work(part) for beside in BESIDE]
-            before, after = part.memo[key]
-            work = before + self._cores[mixer].of(part) + after
-            return to_ps(work.stretched(stretch).total)
+            return self._around(self._cores[mixer].of(part), part, stretch, mixer)
         if name in CONTEXTS:
             return to_ps(LAYER_PRICES[name](self._ops[mixer], part).stretched(stretch).total)
         whole = (self, name, stretch, mixer)
@@ -47,6 +43,21 @@ class FixedPrices:
             part.memo[whole] = self._ticks(name, part, stretch, mixer)
         found: Int64s = part.memo[whole]
         return found
+
+    def ahead(self, part: Batch, stretch: float, mixer: int, steps: int) -> tuple[Int64s, Ahead] | None:
+        """int64[n, ranks] ps of attention in this step and the next, see CorePrices.ahead."""
+        cores = self._cores[mixer].ahead(part, steps)
+        if cores is None:
+            return None
+        return self._around(Work({cores.family: cores.seconds}), part, stretch, mixer), cores
+
+    def _around(self, cores: Work, part: Batch, stretch: float, mixer: int) -> Int64s:
+        """int64[..., ranks] ps of attention with its projections."""
+        key = (self, mixer)
+        if key not in part.memo:
+            part.memo[key] = [self._table(beside, mixer).work(part) for beside in BESIDE]
+        before, after = part.memo[key]
+        return to_ps((before + cores + after).stretched(stretch).total)
 
     def _ticks(self, name: str, part: Batch, stretch: float, mixer: int) -> Int64s:
         if name == HOST:

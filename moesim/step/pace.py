@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.step.batch import Batch, Phase
-from moesim.step.fill import Refill, Routed
+from moesim.step.fill import NOTHING, Int64s, Refill, Routed
 from moesim.step.plan import StepPlan
 
 OCTAVE = 32  # buckets of batches of like numbers of tokens: 2 % wide
 SHAPE = "shape"
+FEWEST, MOST = 3, 4096  # steps played at once: below it costs more than it saves, above it memory
 Shape = tuple[int, ...]
 
 
@@ -69,14 +70,62 @@ class Pace:
         if self.renew_every == 1:
             self.counted.lookups += 1
             return self._play(batch, self._refill.route(batch))
-        if SHAPE not in batch.memo:
-            batch.memo[SHAPE] = shape_of(batch, where=not self._refill.sums)
-        shape = batch.memo[SHAPE]
+        shape = self._shape(batch)
         kept = self._kept.get(shape)
         if kept is not None and kept.uses < self.renew_every:
             kept.uses += 1
             return self._with(kept, batch)
         return self._renewed(batch, shape, kept)
+
+    def ends(
+        self, batch: Batch, grows: npt.NDArray[np.bool_], now: int, horizon: int, most: int, least: int = 0
+    ) -> Int64s:  # fmt: skip
+        """int64[n] ps: ends of this batch's step, which begins at `now`, and of those after it that begin before
+        `horizon`, `most` in all; rows of `grows` [S] are a token longer in each. None takes less than `least`.
+
+        Decodes whose routing is kept, where a step is a sum, are played in one call; it is what `ps` says of each.
+        """
+        found, left = [], most
+        while True:
+            ends = self._at_once(batch, now, horizon, left, least)
+            if not len(ends):
+                ends = np.array([now + max(self.ps(batch), least)])
+            found.append(ends)
+            now, left = int(ends[-1]), left - len(ends)
+            if not left or now >= horizon:
+                return found[0] if len(found) == 1 else np.concatenate(found)
+            batch = batch.onward(grows * len(ends))
+
+    def _at_once(self, batch: Batch, now: int, horizon: int, most: int, least: int) -> Int64s:
+        """Ends of as many steps as one call can tell, none where that is not worth it, or not known."""
+        if (
+            most < FEWEST
+            or self.renew_every == 1
+            or not self._refill.sums
+            or len(batch.padded(1).rank) > len(batch.rank)
+        ):
+            return NOTHING
+        kept = self._kept.get(self._shape(batch))
+        if kept is None:
+            return NOTHING
+        likely = (horizon - now) // max(kept.step, least, 1) + 2
+        steps = min(most, self.renew_every - kept.uses, likely, MOST)
+        if steps < FEWEST:
+            return NOTHING
+        unrouted, cores = self._refill.ahead(batch, steps)
+        ends = now + np.cumsum(np.maximum(kept.step + unrouted - kept.unrouted, least))
+        ends = ends[: 1 + int(np.searchsorted(ends[:-1], horizon))]
+        for one in cores:
+            one.count(len(ends))
+        kept.uses += len(ends)
+        self.counted.steps += len(ends)
+        return ends
+
+    def _shape(self, batch: Batch) -> Shape:
+        if SHAPE not in batch.memo:
+            batch.memo[SHAPE] = shape_of(batch, where=not self._refill.sums)
+        shape: Shape = batch.memo[SHAPE]
+        return shape
 
     def _renewed(self, batch: Batch, shape: Shape, old: Kept | None) -> int:
         fresh = self._refill.route(batch)

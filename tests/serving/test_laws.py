@@ -79,6 +79,14 @@ def test_stretches_of_decodes_change_nothing(preset: str, ahead: bool, monkeypat
     assert [r.steps for r in runs[0].replicas] == [r.steps for r in runs[1].replicas]
 
 
+def test_other_replicas_cut_no_stretch() -> None:
+    """Who comes by himself does not ask what others have ended: a request alone on its replica is three stretches at
+    most, its prompt and what comes before and after the other's arrival.
+    """
+    replicas = served(requests_of([0, MS], 10, 300), by_tokens, replicas=2).replicas
+    assert [one.steps for one in replicas] == [300, 300] and max(len(one.history) for one in replicas) <= 3
+
+
 def test_a_budget_beyond_every_prompt_cuts_none() -> None:
     arrival, prompt, output = crowd(4, gap=200.0)
     chunked, whole = (

@@ -158,6 +158,41 @@ def test_where_steps_are_sums_a_kept_routing_follows_the_batch_in_all_else() -> 
     assert pace.counted.lookups == 1 and pace.ps(longer) > pace.ps(batch)
 
 
+@pytest.mark.parametrize("renew", [1, 5, 1 << 62])
+@pytest.mark.parametrize("name", ["decode", "two nodes", "sampled", "two_batch", "tensor parallel"])
+def test_stretches_played_at_once_are_the_steps_one_by_one(name: str, renew: int) -> None:
+    """Ends, what is counted, what prices rested on: also across blocks of contexts that nobody has asked for yet."""
+    plans = [plan_of(name) for _ in range(2)]
+    batch = some_batch(plans[0], 2, chunks=False)
+    grows = batch.phase == Phase.DECODE
+    once, single = (Pace(plan, renew) for plan in plans)
+    ends, now, one = [once.ps(batch)], single.ps(batch), batch
+    found = [now]
+    for most, horizon in ((150, 1 << 62), (40, now + 10 * ends[0]), (1, 1 << 62)):
+        batch = batch.onward(grows)
+        more = once.ends(batch, grows, ends[-1], horizon, most).tolist()
+        batch, ends = batch.onward(grows * (len(more) - 1)), [*ends, *more]
+        for number in range(most):
+            if number and now >= horizon:
+                break
+            one = one.onward(grows)
+            now += single.ps(one)
+            found.append(now)
+    assert found == ends and once.counted == single.counted
+    logs = [plan.ops.log for plan in plans]
+    assert logs[0].asked == logs[1].asked and logs[0].outside == logs[1].outside
+
+
+def test_a_stretch_is_played_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a kept routing and prices that are known, whatever the number of steps: no batch is asked for."""
+    pace = Pace(plan_of("decode"), 1 << 62)
+    batch = some_batch(pace.plan, 2, chunks=False)
+    grows = batch.phase == Phase.DECODE
+    first = pace.ends(batch, grows, 0, 1 << 62, 200)
+    monkeypatch.setattr(Pace, "ps", None)
+    assert np.array_equal(pace.ends(batch, grows, 0, 1 << 62, 200), first)
+
+
 DISPATCHES = ("nccl", "pxn", "deepep_normal", "deepep_low_latency", "hierarchical_2d", "bilevel",
               "allgather_reducescatter")  # fmt: skip
 

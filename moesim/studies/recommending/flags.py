@@ -1,0 +1,117 @@
+"""What starts a deployment on an engine: the names that vLLM, SGLang, TensorRT-LLM and Megatron have for its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from moesim.models import load_model
+from moesim.serving import SchedulerSection, Settings
+from moesim.studies.load import TRAIN
+
+VLLM: Final = {"allgather_reducescatter": "allgather_reducescatter", "deepep_normal": "deepep_high_throughput",
+               "deepep_low_latency": "deepep_low_latency"}  # fmt: skip
+SGLANG: Final = {"deepep_normal": "normal", "deepep_low_latency": "low_latency"}
+Keys = Mapping[str, Any]
+
+
+def launch(scenario: Keys) -> dict[str, str]:
+    """engine -> a command line, of each pool where there are pools; what an engine has no name for is said in it."""
+    if scenario["mode"] == TRAIN:
+        return {"Megatron": megatron(scenario)}
+    systems = {"": scenario}
+    if scenario.get("pools"):
+        systems = {f" {role}": {**scenario, **pool} for role, pool in scenario["pools"].items() if role != "transfer"}
+    return {
+        f"{name}{role}": engine(one, SchedulerSection(**one.get("scheduler", {})).settings())
+        for name, engine in (("vLLM", vllm), ("SGLang", sglang), ("TensorRT-LLM", tensorrt_llm))
+        for role, one in systems.items()
+    }
+
+
+def vllm(one: Keys, settings: Settings) -> str:
+    """Data parallel ranks are of attention; experts are over all ranks where they are parallel."""
+    tensor, data, expert = degrees(one)
+    words = [
+        f"vllm serve {_model(one)} --tensor-parallel-size {tensor}",
+        f"--data-parallel-size {data}" if data > 1 else "",
+        "--enable-expert-parallel" if expert > 1 else "",
+        f"--all2all-backend {VLLM[_dispatch(one)]}" if expert > 1 and data > 1 and _dispatch(one) in VLLM else "",
+        f"--max-num-seqs {settings.max_num_seqs} --max-num-batched-tokens {settings.max_num_batched_tokens}",
+        f"--gpu-memory-utilization {settings.gpu_memory_utilization:g} --block-size {settings.block_size}",
+    ]
+    return _joined(one, words)
+
+
+def sglang(one: Keys, settings: Settings) -> str:
+    """tp-size counts all ranks, and attention's data parallel groups are parts of them."""
+    tensor, data, expert = degrees(one)
+    deepep = SGLANG.get(_dispatch(one)) if expert > 1 and data > 1 else None
+    words = [
+        f"python -m sglang.launch_server --model-path {_model(one)} --tp-size {tensor * data}",
+        f"--dp-size {data} --enable-dp-attention" if data > 1 else "",
+        f"--ep-size {expert}" if expert > 1 else "",
+        f"--moe-a2a-backend deepep --deepep-mode {deepep}" if deepep else "",
+        f"--max-running-requests {settings.max_num_seqs * data}",
+        f"--chunked-prefill-size {settings.max_num_batched_tokens}",
+        f"--mem-fraction-static {settings.gpu_memory_utilization:g}",
+    ]
+    return _joined(one, words)
+
+
+def tensorrt_llm(one: Keys, settings: Settings) -> str:
+    """tp_size counts all ranks; attention data parallel is a key of the options file. Its memory fraction is of what
+    is free after loading: a share of the whole HBM, as others have it, is not the same and is not printed.
+    """
+    tensor, data, expert = degrees(one)
+    free = settings.free_gpu_memory_fraction
+    words = [
+        f"trtllm-serve {_model(one)} --tp_size {tensor * data}",
+        f"--ep_size {expert}" if expert > 1 else "",
+        f"--max_batch_size {settings.max_num_seqs} --max_num_tokens {settings.max_num_batched_tokens}",
+        f"--kv_cache_free_gpu_memory_fraction {settings.free_gpu_memory_fraction:g}" if free < 1 else "",
+    ]
+    if data == 1:
+        return _joined(one, words)
+    if tensor > 1:
+        return f"no attention data parallel over groups of {tensor} ranks: each rank is one there"
+    return _joined(one, [*words, "--extra_llm_api_options options.yaml (enable_attention_dp: true)"])
+
+
+def megatron(scenario: Keys) -> str:
+    """Degrees and batch of a training step."""
+    one, batch = scenario["parallel"], scenario["batch"]
+    micro, data = batch.get("micro_batch_size", 1), one.get("data_parallel_size", 1)
+    names = {"tensor": "tensor_parallel_size", "pipeline": "pipeline_parallel_size", "expert": "expert_parallel_size"}
+    words = [f"--{short}-model-parallel-size {one.get(key, 1)}" for short, key in names.items()]
+    words.append(f"--expert-tensor-parallel-size {one.get('expert_tensor_parallel_size') or 1}")
+    words.append(f"--micro-batch-size {micro} --global-batch-size {data * micro * batch.get('micro_batches', 1)}")
+    order, chunks = scenario["pipeline"]["schedule"], one.get("virtual_pipeline_size", 1)
+    if chunks > 1:
+        each = load_model(scenario["model"]).num_layers // (one["pipeline_parallel_size"] * chunks)
+        words.append(f"--num-layers-per-virtual-pipeline-stage {each}")
+    if order not in ("1f1b", "interleaved"):
+        words.append(f"(no flag for the order {order})")
+    return " ".join(words)
+
+
+def degrees(one: Keys) -> tuple[int, int, int]:
+    """Tensor, data and expert parallel."""
+    sizes = one["parallel"]
+    tensor, data, expert = (int(sizes.get(f"{name}_parallel_size", 1)) for name in ("tensor", "data", "expert"))
+    return tensor, data, expert
+
+
+def _joined(one: Keys, words: list[str]) -> str:
+    replicas = one.get("replicas", 1)
+    line = " ".join(word for word in words if word)
+    return f"{line}   ({replicas} of them)" if replicas > 1 else line
+
+
+def _dispatch(one: Keys) -> str:
+    return str(one.get("comm", {}).get("dispatch", "nccl"))
+
+
+def _model(one: Keys) -> str:
+    model = one["model"]
+    return model if isinstance(model, str) else str(model.get("name", "MODEL"))
