@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from moesim.units import show_seconds
@@ -25,6 +25,7 @@ RUNGS: Final = {
     "other_s": ("host and the rest", "launching, scheduling, and what belongs to no rung above"),
     "schedule_effect_s": ("schedule effect", "gained where one thing more to do lets something else end earlier"),
 }
+MADE: Final = ("remedy", "risk")  # kinds of changes that somebody can make, or meet
 WORTH: Final = 0.01  # of the rate: smaller changes are not worth a sentence of their own
 PARTS: Final[Mapping[str, str]] = {
     "frontend_s": "to the scheduler", "queue_s": "in the queue", "prefill_s": "prefill",
@@ -60,23 +61,60 @@ def words(document: Document) -> list[str]:
 
 def advice(document: Document, tried: Sequence[Mapping[str, Any]]) -> list[str]:
     """Sentences about changes that were played (studies.advice): gains, losses, what is not possible."""
-    base = document["metrics"]["tokens_per_s_per_gpu"]["value"]
-    played = [(one, one["rate"] / base - 1) for one in tried if one["rate"] is not None]
+    base = _headline(document)[1]
+    played = [(one, one["rate"] / base - 1) for one in tried if one["rate"] is not None and one["kind"] in MADE]
     remedies = [(one, gain) for one, gain in played if one["kind"] == "remedy"]
-    sentences = [_tried(document, one, gain) for one, gain in remedies if abs(gain) >= WORTH]
+    sentences = list(_ideals(document, tried))
+    sentences += [_tried(document, one, gain) for one, gain in remedies if abs(gain) >= WORTH]
     if remedies and all(gain < WORTH for _, gain in remedies):
         sentences.append(f"None of the {len(remedies)} changes that were tried gains {WORTH:.0%} or more.")
     little = [one["change"] for one, gain in remedies if abs(gain) < WORTH]
     sentences += [f"Tried, within {WORTH:.0%}: {'; '.join(little)}."] if little else []
     sentences += [_tried(document, one, gain) for one, gain in played if one["kind"] == "risk"]
-    return sentences + [f"Not possible: {one['change']} ({one['refused']})." for one in tried if one["rate"] is None]
+    return sentences + [f"Not possible: {one['change']} ({one['refused']})." for one in tried if one["refused"]]
+
+
+def _ideals(document: Document, tried: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What each cause costs: the same without it; then how far causes that were taken away together overlap."""
+    whole, _, what = _headline(document)
+    alone = {one["change"]: whole - one["step_s"] for one in tried if one["kind"] == "ideal" and not one["refused"]}
+    for name, saved in sorted(alone.items(), key=lambda item: -item[1]):
+        yield f"With {name}, {what} would be {_longer(-saved / whole)} ({show_seconds(whole - saved)})."
+    for one in tried:
+        if one["kind"] == "together" and not one["refused"]:
+            yield _together(
+                one["change"], whole - one["step_s"], [saved for name, saved in alone.items() if name in one["change"]]
+            )
+
+
+def _together(change: str, saved: float, singly: Sequence[float]) -> str:
+    """Whether parts add up: what is saved by either is counted twice, what only all save not at all."""
+    rest = saved - sum(singly)
+    head = f"With {change} at once it saves {show_seconds(saved)}"
+    if abs(rest) < WORTH * max(abs(saved), 1e-12):
+        return f"{head}, what they save alone: they do not interact."
+    which = "that none of them saves alone" if rest > 0 else "less than alone: one hides behind another"
+    return f"{head}, {show_seconds(abs(rest))} {which}."
+
+
+def _headline(document: Document) -> tuple[float, float, str]:
+    """Seconds that matter, tokens/s of a GPU, and whose seconds they are."""
+    value = {name: one["value"] for name, one in document["metrics"].items()}
+    if document["provenance"].get("kind") == "serve":
+        rate = value["output_throughput"] / document["provenance"]["gpus"]
+        return value["mean_e2el_ms"] / 1e3, rate, "the mean request"
+    return step_seconds(document), value["tokens_per_s_per_gpu"], "the step"
+
+
+def _longer(change: float) -> str:
+    return f"{abs(change):.1%} {'longer' if change > 0 else 'shorter'}" if abs(change) >= 5e-4 else "as long"
 
 
 def _tried(document: Document, one: Mapping[str, Any], gain: float) -> str:
-    step = one["step_s"] / step_seconds(document) - 1
-    longer = f"{abs(step):.1%} {'longer' if step > 0 else 'shorter'}" if abs(step) >= 5e-4 else "as long"
+    whole, _, what = _headline(document)
+    step = one["step_s"] / whole - 1
     rate = f", {gain:+.1%} tokens/s a GPU" if abs((1 + gain) * (1 + step) - 1) > 1e-4 else ""
-    return f"Played with {one['change']}: the step is {longer} ({show_seconds(one['step_s'])}){rate}."
+    return f"Played with {one['change']}: {what} is {_longer(step)} ({show_seconds(one['step_s'])}){rate}."
 
 
 def _longest(document: Document) -> list[str]:

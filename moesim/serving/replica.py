@@ -153,6 +153,20 @@ class Replica:
         self.history.append(self._sample())
         return np.concatenate(done) if done else NOBODY
 
+    def fail(self, now: int) -> list[int]:
+        """It dies; a step under way is lost -> requests that it had and that are not answered, in order."""
+        if self.running:
+            self._cadence.drop()
+            self.steps -= 1
+            self.busy -= self._ended - now
+            self.running = False
+        for number in range(len(self.schedulers)):
+            self._catch_up(number)
+        self._goes = [None] * len(self.schedulers)
+        self._begun = self._ended = -1
+        self.history.append(Sample(now, 0, 0, 0))
+        return [request for one in self.schedulers for request in one.fail()]
+
     def _sample(self) -> Sample:
         queues = [one.queue for one in self.schedulers]
         running = sum(len(queue.started) + len(queue.decoding) for queue in queues)

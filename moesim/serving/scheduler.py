@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.serving.batcher import REGISTRY, Queue, Tray
-from moesim.serving.book import Book, State
+from moesim.serving.book import NOBODY, Book, State
 from moesim.serving.cadence import NEVER, Span
 from moesim.serving.kv import Blocks
 from moesim.serving.requests import Ints
@@ -211,6 +211,22 @@ class Scheduler:
         while self.leaving:
             self._learn(self.leaving[0][0])
         self.blocks.check_integrity()
+
+    def fail(self) -> list[int]:
+        """The memory of its GPUs is lost -> requests that it had and that are not answered, in order."""
+        queue = self.queue
+        running = [*queue.decoding.tolist(), *queue.started]
+        gone = [request for _, done in self.leaving for request in done.tolist()]
+        for request in (*running, *gone):
+            self.blocks.give_back(request)
+        self.blocks.forget()
+        queue.seats += len(running) + len(gone)
+        had = [*running, *queue.waiting, *(request for _, request in self.inbox)]
+        self.book.cached[running] = 0
+        queue.decoding, queue.started, self._since_poll = NOBODY, [], 0
+        for line in (queue.waiting, self.inbox, self.leaving):
+            line.clear()
+        return had
 
     def stretch(self, rows: Rows) -> int:
         """So many steps like this one, of decodes alone, come one after the other if nobody else arrives; 1 if it is

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from moesim.errors import MoesimError
 from moesim.schedules import registry
+from moesim.studies.counterfactual import BOTH, ideals
 from moesim.studies.load import Loaded, load_data
 from moesim.studies.run import run
 from moesim.studies.scenario import Scenario
@@ -21,15 +22,18 @@ RATE = "tokens_per_s_per_gpu"
 
 
 class Change(NamedTuple):
-    """Overrides of a scenario, and whether they are an improvement that one may make or a loss that one may meet."""
+    """Overrides of a scenario: a remedy that one may make, a risk that one may meet, or an ideal that nobody can buy;
+    together: all of the ideals.
+    """
 
     overrides: tuple[str, ...]
-    kind: str  # "remedy" or "risk"
+    kind: str  # "remedy", "risk", "ideal" or "together"
 
 
 @dataclass(frozen=True)
 class Tried:
-    """A change that was played: step_s and rate (tokens/s of a GPU) after it; refused: why it cannot be made."""
+    """A change that was played: step_s (of served requests the mean latency) and rate (tokens/s of a GPU,
+    None where only the step was played) after it; refused: why it cannot be made."""
 
     change: str
     kind: str
@@ -43,12 +47,17 @@ class Tried:
 
 
 def advise(loaded: Loaded, seed: int, tell: Callable[[str], None] = lambda _: None) -> list[Tried]:
-    """Every change that suits the scenario, played; largest rate first, those that were refused last."""
+    """The step without single causes; then every change that suits it, largest rate first, those refused last."""
+    tell("without one of its causes")
+    pure = [
+        Tried(one.name, "together" if one.name == BOTH else "ideal", one.seconds, None, one.refused)
+        for one in ideals(loaded, seed)
+    ]
     tried = []
     for change in changes(loaded.scenario):
         tell(" ".join(change.overrides))
         tried.append(_try(loaded, change, seed))
-    return sorted(tried, key=lambda one: -(one.rate or 0.0))
+    return [*pure, *sorted(tried, key=lambda one: -(one.rate or 0.0))]
 
 
 def changes(scenario: Scenario) -> Iterator[Change]:

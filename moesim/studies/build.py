@@ -38,16 +38,15 @@ SCALE_BYTES = {"bf16": 0.0, "fp8": 4 / 128, "fp4": 1 / 16}  # fp8: one fp32 scal
 
 
 @dataclass(frozen=True)
-class Built:
-    """One scenario, sealed: everything a run needs, and the warnings that building it raised."""
+class Draft:
+    """A scenario sealed but for where its experts stand: the plan holds them in order, or as a file has them."""
 
     scenario: Scenario
     plan: StepPlan
     batches: tuple[Batch, ...]
-    placement_source: str
-    memory: MemoryLedger
     log: CostLog
     warnings: tuple[str, ...]
+    routing_notes: tuple[str, ...]
     faults: tuple[Fault, ...]
 
     @property
@@ -67,16 +66,11 @@ class Built:
 
 
 @dataclass(frozen=True)
-class Draft:
-    """A scenario sealed but for where its experts stand: the plan holds them in order, or as a file has them."""
+class Built(Draft):
+    """One scenario, sealed: everything a run needs; `warnings` has what building it raised, of routing too."""
 
-    scenario: Scenario
-    plan: StepPlan
-    batches: tuple[Batch, ...]
-    log: CostLog
-    warnings: tuple[str, ...]
-    routing_notes: tuple[str, ...]
-    faults: tuple[Fault, ...]
+    placement_source: str
+    memory: MemoryLedger
 
 
 def build(loaded: Loaded, seed: int) -> Built:
@@ -86,8 +80,8 @@ def build(loaded: Loaded, seed: int) -> Built:
     plan = replace(made.plan, placement=found.placement, replicas=found.replicas)
     with placed(loaded.document.source):
         memory = fitting_memory(made.scenario, plan)
-    warnings = (*made.warnings, *made.routing_notes, *found.notes)
-    return Built(made.scenario, plan, made.batches, found.source, memory, made.log, warnings, made.faults)
+    whole = replace(made, plan=plan, warnings=(*made.warnings, *made.routing_notes, *found.notes))
+    return Built(**vars(whole), placement_source=found.source, memory=memory)
 
 
 def draft(loaded: Loaded, seed: int) -> Draft:

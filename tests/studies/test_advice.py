@@ -18,7 +18,7 @@ def test_a_change_is_played_as_if_a_user_had_made_it() -> None:
 
 def test_what_cannot_be_done_is_said_and_nothing_useless_is_tried() -> None:
     one = load("demo-tiny", ["batch.tokens_per_gpu=1"])
-    refused = [tried for tried in advise(one, seed=0) if tried.rate is None]
+    refused = [tried for tried in advise(one, seed=0) if tried.refused]
     parts = {"five_stage": 2, "three_batch": 3, "tutel": 2, "two_batch": 2}
     assert {tried.change for tried in refused} == {f"overlap.schedule={name}" for name in parts}
     assert all(f"into {parts[one.change.partition('=')[2]]} parts" in one.refused for one in refused)

@@ -25,6 +25,13 @@ def requests(**changes: str) -> str:
 
 
 PREFIX = requests(prefix="{documents: 4, share: 0.5, zipf: 1.0}")
+
+
+def faults(text: str) -> str:
+    return f"faults=[{{{text}}}]"
+
+
+DIES = ("replicas=2", "balancer=round_robin", faults("replica: 0, at: 5 ms, until: 1 s"))
 AZURE, FEW = "replay: {file: azure-conv-2023", ("scheduler.max_num_seqs=2",)
 CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the one that is added
     "routing.renew": ((), "routing.renew=16"),
@@ -123,6 +130,13 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     "prices.kilowatt_hour": (("prices={gpu_hour: 2, gpu_watts: 1000}",), "prices.kilowatt_hour=0.1"),
     "replicas": (FEW, "replicas=2"),
     "balancer": ((*FEW, "replicas=2"), "balancer=round_robin"),
+    "faults.at": (DIES, faults("replica: 0, at: 30 ms, until: 1 s")),
+    "faults.until": (DIES, faults("replica: 0, at: 5 ms, until: 9 ms")),
+    "faults.replica": (DIES, faults("replica: 1, at: 5 ms, until: 1 s")),
+    "faults.gpu": (DIES, faults("gpu: 11, at: 5 ms, until: 1 s")),
+    "faults.node": (DIES, faults("node: 1, at: 5 ms, until: 1 s")),
+    "faults.then": (DIES, faults("replica: 0, at: 5 ms, until: 1 s, then: lose")),
+    "faults.retry_after": (DIES, faults("replica: 0, at: 5 ms, until: 1 s, retry_after: 1 ms")),
     "seeds": ((), "seeds=2"),
 }  # fmt: skip
 REFUSED = {
