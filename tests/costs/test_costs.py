@@ -132,3 +132,34 @@ def test_sustained_load_slows_arithmetic_and_leaves_memory_alone() -> None:
     assert "2899" in long.clock_note and short.clock_note == ""
     hopper = load_costs("auto", load_cluster("dgx-h100", nodes=1).devices[0])
     assert hopper.sustained() is hopper  # nobody measured that it loses any
+
+
+def test_the_spread_of_a_family_is_the_mean_half_interval_of_its_kernels_as_of_a_normal() -> None:
+    """80 % of a normal lie within 1.2816 standard deviations."""
+    section = read_section(known_profiles()["h100_sxm"])
+    for family, prefixes in (("gemm", ("gemm.",)), ("attention", ("gqa_", "mla_"))):
+        kernels = [name for role, name in section.kernels[PROFILE.kernels].items() if role.startswith(prefixes)]
+        widths = [high - low for low, high in (section.operators[name].interval for name in kernels)]
+        assert PROFILE.families[family] == pytest.approx(np.mean(widths) / 2 / 1.28155, rel=1e-4)
+        beyond = [
+            max(-one.beyond[0], one.beyond[1]) / ((one.interval[1] - one.interval[0]) / 2)
+            for one in (section.operators[name] for name in kernels)
+            if one.beyond is not None
+        ]
+        assert PROFILE.widens.get(family) == (pytest.approx(max(np.mean(beyond), 1.0)) if beyond else None)
+
+
+def test_experts_behind_a_dispatch_are_played_where_their_width_was_measured() -> None:
+    """At both ends of the measured widths and between; a hundredth beyond them the engine's own kernel is."""
+    dispatch = "deepep_low_latency"
+    section = read_section(known_profiles()["h100_sxm"])
+    own = f"experts.fp8@{dispatch}"
+    hull = section.operators[section.kernels[PROFILE.kernels][own]].hull
+    rows, ends = np.array([[64, 64]]), (hull["hidden"], hull["inter"])
+    for hidden, inter, measured in (
+        (ends[0][0], ends[1][0], True), (ends[0][1], ends[1][1], True), (ends[0][0] * 0.99, ends[1][0], False),
+        (ends[0][0], ends[1][1] * 1.01, False),
+    ):  # fmt: skip
+        costs = load_costs("h100_sxm", H100, dispatch=dispatch, width=(hidden, inter))  # type: ignore[arg-type]
+        found = costs.experts(rows, int(hidden), int(inter), "fp8", 3)
+        assert (found.role == own) == measured, (hidden, inter)
