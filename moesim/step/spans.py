@@ -54,7 +54,7 @@ class Lookup:
         if self._slots is None:
             return _looked_up(self._plan, batch, node)
         rows, pairs = self._counted(self._slots, batch)
-        devices, nodes, tokens = pairs[:, :0], pairs[:, :0], pairs[:, 0]  # where nobody asks
+        devices, nodes, tokens = pairs[:, :0], pairs[:, :0], pairs[:, 0, :0]  # where nobody asks
         if self._levels & MERGED:
             devices, nodes = self._slots.merged(*self._tokens(batch), batch, node)
         if "tokens" in self._levels:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from moesim.costs import CommunicationCost, communication_of
-from moesim.errors import BadInput
+from moesim.errors import BadInput, BrokenInvariant
 from moesim.hardware import known_topologies, load_cluster
 from moesim.network import Fabric, Flows, Group, all_to_all, count_copies
+from moesim.network.all_to_all.hops import added_up
 from moesim.network.port_times import coflow_times, matrix_seconds, ticks_per_byte
 
 CLUSTER = load_cluster("dgx-h100", nodes=2)
@@ -189,7 +190,7 @@ def test_one_rank_sends_nothing(name: str) -> None:
         assert by_pair(*way(copies, 8, alone)) == {}
 
 
-@pytest.mark.parametrize("name", ["nccl", "pxn", "deepep_normal", "hierarchical_2d", "bilevel"])
+@pytest.mark.parametrize("name", sorted(set(all_to_all.REGISTRY) - {"replicated", "nvlink_domain"}))  # no rows; no NIC
 def test_whatever_the_way_no_lane_gets_less_than_its_distinct_rows(name: str) -> None:
     rng = np.random.default_rng(2)
     copies = copies_of(list(np.repeat(range(16), 8)), rng.integers(0, 16, (128, 4)).tolist())
@@ -245,3 +246,9 @@ def test_the_busiest_port_of_a_byte_matrix() -> None:
 def test_an_unknown_algorithm_lists_the_known_ones() -> None:
     with pytest.raises(BadInput, match="did you mean 'deepep_normal'"):
         all_to_all.find("deepep_norml")
+
+
+def test_a_level_that_an_algorithm_does_not_say_it_reads_is_not_taken_for_nothing() -> None:
+    """Where nobody asks for merged copies they are not counted, and are of no size."""
+    with pytest.raises(BrokenInvariant, match="are all levels of Copies in `reads`"):
+        added_up(np.zeros((3, 0, 4), dtype=np.int64), np.arange(4)[:, None], np.arange(4), 4)

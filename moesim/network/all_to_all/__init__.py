@@ -1,4 +1,4 @@
-"""Expert all-to-all algorithms: one file and one line in REGISTRY each."""
+"""Expert all-to-all algorithms: one file and one line in _ALL each."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.compiled import njit
-from moesim.errors import BadInput
+from moesim.errors import BadInput, BrokenInvariant
 from moesim.network.copies import Matrix
 from moesim.network.flows import Group
 from moesim.network.ports import OUT
@@ -51,8 +51,13 @@ def gathered(group: Group, rows: Matrix) -> tuple[Matrix, Matrix]:
 
 
 def added_up(rows: Matrix, owner: npt.ArrayLike, target: npt.ArrayLike, lanes: int) -> Matrix:
-    """rows int64[..., entries]; owner, target: the lanes of each entry -> int64[..., R, R] of lane to lane."""
+    """rows int64[..., entries]; owner, target: the lanes of each entry -> int64[..., R, R] of lane to lane.
+
+    Raises BrokenInvariant where rows are of other entries: a level of Copies that the algorithm's `reads` leaves out.
+    """
     place = np.asarray(owner, dtype=np.int64) * lanes + np.asarray(target, dtype=np.int64)
+    if rows.shape[rows.ndim - place.ndim :] != place.shape:
+        raise BrokenInvariant(f"rows {rows.shape} between lanes {place.shape}: are all levels of Copies in `reads`?")
     leading = rows.shape[: rows.ndim - place.ndim]
     found = np.zeros((*leading, lanes, lanes), dtype=np.int64)
     flat = np.ascontiguousarray(rows).reshape(-1, place.size) if place.size else np.zeros((0, 0), dtype=np.int64)

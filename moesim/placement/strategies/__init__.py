@@ -1,4 +1,4 @@
-"""Placement strategies: one file and one line in REGISTRY each."""
+"""Placement strategies: one file and one line in _ALL each."""
 
 from __future__ import annotations
 

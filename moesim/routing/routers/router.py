@@ -51,6 +51,8 @@ class Router(Section):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
+        if lacking := ", ".join(sorted(getattr(cls, "__abstractmethods__", ()))):
+            raise TypeError(f"{cls.__module__}: router {cls.__name__} has no {lacking}")
         Router.known[cls.__module__.rpartition(".")[2]] = cls
 
     @property
