@@ -11,7 +11,7 @@ from moesim.studies.prices import PricesSection
 from moesim.studies.scenario import CommSection, Count, ParallelSection, Setup
 from moesim.yamlfile import Items, Section
 
-EVEN = "a pipelined step gives every expert equal rows"
+ROUTERS = "a pipelined step looks tokens up in a trace or samples them: no router decides in it"
 
 
 class TrainBatch(Section):
@@ -67,8 +67,8 @@ class TrainScenario(Setup):
         for key in self.silent:
             if key in self.model_fields_set:
                 raise BadInput("nothing to act on in mode: train", where=key, way_out="leave it out, or mode: step")
-        if self.routing and not self.routing.balanced:
-            raise BadInput(EVEN, where="routing", way_out="routing: {balanced: true}, or mode: step")
+        if self.routing and self.routing.router is not None:
+            raise BadInput(ROUTERS, where="routing.router", way_out="sampled, trace or balanced, or mode: step")
         for key, default in CommSection().model_dump().items():
             if key != "dispatch" and getattr(self.comm, key) != default:
                 raise BadInput("nothing to act on in mode: train", where=f"comm.{key}", way_out="leave it out")
