@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from moesim.placement import PlacementProblem, StepClock, Windows, judge, plan
+from moesim.placement.dispatch import find as find_dispatch
 from moesim.placement.online import Policy, replay
 
 CASES, EXPERTS, WINDOW = Path(__file__).parent / "data", 256, 2048
@@ -52,7 +53,7 @@ def recordings() -> None:
 
 def dispatch() -> None:
     """Test windows under SGLang's dispatch, planned on train, 32 GPUs on 4 nodes."""
-    one, test = problem(case("train"), 32, 32, dispatch=dispatch.find("sglang")), case("test")
+    one, test = problem(case("train"), 32, 32, dispatch=find_dispatch("sglang")), case("test")
     values = {}
     for name in ("eplb", "multiwindow"):
         values[name] = judge(one, plan(one, name).placement, name, [test]).heldout["test"]

@@ -41,6 +41,7 @@ def write(path: Path, content: str | bytes) -> None:
 @contextmanager
 def file(path: Path) -> Iterator[Path]:
     """A temporary file to write to in any way; it takes the place of `path` at the end. Raises as `write`."""
+    _check_name(path)
     try:
         taken = path.exists() and not (path.is_file() or path.is_dir())
     except OSError as error:
@@ -56,6 +57,7 @@ def file(path: Path) -> Iterator[Path]:
 @contextmanager
 def folder(path: Path) -> Iterator[Path]:
     """A temporary folder to fill; it takes the place of `path` as a whole, whatever was there. Raises as `write`."""
+    _check_name(path)
     whole = path.resolve()
     if whole == Path.cwd() or whole in Path.cwd().parents:
         raise BadInput("is the folder that this runs in, and would be replaced", where=path, way_out="another folder")
@@ -111,6 +113,11 @@ def _sweep(path: Path) -> None:
                     _remove(part)
             finally:
                 os.close(held)
+
+
+def _check_name(path: Path) -> None:
+    if "\0" in str(path):
+        raise BadInput("holds a null byte, which ends a name", where=path, way_out="another path")
 
 
 def _literal(name: str) -> str:

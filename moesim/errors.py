@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 Entry = TypeVar("Entry")
+LONGEST, SHOWN = 255, 60  # characters of a word: file names reach 255
 
 
 class MoesimError(Exception):
@@ -71,6 +72,12 @@ class Interrupted(MoesimError):
 def printable(text: str) -> str:
     """The same text with control characters as Python writes them: a terminal obeys none that a file brought along."""
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def shortened(text: str) -> str:
+    """The same text with words that no one reads to their end cut: a value of 5,000 digits stays one line."""
+    cut = (word if len(word) <= LONGEST else f"{word[:SHOWN]}... ({len(word)} characters)" for word in text.split())
+    return " ".join(cut)
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str], *, where: str | Path = "") -> BadInput:

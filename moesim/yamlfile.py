@@ -91,7 +91,16 @@ def _message(error: Any) -> str:
     value = error.get("input")
     if error["type"] == "missing" or isinstance(value, (dict, list)) or repr(value) in text:
         return text
-    return f"{text}, not {value!r}"
+    return f"{text}, not {value!r}{_hint(str(error['type']), str(value).lower())}"
+
+
+def _hint(kind: str, text: str) -> str:
+    """Spellings that YAML 1.2 does not take, said with the one that it does."""
+    if kind.startswith("bool") and text in ("yes", "on", "no", "off"):
+        return f"; a yes or no is written {'true' if text in ('yes', 'on') else 'false'}"
+    if kind.startswith("int") and text.isascii() and text.isdigit() and text[0] == "0":
+        return f"; without the leading zero it is {text.lstrip('0') or '0'}"
+    return ""
 
 
 def _known_keys(schema: type[BaseModel], keys: Keys) -> list[str]:

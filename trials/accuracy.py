@@ -165,6 +165,7 @@ def lines(cases: tuple[Case, ...]) -> Iterator[str]:
     yield from suite("collectives", "Collectives and DeepEP off H800", COLLECTIVES_BEFORE)
     yield from suite("kernels", "Expert kernels as users measured them", {})
     yield from suite("network", "DeepEP on H800", {})
+    yield from suite("papers", "Training in papers", {})
     yield "\n## Operators and their figures (`moesim validate all`)\n\n| operator | figure | typical | worst | of |"
     yield "|---|---|---|---|---|"
     for one in validate_all(steps=False).figures:

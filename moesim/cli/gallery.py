@@ -17,7 +17,11 @@ from moesim.cli.options import OptionalReport, json_option, print_json, text_str
 @click.command(cls=OptionalReport)
 @click.argument("words", metavar="[ROW]...", nargs=-1)
 @click.option("--show", is_flag=True, help="Print the rows' files; nothing is run.")
-@click.option("--report", metavar="[=FILE]", help="Write a page with every row.  [default: gallery.html]")
+@click.option(
+    "--report",
+    metavar="[=FILE]",
+    help="Write a page with every row, or its table where FILE is .md.  [default: gallery.html]",
+)
 @json_option
 def gallery(words: tuple[str, ...], show: bool, report: str | None, as_json: bool) -> None:
     """Run published mechanisms, each held by what its paper says it does. ROW: a number, system, title or feature.
@@ -40,7 +44,8 @@ def gallery(words: tuple[str, ...], show: bool, report: str | None, as_json: boo
     print("\n".join(gallery_tables.words(verdicts)), file=text_stream(as_json))
     if report is not None:
         path = Path(report or "gallery.html")
-        atomic.write(path, gallery_tables.page(verdicts))
+        written = gallery_tables.markdown if path.suffix == ".md" else gallery_tables.page
+        atomic.write(path, written(verdicts))
         print(path, file=text_stream(as_json))
     if as_json:
         print_json(document(verdicts))

@@ -19,7 +19,7 @@ from typing import IO, Any, Final, NoReturn
 import click
 
 from moesim.cli.verbs import LazyGroup
-from moesim.errors import BrokenInvariant, MoesimError, printable
+from moesim.errors import BadInput, BrokenInvariant, MoesimError, printable, shortened
 from moesim.version import __version__
 
 TRACEBACK: Final = "MOESIM_TRACEBACK"
@@ -66,7 +66,7 @@ def guarded(command: Callable[[], int]) -> int:
             raise
         message, code = explain_failure(error)
         with contextlib.suppress(BrokenPipeError):
-            print(f"moesim: {printable(' '.join(message.split()))}", file=sys.stderr)
+            print(f"moesim: {printable(shortened(message))}", file=sys.stderr)
         return code
 
 
@@ -99,6 +99,9 @@ def _usage(error: click.ClickException) -> str:
 
 def dispatch(arguments: list[str]) -> int:
     """Parse and run; the exit code of `--help` and the like is 0. Raises whatever the verb raises."""
+    for word in arguments:
+        if "\0" in word:
+            raise BadInput("holds a null byte", where=word, way_out="a name without it")
     try:
         with cli.make_context("moesim", arguments or ["--help"]) as context:
             cli.invoke(context)

@@ -23,8 +23,8 @@ from moesim.studies import run as play_scenario
 from moesim.studies.expression import Expression
 from moesim.studies.inputs import content_hash, files_of, hash_of
 from moesim.studies.serving import is_serving, load_serving, run_serving, serving_hash
+from moesim.studies.sweeping.sources import sources_digest
 from moesim.studies.training import is_training, load_training, run_training
-from moesim.version import __version__
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def play(
     document, drawn = result.to_json(), pictures(result)
     if target:
         target.check(document)
-    folder = files.out or stored.RUNS / stored.run_hash(content_hash(loaded), seed, __version__)
+    folder = files.out or _folder(content_hash(loaded), seed)
     run = stored.StoredRun(folder, document, drawn)
     stored.save(run, yaml.safe_dump(loaded.document.data, sort_keys=False, allow_unicode=True))
     tables.show(tables.run_text(document, drawn), stream)
@@ -78,7 +78,7 @@ def _serve(
     document = result.to_json()
     if target:
         target.check(document)
-    folder = files.out or stored.RUNS / stored.run_hash(serving_hash(loaded), seed, __version__)
+    folder = files.out or _folder(serving_hash(loaded), seed)
     run = stored.StoredRun(folder, document, serve_pictures(result))
     played = yaml.safe_dump(loaded.step.document.data, sort_keys=False, allow_unicode=True)
     stored.save(run, played, requests_csv(result))
@@ -100,14 +100,17 @@ def _train(
         document = run_training(loaded, tell=tell).to_json()
     if target:
         target.check(document)
-    folder = files.out or stored.RUNS / stored.run_hash(
-        hash_of(loaded.scenario, files_of(loaded.scenario)), __version__
-    )
+    folder = files.out or _folder(hash_of(loaded.scenario, files_of(loaded.scenario)))
     run = stored.StoredRun(folder, document, {})
     stored.save(run, yaml.safe_dump(loaded.document.data, sort_keys=False, allow_unicode=True))
     tables.show(train_text(document), stream)
     print("stored in", folder, file=stream)
     return run
+
+
+def _folder(*parts: object) -> Path:
+    """Where a run is kept: its name knows the scenario, its files' contents, and what worked its numbers out."""
+    return stored.RUNS / stored.run_hash(*parts, sources_digest())
 
 
 def _write_page(run: stored.StoredRun, file: str | None) -> list[Path]:

@@ -10,7 +10,7 @@ from moesim.engine.faults import Fault, mean_factors
 from moesim.engine.graph import Join, Kind, TaskGraph
 from moesim.engine.integrity import check_integrity, check_timeline
 from moesim.engine.level import FLUID_GPUS, choose_level
-from moesim.engine.passes import State, play
+from moesim.engine.passes import State, play, timed
 from moesim.engine.pool import Pool
 from moesim.engine.queries import Gaps, busy_seconds, link_heat, stream_gaps
 from moesim.engine.simulate import simulate
@@ -53,5 +53,6 @@ __all__ = [
     "play",
     "simulate",
     "stream_gaps",
+    "timed",
     "values_of",
 ]

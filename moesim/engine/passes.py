@@ -52,6 +52,12 @@ def play(skeleton: Skeleton, values: Values, pairs: Pairs, state: State) -> tupl
     (`Timeline.links_end`) takes rows of transfers, so only the graph players know it. Raises Deadlock where bytes have
     to pass a link without capacity, BadInput beyond the clock's range.
     """
+    after, end, _ = timed(skeleton, values, pairs, state)
+    return after, end
+
+
+def timed(skeleton: Skeleton, values: Values, pairs: Pairs, state: State) -> tuple[State, int, Int64s]:
+    """`play`, and when each lane starts int64[n] ps: in a collective, when what it sends is there."""
     clock = state.clock.copy()
     lanes, tasks = skeleton.graph.num_lanes, skeleton.graph.num_tasks
     scratch = np.zeros((3, len(pairs.slowness)), dtype=np.int64)
@@ -68,7 +74,7 @@ def play(skeleton: Skeleton, values: Values, pairs: Pairs, state: State) -> tupl
         raise Deadlock(f"{skeleton.graph.describe(bad)} sends bytes over a link without capacity")
     if end >= LAST_TICK:
         raise beyond_clock("the step ends too late")
-    return State(clock, state.arrived), int(end)
+    return State(clock, state.arrived), int(end), start
 
 
 @njit

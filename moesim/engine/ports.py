@@ -17,6 +17,7 @@ from moesim.units import LAST_TICK, beyond_clock, to_ps
 
 Int64s = npt.NDArray[np.int64]
 NO_LATENCY: Int64s = np.zeros(0, dtype=np.int64)
+NOTHING_CARRIED = Spans(np.zeros(0, dtype=np.int32), NO_LATENCY, NO_LATENCY, NO_LATENCY)
 
 
 class PortTimes:
@@ -39,9 +40,11 @@ class PortTimes:
     ) -> tuple[int, Spans]:  # fmt: skip
         """release int64[R] -> (end of the last port, what each link carried); fills done and arrival int64[R].
 
-        Raises Deadlock, naming the coflow, where bytes have to pass a link without capacity; BadInput, naming the
-        link, where they take longer than the clock can tell.
+        Without a network nothing is carried. Raises Deadlock, naming the coflow, where bytes have to pass a link
+        without capacity; BadInput, naming the link, where they take longer than the clock can tell.
         """
+        if self.instant:
+            return _at_an_instant(coflow, release, done, arrival)
         times = at_once.coflow_times if interpreted() else coflow_times
         end, spans = times(
             release, self.alpha(coflow), coflow.owner_ptr, coflow.source, coflow.destination, coflow.bytes, coflow.path,
@@ -77,6 +80,20 @@ class PortTimes:
         if coflow.latency is None or self.instant:
             return NO_LATENCY, NO_LATENCY
         return coflow.latency, coflow.steps_of_latency
+
+
+def _at_an_instant(coflow: Coflow, release: Int64s, done: Int64s, arrival: Int64s) -> tuple[int, Spans]:
+    """`PortTimes.play` where bytes take no time: a lane waits for those that release what it sends and receives.
+
+    What the closed form says with links of infinite capacity, at a tenth of its cost: three rungs of four are this.
+    """
+    travels = (coflow.bytes > 0) & (coflow.path[:, 0] >= 0)
+    start = release[owners(coflow.owner_ptr, len(coflow.bytes))][travels]
+    done[:] = release
+    for key in (coflow.source, coflow.destination):
+        np.maximum.at(done, key[travels], start)
+    arrival[:] = release.max()
+    return int(arrival[0]), NOTHING_CARRIED
 
 
 def _last_first(coflow: Coflow, start: Int64s, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:

@@ -1,4 +1,4 @@
-"""The gallery as a table, as sentences, and as a page with a picture of each row."""
+"""The gallery as a table, as sentences, as Markdown, and as a page with a picture of each row."""
 
 from __future__ import annotations
 
@@ -23,10 +23,26 @@ def table(verdicts: Sequence[Verdict]) -> Table:
     """row, system, state, effect; a row that waits says for what."""
     found = Table("row", "system", "state", "effect", box=None, pad_edge=False)
     for one in verdicts:
-        file = one.row.file
-        state = f"needs {' '.join(file.needs)}" if file.needs else one.state
-        found.add_row(file.seed, file.system, state, file.title)
+        found.add_row(*_row(one))
     return found
+
+
+def markdown(verdicts: Sequence[Verdict]) -> str:
+    """The same for docs/GALLERY.md."""
+    head = "# The gallery\n\nWhat `moesim gallery --report=docs/GALLERY.md` printed.\n\n"
+    lines = [("row", "system", "state", "effect"), ("---",) * 4, *map(_row, verdicts)]
+    rows = "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+    return f"{head}{rows}\n{words(verdicts)[-1]}\n"
+
+
+def _row(one: Verdict) -> tuple[str, str, str, str]:
+    file = one.row.file
+    return file.seed, file.system, _state(one), file.title
+
+
+def _state(one: Verdict) -> str:
+    needs = one.row.file.needs
+    return f"needs {' '.join(needs)}" if needs else one.state
 
 
 def words(verdicts: Sequence[Verdict]) -> list[str]:
@@ -62,7 +78,7 @@ def page(verdicts: Sequence[Verdict]) -> str:
 
 def _section(one: Verdict) -> str:
     file = one.row.file
-    state = f"needs {' '.join(file.needs)}" if file.needs else one.state
+    state = _state(one)
     notes = [*_published(one), *one.failures, *(f"not simulated: {name}" for name in file.not_simulated)]
     said = "".join(f"<p>{html.escape(text)}</p>" for text in (file.mechanism, *notes) if text)
     source = html.escape(Path(one.row.document.source).read_text(encoding="utf-8"))

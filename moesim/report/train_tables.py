@@ -17,7 +17,8 @@ from moesim.units import show_bytes, show_seconds
 
 PARTS: Final = {
     "compute_s": "computing", "exposed_alltoall_s": "all-to-all that nothing hides",
-    "exposed_tensor_parallel_s": "transfers of tensor groups", "bubble_s": "waiting for other stages",
+    "waiting_group_s": "waiting for others in all-to-alls", "exposed_tensor_parallel_s": "transfers of tensor groups",
+    "bubble_s": "waiting for other stages",
     "gradient_sync_s": "gradients reduced, parameters gathered", "optimizer_s": "optimizer",
 }  # fmt: skip
 
@@ -46,7 +47,8 @@ def _metrics(document: Document) -> Table:
 def _parts(document: Document) -> Table:
     table, total = _plain("", "time", "share"), sum(document["breakdown"].values())
     for key, label in PARTS.items():
-        seconds = document["breakdown"][key]
+        if (seconds := document["breakdown"].get(key)) is None:
+            continue
         table.add_row(label, show_seconds(seconds), f"{seconds / total:.1%}")
     return table
 

@@ -33,6 +33,10 @@ class Cadence:
         self._ends[self._steps : last] = ends
         self._steps = last
 
+    def drop(self) -> None:
+        """The last step, of which no token came."""
+        self._steps -= 1
+
     def ends(self, first: int, last: int) -> Ints:
         """int64[last - first] ps."""
         return self._ends[first:last]

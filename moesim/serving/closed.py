@@ -1,4 +1,4 @@
-"""A closed loop of one scheduler by tables: what `serve` does with a Replica on the same clock, compiled."""
+"""A closed loop of one replica by tables: what `serve` does with a Replica on the same clock, compiled."""
 
 from __future__ import annotations
 
@@ -44,17 +44,21 @@ class Answered:
 
 
 def serve_closed(requests: Requests, settings: Settings, blocks: int, clock: Tabled) -> Answered:
-    """Until every request is answered; prompts share nothing. Raises BadInput where one can never run."""
+    """Until every request is answered; `blocks` are each scheduler's, prompts share nothing. Raises BadInput where one
+    can never run.
+    """
     for reason in _refusals(requests, settings, blocks):
         raise BadInput(f"requests are rejected: {reason}")
-    state = State.of(requests.prompt, requests.output, requests.concurrency, blocks, settings.max_num_seqs)
+    state = State.of(
+        requests.prompt, requests.output, requests.concurrency, clock.schedulers, blocks, settings.max_num_seqs
+    )
     engine = _engine(settings, clock)
     clock.reach(int((requests.prompt + requests.output).max()))
     missing = np.zeros(3, dtype=np.int64)
     while not played(state, engine, *clock.tables, missing):
         clock.learn(missing)
         missing[:] = 0
-    steps, evictions = int(state.at[STEPS]), int(state.at[EVICTIONS])
+    steps, evictions = int(state.clock[STEPS]), int(state.at[:, EVICTIONS].sum())
     return Answered(state.sent, state.first, state.ended, requests.output, steps, evictions)
 
 
@@ -77,6 +81,8 @@ def _engine(settings: Settings, clock: Tabled) -> Engine:
         held=settings.reserved_output,
         ahead=int(settings.schedule_ahead),
         poll=settings.poll_interval,
+        balance=settings.balance_timeout,
+        gather=settings.balance_wait,
         host=int(to_ps(settings.host_time)) - int(to_ps(clock.plan.host_seconds)),
         slow=settings.prompt_slowdown,
         least=int(to_ps(settings.eager_time_per_layer)) * clock.plan.model.num_layers,

@@ -1,4 +1,4 @@
-"""One scheduler under a closed loop, compiled: the policies of serving/batcher, Scheduler, Replica and Loop as one
+"""One replica under a closed loop, compiled: the policies of serving/batcher, its Schedulers, Replica and Loop as one
 function over columns. tests/serving/test_closed.py holds it equal to them, to the tick.
 
 Prompts share nothing here, so blocks are counts. A call goes on from where its State stands: it comes back when all
@@ -11,21 +11,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from moesim.compiled import inner, njit
+from moesim.compiled import inlined, inner, njit
 from moesim.serving.requests import Ints
-from moesim.serving.sums import chunk, decoded, whole
+from moesim.serving.sums import chunk, decoded, of_rank, together
 
 DECODE_FIRST, PREFILL_FIRST, WHOLE_PROMPTS = range(3)
 NEVER = -1
+NOW, BEGUN, ENDED, PENDING, SENT, SEEN, ANSWERED, STEPS, WAITED, GATHERED, CHOSEN = range(11)  # numbers of State.clock
 # numbers of State.at
-(NOW, BEGUN, ENDED, PENDING, SENT, SEEN, FREE, SEATS, POLLED, TURN, WAITING, FIRST, STARTED, DECODING, CHUNKS, DECODES,
- LEFT, GONE, STEPS, EVICTIONS, EVICTED, ROOM) = range(22)  # fmt: skip
+(FREE, SEATS, POLLED, TURN, WAITING, FIRST, STARTED, DECODING, CHUNKS, DECODES, LEFT, GONE, EVICTIONS, EVICTED, CAME,
+ TAKEN, ROOM) = range(17)  # fmt: skip
 
 
 class Engine(NamedTuple):
-    """Of Settings, in numbers: held: share of an answer whose KV is held; ahead: 0 or 1; host: ticks of every step that
-    its tables do not hold; slow: of steps with prompts; least: ticks that a step takes which no CUDA graph holds;
-    front: ps from the client to the scheduler.
+    """Of Settings, in numbers: held: share of an answer whose KV is held; ahead: 0 or 1; balance, gather: steps that
+    prompts wait for those of other schedulers, and for more; host: ticks of every step that its tables do not hold;
+    slow: of steps with prompts; least: ticks that a step takes which no CUDA graph holds; front: ps from the client to
+    the scheduler.
     """
 
     policy: int
@@ -34,6 +36,8 @@ class Engine(NamedTuple):
     held: float
     ahead: int
     poll: int
+    balance: int
+    gather: int
     host: int
     slow: float
     least: int
@@ -43,8 +47,12 @@ class Engine(NamedTuple):
 
 
 class State(NamedTuple):
-    """at int64[ROOM + 1]: numbers by name; the rest int64[requests]: of requests, or rows and queues of them."""
+    """clock int64[CHOSEN + 1], at int64[schedulers, ROOM + 1]: numbers by name, of all and of each scheduler; prompt ..
+    admitted int64[requests]; line .. left_at int64[schedulers, requests]: rows and queues of them. What functions below
+    take is `of` one scheduler, but where they say otherwise.
+    """
 
+    clock: Ints
     at: Ints
     prompt: Ints
     output: Ints
@@ -55,6 +63,7 @@ class State(NamedTuple):
     emitted: Ints
     held: Ints
     admitted: Ints
+    inbox: Ints
     line: Ints
     started: Ints
     decoding: Ints
@@ -65,18 +74,50 @@ class State(NamedTuple):
     left_at: Ints
 
     @classmethod
-    def of(cls, prompt: Ints, output: Ints, clients: int, blocks: int, seats: int) -> State:
-        """Before the first request; clients: int64[requests] prompts are sent by so many, the first ones at 0."""
+    def of(cls, prompt: Ints, output: Ints, clients: int, many: int, blocks: int, seats: int) -> State:
+        """Before the first request; clients: int64[requests] prompts are sent by so many, the first ones at 0; blocks
+        and seats of each of `many` schedulers.
+        """
         n = len(prompt)
-        columns = [np.zeros(n, dtype=np.int64) for _ in range(15)]
-        found = cls(np.zeros(ROOM + 1, dtype=np.int64), prompt, output, *columns)
+        columns = [np.zeros(n, dtype=np.int64) for _ in range(7)]
+        queues = [np.zeros((many, n), dtype=np.int64) for _ in range(9)]
+        clock, at = np.zeros(CHOSEN + 1, dtype=np.int64), np.zeros((many, ROOM + 1), dtype=np.int64)
+        found = cls(clock, at, prompt, output, *columns, *queues)
         for column in (found.sent, found.first, found.ended):
             column[:] = NEVER
-        at = found.at
-        at[SENT], at[FREE], at[SEATS] = min(clients, n), blocks, seats
-        found.sent[: at[SENT]] = 0
-        at[ENDED] = at[BEGUN] = NEVER
+        at[:, FREE], at[:, SEATS] = blocks, seats
+        clock[SENT] = min(clients, n)
+        found.sent[: clock[SENT]] = 0
+        clock[ENDED] = clock[BEGUN] = NEVER
         return found
+
+
+@inlined
+def scheduler(s: Any, r: Any) -> Any:
+    """One of all: views, which `inner` functions may make but not return."""
+    return State(
+        s.clock, s.at[r], s.prompt, s.output, s.sent, s.first, s.ended, s.cached, s.emitted, s.held, s.admitted,
+        s.inbox[r], s.line[r], s.started[r], s.decoding[r], s.rows[r], s.chunked[r], s.tokens[r], s.left[r],
+        s.left_at[r],
+    )  # fmt: skip
+
+
+@inner
+def receive(s: Any, e: Any) -> Any:
+    """As Replica.receive, of all schedulers: whoever has come by now goes to the one with the least to do, in turn."""
+    clock, many = s.clock, s.at.shape[0]
+    while clock[SEEN] < clock[SENT] and s.sent[clock[SEEN]] + e.front <= clock[NOW]:
+        best, least = 0, np.int64(1 << 60)
+        for place in range(many):
+            r = (clock[CHOSEN] + place) % many
+            at = s.at[r]
+            load = at[CAME] - at[TAKEN] + at[WAITING] + at[STARTED] + at[DECODING]
+            if load < least:
+                best, least = r, load
+        s.inbox[best, s.at[best, CAME]] = clock[SEEN]
+        s.at[best, CAME] += 1
+        clock[SEEN] += 1
+        clock[CHOSEN] += 1
 
 
 @inner
@@ -104,9 +145,9 @@ def learn(s: Any, e: Any, known: Any, idle: Any) -> Any:
         at[GONE] += 1
     if at[POLLED] < e.poll and (at[DECODING] or at[STARTED]) and not idle:
         return
-    while at[SEEN] < at[SENT] and s.sent[at[SEEN]] + e.front <= known:
-        wait(s, at[SEEN])
-        at[SEEN] += 1
+    while at[TAKEN] < at[CAME] and s.sent[s.inbox[at[TAKEN]]] + e.front <= known:
+        wait(s, s.inbox[at[TAKEN]])
+        at[TAKEN] += 1
     at[POLLED] = 0
 
 
@@ -218,24 +259,25 @@ def add_waiting(s: Any, e: Any) -> Any:
 
 
 @inner
-def fill(s: Any, e: Any) -> Any:
+def fill(s: Any, e: Any, held: Any) -> Any:
     """As the policies of serving/batcher."""
     at = s.at
     at[ROOM], at[EVICTED], at[CHUNKS], at[DECODES] = e.budget, 0, 0, 0
     if e.policy != PREFILL_FIRST:
         add_decodes(s, e)
-    if e.policy != WHOLE_PROMPTS:
+    if e.policy != WHOLE_PROMPTS and not held:
         add_started(s, e)
-    add_waiting(s, e)
+    if not held:
+        add_waiting(s, e)
     if e.policy == PREFILL_FIRST and not at[CHUNKS]:
         add_decodes(s, e)
 
 
 @inner
-def filled(s: Any, e: Any) -> Any:
+def filled(s: Any, e: Any, held: Any) -> Any:
     """As Scheduler._filled -> whether there is anything."""
     while True:
-        fill(s, e)
+        fill(s, e, held)
         if s.at[CHUNKS] or s.at[DECODES]:
             return True
         if not s.at[STARTED]:
@@ -244,20 +286,52 @@ def filled(s: Any, e: Any) -> Any:
 
 
 @inner
-def compose(s: Any, e: Any) -> Any:
-    """As Scheduler.compose and Replica.begin -> whether a step begins."""
+def compose(s: Any, e: Any, known: Any, held: Any) -> Any:
+    """As Scheduler.compose -> whether it has any rows."""
     at = s.at
-    now = at[NOW]
-    known = at[BEGUN] if e.ahead and at[ENDED] == now else now
+    now = s.clock[NOW]
     learn(s, e, known, False)
-    any_row = filled(s, e)
+    any_row = filled(s, e, held)
     if not any_row and known < now:
         learn(s, e, now, True)
-        any_row = filled(s, e)
+        any_row = filled(s, e, held)
     at[POLLED] += 1
     for number in range(at[DECODES]):
         s.rows[number] = s.cached[s.decoding[number]]
     return any_row
+
+
+@inner
+def holds(s: Any, e: Any, known: Any) -> Any:
+    """As Replica._holds, of all schedulers."""
+    many, clock = s.at.shape[0], s.clock
+    if many == 1 or not e.balance:
+        return False
+    having, decoding = 0, 0
+    for r in range(many):
+        learn(scheduler(s, r), e, known, False)
+        at = s.at[r]
+        having += at[STARTED] > 0 or (at[WAITING] > 0 and at[SEATS] > 0)
+        decoding += at[DECODING] > 0
+    if not having or decoding < many:
+        clock[WAITED] = clock[GATHERED] = 0
+        return False
+    if having < many:
+        clock[WAITED] = (clock[WAITED] + 1) % e.balance
+        return clock[WAITED] > 0
+    clock[WAITED], clock[GATHERED] = 0, (clock[GATHERED] + 1) % (e.gather + 1)
+    return clock[GATHERED] > 0
+
+
+@inner
+def begin(s: Any, e: Any) -> Any:
+    """As Replica.begin, of all schedulers -> whether a step begins."""
+    clock, begins = s.clock, False
+    known = clock[BEGUN] if e.ahead and clock[ENDED] == clock[NOW] else clock[NOW]
+    held = holds(s, e, known)
+    for r in range(s.at.shape[0]):
+        begins |= compose(scheduler(s, r), e, known, held)
+    return begins
 
 
 @inner
@@ -268,8 +342,8 @@ def ends(s: Any, number: Any) -> Any:
 
 
 @inner
-def ticks(s: Any, e: Any, rest: Any, heads: Any, cores: Any, prompts: Any, missing: Any) -> Any:
-    """Of the step that is put together."""
+def rank(s: Any, own: Any, heads: Any, cores: Any, prompts: Any, missing: Any) -> Any:
+    """What a scheduler brings to the step that is put together: ps that its ranks take beside the others, tokens."""
     at = s.at
     core = decoded(cores, s.rows, at[DECODES], missing) if at[DECODES] else 0.0
     tokens, emits = at[DECODES], at[DECODES]
@@ -278,10 +352,22 @@ def ticks(s: Any, e: Any, rest: Any, heads: Any, cores: Any, prompts: Any, missi
         core += chunk(prompts, at[CHUNKS], s.tokens[number], s.cached[request], missing)
         tokens += s.tokens[number]
         emits += ends(s, number)
-    found = whole(rest, heads, tokens, emits, core, missing) + e.host
-    if at[CHUNKS]:
+    return (of_rank(own, heads, tokens, emits, core, missing) if tokens else 0.0), tokens
+
+
+@inner
+def ticks(s: Any, e: Any, rest: Any, own: Any, heads: Any, cores: Any, prompts: Any, missing: Any) -> Any:
+    """Of the step that all schedulers have put together."""
+    slowest, total, most, chunks = 0.0, 0, 0, 0
+    for r in range(s.at.shape[0]):
+        took, tokens = rank(scheduler(s, r), own, heads, cores, prompts, missing)
+        slowest, most = max(slowest, took), max(most, tokens)
+        total += tokens
+        chunks += s.at[r, CHUNKS]
+    found = together(rest, total, slowest, missing) + e.host
+    if chunks:
         found = round(found * e.slow)
-    graphed = tokens <= (e.graph_tokens if at[CHUNKS] else e.graph_batch)
+    graphed = most <= (e.graph_tokens if chunks else e.graph_batch)
     return found if graphed else max(found, e.least)
 
 
@@ -293,13 +379,14 @@ def emit(s: Any, request: Any, end: Any) -> Any:
     s.emitted[request] += 1
     if s.emitted[request] < s.output[request]:
         return False
-    at = s.at
+    at, clock = s.at, s.clock
     s.ended[request] = end
     s.left[at[LEFT]], s.left_at[at[LEFT]] = request, end
     at[LEFT] += 1
-    if at[SENT] < s.prompt.shape[0]:
-        s.sent[at[SENT]] = end + 1
-        at[SENT] += 1
+    clock[ANSWERED] += 1
+    if clock[SENT] < s.prompt.shape[0]:
+        s.sent[clock[SENT]] = end + 1
+        clock[SENT] += 1
     return True
 
 
@@ -328,20 +415,24 @@ def settle(s: Any, end: Any) -> Any:
 
 
 @njit
-def played(s: Any, e: Any, rest: Any, heads: Any, cores: Any, prompts: Any, missing: Any) -> Any:
-    """Until all is answered, True, or a price is missing, False, and missing int64[3] says which."""
-    at, n = s.at, s.prompt.shape[0]
-    while at[LEFT] < n:
-        if not at[PENDING] and not compose(s, e):
-            at[NOW] = s.sent[at[SEEN]] + e.front
-            continue
-        at[PENDING] = 1
-        took = ticks(s, e, rest, heads, cores, prompts, missing)
+def played(s: Any, e: Any, rest: Any, own: Any, heads: Any, cores: Any, prompts: Any, missing: Any) -> Any:
+    """Of all schedulers: until all is answered, True, or a price is missing, False, and missing int64[3] says which."""
+    clock = s.clock
+    while clock[ANSWERED] < s.prompt.shape[0]:
+        if not clock[PENDING]:
+            receive(s, e)
+            if not begin(s, e):
+                clock[NOW] = s.sent[clock[SEEN]] + e.front
+                continue
+        clock[PENDING] = 1
+        took = ticks(s, e, rest, own, heads, cores, prompts, missing)
         if missing[0]:
             return False
-        at[PENDING] = 0
-        at[BEGUN], at[NOW] = at[NOW], at[NOW] + took
-        at[ENDED] = at[NOW]
-        at[STEPS] += 1
-        settle(s, at[NOW])
+        clock[PENDING] = 0
+        clock[BEGUN], clock[NOW] = clock[NOW], clock[NOW] + took
+        clock[ENDED] = clock[NOW]
+        clock[STEPS] += 1
+        receive(s, e)
+        for r in range(s.at.shape[0]):
+            settle(scheduler(s, r), clock[NOW])
     return True

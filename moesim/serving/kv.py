@@ -110,6 +110,10 @@ class Blocks:
         self.free += back
         self.returned += back
 
+    def forget(self) -> None:
+        """What blocks hold that nobody uses."""
+        self._idle.clear()
+
     def _take(self, many: int) -> None:
         """Of the free ones; content is lost where no empty one is left."""
         self.free -= many

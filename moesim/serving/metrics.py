@@ -55,7 +55,7 @@ def numbers(served: Served, since: int, limits: Mapping[str, float]) -> Numbers:
     prompt, output = int(book.prompt[which].sum()), int(book.output[which].sum())
     found: Numbers = {
         "completed": (len(which), "1"),
-        "failed": (len(served.rejected), "1"),
+        "failed": (len(served.rejected) + book.count(State.LOST), "1"),
         "total_input": (prompt, "tok"),
         "total_output": (output, "tok"),
         "duration_s": (seconds, "s"),
@@ -115,6 +115,10 @@ def _system(served: Served, seconds: float) -> Iterator[tuple[str, tuple[float, 
     book = served.book
     yield "max_concurrent_requests", (most_at_once(book), "1")
     yield "preemptions", (int(book.preempted.sum()), "1")
+    if served.fleet:
+        yield "retries", (int(book.retried.sum()), "1")
+        yield "lost", (book.count(State.LOST), "1")
+        yield "down_s", (float(from_ps(served.fleet.down(int(book.ended.max())))), "s")
     asked, found = (
         sum(getattr(one.blocks, name) for replica in served.replicas for one in replica.schedulers)
         for name in ("asked", "found")
@@ -164,8 +168,8 @@ def breakdown(served: Served, since: int, front: int) -> dict[str, float]:
     """Mean seconds of each part of a counted request's time; they add up to its mean E2EL.
 
     queue_s: until its first step; prefill_s: until its first token; decode_s: until its last one, but for preempted_s:
-    without a cache, waiting to be computed again. Between pools: handover_s until its KV leaves, transfer_s until it is
-    there, with the first token. front: ps from the client to the queue.
+    without a cache (it was preempted, or its replica died), waiting to be computed again. Between pools: handover_s
+    until its KV leaves, transfer_s until it is there, with the first token. front: ps from the client to the queue.
     """
     book, which = served.book, counted(served.book, since)
     lost = book.lost[which]

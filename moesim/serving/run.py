@@ -11,25 +11,26 @@ from moesim.errors import BrokenInvariant
 from moesim.serving.balancer import REGISTRY
 from moesim.serving.balancer.ask import Ask
 from moesim.serving.book import Book, State
+from moesim.serving.fleet import FAR, Fleet, Kind, Outage
 from moesim.serving.pools import Handover
 from moesim.serving.replica import Replica
 from moesim.serving.requests import Requests
 from moesim.serving.transfer import Links
 
-FAR = 1 << 62
 AFTER = 1  # ps from an answer to its client's next request: no step that begins with the answer knows of it
 
 
 @dataclass
 class Served:
     """What happened: the book, the replicas, and the rejected: request -> why; entry: how many of the replicas, the
-    first ones, take requests in, where others answer them.
+    first ones, take requests in, where others answer them; fleet: where replicas come and go.
     """
 
     book: Book
     replicas: tuple[Replica, ...]
     rejected: dict[int, str] = field(default_factory=dict)
     entry: int | None = None
+    fleet: Fleet | None = None
 
     @property
     def pools(self) -> tuple[tuple[Replica, ...], ...]:
@@ -41,7 +42,8 @@ class Served:
 @dataclass
 class Loop:
     """front: ps from a client to the replicas; watch: called after every event with the time (tests count there);
-    links: where the first `entry` replicas compute prompts for the others, what carries KV between them.
+    links: where the first `entry` replicas compute prompts for the others, what carries KV between them; outages: when
+    replicas are dead, not together with links.
     """
 
     book: Book
@@ -52,6 +54,7 @@ class Loop:
     watch: Callable[[int], None] | None = None
     links: Links | None = None
     entry: int = 0
+    outages: Sequence[Outage] = ()
 
     def __post_init__(self) -> None:
         self._coming: list[tuple[int, int]] = []  # heaps of (ps, request), (ps, replica); at the same time, requests
@@ -63,6 +66,7 @@ class Loop:
         self.handover = (
             Handover(self.book, self.replicas, self.entry, self.links, self.balancer, self._rng) if self.links else None
         )
+        self.fleet = Fleet(self.book, self.replicas, self.outages) if self.outages else None
 
     def serve(self) -> Served:
         """Until every request is answered or rejected."""
@@ -72,8 +76,10 @@ class Loop:
                 self._begin(replica, now)
             if self.watch:
                 self.watch(now)
+        if self.fleet:
+            self.fleet.give_up()
         self._check_end()
-        return Served(self.book, self.replicas, self.rejected, self.entry or None)
+        return Served(self.book, self.replicas, self.rejected, self.entry or None, self.fleet)
 
     def _send_first(self) -> None:
         """In a closed loop every client sends one request, else they come by themselves."""
@@ -92,6 +98,8 @@ class Loop:
     def _soonest(self) -> int:
         """When something happens next; requests that come by themselves are sent as the clock reaches them."""
         first = min(self._next_come(), self._ending[0][0] if self._ending else FAR)
+        if self.fleet:
+            return min(first, self.fleet.soonest())
         return min(first, self.handover.links.soonest()) if self.handover else first
 
     def _next_come(self) -> int:
@@ -112,25 +120,60 @@ class Loop:
                 continue
             if self._coming and self._coming[0][0] == now:
                 touched.update(self._come(heapq.heappop(self._coming)[1], now))
-            else:
+            elif self._ending and self._ending[0][0] == now:
                 touched.update(self._end(heapq.heappop(self._ending)[1], now))
+            elif self.fleet:
+                self._change(self.fleet, now)
         return sorted(touched)
 
     def _come(self, request: int, now: int) -> Sequence[int]:
-        prefixes = self.book.requests.prefixes
-        ask = Ask(request, prefixes.group(request) if prefixes else -1)
-        chosen = REGISTRY[self.balancer](self._loads, ask, self._rng)
+        chosen = self._choose(request)
+        if chosen is None:
+            return ()
         self.book.state[request] = State.WAITING
         reason = self.handover.refuses(request) if self.handover else ""
         if reason := reason or self.replicas[chosen].receive(request, now):
             self.book.state[request] = State.REJECTED
             self.rejected[request] = reason
+            if self.fleet:
+                self.fleet.left -= 1
             if self.book.requests.concurrency:
                 self._send_next(now)
             return ()
         self.book.replica[request] = chosen
         self._loads[chosen] += 1
         return () if self.replicas[chosen].running else (chosen,)
+
+    def _choose(self, request: int) -> int | None:
+        """The replica of a request; None where it waits until one is there."""
+        prefixes = self.book.requests.prefixes
+        ask = Ask(request, prefixes.group(request) if prefixes else -1)
+        choose = REGISTRY[self.balancer]
+        if not self.fleet:
+            return choose(self._loads, ask, self._rng)
+        chosen = self.fleet.choose(self._loads, lambda loads: choose(loads, ask, self._rng))
+        if chosen is None:
+            self.fleet.held.append(request)
+            if self.book.state[request] == State.COMING:
+                self.book.state[request] = State.WAITING
+        return chosen
+
+    def _change(self, fleet: Fleet, now: int) -> None:
+        """A replica dies or returns; whose requests wait at the router comes."""
+        kind, outage = fleet.change()
+        again, delay = list(fleet.held), 0
+        if kind == Kind.RETURNS:
+            fleet.held.clear()
+        else:
+            self._ending = [event for event in self._ending if event[1] != outage.replica]
+            heapq.heapify(self._ending)
+            self._loads[outage.replica] = 0
+            had = fleet.fail(outage, now)
+            again, delay = (had, outage.delay) if outage.retry else ([], 0)
+            for _ in () if outage.retry or not self.book.requests.concurrency else had:
+                self._send_next(now + AFTER)
+        for request in again:
+            heapq.heappush(self._coming, (now + delay, request))
 
     def _end(self, replica: int, now: int) -> Sequence[int]:
         done = self.replicas[replica].end()
@@ -146,6 +189,8 @@ class Loop:
                 self._send_next(now + AFTER)
         if self.handover:
             self.handover.pump(replica, now)
+        elif self.fleet:
+            self.fleet.left -= len(done)
         return (replica,)
 
     def _begin(self, replica: int, now: int) -> None:
@@ -160,12 +205,14 @@ class Loop:
         if self.handover:
             self.handover.pump(replica, now)
         alone = not self.handover and not self.book.requests.concurrency
-        return self._next_come() if alone else self._soonest()
+        if not alone:
+            return self._soonest()
+        return min(self._next_come(), self.fleet.soonest()) if self.fleet else self._next_come()
 
     def _check_end(self) -> None:
         """Raises BrokenInvariant where a request is left, or a block."""
-        left = len(self.book.requests) - self.book.count(State.FINISHED) - self.book.count(State.REJECTED)
-        if left:
+        over = (State.FINISHED, State.REJECTED, State.LOST)
+        if left := len(self.book.requests) - sum(map(self.book.count, over)):
             raise BrokenInvariant(f"{left} requests were never answered")
         for replica in self.replicas:
             for one in replica.schedulers:
@@ -177,12 +224,12 @@ class Loop:
 def serve(
     requests: Requests, make: Callable[[Book], Sequence[Replica]], balancer: str = "least_outstanding", front: int = 0,
     seed: int = 0, watch: Callable[[Book, Sequence[Replica], int], None] | None = None, links: Links | None = None,
-    entry: int = 0,
+    entry: int = 0, outages: Sequence[Outage] = (),
 ) -> Served:  # fmt: skip
     """Serve all requests; `make` builds the replicas on the book of the run. With `links` the first `entry` of them
-    compute prompts, the others answer.
+    compute prompts, the others answer; without, replicas have `outages`.
     """
     book = Book(requests)
     replicas = tuple(make(book))
     seen = (lambda now: watch(book, replicas, now)) if watch else None
-    return Loop(book, replicas, balancer, front, seed, seen, links, entry).serve()
+    return Loop(book, replicas, balancer, front, seed, seen, links, entry, outages).serve()

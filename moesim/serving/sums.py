@@ -18,28 +18,31 @@ GRID = 32  # tokens of context between priced ones
 OCTAVE = 4  # priced numbers of tokens and rows in an octave
 MOST_OCTAVES = 23  # 2 ** 22 tokens are the most of a step
 KNOTS: Ints = np.unique(np.rint(2.0 ** (np.arange(MOST_OCTAVES * OCTAVE + 1) / OCTAVE)).astype(np.int64))
-NOTHING, REST, HEADS, CORES, PROMPTS = range(5)  # what a sum may lack
+NOTHING, REST, OWN, HEADS, CORES, PROMPTS = range(6)  # what a sum may lack
 FEWEST_CELLS = 64
 UNKNOWN = -1
 
 
 class Tables(NamedTuple):
-    """ps; rest, heads float64[K]: of so many tokens; cores int64[K, cells]: of one decoded row among so many, after
-    0, GRID, 2 GRID ... tokens; prompts float64[K, K]: of one prompt among so many, of so many tokens. UNKNOWN: not
-    priced yet.
+    """ps; rest float64[K]: of so many tokens of all ranks, what they do together; own, heads float64[K]: of so many
+    tokens of a scheduler, what its ranks do by themselves beside attention's cores; cores int64[K, cells]: of one
+    decoded row among so many, after 0, GRID, 2 GRID ... tokens; prompts float64[K, K]: of one prompt among so many, of
+    so many tokens. UNKNOWN: not priced yet.
     """
 
     rest: Floats
+    own: Floats
     heads: Floats
     cores: Ints
     prompts: Floats
 
     @classmethod
-    def empty(cls) -> Tables:
-        """Nothing is priced."""
+    def empty(cls, *, alone: bool) -> Tables:
+        """Nothing is priced; alone: one scheduler, whose ranks do all together."""
         many = len(KNOTS)
         rest, heads, prompts = (np.full(shape, float(UNKNOWN)) for shape in (many, many, (many, many)))
-        return cls(rest, heads, np.full((many, FEWEST_CELLS), UNKNOWN, dtype=np.int64), prompts)
+        own = np.full(many, 0.0 if alone else float(UNKNOWN))
+        return cls(rest, own, heads, np.full((many, FEWEST_CELLS), UNKNOWN, dtype=np.int64), prompts)
 
     def wider(self, context: int) -> Tables:
         """With cells for so many tokens of context; what was priced of cores is forgotten where they have to grow."""
@@ -123,21 +126,33 @@ def chunk(prompts: Any, rows: Any, new: Any, before: Any, missing: Any) -> Any:
 
 
 @inner
-def whole(rest: Any, heads: Any, tokens: Any, emits: Any, core: Any, missing: Any) -> Any:
-    """Ticks of a step of so many tokens, whose cores take `core` ps."""
+def of_rank(own: Any, heads: Any, tokens: Any, emits: Any, core: Any, missing: Any) -> Any:
+    """ps that a scheduler's ranks take by themselves, with so many tokens, whose cores take `core` ps."""
     head = along(heads, emits, HEADS, missing) if emits else 0.0
-    return round(core + along(rest, tokens, REST, missing) + head)
+    return core + along(own, tokens, OWN, missing) + head
+
+
+@inner
+def together(rest: Any, tokens: Any, slowest: Any, missing: Any) -> Any:
+    """Ticks of a step of so many tokens, the slowest of whose ranks takes so many ps by itself."""
+    return round(slowest + along(rest, tokens, REST, missing))
 
 
 @njit
-def ticks_of(rest: Any, heads: Any, cores: Any, prompts: Any, rows: Any, new: Any, before: Any, emits: Any,
+def ticks_of(rest: Any, own: Any, heads: Any, cores: Any, prompts: Any, rows: Any, new: Any, before: Any, emits: Any,
              missing: Any) -> Any:  # fmt: skip
-    """Ticks of a batch: contexts of decoded rows int64[n], new tokens of chunks int64[m] and those before them; emits:
-    tokens that go through the head. No use where missing int64[3] says then which price there is not.
+    """Of a batch, scheduler by scheduler in tuples: contexts of decoded rows int64[n], new tokens of chunks int64[m]
+    and those before them; emits: tokens that go through the head. Ticks, of no use where missing int64[3] says then
+    which price there is not.
     """
-    core = decoded(cores, rows, rows.shape[0], missing) if rows.shape[0] else 0.0
-    tokens = rows.shape[0]
-    for number in range(new.shape[0]):
-        core += chunk(prompts, new.shape[0], new[number], before[number], missing)
-        tokens += new[number]
-    return whole(rest, heads, tokens, emits, core, missing)
+    slowest, total = 0.0, 0
+    for r in range(len(rows)):
+        core = decoded(cores, rows[r], rows[r].shape[0], missing) if rows[r].shape[0] else 0.0
+        tokens = rows[r].shape[0]
+        for number in range(new[r].shape[0]):
+            core += chunk(prompts, new[r].shape[0], new[r][number], before[r][number], missing)
+            tokens += new[r][number]
+        if tokens:
+            slowest = max(slowest, of_rank(own, heads, tokens, emits[r], core, missing))
+        total += tokens
+    return together(rest, total, slowest, missing)

@@ -186,14 +186,17 @@ class LayerOps:
         """
         model = self.model
         if training:
-            return self._summed(self.spread.expert_gemms(), rows) + self._activation(rows.sum(axis=1))
+            return self.trained_experts(self.expert_gemms(rows), rows)
         shape = (model.row_width, self.spread.expert_width, self.precision.experts, model.expert_matrices)
         return self.log.work([self.costs.experts(rows, *shape, choices)])
 
-    def _summed(self, gemms: Iterable[Gemm], rows: npt.NDArray[np.int64]) -> Work:
-        """rows int64[ranks, slots]: the GEMMs of all slots, one after the other."""
-        each = self._gemms(gemms, rows, self.precision.experts)
-        return each.summed()
+    def expert_gemms(self, rows: npt.NDArray[np.int64]) -> Work:
+        """rows int64[...] of one expert each -> their GEMMs."""
+        return self._gemms(self.spread.expert_gemms(), rows, self.precision.experts)
+
+    def trained_experts(self, gemms: Work, rows: npt.NDArray[np.int64]) -> Work:
+        """rows int64[ranks, slots] and the GEMMs of each -> all slots of a rank, one after the other."""
+        return gemms.summed() + self._activation(rows.sum(axis=1))
 
     def _activation(self, rows: npt.NDArray[np.int64]) -> Work:
         width = self.model.expert_matrices * self.spread.expert_width

@@ -77,6 +77,10 @@ class Pace:
             return self._with(kept, batch)
         return self._renewed(batch, shape, kept)
 
+    def unrouted(self, batch: Batch) -> int:
+        """Ticks of what no routing decides, on the rank that needs longest for it. Only where a step is a sum."""
+        return self._refill.unrouted(batch.padded(self.plan.schedule.most_cuts))
+
     def ends(
         self, batch: Batch, grows: npt.NDArray[np.bool_], now: int, horizon: int, most: int, least: int = 0
     ) -> Int64s:  # fmt: skip

@@ -24,7 +24,12 @@ def price_notes(log: CostLog, costs: CostModel, device: str) -> Iterator[str]:
     for family in sorted(log.outside):
         if log.outside[family]:
             share = log.outside[family] / log.asked[family]
-            yield f"{family}: {share:.0%} of the queried shapes lie outside the measured hull"
+            yield f"{family}: {_percent(share)} of the queried shapes lie outside the measured hull"
     assumed = sorted(family for family, basis in log.basis.items() if basis == "assumed")
     if assumed:
         yield f"assumed, not measured: {', '.join(assumed)}"
+
+
+def _percent(share: float) -> str:
+    """Never 0 % of what is more than nothing."""
+    return f"{share:.0%}" if share >= 0.005 else "under 1%"

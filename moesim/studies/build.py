@@ -15,12 +15,9 @@ from moesim.layout import (
     Layout,
     MemoryLedger,
     Placement,
-    Residency,
     Rows,
     Spread,
     default_expert_tensor_parallel,
-    serving_ledger,
-    training_ledger,
 )
 from moesim.models import DTYPE_BYTES, MoEModel, load_model
 from moesim.network import AllToAll, Fabric, all_to_all
@@ -31,25 +28,25 @@ from moesim.step import Batch, CostLog, Dispatch, LayerOps, Lowered, Precision, 
 from moesim.studies.dense import check_experts
 from moesim.studies.faults import engine_faults
 from moesim.studies.load import Loaded
+from moesim.studies.memory import fitting_memory
 from moesim.studies.placement import find_placement, first_placement
 from moesim.studies.routing import merge_note, routing_source
-from moesim.studies.scenario import BatchSection, CommSection, Scenario
+from moesim.studies.scenario import CommSection, Scenario
 
 MOST_TOKENS = 1 << 25  # of one batch: columns of so many take 0.3 GB each
 SCALE_BYTES = {"bf16": 0.0, "fp8": 4 / 128, "fp4": 1 / 16}  # fp8: one fp32 scale per 128 values; fp4: one byte per 16
 
 
 @dataclass(frozen=True)
-class Built:
-    """One scenario, sealed: everything a run needs, and the warnings that building it raised."""
+class Draft:
+    """A scenario sealed but for where its experts stand: the plan holds them in order, or as a file has them."""
 
     scenario: Scenario
     plan: StepPlan
     batches: tuple[Batch, ...]
-    placement_source: str
-    memory: MemoryLedger
     log: CostLog
     warnings: tuple[str, ...]
+    routing_notes: tuple[str, ...]
     faults: tuple[Fault, ...]
 
     @property
@@ -69,16 +66,11 @@ class Built:
 
 
 @dataclass(frozen=True)
-class Draft:
-    """A scenario sealed but for where its experts stand: the plan holds them in order, or as a file has them."""
+class Built(Draft):
+    """One scenario, sealed: everything a run needs; `warnings` has what building it raised, of routing too."""
 
-    scenario: Scenario
-    plan: StepPlan
-    batches: tuple[Batch, ...]
-    log: CostLog
-    warnings: tuple[str, ...]
-    routing_notes: tuple[str, ...]
-    faults: tuple[Fault, ...]
+    placement_source: str
+    memory: MemoryLedger
 
 
 def build(loaded: Loaded, seed: int) -> Built:
@@ -86,11 +78,10 @@ def build(loaded: Loaded, seed: int) -> Built:
     made = draft(loaded, seed)
     found = find_placement(loaded, made.plan, made.batches[0], seed)
     plan = replace(made.plan, placement=found.placement, replicas=found.replicas)
-    memory = memory_of(made.scenario, plan)
     with placed(loaded.document.source):
-        memory.check()
-    warnings = (*made.warnings, *made.routing_notes, *found.notes)
-    return Built(made.scenario, plan, made.batches, found.source, memory, made.log, warnings, made.faults)
+        memory = fitting_memory(made.scenario, plan)
+    whole = replace(made, plan=plan, warnings=(*made.warnings, *made.routing_notes, *found.notes))
+    return Built(**vars(whole), placement_source=found.source, memory=memory)
 
 
 def draft(loaded: Loaded, seed: int) -> Draft:
@@ -286,36 +277,8 @@ def _batches(scenario: Scenario, ranks: int) -> tuple[Batch, ...]:
     )
 
 
-def memory_of(scenario: Scenario, plan: StepPlan, rows: Rows | None = None) -> MemoryLedger:
-    """What the fullest device holds, its placement included. rows: those that a step was seen to receive; before one is
-    lowered, an even share of top-k rows a token.
-    """
-    batch, precision = scenario.batch, plan.ops.precision
-    decode = batch.phase == "decode"
-    sequences, cached = (batch.tokens_per_gpu, batch.context + 1) if decode else _whole(batch)
-    if rows is None:
-        each = batch.tokens_per_gpu * plan.model.top_k * plan.layout.expert_tensor_parallel
-        rows = Rows(each, each * len(plan.model.moe_layers))
-    keeps = Residency(
-        precision.weights, precision.experts, precision.kv_cache, sequences, cached, batch.tokens_per_gpu, rows=rows
-    )
-    size = plan.fabric.cluster.devices[0].memory_bytes
-    if batch.phase == "train":
-        return training_ledger(
-            plan.ops.spread, plan.layout, plan.placement, keeps, plan.recompute, plan.optimizer, size
-        )
-    return serving_ledger(plan.ops.spread, plan.placement, keeps, size)
-
-
-def _whole(batch: BatchSection) -> tuple[int, int]:
-    """Sequences and tokens of each, where a batch is of whole ones."""
-    return batch.tokens_per_gpu // batch.context, batch.context
-
-
 def with_rows(built: Built, lowered: Lowered) -> Built:
     """The same with the ledger of the rows that the step's fullest rank receives. Raises DoesNotFit."""
     received = lowered.received
     rows = Rows(int(received.max(initial=0)), int(received.sum(axis=0).max(initial=0)), int(lowered.gates.sum()))
-    memory = memory_of(built.scenario, built.plan, rows)
-    memory.check()
-    return replace(built, memory=memory)
+    return replace(built, memory=fitting_memory(built.scenario, built.plan, rows))

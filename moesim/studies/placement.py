@@ -60,10 +60,12 @@ def first_placement(loaded: Loaded, model: MoEModel, ranks: int) -> Placement:
             way_out=f"redundant: {most} or less",
         )
     if slots % ranks:
+        more = redundant + -slots % ranks
+        near = [str(one) for one in (more - ranks, more) if 0 <= one <= model.num_experts * (ranks - 1)]
         raise BadInput(
             f"{model.num_experts} experts + {redundant} redundant do not divide over {ranks} ranks",
             where=loaded.where("experts.redundant"),
-            way_out=f"redundant: {-(-model.num_experts // ranks) * ranks - model.num_experts}",
+            way_out=f"redundant: {' or '.join(near)}",
         )
     layers = len(model.moe_layers)
     expert = np.tile(np.arange(slots, dtype=np.int32) % model.num_experts, (layers, 1))

@@ -32,14 +32,19 @@ def routing_source(
         return NoExperts(), ()
     if routing.router is not None:
         source: RoutingSource = _routed(loaded, routing, model, seed, places)
-    elif routing.balanced:
-        source = Balanced(model, seed)
-    elif routing.sampled:
-        source = Sampled(routing.sampled, model, seed)
     else:
-        trace = read_trace(trace_path(routing.trace or "", loaded.where("routing.trace")))
-        source = Transplant(trace, model, seed) if routing.transplant else Replay(trace, model, seed)
+        source = looked_up(routing, model, seed, loaded.where("routing.trace"))
     return source, tuple(source.notes)
+
+
+def looked_up(routing: RoutingSection, model: MoEModel, seed: int, where: str) -> RoutingSource:
+    """The source of a section that names no router; where: its key `trace`. Raises BadInput."""
+    if routing.balanced:
+        return Balanced(model, seed)
+    if routing.sampled:
+        return Sampled(routing.sampled, model, seed)
+    trace = read_trace(trace_path(routing.trace or "", where))
+    return Transplant(trace, model, seed) if routing.transplant else Replay(trace, model, seed)
 
 
 def _routed(loaded: Loaded, routing: RoutingSection, model: MoEModel, seed: int, places: Places) -> Routed:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from moesim.training.job import Job
 from moesim.training.memory import rank_memory
+from moesim.training.routed import RoutedStep, routed_step
 from moesim.training.stages import Stage, even_stages
 from moesim.training.step import StepTime, exposed_ps, train_step
 
-__all__ = ["Job", "Stage", "StepTime", "even_stages", "exposed_ps", "rank_memory", "train_step"]
+__all__ = [
+    "Job",
+    "RoutedStep",
+    "Stage",
+    "StepTime",
+    "even_stages",
+    "exposed_ps",
+    "rank_memory",
+    "routed_step",
+    "train_step",
+]

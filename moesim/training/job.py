@@ -112,6 +112,11 @@ class Job:
         """Links with what kernels reach of them."""
         return Fabric.of(self.cluster, self.costs.communication, all_to_all.find(self.dispatch))
 
+    @cached_property
+    def _balanced(self) -> Balanced:
+        """Of any layers: it walks through all alike."""
+        return Balanced(self.model, 0)
+
     def spread(self, stage: Stage) -> Spread:
         """How the tensors of a stage lie."""
         return Spread.of(stage.model(self.model), self.layout, training=True)
@@ -122,7 +127,7 @@ class Job:
         sms = self.cluster.devices[0].sms
         held = max(self.fabric.communication[kernel].sms for kernel in algorithm.all_kernels())
         row = round(model.row_width * DTYPE_BYTES[ACTIVATION])
-        routing: RoutingSource = Balanced(model, 0) if model.routed else NoExperts()
+        routing: RoutingSource = self._balanced if model.routed else NoExperts()
         return StepPlan(
             model=model,
             layout=self.layout,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,11 +20,13 @@ from moesim.step import lower
 from moesim.step.lowered import Lowered, Lowering
 from moesim.step.optimizer import optimizer_step
 from moesim.training.job import Job
+from moesim.training.slots import EXCHANGES
 from moesim.training.stages import Stage
 from moesim.units import to_ps
 
-EXCHANGES: Final = ("dispatch", "combine", "combine_backward", "dispatch_backward")
 Kind = tuple[int, bool, bool]  # of a layer: number of its mixer, whether it has experts, whether it has nothing
+
+StageKind = tuple[tuple[Kind, ...], bool, bool]  # its layers' kinds, and the ends of the model that it has
 
 
 class Pair(NamedTuple):
@@ -80,6 +82,7 @@ class Layers:
         island = Layout(layout.island, layout.tensor_parallel, layout.expert_parallel, layout.expert_tensor_parallel)
         self._job, self._island = job, island
         self._known: dict[tuple[Kind, bool, bool], Pair] = {}
+        self._ended: dict[StageKind, tuple[int, int]] = {}
 
     def passes(self, stage: Stage) -> Passes:
         """Of all layers of a stage."""
@@ -87,7 +90,7 @@ class Layers:
         for part in _alone(stage):
             pair = pair + self._played(kind_of(self._job.model, part.first), part)
         hidden = pair.overlapped(self._job.plan(stage).dispatch.slowdown) if pair.exchange else pair
-        return Passes(hidden if self._job.overlap else pair, hidden, *self._after(stage))
+        return Passes(hidden if self._job.overlap else pair, hidden, *self.after(stage))
 
     def _played(self, kind: Kind, part: Stage) -> Pair:
         key = (kind, part.begins, part.ends)
@@ -104,8 +107,14 @@ class Layers:
         forward, backward = (int(timeline.end[kind == which].max(initial=0)) for which in (0, 1))
         return Pair(forward, backward - forward, *_parts(lowered, timeline))
 
-    def _after(self, stage: Stage) -> tuple[int, int]:
+    def after(self, stage: Stage) -> tuple[int, int]:
         """Gradients and parameters of all ranks of a stage; the optimizer."""
+        key = stage_kind(self._job.model, stage)
+        if key not in self._ended:
+            self._ended[key] = self._end(stage)
+        return self._ended[key]
+
+    def _end(self, stage: Stage) -> tuple[int, int]:
         plan = self._job.plan(stage)
         lowering = Lowering.of(0, 0, plan.layout.world, 1)
         optimizer_step(plan, lowering, [])
@@ -114,6 +123,11 @@ class Layers:
         first = graph.lane_ptr[graph.name.index("optimizer")]
         update = int(line.end[first] - line.start[first])
         return int(line.end.max()) - update, update
+
+
+def stage_kind(model: MoEModel, stage: Stage) -> StageKind:
+    """What a stage is made of."""
+    return tuple(kind_of(model, layer) for layer in range(stage.first, stage.last)), stage.begins, stage.ends
 
 
 def kind_of(model: MoEModel, layer: int) -> Kind:

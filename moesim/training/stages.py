@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from moesim.errors import BadInput
 from moesim.models import MoEModel
-from moesim.schedules import Order, Verb
+from moesim.schedules import Node, Order, Verb, Way
 from moesim.schedules.sequential import Sequential
+
+WEIGHTED: Final = (Verb.ATTENTION, Verb.ROUTER, Verb.SHARED, Verb.EXPERTS, Verb.MLP, Verb.HEAD)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,22 @@ class StageSchedule(Sequential):
         for part in self.parts:
             if self.stage.ends:
                 order.then(Verb.HEAD, -1, part)
+
+
+class SplitSchedule(StageSchedule):
+    """The same, gradients of weights after all those of inputs."""
+
+    def step(
+        self, moe: Sequence[bool], micro_batches: int = 1, *, training: bool = False, replay: bool = False
+    ) -> tuple[Node, ...]:  # fmt: skip
+        """Of one micro-batch."""
+        whole = super().step(moe, micro_batches, training=training, replay=replay)
+        data = [node._replace(way=Way.BACKWARD_DATA) if node.way == Way.BACKWARD else node for node in whole]
+        weights = [
+            node._replace(way=Way.BACKWARD_WEIGHT, after=(number,))
+            for number, node in enumerate(whole) if node.way == Way.BACKWARD and node.verb in WEIGHTED
+        ]  # fmt: skip
+        return (*data, *weights)
 
 
 def even_stages(layers: int, stages: int) -> tuple[Stage, ...]:

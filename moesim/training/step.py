@@ -39,7 +39,7 @@ def train_step(job: Job) -> StepTime:
     """Play one step. Raises BadInput, Deadlock."""
     layers = Layers(job)
     passes = tuple(layers.passes(stage) for stage in job.stages)
-    transfer = _handed_on(job)
+    transfer = handed_on_ps(job)
 
     def price(_rank: int, slot: Slot) -> int:
         return slot_ps(passes, slot)
@@ -70,7 +70,7 @@ def _ps(of: Pair, what: Pass) -> int:
     return of.backward if what == Pass.B else of.backward // 2
 
 
-def _handed_on(job: Job) -> int:
+def handed_on_ps(job: Job) -> int:
     """Picoseconds that a rank's slice of the stream is on its way to the same rank of the next stage."""
     if job.pipeline == 1:
         return 0

@@ -128,3 +128,24 @@ def test_numbers_beyond_all_range_in_a_target(moesim: Moesim, target: str) -> No
 def test_a_page_that_cannot_be_written_says_what_was_kept(moesim: Moesim) -> None:
     done = moesim("run", "demo-tiny", "--out", "a", "--report=" + "x" * 5000)
     assert done.code == 2 and "the run itself is stored in a" in done.err and moesim("explain", "a").code == 0
+
+
+@pytest.mark.parametrize("words", [("run", "demo-tiny", "--out", "a\0b"), ("trace", "import", "a\0b"), ("a\0b",)])
+def test_a_null_byte_is_in_no_name(moesim: Moesim, words: tuple[str, ...]) -> None:
+    """`--out` with one was exit 70."""
+    done = moesim(*words)
+    assert done.code == 2 and "a\\x00b: holds a null byte" in done.err
+
+
+def test_a_value_of_five_thousand_digits_is_not_repeated(moesim: Moesim) -> None:
+    done = moesim("run", "demo-tiny", "--set", "batch.tokens_per_gpu=" + "9" * 5000)
+    assert done.code == 2 and len(done.err) < 500 and "(5002 characters)" in done.err
+
+
+def test_a_run_is_named_by_the_sources_too(moesim: Moesim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same scenario under changed sources took the place of the run before it."""
+    moesim("run", "demo-tiny")
+    moesim("run", "demo-tiny")
+    monkeypatch.setattr("moesim.cli.play.sources_digest", lambda: "other sources")
+    moesim("run", "demo-tiny")
+    assert len(list(Path("runs").iterdir())) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -48,3 +49,27 @@ def test_what_would_take_for_ever_is_refused_at_once(moesim: Moesim, setting: st
     """Both limits were written down and had no effect: a step of 1e9 micro-batches never ended."""
     done = moesim("run", "mixtral-train-ep8", "--set", setting)
     assert done.code == 2 and f"less than or equal to {most}, not 1000000000" in done.err
+
+
+@pytest.mark.parametrize(
+    ("setting", "hint"),
+    [("batch.tokens_per_gpu=017", "without the leading zero it is 17"), ("routing.balanced=NO", "is written false")],
+)
+def test_old_spellings_are_refused_with_the_new_one(moesim: Moesim, setting: str, hint: str) -> None:
+    done = moesim("run", "demo-tiny", "--set", setting)
+    assert done.code == 2 and hint in done.err
+
+
+def test_what_is_too_much_is_refused_with_the_most_that_fits(moesim: Moesim) -> None:
+    """The number said runs, one more does not."""
+    wide = ("run", "demo-qwen3", "--set", "batch.context=200000", "--set")
+    done = moesim(*wide, "batch.tokens_per_gpu=90000")
+    most = re.search(r"Try: batch.tokens_per_gpu: (\d+);", done.err)
+    assert done.code == 3 and most
+    assert moesim(*wide, f"batch.tokens_per_gpu={most[1]}").code == 0
+    assert moesim(*wide, f"batch.tokens_per_gpu={int(most[1]) + 1}").code == 3
+
+
+def test_the_nearest_redundancy_that_divides(moesim: Moesim) -> None:
+    done = moesim("run", "demo-qwen3", "--set", "experts.redundant=3")
+    assert done.code == 2 and done.err.strip().endswith("Try: redundant: 0 or 8")

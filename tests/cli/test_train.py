@@ -62,6 +62,32 @@ def test_the_rank_with_most_all_to_alls_is_told(moesim: Moesim, tmp_path: Path) 
     assert 0.1 < document["metrics"]["alltoall_s"]["value"] / document["metrics"]["step_time_s"]["value"] < 0.5
 
 
+SKEWED = ("routing={sampled: prefill_in4096}", "batch.micro_batches=8", "parallel.data_parallel_size=16")
+
+
+def test_skewed_rows_become_waiting(moesim: Moesim, tmp_path: Path) -> None:
+    """Parts add up to the step; what skew costs is there, and what GPUs wait by kind; equal rows wait for no one."""
+    document = played(moesim, tmp_path, "mixtral-train-pp4", *SKEWED)
+    metrics = {key: one["value"] for key, one in document["metrics"].items()}
+    assert sum(document["breakdown"].values()) == pytest.approx(metrics["step_time_s"], rel=1e-9)
+    for name in ("waiting_group_s", "waiting_stages_s", "waiting_replicas_s", "imbalance_cost_s"):
+        assert 0 < metrics[name] < metrics["step_time_s"], name
+    assert document["provenance"]["alltoalls"] == 2 * 32 * 8 * 4  # two replicas, layers, micro-batches, there and back
+    said = " ".join(document["warnings"])
+    assert "one of 64 different ones" in said and "counted with even rows" in said
+    done = moesim("run", "mixtral-train-pp4", *(part for one in SKEWED for part in ("--set", one)))
+    assert "waiting for others in all-to-alls" in done.out
+
+
+def test_a_recorded_model_is_trained_on_its_recording(moesim: Moesim, tmp_path: Path) -> None:
+    document = played(
+        moesim, tmp_path, "mixtral-train-pp4", "model=tiny-moe", "routing={trace: tiny-moe}", "batch.micro_batches=8",
+        "parallel={data_parallel_size: 8, pipeline_parallel_size: 3, expert_parallel_size: 4}", "costs=h100_sxm",
+    )  # fmt: skip
+    assert document["provenance"]["routing"] == "recorded"
+    assert document["metrics"]["waiting_group_s"]["value"] > 0
+
+
 def test_hiding_exchanges_holds_sms(moesim: Moesim, tmp_path: Path) -> None:
     """Worth it where all-to-alls are a fifth of the step, not where they are 4 %: GEMMs lose 20 of 132 SMs."""
     times = {
@@ -100,7 +126,10 @@ def test_text_and_stored_run(moesim: Moesim, tmp_path: Path) -> None:
     (["pipeline.schedule=dualpip"], 2, "did you mean 'dualpipe'"),
     (["pipeline.schedule=dualpipe", "parallel.pipeline_parallel_size=1"], 2, "even number"),
     (["pipeline.schedule=interleaved", "parallel.virtual_pipeline_size=2", "batch.micro_batches=33"], 2, "33"),
-    (["routing={sampled: dsv3}"], 2, "every expert equal rows"),
+    (["routing={router: topk_softmax}"], 2, "no router decides in it"),
+    (["routing={sampled: dsv3}"], 2, "load statistics"),
+    (["routing={trace: tiny-moe}"], 2, "was recorded from"),
+    (["routing={sampled: prefill_in4096}", "pipeline.hide_alltoall=true"], 2, "not played with rows of their own"),
     (["network.level=fluid"], 2, "nothing to act on in mode: train"),
     (["comm.path=rdma"], 2, "comm.path"),
     (["pipeline.hide_alltoall=true", "batch.micro_batches=1"], 2, "needs an all-to-all, and a second micro-batch"),

@@ -20,6 +20,7 @@ from moesim.studies.validation.validation import Point
 if TYPE_CHECKING:
     from tests.cli.conftest import Moesim
 
+APART = {"attention_dp_size": "2", "moe_tp_size": "1", "moe_ep_size": "4"}
 SHIPPED = shipped.shipped(*serving.DATA)
 
 
@@ -55,12 +56,23 @@ def test_a_row_is_served_and_told(moesim: Moesim, tmp_path: Path) -> None:
     assert len(list(csv.DictReader(Path("rows.csv").read_text().splitlines()))) == 4
 
 
+def test_ranks_with_requests_of_their_own_are_served(moesim: Moesim, tmp_path: Path) -> None:
+    """Attention data parallel 2 on experts parallel 2, four clients."""
+    some_rows = {"concurrency": "4", "isl": "1024", "osl": "64", "tp_size": "1", **APART, "moe_ep_size": "2"}
+    path = some(tmp_path, "openai_gpt_oss_120b", **some_rows)
+    done = moesim("validate", "serving", "--data", str(path), "--json")
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
+    assert document["metrics"]["answered_fraction"]["value"] == 1
+    assert list(document["breakdown"]["parallelism"]) == ["attention DP2, EP2"]
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"system": "tpu"}, "no shipped topology of tpu"), ({"isl": "0"}, "isl '0' is no positive number"),
         ({"concurrency": "1.5"}, "no whole number"), ({"moe_quant_mode": "int3"}, "quantisation 'int3'"),
-        ({"model_path": "nobody/nothing"}, "unknown model"), ({"attention_dp_size": "8"}, "attention data parallel"),
+        ({"model_path": "nobody/nothing"}, "unknown model"), ({"tp_size": "2", **APART}, "sums only"),
     ],
 )  # fmt: skip
 def test_rows_that_cannot_be_served_are_refused(

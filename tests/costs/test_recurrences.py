@@ -59,3 +59,24 @@ def test_an_unmeasured_scan_is_a_roofline_that_says_so() -> None:
 def test_a_share_of_the_heads_costs_less() -> None:
     whole, part = (PROFILE.recurrence("decode", 1, 256, NET, ways)[1].seconds for ways in (1, 4))
     assert float(part) == pytest.approx(float(whole) / 4, rel=0.15)
+
+
+def test_a_prompt_is_cut_into_chunks_of_64_that_add_products_within_them() -> None:
+    """3 sequences of 100 tokens fill two chunks each; 4 heads of 8 x 16 cells on 2 key heads."""
+    found = recurrence("prefill", 100, 3, 2, 4, 8, 16, "gdn")
+    cells, whole = 4 * 8 * 16, 3 * 2 * 64
+    assert float(found.flops) == 4 * 300 * cells
+    assert float(found.bytes) == 300 * 2 * 2 * (2 * 8 + 4 * 16) + 3 * 2 * cells * 4
+    assert float(found.padded) == whole * (6 * cells + 2 * 64 * 4 * (3 * 8 + 2 * 16))
+    assert [float(one) for one in found.counts] == [3 * 4 * 2]
+    assert [2 ** float(one) for one in found.coordinates] == pytest.approx([12, 100, 4, 3, float(found.bytes)])
+    decoded = recurrence("decode", 1, 10, 2, 4, 8, 16, "gdn")
+    assert float(decoded.padded) == float(decoded.flops) and [float(one) for one in decoded.counts] == [40]
+    assert [float(one) for one in recurrence("prefill", 0, 3, 2, 4, 8, 16, "gdn").counts] == [0]
+
+
+def test_a_convolution_multiplies_every_tap() -> None:
+    found = convolution("prefill", 100, 3, 64, 4)
+    assert float(found.flops) == float(found.padded) == 2 * 300 * 64 * 4
+    assert [float(one) for one in found.counts] == [3]
+    assert [2 ** float(one) for one in found.coordinates] == pytest.approx([300, 100, 64, float(found.bytes)])

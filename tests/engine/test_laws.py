@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -115,6 +117,17 @@ def test_with_port_loads_both_players_agree_to_the_tick(case: Case, network: str
     check_timeline(graph, fast)
     check_timeline(graph, slow)
     assert_equal(fast, slow)
+
+
+@QUICK
+@given(case=graphs())
+def test_without_a_network_is_with_infinite_links_and_no_start_up(case: Case) -> None:
+    graph, capacity = case
+    free = replace(graph, coflows=tuple(replace(moved, alpha=0.0) for moved in graph.coflows))
+    none, infinite = evaluate(graph, capacity, network="none"), evaluate(free, np.full(len(capacity), np.inf))
+    for column in ("start", "end", "arrival", "task_end"):
+        np.testing.assert_array_equal(getattr(none, column), getattr(infinite, column), column)
+    assert not len(none.transfers.bytes)
 
 
 @pytest.mark.parametrize("barrier", [True, False])

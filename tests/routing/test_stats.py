@@ -15,7 +15,7 @@ from moesim.routing import NO_EXPERT, RoutingTrace, TraceHeader, make_trace
 from moesim.routing.loads import loads_of
 from moesim.routing.stats import affinity, balance, load, locality
 from moesim.routing.stats.diff import diff
-from moesim.routing.stats.domains import domain_divergence, jensen_shannon_bits, shuffled_divergence
+from moesim.routing.stats.domains import domain_divergence, jensen_shannon_bits, owners, shuffled_divergence
 from moesim.routing.stats.summary import summarise, summarise_loads
 
 Make = Callable[..., RoutingTrace]
@@ -187,3 +187,34 @@ def test_a_capacity_in_token_order_drops_late_positions_and_counts_have_the_load
     assert found["drop_by_position"] == [0.0] * 8 and found["capacity_1_drop_by_position"] == [0.0] * 4 + [1.0] * 4
     loads = summarise_loads(loads_of(trace)).to_json()["breakdown"]
     assert loads["gini"] == found["gini"] and loads["step_max_over_mean"] == found["step_max_over_mean"]
+
+
+def test_moved_tokens_and_layers_by_hand() -> None:
+    """Of three tokens over two layers one moves in both, one in none though its order changed, one loses an expert."""
+    old = tiny([[[0, 1], [2, 3]], [[0, 1], [2, 3]], [[0, 1], [2, 3]]])
+    new = tiny([[[0, 2], [1, 3]], [[1, 0], [3, 2]], [[0, NO_EXPERT], [2, 3]]])
+    found = diff(old, new).to_json()["metrics"]
+    assert found["moved_tokens"]["value"] == pytest.approx(2 / 3, abs=1e-6)
+    assert found["moved_layers_of_a_token"]["value"] == pytest.approx(3 / 3)
+    assert "router_shift_ratio" not in found
+    assert diff(old, old).moved == {"moved_tokens": 0, "moved_layers_of_a_token": 0}
+
+
+def test_the_shift_ratio_is_of_the_scores_of_the_old_experts() -> None:
+    """Logits of 0 over four experts, p = 1/4; then 2 and 1 of 5: |log(8/5)| of the one, |log(4/5)| of the other."""
+    flat, moved = np.zeros((1, 1, 4)), np.log([[[2.0, 1.0, 1.0, 1.0]]])
+    old, new = tiny([[[0, 1]]], logits=flat), tiny([[[0, 1]]], logits=moved)
+    by_hand = np.exp(-(np.log(8 / 5) + np.log(5 / 4)) / 2)
+    assert diff(old, new).moved["router_shift_ratio"] == pytest.approx(by_hand, rel=1e-3)
+    assert diff(old, old).moved["router_shift_ratio"] == 1
+
+
+def test_a_domain_owns_the_expert_that_it_uses_more_than_others_do() -> None:
+    """Both domains use expert 0 most; 1 is only a's (1/3 of its choices), 2 only b's (1/2), 3 nobody's."""
+    header = TraceHeader("tiny", 1, 4, 1, "by hand", domains=("a", "b"))
+    trace = make_trace(header, np.array([0, 0, 1, 0, 2]).reshape(5, 1, 1), domain=[0, 0, 0, 1, 1])
+    owner, lead = owners(trace)
+    assert owner[:, 0].tolist() == [1, 2] and lead[:, 0] == pytest.approx([1 / 3, 1 / 2])
+    told = summarise(trace).to_json()
+    assert told["metrics"]["attribution_mean"]["value"] == pytest.approx(5 / 12, abs=1e-6)
+    assert told["breakdown"]["owned_expert.b"] == [2]

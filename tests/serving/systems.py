@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.serving import Book, Given, Replica, Requests, Scheduler, Served, engine, serve
+from moesim.serving.fleet import Outage
 from moesim.serving.transfer import Links
 from moesim.step import Batch
 
@@ -23,7 +24,8 @@ def requests_of(arrival: npt.ArrayLike, prompt: npt.ArrayLike, output: npt.Array
 
 def served(
     requests: Requests, step: Callable[[Batch], int], preset: str = "vllm", *, blocks: int = 10**6, replicas: int = 1,
-    schedulers: int = 1, balancer: str = "round_robin", watch: Any = None, **changes: Any,
+    schedulers: int = 1, balancer: str = "round_robin", watch: Any = None, outages: Sequence[Outage] = (),
+    **changes: Any,
 ) -> Served:  # fmt: skip
     settings = engine(preset, **{**BARE, **changes})
 
@@ -34,7 +36,7 @@ def served(
             for _ in range(replicas)
         ]  # fmt: skip
 
-    return serve(requests, make, balancer, watch=watch)
+    return serve(requests, make, balancer, watch=watch, outages=outages)
 
 
 def by_tokens(batch: Batch) -> int:

@@ -15,7 +15,7 @@ from moesim.serving.tabled import Tabled
 from moesim.step.pace import Pace
 from moesim.studies import load
 from moesim.studies.build import build
-from tests.serving.test_tabled import ALL_IN_ONE
+from tests.serving.test_tabled import ALL_IN_ONE, EACH_ITS_OWN
 
 COSTLY = {"eager_time_per_layer": 2e-4, "prompt_slowdown": 1.3, "frontend_time": 3e-3}
 FULL = 100000
@@ -27,6 +27,8 @@ ENGINES: list[tuple[str, int, dict[str, Any]]] = [
     ("sglang", FULL, {"poll_interval": 7, **COSTLY}),
     ("sglang", 20, {"max_num_batched_tokens": 300, "reserved_output": 0.0}),
     ("trtllm", FULL, {}),
+    ("trtllm", 60, {"balance_timeout": 7, "balance_wait": 2}),
+    ("vllm", FULL, {"balance_timeout": 9, "max_num_batched_tokens": 300, "max_num_seqs": 6}),
     ("trtllm", 40, {"max_num_batched_tokens": 700, **COSTLY}),
     ("trtllm", FULL, {"schedule_ahead": False, "max_num_seqs": 3}),
 ]
@@ -44,23 +46,36 @@ def requests(number: int = 60, clients: int = 9) -> Requests:
     return Requests(np.zeros(number, dtype=np.int64), prompt, output, clients)
 
 
+@pytest.fixture(scope="module")
+def apart() -> Tabled:
+    """Each rank attends to its own requests, and waits for the others."""
+    plan = replace(build(load("demo-qwen3", EACH_ITS_OWN), 0).plan, host_seconds=0.0)
+    return Tabled(plan, Pace(plan))
+
+
+@pytest.mark.parametrize("which", ["clock", "apart"])
 @pytest.mark.parametrize(("preset", "blocks", "changes"), ENGINES)
-def test_is_the_loop_to_the_tick(clock: Tabled, preset: str, blocks: int, changes: dict[str, Any]) -> None:
+def test_is_the_loop_to_the_tick(
+    which: str, preset: str, blocks: int, changes: dict[str, Any], request: pytest.FixtureRequest
+) -> None:  # fmt: skip
+    clock: Tabled = request.getfixturevalue(which)
     settings = engine(preset, **{key: value for key, value in changes.items() if key not in COSTLY})
     settings = settings.model_copy(update={"host_time": 0.0, "prefix_cache": False, **dict.fromkeys(COSTLY, 0.0)})
     settings = settings.model_copy(update={"prompt_slowdown": 1.0, **changes})
-    asked = requests()
+    asked = requests(clients=9 * clock.schedulers)
 
     def make(book: Book) -> list[Replica]:
-        hosted = Hosted(clock, settings, clock.plan.model.num_layers, 4)
-        return [Replica([Scheduler(settings, book, blocks)], hosted, 4, ahead=settings.schedule_ahead)]
+        ways = clock.plan.layout.tensor_parallel
+        hosted = Hosted(clock, settings, clock.plan.model.num_layers, ways)
+        schedulers = [Scheduler(settings, book, blocks) for _ in range(clock.schedulers)]
+        return [Replica(schedulers, hosted, ways, ahead=settings.schedule_ahead)]
 
     loop = serve(asked, make, front=round(settings.frontend_time * 1e12))
     found = serve_closed(asked, settings, blocks, clock)
     for column in ("sent", "first", "ended"):
         assert getattr(found, column).tolist() == getattr(loop.book, column).tolist(), column
     assert (found.steps, found.evictions) == (loop.replicas[0].steps, int(loop.book.preempted.sum()))
-    assert found.evictions > 0 or blocks == FULL or preset == "trtllm"
+    assert found.evictions > 0 or blocks == FULL or preset == "trtllm" or which == "apart"
 
 
 def test_time_of_the_host_is_that_of_the_settings(clock: Tabled) -> None:

@@ -19,11 +19,38 @@ WIDTHS = "{tensor_parallel_size: 4, data_parallel_size: 1, expert_parallel_size:
 ALL_IN_ONE = (f"parallel={WIDTHS}", "comm.dispatch=nccl",
               "routing={sampled: decode_in2000out100}", "batch.tokens_per_gpu=8")  # fmt: skip
 
+APART = "{tensor_parallel_size: 1, data_parallel_size: 4, expert_parallel_size: 4}"
+EACH_ITS_OWN = (f"parallel={APART}", "comm.dispatch=allgather_reducescatter", *ALL_IN_ONE[2:])
+
 
 @pytest.fixture(scope="module")
 def tabled() -> Tabled:
     plan = replace(build(load("demo-qwen3", ALL_IN_ONE), 0).plan, host_seconds=3e-4)
     return Tabled(plan, Pace(plan))
+
+
+@pytest.fixture(scope="module")
+def apart() -> Tabled:
+    """Each rank attends to its own requests."""
+    plan = replace(build(load("demo-qwen3", EACH_ITS_OWN), 0).plan, host_seconds=3e-4)
+    return Tabled(plan, Pace(plan))
+
+
+@pytest.mark.parametrize("rows", [4, 13, 60, 200])
+def test_decodes_of_ranks_that_wait_for_each_other_are_within_two_percent(apart: Tabled, rows: int) -> None:
+    """Requests are on random ranks: some have many more than others."""
+    draw = np.random.default_rng(rows)
+    batch = Batch.of(4, draw.integers(0, 4, rows), np.arange(rows), 1, draw.integers(100, 5000, rows), Phase.DECODE)
+    assert apart.ps(batch) == pytest.approx(apart.pace.ps(batch), rel=0.02)
+
+
+def test_a_rank_that_has_a_prompt_is_waited_for(apart: Tabled) -> None:
+    """Within 10 %: exchanges are those of tokens that are spread evenly."""
+    alone = Batch.of(4, [0, 1, 2, 3], [0, 1, 2, 3], [1, 900, 1, 1], 500, [0, 1, 0, 0])
+    even = Batch.of(4, [0, 1, 2, 3], [0, 1, 2, 3], 225, 500, Phase.PREFILL)
+    assert apart.ps(alone) > apart.ps(even)
+    for batch in (alone, even):
+        assert apart.ps(batch) == pytest.approx(apart.pace.ps(batch), rel=0.1)
 
 
 def decodes(context: np.ndarray) -> Batch:
@@ -61,8 +88,9 @@ def test_tables_grow_with_the_context(tabled: Tabled) -> None:
     assert tabled.ps(decodes(np.arange(100, 117))) == before
 
 
-def test_replicas_whose_ranks_wait_for_each_other_are_refused() -> None:
-    plan = build(load("demo-tiny", ("batch.tokens_per_gpu=8",)), 0).plan
+def test_groups_that_share_attention_beside_each_other_are_refused() -> None:
+    two = "parallel={tensor_parallel_size: 2, data_parallel_size: 4, expert_parallel_size: 8}"
+    plan = build(load("demo-tiny", (two, "batch.tokens_per_gpu=8")), 0).plan
     with pytest.raises(BadInput, match="sums only"):
         Tabled(plan, Pace(plan))
 

@@ -25,6 +25,13 @@ def requests(**changes: str) -> str:
 
 
 PREFIX = requests(prefix="{documents: 4, share: 0.5, zipf: 1.0}")
+
+
+def faults(text: str) -> str:
+    return f"faults=[{{{text}}}]"
+
+
+DIES = ("replicas=2", "balancer=round_robin", faults("replica: 0, at: 5 ms, until: 1 s"))
 AZURE, FEW = "replay: {file: azure-conv-2023", ("scheduler.max_num_seqs=2",)
 CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the one that is added
     "routing.renew": ((), "routing.renew=16"),
@@ -111,6 +118,11 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     "scheduler.reserved_output": ((), "scheduler.reserved_output=1.0"),
     "scheduler.schedule_ahead": ((), "scheduler.schedule_ahead=true"),
     "scheduler.poll_interval": ((), "scheduler.poll_interval=5"),
+    "scheduler.balance_timeout": ((), "scheduler.balance_timeout=20"),
+    "scheduler.balance_wait": (
+        (requests(arrivals="{burst: {size: 8, every: 5 ms}}"), "scheduler.balance_timeout=40"),
+        "scheduler.balance_wait=9",
+    ),
     "scheduler.host_time": ((), "scheduler.host_time=1 ms"),
     "scheduler.eager_time_per_layer": ((), "scheduler.eager_time_per_layer=5 ms"),
     "scheduler.graph_batch": (("scheduler.eager_time_per_layer=5 ms",), "scheduler.graph_batch=0"),
@@ -123,6 +135,13 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     "prices.kilowatt_hour": (("prices={gpu_hour: 2, gpu_watts: 1000}",), "prices.kilowatt_hour=0.1"),
     "replicas": (FEW, "replicas=2"),
     "balancer": ((*FEW, "replicas=2"), "balancer=round_robin"),
+    "faults.at": (DIES, faults("replica: 0, at: 30 ms, until: 1 s")),
+    "faults.until": (DIES, faults("replica: 0, at: 5 ms, until: 9 ms")),
+    "faults.replica": (DIES, faults("replica: 1, at: 5 ms, until: 1 s")),
+    "faults.gpu": (DIES, faults("gpu: 11, at: 5 ms, until: 1 s")),
+    "faults.node": (DIES, faults("node: 1, at: 5 ms, until: 1 s")),
+    "faults.then": (DIES, faults("replica: 0, at: 5 ms, until: 1 s, then: lose")),
+    "faults.retry_after": (DIES, faults("replica: 0, at: 5 ms, until: 1 s, retry_after: 1 ms")),
     "seeds": ((), "seeds=2"),
 }  # fmt: skip
 REFUSED = {

@@ -52,3 +52,9 @@ def played(overrides: tuple[str, ...]) -> dict[str, Any]:
 def test_a_key_changes_a_result(key: str) -> None:
     base, change = CASES[key]
     assert played((*base, change)) != played(base), change
+
+
+def test_rows_of_their_own_change_the_step() -> None:
+    """Other statistics, other steps; a section of routing acts here as it does in a single step."""
+    found = [played((f"routing={{sampled: {name}}}",)) for name in ("prefill_in4096", "decode_in2000out100")]
+    assert found[0] != found[1] and "imbalance_cost_s" in found[0]["metrics"]

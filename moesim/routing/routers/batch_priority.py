@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from moesim.routing.routers.assignment import Assignment
-from moesim.routing.routers.capacity import Factor, limited, places
+from moesim.routing.routers.capacity import Factor, limited, padded, places
 from moesim.routing.routers.chores import Chores, buffered, sort
 from moesim.routing.routers.input import RouterInput
 from moesim.routing.routers.router import Facts, Inner, Router, inherit
@@ -27,6 +27,7 @@ class BatchPriority(Router):
     inner: Inner = Field(TopkSoftmax(norm_topk=False), description="the router whose rows are limited")
     cf: Factor = Field(1.0, description="places over an even share of the rows")
     order: Literal["score", "class", "token"] = Field("score", description="who gets places first")
+    pad: bool = Field(False, description="empty places are sent and computed too")
 
     @property
     def facts(self) -> Facts:
@@ -35,10 +36,12 @@ class BatchPriority(Router):
         return inherit(self.inner, needs=needs, batch_dependent=True, causal=self.order == "token")
 
     def route(self, given: RouterInput) -> Assignment:
-        """The inner router's rows, some dropped. The recorded rows of a trace do as well."""
+        """The inner router's rows, some dropped; empty places PAD. The recorded rows of a trace do as well."""
         found = self.inner.route(given)
         k = max(int(found.choice.max(initial=0)) + 1, 1)
-        return limited(found, places(given, self.cf, k), self._priority(given, found))
+        limit = places(given, self.cf, k)
+        found = limited(found, limit, self._priority(given, found))
+        return padded(found, limit) if self.pad else found
 
     def chores(self, given: RouterInput, found: Assignment) -> Chores:
         """Tokens are sorted by their priority, then queue for places."""

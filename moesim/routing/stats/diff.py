@@ -5,6 +5,7 @@ Counts tell the first; the second needs the tokens of both.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from moesim.routing.loads import LoadRecord
 from moesim.routing.stats.domains import jensen_shannon_bits
 from moesim.routing.stats.load import shares
 from moesim.routing.stats.locality import overlap
+from moesim.routing.stats.shift import moved_layers, shift_ratio
 from moesim.routing.stats.summary import Summary
 from moesim.routing.trace import RoutingTrace
 
@@ -26,8 +28,9 @@ HOTTEST = 8
 @dataclass(frozen=True)
 class TraceDiff:
     """Per layer [L]: Jensen-Shannon bits, total variation and Pearson correlation of the shares, overlap of the eight
-    hottest experts. `common` tokens are in both traces; `fluctuation` [L] is the share of their choices that changed;
-    both are None where one of the two is counts. notes: what is left out, and why.
+    hottest experts. `common` tokens are in both traces; `fluctuation` [L] is the share of their choices that changed,
+    `moved` {name: value} says how many tokens and layers that are, and RSPO's ratio where both traces have logits; None
+    and empty where one of the two is counts. notes: what is left out, and why.
     """
 
     divergence_bits: Floats
@@ -36,6 +39,7 @@ class TraceDiff:
     hot_overlap: Floats
     common: int | None = None
     fluctuation: Floats | None = None
+    moved: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=(), repr=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -49,7 +53,7 @@ class TraceDiff:
     @property
     def _scalars(self) -> dict[str, float]:
         means = {name: float(np.mean(values)) for name, values in self._layers.items()}
-        return means if self.common is None else means | {"common_tokens": float(self.common)}
+        return means if self.common is None else {**means, **self.moved, "common_tokens": float(self.common)}
 
 
 def diff(first: RoutingTrace | LoadRecord, second: RoutingTrace | LoadRecord) -> TraceDiff:
@@ -63,9 +67,20 @@ def diff(first: RoutingTrace | LoadRecord, second: RoutingTrace | LoadRecord) ->
         note = "counts tell no tokens: which of them changed their experts is not known"
         return TraceDiff(**load, notes=(note,))
     rows = common_rows(first, second)
-    moved = 1 - overlap(first.expert[rows[0]], second.expert[rows[1]]).mean(axis=0) if len(rows[0]) else np.nan
-    fluctuation = np.broadcast_to(moved, (first.header.moe_layers,))
-    return TraceDiff(**load, common=len(rows[0]), fluctuation=fluctuation)
+    one, other = first.take(rows[0]), second.take(rows[1])
+    if not one.tokens:
+        return TraceDiff(**load, common=0, fluctuation=np.full(first.header.moe_layers, np.nan))
+    fluctuation = 1 - overlap(one.expert, other.expert).mean(axis=0)
+    return TraceDiff(**load, common=one.tokens, fluctuation=fluctuation, moved=_moved(one, other))
+
+
+def _moved(first: RoutingTrace, second: RoutingTrace) -> dict[str, float]:
+    """Of the same tokens in the same order."""
+    layers = moved_layers(first.expert, second.expert)
+    found = {"moved_tokens": float(np.mean(layers > 0)), "moved_layers_of_a_token": float(np.mean(layers))}
+    if first.logits is not None and second.logits is not None:
+        found["router_shift_ratio"] = float(np.mean(shift_ratio(first.expert, first.logits, second.logits)))
+    return found
 
 
 def _check_alike(first: RoutingTrace | LoadRecord, second: RoutingTrace | LoadRecord) -> None:

@@ -38,8 +38,8 @@ class Summary:
 
 def summarise(trace: RoutingTrace) -> Summary:
     """Load, balance over steps, affinity, locality, sparsity, churn, drops and domains of a trace."""
-    layers = _load(trace.counts()) | _time(trace) | _neighbours(trace)
-    return Summary(layers, _means(layers) | _scalars(trace), _drops(trace))
+    layers = _load(trace.counts()) | _time(trace) | _neighbours(trace) | _owners(trace)
+    return Summary(layers, _means(layers) | _scalars(trace), _drops(trace) | _owned(trace))
 
 
 def summarise_loads(record: LoadRecord) -> Summary:
@@ -93,6 +93,23 @@ def _neighbours(trace: RoutingTrace) -> dict[str, Floats]:
         rows["affinity_to_next_layer"] = np.r_[affinity.affinity(trace), np.nan]
         rows["likeliest_successor"] = np.r_[affinity.likeliest_successor(trace), np.nan]
     return rows
+
+
+def _owners(trace: RoutingTrace) -> dict[str, Floats]:
+    """How much more domains use their own expert than the others do, mean over domains."""
+    if len(trace.header.domains) < 2:
+        return {}
+    _, lead = domains.owners(trace)
+    return {"attribution": np.asarray(np.nanmean(lead, axis=0))}
+
+
+def _owned(trace: RoutingTrace) -> dict[str, Floats]:
+    """Which expert that is, by domain."""
+    names = trace.header.domains
+    if len(names) < 2:
+        return {}
+    owner, _ = domains.owners(trace)
+    return {f"owned_expert.{name}": owner[number].astype(np.float64) for number, name in enumerate(names)}
 
 
 def _scalars(trace: RoutingTrace) -> dict[str, float]:

@@ -8,7 +8,7 @@ from pkgutil import iter_modules
 from moesim.errors import pick
 from moesim.schedules.pipelines.act import Act, Orders, Pass, Slot
 from moesim.schedules.pipelines.check import check_orders
-from moesim.schedules.pipelines.clock import Played, play
+from moesim.schedules.pipelines.clock import Played, needs, play
 from moesim.schedules.pipelines.drawing import draw
 from moesim.schedules.pipelines.pipeline import Pipeline
 
@@ -21,4 +21,16 @@ def find_pipeline(name: str) -> type[Pipeline]:
     return pick("pipeline", name, Pipeline.known)
 
 
-__all__ = ["Act", "Orders", "Pass", "Pipeline", "Played", "Slot", "check_orders", "draw", "find_pipeline", "play"]
+__all__ = [
+    "Act",
+    "Orders",
+    "Pass",
+    "Pipeline",
+    "Played",
+    "Slot",
+    "check_orders",
+    "draw",
+    "find_pipeline",
+    "needs",
+    "play",
+]

@@ -12,8 +12,9 @@ from moesim.models import DTYPE_BYTES, MoEModel, known_models, load_routed
 from moesim.placement import Memory, StepClock, dispatch
 from moesim.routing.loads import LoadRecord
 from moesim.routing.trace import PHASES
-from moesim.studies.build import Draft, draft, memory_of
+from moesim.studies.build import Draft, draft
 from moesim.studies.load import load_data
+from moesim.studies.memory import memory_of
 from moesim.studies.placing.options import Options
 from moesim.studies.placing.recordings import Recorded
 from moesim.studies.placing.windows import DRIFT, Split

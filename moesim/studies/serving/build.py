@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from moesim.errors import DoesNotFit
 from moesim.layout import HBM, MemoryLedger, MemoryRow, Residency, Rows, serving_ledger
 from moesim.serving import Book, Clock, Hosted, Replica, Scheduler, Settings
+from moesim.serving.fleet import Outage
 from moesim.step import CostLog, StepPlan
 from moesim.step.pace import Pace
 from moesim.studies.build import Draft, draft, idle_notes
 from moesim.studies.placement import find_placement
+from moesim.studies.serving.fleet_sections import outages_of
 from moesim.studies.serving.load import ServeLoaded
 from moesim.studies.serving.scenario import ServeScenario
 
@@ -53,6 +55,13 @@ class ServeBuilt:
         with_host = Hosted(clock, self.settings, self.plan.model.num_layers, self.plan.layout.tensor_parallel)
         places = first or [number * self.plan.layout.world for number in range(self.scenario.replicas)]
         return [self._replica(book, with_host, place, hands_over=hands_over) for place in places]
+
+    @property
+    def outages(self) -> tuple[Outage, ...]:
+        """Of the replicas. Raises BadInput where what dies is none of theirs."""
+        cluster, many = self.plan.fabric.cluster, self.scenario.replicas
+        world, node = self.plan.layout.world, cluster.gpus_per_node
+        return outages_of(self.scenario.faults, many, world, node, cluster.num_devices)
 
     def _replica(self, book: Book, clock: Clock, device: int, *, hands_over: bool) -> Replica:
         layout, settings, blocks = self.plan.layout, self.settings, self.memory.blocks

@@ -25,6 +25,7 @@ from moesim.studies.prices import PAID
 from moesim.studies.result import Findings, Metric
 from moesim.studies.serving.build import ServeBuilt, build_serving
 from moesim.studies.serving.costs import costs
+from moesim.studies.serving.fleet import check_answered, fleet_notes
 from moesim.studies.serving.load import ServeLoaded, load_serving
 from moesim.studies.serving.pool_sections import ROLES
 from moesim.studies.serving.pools import Pools, build_pools
@@ -93,8 +94,12 @@ def once(loaded: ServeLoaded, seed: int) -> Once:
             make = partial(pools.replicas, clocks=clocks)
             served = serve(requests, make, chosen, front, seed, links=links, entry=pools.entry)
         else:
-            served = serve(requests, lambda book: built.replicas(book, clocks[0]), chosen, front, seed)
+            outages = built.outages
+            served = serve(
+                requests, lambda book: built.replicas(book, clocks[0]), chosen, front, seed, outages=outages
+            )  # fmt: skip
         _check_any(built, served)
+        check_answered(served)
         since, found = _warm_up(loaded, served)
         which = counted(served.book, since)
         if len(which) < max(FEWEST_COUNTED * len(requests), 1):
@@ -106,7 +111,7 @@ def once(loaded: ServeLoaded, seed: int) -> Once:
     if prices := loaded.scenario.prices:
         measured |= costs(prices, [_gpus(part) for part in parts], measured)
         found = (*found, PAID)
-    every = (*notes, *found, *_rejected(served), *_growth(served, since))
+    every = (*notes, *found, *_rejected(served), *fleet_notes(served), *_growth(served, since))
     return Once(
         seed, parts, served, since, measured, breakdown(served, since, front), every,
         tuple(_lookups(clock) for clock in clocks), pools, loaded.scenario.digest,

@@ -12,9 +12,10 @@ from moesim.serving.settings import SchedulerSection
 from moesim.serving.workload import RequestsSection
 from moesim.studies.prices import PricesSection
 from moesim.studies.scenario import BatchSection, RoutingSection, Scenario, Setup
+from moesim.studies.serving.fleet_sections import OutageSection
 from moesim.studies.serving.pool_sections import MOST_REPLICAS, PoolsSection, Role
 from moesim.units import Seconds
-from moesim.yamlfile import Section
+from moesim.yamlfile import Items, Section
 
 
 class ServeRouting(RoutingSection):
@@ -49,6 +50,7 @@ class ServeScenario(Setup):
     prices: PricesSection | None = Field(None, description="metrics of cost and energy per million tokens")
     replicas: int = Field(1, ge=1, le=MOST_REPLICAS, description="copies of the layout, alike, with a router in front")
     pools: PoolsSection | None = Field(None, description="replicas that compute prompts, and others that answer")
+    faults: Items[OutageSection] = Field((), max_length=256, description="replicas that die, and when they return")
     balancer: str = Field("least_outstanding", description="who serves a request; see `moesim list balancers`")
     seeds: int = Field(1, ge=1, le=1000, description="runs with other requests; metrics are means, with 95 % intervals")
 
@@ -61,6 +63,11 @@ class ServeScenario(Setup):
                 raise BadInput(what, where=f"network.{key}", way_out="leave it out")
         if self.prices:
             self.prices.check()
+        if self.pools and self.faults:
+            raise BadInput(
+                "replicas of pools do not die here: what happens to KV on its way is not modelled", where="faults",
+                way_out="leave faults out, or serve without pools",
+            )  # fmt: skip
         if self.pools:
             self._check_pools(self.pools)
 

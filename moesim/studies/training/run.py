@@ -12,24 +12,24 @@ from moesim.hardware import Cluster, load_cluster
 from moesim.layout import HBM, MemoryLedger, default_expert_tensor_parallel
 from moesim.models import Attention, MoEModel, load_model
 from moesim.network import all_to_all
+from moesim.routing.sources.sequences import Sequences
 from moesim.schedules.pipelines import find_pipeline
 from moesim.studies.basis import borrowed, price_notes
 from moesim.studies.dense import refuse_experts
 from moesim.studies.load import Overrides
 from moesim.studies.prices import PAID
 from moesim.studies.result import Findings, Metric
+from moesim.studies.routing import looked_up
 from moesim.studies.scenario import ClusterSection
 from moesim.studies.training.load import TrainLoaded, load_training
-from moesim.training import Job, StepTime, exposed_ps, rank_memory, train_step
-from moesim.units import from_ps
+from moesim.studies.training.told import Told, even_told, routed_told
+from moesim.training import Job, rank_memory
 from moesim.version import __version__
 
-NOTES: Final = (
-    "routing: every expert gets equal rows, ranks of a stage are alike: waiting inside a stage is not modelled",
-    "gradient reduction and parameter gathering come after the last micro-batch, not beside it",
-)
+SYNC: Final = "gradient reduction and parameter gathering come after the last micro-batch, not beside it"
 HIDDEN: Final = "transfers of context parallelism are taken to hide behind attention: they cost nothing here"
 HOP: Final = "a stage hands on at the full rate of its link, one flow alone, without start-up"
+SEQUENCES: Final = 64  # different ones of a job whose tokens are looked up
 TWICE: Final = (
     "ranks of dualpipe and dualpipev hold two stages: their gradients and updates are counted one after the other"
 )
@@ -46,15 +46,28 @@ def run_training(
     """Play one optimizer step. Raises BadInput, DoesNotFit, Deadlock."""
     loaded = scenario if isinstance(scenario, TrainLoaded) else load_training(scenario, overrides)
     tell("pricing a layer of each kind")
-    job = _job(loaded)
+    job = job_of(loaded)
     with loaded.placing("parallel"):
         ledgers = [rank_memory(job, rank) for rank in range(job.pipeline)]
         _check(ledgers)
-        step = train_step(job)
-    return _result(loaded, job, step, ledgers)
+        told = _told(loaded, job, tell)
+    return _result(loaded, job, told, ledgers)
 
 
-def _job(loaded: TrainLoaded) -> Job:
+def _told(loaded: TrainLoaded, job: Job, tell: Callable[[str], None]) -> Told:
+    """With even rows one rank stands for all of its stage."""
+    routing = loaded.scenario.routing
+    if routing is None or routing.balanced or not job.model.routed:
+        return even_told(job)
+    tell("looking tokens up")
+    with loaded.placing("routing"):
+        source = Sequences(looked_up(routing, job.model, 0, loaded.where("routing.trace")), SEQUENCES)
+    tell("playing every layer of every micro-batch")
+    return routed_told(job, source)
+
+
+def job_of(loaded: TrainLoaded) -> Job:
+    """What a scenario describes. Raises BadInput, DoesNotFit."""
     scenario = loaded.scenario
     degrees, batch = scenario.parallel, scenario.batch
     with loaded.placing("model"):
@@ -142,22 +155,20 @@ def model_flops(model: MoEModel, sequence: int) -> dict[str, float]:
     }
 
 
-def _result(loaded: TrainLoaded, job: Job, step: StepTime, ledgers: list[MemoryLedger]) -> TrainResult:
-    breakdown = _breakdown(step)
+def _result(loaded: TrainLoaded, job: Job, told: Told, ledgers: list[MemoryLedger]) -> TrainResult:
     used = [ledger.used(HBM) for ledger in ledgers]
     numbers: dict[str, tuple[float, str]] = {
-        "step_time_s": (step.seconds, "s"), "tokens_per_s": (job.tokens / step.seconds, "tok/s"),
-        "tokens_per_s_per_gpu": (job.tokens / step.seconds / job.world, "tok/s"),
-        **_flops(job, step.seconds), "bubble_fraction": (step.played.bubble, "1"),
-        "alltoall_s": (float(from_ps(max(_exposed(step, rank)[0] for rank in range(job.pipeline)))), "s"),
-        "gradient_sync_s": (breakdown["gradient_sync_s"], "s"),
-        "pipeline_hop_s": (float(from_ps(step.transfer)), "s"), "memory_peak_bytes": (max(used), "B"),
+        "step_time_s": (told.seconds, "s"), "tokens_per_s": (job.tokens / told.seconds, "tok/s"),
+        "tokens_per_s_per_gpu": (job.tokens / told.seconds / job.world, "tok/s"), **_flops(job, told.seconds),
+        "bubble_fraction": (told.bubble, "1"), "alltoall_s": (told.alltoall, "s"),
+        "gradient_sync_s": (told.breakdown["gradient_sync_s"], "s"),
+        "pipeline_hop_s": (told.hop, "s"), "memory_peak_bytes": (max(used), "B"), **told.more,
     }  # fmt: skip
     prices = loaded.scenario.prices
-    numbers |= prices.per_million(job.world * step.seconds, job.tokens) if prices else {}
+    numbers |= prices.per_million(job.world * told.seconds, job.tokens) if prices else {}
     metrics = {name: Metric(float(value), unit) for name, (value, unit) in numbers.items()}
-    notes = (*_notes(job), *([PAID] if prices else []))
-    return TrainResult(loaded.scenario.name, metrics, breakdown, _provenance(loaded, job, step, ledgers), notes)
+    notes = (*told.notes, *_notes(job), *([PAID] if prices else []))
+    return TrainResult(loaded.scenario.name, metrics, told.breakdown, _provenance(loaded, job, told, ledgers), notes)
 
 
 def _notes(job: Job) -> tuple[str, ...]:
@@ -166,7 +177,7 @@ def _notes(job: Job) -> tuple[str, ...]:
     clock = [note for note in (job.costs.clock_note,) if note]
     return (
         *job.cluster.warnings, *job.fabric.notes, *job.model.approximations,
-        *(NOTES if job.model.routed else NOTES[1:]), *(text for true, text in said if true), *clock,
+        SYNC, *(text for true, text in said if true), *clock,
         *price_notes(job.log, job.costs, job.cluster.devices[0].name),
     )  # fmt: skip
 
@@ -181,29 +192,7 @@ def _flops(job: Job, seconds: float) -> dict[str, tuple[float, str]]:
     return found
 
 
-def _breakdown(step: StepTime) -> dict[str, float]:
-    """Seconds of the rank that ends last; they add up to the step. Others may have more of a part: DeepSeek-V3's first
-    stage, which ends last in 1F1B, has no experts.
-    """
-    after = [[step.passes[stage] for stage in stages] for stages in step.ranks]
-    last = max(range(len(after)), key=lambda rank: step.played.end[rank][-1] + sum(one.after for one in after[rank]))
-    exchange, ring = _exposed(step, last)
-    busy = step.played.busy[last]
-    found = {
-        "compute_s": busy - exchange - ring, "exposed_alltoall_s": exchange, "exposed_tensor_parallel_s": ring,
-        "bubble_s": step.played.end[last][-1] - busy, "gradient_sync_s": sum(one.sync for one in after[last]),
-        "optimizer_s": sum(one.update for one in after[last]),
-    }  # fmt: skip
-    return {name: float(from_ps(value)) for name, value in found.items()}
-
-
-def _exposed(step: StepTime, rank: int) -> tuple[float, float]:
-    """Picoseconds of a rank's all-to-alls that nothing hides, and of transfers of its tensor group."""
-    parts = [exposed_ps(step.passes, slot) for slot in step.played.orders[rank]]
-    return sum(part[0] for part in parts), sum(part[1] for part in parts)
-
-
-def _provenance(loaded: TrainLoaded, job: Job, step: StepTime, ledgers: list[MemoryLedger]) -> dict[str, Any]:
+def _provenance(loaded: TrainLoaded, job: Job, told: Told, ledgers: list[MemoryLedger]) -> dict[str, Any]:
     log, device = job.log, job.cluster.devices[0].name
     return {
         "moesim": __version__, "kind": "train", "scenario": loaded.scenario.name,
@@ -212,14 +201,14 @@ def _provenance(loaded: TrainLoaded, job: Job, step: StepTime, ledgers: list[Mem
         **({"borrowed": words} if (words := borrowed(job.costs, device)) else {}),
         "costs_basis": {family: log.basis[family] for family in sorted(log.basis)},
         "outside_measured": {family: log.outside[family] / log.asked[family] for family in sorted(log.asked)},
-        "routing": "balanced, assumed" if job.model.routed else "none",
+        **told.provenance,
         "flops_per_token": model_flops(job.model, job.sequence),
         "stages": [
             {
-                "rank": rank, "layers": [[job.stages[one].first, job.stages[one].last] for one in step.ranks[rank]],
+                "rank": rank, "layers": [[job.stages[one].first, job.stages[one].last] for one in told.ranks[rank]],
                 "passes_alive": job.schedule.alive(rank), "memory_bytes": ledger.used(HBM),
                 "rows": {row.item: row.bytes for row in ledger.rows},
-                "busy": float(step.played.busy[rank] / step.played.makespan),
+                "busy": told.busy[rank],
             }
             for rank, ledger in enumerate(ledgers)
         ],

@@ -11,7 +11,7 @@ from moesim.studies.prices import PricesSection
 from moesim.studies.scenario import CommSection, Count, ParallelSection, Setup
 from moesim.yamlfile import Items, Section
 
-EVEN = "a pipelined step gives every expert equal rows"
+ROUTERS = "a pipelined step looks tokens up in a trace or samples them: no router decides in it"
 
 
 class TrainBatch(Section):
@@ -25,8 +25,8 @@ class TrainBatch(Section):
 class TrainParallel(ParallelSection):
     """Degrees, as Megatron's; their product with data_parallel_size is the number of GPUs."""
 
-    context_parallel_size: Count = 1
-    pipeline_parallel_size: Count = 1
+    context_parallel_size: Count = Field(1, description="ranks that share the tokens of a sequence")
+    pipeline_parallel_size: Count = Field(1, description="ranks that share the layers")
     virtual_pipeline_size: Count = Field(1, le=64, description="stages on each rank (interleaved)")
     stage_layers: Items[Count] = Field((), description="layers of each stage; default: as many in each")
 
@@ -67,8 +67,8 @@ class TrainScenario(Setup):
         for key in self.silent:
             if key in self.model_fields_set:
                 raise BadInput("nothing to act on in mode: train", where=key, way_out="leave it out, or mode: step")
-        if self.routing and not self.routing.balanced:
-            raise BadInput(EVEN, where="routing", way_out="routing: {balanced: true}, or mode: step")
+        if self.routing and self.routing.router is not None:
+            raise BadInput(ROUTERS, where="routing.router", way_out="sampled, trace or balanced, or mode: step")
         for key, default in CommSection().model_dump().items():
             if key != "dispatch" and getattr(self.comm, key) != default:
                 raise BadInput("nothing to act on in mode: train", where=f"comm.{key}", way_out="leave it out")

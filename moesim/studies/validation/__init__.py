@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from moesim.errors import unknown_name
-from moesim.studies.validation import collectives, kernels, network, serving, steps, training
+from moesim.studies.validation import collectives, kernels, network, papers, serving, steps, training
 from moesim.studies.validation.everything import Everything, everything
 from moesim.studies.validation.validation import Validation
 
@@ -19,6 +19,7 @@ SUITES: Final[Mapping[str, Suite]] = {
     "steps": steps.validate,
     "serving": serving.validate,
     "training": training.validate,
+    "papers": papers.validate,
 }
 SLOW: Final = ("steps", "serving")  # minutes: not part of `all` unless asked for
 

@@ -69,8 +69,6 @@ class Kind:
 @lru_cache(maxsize=256)
 def clock_of(kind: Kind) -> Tabled:
     """Of a plan with a skewed routing. Raises MoesimError where no plan is answered by tables."""
-    if kind.data > 1:
-        raise BadInput("attention data parallel: ranks wait for each other, steps are no sums")
     loaded = _scenario(kind)
     plan = draft(loaded, 0).plan
     routing = _routing(str(loaded.scenario.model)) if plan.model.num_experts else plan.routing
@@ -91,17 +89,24 @@ def _scenario(kind: Kind) -> Loaded:
         "moesim": 1, "name": "row", "model": MODELS.get(kind.model, kind.model),
         "cluster": {"topology": TOPOLOGIES[kind.system], "nodes": 1},
         "parallel": {
-            "tensor_parallel_size": kind.tensor, "expert_parallel_size": kind.expert,
+            "tensor_parallel_size": kind.tensor, "data_parallel_size": kind.data, "expert_parallel_size": kind.expert,
             "expert_tensor_parallel_size": kind.expert_tensor,
         },
         "comm": {
-            "dispatch": "replicated" if kind.expert > 1 else "nccl", "all_reduce": engine(kind.backend).all_reduce,
+            "dispatch": _dispatch(kind), "all_reduce": engine(kind.backend).all_reduce,
         },
         "precision": {"weights": weights, "experts": experts, "kv_cache": kind.cache},
         "routing": {"balanced": True}, "costs": {"profile": "auto", "kernels": kind.backend},
-        "batch": {"phase": "decode", "tokens_per_gpu": max(TYPICAL // kind.tensor, 1), "context": 1024},
+        "batch": {"phase": "decode", "tokens_per_gpu": max(TYPICAL // (kind.tensor * kind.data), 1), "context": 1024},
     }  # fmt: skip
     return load_data(scenario, "row")
+
+
+def _dispatch(kind: Kind) -> str:
+    """Under attention data parallel tokens are gathered and sums scattered, as the campaigns' engines do."""
+    if kind.data > 1:
+        return "allgather_reducescatter"
+    return "replicated" if kind.expert > 1 else "nccl"
 
 
 @lru_cache(maxsize=16)
@@ -138,11 +143,15 @@ def _sglang(kind: Kind, isl: int, clients: int) -> dict[str, Any]:
 
 
 def _trtllm(kind: Kind, isl: int, clients: int) -> dict[str, Any]:
-    """max_num_tokens: 20000 for gpt-oss; R1: concurrency + input + 64, rounded up to 64, at least 8192."""
+    """max_num_tokens: 20000 for gpt-oss; R1: concurrency + input + 64, rounded up to 64, at least 8192; timeout_iters
+    60, batching_wait_iters 0.
+    """
     if "gpt-oss" in kind.model:
         return {"max_num_batched_tokens": 20000, "max_num_seqs": 512}
-    budget = -(-(clients + isl + 64) // 64) * 64 if "DeepSeek" in kind.model else 8192
-    return {"max_num_batched_tokens": max(budget, 8192), "max_num_seqs": 512}
+    if "DeepSeek" not in kind.model:
+        return {"max_num_batched_tokens": 8192, "max_num_seqs": 512}
+    budget = max(-(-(clients + isl + 64) // 64) * 64, 8192)
+    return {"max_num_batched_tokens": budget, "max_num_seqs": 512, "balance_timeout": 60, "balance_wait": 0}
 
 
 CAMPAIGNS: Final[Mapping[str, Callable[[Kind, int, int], dict[str, Any]]]] = {

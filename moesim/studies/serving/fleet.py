@@ -1,0 +1,29 @@
+"""What there is to say about replicas that died."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from moesim.errors import DoesNotFit
+from moesim.serving import Served, State
+
+
+def check_answered(served: Served) -> None:
+    """Raises DoesNotFit where no request was answered."""
+    if not served.book.count(State.FINISHED):
+        raise DoesNotFit(
+            f"no request is answered, {served.book.count(State.LOST)} are lost with their replicas", where="faults",
+            way_out="then: retry, an end (until) to one of the outages, or more replicas",
+        )  # fmt: skip
+
+
+def fleet_notes(served: Served) -> Iterator[str]:
+    """Counts, and what is assumed."""
+    if not (fleet := served.fleet):
+        return
+    yield (
+        f"{len(fleet.outages) - fleet.unplayed} times a replica died: {int((served.book.retried > 0).sum())} requests "
+        f"were computed again, {served.book.count(State.LOST)} lost; the router knows at once, GPUs are paid meanwhile"
+    )
+    if fleet.unplayed:
+        yield f"{fleet.unplayed} outages begin after the last answer, and change nothing"

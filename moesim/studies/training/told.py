@@ -1,0 +1,103 @@
+"""What a Result tells of a step: with even rows, and with rows of every micro-batch's own."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from moesim.routing import Balanced
+from moesim.routing.sources.sequences import Sequences
+from moesim.training import Job, RoutedStep, StepTime, exposed_ps, routed_step, train_step
+from moesim.units import from_ps
+
+EVEN: Final = (
+    "routing: every expert gets equal rows, ranks of a stage are alike: waiting inside a stage is not modelled"
+)
+MEMORY: Final = "memory is counted with even rows: ranks with more rows of experts than others hold more than it says"
+TURNS: Final = (
+    "passes that overlap are queued in turns, transfer after transfer; balanced rows (routing: {balanced: true}) are "
+    "told with all-to-alls hidden behind any compute there is: compare with imbalance_cost_s, not with those"
+)
+
+
+class Told(NamedTuple):
+    """seconds of the step; breakdown of the rank that ends last, which adds up to them; bubble: share of the ranks'
+    time before the end of the passes in which they wait for other stages; alltoall: seconds of the rank with most; hop:
+    of what a stage hands on; busy: of each pipeline rank; more: metrics; ranks: stages of each rank.
+    """
+
+    seconds: float
+    breakdown: dict[str, float]
+    bubble: float
+    alltoall: float
+    hop: float
+    busy: tuple[float, ...]
+    more: dict[str, tuple[float, str]]
+    ranks: tuple[tuple[int, ...], ...]
+    provenance: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def even_told(job: Job) -> Told:
+    """One rank stands for all of its stage. Raises BadInput, Deadlock."""
+    step = train_step(job)
+    exposed = [_exposed(step, rank) for rank in range(job.pipeline)]
+    return Told(
+        step.seconds, _breakdown(step), step.played.bubble, float(from_ps(max(one[0] for one in exposed))),
+        float(from_ps(step.transfer)), tuple(busy / step.played.makespan for busy in step.played.busy), {}, step.ranks,
+        {"routing": "balanced, assumed" if job.model.routed else "none"}, (EVEN,) if job.model.routed else (),
+    )  # fmt: skip
+
+
+def routed_told(job: Job, source: Sequences) -> Told:
+    """Every rank has rows of its own; beside it the same with even ones. Raises BadInput, Deadlock."""
+    step = routed_step(job, source)
+    even = routed_step(job, Sequences(Balanced(job.model), 1), 1)
+    lanes, makespan = step.lanes, int(step.ends.max())
+    busy = (lanes.end - lanes.stages).mean(axis=(1, 2)) / makespan
+    moved = lanes.end - lanes.stages - lanes.compute - lanes.group
+    waits = {
+        "waiting_group_s": lanes.group, "waiting_stages_s": lanes.stages + (makespan - step.ends)[:, None, None],
+        "waiting_replicas_s": step.replicas,
+    }  # fmt: skip
+    more = {name: (float(from_ps(value.mean())), "s") for name, value in waits.items()}
+    more["imbalance_cost_s"] = (step.seconds - even.seconds, "s")
+    return Told(
+        step.seconds, _routed_breakdown(step), float(1 - busy.mean()), float(from_ps(moved.max())),
+        float(from_ps(step.transfer)), tuple(busy.tolist()), more, step.ranks,
+        {"routing": source.basis, "routing_source": source.name, "alltoalls": step.alltoalls},
+        (*source.notes, MEMORY, TURNS),
+    )  # fmt: skip
+
+
+def _routed_breakdown(step: RoutedStep) -> dict[str, float]:
+    """Seconds of the one GPU that ends last."""
+    at = step.last
+    compute, group, stages, end = (int(part[at]) for part in step.lanes)
+    sync, update = step.after[at[0]].tolist()
+    found = {
+        "compute_s": compute, "exposed_alltoall_s": end - compute - group - stages, "waiting_group_s": group,
+        "bubble_s": stages, "gradient_sync_s": sync, "optimizer_s": update,
+    }  # fmt: skip
+    return {name: float(from_ps(value)) for name, value in found.items()}
+
+
+def _breakdown(step: StepTime) -> dict[str, float]:
+    """Seconds of the rank that ends last; they add up to the step. Others may have more of a part: DeepSeek-V3's first
+    stage, which ends last in 1F1B, has no experts.
+    """
+    after = [[step.passes[stage] for stage in stages] for stages in step.ranks]
+    last = max(range(len(after)), key=lambda rank: step.played.end[rank][-1] + sum(one.after for one in after[rank]))
+    exchange, ring = _exposed(step, last)
+    busy = step.played.busy[last]
+    found = {
+        "compute_s": busy - exchange - ring, "exposed_alltoall_s": exchange, "exposed_tensor_parallel_s": ring,
+        "bubble_s": step.played.end[last][-1] - busy, "gradient_sync_s": sum(one.sync for one in after[last]),
+        "optimizer_s": sum(one.update for one in after[last]),
+    }  # fmt: skip
+    return {name: float(from_ps(value)) for name, value in found.items()}
+
+
+def _exposed(step: StepTime, rank: int) -> tuple[float, float]:
+    """Picoseconds of a rank's all-to-alls that nothing hides, and of transfers of its tensor group."""
+    parts = [exposed_ps(step.passes, slot) for slot in step.played.orders[rank]]
+    return sum(part[0] for part in parts), sum(part[1] for part in parts)

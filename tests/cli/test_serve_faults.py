@@ -1,0 +1,64 @@
+"""Replicas that die while they serve, from the command line."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.test_serve import SMALL
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Moesim
+
+LENGTHS = "input_length: {fixed: 200}, output_length: {fixed: 40}"
+ASK = f"requests={{number: 24, arrivals: {{poisson: {{rate: 200/s}}}}, {LENGTHS}}}"
+TWO = (*SMALL, "--set", ASK, "--set", "replicas=2", "--set", "balancer=round_robin")
+
+
+def test_requests_of_a_dead_replica_are_computed_again_or_lost(moesim: Moesim) -> None:
+    for then, more in (("retry", ", retry_after: 2 ms"), ("lose", "")):
+        fault = f"faults=[{{replica: 1, at: 50 ms, until: 80 ms, then: {then}{more}}}]"
+        done = moesim("run", *TWO, "--set", fault, "--json")
+        assert done.code == 0, done.err
+        document = json.loads(done.out)
+        values = {name: metric["value"] for name, metric in document["metrics"].items()}
+        assert values["completed"] + values["lost"] == 24 and values["failed"] == values["lost"]
+        assert (values["retries"] > 0, values["lost"] > 0) == (then == "retry", then == "lose")
+        assert values["down_s"] == pytest.approx(0.03)
+        assert sum(document["breakdown"].values()) * 1e3 == pytest.approx(values["mean_e2el_ms"], rel=1e-9)
+        assert "1 times a replica died" in done.err
+
+
+@pytest.mark.parametrize(
+    ("faults", "code", "where"),
+    [
+        ("[{replica: 2, at: 1 s}]", 2, "faults[0].replica: no replica 2, there are 2"),
+        ("[{gpu: 16, at: 1 s}]", 2, "no gpu 16, the last is 15"),
+        ("[{node: 7, at: 1 s}]", 2, "no node 7, the last is 1"),
+        ("[{replica: 0, gpu: 1, at: 1 s}]", 2, "one of replica, gpu and node"),
+        ("[{at: 1 s}]", 2, "one of replica, gpu and node"),
+        ("[{replica: 0, at: 1 s, until: 1 s}]", 2, "until has to come after at"),
+        ("[{replica: 0, at: 1 s, then: lose, retry_after: 1 s}]", 2, "retry_after needs then: retry"),
+        ("[{replica: 0, at: 1}]", 2, "has no unit"),
+        ("[{replica: 0, at: 0 s}, {replica: 1, at: 0 s}]", 3, "no request is answered, 24 are lost"),
+    ],
+)
+def test_what_cannot_be_is_refused(moesim: Moesim, faults: str, code: int, where: str) -> None:
+    done = moesim("run", *TWO, "--set", f"faults={faults}")
+    assert done.code == code and where in done.err, done.err
+    assert "Traceback" not in done.err
+
+
+def test_pools_do_not_die(moesim: Moesim) -> None:
+    done = moesim("run", "dsv3-pools", "--set", "faults=[{replica: 0, at: 1 s}]")
+    assert done.code == 2 and "replicas of pools do not die" in done.err
+
+
+def test_late_outages_are_said_to_change_nothing(moesim: Moesim) -> None:
+    done = moesim("run", *TWO, "--set", "faults=[{replica: 0, at: 1000 s}]", "--json")
+    calm = moesim("run", *TWO, "--json")
+    assert "1 outages begin after the last answer" in done.err
+    one, other = (json.loads(run.out)["metrics"] for run in (done, calm))
+    assert {name: one[name] for name in other} == other

@@ -1,0 +1,50 @@
+"""`moesim validate papers`: each law by hand on shipped rows, and from the command line."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from moesim.studies.validation.papers import chunk_ms
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Moesim
+
+
+@pytest.fixture(scope="module")
+def phases() -> dict[str, float]:
+    return chunk_ms()
+
+
+def told(moesim: Moesim) -> dict[str, Any]:
+    done = moesim("validate", "papers", "--json")
+    assert done.code == 0, done.err
+    return json.loads(done.out)  # type: ignore[no-any-return]
+
+
+def test_laws_by_hand(moesim: Moesim) -> None:
+    document = told(moesim)
+    rows = {(row["paper"], row["of"], row["case"]): row for row in document["provenance"]["rows"]}
+    line = np.polyfit([1 / 3, 0.5, 0.6, 2 / 3], [277.8, 387.3, 427.6, 449.6], 1)
+    assert rows["MoE++", "0.6B", "tau 0.1"]["predicted"] == pytest.approx(line[0] / 6 + line[1], rel=1e-3)
+    rest = 9.64 - 16 * 0.41263
+    assert rows["CoE", "MoE(K=8,N=64)", "peak memory"]["predicted"] == pytest.approx(16 * 0.54451 + rest)
+    assert rows["Tutel", "V100 fp16", "top-2, two experts"]["measured"] == pytest.approx(0.03005 / 0.01422)
+    errors = document["breakdown"]
+    assert errors["MoE++"]["mean_abs_error"] < 0.05 and errors["CoE"]["max_abs_error"] < 0.1 / 9.64
+    assert errors["DeepSeek DualPipe"]["sum of phases"]["max_abs_error"] < 0.25
+    assert "in-sample" in document["provenance"]["held_out"] and "FSMoE" in document["provenance"]["not_here"]
+
+
+def test_gradients_of_inputs_and_weights_make_the_backward_pass(phases: dict[str, float]) -> None:
+    """Of experts both multiply as much as the forward pass; all phases are there, each above 0."""
+    assert len(phases) == 6 and min(phases.values()) > 0
+    assert 1.8 < (phases["mlp(B)"] + phases["mlp(W)"]) / phases["mlp(F)"] < 2.2
+
+
+def test_a_table_is_refused(moesim: Moesim) -> None:
+    done = moesim("validate", "papers", "--data", "rows.csv")
+    assert done.code == 2 and "leave --data out" in done.err

@@ -1,0 +1,187 @@
+"""Rows of their own for every layer and micro-batch: slot by slot with carried clocks, against one big graph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from moesim.costs import load_costs
+from moesim.engine import GraphBuilder, Join, TaskGraph, evaluate
+from moesim.errors import BadInput
+from moesim.hardware import load_cluster
+from moesim.models import Attention, MoEModel
+from moesim.routing import Balanced, Sampled
+from moesim.routing.sources.sequences import Sequences
+from moesim.schedules.pipelines import Act, Pass, Slot, needs
+from moesim.step import lower
+from moesim.step.lowered import Lowered
+from moesim.training import Job
+from moesim.training.routed import RoutedJob, routed_step
+from moesim.training.slots import WAYS, place_in_turns
+from moesim.training.stages import SplitSchedule
+from moesim.training.step import handed_on_ps
+
+MODEL = MoEModel(
+    "hand", "hand", 1024, 8, 6016, False, Attention("gqa", 16, 4, 64, 64), (1, 2, 3, 4, 5, 6, 7), 16, 4, 512,
+    shared_intermediate=512, dense_intermediate=4096,
+)  # fmt: skip
+CLUSTERS = {nodes: load_cluster("dgx-h100", nodes=nodes) for nodes in (1, 2)}
+
+
+def job(**changes: object) -> Job:
+    """Four stages of four ranks, eight micro-batches."""
+    cluster = CLUSTERS[2]
+    keys = {"world": 16, "micro_batches": 8, "sequence": 256, "pipeline": 4, "expert": 4, **changes}
+    return Job(MODEL, cluster, load_costs("roofline", cluster.devices[0]), **keys)  # type: ignore[arg-type]
+
+
+def sequences(model: MoEModel = MODEL, number: int = 8) -> Sequences:
+    return Sequences(Sampled("prefill_in4096", model, 3), number)
+
+
+class Whole:
+    """All acts of all stages on ranks stage x lanes + lane as one TaskGraph, from graphs of `lower` alone."""
+
+    def __init__(self, one: RoutedJob) -> None:
+        self.one, self.lanes, self.builder = one, one.island.world, GraphBuilder()
+        self.ended: dict[Act, list[int]] = {}  # of an act, the task of each lane after which its slot is done
+        self.before: dict[int, list[int]] = {}
+        self.place: dict[Act, int] = {}
+
+    def graph(self) -> TaskGraph:
+        for rank, slot in self.one.in_order():
+            self.barrier(rank, self.arrivals(rank, slot))
+            self.slot(rank, slot)
+            done = self.barrier(rank, [[] for _ in range(self.lanes)])
+            for act in slot:
+                known = Act(Pass.B, *act[1:]) if act.what == Pass.D else act
+                self.ended[known], self.place[known] = done, rank
+        return self.builder.build()
+
+    def arrivals(self, rank: int, slot: Slot) -> list[list[int]]:
+        """Of each lane the tasks that bring it what the slot needs: from the same lane of the other stage."""
+        came: list[list[int]] = [[] for _ in range(self.lanes)]
+        last = len(self.one.job.stages) - 1
+        for act in slot:
+            for need in needs(act, last):
+                known = Act(Pass.B, *need[1:]) if need.what == Pass.D else need
+                if need in slot or self.place[known] == rank:
+                    continue
+                source = self.place[known] * self.lanes
+                for lane in range(self.lanes):
+                    after = [(self.ended[known][lane], Join.GROUP)]
+                    seconds = 1e-12 * self.transfer
+                    name = f"on its way {rank}"
+                    came[lane].append(self.builder.add("sent", "sent", name, [source + lane], seconds, after=after))
+        return came
+
+    @property
+    def transfer(self) -> int:
+        return handed_on_ps(self.one.job)
+
+    def barrier(self, rank: int, came: list[list[int]]) -> list[int]:
+        """Each lane alone: both its streams are idle, and what it waits for is there."""
+        done = []
+        for lane in range(self.lanes):
+            where = [rank * self.lanes + lane]
+            after = [(task, Join.GROUP) for task in came[lane]]
+            comm = self.builder.add("idle", "idle", "comm", where, 0.0, after=after)
+            compute = self.builder.add("idle", "idle", "compute", where, 0.0, after=[*after, (comm, Join.GROUP)])
+            self.builder.add("idle", "idle", "comm", where, 0.0, after=[(compute, Join.GROUP)])
+            done.append(compute)
+        return done
+
+    def slot(self, rank: int, slot: Slot) -> None:
+        lowered = [self.lowered(act) for act in slot]
+        slowdown = self.one.plan(self.one.job.stages[0]).dispatch.slowdown if len(slot) > 1 else 1.0
+        numbers: dict[tuple[int, int], int] = {}
+        for act, task in place_in_turns([(of, act.what) for of, act in zip(lowered, slot, strict=True)]):
+            numbers[act, task] = self.task(rank, lowered[act], task, act, numbers, slowdown)
+
+    def lowered(self, act: Act) -> Lowered:
+        """The pass of its own micro-batch, by the source, token by token."""
+        one, stage = self.one, self.one.job.stages[act.stage]
+        plan = replace(one.plan(stage), routing=replace(one.source, first=one.first_moe(stage)))
+        if act.what in (Pass.D, Pass.W):
+            plan = replace(plan, schedule=SplitSchedule(stage))
+        found = lower(plan, [one.micro_batch(0, act.micro_batch)])
+        assert any(node.way in WAYS[act.what] for node in found.nodes)
+        return found
+
+    def task(
+        self, rank: int, of: Lowered, task: int, act: int, numbers: dict[tuple[int, int], int], slowdown: float
+    ) -> int:
+        graph, lanes = of.graph, of.graph.lanes(task)
+        edges = range(int(graph.edge_ptr[task]), int(graph.edge_ptr[task + 1]))
+        found = [(numbers.get((act, int(graph.edge_from[edge]))), Join(int(graph.edge_join[edge]))) for edge in edges]
+        after = [(number, join) for number, join in found if number is not None]
+        coflow = graph.coflows[graph.coflow[task]] if graph.coflow[task] >= 0 else None
+        seconds = graph.lane_seconds[lanes] + of.work["gemm"][lanes] * (slowdown - 1)
+        return self.builder.add(
+            graph.name[task], graph.name[task], graph.streams[graph.stream[task]],
+            graph.lane_rank[lanes] + rank * self.lanes, None if coflow else seconds, coflow, after,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"order": "dualpipe"}, {"order": "zb-h1"}, {"dispatch": "deepep_normal"},
+    {"recompute": frozenset({"moe"})}, {"sequences": 2}, {"tensor": 2, "expert_tensor": 1},
+    {"order": "interleaved", "chunks": 2}, {"dispatch": "hierarchical_2d", "recompute": frozenset({"core_attn"})},
+], ids=str)  # fmt: skip
+def test_pattern_by_pattern_is_one_big_graph(changes: dict[str, object]) -> None:
+    """16 ranks, 4 stages, 8 micro-batches: equal to the tick, every rank's last pass."""
+    one = job(**changes)
+    source = sequences()
+    step = routed_step(one, source)
+    graph = Whole(RoutedJob(one, source)).graph()
+    line = evaluate(graph, one.fabric.capacity)
+    own = np.array([not name.startswith("on its way") for name in graph.streams])[graph.stream[graph.lane_task]]
+    ends: npt.NDArray[np.int64] = np.zeros(16, dtype=np.int64)
+    np.maximum.at(ends, graph.lane_rank[own], line.end[own])
+    assert step.lanes.end[:, 0].ravel().tolist() == ends.tolist()
+    assert step.lanes.group.sum() > 0
+
+
+def test_equal_lanes_never_wait_in_their_group() -> None:
+    """Even rows to the last: nobody waits, and the step is as long as that of any other island."""
+    even = routed_step(job(), Sequences(Balanced(MODEL), 1))
+    assert even.lanes.group.max() == 0 and even.replicas.max() == 0
+    skewed = routed_step(job(), sequences())
+    assert skewed.seconds > even.seconds
+    assert skewed.lanes.group.sum(axis=(1, 2)).min() > 0
+
+
+def test_time_of_a_rank_adds_up() -> None:
+    """Computing, waiting and what transfers take beside it: a rank does something all the time until its end."""
+    step = routed_step(job(), sequences())
+    lanes = step.lanes
+    assert np.all(lanes.compute + lanes.group + lanes.stages <= lanes.end)
+    rank, island, lane = step.last
+    assert lanes.end[rank, island, lane] + step.after[rank].sum() == round(step.seconds * 1e12)
+
+
+def test_islands_wait_for_each_other_at_the_reduction() -> None:
+    """Two islands of four ranks a stage read other sequences; the one that is done first waits for the other."""
+    step = routed_step(job(world=32), sequences())
+    late = step.lanes.end.max(axis=2)
+    assert np.all(step.replicas.min(axis=(1, 2)) == 0)
+    assert np.array_equal(step.replicas.min(axis=2), late.max(axis=1, keepdims=True) - late)
+    assert len({tuple(row) for row in step.lanes.end.sum(axis=2).T.tolist()}) == 2
+
+
+def test_all_to_alls_are_counted() -> None:
+    """Seven layers, eight micro-batches, there and back, forward and backward."""
+    assert routed_step(job(), sequences()).alltoalls == 7 * 8 * 4
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"tensor": 2, "expert": 2, "expert_tensor": 2}, "experts over tensor-parallel ranks"),
+    ({"overlap": True}, "hidden behind any compute"),
+    ({"world": 24, "expert": 6}, "expert groups of 6 GPUs in nodes of 8"),
+])  # fmt: skip
+def test_what_is_not_played_with_own_rows_is_said(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        routed_step(job(**changes), sequences())
