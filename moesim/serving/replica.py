@@ -49,6 +49,7 @@ class Replica:
         self._parts: list[Sequence[Any]] = [() for _ in self.schedulers]
         self._joined: Joined | None = None
         self._turn = self.steps = self.busy = 0
+        self._waited = self._gathered = 0  # steps that prompts have waited for those of others, and for more
         self.running = False  # a step is under way
         self.history: list[Sample] = []
         self.schedulers[0].book.cadences.append(self._cadence)
@@ -88,10 +89,12 @@ class Replica:
         asked once the step is put together -> ps at which the last ends; None where there is nothing to do.
         """
         known = self._begun if self._ahead and self._ended == now else now
-        for number, one in enumerate(self.schedulers):
-            if self._goes[number] is None or one.news:
-                self._catch_up(number)
-                self._put(number, one.compose(now, known))
+        new = [number for number, one in enumerate(self.schedulers) if self._goes[number] is None or one.news]
+        for number in new:
+            self._catch_up(number)
+        held = self._holds(new, known)
+        for number in new:
+            self._put(number, self.schedulers[number].compose(now, known, held=held))
         soonest = horizon()
         if not any(rows is not None and len(rows.request) for rows in self._goes):
             self._goes = [None] * len(self.schedulers)
@@ -104,6 +107,21 @@ class Replica:
         self._ended = int(ends[-1])
         self._begun = int(ends[-2]) if len(ends) > 1 else now
         return self._ended
+
+    def _holds(self, new: Sequence[int], known: int) -> bool:
+        """Do prompts wait for those of other schedulers? `new` ones have to be put together; others have no prompts."""
+        settings, many = self.schedulers[0].settings, len(self.schedulers)
+        if many == 1 or not settings.balance_timeout:
+            return False
+        having = sum(self.schedulers[number].has_prompt(known) for number in new)
+        if not having or not all(len(one.queue.decoding) for one in self.schedulers):
+            self._waited = self._gathered = 0
+            return False
+        if having < many:
+            self._waited = (self._waited + 1) % settings.balance_timeout
+            return self._waited > 0
+        self._waited, self._gathered = 0, (self._gathered + 1) % (settings.balance_wait + 1)
+        return self._gathered > 0
 
     def _put(self, number: int, rows: Rows) -> None:
         """A scheduler's rows of the steps to come."""

@@ -118,6 +118,11 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     "scheduler.reserved_output": ((), "scheduler.reserved_output=1.0"),
     "scheduler.schedule_ahead": ((), "scheduler.schedule_ahead=true"),
     "scheduler.poll_interval": ((), "scheduler.poll_interval=5"),
+    "scheduler.balance_timeout": ((), "scheduler.balance_timeout=20"),
+    "scheduler.balance_wait": (
+        (requests(arrivals="{burst: {size: 8, every: 5 ms}}"), "scheduler.balance_timeout=40"),
+        "scheduler.balance_wait=9",
+    ),
     "scheduler.host_time": ((), "scheduler.host_time=1 ms"),
     "scheduler.eager_time_per_layer": ((), "scheduler.eager_time_per_layer=5 ms"),
     "scheduler.graph_batch": (("scheduler.eager_time_per_layer=5 ms",), "scheduler.graph_batch=0"),

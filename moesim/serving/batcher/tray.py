@@ -84,7 +84,9 @@ class Queue:
 
 @dataclass
 class Tray:
-    """left: tokens that the step still has room for; decodes int64[...]; chunks: (request, tokens) of prompts."""
+    """left: tokens that the step still has room for; decodes int64[...]; chunks: (request, tokens) of prompts; held:
+    prompts have to wait for other ranks' ones.
+    """
 
     queue: Queue
     left: int
@@ -92,6 +94,7 @@ class Tray:
     decodes: Ints = field(default_factory=lambda: NONE)
     chunks: list[tuple[int, int]] = field(default_factory=list)
     evicted: bool = False
+    held: bool = False
 
     @property
     def empty(self) -> bool:
@@ -113,7 +116,7 @@ class Tray:
 
     def add_started(self) -> None:
         """What prompts that have begun still lack, in order, as far as there is room."""
-        for request in self.queue.started:
+        for request in self.queue.started if not self.held else ():
             tokens = min(self.queue.book.missing(request), self.left)
             if tokens > 0 and self.queue.blocks.hold(request, int(self.queue.book.cached[request]) + tokens):
                 self._add(request, tokens)
@@ -124,7 +127,7 @@ class Tray:
         None is admitted in a step that had to evict.
         """
         queue = self.queue
-        while queue.waiting and queue.seats and self.left > 0 and not self.evicted:
+        while not self.held and queue.waiting and queue.seats and self.left > 0 and not self.evicted:
             request = queue.waiting[0]
             known = queue.reusable(request)
             found = len(known) * queue.blocks.size

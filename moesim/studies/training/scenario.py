@@ -33,8 +33,8 @@ class TrainParallel(ParallelSection):
     data_parallel_size is the number of GPUs.
     """
 
-    context_parallel_size: Count = 1
-    pipeline_parallel_size: Count = 1
+    context_parallel_size: Count = Field(1, description="ranks that share the tokens of a sequence")
+    pipeline_parallel_size: Count = Field(1, description="ranks that share the layers")
     virtual_pipeline_size: Count = Field(1, le=64, description="stages on each rank (interleaved)")
     stage_layers: Items[Count] = Field((), description="layers of each stage; default: as many in each")
 
