@@ -192,6 +192,17 @@ class Replica:
         used = sum(q.blocks.total - q.blocks.free for q in queues) + self._grown()
         return Sample(self._ended, running, waiting, used)
 
+    def kv_share(self) -> float:
+        """Of its KV blocks, those in use; of rows that go on by themselves, those of the step under way too."""
+        used = total = 0
+        for one, rows, since in zip(self.schedulers, self._goes, self._since.tolist(), strict=True):
+            used, total = used + one.blocks.total - one.blocks.free, total + one.blocks.total
+            if rows is not None and rows.decodes:
+                request, size = rows.request[: rows.decodes], one.blocks.size
+                tokens = rows.context[: rows.decodes] + (len(self._cadence) - since)
+                used += int(np.maximum(-(-tokens // size) - one.blocks.held[request], 0).sum())
+        return used / total
+
     def _grown(self) -> int:
         """Blocks of rows that went on by themselves, which their schedulers have not learned of."""
         steps = len(self._cadence)
