@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BeforeValidator
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_before_validator_function
 
 from moesim.errors import BadInput, BrokenInvariant
 
@@ -90,23 +94,35 @@ def rate(value: Any) -> float:
     return _parse(value, _RATE, "rate", "40/s")
 
 
-def _as_pydantic(parse: Any) -> BeforeValidator:
-    """A pydantic validator that turns BadInput into the ValueError pydantic expects."""
+@dataclass(frozen=True, eq=False)  # an annotation has to be hashable
+class _Quantity:
+    """How pydantic reads a quantity (BadInput becomes the ValueError that it wants), and what its JSON Schema says."""
 
-    def validate(value: Any) -> Any:
+    parse: Callable[[Any], Any]
+    units: Mapping[str, float]
+    example: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_before_validator_function(self._read, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Text: a number and one of the units."""
+        names = "|".join(re.escape(unit) for unit in self.units)
+        pattern = rf"^\s*\+?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*({names})\s*$"
+        return {"type": "string", "pattern": pattern, "examples": [self.example]}
+
+    def _read(self, value: Any) -> Any:
         try:
-            return parse(value)
+            return self.parse(value)
         except BadInput as error:
             raise ValueError(str(error)) from None
 
-    return BeforeValidator(validate)
 
-
-Seconds = Annotated[float, _as_pydantic(seconds)]
-ByteCount = Annotated[int, _as_pydantic(byte_count)]
-Bandwidth = Annotated[float, _as_pydantic(bandwidth)]
-Flops = Annotated[float, _as_pydantic(flops)]
-Rate = Annotated[float, _as_pydantic(rate)]
+Seconds = Annotated[float, _Quantity(seconds, _SECONDS, "31 us")]
+ByteCount = Annotated[int, _Quantity(byte_count, _BYTES, "80 GB")]
+Bandwidth = Annotated[float, _Quantity(bandwidth, _BANDWIDTH, "400 Gb/s")]
+Flops = Annotated[float, _Quantity(flops, _FLOPS, "989 TFLOP/s")]
+Rate = Annotated[float, _Quantity(rate, _RATE, "40/s")]
 
 
 def to_ps(time: npt.ArrayLike) -> npt.NDArray[np.int64]:

@@ -39,6 +39,7 @@ VERBS: Final = {
     "topo": Command("topo", "topo", "Show, import, export and check cluster topologies."),
     "gallery": Command("gallery", "gallery", "Published mechanisms, each run and held by a check."),
     "validate": Command("validate", "validate", "Errors of predictions against published measurements."),
+    "recipes": Command("recipes", "recipes", "Questions people ask, as commands that run."),
     "init": Command("init", "init", "Print a commented template of a scenario."),
     "list": Command("list", "list_", "List scenarios, models, topologies, profiles, traces."),
     "doctor": Command("doctor", "doctor", "Check this installation and say what is missing."),

@@ -19,7 +19,7 @@ ATTENDS, WINDOWED, RECURS = "A", "W", "L"
 class InlineAttention(yamlfile.Section):
     """Grouped-query attention, or latent attention (MLA) where `kv_lora_rank` is given."""
 
-    num_heads: int = Field(ge=1)
+    num_heads: int = Field(ge=1, description="of queries")
     num_kv_heads: int = Field(0, ge=0, description="of grouped attention")
     head_dim: int = Field(0, ge=0, description="of grouped attention")
     window: int = Field(0, ge=0, description="tokens that layers marked W look back at")
@@ -54,11 +54,11 @@ class InlineAttention(yamlfile.Section):
 class InlineLinear(yamlfile.Section):
     """A linear recurrence, of layers marked L."""
 
-    kind: Literal["gdn", "kda", "mamba2", "mamba1", "lightning"]
-    key_heads: int = Field(1, ge=1)
+    kind: Literal["gdn", "kda", "mamba2", "mamba1", "lightning"] = Field(description="which recurrence")
+    key_heads: int = Field(1, ge=1, description="Mamba: groups")
     key_dim: int = Field(ge=1, description="Mamba: the state's width")
-    value_heads: int = Field(ge=1)
-    value_dim: int = Field(ge=1)
+    value_heads: int = Field(ge=1, description="Mamba: heads")
+    value_dim: int = Field(ge=1, description="width of a head")
     conv: int = Field(4, ge=0, description="taps of the convolution before it, 0: none")
     rank: int = Field(0, ge=0, description="of low-rank gates (kda) or steps (mamba1)")
 
@@ -68,28 +68,28 @@ class InlineModel(yamlfile.Section):
     `num_experts` is left out.
     """
 
-    name: str
-    hidden_size: int = Field(ge=1)
-    num_layers: int = Field(ge=1, le=MAX_LAYERS)
-    dense_layers: int = Field(0, ge=0)
-    vocab_size: int = Field(ge=1)
-    tie_embeddings: bool = False
+    name: str = Field(description="shown in results")
+    hidden_size: int = Field(ge=1, description="width of the residual stream")
+    num_layers: int = Field(ge=1, le=MAX_LAYERS, description="all of them, dense ones included")
+    dense_layers: int = Field(0, ge=0, description="first layers without experts")
+    vocab_size: int = Field(ge=1, description="rows of the embedding")
+    tie_embeddings: bool = Field(False, description="the output projection is the embedding")
     attention: InlineAttention
-    linear: InlineLinear | None = None
+    linear: InlineLinear | None = Field(None, description="of layers marked L")
     pattern: str = Field(
         "A", pattern="^[AWL]{1,10000}$",
         description="of layers, repeated: A attention, W attention in its window, L the linear recurrence",
     )  # fmt: skip
-    num_experts: int = Field(0, ge=0)
-    top_k: int = Field(0, ge=0)
-    expert_intermediate: int = Field(0, ge=0)
-    shared_intermediate: int = Field(0, ge=0)
-    dense_intermediate: int = Field(0, ge=0)
+    num_experts: int = Field(0, ge=0, description="routed experts of a layer; 0: a dense model")
+    top_k: int = Field(0, ge=0, description="experts that a token goes to")
+    expert_intermediate: int = Field(0, ge=0, description="width inside a routed expert")
+    shared_intermediate: int = Field(0, ge=0, description="width of all shared experts together")
+    dense_intermediate: int = Field(0, ge=0, description="width of layers without experts")
     num_groups: int = Field(1, ge=1, description="of experts that routing is limited to some of")
-    topk_groups: int = Field(1, ge=1)
+    topk_groups: int = Field(1, ge=1, description="groups that a token may choose from")
     latent: int = Field(0, ge=0, description="width that experts work in, between two projections; 0: hidden_size")
-    dtype: str = Field("bf16", pattern="^(bf16|fp8|fp4)$")
-    expert_matrices: int = Field(3, ge=2, le=3)
+    dtype: str = Field("bf16", pattern="^(bf16|fp8|fp4)$", description="of its weights")
+    expert_matrices: int = Field(3, ge=2, le=3, description="3: gated (gate, up, down); 2: up and down")
 
     @model_validator(mode="after")
     def _experts_or_none(self) -> InlineModel:

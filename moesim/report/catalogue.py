@@ -21,6 +21,7 @@ from moesim.routing import open_trace
 from moesim.routing.routers import registry as ROUTERS
 from moesim.routing.synth.statistics import statistics_names
 from moesim.schedules import registry as SCHEDULES
+from moesim.serving.autoscaler import REGISTRY as AUTOSCALERS
 from moesim.serving.balancer import REGISTRY as BALANCERS
 from moesim.serving.batcher import REGISTRY as POLICIES
 from moesim.serving.readers import REGISTRY as READERS
@@ -119,6 +120,10 @@ def _balancers() -> Rows:
     return [(name, _first_line(sys.modules[choose.__module__])) for name, choose in BALANCERS.items()]
 
 
+def _autoscalers() -> Rows:
+    return [(name, _first_line(sys.modules[wanted.__module__])) for name, wanted in AUTOSCALERS.items()]
+
+
 def _strategies() -> Rows:
     return [(name, strategy.summary) for name, strategy in strategies.REGISTRY.items()]
 
@@ -169,6 +174,7 @@ KINDS: Final[dict[str, Callable[[], Rows]]] = {
     "presets": _presets,
     "batch policies": _policies,
     "balancers": _balancers,
+    "autoscalers": _autoscalers,
     "placement strategies": _strategies,
     "placement objectives": _objectives,
     "dispatch over replicas": _rules,

@@ -81,6 +81,8 @@ def _engine(settings: Settings, clock: Tabled) -> Engine:
         held=settings.reserved_output,
         ahead=int(settings.schedule_ahead),
         poll=settings.poll_interval,
+        balance=settings.balance_timeout,
+        gather=settings.balance_wait,
         host=int(to_ps(settings.host_time)) - int(to_ps(clock.plan.host_seconds)),
         slow=settings.prompt_slowdown,
         least=int(to_ps(settings.eager_time_per_layer)) * clock.plan.model.num_layers,

@@ -17,16 +17,17 @@ from moesim.serving.sums import chunk, decoded, of_rank, together
 
 DECODE_FIRST, PREFILL_FIRST, WHOLE_PROMPTS = range(3)
 NEVER = -1
-NOW, BEGUN, ENDED, PENDING, SENT, SEEN, ANSWERED, STEPS, CHOSEN = range(9)  # numbers of State.clock
+NOW, BEGUN, ENDED, PENDING, SENT, SEEN, ANSWERED, STEPS, WAITED, GATHERED, CHOSEN = range(11)  # numbers of State.clock
 # numbers of State.at
 (FREE, SEATS, POLLED, TURN, WAITING, FIRST, STARTED, DECODING, CHUNKS, DECODES, LEFT, GONE, EVICTIONS, EVICTED, CAME,
  TAKEN, ROOM) = range(17)  # fmt: skip
 
 
 class Engine(NamedTuple):
-    """Of Settings, in numbers: held: share of an answer whose KV is held; ahead: 0 or 1; host: ticks of every step that
-    its tables do not hold; slow: of steps with prompts; least: ticks that a step takes which no CUDA graph holds;
-    front: ps from the client to the scheduler.
+    """Of Settings, in numbers: held: share of an answer whose KV is held; ahead: 0 or 1; balance, gather: steps that
+    prompts wait for those of other schedulers, and for more; host: ticks of every step that its tables do not hold;
+    slow: of steps with prompts; least: ticks that a step takes which no CUDA graph holds; front: ps from the client to
+    the scheduler.
     """
 
     policy: int
@@ -35,6 +36,8 @@ class Engine(NamedTuple):
     held: float
     ahead: int
     poll: int
+    balance: int
+    gather: int
     host: int
     slow: float
     least: int
@@ -256,24 +259,25 @@ def add_waiting(s: Any, e: Any) -> Any:
 
 
 @inner
-def fill(s: Any, e: Any) -> Any:
+def fill(s: Any, e: Any, held: Any) -> Any:
     """As the policies of serving/batcher."""
     at = s.at
     at[ROOM], at[EVICTED], at[CHUNKS], at[DECODES] = e.budget, 0, 0, 0
     if e.policy != PREFILL_FIRST:
         add_decodes(s, e)
-    if e.policy != WHOLE_PROMPTS:
+    if e.policy != WHOLE_PROMPTS and not held:
         add_started(s, e)
-    add_waiting(s, e)
+    if not held:
+        add_waiting(s, e)
     if e.policy == PREFILL_FIRST and not at[CHUNKS]:
         add_decodes(s, e)
 
 
 @inner
-def filled(s: Any, e: Any) -> Any:
+def filled(s: Any, e: Any, held: Any) -> Any:
     """As Scheduler._filled -> whether there is anything."""
     while True:
-        fill(s, e)
+        fill(s, e, held)
         if s.at[CHUNKS] or s.at[DECODES]:
             return True
         if not s.at[STARTED]:
@@ -282,16 +286,15 @@ def filled(s: Any, e: Any) -> Any:
 
 
 @inner
-def compose(s: Any, e: Any) -> Any:
+def compose(s: Any, e: Any, known: Any, held: Any) -> Any:
     """As Scheduler.compose -> whether it has any rows."""
     at = s.at
     now = s.clock[NOW]
-    known = s.clock[BEGUN] if e.ahead and s.clock[ENDED] == now else now
     learn(s, e, known, False)
-    any_row = filled(s, e)
+    any_row = filled(s, e, held)
     if not any_row and known < now:
         learn(s, e, now, True)
-        any_row = filled(s, e)
+        any_row = filled(s, e, held)
     at[POLLED] += 1
     for number in range(at[DECODES]):
         s.rows[number] = s.cached[s.decoding[number]]
@@ -299,11 +302,35 @@ def compose(s: Any, e: Any) -> Any:
 
 
 @inner
+def holds(s: Any, e: Any, known: Any) -> Any:
+    """As Replica._holds, of all schedulers."""
+    many, clock = s.at.shape[0], s.clock
+    if many == 1 or not e.balance:
+        return False
+    having, decoding = 0, 0
+    for r in range(many):
+        learn(scheduler(s, r), e, known, False)
+        at = s.at[r]
+        having += at[STARTED] > 0 or (at[WAITING] > 0 and at[SEATS] > 0)
+        decoding += at[DECODING] > 0
+    if not having or decoding < many:
+        clock[WAITED] = clock[GATHERED] = 0
+        return False
+    if having < many:
+        clock[WAITED] = (clock[WAITED] + 1) % e.balance
+        return clock[WAITED] > 0
+    clock[WAITED], clock[GATHERED] = 0, (clock[GATHERED] + 1) % (e.gather + 1)
+    return clock[GATHERED] > 0
+
+
+@inner
 def begin(s: Any, e: Any) -> Any:
     """As Replica.begin, of all schedulers -> whether a step begins."""
-    begins = False
+    clock, begins = s.clock, False
+    known = clock[BEGUN] if e.ahead and clock[ENDED] == clock[NOW] else clock[NOW]
+    held = holds(s, e, known)
     for r in range(s.at.shape[0]):
-        begins |= compose(scheduler(s, r), e)
+        begins |= compose(scheduler(s, r), e, known, held)
     return begins
 
 

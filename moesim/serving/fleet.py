@@ -1,4 +1,4 @@
-"""Fleet: which replicas take requests in at what time: they die and return. The router knows at once.
+"""Fleet: which replicas take requests in at what time: they die, return, are started and let go. The router knows.
 
 A replica that dies loses the memory of its GPUs and the step under way. Its requests are lost, or come again to another
 replica, where their prompt and what they have of an answer are computed anew; the client keeps the tokens it has had.
@@ -13,9 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from moesim.serving.autoscaler import Look
 from moesim.serving.book import Book, State
 from moesim.serving.cadence import NEVER
 from moesim.serving.replica import Replica
+from moesim.serving.scaling import Phase, Scaler, Scaling
 
 FAR = 1 << 62
 
@@ -24,7 +26,9 @@ class Kind(IntEnum):
     """What happens to a replica; at the same time, who returns comes first."""
 
     RETURNS = 0
-    DIES = 1
+    READY = 1
+    DIES = 2
+    LOOK = 3
 
 
 @dataclass(frozen=True)
@@ -41,15 +45,23 @@ class Outage:
 
 
 class Fleet:
-    """held: requests that wait at the router; left: requests that are not answered, rejected or lost."""
+    """held: requests that wait at the router; left: those that are not answered, rejected or lost; scaler: who says
+    how many replicas there are, None where they are always all there.
+    """
 
-    def __init__(self, book: Book, replicas: Sequence[Replica], outages: Sequence[Outage]) -> None:
+    def __init__(
+        self, book: Book, replicas: Sequence[Replica], outages: Sequence[Outage],
+        scaling: Scaling | None = None,
+    ) -> None:  # fmt: skip
         self.book, self.replicas, self.outages = book, tuple(replicas), tuple(outages)
         self.held: deque[int] = deque()
         self.left = len(book.requests)
         self._dead = [0] * len(self.replicas)  # outages that it is in
         self._events = [(one.at, int(Kind.DIES), number) for number, one in enumerate(self.outages)]
         self._events += [(one.until, int(Kind.RETURNS), n) for n, one in enumerate(self.outages) if one.until < FAR]
+        self.scaler = Scaler(scaling) if scaling else None
+        if scaling:
+            self._events.append((scaling.every, int(Kind.LOOK), 0))
         heapq.heapify(self._events)
 
     @property
@@ -61,17 +73,51 @@ class Fleet:
         """ps at which something changes, while there is a request that it could matter to."""
         return self._events[0][0] if self._events and self.left else FAR
 
-    def change(self) -> tuple[Kind, Outage]:
-        """The first change, made."""
-        _, kind, number = heapq.heappop(self._events)
-        outage = self.outages[number]
-        self._dead[outage.replica] += 1 if kind == Kind.DIES else -1
-        return Kind(kind), outage
+    def change(self, loads: Sequence[int]) -> Outage | None:
+        """The first change, made; loads: of each replica -> an outage that begins, its replica is dead now."""
+        now, kind, number = heapq.heappop(self._events)
+        if kind == Kind.LOOK:
+            self._look(loads, now)
+        elif kind == Kind.READY and self.scaler:
+            self.scaler.serves(number, now)
+        elif kind in (Kind.DIES, Kind.RETURNS):
+            outage = self.outages[number]
+            self._dead[outage.replica] += 1 if kind == Kind.DIES else -1
+            return outage if kind == Kind.DIES else None
+        return None
+
+    def _look(self, loads: Sequence[int], now: int) -> None:
+        """As many replicas as the rule wants; it looks again unless all are dead for ever."""
+        assert self.scaler is not None
+        kv = tuple(self.replicas[number].kv_share() for number in self._there())
+        look = Look(sum(loads) + len(self.held), kv)
+        for number in self.scaler.move(self.scaler.decide(look, now), self._dead, loads, now):
+            heapq.heappush(self._events, (now + self.scaler.scaling.startup, int(Kind.READY), number))
+        for number, load in enumerate(loads):
+            self.emptied(number, load, now)
+        if not all(self._dead) or any(kind == Kind.RETURNS for _, kind, _ in self._events):
+            heapq.heappush(self._events, (now + self.scaler.scaling.every, int(Kind.LOOK), 0))
+
+    def emptied(self, replica: int, load: int, now: int) -> None:
+        """One that is let go stops once it has no request; its cache is gone."""
+        if self.scaler and not load and self.scaler.phase[replica] == Phase.DRAINING:
+            self.replicas[replica].fail(now)
+            self.scaler.stop(replica, now)
+
+    def _there(self) -> list[int]:
+        """Replicas that take requests in."""
+        alive = [number for number, dead in enumerate(self._dead) if not dead]
+        phase = self.scaler.phase if self.scaler else None
+        return [number for number in alive if phase[number] == Phase.ON] if phase else alive
 
     def choose(self, loads: Sequence[int], choose: Callable[[Sequence[int]], int]) -> int | None:
         """The replica that `choose` picks by the loads of those that are there; None where none is."""
-        there = [number for number, dead in enumerate(self._dead) if not dead]
+        there = self._there()
         return there[choose([loads[number] for number in there])] if there else None
+
+    def paid(self, begin: int, end: int) -> int:
+        """ps between two times that replicas were paid, all together; dead ones too."""
+        return self.scaler.paid(begin, end) if self.scaler else (end - begin) * len(self.replicas)
 
     def fail(self, outage: Outage, now: int) -> list[int]:
         """A replica dies -> the requests that it had, in order."""

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from moesim.serving.book import Book, State
 from moesim.serving.cadence import NEVER
+from moesim.serving.fleet import Fleet
 from moesim.serving.replica import Replica
 from moesim.serving.requests import Ints
 from moesim.serving.run import Served
@@ -51,7 +52,8 @@ def tpot(book: Book, which: Ints) -> Floats:
 def numbers(served: Served, since: int, limits: Mapping[str, float]) -> Numbers:
     """name -> (value, unit). limits: seconds by "ttft", "tpot", "e2el"; goodput is there where there are any."""
     book, which = served.book, counted(served.book, since)
-    seconds = _duration(book, which, since)
+    begin, end = window(book, which, since)
+    seconds = float(from_ps(end - begin))
     prompt, output = int(book.prompt[which].sum()), int(book.output[which].sum())
     found: Numbers = {
         "completed": (len(which), "1"),
@@ -79,10 +81,9 @@ def good(book: Book, which: Ints, limits: Mapping[str, float]) -> npt.NDArray[np
     return np.asarray(np.logical_and.reduce(met))
 
 
-def _duration(book: Book, which: Ints, since: int) -> float:
-    """From the first counted request, or the end of the warm-up, to the last token of a counted one."""
-    begin = max(int(book.sent[which].min()), since)
-    return float(from_ps(int(book.ended[which].max()) - begin))
+def window(book: Book, which: Ints, since: int) -> tuple[int, int]:
+    """ps of the first counted request, or the end of the warm-up, and of the last token of a counted one."""
+    return max(int(book.sent[which].min()), since), int(book.ended[which].max())
 
 
 def _distribution(name: str, values: Floats, many: Ints | None) -> Numbers:
@@ -116,9 +117,7 @@ def _system(served: Served, seconds: float) -> Iterator[tuple[str, tuple[float, 
     yield "max_concurrent_requests", (most_at_once(book), "1")
     yield "preemptions", (int(book.preempted.sum()), "1")
     if served.fleet:
-        yield "retries", (int(book.retried.sum()), "1")
-        yield "lost", (book.count(State.LOST), "1")
-        yield "down_s", (float(from_ps(served.fleet.down(int(book.ended.max())))), "s")
+        yield from _fleet(served.fleet, int(book.ended.max()))
     asked, found = (
         sum(getattr(one.blocks, name) for replica in served.replicas for one in replica.schedulers)
         for name in ("asked", "found")
@@ -126,21 +125,35 @@ def _system(served: Served, seconds: float) -> Iterator[tuple[str, tuple[float, 
     if asked and book.requests.prefixes:
         yield "prefix_cache_hit_rate", (found / asked, "1")
     if served.entry is None:
-        yield from _worked(served.replicas, int(book.ended.max()))
+        end = int(book.ended.max())
+        yield from _worked(served.replicas, served.fleet.paid(0, end) if served.fleet else end * len(served.replicas))
         return
     for role, pool in zip(("prefill", "decode"), served.pools, strict=True):
-        yield from ((f"{role}_{name}", value) for name, value in _worked(pool, int(book.ended.max())))
+        yield from ((f"{role}_{name}", value) for name, value in _worked(pool, int(book.ended.max()) * len(pool)))
     yield from _transfers(book)
 
 
-def _worked(pool: Sequence[Replica], end: int) -> Iterator[tuple[str, tuple[float, str]]]:
-    """Steps of alike replicas, until `end` ps."""
+def _fleet(fleet: Fleet, end: int) -> Iterator[tuple[str, tuple[float, str]]]:
+    """Replicas that died, or came and went, until `end` ps."""
+    book = fleet.book
+    yield "lost", (book.count(State.LOST), "1")
+    if fleet.outages:
+        yield "retries", (int(book.retried.sum()), "1")
+        yield "down_s", (float(from_ps(fleet.down(end))), "s")
+    if fleet.scaler:
+        yield "mean_replicas", (fleet.paid(0, end) / max(end, 1), "1")
+        yield "replicas_started", (fleet.scaler.ups, "1")
+        yield "replicas_let_go", (fleet.scaler.downs, "1")
+
+
+def _worked(pool: Sequence[Replica], there: int) -> Iterator[tuple[str, tuple[float, str]]]:
+    """Steps of alike replicas, which were there for so many ps, all together."""
     steps, busy = (sum(getattr(replica, name) for replica in pool) for name in ("steps", "busy"))
     blocks = sum(one.blocks.total for replica in pool for one in replica.schedulers)
     most = sum(max((sample.blocks for sample in replica.history), default=0) for replica in pool)
     yield "steps", (steps, "1")
     yield "mean_step_ms", (busy / max(steps, 1) / 1e9, "ms")
-    yield "busy_fraction", (busy / max(end, 1) / len(pool), "1")
+    yield "busy_fraction", (busy / max(there, 1), "1")
     yield "kv_peak_utilisation", (most / max(blocks, 1), "1")
 
 

@@ -49,6 +49,7 @@ class Replica:
         self._parts: list[Sequence[Any]] = [() for _ in self.schedulers]
         self._joined: Joined | None = None
         self._turn = self.steps = self.busy = 0
+        self._waited = self._gathered = 0  # steps that prompts have waited for those of others, and for more
         self.running = False  # a step is under way
         self.history: list[Sample] = []
         self.schedulers[0].book.cadences.append(self._cadence)
@@ -88,10 +89,12 @@ class Replica:
         asked once the step is put together -> ps at which the last ends; None where there is nothing to do.
         """
         known = self._begun if self._ahead and self._ended == now else now
-        for number, one in enumerate(self.schedulers):
-            if self._goes[number] is None or one.news:
-                self._catch_up(number)
-                self._put(number, one.compose(now, known))
+        new = [number for number, one in enumerate(self.schedulers) if self._goes[number] is None or one.news]
+        for number in new:
+            self._catch_up(number)
+        held = self._holds(new, known)
+        for number in new:
+            self._put(number, self.schedulers[number].compose(now, known, held=held))
         soonest = horizon()
         if not any(rows is not None and len(rows.request) for rows in self._goes):
             self._goes = [None] * len(self.schedulers)
@@ -104,6 +107,21 @@ class Replica:
         self._ended = int(ends[-1])
         self._begun = int(ends[-2]) if len(ends) > 1 else now
         return self._ended
+
+    def _holds(self, new: Sequence[int], known: int) -> bool:
+        """Do prompts wait for those of other schedulers? `new` ones have to be put together; others have no prompts."""
+        settings, many = self.schedulers[0].settings, len(self.schedulers)
+        if many == 1 or not settings.balance_timeout:
+            return False
+        having = sum(self.schedulers[number].has_prompt(known) for number in new)
+        if not having or not all(len(one.queue.decoding) for one in self.schedulers):
+            self._waited = self._gathered = 0
+            return False
+        if having < many:
+            self._waited = (self._waited + 1) % settings.balance_timeout
+            return self._waited > 0
+        self._waited, self._gathered = 0, (self._gathered + 1) % (settings.balance_wait + 1)
+        return self._gathered > 0
 
     def _put(self, number: int, rows: Rows) -> None:
         """A scheduler's rows of the steps to come."""
@@ -174,8 +192,24 @@ class Replica:
         used = sum(q.blocks.total - q.blocks.free for q in queues) + self._grown()
         return Sample(self._ended, running, waiting, used)
 
+    def kv_share(self) -> float:
+        """Of its KV blocks, those in use; of rows that go on by themselves, those of the step under way too."""
+        blocks = [one.blocks for one in self.schedulers]
+        grown = sum(map(self._unlearned, range(len(blocks))))
+        return (sum(one.total - one.free for one in blocks) + grown) / sum(one.total for one in blocks)
+
+    def _unlearned(self, number: int) -> int:
+        """Blocks that a scheduler's rows need more than they hold, as they went on by themselves."""
+        rows, blocks = self._goes[number], self.schedulers[number].blocks
+        if rows is None or not rows.decodes:
+            return 0
+        tokens = rows.context[: rows.decodes] + (len(self._cadence) - int(self._since[number]))
+        return int(np.maximum(-(-tokens // blocks.size) - blocks.held[rows.request[: rows.decodes]], 0).sum())
+
     def _grown(self) -> int:
         """Blocks of rows that went on by themselves, which their schedulers have not learned of."""
+        if self.schedulers[0].settings.reserved_output:
+            return sum(map(self._unlearned, range(len(self.schedulers))))  # what grows may be held already
         steps = len(self._cadence)
         lazy = np.array([rows is not None for rows in self._goes])
         return self._join().grown(steps, np.repeat(lazy, [len(part[0]) for part in self._parts])) if lazy.any() else 0

@@ -11,10 +11,11 @@ from moesim.errors import BrokenInvariant
 from moesim.serving.balancer import REGISTRY
 from moesim.serving.balancer.ask import Ask
 from moesim.serving.book import Book, State
-from moesim.serving.fleet import FAR, Fleet, Kind, Outage
+from moesim.serving.fleet import FAR, Fleet, Outage
 from moesim.serving.pools import Handover
 from moesim.serving.replica import Replica
 from moesim.serving.requests import Requests
+from moesim.serving.scaling import Scaling
 from moesim.serving.transfer import Links
 
 AFTER = 1  # ps from an answer to its client's next request: no step that begins with the answer knows of it
@@ -43,7 +44,7 @@ class Served:
 class Loop:
     """front: ps from a client to the replicas; watch: called after every event with the time (tests count there);
     links: where the first `entry` replicas compute prompts for the others, what carries KV between them; outages: when
-    replicas are dead, not together with links.
+    replicas are dead; scaling: how many there are; both not together with links.
     """
 
     book: Book
@@ -55,6 +56,7 @@ class Loop:
     links: Links | None = None
     entry: int = 0
     outages: Sequence[Outage] = ()
+    scaling: Scaling | None = None
 
     def __post_init__(self) -> None:
         self._coming: list[tuple[int, int]] = []  # heaps of (ps, request), (ps, replica); at the same time, requests
@@ -66,7 +68,8 @@ class Loop:
         self.handover = (
             Handover(self.book, self.replicas, self.entry, self.links, self.balancer, self._rng) if self.links else None
         )
-        self.fleet = Fleet(self.book, self.replicas, self.outages) if self.outages else None
+        changes = self.outages or self.scaling
+        self.fleet = Fleet(self.book, self.replicas, self.outages, self.scaling) if changes else None
 
     def serve(self) -> Served:
         """Until every request is answered or rejected."""
@@ -159,21 +162,27 @@ class Loop:
         return chosen
 
     def _change(self, fleet: Fleet, now: int) -> None:
-        """A replica dies or returns; whose requests wait at the router comes."""
-        kind, outage = fleet.change()
+        """Replicas come and go; whose requests wait at the router come, if one is there."""
         again, delay = list(fleet.held), 0
-        if kind == Kind.RETURNS:
-            fleet.held.clear()
+        if outage := fleet.change(self._loads):
+            again, delay = self._die(fleet, outage, now), outage.delay
         else:
-            self._ending = [event for event in self._ending if event[1] != outage.replica]
-            heapq.heapify(self._ending)
-            self._loads[outage.replica] = 0
-            had = fleet.fail(outage, now)
-            again, delay = (had, outage.delay) if outage.retry else ([], 0)
-            for _ in () if outage.retry or not self.book.requests.concurrency else had:
-                self._send_next(now + AFTER)
+            fleet.held.clear()
         for request in again:
             heapq.heappush(self._coming, (now + delay, request))
+
+    def _die(self, fleet: Fleet, outage: Outage, now: int) -> list[int]:
+        """A replica dies -> the requests that come again; clients of lost ones send their next."""
+        self._ending = [event for event in self._ending if event[1] != outage.replica]
+        heapq.heapify(self._ending)
+        self._loads[outage.replica] = 0
+        had = fleet.fail(outage, now)
+        fleet.emptied(outage.replica, 0, now)
+        if outage.retry:
+            return had
+        for _ in had if self.book.requests.concurrency else ():
+            self._send_next(now + AFTER)
+        return []
 
     def _end(self, replica: int, now: int) -> Sequence[int]:
         done = self.replicas[replica].end()
@@ -191,6 +200,7 @@ class Loop:
             self.handover.pump(replica, now)
         elif self.fleet:
             self.fleet.left -= len(done)
+            self.fleet.emptied(replica, self._loads[replica], now)
         return (replica,)
 
     def _begin(self, replica: int, now: int) -> None:
@@ -224,12 +234,12 @@ class Loop:
 def serve(
     requests: Requests, make: Callable[[Book], Sequence[Replica]], balancer: str = "least_outstanding", front: int = 0,
     seed: int = 0, watch: Callable[[Book, Sequence[Replica], int], None] | None = None, links: Links | None = None,
-    entry: int = 0, outages: Sequence[Outage] = (),
+    entry: int = 0, outages: Sequence[Outage] = (), scaling: Scaling | None = None,
 ) -> Served:  # fmt: skip
     """Serve all requests; `make` builds the replicas on the book of the run. With `links` the first `entry` of them
-    compute prompts, the others answer; without, replicas have `outages`.
+    compute prompts, the others answer; without, replicas have `outages` and `scaling`.
     """
     book = Book(requests)
     replicas = tuple(make(book))
     seen = (lambda now: watch(book, replicas, now)) if watch else None
-    return Loop(book, replicas, balancer, front, seed, seen, links, entry, outages).serve()
+    return Loop(book, replicas, balancer, front, seed, seen, links, entry, outages, scaling).serve()

@@ -103,15 +103,22 @@ class Scheduler:
         self.handed -= 1
         self.blocks.give_back(request)
 
-    def compose(self, now: int, known: int) -> Rows:
-        """The rows of the step that begins at `now`, from what had happened by `known`; none where there is nothing."""
+    def compose(self, now: int, known: int, *, held: bool = False) -> Rows:
+        """The rows of the step that begins at `now`, from what had happened by `known`; none where there is nothing.
+        held: no prompts, as other ranks have none.
+        """
         self._learn(known)
-        tray = self._filled(now)
+        tray = self._filled(now, held)
         if tray.empty and known < now:
             self._learn(now, idle=True)
-            tray = self._filled(now)
+            tray = self._filled(now, held)
         self._since_poll += 1
         return self._rows(tray, now)
+
+    def has_prompt(self, known: int) -> bool:
+        """Is there one that could run, as far as is known?"""
+        self._learn(known)
+        return bool(self.queue.started or (self.queue.waiting and self.queue.seats))
 
     def _learn(self, known: int, *, idle: bool = False) -> None:
         while self.leaving and self.leaving[0][0] <= known:
@@ -130,10 +137,10 @@ class Scheduler:
             queue.waiting.append(request)
         self._since_poll = 0
 
-    def _filled(self, now: int) -> Tray:
+    def _filled(self, now: int, held: bool) -> Tray:
         """The policy's step; requests whose prompts block each other are evicted until one of them goes on."""
         while True:
-            tray = Tray(self.queue, self.settings.max_num_batched_tokens, now)
+            tray = Tray(self.queue, self.settings.max_num_batched_tokens, now, held=held)
             self._fill(tray)
             if not tray.empty or not self.queue.started or self.handed:
                 return tray

@@ -33,6 +33,10 @@ class Settings(Section):
     prefix_cache: bool = Field(description="KV blocks of prefixes that prompts share are kept and found again")
     schedule_ahead: bool = Field(description="a step is put together while the one before it runs")
     poll_interval: int = Field(ge=1, le=10**6, description="busy: steps from one look at new requests to the next")
+    balance_timeout: int = Field(
+        ge=0, le=10**6, description="schedulers of a replica: steps that prompts wait for each to have one; 0: none"
+    )
+    balance_wait: int = Field(ge=0, le=10**6, description="then so many steps more, for further prompts")
     host_time: Seconds = Field(le=LONGEST, description="of a step, that no kernel hides")
     eager_time_per_layer: Seconds = Field(le=LONGEST, description="host, of a layer that no CUDA graph holds")
     graph_batch: int = Field(ge=0, le=1 << 22, description="rows up to which decode steps are CUDA graphs")
@@ -78,6 +82,8 @@ class SchedulerSection(Section):
     prefix_cache: bool | None = _instead("prefix_cache")
     schedule_ahead: bool | None = _instead("schedule_ahead")
     poll_interval: int | None = _instead("poll_interval")
+    balance_timeout: int | None = _instead("balance_timeout")
+    balance_wait: int | None = _instead("balance_wait")
     host_time: str | None = _instead("host_time")
     eager_time_per_layer: str | None = _instead("eager_time_per_layer")
     graph_batch: int | None = _instead("graph_batch")

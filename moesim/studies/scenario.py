@@ -66,8 +66,8 @@ class ClusterSection(Section):
 class ParallelSection(Section):
     """How the model is spread (vLLM's names). The product of tensor and data parallel sizes is the number of GPUs."""
 
-    tensor_parallel_size: Count = 1
-    data_parallel_size: Count = 1
+    tensor_parallel_size: Count = Field(1, description="ranks that share the width of attention and dense layers")
+    data_parallel_size: Count = Field(1, description="groups of them, each with tokens of its own")
     expert_parallel_size: Count = Field(1, description="ranks with different experts; 1: experts are shared by width")
     expert_tensor_parallel_size: Count | None = Field(
         None, description="ranks that share the width of each expert; default: tensor / expert parallel size, or 1"
@@ -88,8 +88,8 @@ class CommSection(Section):
     """The all-to-all of the expert layers."""
 
     dispatch: str = Field("nccl", description="all-to-all algorithm; see `moesim list`")
-    dispatch_dtype: Dtype = "bf16"
-    combine_dtype: Dtype = "bf16"
+    dispatch_dtype: Dtype = Field("bf16", description="of a token's row on its way to its experts")
+    combine_dtype: Dtype = Field("bf16", description="and on its way back")
     version: str | None = Field(None, description="of the library, e.g. '2025-02'; default: the newest known")
     all_reduce: Literal["nccl", "sglang", "trtllm", "vllm"] | None = Field(
         None, description="whose all-reduce runs inside a node: an engine's own; default: the preset's, or else NCCL's"
@@ -102,8 +102,8 @@ class CommSection(Section):
 class PrecisionSection(Section):
     """Dtypes; None takes the model's own."""
 
-    weights: Dtype | None = None
-    experts: Dtype | None = None
+    weights: Dtype | None = Field(None, description="of all but the experts")
+    experts: Dtype | None = Field(None, description="of the routed and shared experts")
     kv_cache: Dtype | None = Field(None, description="the model's own: bf16, or what its checkpoint was calibrated for")
 
 
@@ -234,8 +234,8 @@ class CostsSection(Section):
 class PublishedSection(Section):
     """A measured throughput of this configuration, printed beside the prediction; nothing is fitted to it."""
 
-    tokens_per_s_per_node: float = Field(gt=0)
-    source: str
+    tokens_per_s_per_node: float = Field(gt=0, description="measured, of one node")
+    source: str = Field(description="where it was published")
     missing: Items[str] = Field((), description="mechanisms of the measured system that this run does not have")
 
 

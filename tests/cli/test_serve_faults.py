@@ -62,3 +62,32 @@ def test_late_outages_are_said_to_change_nothing(moesim: Moesim) -> None:
     assert "1 outages begin after the last answer" in done.err
     one, other = (json.loads(run.out)["metrics"] for run in (done, calm))
     assert {name: one[name] for name in other} == other
+
+
+def test_replicas_come_and_go_and_their_time_is_paid(moesim: Moesim) -> None:
+    scale = "autoscale={target: 1, max_replicas: 3, startup_time: 5 ms, interval: 4 ms, scale_down_after: 20 ms}"
+    one = (*SMALL, "--set", ASK, "--set", "prices={gpu_hour: 3600}", "--set", "requests.warmup=0 s")
+    done = moesim("run", *one, "--set", scale, "--json")
+    assert done.code == 0, done.err
+    values = {name: metric["value"] for name, metric in json.loads(done.out)["metrics"].items()}
+    assert values["completed"] == 24 and values["replicas_started"] > 0 and 1 < values["mean_replicas"] < 3
+    first = values["gpu_hours"] * 3600 / (8 * values["duration_s"])  # mean replicas of the counted time
+    assert 1 < first < 3
+    cost = values["gpu_hours"] * 3600 / values["total_output"] * 1e6
+    assert values["cost_per_million_output_tokens"] == pytest.approx(cost)
+
+
+@pytest.mark.parametrize(
+    ("scale", "where"),
+    [
+        ("{target: 1, max_replicas: 3, startup_time: 1 s, min_replicas: 2}", "begins with 1"),
+        ("{target: 2, max_replicas: 3, startup_time: 1 s, policy: utilisation}", "a share of 2"),
+        ("{target: 2, max_replicas: 3, startup_time: 1 s, policy: magic}", "magic"),
+        ("{target: 2, max_replicas: 3}", "startup_time"),
+        ("{target: 0, max_replicas: 3, startup_time: 1 s}", "target"),
+        ("{target: 2, max_replicas: 3, startup_time: 1 s, interval: 1 ns}", "more often than every microsecond"),
+    ],
+)
+def test_scaling_that_cannot_be_is_refused(moesim: Moesim, scale: str, where: str) -> None:
+    done = moesim("run", *SMALL, "--set", ASK, "--set", f"autoscale={scale}")
+    assert done.code == 2 and where in done.err and "Traceback" not in done.err, done.err

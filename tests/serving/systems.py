@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from moesim.serving import Book, Given, Replica, Requests, Scheduler, Served, engine, serve
 from moesim.serving.fleet import Outage
+from moesim.serving.scaling import Scaling
 from moesim.serving.transfer import Links
 from moesim.step import Batch
 
@@ -25,7 +26,7 @@ def requests_of(arrival: npt.ArrayLike, prompt: npt.ArrayLike, output: npt.Array
 def served(
     requests: Requests, step: Callable[[Batch], int], preset: str = "vllm", *, blocks: int = 10**6, replicas: int = 1,
     schedulers: int = 1, balancer: str = "round_robin", watch: Any = None, outages: Sequence[Outage] = (),
-    **changes: Any,
+    scaling: Scaling | None = None, **changes: Any,
 ) -> Served:  # fmt: skip
     settings = engine(preset, **{**BARE, **changes})
 
@@ -36,7 +37,7 @@ def served(
             for _ in range(replicas)
         ]  # fmt: skip
 
-    return serve(requests, make, balancer, watch=watch, outages=outages)
+    return serve(requests, make, balancer, watch=watch, outages=outages, scaling=scaling)
 
 
 def by_tokens(batch: Batch) -> int:

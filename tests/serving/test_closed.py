@@ -27,6 +27,8 @@ ENGINES: list[tuple[str, int, dict[str, Any]]] = [
     ("sglang", FULL, {"poll_interval": 7, **COSTLY}),
     ("sglang", 20, {"max_num_batched_tokens": 300, "reserved_output": 0.0}),
     ("trtllm", FULL, {}),
+    ("trtllm", 60, {"balance_timeout": 7, "balance_wait": 2}),
+    ("vllm", FULL, {"balance_timeout": 9, "max_num_batched_tokens": 300, "max_num_seqs": 6}),
     ("trtllm", 40, {"max_num_batched_tokens": 700, **COSTLY}),
     ("trtllm", FULL, {"schedule_ahead": False, "max_num_seqs": 3}),
 ]

@@ -10,6 +10,7 @@ import pytest
 
 from moesim.serving import Book, Replica, State
 from moesim.serving.fleet import Outage
+from moesim.serving.scaling import Scaling
 from moesim.serving.scheduler import Scheduler
 from tests.serving.systems import MS, by_tokens, requests_of, served
 from tests.serving.test_laws import COLUMNS, PRESETS, crowd
@@ -115,3 +116,74 @@ def test_an_outage_after_the_last_answer_changes_nothing(concurrency: int) -> No
     for name in COLUMNS:
         assert np.array_equal(getattr(calm.book, name), getattr(late.book, name)), name
     assert late.fleet is not None and late.fleet.unplayed == 1
+
+
+def scaling(**changes: Any) -> Scaling:
+    given = {"rule": "queue", "target": 4.0, "least": 1, "most": 3, "first": 1, "every": 10, "startup": 25}
+    values = {**given, "patience": 0, **changes}
+    times = {key: int(values.pop(key)) * MS for key in ("every", "startup", "patience")}
+    return Scaling(**{**values, **times})
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("rule", ["queue", "utilisation"])
+@pytest.mark.parametrize("dies", [False, True])
+def test_nothing_is_lost_where_replicas_come_and_go_and_stretches_change_nothing(
+    preset: str, rule: str, dies: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outages = [Outage(k % 3, (97 + 211 * k) * MS + 7, (397 + 211 * k) * MS) for k in range(5)] if dies else []
+    case: dict[str, Any] = {
+        "replicas": 3, "schedulers": 2, "blocks": 120, "balancer": "least_outstanding", "outages": outages,
+        "scaling": scaling(rule=rule, target=4.0 if rule == "queue" else 0.3),
+    }  # fmt: skip
+    runs = [served(requests_of(*crowd(3, n=100, gap=12.0)), by_tokens, preset, **case)]
+    monkeypatch.setattr(Scheduler, "stretch", lambda self, rows: 1)
+    runs.append(served(requests_of(*crowd(3, n=100, gap=12.0)), by_tokens, preset, **case))
+    for name in (*COLUMNS, "retried", "replica"):
+        assert np.array_equal(*(getattr(one.book, name) for one in runs)), name
+    assert [(r.steps, r.busy) for r in runs[0].replicas] == [(r.steps, r.busy) for r in runs[1].replicas]
+    assert runs[0].book.count(State.FINISHED) == 100
+    scaler, other = (run.fleet and run.fleet.scaler for run in runs)
+    assert scaler and other and scaler.ups > 0 and scaler.downs > 0
+    end = int(runs[0].book.ended.max())
+    assert end <= scaler.paid(0, end) <= 3 * end and scaler.paid(0, end) == other.paid(0, end)
+    assert scaler.paid(0, end) == scaler.paid(0, end // 3) + scaler.paid(end // 3, end)
+
+
+def test_a_second_replica_is_started_serves_and_is_let_go() -> None:
+    """Six requests of 100 steps of 1 ms come at 0: at 10 ms ceil(6 / 4) = 2 are wanted, the second serves from 35 ms
+    on. One that comes at 40 ms, 10 tokens, goes there, until 50 ms; at 100 ms the six are done, and the idle second one
+    is let go: it was paid for 90 ms. One of 60 tokens comes at 101 ms.
+    """
+    at, output = [0] * 6 + [40 * MS, 101 * MS], [100] * 6 + [10, 60]
+    more: dict[str, Any] = {"balancer": "least_outstanding", "scaling": scaling(most=2)}
+    found = served(requests_of(at, 1, output), ALWAYS, replicas=2, **more)
+    assert found.fleet is not None and found.fleet.scaler is not None
+    scaler = found.fleet.scaler
+    assert found.book.replica.tolist() == [0] * 6 + [1, 0]
+    assert (scaler.ups, scaler.downs) == (1, 1)
+    assert found.book.ended.tolist() == [100 * MS] * 6 + [50 * MS, 161 * MS]
+    assert scaler.paid(0, 161 * MS) == (161 + 90) * MS
+
+
+def test_the_most_wanted_within_patience_is_kept() -> None:
+    """The look of 90 ms is the last that wants two: with 60 ms of patience one is let go at 160 ms, not at 100 ms."""
+    at, output = [0] * 6 + [101 * MS], [100] * 6 + [100]
+    found = served(requests_of(at, 1, output), ALWAYS, replicas=2, scaling=scaling(most=2, patience=60))
+    assert found.fleet is not None and found.fleet.scaler is not None
+    assert found.fleet.scaler.paid(0, 170 * MS) == (170 + 150) * MS
+
+
+def test_all_dead_for_ever_is_no_endless_watch() -> None:
+    found = served(requests_of([0, 5 * MS], 8, 9), ALWAYS, outages=[Outage(0, 2 * MS + 1)], scaling=scaling(most=1))
+    assert found.book.state.tolist() == [State.LOST, State.LOST]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_blocks_in_use_are_the_same_in_stretches(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the ends of stretches, four schedulers, whose rows go on without them; an answer's KV held before or not."""
+    runs = [served(requests_of(*crowd(3, n=60, gap=12.0)), by_tokens, preset, blocks=120, schedulers=4)]
+    monkeypatch.setattr(Scheduler, "stretch", lambda self, rows: 1)
+    runs.append(served(requests_of(*crowd(3, n=60, gap=12.0)), by_tokens, preset, blocks=120, schedulers=4))
+    lazy, stepped = ({one.end: one.blocks for one in run.replicas[0].history} for run in runs)
+    assert lazy == {end: stepped[end] for end in lazy}

@@ -79,6 +79,19 @@ def test_stretches_of_decodes_change_nothing(preset: str, ahead: bool, monkeypat
     assert [r.steps for r in runs[0].replicas] == [r.steps for r in runs[1].replicas]
 
 
+def test_prompts_wait_until_each_scheduler_has_one() -> None:
+    """Steps of 1 ms; both decode when a prompt comes to one of them at 4.5 ms: it waits 6 steps of its timeout of 7, or
+    until the other has one too, at 7.5 ms, and then 2 steps more.
+    """
+    waits: dict[str, Any] = {"schedulers": 2, "balance_timeout": 7, "balance_wait": 2}
+    at = [0, 0, 9 * MS // 2]
+    alone = served(requests_of(at, 10, 40), lambda batch: MS, **waits).book
+    both = served(requests_of([*at, 15 * MS // 2], 10, 40), lambda batch: MS, **waits).book
+    none = served(requests_of(at, 10, 40), lambda batch: MS, schedulers=2).book
+    assert (none.started[2], alone.started[2]) == (5 * MS, 11 * MS)
+    assert both.started[2:].tolist() == [10 * MS, 10 * MS]
+
+
 def test_other_replicas_cut_no_stretch() -> None:
     """Who comes by himself does not ask what others have ended: a request alone on its replica is three stretches at
     most, its prompt and what comes before and after the other's arrival.

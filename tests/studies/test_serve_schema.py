@@ -31,6 +31,12 @@ def faults(text: str) -> str:
     return f"faults=[{{{text}}}]"
 
 
+def autoscale(**changes: str) -> str:
+    given = {"target": "1", "max_replicas": "3", "startup_time": "1 ms", "interval": "4 ms", **changes}
+    return "autoscale={" + ", ".join(f"{key}: {value}" for key, value in given.items()) + "}"
+
+
+SCALES = (autoscale(),)
 DIES = ("replicas=2", "balancer=round_robin", faults("replica: 0, at: 5 ms, until: 1 s"))
 AZURE, FEW = "replay: {file: azure-conv-2023", ("scheduler.max_num_seqs=2",)
 CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the one that is added
@@ -118,6 +124,11 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     "scheduler.reserved_output": ((), "scheduler.reserved_output=1.0"),
     "scheduler.schedule_ahead": ((), "scheduler.schedule_ahead=true"),
     "scheduler.poll_interval": ((), "scheduler.poll_interval=5"),
+    "scheduler.balance_timeout": ((), "scheduler.balance_timeout=20"),
+    "scheduler.balance_wait": (
+        (requests(arrivals="{burst: {size: 8, every: 5 ms}}"), "scheduler.balance_timeout=40"),
+        "scheduler.balance_wait=9",
+    ),
     "scheduler.host_time": ((), "scheduler.host_time=1 ms"),
     "scheduler.eager_time_per_layer": ((), "scheduler.eager_time_per_layer=5 ms"),
     "scheduler.graph_batch": (("scheduler.eager_time_per_layer=5 ms",), "scheduler.graph_batch=0"),
@@ -137,6 +148,13 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     "faults.node": (DIES, faults("node: 1, at: 5 ms, until: 1 s")),
     "faults.then": (DIES, faults("replica: 0, at: 5 ms, until: 1 s, then: lose")),
     "faults.retry_after": (DIES, faults("replica: 0, at: 5 ms, until: 1 s, retry_after: 1 ms")),
+    "autoscale.policy": (SCALES, autoscale(policy="utilisation", target="0.9")),
+    "autoscale.target": (SCALES, autoscale(target="100")),
+    "autoscale.min_replicas": (("replicas=3", autoscale()), autoscale(min_replicas="3")),
+    "autoscale.max_replicas": (SCALES, autoscale(max_replicas="1")),
+    "autoscale.startup_time": (SCALES, autoscale(startup_time="1 s")),
+    "autoscale.interval": (SCALES, autoscale(interval="20 ms")),
+    "autoscale.scale_down_after": (("replicas=3", autoscale(scale_down_after="0 s")), autoscale()),
     "seeds": ((), "seeds=2"),
 }  # fmt: skip
 REFUSED = {

@@ -30,7 +30,6 @@ from moesim.studies.sweeping.subject import Subject
 from moesim.studies.sweeping.sweep import Tell
 from moesim.studies.training import load_training
 
-SMALL: Final = 24  # candidates that can be built: so few are all simulated
 OWN: Final = {SERVE: ("parallel", "replicas", "pools"), TRAIN: ("parallel", "pipeline")}  # keys that are searched
 GOALS: Final = {SERVE: dict.fromkeys(COLUMNS, 1.0),
                 TRAIN: {"tokens_per_s_per_gpu": 1.0, "memory_peak_bytes": -1.0}}  # fmt: skip
@@ -121,7 +120,7 @@ def _serving(question: Question, tell: Callable[[str], None], pace: Tell) -> Rec
         return {row: None if metrics is None else reached(metrics, able.candidates[row].gpus, asked.attain)
                 for row, metrics in runs(rows).items()}  # fmt: skip
 
-    whole = asked.exhaustive or len(able.candidates) <= SMALL
+    whole = asked.exhaustive or len(able.candidates) <= asked.budget
     every: Known = simulate(range(len(able.candidates))) if whole else {}
     found = finalists(screened, (lambda rows: {row: every[row] for row in rows}) if whole else simulate, asked.budget)
     known = every if whole else found.known

@@ -53,13 +53,13 @@ class ServeBuilt:
         hands_over: others answer.
         """
         with_host = Hosted(clock, self.settings, self.plan.model.num_layers, self.plan.layout.tensor_parallel)
-        places = first or [number * self.plan.layout.world for number in range(self.scenario.replicas)]
+        places = first or [number * self.plan.layout.world for number in range(self.scenario.most_replicas)]
         return [self._replica(book, with_host, place, hands_over=hands_over) for place in places]
 
     @property
     def outages(self) -> tuple[Outage, ...]:
         """Of the replicas. Raises BadInput where what dies is none of theirs."""
-        cluster, many = self.plan.fabric.cluster, self.scenario.replicas
+        cluster, many = self.plan.fabric.cluster, self.scenario.most_replicas
         world, node = self.plan.layout.world, cluster.gpus_per_node
         return outages_of(self.scenario.faults, many, world, node, cluster.num_devices)
 
@@ -76,7 +76,7 @@ def build_serving(loaded: ServeLoaded, seed: int) -> ServeBuilt:
     found = find_placement(loaded.step, made.plan, made.batches[0], seed)
     plan = replace(made.plan, placement=found.placement, replicas=found.replicas, host_seconds=settings.host_time)
     memory = kv_memory(plan, settings)
-    warnings = (*_without_idle(made, loaded.scenario.replicas), *made.routing_notes, *found.notes)
+    warnings = (*_without_idle(made, loaded.scenario.most_replicas), *made.routing_notes, *found.notes)
     return ServeBuilt(loaded.scenario, plan, settings, memory, made.log, warnings, found.source)
 
 

@@ -9,20 +9,19 @@ from moesim.studies.prices import HOUR, PricesSection
 from moesim.studies.serving.pool_sections import ROLES
 
 
-def costs(prices: PricesSection, gpus: Sequence[int], found: Numbers) -> Numbers:
-    """gpus: of all replicas, or of each pool; found: the run's metrics -> those per million tokens.
+def costs(prices: PricesSection, paid: Sequence[float], found: Numbers) -> Numbers:
+    """paid: GPU-seconds of all replicas, or of each pool; found: the run's metrics -> those per million tokens.
 
     A pool that computes prompts is charged to the tokens that came in, one that answers to those that went out; where
     the same GPUs do both, all of it to the tokens that went out, and to all tokens.
     """
-    seconds = found["duration_s"][0]
     tokens = {"input": found["total_input"][0], "output": found["total_output"][0]}
-    total = sum(gpus) * seconds
+    total = sum(paid)
     told: Numbers = {"gpu_hours": (total / HOUR, "GPU h")}
-    if len(gpus) > 1:
-        for role, number, side in zip(ROLES, gpus, tokens, strict=True):
-            told[f"{role}_gpu_hours"] = (number * seconds / HOUR, "GPU h")
-            told |= prices.per_million(number * seconds, tokens[side], f"{side}_")
+    if len(paid) > 1:
+        for role, number, side in zip(ROLES, paid, tokens, strict=True):
+            told[f"{role}_gpu_hours"] = (number / HOUR, "GPU h")
+            told |= prices.per_million(number, tokens[side], f"{side}_")
     else:
         told |= prices.per_million(total, tokens["output"], "output_")
     return told | prices.per_million(total, tokens["input"] + tokens["output"], "total_")

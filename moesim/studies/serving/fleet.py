@@ -21,6 +21,13 @@ def fleet_notes(served: Served) -> Iterator[str]:
     """Counts, and what is assumed."""
     if not (fleet := served.fleet):
         return
+    if fleet.scaler:
+        yield (
+            "autoscale: a replica that starts is paid, and serves after startup_time; one that is let go answers what "
+            "it has; a new one's KV cache is empty, and pulling its weights slows nobody: assumed"
+        )
+    if not fleet.outages:
+        return
     yield (
         f"{len(fleet.outages) - fleet.unplayed} times a replica died: {int((served.book.retried > 0).sum())} requests "
         f"were computed again, {served.book.count(State.LOST)} lost; the router knows at once, GPUs are paid meanwhile"

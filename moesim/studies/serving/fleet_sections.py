@@ -1,4 +1,4 @@
-"""The `faults:` of a serving scenario: replicas that die and return, with a GPU or a node of theirs."""
+"""The `faults:` and `autoscale:` of a serving scenario: replicas that die and return, that are started and let go."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Final, Literal
 
 from pydantic import Field, model_validator
 
-from moesim.errors import BadInput
+from moesim.errors import BadInput, pick
+from moesim.serving.autoscaler import REGISTRY
 from moesim.serving.fleet import FAR, Outage
+from moesim.serving.scaling import Scaling
 from moesim.units import Seconds, to_ps
 from moesim.yamlfile import Section
 
@@ -42,6 +44,40 @@ class OutageSection(Section):
         if self.retry_after and self.then == "lose":
             raise ValueError("retry_after needs then: retry")
         return self
+
+
+class AutoscaleSection(Section):
+    """How many replicas there are: looked at every so often; the scenario's `replicas` are there to begin with."""
+
+    policy: str = Field("queue", description="how many are wanted; see `moesim list autoscalers`")
+    target: float = Field(
+        gt=0, le=1e6, description="of a replica; queue: unanswered requests, utilisation: share of its KV blocks"
+    )
+    min_replicas: int = Field(1, ge=1, le=4096, description="never fewer, as far as they live")
+    max_replicas: int = Field(ge=1, le=4096, description="never more")
+    startup_time: Seconds = Field(le=LATEST, description="from the decision until a new replica serves, weights loaded")
+    interval: Seconds = Field(15.0, gt=0, le=LATEST, description="from one look to the next (Kubernetes: 15 s)")
+    scale_down_after: Seconds = Field(
+        300.0, le=LATEST, description="the most that was wanted within this time is kept (Kubernetes: 300 s)"
+    )
+
+    def check(self, replicas: int) -> None:
+        """Raises BadInput where the replicas to begin with, the policy or its target cannot be."""
+        pick("policy", self.policy, REGISTRY, where="autoscale.policy")
+        if self.policy == "utilisation" and self.target > 1:
+            raise BadInput(f"a share of {self.target:g}", where="autoscale.target", way_out="at most 1")
+        if self.interval < 1e-6:
+            raise BadInput("a look more often than every microsecond", where="autoscale.interval", way_out="15 s")
+        if not self.min_replicas <= replicas <= self.max_replicas:
+            raise BadInput(
+                f"begins with {replicas} (`replicas`), not within {self.min_replicas} to {self.max_replicas}",
+                where="autoscale", way_out="replicas, min_replicas and max_replicas in order",
+            )  # fmt: skip
+
+    def scaling(self, first: int) -> Scaling:
+        """The same in ps; first: replicas to begin with."""
+        times = (int(to_ps(time)) for time in (self.interval, self.startup_time, self.scale_down_after))
+        return Scaling(self.policy, self.target, self.min_replicas, self.max_replicas, first, *times)
 
 
 def outages_of(

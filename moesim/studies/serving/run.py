@@ -14,7 +14,7 @@ import numpy as np
 from moesim.errors import BadInput, DoesNotFit
 from moesim.layout import HBM
 from moesim.serving import Requests, Served, serve
-from moesim.serving.metrics import breakdown, counted, e2el, numbers, ttft
+from moesim.serving.metrics import breakdown, counted, e2el, numbers, ttft, window
 from moesim.serving.prefixes import Hashed, check_blocks
 from moesim.serving.steady import grows, transient
 from moesim.step.pace import Pace
@@ -29,7 +29,7 @@ from moesim.studies.serving.fleet import check_answered, fleet_notes
 from moesim.studies.serving.load import ServeLoaded, load_serving
 from moesim.studies.serving.pool_sections import ROLES
 from moesim.studies.serving.pools import Pools, build_pools
-from moesim.units import to_ps
+from moesim.units import from_ps, to_ps
 from moesim.version import __version__
 
 FEWEST_COUNTED = 0.02  # of requests, below which a warm-up has left too little to speak of
@@ -94,9 +94,11 @@ def once(loaded: ServeLoaded, seed: int) -> Once:
             make = partial(pools.replicas, clocks=clocks)
             served = serve(requests, make, chosen, front, seed, links=links, entry=pools.entry)
         else:
-            outages = built.outages
+            auto = loaded.scenario.autoscale
+            scaling = auto.scaling(loaded.scenario.replicas) if auto else None
             served = serve(
-                requests, lambda book: built.replicas(book, clocks[0]), chosen, front, seed, outages=outages
+                requests, lambda book: built.replicas(book, clocks[0]), chosen, front, seed,
+                outages=built.outages, scaling=scaling,
             )  # fmt: skip
         _check_any(built, served)
         check_answered(served)
@@ -109,7 +111,7 @@ def once(loaded: ServeLoaded, seed: int) -> Once:
             )  # fmt: skip
     measured = numbers(served, since, loaded.scenario.slo.limits)
     if prices := loaded.scenario.prices:
-        measured |= costs(prices, [_gpus(part) for part in parts], measured)
+        measured |= costs(prices, _paid(parts, served, since), measured)
         found = (*found, PAID)
     every = (*notes, *found, *_rejected(served), *fleet_notes(served), *_growth(served, since))
     return Once(
@@ -118,9 +120,17 @@ def once(loaded: ServeLoaded, seed: int) -> Once:
     )  # fmt: skip
 
 
+def _paid(parts: Sequence[ServeBuilt], served: Served, since: int) -> list[float]:
+    """GPU-seconds of the counted time, of each pool."""
+    begin, end = window(served.book, counted(served.book, since), since)
+    if served.fleet:
+        return [parts[0].plan.layout.world * float(from_ps(served.fleet.paid(begin, end)))]
+    return [_gpus(part) * float(from_ps(end - begin)) for part in parts]
+
+
 def _gpus(part: ServeBuilt) -> int:
     """Of all its replicas."""
-    return part.scenario.replicas * part.plan.layout.world
+    return part.scenario.most_replicas * part.plan.layout.world
 
 
 def _lookups(pace: Pace) -> dict[str, float]:

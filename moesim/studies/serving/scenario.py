@@ -12,7 +12,7 @@ from moesim.serving.settings import SchedulerSection
 from moesim.serving.workload import RequestsSection
 from moesim.studies.prices import PricesSection
 from moesim.studies.scenario import BatchSection, RoutingSection, Scenario, Setup
-from moesim.studies.serving.fleet_sections import OutageSection
+from moesim.studies.serving.fleet_sections import AutoscaleSection, OutageSection
 from moesim.studies.serving.pool_sections import MOST_REPLICAS, PoolsSection, Role
 from moesim.units import Seconds
 from moesim.yamlfile import Items, Section
@@ -51,6 +51,7 @@ class ServeScenario(Setup):
     replicas: int = Field(1, ge=1, le=MOST_REPLICAS, description="copies of the layout, alike, with a router in front")
     pools: PoolsSection | None = Field(None, description="replicas that compute prompts, and others that answer")
     faults: Items[OutageSection] = Field((), max_length=256, description="replicas that die, and when they return")
+    autoscale: AutoscaleSection | None = Field(None, description="replicas that are started and let go by load")
     balancer: str = Field("least_outstanding", description="who serves a request; see `moesim list balancers`")
     seeds: int = Field(1, ge=1, le=1000, description="runs with other requests; metrics are means, with 95 % intervals")
 
@@ -63,6 +64,10 @@ class ServeScenario(Setup):
                 raise BadInput(what, where=f"network.{key}", way_out="leave it out")
         if self.prices:
             self.prices.check()
+        if self.pools and self.autoscale:
+            raise BadInput("pools keep their sizes", where="autoscale", way_out="leave it out, or serve without pools")
+        if self.autoscale:
+            self.autoscale.check(self.replicas)
         if self.pools and self.faults:
             raise BadInput(
                 "replicas of pools do not die here: what happens to KV on its way is not modelled", where="faults",
@@ -102,6 +107,11 @@ class ServeScenario(Setup):
     def all_reduce(self) -> str:
         """Whose runs inside a node: the preset's, where none is named."""
         return self.comm.all_reduce or self.scheduler.settings().all_reduce
+
+    @property
+    def most_replicas(self) -> int:
+        """That there ever are."""
+        return self.autoscale.max_replicas if self.autoscale else self.replicas
 
     def step(self) -> Scenario:
         """The step scenario that a replica's plan is built from; its batch stands for none that is played."""

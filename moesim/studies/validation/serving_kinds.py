@@ -143,11 +143,15 @@ def _sglang(kind: Kind, isl: int, clients: int) -> dict[str, Any]:
 
 
 def _trtllm(kind: Kind, isl: int, clients: int) -> dict[str, Any]:
-    """max_num_tokens: 20000 for gpt-oss; R1: concurrency + input + 64, rounded up to 64, at least 8192."""
+    """max_num_tokens: 20000 for gpt-oss; R1: concurrency + input + 64, rounded up to 64, at least 8192; timeout_iters
+    60, batching_wait_iters 0.
+    """
     if "gpt-oss" in kind.model:
         return {"max_num_batched_tokens": 20000, "max_num_seqs": 512}
-    budget = -(-(clients + isl + 64) // 64) * 64 if "DeepSeek" in kind.model else 8192
-    return {"max_num_batched_tokens": max(budget, 8192), "max_num_seqs": 512}
+    if "DeepSeek" not in kind.model:
+        return {"max_num_batched_tokens": 8192, "max_num_seqs": 512}
+    budget = max(-(-(clients + isl + 64) // 64) * 64, 8192)
+    return {"max_num_batched_tokens": budget, "max_num_seqs": 512, "balance_timeout": 60, "balance_wait": 0}
 
 
 CAMPAIGNS: Final[Mapping[str, Callable[[Kind, int, int], dict[str, Any]]]] = {
