@@ -13,8 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from moesim.serving.balancer import REGISTRY
-from moesim.serving.balancer.ask import Ask
+from moesim.serving.balancer import Ask, choose
 from moesim.serving.book import Book, State
 from moesim.serving.replica import Replica
 from moesim.serving.transfer import Links
@@ -27,7 +26,7 @@ class Handover:
         self, book: Book, replicas: Sequence[Replica], entry: int, links: Links, balancer: str, rng: np.random.Generator
     ) -> None:
         self.book, self.replicas, self.entry, self.links = book, tuple(replicas), entry, links
-        self._choose, self._rng = REGISTRY[balancer], rng
+        self._balancer, self._rng = balancer, rng
         self.loads = [0] * (len(replicas) - entry)
         self._queues: list[deque[int]] = [deque() for _ in self.loads]
         self._seats: dict[int, int] = {}  # request on its way -> scheduler of the replica that waits for it
@@ -49,7 +48,8 @@ class Handover:
         self.book.goal[request] = self.book.output[request]
         self.book.prefilled[request] = now
         prefixes = self.book.requests.prefixes
-        chosen = self._choose(self.loads, Ask(request, prefixes.group(request) if prefixes else -1), self._rng)
+        ask = Ask(request, prefixes.group(request) if prefixes else -1)
+        chosen = choose(self._balancer, self.loads, ask, self._rng)
         self.loads[chosen] += 1
         self.book.decoder[request] = self.entry + chosen
         self._queues[chosen].append(request)

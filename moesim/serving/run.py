@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 from moesim import streams
 from moesim.errors import BrokenInvariant
-from moesim.serving.balancer import REGISTRY
-from moesim.serving.balancer.ask import Ask
+from moesim.serving.balancer import Ask, choose
 from moesim.serving.book import Book, State
 from moesim.serving.fleet import FAR, Fleet, Outage
 from moesim.serving.pools import Handover
@@ -151,10 +150,9 @@ class Loop:
         """The replica of a request; None where it waits until one is there."""
         prefixes = self.book.requests.prefixes
         ask = Ask(request, prefixes.group(request) if prefixes else -1)
-        choose = REGISTRY[self.balancer]
         if not self.fleet:
-            return choose(self._loads, ask, self._rng)
-        chosen = self.fleet.choose(self._loads, lambda loads: choose(loads, ask, self._rng))
+            return choose(self.balancer, self._loads, ask, self._rng)
+        chosen = self.fleet.choose(self._loads, lambda loads: choose(self.balancer, loads, ask, self._rng))
         if chosen is None:
             self.fleet.held.append(request)
             if self.book.state[request] == State.COMING:
@@ -223,7 +221,8 @@ class Loop:
         """Raises BrokenInvariant where a request is left, or a block."""
         over = (State.FINISHED, State.REJECTED, State.LOST)
         if left := len(self.book.requests) - sum(map(self.book.count, over)):
-            raise BrokenInvariant(f"{left} requests were never answered")
+            policies = sorted({one.settings.policy for replica in self.replicas for one in replica.schedulers})
+            raise BrokenInvariant(f"{left} requests were never answered, by policy {', '.join(policies)}")
         for replica in self.replicas:
             for one in replica.schedulers:
                 one.drain()

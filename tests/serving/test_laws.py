@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moesim.serving import Book, Replica, Served, State
+from moesim.errors import BrokenInvariant
+from moesim.serving import Book, Replica, Served, State, balancer
 from moesim.serving.scheduler import Scheduler
 from moesim.step import Batch, Phase
 from tests.serving.systems import MS, by_tokens, requests_of, served
@@ -192,10 +193,10 @@ def test_closed_loop_keeps_so_many_under_way() -> None:
 
 def test_balancers_share_the_work() -> None:
     arrival, prompt, output = crowd(5, n=200, gap=3.0)
-    for balancer in ("round_robin", "least_outstanding", "power_of_two"):
-        book = served(requests_of(arrival, prompt, output), by_tokens, replicas=4, balancer=balancer).book
+    for rule in ("round_robin", "least_outstanding", "power_of_two"):
+        book = served(requests_of(arrival, prompt, output), by_tokens, replicas=4, balancer=rule).book
         shares = np.bincount(book.replica, minlength=4)
-        assert shares.min() > 30, balancer
+        assert shares.min() > 30, rule
     assert np.ptp(np.bincount(served(requests_of(arrival, prompt, output), by_tokens, replicas=4).book.replica)) == 0
 
 
@@ -205,3 +206,9 @@ def test_what_can_never_run_is_rejected_and_told() -> None:
     assert set(found.rejected) == {1, 2}
     found = served(requests_of(0, [10, 9000], 5), by_tokens, "trtllm")
     assert "9000" in found.rejected[1] and "not cut" in found.rejected[1]
+
+
+def test_a_balancer_that_picks_nobody_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(balancer.REGISTRY, "lost", lambda loads, ask, rng: len(loads))
+    with pytest.raises(BrokenInvariant, match="balancer lost picks replica 2 of 2"):
+        balancer.choose("lost", [0, 0], balancer.Ask(0, -1), np.random.default_rng(0))

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from moesim.errors import BrokenInvariant
 from moesim.serving.balancer import least_outstanding, power_of_two, prefix_affinity, round_robin
 from moesim.serving.balancer.ask import Ask
 
@@ -17,4 +18,13 @@ REGISTRY: Final[Mapping[str, Callable[[Sequence[int], Ask, np.random.Generator],
     "prefix_affinity": prefix_affinity.choose,
 }
 
-__all__ = ["REGISTRY", "Ask"]
+
+def choose(rule: str, loads: Sequence[int], ask: Ask, rng: np.random.Generator) -> int:
+    """The replica that a rule picks by its loads. Raises BrokenInvariant where there is no such replica."""
+    chosen = REGISTRY[rule](loads, ask, rng)
+    if not 0 <= chosen < len(loads):
+        raise BrokenInvariant(f"balancer {rule} picks replica {chosen} of {len(loads)}")
+    return chosen
+
+
+__all__ = ["REGISTRY", "Ask", "choose"]
