@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from moesim.units import Bandwidth, ByteCount, Flops, Seconds
 from moesim.yamlfile import Items, Section
@@ -190,6 +190,16 @@ class TopologySection(Section):
     switches: Items[str] = ()
     nodes: Items[Items[str]] = ()
     spray: Annotated[int, Field(ge=1, le=MOST_WAYS)] = 1
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _one_kind(cls, device: object) -> object:
+        if isinstance(device, list):
+            raise ValueError(
+                f"a cluster has one kind of device, this is a list of {len(device)}; try a topology file for each "
+                "kind, and `moesim compare` of the two"
+            )
+        return device
 
     @model_validator(mode="after")
     def _one_shape(self) -> TopologySection:

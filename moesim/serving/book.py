@@ -30,9 +30,10 @@ class Book:
     """int64[n] each. cached: tokens in the KV cache; emitted: tokens of the answer; ps of the first time in the queue,
     of the first step, of the first token, of the last one so far, of the end, NEVER before; evicted: ps at which it
     lost its cache and was queued again; lost: ps between such times and the next step, after the first token;
-    preempted: how often; retried: how often its replica died; reused: tokens of its prompt that were cached when it
-    came; replica, scheduler: who serves it; goal: tokens after which it leaves these. Between pools also prefilled,
-    departed, landed: ps of its prompt's end, of its KV's leaving and arrival; decoder: the replica that answers it.
+    preempted: how often; admitted: its scheduler's count of seats when it got its own; retried: how often its replica
+    died; reused: tokens of its prompt that were cached when it came; replica, scheduler: who serves it; goal: tokens
+    after which it leaves these. Between pools also prefilled, departed, landed: ps of its prompt's end, of its KV's
+    leaving and arrival; decoder: the replica that answers it.
     """
 
     def __init__(self, requests: Requests) -> None:
@@ -40,8 +41,8 @@ class Book:
         self.requests, self.prompt, self.output = requests, requests.prompt, requests.output
         self.goal = self.output
         self.state: npt.NDArray[np.int8] = np.zeros(n, dtype=np.int8)
-        self.cached, self.emitted, self.lost, self.preempted, self.retried, self.reused = (
-            np.zeros(n, dtype=np.int64) for _ in range(6)
+        self.cached, self.emitted, self.lost, self.preempted, self.retried, self.reused, self.admitted = (
+            np.zeros(n, dtype=np.int64) for _ in range(7)
         )
         self.sent, self.queued, self.started, self.first, self.last, self.ended, self.evicted, self.replica = (
             np.full(n, NEVER, dtype=np.int64) for _ in range(8)

@@ -194,17 +194,22 @@ class Replica:
 
     def kv_share(self) -> float:
         """Of its KV blocks, those in use; of rows that go on by themselves, those of the step under way too."""
-        used = total = 0
-        for one, rows, since in zip(self.schedulers, self._goes, self._since.tolist(), strict=True):
-            used, total = used + one.blocks.total - one.blocks.free, total + one.blocks.total
-            if rows is not None and rows.decodes:
-                request, size = rows.request[: rows.decodes], one.blocks.size
-                tokens = rows.context[: rows.decodes] + (len(self._cadence) - since)
-                used += int(np.maximum(-(-tokens // size) - one.blocks.held[request], 0).sum())
-        return used / total
+        blocks = [one.blocks for one in self.schedulers]
+        grown = sum(map(self._unlearned, range(len(blocks))))
+        return (sum(one.total - one.free for one in blocks) + grown) / sum(one.total for one in blocks)
+
+    def _unlearned(self, number: int) -> int:
+        """Blocks that a scheduler's rows need more than they hold, as they went on by themselves."""
+        rows, blocks = self._goes[number], self.schedulers[number].blocks
+        if rows is None or not rows.decodes:
+            return 0
+        tokens = rows.context[: rows.decodes] + (len(self._cadence) - int(self._since[number]))
+        return int(np.maximum(-(-tokens // blocks.size) - blocks.held[rows.request[: rows.decodes]], 0).sum())
 
     def _grown(self) -> int:
         """Blocks of rows that went on by themselves, which their schedulers have not learned of."""
+        if self.schedulers[0].settings.reserved_output:
+            return sum(map(self._unlearned, range(len(self.schedulers))))  # what grows may be held already
         steps = len(self._cadence)
         lazy = np.array([rows is not None for rows in self._goes])
         return self._join().grown(steps, np.repeat(lazy, [len(part[0]) for part in self._parts])) if lazy.any() else 0

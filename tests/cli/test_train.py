@@ -62,6 +62,17 @@ def test_the_rank_with_most_all_to_alls_is_told(moesim: Moesim, tmp_path: Path) 
     assert 0.1 < document["metrics"]["alltoall_s"]["value"] / document["metrics"]["step_time_s"]["value"] < 0.5
 
 
+def test_flags_of_megatron_and_torchtitan(moesim: Moesim, tmp_path: Path) -> None:
+    """The same step under either name; both at once are refused with the line."""
+    names = ("tensor_parallel_size", "tensor-model-parallel-size", "tensor_parallel_degree")
+    few = ("parallel.data_parallel_size=8", "batch.micro_batches=8")
+    found = [played(moesim, tmp_path / name, "mixtral-train-pp4", f"parallel.{name}=2", *few) for name in names]
+    assert found[0]["metrics"] == found[1]["metrics"] == found[2]["metrics"]
+    done = moesim("run", "mixtral-train-pp4", "--set", "parallel.pipeline-model-parallel-size=2")
+    assert done.code == 2 and "pipeline_parallel_size, which is there already" in done.err
+    assert "Try: one of them" in done.err
+
+
 SKEWED = ("routing={sampled: prefill_in4096}", "batch.micro_batches=8", "parallel.data_parallel_size=16")
 
 

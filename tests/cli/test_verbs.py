@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
+from moesim import shipped
 from moesim.cli.verbs import LazyGroup
 from moesim.hardware import known_topologies
 
@@ -113,3 +114,12 @@ def test_an_import_says_what_it_found_and_validate_compares_it(moesim: Moesim, t
     text = Path("mine.yaml").read_text().replace("value: 450 GB/s", "value: 200 GB/s")
     Path("mine.yaml").write_text(text)
     assert "dgx-h100: nvlink 200 GB/s, there 450 GB/s" in moesim("topo", "validate", "mine.yaml").out
+
+
+def test_mixed_devices_are_refused_with_a_way_out(moesim: Moesim) -> None:
+    head, _, rest = shipped.shipped("topologies", "dgx-h100.yaml").read_text().partition("device:\n")
+    kept = f"{head}device: [{{name: H100}}, {{name: H200}}]\nnode:{rest.partition('node:')[2]}"
+    Path("mixed.yaml").write_text(kept)
+    done = moesim("topo", "validate", "mixed.yaml")
+    assert done.code == 2 and "mixed.yaml:4 device: a cluster has one kind of device" in done.err
+    assert "a topology file for each kind" in done.err

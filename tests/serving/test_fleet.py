@@ -177,3 +177,13 @@ def test_the_most_wanted_within_patience_is_kept() -> None:
 def test_all_dead_for_ever_is_no_endless_watch() -> None:
     found = served(requests_of([0, 5 * MS], 8, 9), ALWAYS, outages=[Outage(0, 2 * MS + 1)], scaling=scaling(most=1))
     assert found.book.state.tolist() == [State.LOST, State.LOST]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_blocks_in_use_are_the_same_in_stretches(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the ends of stretches, four schedulers, whose rows go on without them; an answer's KV held before or not."""
+    runs = [served(requests_of(*crowd(3, n=60, gap=12.0)), by_tokens, preset, blocks=120, schedulers=4)]
+    monkeypatch.setattr(Scheduler, "stretch", lambda self, rows: 1)
+    runs.append(served(requests_of(*crowd(3, n=60, gap=12.0)), by_tokens, preset, blocks=120, schedulers=4))
+    lazy, stepped = ({one.end: one.blocks for one in run.replicas[0].history} for run in runs)
+    assert lazy == {end: stepped[end] for end in lazy}

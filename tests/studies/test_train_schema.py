@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import Any
 
 import pytest
 
+from moesim.errors import BadInput
 from moesim.studies.scenario import Setup
-from moesim.studies.training import TrainScenario, run_training
+from moesim.studies.training import TrainScenario, load_training, run_training
+from moesim.studies.training.flags import PARALLEL
 from tests.studies.test_schema_walk import leaves
 
 SMALL = (
@@ -58,3 +61,28 @@ def test_rows_of_their_own_change_the_step() -> None:
     """Other statistics, other steps; a section of routing acts here as it does in a single step."""
     found = [played((f"routing={{sampled: {name}}}",)) for name in ("prefill_in4096", "decode_in2000out100")]
     assert found[0] != found[1] and "imbalance_cost_s" in found[0]["metrics"]
+
+
+FLAGS = {
+    "batch.seq-length": ("batch.sequence_length", 1024),
+    "batch.seq_len": ("batch.sequence_length", 1024),
+    "batch.micro-batch-size": ("batch.micro_batch_size", 2),
+    "batch.local_batch_size": ("batch.micro_batch_size", 2),
+    "training.recompute-modules": ("training.recompute", ("moe",)),
+} | {f"parallel.{flag}": (f"parallel.{key}", 2) for flag, key in PARALLEL.items()}
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_a_flag_of_others_is_its_key(flag: str) -> None:
+    key, value = FLAGS[flag]
+    section, needed = key.split(".")[0], {"sequence_length": 512} if key == "batch.micro_batch_size" else {}
+    own, other = (
+        load_training("qwen3-train-16", (f"{section}={json.dumps({**needed, name.split('.')[1]: value})}",)).scenario
+        for name in (key, flag)
+    )
+    assert own == other and getattr(getattr(own, section), key.split(".")[1]) == value
+
+
+def test_a_key_and_its_flag_are_refused() -> None:
+    with pytest.raises(BadInput, match="tensor_parallel_size, which is there already"):
+        load_training("qwen3-train-16", ("parallel={tensor_parallel_size: 2, tensor-model-parallel-size: 2}",))

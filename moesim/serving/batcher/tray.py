@@ -18,8 +18,8 @@ NONE: Ints = np.zeros(0, dtype=np.int64)
 @dataclass
 class Queue:
     """Of one scheduler, requests by number: waiting in order; started, of whose prompt a part is cached, in order;
-    decoding int64[...]; seats that are free; admitted int64[requests]: when each got its seat, counted; held: what
-    share of an answer's KV is held from admission on; cache: blocks of shared prefixes are found again.
+    decoding int64[...]; seats that are free; turn: how many have got one; held: what share of an answer's KV is held
+    from admission on; cache: blocks of shared prefixes are found again.
     """
 
     book: Book
@@ -32,9 +32,6 @@ class Queue:
     decoding: Ints = field(default_factory=lambda: NONE)
     turn: int = 0
 
-    def __post_init__(self) -> None:
-        self.admitted: Ints = np.zeros(len(self.book.requests), dtype=np.int64)
-
     def needed(self, request: int) -> int:
         """Tokens whose KV has to be there at admission, all of a step's prompt aside."""
         return int(self.book.prompt[request] + np.ceil(self.held * self.book.goal[request])) if self.held else 0
@@ -43,7 +40,7 @@ class Queue:
         """It takes a seat."""
         self.seats -= 1
         self.turn += 1
-        self.admitted[request] = self.turn
+        self.book.admitted[request] = self.turn
 
     def contents(self, request: int) -> list[int]:
         """Identities of the blocks that its prompt shares with others'."""
@@ -67,7 +64,7 @@ class Queue:
     def evict_last(self, now: int) -> int:
         """The request that got its seat last loses its cache and goes to the front of the queue."""
         running = np.append(self.decoding, self.started).astype(np.int64)
-        last = int(running[np.argmax(self.admitted[running])])
+        last = int(running[np.argmax(self.book.admitted[running])])
         if last in self.started:
             self.started.remove(last)
         else:

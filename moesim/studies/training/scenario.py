@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from moesim.errors import BadInput
 from moesim.studies.prices import PricesSection
 from moesim.studies.scenario import CommSection, Count, ParallelSection, Setup
+from moesim.studies.training.flags import BATCH, PARALLEL, TRAINING, named
 from moesim.yamlfile import Items, Section
 
 ROUTERS = "a pipelined step looks tokens up in a trace or samples them: no router decides in it"
@@ -21,14 +22,26 @@ class TrainBatch(Section):
     micro_batch_size: Count = Field(1, le=4096, description="sequences of a micro-batch on a replica")
     micro_batches: Count = Field(1, le=1 << 15, description="of a step, on each replica")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _flags(cls, data: Any) -> Any:
+        return named(data, BATCH, "batch")
+
 
 class TrainParallel(ParallelSection):
-    """Degrees, as Megatron's; their product with data_parallel_size is the number of GPUs."""
+    """Degrees, under Megatron's or torchtitan's names too (studies/training/flags.py); their product with
+    data_parallel_size is the number of GPUs.
+    """
 
     context_parallel_size: Count = Field(1, description="ranks that share the tokens of a sequence")
     pipeline_parallel_size: Count = Field(1, description="ranks that share the layers")
     virtual_pipeline_size: Count = Field(1, le=64, description="stages on each rank (interleaved)")
     stage_layers: Items[Count] = Field((), description="layers of each stage; default: as many in each")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flags(cls, data: Any) -> Any:
+        return named(data, PARALLEL, "parallel")
 
 
 class PipelineSection(Section):
@@ -47,6 +60,11 @@ class RecomputeSection(Section):
     recompute: Items[Literal["core_attn", "moe", "mla_up_proj"]] = Field(
         (), description="Megatron's --recompute-modules; moe: transfers included"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flags(cls, data: Any) -> Any:
+        return named(data, TRAINING, "training")
 
 
 class TrainScenario(Setup):
