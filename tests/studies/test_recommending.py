@@ -98,6 +98,22 @@ def test_the_budget_is_kept_and_what_is_left_is_said() -> None:
     assert nothing.known == {} and nothing.left == ()
 
 
+def test_limits_that_no_estimate_meets_are_tried_where_they_are_nearest() -> None:
+    """Estimates are 2x too low: the nearest to 25 is 20, which reaches 40; then 15 may, and does, reach 30."""
+    estimates, truth = (
+        np.array([[5.0, 1.0], [20.0, 1.0], [15.0, 3.0]]),
+        np.array([[10.0, 1.0], [40.0, 1.0], [30.0, 3.0]]),
+    )
+    asked: list[int] = []
+
+    def simulate(rows: Any) -> Known:
+        asked.extend(rows)
+        return {row: Reached(truth[row], bool(truth[row][0] >= 25)) for row in rows}
+
+    found = finalists(Screen(estimates, 2, np.array([25.0, 0.0])), simulate, 3)
+    assert asked == [1, 2] and found.left == ()
+
+
 class Even:
     """Steps of a constant time, whatever is in them."""
 

@@ -53,6 +53,11 @@ class Screen:
         beaten = np.any(np.all(front[None, :, :] >= best[rest, None, : self.goals], axis=2), axis=1)
         return np.asarray(rest[~beaten])
 
+    def nearest(self, size: int) -> list[int]:
+        """So many that come nearest to their limits."""
+        short = np.min(self.estimates / np.maximum(self.floor, 1e-12), axis=1)
+        return [int(row) for row in np.argsort(-short, kind="stable")[:size]]
+
     def slack(self, known: Known) -> Floats:
         """float64[columns]: how far above its estimate a simulation came at most."""
         rows = [row for row, one in known.items() if one is not None]
@@ -93,10 +98,13 @@ def finalists(screen: Screen, simulate: Simulate, budget: int) -> Found:
     """simulate: numbers -> what they reach, None where a run fails; budget: simulations at most."""
     known: Known = {}
     slack = np.full(screen.estimates.shape[1], LEAST_SLACK)
-    alive = screen.alive(known, slack)
+    alive, size = screen.alive(known, slack), max(-(-budget // ROUNDS), 1)
+    if not len(alive):  # limits that no estimate can meet are not told from a bad estimate but by a simulation
+        known |= simulate(screen.nearest(min(size, budget)))
+        slack = screen.slack(known)
+        alive = screen.alive(known, slack)
     while len(alive) and len(known) < budget:
-        size = min(max(-(-budget // ROUNDS), 1), budget - len(known))
-        known |= simulate(screen.best(alive, size))
+        known |= simulate(screen.best(alive, min(size, budget - len(known))))
         slack = screen.slack(known)
         alive = screen.alive(known, slack)
     return Found(known, tuple(map(int, alive)), tuple(map(float, slack)))

@@ -32,7 +32,7 @@ from moesim.studies.training import load_training
 
 OWN: Final = {SERVE: ("parallel", "replicas", "pools"), TRAIN: ("parallel", "pipeline")}  # keys that are searched
 GOALS: Final = {SERVE: dict.fromkeys(COLUMNS, 1.0),
-                TRAIN: {"tokens_per_s_per_gpu": 1.0, "memory_peak_bytes": -1.0}}  # fmt: skip
+                TRAIN: {"tokens_per_s_per_gpu": 1.0, "peak_memory_bytes": -1.0}}  # fmt: skip
 FILES: Final = "recommended"  # folder in the store
 
 

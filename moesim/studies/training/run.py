@@ -162,7 +162,7 @@ def _result(loaded: TrainLoaded, job: Job, told: Told, ledgers: list[MemoryLedge
         "tokens_per_s_per_gpu": (job.tokens / told.seconds / job.world, "tok/s"), **_flops(job, told.seconds),
         "bubble_fraction": (told.bubble, "1"), "alltoall_s": (told.alltoall, "s"),
         "gradient_sync_s": (told.breakdown["gradient_sync_s"], "s"),
-        "pipeline_hop_s": (told.hop, "s"), "memory_peak_bytes": (max(used), "B"), **told.more,
+        "pipeline_hop_s": (told.hop, "s"), "peak_memory_bytes": (max(used), "B"), **told.more,
     }  # fmt: skip
     prices = loaded.scenario.prices
     numbers |= prices.per_million(job.world * told.seconds, job.tokens) if prices else {}
