@@ -163,12 +163,15 @@ def test_pools_are_held_back_by_prompts() -> None:
 def test_flags_have_the_engines_own_names() -> None:
     sizes = {"tensor_parallel_size": 2, "data_parallel_size": 4, "expert_parallel_size": 8}
     one: dict[str, Any] = {"mode": "serve", "model": "m", "parallel": sizes, "comm": {"dispatch": "deepep_normal"},
-                           "scheduler": {"max_num_seqs": 32}}  # fmt: skip
+                           "scheduler": {"max_num_seqs": 32, "max_num_batched_tokens": 2048}}  # fmt: skip
     found = launch(one)
     assert "--tensor-parallel-size 2 --data-parallel-size 4 --enable-expert-parallel" in found["vLLM"]
     assert "--all2all-backend deepep_high_throughput" in found["vLLM"]
     assert "--tp-size 8 --dp-size 4 --enable-dp-attention --ep-size 8" in found["SGLang"]
-    assert "--deepep-mode normal --max-running-requests 128" in found["SGLang"]
+    assert "--deepep-mode normal --max-running-requests 128 --chunked-prefill-size 8192" in found["SGLang"], (
+        "of 4 groups"
+    )
+    assert "--max-num-seqs 32 --max-num-batched-tokens 2048" in found["vLLM"], "of each"
     assert "no attention data parallel over groups of 2" in found["TensorRT-LLM"]
     pools = launch({**one, "pools": {"prefill": {"parallel": {"tensor_parallel_size": 8}, "replicas": 2},
                                      "decode": {"parallel": {"data_parallel_size": 8}}}})  # fmt: skip

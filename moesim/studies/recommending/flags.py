@@ -44,7 +44,9 @@ def vllm(one: Keys, settings: Settings) -> str:
 
 
 def sglang(one: Keys, settings: Settings) -> str:
-    """tp-size counts all ranks, and attention's data parallel groups are parts of them."""
+    """tp-size counts all ranks, and attention's data parallel groups are parts of them; requests and tokens are of all
+    groups together, which SGLang divides by dp-size.
+    """
     tensor, data, expert = degrees(one)
     deepep = SGLANG.get(_dispatch(one)) if expert > 1 and data > 1 else None
     words = [
@@ -53,7 +55,7 @@ def sglang(one: Keys, settings: Settings) -> str:
         f"--ep-size {expert}" if expert > 1 else "",
         f"--moe-a2a-backend deepep --deepep-mode {deepep}" if deepep else "",
         f"--max-running-requests {settings.max_num_seqs * data}",
-        f"--chunked-prefill-size {settings.max_num_batched_tokens}",
+        f"--chunked-prefill-size {settings.max_num_batched_tokens * data}",
         f"--mem-fraction-static {settings.gpu_memory_utilization:g}",
     ]
     return _joined(one, words)
