@@ -22,8 +22,8 @@ Column = Literal["input", "output"]
 class Uniform(Section):
     """Whole numbers, each as likely, both ends among them: vLLM's random range ratio r is low (1 - r) L."""
 
-    low: Tokens
-    high: Tokens
+    low: Tokens = Field(description="least tokens")
+    high: Tokens = Field(description="most tokens")
 
     @model_validator(mode="after")
     def _in_order(self) -> Uniform:
@@ -39,7 +39,7 @@ class Uniform(Section):
 class LogNormal(Section):
     """Of this mean and coefficient of variation, rounded to whole tokens."""
 
-    mean: float = Field(ge=1, le=MOST_TOKENS)
+    mean: float = Field(ge=1, le=MOST_TOKENS, description="tokens")
     cv: float = Field(ge=0, le=10, description="standard deviation over mean")
 
     def draw(self, n: int, rng: np.random.Generator) -> Ints:

@@ -249,8 +249,8 @@ class Setup(Section):
     """What every kind of run says: the model, the machines, and how one is spread over the other."""
 
     moesim: Annotated[int, AfterValidator(_format_version)] = Field(1, description="format version")
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    description: str = ""
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="shown in results")
+    description: str = Field("", description="what it is, for people")
     model: ModelSource = Field(description="shipped model name, the path of a config.json, or an inline description")
     cluster: ClusterSection
     parallel: ParallelSection = ParallelSection()

@@ -14,7 +14,7 @@ class Gamma(Section):
     inverse.
     """
 
-    rate: PositiveRate
+    rate: PositiveRate = Field(description="requests a second, on average")
     burstiness: float = Field(gt=0, le=1e6, description="shape; 1 is Poisson, below it arrivals come in bursts")
 
     def seconds(self, n: int, rng: np.random.Generator) -> Floats:

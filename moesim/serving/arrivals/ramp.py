@@ -15,7 +15,7 @@ class Ramp(Section):
 
     first: PositiveRate = Field(description="rate at the beginning")
     last: PositiveRate = Field(description="rate after `over`")
-    over: Seconds = Field(gt=0, le=1e6)
+    over: Seconds = Field(gt=0, le=1e6, description="until the last rate is reached")
 
     def seconds(self, n: int, rng: np.random.Generator) -> Floats:
         """float64[n], ascending: the times at which the expected number reaches those of a Poisson process of rate 1.

@@ -42,7 +42,7 @@ class SloSection(Section):
 class ServeScenario(Setup):
     """A serving system under load; `parallel` is the layout of one replica."""
 
-    mode: Literal["serve"]
+    mode: Literal["serve"] = Field(description="requests over time")
     routing: ServeRouting | None = Field(None, description="which experts tokens take; a model without has none")
     requests: RequestsSection
     scheduler: SchedulerSection = SchedulerSection()

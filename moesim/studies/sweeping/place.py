@@ -28,22 +28,22 @@ PLACE: Final = "place"  # the mode
 class PlaceFile(Section):
     """What is asked of `moesim place`, under the names of its options."""
 
-    moesim: Literal[1]
-    name: str = "place"
-    mode: Literal["place"]
+    moesim: Literal[1] = Field(description="format version")
+    name: str = Field("place", description="shown in results")
+    mode: Literal["place"] = Field(description="a placement, planned and judged")
     trace: str = Field(description="a shipped name, recordings with commas between, or a folder")
     topology: str = Field(description="a shipped topology or a YAML file")
     gpus: Annotated[int, Field(ge=1)] = Field(description="that share the experts")
     redundant: int = Field(0, ge=0, description="slots beyond one an expert")
     by_layer: bool = Field(False, description="redundant is a mean over layers")
     strategies: Items[str] = Field((), description="to compare; none: the usual ones")
-    objective: str = "makespan"
+    objective: str = Field("makespan", description="what strategies minimise; see `moesim list`")
     dispatch: str | None = Field(None, description="of tokens over replicas")
     holdout: float | str | None = Field(None, description="share of windows, or a recording, that no strategy sees")
     window: int | None = Field(None, ge=1, description="tokens of a window")
-    phase: Literal["prefill", "decode", "train"] | None = None
+    phase: Literal["prefill", "decode", "train"] | None = Field(None, description="plan for its tokens alone")
     model: str | None = Field(None, description="of the step that is simulated")
-    transplant: bool = False
+    transplant: bool = Field(False, description="carry the trace over to the model; an assumption")
     costs: str = Field("auto", description="profile")
     simulate: bool | None = Field(None, description="time a step under each; none: where it can be")
     changes: Items[str] = Field((), description="keys of the simulated step, as a.b=value")

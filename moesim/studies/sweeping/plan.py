@@ -29,7 +29,7 @@ KEY_DIGITS: Final = 24
 class SweepFile(Section):
     """The keys of a file that asks for a sweep."""
 
-    sweep: Literal[1]
+    sweep: Literal[1] = Field(description="format version")
     scenario: str | dict[str, Any] = Field(description="a shipped scenario, a file, or its keys")
     set: dict[str, Any] = Field(default_factory=dict, description="keys of every point")
     over: dict[str, Any] = Field(default_factory=dict, description="key -> list of values, or low..high to draw from")

@@ -71,7 +71,7 @@ class TrainScenario(Setup):
     """A training job: Adam with fp32 master copies sharded over equal ranks, fp32 gradients."""
 
     silent: ClassVar[tuple[str, ...]] = ("experts", "overlap", "network")  # sections of a single step alone
-    mode: Literal["train"]
+    mode: Literal["train"] = Field(description="a step of training in pipelines")
     batch: TrainBatch
     parallel: TrainParallel = TrainParallel()
     pipeline: PipelineSection = PipelineSection()
