@@ -45,6 +45,19 @@ def test_a_served_scenario_prints_stores_and_draws(moesim: Moesim) -> None:
     assert moesim("explain", "r", "--no-advice").code == 0
 
 
+@pytest.mark.parametrize(
+    ("replicas", "nodes", "said"),
+    [(3, 1, "3 replicas take 24 GPUs, the cluster has 8:"), (3, 3, ""), (2, 3, "8 of the cluster's 24 GPUs are idle")],
+)
+def test_replicas_have_the_gpus_of_the_cluster_or_more_and_less_is_said(
+    moesim: Moesim, replicas: int, nodes: int, said: str
+) -> None:
+    given = ("--set", FEW, "--set", f"replicas={replicas}", "--set", f"cluster.nodes={nodes}")
+    told = "\n".join(json.loads(moesim("run", *SMALL, *given, "--json").out)["warnings"])
+    assert (said in told) if said else ("GPUs are idle" not in told and "replicas take" not in told)
+    assert ("cluster.nodes: 3 has them" in told) == (nodes == 1)
+
+
 def test_goodput_counts_what_meets_every_limit(moesim: Moesim) -> None:
     done = moesim("run", *SMALL, "--set", FEW, "--set", "slo={ttft: 1 s, e2el: 100 s}", "--json")
     values = {name: metric["value"] for name, metric in json.loads(done.out)["metrics"].items()}

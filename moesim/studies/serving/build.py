@@ -81,12 +81,19 @@ def build_serving(loaded: ServeLoaded, seed: int) -> ServeBuilt:
 
 
 def _without_idle(made: Draft, replicas: int) -> list[str]:
-    """Warnings; GPUs that one replica leaves are another's, as far as there are some."""
+    """Warnings; GPUs that one replica leaves are another's, as far as there are some; those that lack are counted."""
     cluster, layout = made.plan.fabric.cluster, made.plan.layout
-    alone, idle = idle_notes(cluster, layout), cluster.num_devices - replicas * layout.world
+    taken = replicas * layout.world
+    alone, idle = idle_notes(cluster, layout), cluster.num_devices - taken
     if replicas == 1:
         return list(made.warnings)
     rest = [text for text in made.warnings if text not in alone]
+    if idle < 0:
+        nodes = -(-taken // cluster.gpus_per_node)
+        over = (
+            f"{replicas} replicas take {taken} GPUs, the cluster has {cluster.num_devices}: more like them are assumed"
+        )
+        return [f"{over}; cluster.nodes: {nodes} has them", *rest]
     left = f"{idle} of the cluster's {cluster.num_devices} GPUs are idle, {replicas} replicas have the others"
     return [left, *rest] if idle > 0 else rest
 
