@@ -9,7 +9,8 @@ from typing import Final
 import numpy as np
 
 from moesim.errors import BadInput
-from moesim.serving.closed_kernel import EVICTIONS, STEPS, Engine, State, played
+from moesim.serving.closed_kernel import played
+from moesim.serving.closed_queue import EVICTIONS, STEPS, Engine, State
 from moesim.serving.metrics import Floats
 from moesim.serving.requests import Ints, Requests
 from moesim.serving.settings import Settings

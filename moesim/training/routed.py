@@ -292,4 +292,5 @@ def _check(job: Job) -> None:
     }  # fmt: skip
     for what, (holds, way_out) in reasons.items():
         if holds:
-            raise BadInput(f"{what}: not played with rows of their own", way_out=f"{way_out}, or routing: balanced")
+            even = "routing: {balanced: true}"
+            raise BadInput(f"{what}: not played with rows of their own", way_out=f"{way_out}, or {even}")

@@ -85,7 +85,7 @@ def test_replicas_come_and_go_and_their_time_is_paid(moesim: Moesim) -> None:
         ("{target: 2, max_replicas: 3, startup_time: 1 s, policy: magic}", "magic"),
         ("{target: 2, max_replicas: 3}", "startup_time"),
         ("{target: 0, max_replicas: 3, startup_time: 1 s}", "target"),
-        ("{target: 2, max_replicas: 3, startup_time: 1 s, interval: 1 ns}", "more often than every microsecond"),
+        ("{target: 2, max_replicas: 3, startup_time: 1 s, interval: 1 ns}", "more often than every millisecond"),
     ],
 )
 def test_scaling_that_cannot_be_is_refused(moesim: Moesim, scale: str, where: str) -> None:

@@ -67,6 +67,8 @@ def test_training_keeps_the_tokens_of_a_step_and_uses_every_gpu() -> None:
         assert sizes["tensor_parallel_size"] * sizes["data_parallel_size"] * sizes["pipeline_parallel_size"] == 8
         assert sizes["data_parallel_size"] * one.keys["batch.micro_batches"] == 64
         assert 8 % (sizes["pipeline_parallel_size"] * sizes.get("virtual_pipeline_size", 1)) == 0
+    with pytest.raises(BadInput, match="no layout of 64 GPUs divides the step's 3 sequences"):
+        training_space(document({"batch": {"micro_batches": 3}}), 64, (), 4)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -22,24 +22,25 @@ COUNTED = ("tokens", "requests", "steps", "common_tokens")
 
 @dataclass(frozen=True)
 class Summary:
-    """`layers` {name: [L]}, `scalars` {name: value}, `by_position` {name: [bins]}; all are filled by `summarise`."""
+    """`layers` {name: [L]}, `scalars` {name: value}, `lists` {name: [n]} of other things; all filled by `summarise`."""
 
     layers: dict[str, Floats]
     scalars: dict[str, float]
-    by_position: dict[str, Floats] = field(default_factory=dict)
+    lists: dict[str, Floats] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """metrics {name: value and unit} and breakdown {name: list}; nan becomes null."""
         return {
             "metrics": {name: {"value": plain(value), "unit": unit_of(name)} for name, value in self.scalars.items()},
-            "breakdown": {name: [plain(v) for v in row] for name, row in (self.layers | self.by_position).items()},
+            "breakdown": {name: [plain(v) for v in row] for name, row in (self.layers | self.lists).items()},
         }
 
 
 def summarise(trace: RoutingTrace) -> Summary:
     """Load, balance over steps, affinity, locality, sparsity, churn, drops and domains of a trace."""
-    layers = _load(trace.counts()) | _time(trace) | _neighbours(trace) | _owners(trace)
-    return Summary(layers, _means(layers) | _scalars(trace), _drops(trace) | _owned(trace))
+    attribution, owned = _owners(trace)
+    layers = _load(trace.counts()) | _time(trace) | _neighbours(trace) | attribution
+    return Summary(layers, _means(layers) | _scalars(trace), _drops(trace) | owned)
 
 
 def summarise_loads(record: LoadRecord) -> Summary:
@@ -95,21 +96,14 @@ def _neighbours(trace: RoutingTrace) -> dict[str, Floats]:
     return rows
 
 
-def _owners(trace: RoutingTrace) -> dict[str, Floats]:
-    """How much more domains use their own expert than the others do, mean over domains."""
-    if len(trace.header.domains) < 2:
-        return {}
-    _, lead = domains.owners(trace)
-    return {"attribution": np.asarray(np.nanmean(lead, axis=0))}
-
-
-def _owned(trace: RoutingTrace) -> dict[str, Floats]:
-    """Which expert that is, by domain."""
+def _owners(trace: RoutingTrace) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """How much more domains use their own expert than the others do, mean over domains; and which expert that is."""
     names = trace.header.domains
     if len(names) < 2:
-        return {}
-    owner, _ = domains.owners(trace)
-    return {f"owned_expert.{name}": owner[number].astype(np.float64) for number, name in enumerate(names)}
+        return {}, {}
+    owner, lead = domains.owners(trace)
+    named = {f"owned_expert.{name}": owner[number].astype(np.float64) for number, name in enumerate(names)}
+    return {"attribution": np.asarray(np.nanmean(lead, axis=0))}, named
 
 
 def _scalars(trace: RoutingTrace) -> dict[str, float]:

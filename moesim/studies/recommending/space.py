@@ -62,7 +62,7 @@ def serving_space(
 
 def training_space(base: yamlfile.Document, gpus: int, axes: Sequence[Axis], layers: int) -> list[Candidate]:
     """Megatron's degrees on all GPUs, each with the orders that its stages allow; the tokens of a step stay as they
-    are. Raises BadInput for a space that is too large, or where the step's sequences are not known.
+    are. Raises BadInput for a space that is too large, or empty.
     """
     batch = base.data.get("batch", {})
     per_micro = batch.get("micro_batch_size", 1)
@@ -83,6 +83,9 @@ def training_space(base: yamlfile.Document, gpus: int, axes: Sequence[Axis], lay
             keys = {"parallel": parallel, "pipeline": {"schedule": order[0]},
                     "batch.micro_batches": sequences // (data * per_micro)}  # fmt: skip
             found += [Candidate({**keys, **rest}, gpus) for rest in _crossed(axes)]
+    if not found:
+        what = f"no layout of {gpus} GPUs divides the step's {sequences} sequences"
+        raise BadInput(what, where="batch.micro_batches", way_out="more micro-batches, or other --gpus")
     if len(found) > MOST:
         raise BadInput(f"{len(found):,} candidates, {MOST:,} at most", where="recommend", way_out="fewer --set values")
     return found

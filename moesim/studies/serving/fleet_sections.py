@@ -15,6 +15,7 @@ from moesim.units import Seconds, to_ps
 from moesim.yamlfile import Section
 
 LATEST: Final = 4e6  # s: clocks count picoseconds in 62 bits
+SHORTEST: Final = 1e-3  # s between two looks: an hour has 3.6 million of them
 
 
 class OutageSection(Section):
@@ -66,8 +67,8 @@ class AutoscaleSection(Section):
         pick("policy", self.policy, REGISTRY, where="autoscale.policy")
         if self.policy == "utilisation" and self.target > 1:
             raise BadInput(f"a share of {self.target:g}", where="autoscale.target", way_out="at most 1")
-        if self.interval < 1e-6:
-            raise BadInput("a look more often than every microsecond", where="autoscale.interval", way_out="15 s")
+        if self.interval < SHORTEST:
+            raise BadInput("a look more often than every millisecond", where="autoscale.interval", way_out="15 s")
         if not self.min_replicas <= replicas <= self.max_replicas:
             raise BadInput(
                 f"begins with {replicas} (`replicas`), not within {self.min_replicas} to {self.max_replicas}",

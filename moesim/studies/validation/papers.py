@@ -39,6 +39,8 @@ PHASES: Final = {  # of the profile -> tasks of a layer
 COMPUTE_STREAM: Final = "7"
 FACTS: Final = {
     "data": "moepp_expert_time.csv, coe_memory.csv, tutel_one_gpu.csv, deepseek_train_profile.csv",
+    "of_laws": "MoE++, CoE and Tutel are the papers' figures against a law among themselves: no price and no ledger of "
+    "moesim is in them; the DualPipe chunk is predicted by moesim",
     "held_out": "MoE++ leaves each point out of its line, CoE each total out of its rest; Tutel has no constant. The "
     "DualPipe chunk is in-sample: two factors of the backward pass and of elementwise kernels come from this profile",
     "not_here": "FSMoE's schedules: no policy is told to believe another network than the one that is played; MoE++ 7B "
