@@ -19,6 +19,8 @@ from moesim.units import from_ps, to_ps
 
 POLICIES: Final = ("decode_first", "prefill_first", "whole_prompts")  # by their number in the kernel
 
+READABLE: Final = {"prefill_schedule_interval": 1, "prefill_decode_interval": 0}  # what the kernel plays of these
+
 
 @dataclass(frozen=True)
 class Answered:
@@ -46,8 +48,11 @@ class Answered:
 
 def serve_closed(requests: Requests, settings: Settings, blocks: int, clock: Tabled) -> Answered:
     """Until every request is answered; `blocks` are each scheduler's, prompts share nothing. Raises BadInput where one
-    can never run.
+    can never run, or for a setting that only `serve` plays.
     """
+    for key, neutral in READABLE.items():
+        if getattr(settings, key) != neutral:
+            raise BadInput(f"only the readable loop plays {key}", way_out=f"{neutral}")
     for reason in _refusals(requests, settings, blocks):
         raise BadInput(f"requests are rejected: {reason}")
     state = State.of(

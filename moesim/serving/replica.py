@@ -16,6 +16,7 @@ from moesim.serving.cadence import Cadence, Span
 from moesim.serving.clock import Clock
 from moesim.serving.requests import Ints
 from moesim.serving.scheduler import UNLIMITED, Rows, Scheduler
+from moesim.serving.throttle import Throttle
 from moesim.step import Batch, Phase
 
 DECODE, PREFILL, DUMMY = (int(phase) for phase in (Phase.DECODE, Phase.PREFILL, Phase.DUMMY))
@@ -49,6 +50,7 @@ class Replica:
         self._parts: list[Sequence[Any]] = [() for _ in self.schedulers]
         self._joined: Joined | None = None
         self._turn = self.steps = self.busy = 0
+        self._throttle = Throttle(self.schedulers[0].settings, len(self.schedulers))
         self._waited = self._gathered = 0  # steps that prompts have waited for those of others, and for more
         self.running = False  # a step is under way
         self.history: list[Sample] = []
@@ -92,14 +94,20 @@ class Replica:
         new = [number for number, one in enumerate(self.schedulers) if self._goes[number] is None or one.news]
         for number in new:
             self._catch_up(number)
+        if self._ended != now:
+            self._throttle.wakes(len(self._cadence))
         held = self._holds(new, known)
-        for number in new:
-            self._put(number, self.schedulers[number].compose(now, known, held=held))
+        waits = [held or self._throttle.defers(self.schedulers[number], len(self._cadence)) for number in new]
+        self._compose(new, now, known, waits)
+        if any(waits) and self._empty:
+            self._compose(new, now, known, [False] * len(new))
         soonest = horizon()
-        if not any(rows is not None and len(rows.request) for rows in self._goes):
+        if self._empty:
             self._goes = [None] * len(self.schedulers)
             return None
         ends = self._play(now, soonest, int(self._until.min()) - len(self._cadence))
+        if any(rows is not None and rows.decodes < len(rows.request) for rows in self._goes):
+            self._throttle.prompted(len(self._cadence))
         self._cadence.add(ends)
         self.running = True
         self.steps += len(ends)
@@ -107,6 +115,16 @@ class Replica:
         self._ended = int(ends[-1])
         self._begun = int(ends[-2]) if len(ends) > 1 else now
         return self._ended
+
+    def _compose(self, new: Sequence[int], now: int, known: int, waits: Sequence[bool]) -> None:
+        """The rows of these schedulers; waits: of each, do its prompts?"""
+        for number, held in zip(new, waits, strict=True):
+            self._put(number, self.schedulers[number].compose(now, known, held=held))
+
+    @property
+    def _empty(self) -> bool:
+        """Nobody has rows for the next step."""
+        return not any(rows is not None and len(rows.request) for rows in self._goes)
 
     def _holds(self, new: Sequence[int], known: int) -> bool:
         """Do prompts wait for those of other schedulers? `new` ones have to be put together; others have no prompts."""

@@ -64,6 +64,7 @@ class Scheduler:
         self.handed = self.expected = 0
         self._fill, self._chunked = REGISTRY[settings.policy]
         self._since_poll = 0
+        self.backlog = False  # the last step that took prompts left some in the queue
 
     def refuses(self, request: int) -> str:
         """Why a request can never run here, "" if it can."""
@@ -113,6 +114,7 @@ class Scheduler:
             self._learn(now, idle=True)
             tray = self._filled(now, held)
         self._since_poll += 1
+        self.backlog = self.backlog if held else bool(self.queue.waiting)
         return self._rows(tray, now)
 
     def has_prompt(self, known: int) -> bool:
@@ -142,7 +144,7 @@ class Scheduler:
         while True:
             tray = Tray(self.queue, self.settings.max_num_batched_tokens, now, held=held)
             self._fill(tray)
-            if not tray.empty or not self.queue.started or self.handed:
+            if held or not tray.empty or not self.queue.started or self.handed:
                 return tray
             self.queue.evict_last(now)
 

@@ -37,6 +37,16 @@ class Settings(Section):
         ge=0, le=10**6, description="schedulers of a replica: steps that prompts wait for each to have one; 0: none"
     )
     balance_wait: int = Field(ge=0, le=10**6, description="then so many steps more, for further prompts")
+    prefill_schedule_interval: int = Field(
+        ge=1,
+        le=10**6,
+        description="several schedulers: while requests decode, prompts go on once in so many steps (vLLM)",
+    )
+    prefill_decode_interval: int = Field(
+        ge=0,
+        le=10**6,
+        description="steps after one with prompts in which none goes on while requests decode (SGLang)",
+    )
     host_time: Seconds = Field(le=LONGEST, description="of a step, that no kernel hides")
     eager_time_per_layer: Seconds = Field(le=LONGEST, description="host, of a layer that no CUDA graph holds")
     graph_batch: int = Field(ge=0, le=1 << 22, description="rows up to which decode steps are CUDA graphs")
@@ -84,6 +94,8 @@ class SchedulerSection(Section):
     poll_interval: int | None = _instead("poll_interval")
     balance_timeout: int | None = _instead("balance_timeout")
     balance_wait: int | None = _instead("balance_wait")
+    prefill_schedule_interval: int | None = _instead("prefill_schedule_interval")
+    prefill_decode_interval: int | None = _instead("prefill_decode_interval")
     host_time: str | None = _instead("host_time")
     eager_time_per_layer: str | None = _instead("eager_time_per_layer")
     graph_batch: int | None = _instead("graph_batch")

@@ -129,6 +129,8 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
         (requests(arrivals="{burst: {size: 8, every: 5 ms}}"), "scheduler.balance_timeout=40"),
         "scheduler.balance_wait=9",
     ),
+    "scheduler.prefill_schedule_interval": ((), "scheduler.prefill_schedule_interval=8"),
+    "scheduler.prefill_decode_interval": ((), "scheduler.prefill_decode_interval=8"),
     "scheduler.host_time": ((), "scheduler.host_time=1 ms"),
     "scheduler.eager_time_per_layer": ((), "scheduler.eager_time_per_layer=5 ms"),
     "scheduler.graph_batch": (("scheduler.eager_time_per_layer=5 ms",), "scheduler.graph_batch=0"),

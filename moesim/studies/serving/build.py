@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from moesim.errors import DoesNotFit
+from moesim.errors import BadInput, DoesNotFit
 from moesim.layout import HBM, MemoryLedger, MemoryRow, Residency, Rows, serving_ledger
 from moesim.serving import Book, Clock, Hosted, Replica, Scheduler, Settings
 from moesim.serving.fleet import Outage
@@ -72,6 +72,11 @@ class ServeBuilt:
 def build_serving(loaded: ServeLoaded, seed: int) -> ServeBuilt:
     """Check and seal. Raises BadInput, or DoesNotFit where no block of KV is left."""
     settings = loaded.scenario.scheduler.settings()
+    if settings.prefill_schedule_interval > 1 and loaded.step.scenario.parallel.data_parallel_size == 1:
+        raise BadInput(
+            "acts where a replica has several data-parallel ranks, as in vLLM",
+            where="scheduler.prefill_schedule_interval", way_out="data_parallel_size: 2 or more, or leave it out",
+        )  # fmt: skip
     made = draft(loaded.step, seed)
     found = find_placement(loaded.step, made.plan, made.batches[0], seed)
     plan = replace(made.plan, placement=found.placement, replicas=found.replicas, host_seconds=settings.host_time)
