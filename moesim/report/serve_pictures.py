@@ -69,7 +69,10 @@ def requests_csv(result: ServeResult) -> str:
         times |= {"prefilled_s": book.prefilled, "departed_s": book.departed, "landed_s": book.landed}
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["request", "input", "output", *times, "replica", "preempted", "reused", "counted", "state"])
+    classes = book.requests.classes
+    names = [classes.names[kind] for kind in classes.kind.tolist()] if classes else []
+    head = ["request", "input", "output", *times, "replica", "preempted", "reused", "counted", "state"]
+    writer.writerow([*head, "class"] if classes else head)
     shown = [[f"{at / 1e12:.12g}" if at >= 0 else "" for at in column.tolist()] for column in times.values()]
     whole = (book.prompt, book.output, book.replica, book.preempted, book.reused, book.state)
     prompt, output, replica, preempted, reused, state = (column.tolist() for column in whole)
@@ -77,5 +80,5 @@ def requests_csv(result: ServeResult) -> str:
     for request, at in enumerate(zip(*shown, strict=True)):
         done = kept[request] and state[request] == State.FINISHED
         ending = (replica[request], preempted[request], reused[request], int(done), State(state[request]).name.lower())
-        writer.writerow([request, prompt[request], output[request], *at, *ending])
+        writer.writerow([request, prompt[request], output[request], *at, *ending, *names[request : request + 1]])
     return table.getvalue()

@@ -19,7 +19,11 @@ from moesim.units import from_ps, to_ps
 
 POLICIES: Final = ("decode_first", "prefill_first", "whole_prompts")  # by their number in the kernel
 
-READABLE: Final = {"prefill_schedule_interval": 1, "prefill_decode_interval": 0}  # what the kernel plays of these
+READABLE: Final = {
+    "scheduling_policy": "fcfs",
+    "prefill_schedule_interval": 1,
+    "prefill_decode_interval": 0,
+}  # what the kernel plays of these
 
 
 @dataclass(frozen=True)

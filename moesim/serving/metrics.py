@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from moesim.serving.book import Book, State
 from moesim.serving.cadence import NEVER
+from moesim.serving.classes import Classes
 from moesim.serving.fleet import Fleet
 from moesim.serving.replica import Replica
 from moesim.serving.requests import Ints
@@ -65,20 +66,56 @@ def numbers(served: Served, since: int, limits: Mapping[str, float]) -> Numbers:
         "output_throughput": (output / seconds, "tok/s"),
         "total_token_throughput": ((prompt + output) / seconds, "tok/s"),
     }
-    if limits:
+    classes = book.requests.classes
+    found |= _latencies(book, which, limits, seconds)
+    gaps, many = book.gaps(since)
+    found |= _distribution("itl", from_ps(gaps), many)
+    kinds = dict(_kinds(served, which, limits, seconds, classes)) if classes else {}
+    return {**found, **kinds, **dict(_system(served, seconds))}
+
+
+def _latencies(book: Book, which: Ints, limits: Mapping[str, float], seconds: float) -> Numbers:
+    """Of some requests, and how many a second meet their limits where there are some."""
+    found: Numbers = {}
+    if limits or (book.requests.classes and any(book.requests.classes.limits)):
         found["request_goodput"] = (int(good(book, which, limits).sum()) / seconds, "1/s")
     for name, column in (("ttft", ttft(book, which)), ("tpot", tpot(book, which)), ("e2el", e2el(book, which))):
         found |= _distribution(name, np.sort(column[~np.isnan(column)]), None)
-    gaps, many = book.gaps(since)
-    found |= _distribution("itl", from_ps(gaps), many)
-    return {**found, **dict(_system(served, seconds))}
+    return found
+
+
+def _kinds(
+    served: Served, which: Ints, limits: Mapping[str, float], seconds: float, classes: Classes
+) -> Iterator[tuple[str, tuple[float, str]]]:
+    """The same by classes."""
+    book = served.book
+    for number, name in enumerate(classes.names):
+        mine = which[classes.kind[which] == number]
+        failed = (classes.kind == number) & np.isin(book.state, (State.REJECTED, State.LOST))
+        told: Numbers = {"completed": (len(mine), "1"), "failed": (int(failed.sum()), "1")}
+        told["request_throughput"] = (len(mine) / seconds, "1/s")
+        for metric, value in (told | _latencies(book, mine, limits, seconds)).items():
+            yield f"class_{name}_{metric}", value
 
 
 def good(book: Book, which: Ints, limits: Mapping[str, float]) -> npt.NDArray[np.bool_]:
-    """bool[...]: requests that meet all limits; an answer of one token has no TPOT to miss."""
+    """bool[...]: requests that meet all limits, those of their class where it has some; an answer of one token has no
+    TPOT to miss.
+    """
+    classes = book.requests.classes
+    if not classes:
+        return _within(book, which, limits)
+    met: npt.NDArray[np.bool_] = np.zeros(len(which), dtype=np.bool_)
+    for number, own in enumerate(classes.limits):
+        mine = classes.kind[which] == number
+        met[mine] = _within(book, which[mine], limits if own is None else own)
+    return met
+
+
+def _within(book: Book, which: Ints, limits: Mapping[str, float]) -> npt.NDArray[np.bool_]:
     value = {"ttft": ttft, "tpot": tpot, "e2el": e2el}
     met = [~(value[name](book, which) > limit) for name, limit in limits.items()]
-    return np.asarray(np.logical_and.reduce(met))
+    return np.asarray(np.logical_and.reduce(met)) if met else np.ones(len(which), dtype=np.bool_)
 
 
 def window(book: Book, which: Ints, since: int) -> tuple[int, int]:

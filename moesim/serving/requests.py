@@ -12,6 +12,7 @@ from moesim.errors import BadInput
 from moesim.units import LAST_TICK
 
 if TYPE_CHECKING:
+    from moesim.serving.classes import Classes
     from moesim.serving.prefixes import Prefixes
 
 Ints = npt.NDArray[np.int64]
@@ -24,7 +25,7 @@ class Requests:
 
     concurrency: 0 where requests arrive by themselves; else a closed loop of so many clients, who send the next request
     when one of theirs is answered, and `arrival` says only when each could start at the earliest. prefixes: what their
-    prompts have in common, None for nothing.
+    prompts have in common, None for nothing; classes: of which kind each is, None where there are none.
     """
 
     arrival: Ints
@@ -32,6 +33,7 @@ class Requests:
     output: Ints
     concurrency: int = 0
     prefixes: Prefixes | None = None
+    classes: Classes | None = None
 
     def __post_init__(self) -> None:
         if not len(self.arrival):

@@ -57,7 +57,10 @@ class Scheduler:
     def __init__(self, settings: Settings, book: Book, blocks: int, *, hands_over: bool = False) -> None:
         self.settings, self.book, self.hands_over = settings, book, hands_over
         self.blocks = Blocks(blocks, settings.block_size, len(book.requests))
-        self.queue = Queue(book, self.blocks, settings.max_num_seqs, settings.reserved_output, settings.prefix_cache)
+        self.queue = Queue(
+            book, self.blocks, settings.max_num_seqs, settings.reserved_output, settings.prefix_cache,
+            settings.scheduling_policy == "priority",
+        )  # fmt: skip
         self.inbox: deque[tuple[int, int]] = deque()
         self.leaving: deque[tuple[int, Ints]] = deque()
         self.landed: deque[tuple[int, int]] = deque()
@@ -136,7 +139,7 @@ class Scheduler:
         while self.inbox and self.inbox[0][0] <= known:
             at, request = self.inbox.popleft()
             self.book.queued[request] = at
-            queue.waiting.append(request)
+            queue.line_up(request)
         self._since_poll = 0
 
     def _filled(self, now: int, held: bool) -> Tray:

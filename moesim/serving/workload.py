@@ -10,11 +10,12 @@ from pydantic import Field, model_validator
 from moesim import streams
 from moesim.errors import BadInput
 from moesim.serving.arrivals import Arrivals
+from moesim.serving.classes import ClassSection, Columns, check_classes, classes_of, divided
 from moesim.serving.lengths import Column, Length
 from moesim.serving.prefixes import Documents, Prefixes
 from moesim.serving.requests import Ints, Requests
 from moesim.units import Seconds
-from moesim.yamlfile import Section
+from moesim.yamlfile import Items, Section
 
 MOST_REQUESTS = 10**7
 
@@ -45,6 +46,7 @@ class RequestsSection(Section):
     arrivals: Arrivals
     input_length: Length | None = Field(None, description="tokens of prompts; default: the replayed file's")
     output_length: Length | None = Field(None, description="tokens of answers, the first among them; default: same")
+    classes: Items[ClassSection] = Field((), max_length=64, description="kinds of requests; default: all are alike")
     prefix: SharedPrefix | None = Field(None, description="what prompts have in common; default: the replayed file's")
     warmup: Seconds | Literal["auto"] = Field(
         0.0, description="requests that arrive earlier are not counted; auto: MSER-5 finds the end of the transient"
@@ -59,16 +61,30 @@ class RequestsSection(Section):
                 raise ValueError(f"{name} is needed where no file is replayed")
         return self
 
+    def check(self) -> None:
+        """Raises BadInput where the classes cannot be."""
+        alone = "a replay" if self.arrivals.replay else "a closed loop" if self.arrivals.closed_loop else ""
+        check_classes(self.classes, alone)
+
     def draw(self, seed: int) -> tuple[Requests, tuple[str, ...]]:
         """The requests of a seed, and what there is to say about them. Raises BadInput."""
+        base, found, notes = self._recorded(seed) if self.arrivals.replay else self._drawn(seed)
+        every = divided(self.classes, base, seed) if self.classes else base
+        loop = self.arrivals.closed_loop
+        prefixes = self._shared(every.prompt, seed) or found
+        classes = classes_of(self.classes, every.kind) if self.classes else None
+        columns = every.arrival, every.prompt, every.output
+        return Requests(*columns, loop.concurrency if loop else 0, prefixes, classes), notes
+
+    def _drawn(self, seed: int) -> tuple[Columns, None, tuple[str, ...]]:
+        assert self.number is not None
+        arrival = self.arrivals.drawn(self.number, streams.stream(seed, "serving", "arrivals"))
+        return Columns(arrival, *self._lengths(self.number, seed, None), np.zeros_like(arrival)), None, ()
+
+    def _recorded(self, seed: int) -> tuple[Columns, Prefixes | None, tuple[str, ...]]:
+        """Of a replay: also what prompts have in common, and what there is to say."""
         replay = self.arrivals.replay
-        if replay is None:
-            assert self.number is not None
-            arrival = self.arrivals.drawn(self.number, streams.stream(seed, "serving", "arrivals"))
-            prompt, output = self._lengths(self.number, seed, None)
-            loop = self.arrivals.closed_loop
-            prefixes = self._shared(prompt, seed)
-            return Requests(arrival, prompt, output, loop.concurrency if loop else 0, prefixes), ()
+        assert replay is not None
         table = replay.table()
         assert table.arrival is not None
         n = self.number or len(table.prompt)
@@ -76,9 +92,9 @@ class RequestsSection(Section):
             raise BadInput(f"{replay.file} holds {len(table.prompt)} requests", where="requests.number")
         prompt, output = self._lengths(n, seed, (table.prompt[:n], table.output[:n]))
         notes = (f"{replay.file}: {table.skipped}, they are left out",) if table.skipped else ()
-        found = table.prefixes.first(n) if table.prefixes and self.input_length is None else None
-        prefixes = self._shared(prompt, seed) or found
-        return Requests(table.arrival[:n], prompt, output, prefixes=prefixes), notes
+        own = self.input_length or any(one.input_length for one in self.classes)
+        found = None if own or not table.prefixes else table.prefixes.first(n)
+        return Columns(table.arrival[:n], prompt, output, np.zeros(n, dtype=np.int64)), found, notes
 
     def _shared(self, prompt: Ints, seed: int) -> Prefixes | None:
         return self.prefix.draw(prompt, streams.stream(seed, "serving", "prefixes")) if self.prefix else None

@@ -36,6 +36,25 @@ def autoscale(**changes: str) -> str:
     return "autoscale={" + ", ".join(f"{key}: {value}" for key, value in given.items()) + "}"
 
 
+def classes(**changes: str) -> str:
+    """Two classes, the second one changed."""
+    second = {"name": "b", "share": "0.5", **changes}
+    told = ", ".join(f"{key}: {value}" for key, value in second.items() if value)
+    share = "0.5" if second["share"] == "0.5" else "1.0" if not second["share"] else "0.9"
+    return requests(classes=f"[{{name: a, share: {share}}}, {{{told}}}]", output_length="{fixed: 20}")
+
+
+def own(arrivals: str, number: str = "8") -> str:
+    lengths = {"input_length": "50", "output_length": "9"}
+    return classes(share="", arrivals=f"{{{arrivals}}}", number=number, **lengths)
+
+
+def ranked(first: int) -> str:
+    kinds = f"[{{name: a, share: 0.5, priority: {first}}}, {{name: b, share: 0.5, priority: 4}}]"
+    return requests(arrivals="{burst: {size: 24, every: 1 s}}", classes=kinds)
+
+
+RANKED = ("scheduler={scheduling_policy: priority, preset: vllm_dp_ep, max_num_seqs: 1}", ranked(0))
 SCALES = (autoscale(),)
 DIES = ("replicas=2", "balancer=round_robin", faults("replica: 0, at: 5 ms, until: 1 s"))
 AZURE, FEW = "replay: {file: azure-conv-2023", ("scheduler.max_num_seqs=2",)
@@ -112,8 +131,60 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
             "zipf": "{documents: 4, share: 0.5, zipf: 0.0}",
         }.items()
     },
+    **{
+        f"requests.classes.{key}": ((classes(),), classes(**{key.split(".")[0]: text}))
+        for key, text in {
+            "name": "c", "share": "0.1", "slo.ttft": "{ttft: 1 us}", "slo.tpot": "{tpot: 1 us}",
+            "slo.e2el": "{e2el: 1 us}",
+        }.items()
+    },
+    "requests.classes.priority": (
+        RANKED, ranked(9)
+    ),
+    **{
+        f"requests.classes.{side}.{key}": ((classes(),), classes(**{side: text}))
+        for side in ("input_length", "output_length")
+        for key, text in {
+            "fixed": "{fixed: 30}", "uniform.low": "{uniform: {low: 5, high: 9}}",
+            "uniform.high": "{uniform: {low: 5, high: 11}}", "lognormal.mean": "{lognormal: {mean: 30, cv: 1}}",
+            "lognormal.cv": "{lognormal: {mean: 30, cv: 0.2}}", "dataset.file": "{dataset: {file: azure-code-2023}}",
+        }.items()
+    },
+    **{
+        f"requests.classes.{side}.dataset.format": (
+            (classes(**{side: "{dataset: {file: azure-code-2023}}"}),),
+            classes(**{side: "{dataset: {file: azure-code-2023, format: vidur}}"}),
+        )
+        for side in ("input_length", "output_length")
+    },
+    "requests.classes.number": ((own("poisson: {rate: 90/s}"),), own("poisson: {rate: 90/s}", "9")),
+    **{
+        f"requests.classes.arrivals.{key}": ((own(base),), own(text))
+        for base, cases in {
+            "poisson: {rate: 90/s}": {"poisson.rate": "poisson: {rate: 50/s}"},
+            "gamma: {rate: 300/s, burstiness: 0.5}": {
+                "gamma.rate": "gamma: {rate: 100/s, burstiness: 0.5}",
+                "gamma.burstiness": "gamma: {rate: 300/s, burstiness: 2}",
+            },
+            "ramp: {first: 9/s, last: 300/s, over: 1 s}": {
+                "ramp.first": "ramp: {first: 99/s, last: 300/s, over: 1 s}",
+                "ramp.last": "ramp: {first: 9/s, last: 30/s, over: 1 s}",
+                "ramp.over": "ramp: {first: 9/s, last: 300/s, over: 2 s}",
+            },
+            "wave: {low: 9/s, high: 300/s, period: 1 s}": {
+                "wave.low": "wave: {low: 99/s, high: 300/s, period: 1 s}",
+                "wave.high": "wave: {low: 9/s, high: 30/s, period: 1 s}",
+                "wave.period": "wave: {low: 9/s, high: 300/s, period: 2 s}",
+            },
+            "burst: {size: 4, every: 20 ms}": {
+                "burst.size": "burst: {size: 8, every: 20 ms}", "burst.every": "burst: {size: 4, every: 9 ms}",
+            },
+        }.items()
+        for key, text in cases.items()
+    },
     "requests.warmup": ((), requests(warmup="20 ms")),
     "scheduler.preset": ((), "scheduler={preset: sglang}"),
+    "scheduler.scheduling_policy": (RANKED, "scheduler.scheduling_policy=fcfs"),
     "scheduler.policy": ((), "scheduler.policy=prefill_first"),
     "scheduler.max_num_batched_tokens": ((), "scheduler={preset: vllm_dp_ep, max_num_batched_tokens: 256}"),
     "scheduler.max_num_seqs": ((), "scheduler.max_num_seqs=1"),
@@ -160,10 +231,15 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     "seeds": ((), "seeds=2"),
 }  # fmt: skip
 REFUSED = {
-    "requests.arrivals.replay.format",
-    "requests.input_length.dataset.format",
-    "requests.output_length.dataset.format",
-}
+    **dict.fromkeys(
+        (
+            "requests.arrivals.replay.format", "requests.input_length.dataset.format",
+            "requests.output_length.dataset.format", "requests.classes.input_length.dataset.format",
+            "requests.classes.output_length.dataset.format",
+        ), "has no",
+    ),
+    "scheduler.scheduling_policy": "priorities do not count",
+}  # fmt: skip
 
 
 def test_every_key_has_a_case() -> None:
@@ -181,7 +257,7 @@ def played(overrides: tuple[str, ...]) -> dict[str, Any]:
 def test_a_key_changes_a_result_or_is_refused(key: str) -> None:
     base, change = CASES[key]
     if key in REFUSED:
-        with pytest.raises(Exception, match="has no"):
+        with pytest.raises(Exception, match=REFUSED[key]):
             played((*base, change))
     else:
         assert played((*base, change)) != played(base), change

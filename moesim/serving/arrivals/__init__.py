@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from pydantic import model_validator
 
@@ -11,25 +13,31 @@ from moesim.serving.arrivals.gamma import Gamma
 from moesim.serving.arrivals.poisson import Poisson
 from moesim.serving.arrivals.ramp import Ramp
 from moesim.serving.arrivals.replay import Replay
+from moesim.serving.arrivals.times import Floats
 from moesim.serving.arrivals.wave import Wave
 from moesim.serving.requests import Ints
 from moesim.units import to_ps
 from moesim.yamlfile import Section
 
 
-class Arrivals(Section):
-    """One of these."""
+class Drawable(Protocol):
+    """A kind of arrivals."""
+
+    def seconds(self, n: int, rng: np.random.Generator) -> Floats:
+        """float64[n], ascending."""
+
+
+class OwnArrivals(Section):
+    """One of these; they come whatever is answered."""
 
     poisson: Poisson | None = None
     gamma: Gamma | None = None
     ramp: Ramp | None = None
     wave: Wave | None = None
     burst: Burst | None = None
-    closed_loop: ClosedLoop | None = None
-    replay: Replay | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> Arrivals:
+    def _one(self) -> OwnArrivals:
         kinds = list(type(self).model_fields)
         given = [name for name in kinds if getattr(self, name) is not None]
         if len(given) != 1:
@@ -38,9 +46,22 @@ class Arrivals(Section):
 
     def drawn(self, n: int, rng: np.random.Generator) -> Ints:
         """int64[n] ps, ascending; of any kind but replay. Raises BadInput beyond the clock's range."""
-        kind = self.poisson or self.gamma or self.ramp or self.wave or self.burst or self.closed_loop
+        kind = self._drawable()
         assert kind is not None
         return to_ps(kind.seconds(n, rng))
 
+    def _drawable(self) -> Drawable | None:
+        return self.poisson or self.gamma or self.ramp or self.wave or self.burst
 
-__all__ = ["Arrivals", "Burst", "ClosedLoop", "Gamma", "Poisson", "Ramp", "Replay", "Wave"]
+
+class Arrivals(OwnArrivals):
+    """One of these."""
+
+    closed_loop: ClosedLoop | None = None
+    replay: Replay | None = None
+
+    def _drawable(self) -> Drawable | None:
+        return super()._drawable() or self.closed_loop
+
+
+__all__ = ["Arrivals", "Burst", "ClosedLoop", "Gamma", "OwnArrivals", "Poisson", "Ramp", "Replay", "Wave"]

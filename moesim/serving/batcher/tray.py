@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -19,7 +20,8 @@ NONE: Ints = np.zeros(0, dtype=np.int64)
 class Queue:
     """Of one scheduler, requests by number: waiting in order; started, of whose prompt a part is cached, in order;
     decoding int64[...]; seats that are free; turn: how many have got one; held: what share of an answer's KV is held
-    from admission on; cache: blocks of shared prefixes are found again.
+    from admission on; cache: blocks of shared prefixes are found again; ranked: priority says who comes first, then
+    arrival, and the last by these of those that run is who loses its cache.
     """
 
     book: Book
@@ -27,6 +29,7 @@ class Queue:
     seats: int
     held: float
     cache: bool = False
+    ranked: bool = False
     waiting: deque[int] = field(default_factory=deque)
     started: list[int] = field(default_factory=list)
     decoding: Ints = field(default_factory=lambda: NONE)
@@ -41,6 +44,17 @@ class Queue:
         self.seats -= 1
         self.turn += 1
         self.book.admitted[request] = self.turn
+
+    def line_up(self, request: int) -> None:
+        """A request waits behind the others, or those that come before it."""
+        if self.ranked:
+            insort(self.waiting, request, key=self._rank)
+        else:
+            self.waiting.append(request)
+
+    def _rank(self, request: int) -> tuple[int, int]:
+        classes = self.book.requests.classes
+        return int(classes.priority[request]) if classes else 0, int(self.book.sent[request])
 
     def contents(self, request: int) -> list[int]:
         """Identities of the blocks that its prompt shares with others'."""
@@ -62,9 +76,13 @@ class Queue:
             self.book.reused[request] = tokens
 
     def evict_last(self, now: int) -> int:
-        """The request that got its seat last loses its cache and goes to the front of the queue."""
+        """Who got its seat last, or is the last by rank, loses its cache and goes to the front of the queue."""
         running = np.append(self.decoding, self.started).astype(np.int64)
-        last = int(running[np.argmax(self.book.admitted[running])])
+        admitted = self.book.admitted
+        if self.ranked:
+            last = max(running.tolist(), key=lambda one: (*self._rank(one), int(admitted[one])))
+        else:
+            last = int(running[np.argmax(admitted[running])])
         if last in self.started:
             self.started.remove(last)
         else:
@@ -75,7 +93,10 @@ class Queue:
         self.book.evicted[last] = now
         self.book.state[last] = State.WAITING
         self.seats += 1
-        self.waiting.appendleft(last)
+        if self.ranked:
+            self.line_up(last)
+        else:
+            self.waiting.appendleft(last)
         return last
 
 

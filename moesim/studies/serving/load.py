@@ -78,8 +78,10 @@ def serving_files(loaded: ServeLoaded) -> dict[str, Path]:
     """As files_of, with the files of requests. Raises BadInput for unknown names."""
     requests = loaded.scenario.requests
     named = {"requests.arrivals.replay.file": requests.arrivals.replay}
-    for side in ("input_length", "output_length"):
-        length = getattr(requests, side)
-        named[f"requests.{side}.dataset.file"] = length.dataset if length else None
+    owners = {f"requests.classes[{number}]": one for number, one in enumerate(requests.classes)}
+    for owner, section in {"requests": requests, **owners}.items():
+        for side in ("input_length", "output_length"):
+            length = getattr(section, side)
+            named[f"{owner}.{side}.dataset.file"] = length.dataset if length else None
     files = {key: find_requests(one.file) for key, one in named.items() if one is not None}
     return {**files_of(loaded.scenario), **files}

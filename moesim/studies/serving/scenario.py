@@ -8,14 +8,14 @@ from pydantic import Field
 
 from moesim.errors import BadInput, pick
 from moesim.serving.balancer import REGISTRY as BALANCERS
+from moesim.serving.classes import SloSection
 from moesim.serving.settings import SchedulerSection
 from moesim.serving.workload import RequestsSection
 from moesim.studies.prices import PricesSection
 from moesim.studies.scenario import BatchSection, RoutingSection, Scenario, Setup
 from moesim.studies.serving.fleet_sections import AutoscaleSection, OutageSection
 from moesim.studies.serving.pool_sections import MOST_REPLICAS, PoolsSection, Role
-from moesim.units import Seconds
-from moesim.yamlfile import Items, Section
+from moesim.yamlfile import Items
 
 
 class ServeRouting(RoutingSection):
@@ -24,19 +24,6 @@ class ServeRouting(RoutingSection):
     renew: Annotated[int, Field(ge=1)] | Literal["never"] = Field(
         1, description="steps that a looked up routing is used by batches of its shape; 1: exact; or never again"
     )
-
-
-class SloSection(Section):
-    """Limits of one request; those that meet all of them are the goodput."""
-
-    ttft: Seconds | None = Field(None, description="time to the first token")
-    tpot: Seconds | None = Field(None, description="time per output token after the first")
-    e2el: Seconds | None = Field(None, description="time to the last token")
-
-    @property
-    def limits(self) -> dict[str, float]:
-        """name -> seconds, of those that are given."""
-        return self.model_dump(exclude_none=True)
 
 
 class ServeScenario(Setup):
@@ -64,6 +51,8 @@ class ServeScenario(Setup):
                 raise BadInput(what, where=f"network.{key}", way_out="leave it out")
         if self.prices:
             self.prices.check()
+        self.requests.check()
+        self._check_priorities()
         if self.pools and self.autoscale:
             raise BadInput("pools keep their sizes", where="autoscale", way_out="leave it out, or serve without pools")
         if self.autoscale:
@@ -75,6 +64,19 @@ class ServeScenario(Setup):
             )  # fmt: skip
         if self.pools:
             self._check_pools(self.pools)
+
+    def _check_priorities(self) -> None:
+        """Raises BadInput for priorities that no scheduler looks at."""
+        pools = self.pools and (self.pools.prefill, self.pools.decode)
+        sections = [pool.scheduler or self.scheduler for pool in pools] if pools else [self.scheduler]
+        if any(section.settings().scheduling_policy == "priority" for section in sections):
+            return
+        for number, one in enumerate(self.requests.classes):
+            if one.priority:
+                raise BadInput(
+                    "priorities do not count: requests are served as they come",
+                    where=f"requests.classes[{number}].priority", way_out="scheduler.scheduling_policy: priority",
+                )  # fmt: skip
 
     def _check_pools(self, pools: PoolsSection) -> None:
         """Raises BadInput for keys that nothing listens to."""
