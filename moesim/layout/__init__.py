@@ -1,7 +1,7 @@
 """Where things live: the rank grid and its groups, experts in slots, and what each device has to hold."""
 
+from moesim.layout.activations import row_values, shared_values, token_values
 from moesim.layout.footprint import (
-    HBM,
     Residency,
     Rows,
     dense_parameters,
@@ -13,7 +13,9 @@ from moesim.layout.layout import Layout, default_expert_tensor_parallel
 from moesim.layout.memory import MemoryLedger, MemoryRow
 from moesim.layout.optimizer import OPTIMIZERS, Optimizer
 from moesim.layout.placement import EMPTY, Placement
+from moesim.layout.shards import Shards
 from moesim.layout.spread import UNQUANTISED, Part, Spread
+from moesim.layout.states import HBM, state_rows
 
 __all__ = [
     "EMPTY",
@@ -28,10 +30,15 @@ __all__ = [
     "Placement",
     "Residency",
     "Rows",
+    "Shards",
     "Spread",
     "default_expert_tensor_parallel",
     "dense_parameters",
     "expert_parameters",
+    "row_values",
     "serving_ledger",
+    "shared_values",
+    "state_rows",
+    "token_values",
     "training_ledger",
 ]

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from moesim.layout.activations import row_values, shared_values, token_values
 from moesim.layout.layout import Layout
 from moesim.layout.memory import MemoryLedger, MemoryRow
 from moesim.layout.optimizer import Optimizer
 from moesim.layout.placement import Placement
+from moesim.layout.shards import Shards
 from moesim.layout.spread import TENSOR, UNQUANTISED, Part, Spread
-from moesim.models import DTYPE_BYTES, Linear, Mixer, NoMixer
+from moesim.layout.states import HBM, state_rows
+from moesim.models import DTYPE_BYTES
 
-HBM = "HBM"
 BF16 = 2
 LIVE = "batch.tokens_per_gpu"
 RESERVED_FRACTION = 0.05  # CUDA context, NCCL buffers, fragmentation: engines leave about 5 to 10 % free (assumed)
@@ -109,51 +111,18 @@ def _states(
     spread: Spread, layout: Layout, placement: Placement, optimizer: Optimizer, router: int
 ) -> Iterator[MemoryRow]:
     """bf16 gradients on every rank; what the optimizer keeps is sharded over equal ranks."""
-    dense, experts = dense_parameters(spread) + router, expert_parameters(spread, placement)
-    yield MemoryRow(HBM, "gradients", BF16 * (dense + experts), "parallel.expert_parallel_size")
-    shards = dense / layout.data_parallel + experts / layout.expert_data_parallel
+    parameters = (dense_parameters(spread) + router, expert_parameters(spread, placement))
     own = Part("expert weights", spread.expert_gemms(), owned_slots(placement), UNQUANTISED)
-    factors = optimizer.factors(spread.parts(UNQUANTISED)) / layout.data_parallel
-    factors += optimizer.factors((own,)) / layout.expert_data_parallel
-    kept = int(optimizer.bytes_per_parameter * shards + factors)
-    yield MemoryRow(HBM, "optimizer states", kept, "training.optimizer, training.master, parallel.data_parallel_size")
+    factors = (optimizer.factors(spread.parts(UNQUANTISED)), optimizer.factors((own,)))
+    return state_rows(Shards.of(layout), parameters, BF16, optimizer, factors)
 
 
 def _saved(spread: Spread, keeps: Residency, recompute: frozenset[str]) -> Iterator[MemoryRow]:
-    """Bytes of all layers that the backward pass finds again, in bf16.
-
-    A layer saves its input and the norm's output (2 h), queries, keys, values and the core's output (flash attention
-    saves no scores: a recomputed core saves no less), the second norm (2 h), and per row that a rank received the row,
-    its two halves of the up projection, their product and its result, unless `moe` is recomputed; the sum of a token's
-    latent rows.
-    The shares follow Korthikanti et al., "Reducing Activation Recomputation in Large Transformer Models" (2022),
-    section 4, rewritten for a gated expert FFN.
-    """
-    model = spread.model
-    hidden, layers = model.hidden_size, len(model.moe_layers)
-    heads = sum(count * _kept(spread, mixer) for mixer, count in model.mixed)
-    dense = model.dense_layers * model.expert_matrices * model.dense_intermediate
-    tokens = model.num_layers * 4 * hidden + heads + dense
-    shared = layers * (model.expert_matrices * model.shared_intermediate + model.latent)
-    row = 2 * model.row_width + model.expert_matrices * spread.expert_width
-    again = "moe" in recompute
-    rows = keeps.rows.layer if again else keeps.rows.step  # recomputed: only one layer's are alive at a time
-    shared = shared // max(layers, 1) if again else shared
-    yield MemoryRow(HBM, "activations", BF16 * keeps.live_tokens * (tokens + shared), LIVE)
-    if model.routed:
-        yield MemoryRow(
-            HBM, "expert activations", BF16 * rows * row, "training.recompute, batch.tokens_per_gpu, routing"
-        )
-
-
-def _kept(spread: Spread, mixer: Mixer) -> int:
-    """Values of a token that one layer's mixer saves, of all ranks of its tensor group: queries, keys, values, the
-    output; a recurrence's gate too.
-    """
-    if isinstance(mixer, NoMixer):
-        return 0
-    if isinstance(mixer, Linear):
-        return mixer.channels() + 2 * mixer.value_heads * mixer.value_dim
-    widths = mixer.query_head_dim + mixer.v_head_dim
-    gate = mixer.num_heads * mixer.v_head_dim if mixer.gated else 0
-    return gate + mixer.num_heads * widths + spread.kv_heads(mixer) * spread.tensor * widths
+    """Bytes of all layers that the backward pass finds again, in bf16; of recomputed experts one layer's at a time."""
+    again, layers = "moe" in recompute, len(spread.model.moe_layers)
+    rows = keeps.rows.layer if again else keeps.rows.step
+    tokens = token_values(spread, recompute) + (min(layers, 1) if again else layers) * shared_values(spread)
+    yield MemoryRow(HBM, "activations", BF16 * keeps.live_tokens * tokens, LIVE)
+    if spread.model.routed:
+        kept = BF16 * rows * row_values(spread)
+        yield MemoryRow(HBM, "expert activations", kept, "training.recompute, batch.tokens_per_gpu, routing")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moesim.layout import OPTIMIZERS, Layout, Optimizer, Placement
+from moesim.layout import OPTIMIZERS, Layout, Optimizer, Placement, Shards
 from moesim.models import MoEModel
 from moesim.network import AllToAll, Fabric
 from moesim.routing import RoutingSource
@@ -30,6 +30,7 @@ class StepPlan:
     gradient_bytes: of the sum of a parameter's gradients, which every micro-batch reads and writes and ranks reduce:
     bf16, as the ledger of a step has it, or fp32 as Megatron-LM does by default.
     elsewhere: dense parameters that ranks of other pipeline stages hold.
+    zero, shard: stage of ZeRO and ranks of a shard group (layout/shards.py).
     replicas: how a token picks one of an expert's replicas (step/dispatch.py).
     """
 
@@ -46,7 +47,14 @@ class StepPlan:
     host_seconds: float = 0.0
     gradient_bytes: int = 2
     elsewhere: int = 0
+    zero: int = 1
+    shard: int | None = None
     replicas: int = EVEN
+
+    @property
+    def shards(self) -> Shards:
+        """Who keeps which part of what data-parallel ranks hold alike."""
+        return Shards.of(self.layout, self.zero, self.shard)
 
     @property
     def exchanges(self) -> bool:

@@ -26,7 +26,9 @@ AGAINST_STEP = (
 
 
 ALL_TO_ALL = ("dispatch", "combine", "dispatch_backward", "combine_backward")  # tasks of the expert all-to-all
-GRADIENT_SYNC = ("dense_reduce_scatter", "expert_reduce_scatter", "dense_all_gather", "expert_all_gather")
+GRADIENT_SYNC = tuple(
+    f"{kind}_{op}" for kind in ("dense", "expert") for op in ("reduce_scatter", "all_reduce", "all_gather")
+)
 
 
 def metrics(built: Built, lowered: Lowered, ladder: Ladder, found: Band | None) -> dict[str, Metric]:
@@ -114,7 +116,7 @@ def _transfer_metrics(lowered: Lowered, ladder: Ladder, ranks: int, *, training:
     """
     timeline, names = ladder.timeline, np.array(lowered.graph.name)[ladder.timeline.task]
     held = np.where(timeline.end > timeline.start, timeline.end - timeline.start, 0)
-    kinds = {"alltoall_s": ALL_TO_ALL} if len(lowered.load) else {}
+    kinds: dict[str, tuple[str, ...]] = {"alltoall_s": ALL_TO_ALL} if len(lowered.load) else {}
     kinds |= {"gradient_sync_s": GRADIENT_SYNC} if training else {}
     seconds = {key: from_ps(held[np.isin(names, tasks)].sum()) / ranks for key, tasks in kinds.items()}
     return {name: Metric(float(value), "s") for name, value in seconds.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +11,7 @@ from moesim.costs import CostModel
 from moesim.errors import BadInput
 from moesim.hardware import Cluster
 from moesim.layout import OPTIMIZERS, Layout, Placement, Spread
+from moesim.layout.shards import SIZE as SHARD_SIZE
 from moesim.models import DTYPE_BYTES, MoEModel
 from moesim.network import Fabric, all_to_all
 from moesim.routing import Balanced, NoExperts, RoutingSource
@@ -28,7 +29,8 @@ class Job:
     `world` ranks are data-parallel. Experts get even rows (forced balance). attention: dtype of its core; overlap:
     all-to-alls run beside the compute of another micro-batch, as far as there is some; stage_layers: of each stage,
     where they are not even. DualPipe's ranks hold two stages each, and hide all-to-alls in the slots that they overlap.
-    Raises BadInput.
+    zero, shard: stage of ZeRO and data-parallel ranks of a shard group, all by default (layout/shards.py);
+    reduce_beside, gather_beside: their collectives run beside compute. Raises BadInput.
     """
 
     model: MoEModel
@@ -51,6 +53,11 @@ class Job:
     overlap: bool = False
     stage_layers: tuple[int, ...] = ()
     recompute: frozenset[str] = frozenset()
+    zero: int = 1
+    shard: int | None = None
+    reduce_beside: bool = False
+    gather_beside: bool = False
+    gradient_bytes: int = 4
     log: CostLog = field(default_factory=CostLog)
 
     def __post_init__(self) -> None:
@@ -61,6 +68,9 @@ class Job:
                 f"{self.world} GPUs",
                 way_out=f"{-(-self.world // each) * each} GPUs",
             )  # fmt: skip
+        if self.shard and self.data % self.shard:
+            raise BadInput(f"{self.shard} does not divide {self.data} data-parallel ranks", where=SHARD_SIZE,
+                           way_out=f"a divisor of {self.data}")  # fmt: skip
         if self.sequence % (self.tensor * self.context):
             raise BadInput(
                 f"{self.sequence} tokens do not divide over tensor {self.tensor} x context {self.context}",
@@ -144,10 +154,18 @@ class Job:
             dispatch=Dispatch(algorithm, row, row, sms / (sms - held)),
             schedule=StageSchedule(stage),
             optimizer=OPTIMIZERS["adam"],
-            gradient_bytes=4,
+            gradient_bytes=self.gradient_bytes,
+            zero=self.zero,
+            shard=self.shard and self.shard * self.context,
             elsewhere=self._elsewhere(stage),
             recompute=self.recompute,
         )
+
+    def island(self, stage: Stage) -> StepPlan:
+        """The same of the ranks that hold all experts together, which know nothing of those that hold the same."""
+        one = self.layout
+        alone = Layout(one.island, one.tensor_parallel, one.expert_parallel, one.expert_tensor_parallel)
+        return replace(self.plan(stage), layout=alone, zero=1, shard=None)
 
     def _elsewhere(self, stage: Stage) -> int:
         """Parameters of the vocabulary's tables that other stages hold."""

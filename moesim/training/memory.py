@@ -1,37 +1,62 @@
-"""What a rank of a stage holds at the most, as Megatron-LM with its distributed optimizer allocates it."""
+"""What a rank of a stage holds at the most, as Megatron-LM and FSDP allocate it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from moesim.layout import HBM, MemoryLedger, MemoryRow, Spread, expert_parameters
-from moesim.models import Attention, Linear, Mixer, NoMixer
+from moesim.layout import (
+    HBM,
+    MemoryLedger,
+    MemoryRow,
+    Shards,
+    Spread,
+    row_values,
+    shared_values,
+    state_rows,
+    token_values,
+)
+from moesim.layout.shards import GRADIENTS, WEIGHTS
 from moesim.schedules.pipelines import Pass
+from moesim.step.optimizer import parameters_of
 from moesim.training.job import Job
 from moesim.training.stages import Stage
 
 BF16, FP32 = 2, 4
-WEIGHT, GRADIENT = BF16, FP32  # the parameter that computes; its gradient, added up in place
-SHARDED = 3 * FP32  # master copy and Adam's two moments, over the ranks that hold the same
+ZERO = "parallel.zero_stage"
 
 
 def rank_memory(job: Job, rank: int) -> MemoryLedger:
     """Rows of the fullest rank among those at `rank` of the pipeline, in bytes: all stages that it does."""
-    layout, stages = job.layout, job.stages_of(rank)
+    stages = job.stages_of(rank)
     spreads = [(stage, job.spread(stage)) for stage in stages]
-    dense = sum(_dense(spread, stage) for stage, spread in spreads)
-    experts = sum(_experts(job, spread) for _, spread in spreads)
-    shards = dense / layout.data_parallel + experts / layout.expert_data_parallel
+    plans = [job.plan(stage) for stage in stages]
+    each = [parameters_of(plan) for plan in plans]
+    parameters = (sum(one[0] for one in each), sum(one[1] for one in each))
+    shards = plans[0].shards
     alive, saved = job.schedule.alive(rank), {stage.number: _saved(job, spread) for stage, spread in spreads}
     rows = [
-        MemoryRow(HBM, "weights", WEIGHT * (dense + experts), "parallel"),
-        MemoryRow(HBM, "gradients", GRADIENT * (dense + experts), "parallel"),
-        MemoryRow(HBM, "optimizer states", round(SHARDED * shards), "parallel"),
+        MemoryRow(HBM, "weights", round(BF16 * shards.kept(*parameters, WEIGHTS)), f"parallel, {ZERO}"),
+        *state_rows(shards, parameters, job.gradient_bytes, plans[0].optimizer),
+        *_whole_layers(job, shards, stages),
         MemoryRow(HBM, f"activations of {alive} passes", _most(job, rank, saved), "batch"),
         *_again(job, [spread for _, spread in spreads if spread.model.routed]),
         *(row for stage, spread in spreads for row in _ends(job, spread, stage)),
     ]
     return MemoryLedger(tuple(rows), {HBM: job.cluster.devices[0].memory_bytes})
+
+
+def _whole_layers(job: Job, shards: Shards, stages: Sequence[Stage]) -> Iterator[MemoryRow]:
+    """What is whole for a while though it is kept in parts: the parameters of the layer that computes, and of the next,
+    if they are gathered beside it; gradients of a layer, and of the one before, if they are reduced beside it.
+    """
+    largest = max(sum(parameters_of(job.plan(part))) for stage in stages for part in stage.alone())
+    if shards.stage >= WEIGHTS:
+        yield MemoryRow(
+            HBM, "gathered layers", (1 + job.gather_beside) * BF16 * largest, "training.overlap_param_gather"
+        )
+    if shards.stage >= GRADIENTS:
+        kept = (1 + job.reduce_beside) * job.gradient_bytes * largest
+        yield MemoryRow(HBM, "gradients of layers to reduce", kept, "training.overlap_grad_reduce")
 
 
 def _most(job: Job, rank: int, saved: Mapping[int, int]) -> int:
@@ -46,37 +71,15 @@ def _most(job: Job, rank: int, saved: Mapping[int, int]) -> int:
     return most
 
 
-def _dense(spread: Spread, stage: Stage) -> int:
-    """Parameters beside experts; of the vocabulary's tables those of the stage's ends of the model."""
-    layers = sum(part.parameters for part in spread.parts("bf16") if part.name != "embedding weights")
-    return layers + stage.tables(spread.model.tie_embeddings) * spread.head_gemm().parameters
-
-
-def _experts(job: Job, spread: Spread) -> int:
-    return expert_parameters(spread, job.placement(spread.model)) if spread.model.routed else 0
-
-
 def _saved(job: Job, spread: Spread) -> int:
-    """Bytes that the backward pass of one micro-batch finds again; what it recomputes is not among them.
-
-    Of a token in a layer: both norms' inputs and outputs (in slices), what the mixer keeps, of a gated FFN its two
-    halves and their product; of a row that goes to an expert the row and the same (the router's weight is multiplied
-    in before the down projection, so its output is not kept). Korthikanti et al. (2022), section 4, for flash
-    attention, gated FFNs and sequence parallelism.
-    """
-    model, tokens = spread.model, job.tokens_here
-    heads = sum(count * _kept(spread, mixer, "mla_up_proj" in job.recompute) for mixer, count in model.mixed)
-    dense = model.dense_layers * model.expert_matrices * model.dense_intermediate
-    moe = 0 if "moe" in job.recompute else len(model.moe_layers) * _of_experts(spread)
-    return BF16 * tokens * (model.num_layers * 4 * model.hidden_size + heads + dense + moe)
+    """Bytes that the backward pass of one micro-batch finds again; what it recomputes is not among them."""
+    moe = 0 if "moe" in job.recompute else len(spread.model.moe_layers) * _of_experts(spread)
+    return BF16 * job.tokens_here * (token_values(spread, job.recompute) + moe)
 
 
 def _of_experts(spread: Spread) -> int:
-    """Values of a token in a layer with experts: its rows' and its shared experts', and of latent rows their sum."""
-    model = spread.model
-    row = model.row_width + model.expert_matrices * spread.expert_width
-    shared = model.expert_matrices * model.shared_intermediate
-    return model.top_k * spread.expert_tensor * row + shared + model.latent
+    """Values of a token in a layer with experts, with even rows."""
+    return spread.model.top_k * spread.expert_tensor * row_values(spread) + shared_values(spread)
 
 
 def _again(job: Job, routed: Sequence[Spread]) -> Iterator[MemoryRow]:
@@ -84,26 +87,6 @@ def _again(job: Job, routed: Sequence[Spread]) -> Iterator[MemoryRow]:
     if routed and "moe" in job.recompute:
         saved = BF16 * job.tokens_here * _of_experts(routed[0])
         yield MemoryRow(HBM, "experts of a layer, recomputed", saved, "training.recompute, batch")
-
-
-def _kept(spread: Spread, mixer: Mixer, again: bool) -> int:
-    """Values of a token: queries, keys, values, output and its gate; the latents of MLA with their norms' outputs, its
-    keys and values for every head, unless they are made `again`.
-    """
-    if isinstance(mixer, NoMixer):
-        return 0
-    if isinstance(mixer, Linear):
-        return mixer.channels() + 2 * mixer.value_heads * mixer.value_dim
-    return _attention(spread, mixer, again)
-
-
-def _attention(spread: Spread, mixer: Attention, again: bool) -> int:
-    outputs = mixer.num_heads * (mixer.query_head_dim + mixer.v_head_dim)
-    gate = mixer.num_heads * mixer.v_head_dim if mixer.gated else 0
-    if mixer.kind != "mla":
-        return outputs + gate + spread.kv_heads(mixer) * spread.tensor * (mixer.head_dim + mixer.v_head_dim)
-    latent = 2 * (mixer.q_lora_rank + mixer.kv_lora_rank) + mixer.qk_rope_head_dim
-    return (mixer.num_heads * mixer.v_head_dim if again else 2 * outputs) + gate + latent
 
 
 def _ends(job: Job, spread: Spread, stage: Stage) -> Iterator[MemoryRow]:

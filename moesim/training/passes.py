@@ -6,20 +6,19 @@ ranks that hold all experts together, and counted as often as the stage has it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from moesim.engine import Timeline, evaluate
-from moesim.layout import Layout
+from moesim.layout.shards import GRADIENTS
 from moesim.models import MoEModel
 from moesim.schedules import Verb, Way
 from moesim.step import lower
 from moesim.step.lowered import Lowered, Lowering
 from moesim.step.optimizer import optimizer_step
 from moesim.training.job import Job
+from moesim.training.sharding import LayerMoves, Sharding
 from moesim.training.slots import EXCHANGES
 from moesim.training.stages import Stage
 from moesim.units import to_ps
@@ -30,13 +29,16 @@ StageKind = tuple[tuple[Kind, ...], bool, bool]  # its layers' kinds, and the en
 
 
 class Pair(NamedTuple):
-    """Picoseconds of a forward and a backward pass; what of both is spent in all-to-alls, GEMMs, other transfers."""
+    """Picoseconds of a forward and a backward pass; what of both is spent in all-to-alls, GEMMs, other transfers, and
+    in moving sharded parameters and gradients that nothing hides.
+    """
 
     forward: int
     backward: int
     exchange: int
     gemm: int
     ring: int
+    shard: int = 0
 
     def __add__(self, other: object) -> Pair:
         assert isinstance(other, Pair)
@@ -52,10 +54,22 @@ class Pair(NamedTuple):
         forward = round(self.forward * left / whole)
         return Pair(forward, left - forward, max(self.exchange - compute, 0), self.gemm, self.ring)
 
+    def sharded(self, forward: int, backward: int) -> Pair:
+        """Longer by what nothing hides of gathering parameters and reducing gradients."""
+        longer = self.forward + forward, self.backward + backward
+        return Pair(*longer, self.exchange, self.gemm, self.ring, forward + backward)
+
     @property
     def whole(self) -> int:
         """Both passes."""
         return self.forward + self.backward
+
+    @property
+    def computing(self) -> tuple[int, int]:
+        """Of each pass what is no transfer; transfers are spread evenly over both."""
+        compute = self.whole - self.exchange - self.ring
+        forward = round(compute * self.forward / self.whole)
+        return forward, compute - forward
 
 
 class Passes(NamedTuple):
@@ -78,30 +92,35 @@ class Layers:
     """Picoseconds of the layers of a job, each kind played once, with the ends of the model that lie beside it."""
 
     def __init__(self, job: Job) -> None:
-        layout = job.layout
-        island = Layout(layout.island, layout.tensor_parallel, layout.expert_parallel, layout.expert_tensor_parallel)
-        self._job, self._island = job, island
+        self._job, self._sharding = job, Sharding(job)
         self._known: dict[tuple[Kind, bool, bool], Pair] = {}
         self._ended: dict[StageKind, tuple[int, int]] = {}
 
     def passes(self, stage: Stage) -> Passes:
         """Of all layers of a stage."""
-        pair = Pair(0, 0, 0, 0, 0)
-        for part in _alone(stage):
-            pair = pair + self._played(kind_of(self._job.model, part.first), part)
+        pair = sum((self._played(part) for part in stage.alone()), Pair(0, 0, 0, 0, 0))
         hidden = pair.overlapped(self._job.plan(stage).dispatch.slowdown) if pair.exchange else pair
-        return Passes(hidden if self._job.overlap else pair, hidden, *self.after(stage))
+        longer = self._sharding.passes(*self._moves(stage)) if self._job.zero >= GRADIENTS else (0, 0)
+        one, beside = ((hidden if self._job.overlap else pair).sharded(*longer), hidden.sharded(*longer))
+        return Passes(one, beside, *self.after(stage))
 
-    def _played(self, kind: Kind, part: Stage) -> Pair:
-        key = (kind, part.begins, part.ends)
+    def _moves(self, stage: Stage) -> tuple[list[LayerMoves], list[int], list[int]]:
+        """Of each layer what sharding moves, and its compute."""
+        parts = list(stage.alone())
+        compute = [self._played(part).computing for part in parts]
+        moves = [self._sharding.layer(part) for part in parts]
+        return moves, [one[0] for one in compute], [one[1] for one in compute]
+
+    def _played(self, part: Stage) -> Pair:
+        key = (kind_of(self._job.model, part.first), part.begins, part.ends)
         if key not in self._known:
             self._known[key] = self._play(part)
         return self._known[key]
 
     def _play(self, part: Stage) -> Pair:
         """Of one layer."""
-        plan = replace(self._job.plan(part), layout=self._island)
-        lowered = lower(plan, [self._job.batch(self._island.world)])
+        plan = self._job.island(part)
+        lowered = lower(plan, [self._job.batch(plan.layout.world)])
         timeline = evaluate(lowered.graph, self._job.fabric.capacity)
         kind = np.array([_way(node.verb, node.way) for node in lowered.nodes])[timeline.task]
         forward, backward = (int(timeline.end[kind == which].max(initial=0)) for which in (0, 1))
@@ -115,14 +134,22 @@ class Layers:
         return self._ended[key]
 
     def _end(self, stage: Stage) -> tuple[int, int]:
+        reduce, update, gather = self._behind(stage)
+        if self._job.reduce_beside or self._job.gather_beside:
+            reduced, gathered = self._sharding.once(*self._moves(stage))
+            reduce, gather = reduce if reduced is None else reduced, gather if gathered is None else gathered
+        return reduce + gather, update
+
+    def _behind(self, stage: Stage) -> tuple[int, int, int]:
+        """Gradients reduced, the optimizer, parameters gathered, all at once behind the last micro-batch."""
         plan = self._job.plan(stage)
         lowering = Lowering.of(0, 0, plan.layout.world, 1)
         optimizer_step(plan, lowering, [])
         graph = lowering.finish().graph
         line = evaluate(graph, self._job.fabric.capacity)
         first = graph.lane_ptr[graph.name.index("optimizer")]
-        update = int(line.end[first] - line.start[first])
-        return int(line.end.max()) - update, update
+        reduced, updated = int(line.start[first]), int(line.end[first])
+        return reduced, updated - reduced, int(line.end.max()) - updated
 
 
 def stage_kind(model: MoEModel, stage: Stage) -> StageKind:
@@ -133,14 +160,6 @@ def stage_kind(model: MoEModel, stage: Stage) -> StageKind:
 def kind_of(model: MoEModel, layer: int) -> Kind:
     """What a layer is made of."""
     return model.mixer_of[layer], layer in model.moe_layers, layer in model.bare_layers
-
-
-def _alone(stage: Stage) -> Iterator[Stage]:
-    """Each layer as a stage; of the ends of the model the first has what its stage begins with, the last the other."""
-    for layer in range(stage.first, stage.last):
-        begins, ends = stage.begins and layer == stage.first, stage.ends and layer == stage.last - 1
-        number, of = (0, 1 if ends else 2) if begins else (1, 2 if ends else 3)
-        yield Stage(number, of, layer, layer + 1)
 
 
 def _parts(lowered: Lowered, timeline: Timeline) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.errors import BadInput
-from moesim.layout import Layout
+from moesim.layout.shards import GRADIENTS
 from moesim.network import Group
 from moesim.network.copies import Matrix
 from moesim.routing import Balanced
@@ -100,9 +100,8 @@ class RoutedJob:
 
     def __init__(self, job: Job, source: Sequences) -> None:
         _check(job)
-        layout = job.layout
         self.job, self.source = job, source
-        self.island = Layout(layout.island, layout.tensor_parallel, layout.expert_parallel)
+        self.island = job.island(job.stages[0]).layout
         self.batch = job.batch(self.island.world)
         self.group = Group(job.cluster, np.arange(self.island.world, dtype=np.int32))
         self._moe = job.model.moe_layers
@@ -119,7 +118,7 @@ class RoutedJob:
 
     def plan(self, stage: Stage) -> StepPlan:
         """Of one island of a stage."""
-        return replace(self.job.plan(stage), layout=self.island)
+        return self.job.island(stage)
 
     def sequences(self, island: int, micro_batches: Int64s) -> Int64s:
         """int64[m] -> int64[m, R, n]: the sequences of micro-batches on an island, the same in all stages."""
@@ -285,6 +284,7 @@ def _check(job: Job) -> None:
     width = job.layout.island
     reasons = {
         "experts over tensor-parallel ranks": (job.layout.expert_tensor_parallel > 1, "expert_tensor_parallel_size: 1"),
+        f"zero_stage {job.zero}, which moves layers in every pass": (job.zero >= GRADIENTS, "zero_stage: 1"),
         "all-to-alls that are hidden behind any compute": (job.overlap, "hide_alltoall: false, or schedule: dualpipe"),
         f"expert groups of {width} GPUs in nodes of {each}": (
             width % each > 0 and each % width > 0, f"a multiple or a divisor of {each}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -38,6 +38,13 @@ class Stage:
     def tables(self, tied: bool) -> int:
         """Of the vocabulary, those that its ranks hold: tied ones are one where both ends are here."""
         return min(self.begins + self.ends, 1) if tied else self.begins + self.ends
+
+    def alone(self) -> Iterator[Stage]:
+        """Each layer as a stage; of the ends of the model the first has what this begins with, the last the other."""
+        for layer in range(self.first, self.last):
+            begins, ends = self.begins and layer == self.first, self.ends and layer == self.last - 1
+            number, of = (0, 1 if ends else 2) if begins else (1, 2 if ends else 3)
+            yield Stage(number, of, layer, layer + 1)
 
     def model(self, whole: MoEModel) -> MoEModel:
         """Its layers as a model."""

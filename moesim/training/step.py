@@ -54,14 +54,17 @@ def slot_ps(passes: Sequence[Passes], slot: Slot) -> int:
     return sum(_ps(passes[act.stage].hidden if len(slot) > 1 else passes[act.stage].one, act.what) for act in slot)
 
 
-def exposed_ps(passes: Sequence[Passes], slot: Slot) -> tuple[float, float]:
-    """Of these the all-to-alls that nothing hides and transfers of tensor groups, spread evenly over both passes."""
-    exchange = ring = 0.0
+def exposed_ps(passes: Sequence[Passes], slot: Slot) -> tuple[float, float, float]:
+    """Of these, spread evenly over both passes, what nothing hides: all-to-alls, transfers of tensor groups, sharded
+    parameters and gradients.
+    """
+    exchange = ring = shard = 0.0
     for act in slot:
         pair = passes[act.stage].hidden if len(slot) > 1 else passes[act.stage].one
         share = _ps(pair, act.what) / pair.whole
         exchange, ring = exchange + share * pair.exchange, ring + share * pair.ring
-    return exchange, ring
+        shard += share * pair.shard
+    return exchange, ring, shard
 
 
 def _ps(of: Pair, what: Pass) -> int:

@@ -55,7 +55,7 @@ def test_the_newest_container_of_a_configuration_counts(moesim, tmp_path: Path) 
 @pytest.mark.parametrize(("row", "said"), [
     (f"{HEADER}\n{ROW.replace('4096', '1e300')}", "seq '1e300'"),
     (f"{BRIDGE}\n26.²,{OF.replace(',512,', ',5,')},1", "gbs 5 is no multiple"),
-    (f"{BRIDGE},fsdp\n26.06,{OF},1,1", "fsdp 1"),
+    (f"{BRIDGE},fsdp\n26.06,{OF},1,2", "fsdp '2'"),
 ])  # fmt: skip
 def test_cells_that_are_not_understood_are_named(moesim, tmp_path: Path, row: str, said: str) -> None:  # type: ignore[no-untyped-def]
     table = tmp_path / "rows.csv"

@@ -77,7 +77,7 @@ def test_training_keys_are_of_training_only() -> None:
 
 
 def test_activations_follow_the_rows_that_routers_make() -> None:
-    row = 2 * (2 * H + 3 * WIDTH)
+    row = 2 * (H + 3 * WIDTH)
     even = ledger(batch=TRAIN, routing={"router": "topk_softmax", "generator": {"popularity": {"lognormal": 0.0}}})
     hot = ledger(batch=TRAIN, routing={"router": "topk_softmax", "generator": {"popularity": {"lognormal": 2.0}}})
     padded = ledger(batch=TRAIN, routing={"router": {"name": "gshard_top2", "cf": 4.0}})

@@ -32,6 +32,13 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
         ("pipeline.schedule=interleaved", "parallel.virtual_pipeline_size=2"), "parallel.virtual_pipeline_size=4"
     ),
     "parallel.stage_layers": ((), "parallel.stage_layers=[3, 5]"),
+    "parallel.zero_stage": ((), "parallel.zero_stage=3"),
+    "parallel.data_parallel_shard_size": (
+        ("parallel.zero_stage=3", "parallel.expert_parallel_size=2"), "parallel.data_parallel_shard_size=4"
+    ),
+    "training.gradients": ((), "training.gradients=bf16"),
+    "training.overlap_grad_reduce": ((), "training.overlap_grad_reduce=true"),
+    "training.overlap_param_gather": ((), "training.overlap_param_gather=true"),
     "pipeline.schedule": ((), "pipeline.schedule=gpipe"),
     "pipeline.hide_alltoall": ((), "pipeline.hide_alltoall=true"),
     "training.recompute": ((), "training.recompute=[moe]"),
@@ -81,6 +88,47 @@ def test_a_flag_of_others_is_its_key(flag: str) -> None:
         for name in (key, flag)
     )
     assert own == other and getattr(getattr(own, section), key.split(".")[1]) == value
+
+
+VALUES: dict[str, dict[str, Any]] = {
+    "parallel.use-distributed-optimizer=false": {"zero_stage": 0},
+    "parallel.data-parallel-sharding-strategy=optim_grads": {"zero_stage": 2},
+    "parallel.data_parallel_sharding_strategy=optim_grads_params": {"zero_stage": 3},
+    "training.grad-reduce-in-bf16=true": {"gradients": "bf16"},
+    "training.overlap-grad-reduce=true": {"overlap_grad_reduce": True},
+    "training.overlap-param-gather=true": {"overlap_param_gather": True},
+}
+
+
+@pytest.mark.parametrize("flag", VALUES)
+def test_a_flag_says_a_value(flag: str) -> None:
+    scenario = load_training("qwen3-train-16", (flag,)).scenario
+    found = getattr(scenario, flag.split(".")[0])
+    assert all(getattr(found, key) == value for key, value in VALUES[flag].items())
+
+
+@pytest.mark.parametrize(("degrees", "size", "shard", "zero"), [
+    ({"data_parallel_shard_degree": 8}, 8, 8, 3), ({"data_parallel_replicate_degree": 8}, 8, None, 0),
+    ({"data_parallel_replicate_degree": 2, "data_parallel_shard_degree": 4}, 8, 4, 3),
+])  # fmt: skip
+def test_degrees_of_torchtitan_are_shards_and_replicas(
+    degrees: dict[str, int], size: int, shard: int | None, zero: int
+) -> None:
+    found = load_training("qwen3-train-16", (f"parallel={json.dumps(degrees)}",)).scenario.parallel
+    assert (found.data_parallel_size, found.data_parallel_shard_size, found.zero_stage) == (size, shard, zero)
+
+
+@pytest.mark.parametrize(("override", "said"), [
+    ("parallel={data_parallel_shard_degree: -1}", "-1 is no number of ranks"),
+    ("parallel={data_parallel_shard_degree: 4, data_parallel_size: 8}", "say data_parallel_size, which is there"),
+    ("parallel={data-parallel-sharding-strategy: all}", "'all' is no value of it"),
+    ("parallel={use-distributed-optimizer: true, zero_stage: 2}", "zero_stage, which is there already"),
+    ("parallel={zero_stage: 0, data_parallel_shard_size: 2}", "nothing is kept in parts with zero_stage 0"),
+    ("parallel={data_parallel_size: 8, data_parallel_shard_size: 3, zero_stage: 3}", "3 does not divide 8"),
+])  # fmt: skip
+def test_shards_that_do_not_fit_are_refused(override: str, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        run_training("qwen3-train-16", overrides=(override,))
 
 
 def test_a_key_and_its_flag_are_refused() -> None:

@@ -10,7 +10,7 @@ from moesim.costs import Tables, load_costs
 from moesim.errors import BadInput, DoesNotFit
 from moesim.hardware import Cluster, load_cluster
 from moesim.layout import HBM, MemoryLedger, default_expert_tensor_parallel
-from moesim.models import Attention, MoEModel, load_model
+from moesim.models import DTYPE_BYTES, Attention, MoEModel, load_model
 from moesim.network import all_to_all
 from moesim.routing.sources.sequences import Sequences
 from moesim.schedules.pipelines import find_pipeline
@@ -24,9 +24,14 @@ from moesim.studies.scenario import ClusterSection
 from moesim.studies.training.load import TrainLoaded, load_training
 from moesim.studies.training.told import Told, even_told, routed_told
 from moesim.training import Job, rank_memory
+from moesim.training.sharding import data_parallel_bytes
 from moesim.version import __version__
 
-SYNC: Final = "gradient reduction and parameter gathering come after the last micro-batch, not beside it"
+SYNC: Final = "gradients are reduced and parameters gathered while nothing computes"
+BESIDE: Final = (
+    "layers are gathered and reduced one by one beside compute, never beside all-to-alls or tensor-parallel transfers, "
+    "and slow nothing down"
+)
 HIDDEN: Final = "transfers of context parallelism are taken to hide behind attention: they cost nothing here"
 HOP: Final = "a stage hands on at the full rate of its link, one flow alone, without start-up"
 SEQUENCES: Final = 64  # different ones of a job whose tokens are looked up
@@ -97,6 +102,9 @@ def job_of(loaded: TrainLoaded) -> Job:
             order=scenario.pipeline.schedule, chunks=degrees.virtual_pipeline_size, precision=scenario.dtype,
             dispatch=scenario.comm.dispatch, overlap=scenario.pipeline.hide_alltoall,
             stage_layers=tuple(degrees.stage_layers), recompute=frozenset(scenario.training.recompute),
+            zero=degrees.zero_stage, shard=degrees.data_parallel_shard_size,
+            reduce_beside=scenario.training.overlap_grad_reduce, gather_beside=scenario.training.overlap_param_gather,
+            gradient_bytes=round(DTYPE_BYTES[scenario.training.gradients]),
         )  # fmt: skip
 
 
@@ -157,11 +165,13 @@ def model_flops(model: MoEModel, sequence: int) -> dict[str, float]:
 
 def _result(loaded: TrainLoaded, job: Job, told: Told, ledgers: list[MemoryLedger]) -> TrainResult:
     used = [ledger.used(HBM) for ledger in ledgers]
+    sent = [data_parallel_bytes(job, job.stages_of(rank)) for rank in range(job.pipeline)]
     numbers: dict[str, tuple[float, str]] = {
         "step_time_s": (told.seconds, "s"), "tokens_per_s": (job.tokens / told.seconds, "tok/s"),
         "tokens_per_s_per_gpu": (job.tokens / told.seconds / job.world, "tok/s"), **_flops(job, told.seconds),
         "bubble_fraction": (told.bubble, "1"), "alltoall_s": (told.alltoall, "s"),
         "gradient_sync_s": (told.breakdown["gradient_sync_s"], "s"),
+        "data_parallel_bytes": (max(sent), "B"),
         "pipeline_hop_s": (told.hop, "s"), "peak_memory_bytes": (max(used), "B"), **told.more,
     }  # fmt: skip
     prices = loaded.scenario.prices
@@ -177,7 +187,7 @@ def _notes(job: Job) -> tuple[str, ...]:
     clock = [note for note in (job.costs.clock_note,) if note]
     return (
         *job.cluster.warnings, *job.fabric.notes, *job.model.approximations,
-        SYNC, *(text for true, text in said if true), *clock,
+        BESIDE if job.reduce_beside or job.gather_beside else SYNC, *(text for true, text in said if true), *clock,
         *price_notes(job.log, job.costs, job.cluster.devices[0].name),
     )  # fmt: skip
 

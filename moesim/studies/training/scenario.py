@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from moesim.errors import BadInput
 from moesim.studies.prices import PricesSection
 from moesim.studies.scenario import CommSection, Count, ParallelSection, Setup
-from moesim.studies.training.flags import BATCH, PARALLEL, TRAINING, named
+from moesim.studies.training.flags import BATCH, DTYPE, PARALLEL, TRAINING, ZERO, degrees, named, valued
 from moesim.yamlfile import Items, Section
 
 ROUTERS = "a pipelined step looks tokens up in a trace or samples them: no router decides in it"
@@ -37,11 +37,19 @@ class TrainParallel(ParallelSection):
     pipeline_parallel_size: Count = Field(1, description="ranks that share the layers")
     virtual_pipeline_size: Count = Field(1, le=64, description="stages on each rank (interleaved)")
     stage_layers: Items[Count] = Field((), description="layers of each stage; default: as many in each")
+    zero_stage: int = Field(
+        1, ge=0, le=3,
+        description="what data-parallel ranks keep in parts: 0: nothing (DDP); 1: optimizer states (Megatron's "
+        "distributed optimizer); 2: gradients too; 3: parameters too (FSDP)",
+    )  # fmt: skip
+    data_parallel_shard_size: Count | None = Field(
+        None, description="data-parallel ranks that share those parts; the others are replicas (HSDP); default: all"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _flags(cls, data: Any) -> Any:
-        return named(data, PARALLEL, "parallel")
+        return valued(degrees(named(data, PARALLEL, "parallel")), ZERO, "zero_stage", "parallel")
 
 
 class PipelineSection(Section):
@@ -54,28 +62,37 @@ class PipelineSection(Section):
     )
 
 
-class RecomputeSection(Section):
-    """What the backward pass computes again."""
+class TrainingSection(Section):
+    """What the backward pass computes again, and how gradients are kept and moved."""
 
     recompute: Items[Literal["core_attn", "moe", "mla_up_proj"]] = Field(
         (), description="Megatron's --recompute-modules; moe: transfers included"
+    )
+    gradients: Literal["fp32", "bf16"] = Field(
+        "fp32", description="of their sums, which ranks reduce; bf16: Megatron's --grad-reduce-in-bf16"
+    )
+    overlap_grad_reduce: bool = Field(
+        False, description="gradients of a layer are reduced while the backward pass computes the next one"
+    )
+    overlap_param_gather: bool = Field(
+        False, description="parameters of a layer are gathered while a pass computes the one before it"
     )
 
     @model_validator(mode="before")
     @classmethod
     def _flags(cls, data: Any) -> Any:
-        return named(data, TRAINING, "training")
+        return valued(named(data, TRAINING, "training"), DTYPE, "gradients", "training")
 
 
 class TrainScenario(Setup):
-    """A training job: Adam with fp32 master copies sharded over equal ranks, fp32 gradients."""
+    """A training job: Adam with fp32 master copies."""
 
     silent: ClassVar[tuple[str, ...]] = ("experts", "overlap", "network")  # sections of a single step alone
     mode: Literal["train"] = Field(description="a step of training in pipelines")
     batch: TrainBatch
     parallel: TrainParallel = TrainParallel()
     pipeline: PipelineSection = PipelineSection()
-    training: RecomputeSection = RecomputeSection()
+    training: TrainingSection = TrainingSection()
     prices: PricesSection | None = Field(None, description="metrics of cost and energy per million tokens")
 
     def model_post_init(self, context: Any) -> None:
@@ -96,6 +113,12 @@ class TrainScenario(Setup):
             way_out = f"precision: {{weights: {self.precision.experts}}}"
             raise BadInput("experts have the weights' precision in mode: train", where="precision.experts",
                            way_out=way_out)  # fmt: skip
+        if self.parallel.zero_stage == 0:
+            for key in ("parallel.data_parallel_shard_size", "training.overlap_param_gather"):
+                section, name = key.split(".")
+                if getattr(getattr(self, section), name):
+                    raise BadInput("nothing is kept in parts with zero_stage 0", where=key,
+                                   way_out="leave it out, or parallel.zero_stage: 1, 2 or 3")  # fmt: skip
         if self.pipeline.hide_alltoall and self.pipeline.schedule.startswith("dualpipe"):
             raise BadInput("does so in its overlapped slots by itself", where="pipeline.hide_alltoall",
                            way_out="leave it out")  # fmt: skip

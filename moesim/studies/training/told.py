@@ -87,17 +87,18 @@ def _breakdown(step: StepTime) -> dict[str, float]:
     """
     after = [[step.passes[stage] for stage in stages] for stages in step.ranks]
     last = max(range(len(after)), key=lambda rank: step.played.end[rank][-1] + sum(one.after for one in after[rank]))
-    exchange, ring = _exposed(step, last)
+    exchange, ring, shard = _exposed(step, last)
     busy = step.played.busy[last]
     found = {
-        "compute_s": busy - exchange - ring, "exposed_alltoall_s": exchange, "exposed_tensor_parallel_s": ring,
+        "compute_s": busy - exchange - ring - shard, "exposed_alltoall_s": exchange, "exposed_tensor_parallel_s": ring,
+        "exposed_sharding_s": shard,
         "bubble_s": step.played.end[last][-1] - busy, "gradient_sync_s": sum(one.sync for one in after[last]),
         "optimizer_s": sum(one.update for one in after[last]),
     }  # fmt: skip
     return {name: float(from_ps(value)) for name, value in found.items()}
 
 
-def _exposed(step: StepTime, rank: int) -> tuple[float, float]:
-    """Picoseconds of a rank's all-to-alls that nothing hides, and of transfers of its tensor group."""
+def _exposed(step: StepTime, rank: int) -> tuple[float, float, float]:
+    """Picoseconds of a rank that nothing hides: all-to-alls, transfers of its tensor group, of its shard group."""
     parts = [exposed_ps(step.passes, slot) for slot in step.played.orders[rank]]
-    return sum(part[0] for part in parts), sum(part[1] for part in parts)
+    return sum(part[0] for part in parts), sum(part[1] for part in parts), sum(part[2] for part in parts)

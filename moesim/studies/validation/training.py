@@ -41,7 +41,8 @@ RECIPE: Final = (
     "over equal ranks, nothing recomputed, flash attention, sequence parallelism with TP, 1F1B (interleaved where a "
     "virtual size is given), even rows of experts, all-to-all by NCCL; gradient reduction, parameter gathering and "
     "all-to-all are not overlapped, tensor-parallel transfers neither, context-parallel rings are hidden behind "
-    "attention; FP8 rows: all GEMMs in fp8, everything else as bf16 rows. Throughput rows, by container: tokens by "
+    "attention; FP8 rows: all GEMMs in fp8, everything else as bf16 rows; rows with fsdp: parameters, gradients and "
+    "states sharded (ZeRO-3), layers gathered and reduced beside compute. Throughput rows, by container: tokens by "
     "DeepEP (flex dispatcher), NCCL for Qwen3 on B200 before 26.02.01; Qwen3 in FP8-MX on Blackwell from 26.06 on with "
     "hidden all-to-alls and FP8 attention (NVIDIA-NeMo/Megatron-Bridge pull requests 2499 and 4606); B300 and GB300 as "
     "their predecessors B200 and GB200, with their own memory and links"
@@ -57,6 +58,7 @@ HELD_OUT: Final = (
 GIB: Final = 1 << 30
 MOST: Final = float(1 << 22)  # tokens, sequences, ranks: beyond it a cell is no number of any
 MEGATRON_RECIPE: Final = Recipe("nccl", "bf16", False)
+FSDP: Final[dict[str, Any]] = {"zero": 3, "reduce_beside": True, "gather_beside": True}
 WHAT: Final = ("time", "memory", "throughput")
 POINTS: Final = {True: 2, False: 1}  # of a row of Megatron: time and memory; of a recipe: throughput
 
@@ -161,8 +163,6 @@ def _of_megatron(row: Row) -> list[Point]:
 
 
 def _of_bridge(row: Row) -> list[Point]:
-    if row.get("fsdp", "") not in ("", "0"):
-        raise BadInput(f"fsdp {row['fsdp']}: parameters that are sharded and gathered layer by layer are not priced")
     recipe = recipe_of(row)
     rate = _rate(tuple((name, row.get(name, "")) for name in CONFIGURATION), recipe)
     container = row.get("container", "")
@@ -201,11 +201,19 @@ def _job(row: Row, system: str, model: MoEModel, micro_batches: int, recipe: Rec
         tensor=tensor, context=_whole(row, "cp"), pipeline=_whole(row, "pp"), expert=expert,
         expert_tensor=1 if model.routed and expert % tensor == 0 else default_expert_tensor_parallel(tensor, expert),
         order="interleaved" if chunks > 1 else "1f1b", chunks=chunks, precision=precision,
-        **recipe._asdict(),
+        **recipe._asdict(), **_fsdp(row),
     )  # fmt: skip
     if row.get("dp") and _whole(row, "dp") != job.data:
         raise BadInput(f"dp {row['dp']}, but {world} GPUs over tp x cp x pp are {job.data}")
     return job
+
+
+def _fsdp(row: Row) -> dict[str, Any]:
+    """Raises BadInput."""
+    said = row.get("fsdp", "")
+    if said not in ("", "0", "1"):
+        raise BadInput(f"fsdp {said!r}", way_out="0 or 1")
+    return FSDP if said == "1" else {}
 
 
 @lru_cache(maxsize=8)

@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 from moesim.studies.validation.rows import Row
 
 FLEX: Final = "deepep_normal"
-CONFIGURATION: Final = ("system", "model", "gpus", "precision", "gbs", "mbs", "seq", "tp", "pp", "cp", "vp", "ep")
+CONFIGURATION: Final = ("system", "model", "gpus", "precision", "gbs", "mbs", "seq", "tp", "pp", "cp", "vp", "ep",
+                        "fsdp")  # fmt: skip
 
 
 class Recipe(NamedTuple):
