@@ -31,7 +31,9 @@ USUAL = {"morris": 8, "sobol": 64, "transport": 200}
     help="morris: trajectories of inputs + 1 runs (8); sobol: power of two, x (inputs + 2) (64); transport: runs (200)",
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of requests and draws.")
-@click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help="Processes.  [default: one a core]")
+@click.option(
+    "--jobs", type=click.IntRange(0, 1024), metavar="N", help="Processes; 0: this one.  [default: one a core]"
+)
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Store of the runs.  [default: sweeps/<hash>]"
 )
@@ -53,7 +55,16 @@ def sensitivity(
     plan = read_plan(scenario, settings, design="latin", points=number, seed=seed)
     name = plan.subject.name + (FIRST if uncompiled() else "")
     with told(sys.stderr, f"moesim sensitivity {name}") as tell:
-        found = find(plan, metric, method, number, bands=bands, folder=out, jobs=jobs or cores(), tell=pace(tell))
+        found = find(
+            plan,
+            metric,
+            method,
+            number,
+            bands=bands,
+            folder=out,
+            jobs=cores() if jobs is None else jobs,
+            tell=pace(tell),
+        )
     tables.show(sensitivity_text(found), text_stream(as_json))
     if as_json:
         print_json(found.to_json())

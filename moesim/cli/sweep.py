@@ -25,7 +25,9 @@ from moesim.cli.options import OptionalReport, json_option, print_json, text_str
 @click.option("--points", type=click.IntRange(1), metavar="N", help="Of a random or latin design.")
 @click.option("--seeds", type=click.IntRange(1, 1000), metavar="N", help="Runs of each point.  [1]")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="The first of them.  [0]")
-@click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help="Processes.  [default: one a core]")
+@click.option(
+    "--jobs", type=click.IntRange(0, 1024), metavar="N", help="Processes; 0: this one.  [default: one a core]"
+)
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Store of the points.  [default: sweeps/<hash>]"
 )
@@ -59,7 +61,7 @@ def sweep(
     plan = read_plan(scenario, settings, design=design, points=points, seeds=seeds, seed=seed)  # type: ignore[arg-type]
     name = plan.subject.name + (FIRST if uncompiled() else "")
     with told(sys.stderr, f"moesim sweep {name}") as tell:
-        found = run_sweep(plan, jobs=jobs or cores(), folder=out, tell=pace(tell))
+        found = run_sweep(plan, jobs=cores() if jobs is None else jobs, folder=out, tell=pace(tell))
     shown = tuple(show.split(",")) if show else plan.subject.headline
     best = found.front(goals) if goals else None
     tables.show(sweep_text(found, shown, named=show is not None, front=best), text_stream(as_json))

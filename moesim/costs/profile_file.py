@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -200,7 +201,23 @@ def known_profiles() -> dict[str, Path]:
 
 
 def read_profile(path: Path) -> tuple[ProfileSection, dict[str, ResidualGrid]]:
-    """A profile's YAML file, and the grids beside it. Raises BadInput where they do not belong together."""
+    """A profile's YAML file, and the grids beside it; read once, as long as neither changes. Raises BadInput where they
+    do not belong together.
+    """
+    return _read(path, _stamp(path), _stamp(path.with_suffix(".parquet")))
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """When it was written and how long it is; None where there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, *stamps: tuple[int, int] | None) -> tuple[ProfileSection, dict[str, ResidualGrid]]:
     section = read_section(path)
     grids = read_grids(path.with_suffix(".parquet"), section.grids)
     if set(grids) != set(section.operators):

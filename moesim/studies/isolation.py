@@ -92,10 +92,12 @@ def isolation(loaded: Loaded, seed: int) -> Isolation:
     if not watched.any():
         raise BadInput(f"{len(batch.request)} request(s) in the batch", where="batch", way_out=f"at least {EVERY}")
     found = Isolation(built.scenario.name, built.plan.routing.name, _promise(built), seconds=[_seconds(built, batch)])
+    layers, mine = range(len(built.model.moe_layers)), batch.request[watched]
+    before = [_fates(built, batch, mine, layer) for layer in layers]
     for trial in range(1, TRIALS + 1):
         other = replace(batch, request=np.where(watched, batch.request, batch.request + trial * OTHERS))
-        for layer in range(len(built.model.moe_layers)):
-            _compare(found, layer, *(_fates(built, one, batch.request[watched], layer) for one in (batch, other)))
+        for layer in layers:
+            _compare(found, layer, before[layer], _fates(built, other, mine, layer))
         found.seconds.append(_seconds(built, other))
     return found
 
@@ -133,12 +135,14 @@ def _of_part(built: Built, batch: Batch, watched: npt.NDArray[np.int64], layer: 
     token, expert, dropped = _rows(built, batch, layer)
     request, position = batch.token_request, batch.token_position
     mine = np.isin(request, watched)
-    fates: Fates = {(int(request[t]), int(position[t])): ([], []) for t in np.flatnonzero(mine)}
-    for row in np.flatnonzero(mine[token]):
-        chosen, lost = fates[int(request[token[row]]), int(position[token[row]])]
-        chosen.append(int(expert[row]))
-        if dropped[row]:
-            lost.append(int(expert[row]))
+    fates: Fates = {who: ([], []) for who in zip(request[mine].tolist(), position[mine].tolist(), strict=True)}
+    rows = np.flatnonzero(mine[token])
+    columns = (request[token[rows]], position[token[rows]], expert[rows], dropped[rows])
+    for request_id, where, one, is_lost in zip(*(column.tolist() for column in columns), strict=True):
+        chosen, lost = fates[request_id, where]
+        chosen.append(one)
+        if is_lost:
+            lost.append(one)
     return fates
 
 

@@ -15,23 +15,23 @@ def transitions(trace: RoutingTrace, layer: int, *, choices: int | None = None) 
 
     `choices` limits both to the heaviest ones: 1 is the top-1 affinity of ExFlow (arXiv 2401.08383).
     """
-    experts = trace.header.num_experts
     here, there = trace.expert[:, layer, :choices], trace.expert[:, layer + 1, :choices]
-    table = np.zeros((experts + 1) ** 2, dtype=np.int64)
-    for one in range(here.shape[1]):
-        row = np.minimum(here[:, one], experts).astype(np.int64) * (experts + 1)
-        for other in range(there.shape[1]):
-            table += np.bincount(row + np.minimum(there[:, other], experts), minlength=len(table))
-    return table.reshape(experts + 1, experts + 1)[:experts, :experts]
+    return _pairs(here, there, trace.header.num_experts)
 
 
 def coactivation(trace: RoutingTrace, layer: int) -> npt.NDArray[np.int64]:
     """int64[E, E] symmetric: tokens that chose both; the diagonal counts tokens that chose the expert."""
-    experts, tokens = trace.header.num_experts, trace.expert[:, layer]
-    chosen = np.zeros((len(tokens), experts + 1), dtype=np.float32)
-    np.put_along_axis(chosen, np.minimum(tokens, experts).astype(np.int64), 1.0, axis=1)
-    table: npt.NDArray[np.int64] = np.rint(chosen.T.astype(np.float32) @ chosen).astype(np.int64)
-    return table[:experts, :experts]
+    return _pairs(trace.expert[:, layer], trace.expert[:, layer], trace.header.num_experts)
+
+
+def _pairs(here: npt.NDArray[np.uint16], there: npt.NDArray[np.uint16], experts: int) -> npt.NDArray[np.int64]:
+    """[N, k], [N, k'] -> int64[E, E]: tokens with row expert among the first and column expert among the second."""
+    side = experts + 1  # those that are none share the last place
+    table = np.zeros(side * side, dtype=np.int64)
+    for one in np.minimum(here.T, experts).astype(np.int64) * side:
+        for other in np.minimum(there.T, experts):
+            table += np.bincount(one + other, minlength=len(table))
+    return table.reshape(side, side)[:experts, :experts]
 
 
 def likeliest_partner(trace: RoutingTrace) -> Floats:

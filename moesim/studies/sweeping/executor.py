@@ -1,4 +1,4 @@
-"""Executors: whatever runs points and says, one by one, how they went. Local processes are the one that is here.
+"""Executors: whatever runs points and says, one by one, how they went: processes of this machine, or this one alone.
 
 A process is started anew where it died: the point that it had in hand is tried once more, and then recorded as lost, so
 that one point which ends its process (memory, a defect of compiled code) takes no other with it. Workers hold nothing
@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Final, Protocol
 
-from moesim.errors import BrokenInvariant
+from moesim.errors import BrokenInvariant, MoesimError
 from moesim.studies.sweeping.plan import Point
 from moesim.studies.sweeping.subject import Subject
 
 TRIES: Final = 2  # of a point whose process ends
+DEFECT: Final = 70
+NO_MEMORY: Final = 3
 LOST: Final = -1  # code of a point that was never answered: a resume runs it again
 
 
@@ -38,6 +40,27 @@ class Executor(Protocol):
 
     def run(self, subject: Subject, points: Sequence[Point]) -> Iterator[Answer]:
         """An answer for each point, as soon as it is there."""
+
+
+def answer(subject: Subject, point: Point) -> tuple[int, dict[str, Any] | None, str]:
+    """(exit code, document, reason) of a run, whatever it raises."""
+    try:
+        return 0, dict(subject.play(point.overrides, point.seed)), ""
+    except MoesimError as error:
+        return error.exit_code, None, str(error)
+    except MemoryError:
+        return NO_MEMORY, None, "this asks for more memory than there is"
+    except Exception as error:
+        return DEFECT, None, f"{type(error).__name__}: {' '.join(str(error).split())} (a defect of moesim)"
+
+
+@dataclass(frozen=True)
+class Here:
+    """This very process, one point after the other: none has to be started, and a point that ends it ends all."""
+
+    def run(self, subject: Subject, points: Sequence[Point]) -> Iterator[Answer]:
+        """See Executor."""
+        return (Answer(point, *answer(subject, point)) for point in points)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from moesim.studies.shown import Rows, Tabular
 from moesim.studies.sweeping import table
 from moesim.studies.sweeping.axes import Interval
 from moesim.studies.sweeping.design import Design
-from moesim.studies.sweeping.executor import LOST, Answer, Executor, Processes
+from moesim.studies.sweeping.executor import LOST, Answer, Executor, Here, Processes
 from moesim.studies.sweeping.plan import Digests, Plan, Point, plan_of
 from moesim.studies.sweeping.store import PLAN, Kept, Record, Store, packed, unpacked
 from moesim.version import __version__
@@ -148,18 +148,19 @@ def sweep(
     plan: Plan, *, jobs: int = 1, folder: Path | None = None, executor: Executor | None = None,
     tell: Tell = lambda there, of, ran: None,
 ) -> Sweep:  # fmt: skip
-    """Run what is not stored yet. jobs: processes, where no executor is given. Raises BadInput, TryAgain; a point that
+    """Run what is not stored yet. jobs: processes, 0 for this one, where no executor is given. Raises BadInput, TryAgain; a point that
     fails is recorded, and the others go on.
     """
     owner = hashlib.sha256(json.dumps([plan.subject.mode, plan.subject.base.data], sort_keys=True).encode()).hexdigest()
     store = Store(folder or FOLDER / f"{_plain(plan.subject.name)}-{owner[:12]}", owner)
     points, made = _planned(plan, store)
+    runs = executor or (Processes(jobs) if jobs else Here())
     with store.writing(plan.subject.name):
         if made is not None:
             atomic.write(store.folder / PLAN, made)
         known, damaged = _stored(store, points)
         left = list({point.key: point for point in points if point.key not in known}.values())
-        for number, answer in enumerate(_answers(plan, executor or Processes(jobs), left), start=1):
+        for number, answer in enumerate(_answers(plan, runs, left), start=1):
             known[answer.point.key] = store.write(answer.point.key, answer.code, _record(plan, answer))
             tell(len(points) - len(left) + number, len(points), number)
         kept = [known[point.key] for point in points]
