@@ -22,8 +22,12 @@ from moesim.cli.options import OptionalReport, json_option, print_json, text_str
     metavar="[=FILE]",
     help="Write a page with every row, or its table where FILE is .md.  [default: gallery.html]",
 )
+@click.option(
+    "--within", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
+    help="A row that takes more CPU time than that, once compiled, fails; what all took is told.",
+)  # fmt: skip
 @json_option
-def gallery(words: tuple[str, ...], show: bool, report: str | None, as_json: bool) -> None:
+def gallery(words: tuple[str, ...], show: bool, report: str | None, within: float | None, as_json: bool) -> None:
     """Run published mechanisms, each held by what its paper says it does. ROW: a number, system, title or feature.
 
     Exits with 4 where an expectation fails. Rows that wait for a feature say which.
@@ -31,24 +35,25 @@ def gallery(words: tuple[str, ...], show: bool, report: str | None, as_json: boo
     from moesim import atomic
     from moesim.errors import TargetMissed
     from moesim.report import gallery_tables, tables
-    from moesim.studies.gallery import document, find_rows, play
+    from moesim.studies.gallery import document, find_rows, timely
 
-    if show and (as_json or report is not None):
-        raise click.UsageError("--show runs nothing that --json or --report could tell of")
+    if show and (as_json or report is not None or within is not None):
+        raise click.UsageError("--show runs nothing that --json, --report or --within could tell of")
     found = find_rows(words)
     if show:
         print("\n---\n".join(Path(row.document.source).read_text(encoding="utf-8").rstrip() for row in found))
         return
-    verdicts = [play(row, _command) for row in found]
+    verdicts = [timely(row, _command, within) for row in found]
     tables.show(gallery_tables.table(verdicts), text_stream(as_json))
-    print("\n".join(gallery_tables.words(verdicts)), file=text_stream(as_json))
+    told = [*gallery_tables.words(verdicts), *(gallery_tables.spent(verdicts) if within is not None else ())]
+    print("\n".join(told), file=text_stream(as_json))
     if report is not None:
         path = Path(report or "gallery.html")
         written = gallery_tables.markdown if path.suffix == ".md" else gallery_tables.page
         atomic.write(path, written(verdicts))
         print(path, file=text_stream(as_json))
     if as_json:
-        print_json(document(verdicts))
+        print_json(document(verdicts, timed=within is not None))
     failing = [one.row.file.seed for one in verdicts if one.state == "fails"]
     if failing:
         raise TargetMissed(f"{len(failing)} of {len(verdicts)} rows fail: {', '.join(failing)}", where="gallery")

@@ -59,6 +59,13 @@ def words(verdicts: Sequence[Verdict]) -> list[str]:
     return [*lines, f"{len(verdicts)} rows: {counts}"]
 
 
+def spent(verdicts: Sequence[Verdict]) -> list[str]:
+    """CPU seconds of all rows, and of those that take longest."""
+    slowest = sorted(verdicts, key=lambda one: -one.cpu_s)[:3]
+    most = ", ".join(f"{one.row.file.seed} {one.cpu_s:.1f} s" for one in slowest)
+    return [f"{sum(one.cpu_s for one in verdicts):.0f} s of CPU time; most: {most}"]
+
+
 def _published(one: Verdict) -> Iterator[str]:
     for said, (quantity, predicted, published) in zip(one.row.file.published, one.published, strict=False):
         where = ", ".join(text for text in (said.case, said.source, said.confidence) if text)

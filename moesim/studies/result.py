@@ -12,6 +12,8 @@ import numpy.typing as npt
 from moesim.engine import TaskGraph, Timeline
 from moesim.hardware import Cluster
 from moesim.layout import MemoryLedger
+from moesim.step import StepPlan
+from moesim.step.work import Demand
 from moesim.studies.shown import Rows, Tabular
 
 
@@ -33,9 +35,10 @@ class Metric:
 
 @dataclass(frozen=True)
 class Played:
-    """The step that was played, for pictures: not part of the JSON document.
+    """The step that was played, for pictures and laws: not part of the JSON document.
 
-    expert_load int64[moe layers, experts] rows; sent int64[ranks, ranks] bytes; link columns float64[links].
+    expert_load int64[moe layers, experts] rows; sent int64[ranks, ranks] bytes; link columns float64[links]; demand:
+    (name of tasks, family) -> what they had to do on each rank.
     """
 
     cluster: Cluster
@@ -46,6 +49,9 @@ class Played:
     link_capacity: npt.NDArray[np.float64]
     link_name: tuple[str, ...]
     memory: MemoryLedger
+    plan: StepPlan
+    phase: str
+    demand: Mapping[tuple[str, str], Demand]
 
 
 @dataclass(frozen=True)

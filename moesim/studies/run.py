@@ -73,6 +73,9 @@ def _result(
         link_capacity=fabric.capacity,
         link_name=fabric.link_name,
         memory=built.memory,
+        plan=built.plan,
+        phase=built.scenario.batch.phase,
+        demand=lowered.demand,
     )
     return Result(
         name=built.scenario.name,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from moesim import shipped, yamlfile
 from moesim.costs import error_draw, known_profiles, load_costs
-from moesim.costs.profile_file import read_section
+from moesim.costs.profile_file import read_profile, read_section
 from moesim.errors import BadInput
 from moesim.hardware import load_cluster
 from moesim.models import load_model
@@ -163,3 +163,14 @@ def test_experts_behind_a_dispatch_are_played_where_their_width_was_measured() -
         costs = load_costs("h100_sxm", H100, dispatch=dispatch, width=(hidden, inter))  # type: ignore[arg-type]
         found = costs.experts(rows, int(hidden), int(inter), "fp8", 3)
         assert (found.role == own) == measured, (hidden, inter)
+
+
+def test_a_profile_that_has_changed_is_read_again(tmp_path: Path) -> None:
+    source = known_profiles()["a100_sxm"]
+    for suffix in (".yaml", ".parquet"):
+        (tmp_path / f"mine{suffix}").write_bytes(source.with_suffix(suffix).read_bytes())
+    mine = tmp_path / "mine.yaml"
+    first = read_profile(mine)[0]
+    assert read_profile(mine)[0] is first
+    mine.write_text(mine.read_text().replace("device: ", "device: other-", 1))
+    assert read_profile(mine)[0].device == f"other-{first.device}"

@@ -9,7 +9,7 @@ import pytest
 from moesim.cli.gallery import _command
 from moesim.errors import BadInput
 from moesim.report.gallery_tables import markdown
-from moesim.studies.gallery import Row, Verdict, find_rows, play, rows
+from moesim.studies.gallery import Row, Verdict, find_rows, play, rows, timely
 from moesim.studies.gallery.row import RowFile
 from moesim.yamlfile import parse_yaml
 
@@ -20,14 +20,8 @@ def test_ids_cover_all_mechanisms() -> None:
     assert [row.file.seed for row in ROWS] == [f"S{number:03}" for number in range(1, 120)]
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if not row.file.needs], ids=lambda row: row.file.seed)
-def test_row(row: Row) -> None:
-    verdict = play(row, _command)
-    assert verdict.state == "works", verdict.failures
-
-
 def test_the_table_in_docs_is_what_the_command_prints() -> None:
-    """Each row's own test says that it works."""
+    """That the rows work is a step of .ci/run of its own: `moesim gallery --within 3`."""
     verdicts = [Verdict(row, "needs" if row.file.needs else "works") for row in ROWS]
     docs = Path(__file__).parents[2] / "docs" / "GALLERY.md"
     assert docs.read_text(encoding="utf-8") == markdown(verdicts)
@@ -65,6 +59,14 @@ def test_a_row_can_fail(line: str, why: str) -> None:
     verdict = play(made(TEXT + line + "\n"), _command)
     assert verdict.state == "fails"
     assert why in verdict.failures[0]
+
+
+def test_a_row_has_its_time() -> None:
+    row = made(TEXT + "expect: [intra.drop_rate < base.drop_rate]\n")
+    assert timely(row, _command, 60).state == "works"
+    late = timely(row, _command, 1e-6)
+    assert late.state == "fails"
+    assert "CPU time" in late.failures[0]
 
 
 @pytest.mark.parametrize(

@@ -164,3 +164,8 @@ def test_a_record_holds_no_time_so_that_two_stores_are_equal(tmp_path: Path) -> 
             for name in "ab")  # fmt: skip
     assert a == b
     assert json.loads(a["store.json"])["store"] == 1
+
+
+def test_this_process_answers_as_others_do(tmp_path: Path) -> None:
+    here, there = (sweep(small(), folder=tmp_path / str(jobs), jobs=jobs) for jobs in (0, 1))
+    assert [one.record for one in here.kept] == [one.record for one in there.kept]

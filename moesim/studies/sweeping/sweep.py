@@ -148,8 +148,8 @@ def sweep(
     plan: Plan, *, jobs: int = 1, folder: Path | None = None, executor: Executor | None = None,
     tell: Tell = lambda there, of, ran: None,
 ) -> Sweep:  # fmt: skip
-    """Run what is not stored yet. jobs: processes, 0 for this one, where no executor is given. Raises BadInput, TryAgain; a point that
-    fails is recorded, and the others go on.
+    """Run what is not stored yet. jobs: processes, 0 for this one alone, where no executor is given. Raises BadInput,
+    TryAgain; a point that fails is recorded, and the others go on.
     """
     owner = hashlib.sha256(json.dumps([plan.subject.mode, plan.subject.base.data], sort_keys=True).encode()).hexdigest()
     store = Store(folder or FOLDER / f"{_plain(plan.subject.name)}-{owner[:12]}", owner)
