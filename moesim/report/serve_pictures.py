@@ -70,9 +70,11 @@ def requests_csv(result: ServeResult) -> str:
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     classes = book.requests.classes
-    names = [classes.names[kind] for kind in classes.kind.tolist()] if classes else []
+    names = [[classes.names[kind]] for kind in classes.kind.tolist()] if classes else [[]] * len(book.requests)
+    follows = book.requests.follows
+    talks = list(zip(follows.session.tolist(), follows.turn.tolist(), strict=True)) if follows else [()] * len(names)
     head = ["request", "input", "output", *times, "replica", "preempted", "reused", "counted", "state"]
-    writer.writerow([*head, "class"] if classes else head)
+    writer.writerow([*head, *(["class"] if classes else []), *(["session", "turn"] if follows else [])])
     shown = [[f"{at / 1e12:.12g}" if at >= 0 else "" for at in column.tolist()] for column in times.values()]
     whole = (book.prompt, book.output, book.replica, book.preempted, book.reused, book.state)
     prompt, output, replica, preempted, reused, state = (column.tolist() for column in whole)
@@ -80,5 +82,5 @@ def requests_csv(result: ServeResult) -> str:
     for request, at in enumerate(zip(*shown, strict=True)):
         done = kept[request] and state[request] == State.FINISHED
         ending = (replica[request], preempted[request], reused[request], int(done), State(state[request]).name.lower())
-        writer.writerow([request, prompt[request], output[request], *at, *ending, *names[request : request + 1]])
+        writer.writerow([request, prompt[request], output[request], *at, *ending, *names[request], *talks[request]])
     return table.getvalue()

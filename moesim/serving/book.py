@@ -24,6 +24,7 @@ class State(IntEnum):
     TRANSFER = 5  # its prompt is computed, its KV on the way to another pool, or waiting for room there
     RETRYING = 6  # its replica died, no other has taken it in yet
     LOST = 7  # with its replica
+    ABORTED = 8  # never sent: what had to come before it in its session has no answer
 
 
 class Book:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -16,14 +16,12 @@ from pydantic import Field, model_validator
 from moesim import streams
 from moesim.errors import BadInput
 from moesim.serving.arrivals import OwnArrivals
-from moesim.serving.lengths import Column, Length
+from moesim.serving.lengths import INPUT, OUTPUT, Column, Length
 from moesim.serving.requests import Ints
 from moesim.units import Seconds
 from moesim.yamlfile import Section
 
 SLACK = 1e-9  # by which shares may miss 1
-INPUT: Final[Column] = "input"
-OUTPUT: Final[Column] = "output"
 
 
 class SloSection(Section):
@@ -61,15 +59,18 @@ class ClassSection(Section):
             raise ValueError("arrivals of its own need input_length and output_length of its own")
         return self
 
-    def lengths(self, seed: int, prompt: Ints, output: Ints) -> tuple[Ints, Ints]:
-        """Prompts and outputs int64[n] of its requests: its own where it has some."""
-        return self._own(seed, self.input_length, INPUT, prompt), self._own(seed, self.output_length, OUTPUT, output)
+    def lengths(self, seed: int, prompt: Ints, output: Ints, part: str = "") -> tuple[Ints, Ints]:
+        """Prompts and outputs int64[n] of its requests: its own where it has some. part: which draw it is."""
+        sides = (self.input_length, INPUT, prompt), (self.output_length, OUTPUT, output)
+        first, second = (self._own(seed, *side, part) for side in sides)
+        return first, second
 
-    def _own(self, seed: int, length: Length | None, column: Column, given: Ints) -> Ints:
+    def _own(self, seed: int, length: Length | None, column: Column, given: Ints, part: str) -> Ints:
         """Columns of one file belong together."""
         if length is None:
             return given
-        return length.draw(len(given), self._stream(seed, length.dataset.file if length.dataset else column), column)
+        source = length.dataset.file if length.dataset else column
+        return length.draw(len(given), self._stream(seed, source + part), column)
 
     def beside(self, seed: int, kind: int) -> Columns:
         """Requests of its own arrivals."""
@@ -128,17 +129,22 @@ def divided(sections: Sequence[ClassSection], base: Columns, seed: int) -> Colum
     share = np.cumsum([one.share or 0.0 for one in sections])
     drawn = streams.stream(seed, "serving", "classes").random(len(base.arrival))
     kind = np.searchsorted(share / share[-1], drawn, side="right").clip(max=len(sections) - 1)
-    prompt, output = base.prompt.copy(), base.output.copy()
-    own = []
-    for number, one in enumerate(sections):
-        if one.share:
-            mine = kind == number
-            prompt[mine], output[mine] = one.lengths(seed, prompt[mine], output[mine])
-        else:
-            own.append(one.beside(seed, number))
+    prompt, output = with_lengths(sections, seed, base.prompt, base.output, kind)
+    own = [one.beside(seed, number) for number, one in enumerate(sections) if not one.share]
     joined = [np.concatenate(side) for side in zip(Columns(base.arrival, prompt, output, kind), *own, strict=True)]
     order = np.argsort(joined[0], kind="stable")
     return Columns(*(column[order] for column in joined))
+
+
+def with_lengths(
+    sections: Sequence[ClassSection], seed: int, prompt: Ints, output: Ints, kind: Ints, part: str = ""
+) -> tuple[Ints, Ints]:  # fmt: skip
+    """Prompts and outputs int64[n] of requests of these kinds, those of their class where it has some."""
+    prompt, output = prompt.copy(), output.copy()
+    for number, one in enumerate(sections):
+        mine = kind == number
+        prompt[mine], output[mine] = one.lengths(seed, prompt[mine], output[mine], part)
+    return prompt, output
 
 
 def classes_of(sections: Sequence[ClassSection], kind: Ints) -> Classes:

@@ -141,8 +141,10 @@ class Fleet:
                 last = max(last, until)
         return total
 
-    def give_up(self) -> None:
-        """Nobody will be there any more for those that are held."""
-        self.book.state[list(self.held)] = State.LOST
-        self.left -= len(self.held)
+    def give_up(self) -> list[int]:
+        """Nobody will be there any more for those that are held -> these."""
+        lost = list(self.held)
+        self.book.state[lost] = State.LOST
+        self.left -= len(lost)
         self.held.clear()
+        return lost

@@ -6,7 +6,7 @@ A length is a section with one key; `draw(n, rng)` gives int64[n] tokens, 1 or m
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -17,6 +17,8 @@ from moesim.yamlfile import Section
 
 Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
 Column = Literal["input", "output"]
+INPUT: Final[Column] = "input"
+OUTPUT: Final[Column] = "output"
 
 
 class Uniform(Section):

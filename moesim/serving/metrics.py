@@ -16,6 +16,7 @@ from moesim.serving.book import Book, State
 from moesim.serving.cadence import NEVER
 from moesim.serving.classes import Classes
 from moesim.serving.fleet import Fleet
+from moesim.serving.follows import Follows
 from moesim.serving.replica import Replica
 from moesim.serving.requests import Ints
 from moesim.serving.run import Served
@@ -58,7 +59,7 @@ def numbers(served: Served, since: int, limits: Mapping[str, float]) -> Numbers:
     prompt, output = int(book.prompt[which].sum()), int(book.output[which].sum())
     found: Numbers = {
         "completed": (len(which), "1"),
-        "failed": (len(served.rejected) + book.count(State.LOST), "1"),
+        "failed": (len(served.rejected) + book.count(State.LOST) + book.count(State.ABORTED), "1"),
         "total_input": (prompt, "tok"),
         "total_output": (output, "tok"),
         "duration_s": (seconds, "s"),
@@ -91,7 +92,7 @@ def _kinds(
     book = served.book
     for number, name in enumerate(classes.names):
         mine = which[classes.kind[which] == number]
-        failed = (classes.kind == number) & np.isin(book.state, (State.REJECTED, State.LOST))
+        failed = (classes.kind == number) & np.isin(book.state, (State.REJECTED, State.LOST, State.ABORTED))
         told: Numbers = {"completed": (len(mine), "1"), "failed": (int(failed.sum()), "1")}
         told["request_throughput"] = (len(mine) / seconds, "1/s")
         for metric, value in (told | _latencies(book, mine, limits, seconds)).items():
@@ -153,6 +154,8 @@ def _system(served: Served, seconds: float) -> Iterator[tuple[str, tuple[float, 
     book = served.book
     yield "max_concurrent_requests", (most_at_once(book), "1")
     yield "preemptions", (int(book.preempted.sum()), "1")
+    if book.requests.follows:
+        yield from _sessions(book, book.requests.follows)
     if served.fleet:
         yield from _fleet(served.fleet, int(book.ended.max()))
     asked, found = (
@@ -168,6 +171,18 @@ def _system(served: Served, seconds: float) -> Iterator[tuple[str, tuple[float, 
     for role, pool in zip(("prefill", "decode"), served.pools, strict=True):
         yield from ((f"{role}_{name}", value) for name, value in _worked(pool, int(book.ended.max()) * len(pool)))
     yield from _transfers(book)
+
+
+def _sessions(book: Book, follows: Follows) -> Iterator[tuple[str, tuple[float, str]]]:
+    """Sessions all of whose requests have an answer, and how long they took."""
+    many = np.bincount(follows.session, book.state != State.FINISHED)[: follows.first]
+    whole = np.flatnonzero(many == 0)
+    yield "sessions_completed", (len(whole), "1")
+    yield "aborted", (book.count(State.ABORTED), "1")
+    if len(whole):
+        ends = np.full(follows.first, NEVER)
+        np.maximum.at(ends, follows.session, book.ended)
+        yield "mean_session_s", (float(from_ps((ends - book.sent[: follows.first])[whole]).mean()), "s")
 
 
 def _fleet(fleet: Fleet, end: int) -> Iterator[tuple[str, tuple[float, str]]]:

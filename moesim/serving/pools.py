@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from moesim.serving.balancer import Ask, choose
+from moesim.serving.balancer import ask_of, choose
 from moesim.serving.book import Book, State
 from moesim.serving.replica import Replica
 from moesim.serving.transfer import Links
@@ -47,9 +47,7 @@ class Handover:
         """Its prompt is computed."""
         self.book.goal[request] = self.book.output[request]
         self.book.prefilled[request] = now
-        prefixes = self.book.requests.prefixes
-        ask = Ask(request, prefixes.group(request) if prefixes else -1)
-        chosen = choose(self._balancer, self.loads, ask, self._rng)
+        chosen = choose(self._balancer, self.loads, ask_of(self.book.requests, request), self._rng)
         self.loads[chosen] += 1
         self.book.decoder[request] = self.entry + chosen
         self._queues[chosen].append(request)

@@ -7,7 +7,7 @@ chains of engines do.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -18,7 +18,9 @@ PLACES = MOST_TOKENS + 1  # blocks that one text may have
 
 
 class Prefixes(Protocol):
-    """Of n requests."""
+    """Of n requests. answers: what one answers may be another's beginning."""
+
+    answers: ClassVar[bool]
 
     def __len__(self) -> int:
         """n."""
@@ -37,6 +39,7 @@ class Prefixes(Protocol):
 class Documents:
     """text int64[n]: which text a request begins with; shared int64[n]: so many tokens of it."""
 
+    answers: ClassVar[bool] = False
     text: Ints
     shared: Ints
 
@@ -63,6 +66,7 @@ class Hashed:
     all tokens before its end, too. The last one of a prompt may stand for less.
     """
 
+    answers: ClassVar[bool] = False
     begin: Ints
     hashes: Ints
     prompt: Ints
@@ -86,6 +90,41 @@ class Hashed:
     def first(self, n: int) -> Hashed:
         """See Prefixes."""
         return Hashed(self.begin[: n + 1], self.hashes, self.prompt[:n], self.unit)
+
+
+@dataclass(frozen=True)
+class Continued:
+    """What was said in sessions. base int64[n]: the request, or n and more a text, whose beginning a prompt has, -1 for
+    none; shared int64[n]: so many tokens of it; whole int64[n]: tokens of prompt and answer; session int64[n].
+    """
+
+    answers: ClassVar[bool] = True
+    base: Ints
+    shared: Ints
+    whole: Ints
+    session: Ints
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def blocks(self, request: int, size: int) -> list[int]:
+        """See Prefixes: a block is that of the request that wrote its last token."""
+        parts, at, end = [], request, int(self.whole[request])
+        while 0 <= at < len(self):
+            begin = int(self.shared[at])
+            parts.append(range(at * PLACES + begin // size, at * PLACES + end // size))
+            at, end = int(self.base[at]), min(begin, end)
+        if at >= 0:
+            parts.append(range(at * PLACES, at * PLACES + end // size))
+        return [block for part in reversed(parts) for block in part]
+
+    def group(self, request: int) -> int:
+        """See Prefixes."""
+        return int(self.session[request])
+
+    def first(self, n: int) -> Continued:
+        """See Prefixes."""
+        return Continued(self.base[:n], self.shared[:n], self.whole[:n], self.session[:n])
 
 
 def check_blocks(unit: int, size: int) -> None:

@@ -13,6 +13,7 @@ from moesim.units import LAST_TICK
 
 if TYPE_CHECKING:
     from moesim.serving.classes import Classes
+    from moesim.serving.follows import Follows
     from moesim.serving.prefixes import Prefixes
 
 Ints = npt.NDArray[np.int64]
@@ -25,7 +26,8 @@ class Requests:
 
     concurrency: 0 where requests arrive by themselves; else a closed loop of so many clients, who send the next request
     when one of theirs is answered, and `arrival` says only when each could start at the earliest. prefixes: what their
-    prompts have in common, None for nothing; classes: of which kind each is, None where there are none.
+    prompts have in common, None for nothing; classes: of which kind each is; follows: who comes
+    after whom, the first ones after nobody, and `arrival` of others says nothing; None where there are none.
     """
 
     arrival: Ints
@@ -34,6 +36,7 @@ class Requests:
     concurrency: int = 0
     prefixes: Prefixes | None = None
     classes: Classes | None = None
+    follows: Follows | None = None
 
     def __post_init__(self) -> None:
         if not len(self.arrival):
@@ -52,6 +55,11 @@ class Requests:
         if bad.any():
             row = int(np.argmax(bad))
             raise BadInput(f"request {row} {what.format(column[row])}", way_out=way_out)
+
+    @property
+    def first(self) -> int:
+        """How many come by themselves, or as clients are free: the first ones."""
+        return self.follows.first if self.follows else len(self)
 
     def __len__(self) -> int:
         return len(self.arrival)

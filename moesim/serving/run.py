@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from moesim import streams
 from moesim.errors import BrokenInvariant
-from moesim.serving.balancer import Ask, choose
+from moesim.serving.balancer import ask_of, choose
 from moesim.serving.book import Book, State
 from moesim.serving.fleet import FAR, Fleet, Outage
+from moesim.serving.follows import Due
 from moesim.serving.pools import Handover
 from moesim.serving.replica import Replica
 from moesim.serving.requests import Requests
@@ -67,6 +68,8 @@ class Loop:
         self.handover = (
             Handover(self.book, self.replicas, self.entry, self.links, self.balancer, self._rng) if self.links else None
         )
+        follows = self.book.requests.follows
+        self.due = Due(follows) if follows else None
         changes = self.outages or self.scaling
         self.fleet = Fleet(self.book, self.replicas, self.outages, self.scaling) if changes else None
 
@@ -79,7 +82,8 @@ class Loop:
             if self.watch:
                 self.watch(now)
         if self.fleet:
-            self.fleet.give_up()
+            for request in self.fleet.give_up():
+                self._drop(request)
         self._check_end()
         return Served(self.book, self.replicas, self.rejected, self.entry or None, self.fleet)
 
@@ -89,13 +93,40 @@ class Loop:
             self._send_next(0)
 
     def _send_next(self, now: int) -> None:
-        if self._next < len(self.book.requests):
+        if self._next < self.book.requests.first:
             self._send(self._next, now)
             self._next += 1
 
     def _send(self, request: int, now: int) -> None:
         self.book.sent[request] = now
         heapq.heappush(self._coming, (now + self.front, request))
+        if self.due:
+            self._send_all(self.due.sent(request), now)
+
+    def _send_all(self, due: Sequence[int], now: int) -> None:
+        """Requests that had to wait for what has happened now."""
+        assert self.due is not None
+        for request in due:
+            self._send(request, now + max(int(self.due.follows.delay[request]), AFTER))
+
+    def _over(self, request: int, now: int) -> None:
+        """A request has its answer: what follows is due, or its client's next."""
+        if self.due:
+            self._send_all(self.due.ended(request), now)
+        self._go_on(request, now + AFTER)
+
+    def _drop(self, request: int) -> None:
+        """It never has an answer: what had to follow it never comes."""
+        if self.due:
+            gone = self.due.dropped(request)
+            self.book.state[gone] = State.ABORTED
+            if self.fleet:
+                self.fleet.left -= len(gone)
+
+    def _go_on(self, request: int, now: int) -> None:
+        """In a closed loop, a client whose request, or session, is over begins its next."""
+        if (not self.due or self.due.closes(request)) and self.book.requests.concurrency:
+            self._send_next(now)
 
     def _soonest(self) -> int:
         """When something happens next; requests that come by themselves are sent as the clock reaches them."""
@@ -107,7 +138,7 @@ class Loop:
     def _next_come(self) -> int:
         """When a request comes next, as far as it is known."""
         requests = self.book.requests
-        if not requests.concurrency and self._next < len(requests):
+        if not requests.concurrency and self._next < requests.first:
             due = int(requests.arrival[self._next])
             if not self._coming or due + self.front <= self._coming[0][0]:
                 self._send_next(due)
@@ -139,8 +170,8 @@ class Loop:
             self.rejected[request] = reason
             if self.fleet:
                 self.fleet.left -= 1
-            if self.book.requests.concurrency:
-                self._send_next(now)
+            self._drop(request)
+            self._go_on(request, now)
             return ()
         self.book.replica[request] = chosen
         self._loads[chosen] += 1
@@ -148,8 +179,7 @@ class Loop:
 
     def _choose(self, request: int) -> int | None:
         """The replica of a request; None where it waits until one is there."""
-        prefixes = self.book.requests.prefixes
-        ask = Ask(request, prefixes.group(request) if prefixes else -1)
+        ask = ask_of(self.book.requests, request)
         if not self.fleet:
             return choose(self.balancer, self._loads, ask, self._rng)
         chosen = self.fleet.choose(self._loads, lambda loads: choose(self.balancer, loads, ask, self._rng))
@@ -178,8 +208,9 @@ class Loop:
         fleet.emptied(outage.replica, 0, now)
         if outage.retry:
             return had
-        for _ in had if self.book.requests.concurrency else ():
-            self._send_next(now + AFTER)
+        for request in had:
+            self._drop(request)
+            self._go_on(request, now + AFTER)
         return []
 
     def _end(self, replica: int, now: int) -> Sequence[int]:
@@ -192,8 +223,8 @@ class Loop:
             if self.book.state[request] == State.TRANSFER:
                 assert self.handover is not None
                 self.handover.hand(request, now)
-            elif self.book.requests.concurrency:
-                self._send_next(now + AFTER)
+            else:
+                self._over(request, now)
         if self.handover:
             self.handover.pump(replica, now)
         elif self.fleet:
@@ -212,14 +243,14 @@ class Loop:
         """
         if self.handover:
             self.handover.pump(replica, now)
-        alone = not self.handover and not self.book.requests.concurrency
+        alone = not (self.handover or self.due or self.book.requests.concurrency)
         if not alone:
             return self._soonest()
         return min(self._next_come(), self.fleet.soonest()) if self.fleet else self._next_come()
 
     def _check_end(self) -> None:
         """Raises BrokenInvariant where a request is left, or a block."""
-        over = (State.FINISHED, State.REJECTED, State.LOST)
+        over = (State.FINISHED, State.REJECTED, State.LOST, State.ABORTED)
         if left := len(self.book.requests) - sum(map(self.book.count, over)):
             policies = sorted({one.settings.policy for replica in self.replicas for one in replica.schedulers})
             raise BrokenInvariant(f"{left} requests were never answered, by policy {', '.join(policies)}")

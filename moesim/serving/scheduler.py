@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -184,9 +185,7 @@ class Scheduler:
         alone = rows.decodes == len(rows.request)
         done = self.book.emit(rows.request if alone else rows.request[rows.ends], span, rows.decodes)
         if self.settings.prefix_cache and self.book.requests.prefixes:
-            for request in rows.request[rows.decodes :].tolist():
-                full = int(self.book.cached[request]) // self.blocks.size
-                self.blocks.fill(request, self.queue.contents(request)[:full])
+            self._keep(rows.request[rows.decodes :].tolist())
         chunked = rows.request[rows.decodes :][rows.ends[rows.decodes :]]
         if len(chunked):
             through = set(chunked.tolist())
@@ -209,10 +208,19 @@ class Scheduler:
 
     def _leave(self, done: Ints, end: int) -> None:
         if len(done):
+            prefixes = self.book.requests.prefixes
+            if self.settings.prefix_cache and prefixes and prefixes.answers:
+                self._keep(done.tolist())
             decoding = self.queue.decoding
             self.queue.decoding = decoding[self.book.emitted[decoding] < self.book.goal[decoding]]
             self.leaving.append((end, done))
             self.handed += sum(map(self._hands, done.tolist())) if self.hands_over else 0
+
+    def _keep(self, requests: Sequence[int]) -> None:
+        """What they have computed is found by others from now on."""
+        for request in requests:
+            full = int(self.book.cached[request]) // self.blocks.size
+            self.blocks.fill(request, self.queue.contents(request)[:full])
 
     def _hands(self, request: int) -> bool:
         """Another pool answers it."""

@@ -24,7 +24,7 @@ BASE: dict[str, Any] = {
 
 
 def drawn(*classes: dict[str, Any], **changes: Any) -> Requests:
-    return validate(RequestsSection, {**BASE, **changes, "classes": list(classes)}, "requests").draw(3)[0]
+    return validate(RequestsSection, {**BASE, **changes, "classes": list(classes)}, lambda keys: "requests").draw(3)[0]
 
 
 def of_kinds(requests: Requests, kind: npt.ArrayLike, priorities: tuple[int, ...], **limits: float) -> Requests:

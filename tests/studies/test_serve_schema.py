@@ -54,6 +54,25 @@ def ranked(first: int) -> str:
     return requests(arrivals="{burst: {size: 24, every: 1 s}}", classes=kinds)
 
 
+def sessions(**changes: str) -> str:
+    kids = {key[2:]: value for key, value in changes.items() if key.startswith("c_")}
+    given = {"turns": "3", **{key: value for key, value in changes.items() if not key.startswith("c_")}}
+    if kids:
+        base = {"number": "2", "input_length": "40", "output_length": "9", **kids}
+        given["children"] = "{" + ", ".join(f"{key}: {value}" for key, value in base.items()) + "}"
+    told = ", ".join(f"{key}: {value}" for key, value in given.items())
+    return requests(number="8", sessions=f"{{{told}}}")
+
+
+LENGTHS = {
+    "fixed": "{fixed: 30}", "uniform.low": "{uniform: {low: 5, high: 9}}",
+    "uniform.high": "{uniform: {low: 5, high: 11}}", "lognormal.mean": "{lognormal: {mean: 30, cv: 1}}",
+    "lognormal.cv": "{lognormal: {mean: 30, cv: 0.2}}", "dataset.file": "{dataset: {file: azure-code-2023}}",
+}  # fmt: skip
+COUNTS = {
+    "fixed": "{fixed: 5}", "uniform.low": "{uniform: {low: 1, high: 6}}",
+    "uniform.high": "{uniform: {low: 1, high: 9}}", "geometric": "{geometric: 4.0}",
+}  # fmt: skip
 RANKED = ("scheduler={scheduling_policy: priority, preset: vllm_dp_ep, max_num_seqs: 1}", ranked(0))
 SCALES = (autoscale(),)
 DIES = ("replicas=2", "balancer=round_robin", faults("replica: 0, at: 5 ms, until: 1 s"))
@@ -182,6 +201,30 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
         }.items()
         for key, text in cases.items()
     },
+    **{
+        f"requests.sessions.{key}": ((sessions(),), sessions(**{key.split(".")[0]: text}))
+        for key, text in {
+            **{f"turns.{key}": text for key, text in COUNTS.items()}, "think_time.fixed": "9 ms",
+            "think_time.exponential": "{exponential: 9 ms}",
+            "think_time.lognormal.mean": "{lognormal: {mean: 9 ms, cv: 1}}",
+            "think_time.lognormal.cv": "{lognormal: {mean: 9 ms, cv: 2}}",
+        }.items()
+    },
+    **{
+        f"requests.sessions.children.{key}": ((sessions(c_number="2"),), sessions(**{f"c_{key.split('.')[0]}": text}))
+        for key, text in {
+            **{f"number.{key}": text for key, text in COUNTS.items()},
+            **{f"{side}.{key}": text for side in ("input_length", "output_length") for key, text in LENGTHS.items()},
+            "begin": "dispatch", "context": "parent",
+        }.items()
+    },
+    **{
+        f"requests.sessions.children.{side}.dataset.format": (
+            (sessions(**{f"c_{side}": "{dataset: {file: azure-code-2023}}"}),),
+            sessions(**{f"c_{side}": "{dataset: {file: azure-code-2023, format: vidur}}"}),
+        )
+        for side in ("input_length", "output_length")
+    },
     "requests.warmup": ((), requests(warmup="20 ms")),
     "scheduler.preset": ((), "scheduler={preset: sglang}"),
     "scheduler.scheduling_policy": (RANKED, "scheduler.scheduling_policy=fcfs"),
@@ -236,6 +279,8 @@ REFUSED = {
             "requests.arrivals.replay.format", "requests.input_length.dataset.format",
             "requests.output_length.dataset.format", "requests.classes.input_length.dataset.format",
             "requests.classes.output_length.dataset.format",
+            "requests.sessions.children.input_length.dataset.format",
+            "requests.sessions.children.output_length.dataset.format",
         ), "has no",
     ),
     "scheduler.scheduling_policy": "priorities do not count",

@@ -8,14 +8,15 @@ from typing import Final
 import numpy as np
 
 from moesim.errors import BrokenInvariant
-from moesim.serving.balancer import least_outstanding, power_of_two, prefix_affinity, round_robin
-from moesim.serving.balancer.ask import Ask
+from moesim.serving.balancer import least_outstanding, power_of_two, prefix_affinity, round_robin, session_affinity
+from moesim.serving.balancer.ask import Ask, ask_of
 
 REGISTRY: Final[Mapping[str, Callable[[Sequence[int], Ask, np.random.Generator], int]]] = {
     "round_robin": round_robin.choose,
     "least_outstanding": least_outstanding.choose,
     "power_of_two": power_of_two.choose,
     "prefix_affinity": prefix_affinity.choose,
+    "session_affinity": session_affinity.choose,
 }
 
 
@@ -27,4 +28,4 @@ def choose(rule: str, loads: Sequence[int], ask: Ask, rng: np.random.Generator) 
     return chosen
 
 
-__all__ = ["REGISTRY", "Ask", "choose"]
+__all__ = ["REGISTRY", "Ask", "ask_of", "choose"]

@@ -78,7 +78,9 @@ def serving_files(loaded: ServeLoaded) -> dict[str, Path]:
     """As files_of, with the files of requests. Raises BadInput for unknown names."""
     requests = loaded.scenario.requests
     named = {"requests.arrivals.replay.file": requests.arrivals.replay}
-    owners = {f"requests.classes[{number}]": one for number, one in enumerate(requests.classes)}
+    owners: dict[str, Any] = {f"requests.classes[{number}]": one for number, one in enumerate(requests.classes)}
+    if requests.sessions and requests.sessions.children:
+        owners["requests.sessions.children"] = requests.sessions.children
     for owner, section in {"requests": requests, **owners}.items():
         for side in ("input_length", "output_length"):
             length = getattr(section, side)

@@ -49,6 +49,10 @@ class ServeScenario(Setup):
             if given:
                 what = "nothing to act on: steps of a serving loop are played by port loads"
                 raise BadInput(what, where=f"network.{key}", way_out="leave it out")
+        if self.balancer == "session_affinity" and not self.requests.sessions:
+            raise BadInput(
+                "requests have no sessions", where="balancer", way_out="requests.sessions, or prefix_affinity"
+            )
         if self.prices:
             self.prices.check()
         self.requests.check()
