@@ -105,7 +105,8 @@ def _skew_table(rows: list[tuple[str, Records, Errors]]) -> Iterator[str]:
     met = 0
     for name, records, errors in rows:
         tokens = _tokens(records)[: len(errors.log)]
-        large = Errors(*(column[tokens >= LARGE] for column in (errors.log, errors.sound, errors.fold, errors.row)))
+        at = tokens >= LARGE
+        large = Errors(errors.log[at], errors.sound[at], errors.fold[at], errors.row[at])
         fine = errors.absolute(0.5) <= 0.08 and large.absolute(0.5) <= 0.12
         met += fine
         yield f"| {name} | {_both(errors)} | {large.absolute(0.5):.1%} | {_yes(fine)} |"

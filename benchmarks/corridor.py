@@ -66,7 +66,8 @@ def interfering(name: str, refill: Refill, first: Batch) -> None:
     """The pass alone, and with all compute at 0.8 beside a transfer."""
     values, graph, pairs = refill.fill(first), refill.skeleton.graph, refill.pool.pairs
     moves = {graph.classes[number] for number in graph.task_class[refill.skeleton.pattern >= 0].tolist()}
-    slow = {(one, (other,)): 0.8 for one in graph.classes if one not in moves for other in moves}
+    others = [one for one in graph.classes if one not in moves]
+    slow: dict[tuple[str, tuple[str, ...]], float] = {(one, (other,)): 0.8 for one in others for other in moves}
     beside, zero = Beside.of(refill.skeleton, pairs, Speed(slow)), State.at_zero(graph.num_ranks, len(graph.streams))
     plain = cpu_seconds(lambda: [play(refill.skeleton, values, pairs, zero) for _ in range(10)]) / 10
     taken = cpu_seconds(lambda: [beside.play(values, zero) for _ in range(10)]) / 10

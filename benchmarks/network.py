@@ -7,6 +7,7 @@ run phase, in the better of its two modes. `--quick` leaves out what SimGrid nee
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ WINDOW = 0.01
 GOLDEN = Path(__file__).parents[1] / "tests" / "data" / "network"
 MOST_EXACT = 256  # GPUs; beyond it only the windowed solver is timed
 GROWTH = (8, 16, 32, 64, 128, 256, 512, 1024)
-BESIDE_SIMGRID = (  # problem, bar of the exact ratio, bar of the windowed one; the last three need minutes
+# problem, bar of the exact ratio, bar of the windowed one; the last three need minutes
+BESIDE_SIMGRID: tuple[tuple[Callable[[], Problem], int, int | None], ...] = (
     (lambda: skewed(64), 8, None), (lambda: skewed(64, 2), 8, None), (lambda: tokens(64), 8, None),
     (lambda: tokens(64, 2, pxn=True), 50, None), (lambda: uniform(32), 4, None), (lambda: uniform(64), 4, None),
     (lambda: uniform(64, 2), 4, None), (lambda: uniform(128), 4, None), (lambda: tokens(128, 2, pxn=True), 50, None),

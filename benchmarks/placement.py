@@ -46,7 +46,7 @@ def problem(train: Windows, gpus: int, redundant: int, **options: object) -> Pla
 
 def per_layer(one: PlacementProblem, found: Solution) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Max/mean of each layer on the windows planned on."""
-    return objectives.find(one.objective).evaluate(one, found.placement, one.train)  # type: ignore[return-value]
+    return one.objective.evaluate(one, found.placement, one.train)
 
 
 def timed(one: PlacementProblem, strategy: str) -> tuple[Solution, float]:

@@ -11,6 +11,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def main() -> None:
     rows = np.random.default_rng(0).integers(0, 512, (BLOCK, GROUPS))
     row("1e6 grouped GEMMs of 32 groups", median(lambda: answer(costs, rows)), 1.0)
     for name in known_profiles():
-        row(f"load {name}", median(lambda name=name: load_costs(name, device)), 0.05)
+        row(f"load {name}", median(partial(load_costs, name, device)), 0.05)
     if asked.fit:
         row(f"import and fit {asked.fit}", fit(asked.fit), 600.0)
 

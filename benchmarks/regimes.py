@@ -31,7 +31,7 @@ def regimes(random: np.random.Generator) -> np.ndarray[tuple[int, int, int], np.
     score = np.einsum("ij,jle->ile", root, random.standard_normal((len(FILES), layers, EXPERTS)))
     rank = score.argsort(axis=2).argsort(axis=2)
     shares = np.stack([shares_from_quantiles(one.levels, one.quantiles, EXPERTS) for one in given])
-    return np.take_along_axis(shares, rank, axis=2)  # type: ignore[return-value]
+    return np.take_along_axis(shares, rank, axis=2)
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
-"""Compiled: exchanges at random within one layer, so that no rank is above its goal in any window.
+"""Compiled: exchanges at random within one layer, so that the sum over windows of the slowest rank's load falls.
 
 Exchanges that lower the sum of peaks get stuck: each window has another slowest rank, and most exchanges touch none of
-them. What ranks are above a goal, squared, tells nearly all exchanges apart. Source of the rule by which worse ones
-are taken: Metropolis et al. (1953); Kirkpatrick, Gelatt, Vecchi, "Optimization by Simulated Annealing" (1983).
+them. A soft peak, ln(sum over ranks of exp(sharp x load)) / sharp, tells nearly all exchanges apart and is sharpened
+until it is the peak itself. Source of the rule by which worse ones are taken: Metropolis et al. (1953); Kirkpatrick,
+Gelatt, Vecchi, "Optimization by Simulated Annealing" (1983).
 """
 
 from __future__ import annotations
@@ -14,67 +15,99 @@ import numpy as np
 from moesim.compiled import inner, njit
 from moesim.placement.search.kernels import carries, exchange
 
-HOT, COLD = 1e-3, 1e-6  # temperature at the beginning and the end, in squares of a fair share
-ROUND = 1000  # trials at one temperature
+# On made-up layers (384 experts on 144 ranks, 48 spare, 8 windows): mean peak 1.2262 before; 1.2162 with these, 1.2173
+# when sharpened to 300 only, 1.2200 to 150, 1.2215 three times as hot.
+BLUNT, SHARP = 40.0, 1000.0  # one over a fair share, at the beginning and the end
+HOT, COLD = 1e-3, 3e-5  # temperature at the beginning and the end, in fair shares
+ROUND = 2000  # trials at one temperature
 MOST = 2**31 - 1
+TINY = 1e-300
+NOTHING = -25.0  # 1e-11 of the slowest rank
 
 
 @njit
-def reach(x: Any, slot_item: Any, of: Any, ptr: Any, owner: Any, load: Any, goal: Any, trials: Any, seed: Any) -> Any:
+def soften(
+    x: Any, slot_item: Any, of: Any, ptr: Any, owner: Any, load: Any, enough: Any, trials: Any, seed: Any
+) -> Any:
     """x [items, W], load [ranks, W] and slot_item [slots] as in `kernels`, in units of a fair share, ranks of equal
-    speed; goal float64[W]. True once no rank is above it.
-    """
-    ranks, slots = load.shape[0], len(slot_item)
-    over = np.array([_over(load, rank, goal) for rank in range(ranks)])
-    state, heat = _next(seed + 1), HOT
-    fall = (COLD / HOT) ** (ROUND / trials)
-    for trial in range(trials):
-        if trial % ROUND == 0:
-            heat *= fall
-            if over.sum() <= 1e-12:
-                return True
+    speed -> the best slot_item met, int64[slots]; ends once the sum of peaks is `enough`."""
+    windows, rounds = load.shape[1], trials // ROUND
+    soft, top, total = np.empty((windows, load.shape[0])), np.empty(windows), np.empty(windows)
+    mine, other = np.empty(windows), np.empty(windows)
+    sharp, heat, state, best, kept = BLUNT, HOT, _next(seed + 1), np.inf, slot_item.copy()
+    for _ in range(rounds):
+        peaks = _weigh(load, sharp, soft, top, total)
+        if peaks < best:
+            best, kept[:] = peaks, slot_item
+        if best <= enough:
+            break
+        state = _round(x, slot_item, of, ptr, owner, load, sharp, heat, state, soft, top, total, mine, other)
+        sharp *= (SHARP / BLUNT) ** (1 / rounds)
+        heat *= (COLD / HOT) ** (1 / rounds)
+    return kept
+
+
+@njit
+def _weigh(load: Any, sharp: Any, soft: Any, top: Any, total: Any) -> Any:
+    """Fills soft [W, ranks] = exp(sharp x (load - top)), top [W] the peaks, total [W]; gives the sum of peaks."""
+    for window in range(len(top)):
+        top[window], total[window] = load[:, window].max(), TINY
+        for rank in range(load.shape[0]):
+            soft[window, rank] = _soft(sharp * (load[rank, window] - top[window]))
+            total[window] += soft[window, rank]
+    return top.sum()
+
+
+@njit
+def _round(
+    x: Any, slot_item: Any, of: Any, ptr: Any, owner: Any, load: Any, sharp: Any, heat: Any, state: Any, soft: Any,
+    top: Any, total: Any, mine: Any, other: Any,
+) -> Any:  # fmt: skip
+    """ROUND trials; the state of the random numbers after them. mine, other [W]: room to work in."""
+    for _ in range(ROUND):
         state = _next(state)
-        a = state % slots
+        a = state % len(slot_item)
         state = _next(state)
-        b = state % slots
+        b = state % len(slot_item)
         state = _next(state)
         p, q = owner[a], owner[b]
-        if p == q or over[p] + over[q] == 0.0:
+        if p == q:
             continue
-        limit = over[p] + over[q] - heat * np.log(state / MOST)
-        mine, other = _exchanged(x, slot_item, load, goal, a, p, b, q, limit)
-        if mine + other > limit:
+        change = _changed(x[slot_item[a]], x[slot_item[b]], load, sharp, p, q, soft, top, total, mine, other)
+        if change > -heat * sharp * np.log(state / MOST):
             continue
         if carries(slot_item, of, ptr, p, of[slot_item[b]]) or carries(slot_item, of, ptr, q, of[slot_item[a]]):
             continue
         exchange(x, slot_item, load, a, p, b, q)
-        over[p], over[q] = mine, other
-    return False
+        for window in range(len(top)):
+            if soft[window, p] != mine[window] or soft[window, q] != other[window]:
+                soft[window, p], soft[window, q] = mine[window], other[window]
+                total[window] = soft[window].sum() + TINY
+    return state
+
+
+@inner
+def _changed(
+    goes: Any, comes: Any, load: Any, sharp: Any, p: Any, q: Any, soft: Any, top: Any, total: Any, mine: Any, other: Any
+) -> Any:
+    """What an exchange of items with loads `goes` [W] of p and `comes` [W] of q adds to sharp x the sum of soft peaks,
+    to the first order; fills mine, other [W], the two ranks' soft loads after it."""
+    change = 0.0
+    for window in range(len(top)):
+        more = comes[window] - goes[window]
+        mine[window] = _soft(sharp * (load[p, window] + more - top[window]))
+        other[window] = _soft(sharp * (load[q, window] - more - top[window]))
+        change += (mine[window] + other[window] - soft[window, p] - soft[window, q]) / total[window]
+    return change
+
+
+@inner
+def _soft(below: Any) -> Any:
+    """exp, or 0 where a rank is so far below the peak that all ranks together would not show."""
+    return np.exp(below) if below > NOTHING else 0.0
 
 
 @inner
 def _next(state: Any) -> Any:
     """The next of 1 .. MOST - 1 (Park and Miller, "Random Number Generators: Good Ones Are Hard to Find", 1988)."""
     return state * 48271 % MOST
-
-
-@inner
-def _over(load: Any, rank: Any, goal: Any) -> Any:
-    """Sum over windows of squares above the goal."""
-    total = 0.0
-    for window in range(len(goal)):
-        total += max(load[rank, window] - goal[window], 0.0) ** 2
-    return total
-
-
-@inner
-def _exchanged(x: Any, slot_item: Any, load: Any, goal: Any, a: Any, p: Any, b: Any, q: Any, limit: Any) -> Any:
-    """`_over` of both ranks after slots a and b have changed items; stops early once their sum is above `limit`."""
-    mine, other = 0.0, 0.0
-    for window in range(len(goal)):
-        more = x[slot_item[a], window] - x[slot_item[b], window]
-        mine += max(load[p, window] - more - goal[window], 0.0) ** 2
-        other += max(load[q, window] + more - goal[window], 0.0) ** 2
-        if mine + other > limit:
-            break
-    return mine, other

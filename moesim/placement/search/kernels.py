@@ -133,14 +133,22 @@ def even_out(
 ) -> None:  # fmt: skip
     """Pairs of ranks exchange the two experts that leave the slower of the two best off, until no pair gains.
 
-    A rank's load is its mean over windows + z standard deviations; one window makes it plain load.
+    A rank's load is its mean over windows + z standard deviations; one window makes it plain load. Two ranks that
+    have not changed since they were looked at are not looked at again, unless others decide what they may exchange.
     """
     ranks = len(ptr) - 1
+    looks, looked, changed = 0, np.zeros((ranks, ranks), np.int64), np.zeros(ranks, np.int64)
     for _ in range(passes):
         better = False
         for p in range(ranks):
             for q in range(p + 1, ranks):
-                better |= _even_pair(x, slot_item, of, ptr, owner, node, way, load, speed, z, p, q)
+                if way == EVEN and looked[p, q] > max(changed[p], changed[q]):
+                    continue
+                looks += 1
+                looked[p, q] = looks
+                if _even_pair(x, slot_item, of, ptr, owner, node, way, load, speed, z, p, q):
+                    changed[p] = changed[q] = looks
+                    better = True
         if not better:
             break
 

@@ -66,6 +66,12 @@ class Table:
         """To try something on."""
         return replace(self, slot_item=self.slot_item.copy(), load=self.load.copy())
 
+    def arranged(self, problem: PlacementProblem, slot_item: Ints) -> Table:
+        """slot_item int64[slots] of the same items -> a table of its own."""
+        load = np.zeros_like(self.load)
+        np.add.at(load, problem.slot_rank.astype(np.int64), self.x[slot_item])
+        return replace(self, slot_item=slot_item, load=load)
+
     def take(self, tried: Table) -> None:
         """What was tried on a copy."""
         self.slot_item[:], self.load[:] = tried.slot_item, tried.load
