@@ -3,7 +3,8 @@
 MoE++: expert time is affine in the share of tokens that go to FFN experts, each point by a line through the others of
 its model. CoE: 16 bytes a parameter (fp32 weight, gradient, two moments) and one rest, each total by the other's rest.
 Tutel: the layer's time grows with rows, tokens x min(top-k, experts). DeepSeek: the six phases of its profiled DualPipe
-chunk (one layer, 4,096 tokens a rank, EP64 on H800) by `lower`, GEMMs on the SMs that communication leaves.
+chunk (one layer, 4,096 tokens a rank, EP64 on H800) by `lower`, GEMMs on the SMs that communication leaves. FSMoE: four
+schedules from the published times of their operations (fsmoe.py).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from moesim.layout import Layout
 from moesim.step import lower
 from moesim.studies.training import load_training
 from moesim.studies.training.run import job_of
+from moesim.studies.validation import fsmoe
 from moesim.studies.validation.rows import Row, number, read_rows
 from moesim.studies.validation.validation import Point, Validation
 from moesim.training.stages import SplitSchedule, Stage
@@ -38,13 +40,13 @@ PHASES: Final = {  # of the profile -> tasks of a layer
 }  # fmt: skip
 COMPUTE_STREAM: Final = "7"
 FACTS: Final = {
-    "data": "moepp_expert_time.csv, coe_memory.csv, tutel_one_gpu.csv, deepseek_train_profile.csv",
+    "data": "moepp_expert_time.csv, coe_memory.csv, tutel_one_gpu.csv, deepseek_train_profile.csv, "
+    "fsmoe_operations.csv, fsmoe_starts.csv, fsmoe_schedules.csv",
     "of_laws": "MoE++, CoE and Tutel are the papers' figures against a law among themselves: no price and no ledger of "
     "moesim is in them; the DualPipe chunk is predicted by moesim",
     "held_out": "MoE++ leaves each point out of its line, CoE each total out of its rest; Tutel has no constant. The "
     "DualPipe chunk is in-sample: two factors of the backward pass and of elementwise kernels come from this profile",
-    "not_here": "FSMoE's schedules: no policy is told to believe another network than the one that is played; MoE++ 7B "
-    "has one point",
+    "not_here": "MoE++ 7B has one point",
 }
 
 
@@ -52,11 +54,13 @@ def validate(data: Path | None = None) -> Validation:
     """All of them. Raises BadInput where a table is given."""
     if data is not None:
         raise BadInput("results of papers come with their laws", where=data, way_out="leave --data out")
+    table = fsmoe.Table(_rows("fsmoe_operations", "ms"), _rows("fsmoe_starts", "alpha_ms"))
+    schedules, facts = fsmoe.points(table, _rows("fsmoe_schedules", "speedup"))
     found = (
         *_moepp(_rows("moepp_expert_time", "expert_forward_ms")), *_coe(_rows("coe_memory", "memory_GB")),
-        *_tutel(_rows("tutel_one_gpu", "V100_s")), *_dualpipe(_rows("deepseek_train_profile", "wall_us")),
+        *_tutel(_rows("tutel_one_gpu", "V100_s")), *_dualpipe(_rows("deepseek_train_profile", "wall_us")), *schedules,
     )  # fmt: skip
-    return Validation("papers", found, ("paper", "of"), FACTS)
+    return Validation("papers", found, ("paper", "of"), {**FACTS, **facts})
 
 
 def _rows(name: str, column: str) -> list[Row]:
