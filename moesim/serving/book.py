@@ -106,6 +106,13 @@ class Book:
             self._gaps.append(now - last[~steady])
             self._gap_ends.append(now)
 
+    def take_gaps(self, gaps: Ints, ends: Ints) -> None:
+        """Between tokens that kept no beat, int64[n] ps, and ps at which each ends."""
+        order = np.argsort(ends, kind="stable")
+        at, first = np.unique(ends[order], return_index=True)
+        self._gaps += np.split(gaps[order], first[1:]) if len(at) else []
+        self._gap_ends += at.tolist()
+
     def gaps(self, since: int) -> tuple[Ints, Ints]:
         """Different gaps between tokens that end at `since` or later: ascending, ps, and how many of each."""
         alone = np.repeat(np.array(self._gap_ends, dtype=np.int64), [len(gaps) for gaps in self._gaps])

@@ -33,6 +33,10 @@ class Cadence:
         self._ends[self._steps : last] = ends
         self._steps = last
 
+    def take(self, ends: Ints, tokens: Ints) -> None:
+        """All steps at once, and the tokens that kept their beat."""
+        self._ends, self._tokens, self._steps = ends, tokens, len(ends)
+
     def drop(self) -> None:
         """The last step, of which no token came."""
         self._steps -= 1

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.serving.book import NOBODY
-from moesim.serving.cadence import Cadence, Span
+from moesim.serving.cadence import NEVER, Cadence, Span
 from moesim.serving.clock import Clock
 from moesim.serving.requests import Ints
 from moesim.serving.scheduler import UNLIMITED, Rows, Scheduler
@@ -40,7 +40,7 @@ class Replica:
     def __init__(
         self, schedulers: Sequence[Scheduler], clock: Clock, ways: int, *, ahead: bool, device: int = 0
     ) -> None:  # fmt: skip
-        self.schedulers, self.clock, self._ways, self._ahead = tuple(schedulers), clock, ways, ahead
+        self.schedulers, self.clock, self.ways, self.ahead = tuple(schedulers), clock, ways, ahead
         self._device = device
         self._begun = self._ended = -1
         self._cadence = Cadence()
@@ -84,13 +84,13 @@ class Replica:
 
     def devices(self, scheduler: int) -> Ints:
         """int64[ways]: the GPUs of a scheduler, by number."""
-        return self._device + scheduler * self._ways + np.arange(self._ways)
+        return self._device + scheduler * self.ways + np.arange(self.ways)
 
     def begin(self, now: int, horizon: Callable[[], int]) -> int | None:
         """Begin the next step at `now`, and those after it that begin before `horizon`, at which somebody may come,
         asked once the step is put together -> ps at which the last ends; None where there is nothing to do.
         """
-        known = self._begun if self._ahead and self._ended == now else now
+        known = self._begun if self.ahead and self._ended == now else now
         new = [number for number, one in enumerate(self.schedulers) if self._goes[number] is None or one.news]
         for number in new:
             self._catch_up(number)
@@ -145,7 +145,7 @@ class Replica:
         """A scheduler's rows of the steps to come."""
         self._goes[number], self._since[number] = rows, len(self._cadence)
         self._until[number] = len(self._cadence) + self._lasts(number)
-        self._parts[number] = _part(number * self._ways, self._ways, rows)
+        self._parts[number] = _part(number * self.ways, self.ways, rows)
         self._joined = None
 
     def _lasts(self, number: int) -> int:
@@ -174,7 +174,7 @@ class Replica:
             columns = parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
             rows = [len(part[0]) for part in parts]
             size = self.schedulers[0].blocks.size
-            self._joined = Joined.of(len(parts) * self._ways, columns, np.repeat(self._since, rows), size)
+            self._joined = Joined.of(len(parts) * self.ways, columns, np.repeat(self._since, rows), size)
         return self._joined
 
     def end(self) -> Ints:
@@ -209,6 +209,12 @@ class Replica:
         waiting = sum(len(one.inbox) + len(one.queue.waiting) for one in self.schedulers)
         used = sum(q.blocks.total - q.blocks.free for q in queues) + self._grown()
         return Sample(self._ended, running, waiting, used)
+
+    def played(self, ends: Ints, tokens: Ints, busy: int, history: list[Sample]) -> None:
+        """What a compiled loop has played for it: ends of steps int64[steps] ps, and tokens that kept their beat."""
+        self._cadence.take(ends, tokens)
+        self.steps, self.busy, self.history = len(ends), busy, history
+        self._ended = int(ends[-1]) if len(ends) else NEVER
 
     def kv_share(self) -> float:
         """Of its KV blocks, those in use; of rows that go on by themselves, those of the step under way too."""

@@ -1,0 +1,98 @@
+"""The compiled loop is Loop with the same replicas and clock, to the tick, whatever engine and requests do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moesim.errors import BrokenInvariant
+from moesim.serving import Requests, Served, balancer, run
+from moesim.serving.batcher import REGISTRY, Policy
+from tests.serving.systems import MS, by_tokens, requests_of, served
+
+COLUMNS = (
+    "state", "cached", "emitted", "lost", "preempted", "retried", "reused", "admitted", "sent", "queued", "started",
+    "first", "last", "ended", "evicted", "replica", "scheduler", "decoder",
+)  # fmt: skip
+
+
+def both(requests: Requests, *arguments: Any, **case: Any) -> tuple[Served, Served]:
+    """Compiled and readable."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "FEWEST", 1)
+        compiled = served(requests, *arguments, **case)
+        patch.setattr(run, "FEWEST", 1 << 40)
+        return compiled, served(requests, *arguments, **case)
+
+
+def assert_same(one: Served, other: Served) -> None:
+    for name in COLUMNS:
+        assert getattr(one.book, name).tolist() == getattr(other.book, name).tolist(), name
+    assert [side.tolist() for side in one.book.gaps(0)] == [side.tolist() for side in other.book.gaps(0)]
+    assert one.rejected == other.rejected
+    for left, right in zip(one.replicas, other.replicas, strict=True):
+        assert (left.steps, left.busy) == (right.steps, right.busy)
+        assert left.history == right.history
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[Requests, dict[str, Any]]:
+    seed, n = draw(st.integers(0, 2**32)), draw(st.integers(1, 70))
+    random = np.random.default_rng(seed)
+    gap = draw(st.sampled_from((0.0, 2.0, 8.0, 60.0)))
+    arrival = np.cumsum(random.exponential(gap * MS, n)).astype(np.int64)
+    requests = requests_of(arrival, random.integers(1, 500, n), random.integers(1, 50, n))
+    case = {
+        "preset": draw(st.sampled_from(("vllm", "sglang", "trtllm", "vllm_dp_ep"))),
+        "replicas": draw(st.integers(1, 3)),
+        "schedulers": draw(st.integers(1, 3)),
+        "balancer": draw(st.sampled_from(sorted(balancer.REGISTRY))),
+        "blocks": draw(st.sampled_from((36, 60, 10**6))),
+        "schedule_ahead": draw(st.booleans()),
+        "max_num_seqs": draw(st.sampled_from((2, 5, 64))),
+        "max_num_batched_tokens": draw(st.sampled_from((64, 300, 512, 8192))),
+        "poll_interval": draw(st.sampled_from((1, 3, 20))),
+        "balance_timeout": draw(st.sampled_from((0, 0, 5))),
+        "balance_wait": draw(st.sampled_from((0, 2))),
+    }  # fmt: skip
+    if case["preset"] != "trtllm":
+        case["reserved_output"] = draw(st.sampled_from((0.0, 0.4, 1.0)))
+    return requests, case
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases())
+def test_is_the_loop_to_the_tick(case: tuple[Requests, dict[str, Any]]) -> None:
+    requests, system = case
+    assert_same(*both(requests, by_tokens, system.pop("preset"), **system))
+
+
+def test_who_can_never_run_is_rejected_with_the_same_words() -> None:
+    """A prompt beyond the cache, alone and among others, with one replica and with two."""
+    requests = requests_of([0, 5 * MS, 6 * MS, 9 * MS], [10, 5000, 20, 6000], 5)
+    for replicas in (1, 2):
+        one, other = both(requests, by_tokens, blocks=100, replicas=replicas, balancer="power_of_two")
+        assert_same(one, other)
+        assert one.rejected == {
+            1: "5000 + 5 tokens, the KV cache holds 1600",
+            3: "6000 + 5 tokens, the KV cache holds 1600",
+        }
+
+
+def test_a_policy_that_it_does_not_know_is_played_by_the_readable_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of somebody's own, under a name that is there: one prompt a step."""
+
+    def one_by_one(tray: Any) -> None:
+        fill(tray)
+        seen.append(len(tray.chunks))
+
+    seen: list[int] = []
+    fill: Callable[[Any], None] = REGISTRY["decode_first"].fill
+    monkeypatch.setitem(REGISTRY, "decode_first", Policy(one_by_one, True))  # type: ignore[arg-type]
+    both(requests_of([0, MS], 10, 5), by_tokens)
+    assert seen
