@@ -13,6 +13,7 @@ from moesim.serving.book import Book, State
 from moesim.serving.compiled_loop import FEWEST, CompiledLoop, unplayed
 from moesim.serving.fleet import FAR, Fleet, Outage
 from moesim.serving.follows import Due
+from moesim.serving.paced_loop import PacedLoop, pace_of
 from moesim.serving.pools import Handover
 from moesim.serving.replica import Replica
 from moesim.serving.requests import Requests
@@ -83,14 +84,9 @@ class Loop:
             if self.watch:
                 self.watch(now)
         if self.fleet:
-<<<<<<< HEAD
             for request in self.fleet.give_up():
                 self._drop(request)
-        self._check_end()
-=======
-            self.fleet.give_up()
         check_end(self.book, self.replicas)
->>>>>>> 1eb0df5 (One compiled loop for closed and open arrivals: any number of replicas, any clock, equal to the readable loop to the tick)
         return Served(self.book, self.replicas, self.rejected, self.entry or None, self.fleet)
 
     def _send_first(self) -> None:
@@ -254,23 +250,10 @@ class Loop:
             return self._soonest()
         return min(self._next_come(), self.fleet.soonest()) if self.fleet else self._next_come()
 
-<<<<<<< HEAD
-    def _check_end(self) -> None:
-        """Raises BrokenInvariant where a request is left, or a block."""
-        over = (State.FINISHED, State.REJECTED, State.LOST, State.ABORTED)
-        if left := len(self.book.requests) - sum(map(self.book.count, over)):
-            policies = sorted({one.settings.policy for replica in self.replicas for one in replica.schedulers})
-            raise BrokenInvariant(f"{left} requests were never answered, by policy {', '.join(policies)}")
-        for replica in self.replicas:
-            for one in replica.schedulers:
-                one.drain()
-                if one.blocks.free != one.blocks.total:
-                    raise BrokenInvariant(f"{one.blocks.total - one.blocks.free} KV blocks were never returned")
-=======
 
 def check_end(book: Book, replicas: Sequence[Replica]) -> None:
     """Raises BrokenInvariant where a request is left, or a block."""
-    over = (State.FINISHED, State.REJECTED, State.LOST)
+    over = (State.FINISHED, State.REJECTED, State.LOST, State.ABORTED)
     if left := len(book.requests) - sum(map(book.count, over)):
         policies = sorted({one.settings.policy for replica in replicas for one in replica.schedulers})
         raise BrokenInvariant(f"{left} requests were never answered, by policy {', '.join(policies)}")
@@ -279,7 +262,6 @@ def check_end(book: Book, replicas: Sequence[Replica]) -> None:
             one.drain()
             if one.blocks.free != one.blocks.total:
                 raise BrokenInvariant(f"{one.blocks.total - one.blocks.free} KV blocks were never returned")
->>>>>>> 1eb0df5 (One compiled loop for closed and open arrivals: any number of replicas, any clock, equal to the readable loop to the tick)
 
 
 def serve(
@@ -294,7 +276,9 @@ def serve(
     replicas = tuple(make(book))
     plain = not (watch or links or outages or scaling) and len(requests) >= FEWEST
     if plain and not unplayed(book, replicas):
-        rejected = CompiledLoop(book, replicas, balancer, front, seed).serve()
+        pace = pace_of(replicas)
+        given = (book, replicas, balancer, front, seed)
+        rejected = (PacedLoop(*given, pace) if pace else CompiledLoop(*given)).serve()
         check_end(book, replicas)
         return Served(book, replicas, rejected)
     seen = (lambda now: watch(book, replicas, now)) if watch else None

@@ -30,6 +30,9 @@ class Tokens(Protocol):
     def ticks(self, part: Batch, stretch: float) -> Int64s:
         """int64[ranks] ps, `stretch` times as long."""
 
+    def knows(self, tokens: Int64s) -> npt.NDArray[np.bool_]:
+        """bool[n]: which of these numbers of tokens of a rank, int64[n], were priced, whatever others have."""
+
 
 def by_tokens(price: Price, ops: LayerOps, *, emitted: bool) -> Tokens:
     """emitted: of tokens that go through the head, not of all."""
@@ -58,6 +61,11 @@ class ByRank:
                 np.broadcast_to(Work(self._seconds).stretched(stretch).total, self._known.shape)
             )
         return self._ticks[stretch][tokens]
+
+    def knows(self, tokens: Int64s) -> npt.NDArray[np.bool_]:
+        """See Tokens."""
+        inside = tokens < len(self._known)
+        return inside & self._known[np.where(inside, tokens, 0)]
 
     def _counts(self, part: Batch) -> Int64s:
         """int64[ranks], all of them priced."""
@@ -110,6 +118,10 @@ class ByGroups:
                 self._ticks.clear()
             self._ticks[key] = np.broadcast_to(to_ps(self.work(part).stretched(stretch).total), part.ranks)
         return self._ticks[key]
+
+    def knows(self, tokens: Int64s) -> npt.NDArray[np.bool_]:
+        """See Tokens."""
+        return np.zeros(len(tokens), dtype=np.bool_)
 
     def _key(self, part: Batch) -> bytes:
         return (part.head_rows if self._emitted else part.tokens_of_rank).tobytes()

@@ -7,6 +7,7 @@ in a compiled pass over blocks of contexts, chunks of prompts one by one, as a b
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,10 +48,10 @@ class CorePrices:
 
     def __init__(self, ops: LayerOps) -> None:
         self._ops = ops
-        self._index = np.full((1, 1), -1, dtype=np.int32)
-        self._kept = np.zeros((0, 1 << BLOCK_BITS, 2))  # seconds of one row, and whether they were measured
+        self.index = np.full((1, 1), -1, dtype=np.int32)
+        self.cells = np.zeros((0, 1 << BLOCK_BITS, 2))  # seconds of one row, and whether they were measured
         self._prompts: dict[tuple[int, int, int], tuple[float, bool]] = {}
-        self._family = ""
+        self.family = ""
 
     def of(self, batch: Batch) -> Work:
         """Seconds float64[ranks]."""
@@ -66,7 +67,7 @@ class CorePrices:
             parts.append(self._decoded(group, batch.context[decodes], number))
         if prompts is not None:
             parts.append(self._prefilled(batch, prompts, ways))
-        every = (Work({self._family: np.repeat(seconds, ways)}) for seconds in parts)
+        every = (Work({self.family: np.repeat(seconds, ways)}) for seconds in parts)
         return sum(every, start=Work())
 
     def _decoded(self, group: Int64s, context: Int64s, number: Int64s) -> Floats:
@@ -75,12 +76,12 @@ class CorePrices:
         self._reach(int(number.max()), int(context.max()) >> BLOCK_BITS)
         missing = np.empty((len(rows), 2), dtype=np.int64)
         total = np.zeros(len(number))
-        lacking, kinds, outside = summed(rows, number, self._index, self._kept, total, missing)
+        lacking, kinds, outside = summed(rows, number, self.index, self.cells, total, missing)
         if lacking:
             self._learn(np.unique(missing[:lacking], axis=0))
             total[:] = 0.0
-            _, kinds, outside = summed(rows, number, self._index, self._kept, total, missing)
-        self._ops.log.count(self._family, int(kinds), int(outside))
+            _, kinds, outside = summed(rows, number, self.index, self.cells, total, missing)
+        self._ops.log.count(self.family, int(kinds), int(outside))
         return total
 
     def ahead(self, batch: Batch, steps: int) -> Ahead | None:
@@ -97,39 +98,39 @@ class CorePrices:
             return None
         rows = np.sort(group << CONTEXT_BITS | batch.context[decodes])
         total, outside = np.zeros((steps, len(number))), np.zeros(steps, dtype=np.int64)
-        if int(number.max()) >= len(self._index):
+        if int(number.max()) >= len(self.index):
             return None
-        known, kinds = summed_ahead(rows, number, self._index, self._kept, total, outside)
-        return Ahead(self._family, np.repeat(total[:known], ways, axis=1), int(kinds), outside[:known], self._ops.log)
+        known, kinds = summed_ahead(rows, number, self.index, self.cells, total, outside)
+        return Ahead(self.family, np.repeat(total[:known], ways, axis=1), int(kinds), outside[:known], self._ops.log)
 
     def _too_many(self, number: int, longest: int) -> bool:
         """For a table: the index holds the most of either that was asked for, and doubles."""
-        rows, blocks = self._index.shape
+        rows, blocks = self.index.shape
         cells = max(rows, 2 * number) * max(blocks, 2 * (longest >> BLOCK_BITS) + 1)
         return cells > MOST_CELLS or longest >> CONTEXT_BITS > 0
 
     def _reach(self, most: int, block: int) -> None:
         """The index has a cell for so many rows after so many blocks."""
-        rows, blocks = self._index.shape
+        rows, blocks = self.index.shape
         if most < rows and block < blocks:
             return
         wider = np.full((max(rows, 2 * most), max(blocks, 2 * block + 1)), -1, dtype=np.int32)
-        wider[:rows, :blocks] = self._index
-        self._index = wider
+        wider[:rows, :blocks] = self.index
+        self.index = wider
 
     def _learn(self, cells: Int64s) -> None:
         """Price blocks of contexts int64[n, 2] (rows, block)."""
         size = 1 << BLOCK_BITS
         context = (cells[:, 1, None] * size + np.arange(size)).ravel()
         priced = self._priced("decode", np.repeat(cells[:, 0], size), np.ones_like(context), context)
-        self._index[cells[:, 0], cells[:, 1]] = len(self._kept) + np.arange(len(cells))
-        self._kept = np.concatenate((self._kept, priced.reshape(-1, size, 2)))
+        self.index[cells[:, 0], cells[:, 1]] = len(self.cells) + np.arange(len(cells))
+        self.cells = np.concatenate((self.cells, priced.reshape(-1, size, 2)))
 
     def _priced(self, phase: str, number: Int64s, query: Int64s, context: Int64s) -> Floats:
         """float64[n, 2]: seconds of `number` rows alike, and whether they lie outside of what was measured."""
         none = np.zeros_like(number)
         (found,) = self._ops.mixing(phase, Alike(none, query, context, number, number))
-        self._family = found.family
+        self.family = found.family
         self._ops.log.learn(found)
         return np.stack((found.seconds, found.outside.astype(np.float64)), axis=1)
 
@@ -140,17 +141,33 @@ class CorePrices:
         number = Counter(group)
         asked = sorted((group, query, context) for group, query, context in kinds)
         keys = [(number[group], query, context) for group, query, context in asked]
+        self._learn_prompts(keys)
+        total = np.zeros(batch.ranks // ways)
+        for kind, key in zip(asked, keys, strict=True):
+            total[kind[0]] += self._prompts[key][0] * (kinds[kind] / key[0])
+        self._ops.log.count(self.family, len(keys), sum(self._prompts[key][1] for key in keys))
+        return total
+
+    def count(self, kinds: int, outside: int) -> None:
+        """So many kinds of rows were asked for, so many of them outside of what was measured."""
+        self._ops.log.count(self.family, kinds, outside)
+
+    def prompts(self, shapes: Int64s) -> Floats:
+        """float64[n, 2]: seconds of chunks int64[n, 3] (how many a group has, tokens, tokens before them), and whether
+        they lie outside of what was measured.
+        """
+        keys = [(number, query, context) for number, query, context in shapes.tolist()]
+        self._learn_prompts(keys)
+        return np.array([self._prompts[key] for key in keys], dtype=np.float64).reshape(-1, 2)
+
+    def _learn_prompts(self, keys: Sequence[tuple[int, int, int]]) -> None:
+        """Price those that are new."""
         if new := [key for key in dict.fromkeys(keys) if key not in self._prompts]:
             if len(self._prompts) + len(new) > MOST_PROMPTS:
                 self._prompts, new = {}, list(dict.fromkeys(keys))
             columns = np.array(new if len(new) > 1 else new * 2, dtype=np.int64).T  # as Tables: never one alone
             found = self._priced("prefill", *columns).tolist()
             self._prompts.update((key, (one[0], one[1] > 0)) for key, one in zip(new, found, strict=False))
-        total = np.zeros(batch.ranks // ways)
-        for kind, key in zip(asked, keys, strict=True):
-            total[kind[0]] += self._prompts[key][0] * (kinds[kind] / key[0])
-        self._ops.log.count(self._family, len(keys), sum(self._prompts[key][1] for key in keys))
-        return total
 
 
 def _phases(batch: Batch, ways: int) -> tuple[Any, Any, Int64s, Int64s]:

@@ -76,7 +76,7 @@ class Refill:
         self._lookup = Lookup(plan, self._levels)
         stretches = {stretch for _, stretch in self.structure.experts}
         self._experts = {stretch: ExpertPrices(plan.ops, stretch) for stretch in stretches}
-        self._fixed = FixedPrices(plan)
+        self.fixed = FixedPrices(plan)
         pattern = self._patterns(lowered.graph.num_tasks)
         graph = replace(lowered.graph, coflow=pattern, coflows=())
         self.skeleton = Skeleton(graph, tuple(self.pool.patterns), pattern)
@@ -119,7 +119,7 @@ class Refill:
         for key, tasks in structure.experts.items():
             ps[:, tasks] = known.experts[key][:, structure.layer[tasks]]
         for (name, part, stretch, mixer), tasks in structure.priced.items():
-            ps[:, tasks] = self._fixed.ps(name, parts[part], stretch, mixer).reshape(islands, 1, -1)
+            ps[:, tasks] = self.fixed.ps(name, parts[part], stretch, mixer).reshape(islands, 1, -1)
         if not structure.rings:
             return Values(ps.ravel(), known.size, known.alpha)
         return self._with_rings(parts, ps.ravel(), known)
@@ -150,7 +150,7 @@ class Refill:
         check(self.plan, (batch,))
         parts = self.parts_of(batch)
         priced = self.structure.priced.items()
-        each = [self._fixed.ps(name, parts[part], stretch, mixer) * len(tasks)
+        each = [self.fixed.ps(name, parts[part], stretch, mixer) * len(tasks)
                 for (name, part, stretch, mixer), tasks in priced]  # fmt: skip
         return int(np.sum(each, axis=0).max())
 
@@ -163,9 +163,9 @@ class Refill:
             if name in CONTEXTS:
                 return NOTHING, ()
             if name != ATTENTION:
-                constant += self._fixed.ps(name, parts[part], stretch, mixer) * len(tasks)
+                constant += self.fixed.ps(name, parts[part], stretch, mixer) * len(tasks)
                 continue
-            found = self._fixed.ahead(parts[part], stretch, mixer, steps)
+            found = self.fixed.ahead(parts[part], stretch, mixer, steps)
             if found is None:
                 return NOTHING, ()
             growing.append((found[0] * len(tasks), found[1]))

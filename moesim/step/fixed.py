@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.step.batch import Batch
-from moesim.step.by_tokens import Price, Tokens, by_tokens
+from moesim.step.by_tokens import BLOCK, Price, Tokens, by_tokens
 from moesim.step.cores import Ahead, CorePrices
 from moesim.step.layer_prices import LAYER_PRICES
 from moesim.step.lowered import HOST
@@ -50,6 +50,23 @@ class FixedPrices:
         if cores is None:
             return None
         return self._around(Work({cores.family: cores.seconds}), part, stretch, mixer), cores
+
+    def cores(self, mixer: int) -> CorePrices:
+        """Of attention in layers with that mixer."""
+        return self._cores[mixer]
+
+    def known(self, tokens: int) -> Int64s:
+        """A number of tokens and those of its neighbours that all tables know."""
+        first = tokens // BLOCK * BLOCK
+        near = np.arange(first, first + BLOCK)
+        for (name, _), table in self._tables.items():
+            near = near if name == HEAD else near[table.knows(near)]
+        return near if len(near) else np.array([tokens])
+
+    def around(self, part: Batch, mixer: int) -> tuple[Work, Work]:
+        """What stands before and after attention's core."""
+        before, after = (self._table(beside, mixer).work(part) for beside in BESIDE)
+        return before, after
 
     def _around(self, cores: Work, part: Batch, stretch: float, mixer: int) -> Int64s:
         """int64[..., ranks] ps of attention with its projections."""

@@ -60,8 +60,8 @@ class Pace:
     counted: Renewals = field(default_factory=Renewals)
 
     def __post_init__(self) -> None:
-        self._refill = Refill(self.plan)
-        self._kept: dict[Shape, Kept] = {}
+        self.refill = Refill(self.plan)
+        self.kept: dict[Shape, Kept] = {}
 
     def ps(self, batch: Batch) -> int:
         """Ticks of the step, until its last task ends; ranks without rows get dummy ones. Raises what `Refill` does."""
@@ -69,9 +69,9 @@ class Pace:
         batch = batch.padded(self.plan.schedule.most_cuts)
         if self.renew_every == 1:
             self.counted.lookups += 1
-            return self._play(batch, self._refill.route(batch))
-        shape = self._shape(batch)
-        kept = self._kept.get(shape)
+            return self._play(batch, self.refill.route(batch))
+        shape = self.shape(batch)
+        kept = self.kept.get(shape)
         if kept is not None and kept.uses < self.renew_every:
             kept.uses += 1
             return self._with(kept, batch)
@@ -79,7 +79,7 @@ class Pace:
 
     def unrouted(self, batch: Batch) -> int:
         """Ticks of what no routing decides, on the rank that needs longest for it. Only where a step is a sum."""
-        return self._refill.unrouted(batch.padded(self.plan.schedule.most_cuts))
+        return self.refill.unrouted(batch.padded(self.plan.schedule.most_cuts))
 
     def ends(
         self, batch: Batch, grows: npt.NDArray[np.bool_], now: int, horizon: int, most: int, least: int = 0
@@ -105,18 +105,18 @@ class Pace:
         if (
             most < FEWEST
             or self.renew_every == 1
-            or not self._refill.sums
+            or not self.refill.sums
             or len(batch.padded(1).rank) > len(batch.rank)
         ):
             return NOTHING
-        kept = self._kept.get(self._shape(batch))
+        kept = self.kept.get(self.shape(batch))
         if kept is None:
             return NOTHING
         likely = (horizon - now) // max(kept.step, least, 1) + 2
         steps = min(most, self.renew_every - kept.uses, likely, MOST)
         if steps < FEWEST:
             return NOTHING
-        unrouted, cores = self._refill.ahead(batch, steps)
+        unrouted, cores = self.refill.ahead(batch, steps)
         ends = now + np.cumsum(np.maximum(kept.step + unrouted - kept.unrouted, least))
         ends = ends[: 1 + int(np.searchsorted(ends[:-1], horizon))]
         for one in cores:
@@ -125,29 +125,30 @@ class Pace:
         self.counted.steps += len(ends)
         return ends
 
-    def _shape(self, batch: Batch) -> Shape:
+    def shape(self, batch: Batch) -> Shape:
+        """Of a padded batch: others of the same may have its routing."""
         if SHAPE not in batch.memo:
-            batch.memo[SHAPE] = shape_of(batch, where=not self._refill.sums)
+            batch.memo[SHAPE] = shape_of(batch, where=not self.refill.sums)
         shape: Shape = batch.memo[SHAPE]
         return shape
 
     def _renewed(self, batch: Batch, shape: Shape, old: Kept | None) -> int:
-        fresh = self._refill.route(batch)
+        fresh = self.refill.route(batch)
         self.counted.lookups += 1
         ticks = self._play(batch, fresh)
-        self._kept[shape] = Kept(fresh, 1, ticks, self._refill.unrouted(batch) if self._refill.sums else 0)
+        self.kept[shape] = Kept(fresh, 1, ticks, self.refill.unrouted(batch) if self.refill.sums else 0)
         if old is not None:
             self.counted.renewed += 1
             self.counted.corrections += abs(self._with(old, batch) / max(ticks, 1) - 1)
         return ticks
 
     def _with(self, kept: Kept, batch: Batch) -> int:
-        if self._refill.sums:
-            return kept.step + self._refill.unrouted(batch) - kept.unrouted
+        if self.refill.sums:
+            return kept.step + self.refill.unrouted(batch) - kept.unrouted
         return self._play(batch, kept.routed)
 
     def _play(self, batch: Batch, routed: Routed) -> int:
-        return self._refill.play(self._refill.fill(batch, routed))
+        return self.refill.play(self.refill.fill(batch, routed))
 
 
 def shape_of(batch: Batch, *, where: bool = True) -> Shape:
@@ -157,8 +158,10 @@ def shape_of(batch: Batch, *, where: bool = True) -> Shape:
     """
     prompts = batch.phase == Phase.PREFILL
     of_rank = np.bincount(batch.rank[prompts], weights=batch.query[prompts], minlength=batch.ranks)
-    return (*_bucket(of_rank if where else np.sort(of_rank)), *_bucket([batch.tokens]))
+    every = (*buckets(of_rank if where else np.sort(of_rank)).tolist(), *buckets([batch.tokens]).tolist())
+    return every
 
 
-def _bucket(tokens: npt.ArrayLike) -> tuple[int, ...]:
-    return tuple(np.round(OCTAVE * np.log2(np.maximum(tokens, 1))).astype(np.int64).tolist())
+def buckets(tokens: npt.ArrayLike) -> Int64s:
+    """Of numbers of tokens."""
+    return np.asarray(np.round(OCTAVE * np.log2(np.maximum(tokens, 1))), dtype=np.int64)
