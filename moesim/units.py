@@ -132,9 +132,10 @@ def to_ps(time: npt.ArrayLike) -> npt.NDArray[np.int64]:
     SimPy accepts a NaN delay and lets its clock run backwards, so every duration passes through here.
     """
     values = np.asarray(time, dtype=np.float64)
-    if np.any(np.isnan(values)) or np.any(values < 0):
+    least, most = (float(ends) for ends in (values.min(initial=0.0), values.max(initial=0.0)))  # NaN if one is
+    if not least >= 0:
         raise BrokenInvariant("a duration is negative or NaN")
-    if np.any(values >= LAST_SECOND):
+    if most >= LAST_SECOND:
         raise beyond_clock(f"one duration alone is {float(values.max()):.3g} s")
     return np.rint(values * PICOSECONDS_PER_SECOND).astype(np.int64)
 

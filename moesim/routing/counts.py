@@ -17,10 +17,11 @@ from moesim.routing.sources.replay import Recording
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 SHORTEST_BLOCK = 32
+SELDOM = 2  # uses of a request's long stretches that cost about as much, token by token, as its sums
 
 
 class Counts:
-    """Of one Recording. Sums over a request's blocks are made when a long stretch of it is first asked for."""
+    """Of one Recording. Sums over a request's blocks are made when it was asked for a few long stretches."""
 
     def __init__(self, recording: Recording, num_experts: int) -> None:
         self.recording, self.num_experts = recording, num_experts
@@ -29,6 +30,7 @@ class Counts:
         rows = -(-recording.length // self.block) + 1
         self._first = np.cumsum(rows) - rows  # of each request among the sums
         self._summed = np.zeros(len(rows), dtype=np.bool_)
+        self._asked = np.zeros(len(rows), dtype=np.int64)  # long stretches of each request so far
         self._sums: Int32s = np.zeros((int(rows.sum()), self.layers, num_experts + 1), dtype=np.int32)
 
     def stretches(self, request: Int64s, first: Int64s, tokens: Int64s, group: Int64s, groups: int) -> Int32s:
@@ -38,8 +40,11 @@ class Counts:
         none is counted nowhere.
         """
         which = self.recording.requests(request)
-        self._sum_up(which[tokens > self.block])
         short = tokens <= self.block
+        np.add.at(self._asked, which[~short], 1)
+        often = self._asked[which] > SELDOM
+        self._sum_up(which[~short & often])
+        short |= ~often
         rows = self.recording.rows(np.repeat(request[short], tokens[short]), _positions(first[short], tokens[short]))
         found = np.zeros((groups, self.layers, self.num_experts + 1), dtype=np.int32)
         add_tokens(self.recording.table(rows), rows, np.repeat(group[short], tokens[short]), found)

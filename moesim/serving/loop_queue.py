@@ -33,10 +33,10 @@ SPARE = 2  # a step, or a sample, that is written down next, and one more
 
 
 class Engine(NamedTuple):
-    """Of Settings, in numbers: many: schedulers of a replica; blocks: of each; held: share of an answer whose KV is held; ahead: 0 or 1;
-    balance, gather: steps that prompts wait for those of other schedulers, and for more; host: ticks of every step that
-    its clock does not hold; slow: of steps with prompts; least: ticks that a step takes which no CUDA graph holds;
-    front: ps from the client to the scheduler; closed: 1 where clients wait for their answers.
+    """Of Settings, in numbers: many: schedulers of a replica; blocks: of each; held: share of an answer whose KV is
+    held; ahead: 0 or 1; balance, gather: steps that prompts wait for those of other schedulers, and for more; host:
+    ticks of every step that its clock does not hold; slow: of steps with prompts; least: ticks that a step takes which
+    no CUDA graph holds; front: ps from the client to the scheduler; closed: 1 where clients wait for their answers.
     """
 
     many: int
@@ -88,18 +88,23 @@ class State(NamedTuple):
         """Before the first of int64[n] requests; blocks and seats of each of `many` schedulers of each replica."""
         n, all_of = len(prompt), replicas * many
         most = min(seats, n)
-        queues = [np.zeros((all_of, most), dtype=np.int64) for _ in range(7)]
-        cadence = [np.zeros((replicas, FEWEST_STEPS), dtype=np.int64) for _ in range(2)]
-        samples = np.zeros((replicas, FEWEST_STEPS, SAMPLE), dtype=np.int64)
-        gaps = np.zeros((max(FEWEST_GAPS, 2 * many * most), 2), dtype=np.int64)
-        clock, own = np.zeros(GAPS + 1, dtype=np.int64), np.zeros((replicas, SAMPLES + 1), dtype=np.int64)
-        at, of = np.zeros((all_of, UNTIL + 1), dtype=np.int64), np.zeros((n, NEXT + 1), dtype=np.int64)
+
+        def empty(*shape: int) -> Ints:
+            return np.zeros(shape, dtype=np.int64)
+
+        started, decoding, ordered, chunked, tokens, left, left_at = (empty(all_of, most) for _ in range(7))
+        clock, own, at, of = empty(GAPS + 1), empty(replicas, SAMPLES + 1), empty(all_of, UNTIL + 1), empty(n, NEXT + 1)
         of[:, PROMPT], of[:, OUTPUT] = prompt, output
         of[:, SENT_AT : EVICTED_AT + 1] = of[:, REPLICA] = of[:, SCHEDULER] = NEVER
         at[:, FREE], at[:, SEATS] = blocks, seats
         own[:, BEGUN] = own[:, ENDED] = clock[PENDING] = NEVER
         clock[CHOICE] = UNDECIDED
-        return cls(clock, own, at, of, *queues, *cadence, samples, gaps, np.zeros(most, dtype=np.int64))
+        return cls(
+            clock, own, at, of, started, decoding, ordered, chunked, tokens, left, left_at,
+            ends=empty(replicas, FEWEST_STEPS), beats=empty(replicas, FEWEST_STEPS),
+            samples=empty(replicas, FEWEST_STEPS, SAMPLE), gaps=empty(max(FEWEST_GAPS, 2 * many * most), 2),
+            scratch=empty(most),
+        )  # fmt: skip
 
     def roomier(self) -> State:
         """With more room where little is left for what is written down step by step."""
@@ -115,7 +120,8 @@ class State(NamedTuple):
     @property
     def most_rows(self) -> int:
         """Of a step."""
-        return self.decoding.shape[1] * (len(self.at) // len(self.own))
+        most: int = self.decoding.shape[1]
+        return most * (len(self.at) // len(self.own))
 
 
 def _roomier(column: Ints, used: int, axis: int) -> Ints:

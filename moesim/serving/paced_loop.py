@@ -17,7 +17,6 @@ from moesim.serving.loop_paced import Keeps, hash_of, paced, priced
 from moesim.serving.loop_queue import PENDING
 from moesim.serving.replica import Replica
 from moesim.serving.requests import Ints
-from moesim.step import Batch
 from moesim.step.pace import Pace, Shape, buckets
 from moesim.step.rates import RateBook, free, slot, unrated
 
@@ -98,7 +97,10 @@ class PacedLoop(CompiledLoop):
             place = self._shapes[shape] = _place(wider["hashes"], int(old.hashes[before]))
             for name in names:
                 wider[name][place] = getattr(old, name)[before]
-        self._keeps = old._replace(**wider)
+        self._keeps = old._replace(
+            hashes=wider["hashes"], shapes=wider["shapes"], step=wider["step"], unrouted=wider["unrouted"],
+            uses=wider["uses"],
+        )  # fmt: skip
         return self._keeps
 
 

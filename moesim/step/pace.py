@@ -158,8 +158,7 @@ def shape_of(batch: Batch, *, where: bool = True) -> Shape:
     """
     prompts = batch.phase == Phase.PREFILL
     of_rank = np.bincount(batch.rank[prompts], weights=batch.query[prompts], minlength=batch.ranks)
-    every = (*buckets(of_rank if where else np.sort(of_rank)).tolist(), *buckets([batch.tokens]).tolist())
-    return every
+    return (*buckets(of_rank if where else np.sort(of_rank)).tolist(), *buckets([batch.tokens]).tolist())
 
 
 def buckets(tokens: npt.ArrayLike) -> Int64s:

@@ -27,7 +27,7 @@ class ExpertPrices:
         self._ops, self._slowdown = ops, slowdown
         self._costs = ops.costs.asked if isinstance(ops.costs, Tables) else ops.costs
         self._tile = self._costs.expert_tile(ops.precision.experts)
-        self._kept = np.zeros((2, 1 << 12), dtype=np.int64)  # keys (0: free) and ticks, by hash
+        self._kept = np.zeros((1 << 12, 2), dtype=np.int64)  # keys (0: free) and ticks, by hash
         self._known = 0
 
     def ps(self, by_rank: Int64s) -> Int64s:
@@ -37,8 +37,10 @@ class ExpertPrices:
         if find(rows, self._tile, self._kept, shapes, found):
             missing = np.flatnonzero(found < 0)
             self._learn(shapes[missing])
-            find(rows, self._tile, self._kept, shapes, found)
-            odd = np.flatnonzero(found < 0)  # too large to be kept
+            again = np.empty(len(missing), dtype=np.int64)
+            find(rows[missing], self._tile, self._kept, shapes[missing], again)
+            found[missing] = again
+            odd = missing[again < 0]  # too large to be kept
             found[odd] = self._priced(shapes[odd]) if len(odd) else 0
         return found.reshape(by_rank.shape[:-1])
 
@@ -48,7 +50,7 @@ class ExpertPrices:
         wanted = _different(_around(asked)) if len(asked) <= FEW else asked
         if not len(wanted):
             return
-        while 2 * (self._known + len(wanted)) > self._kept.shape[1]:
+        while 2 * (self._known + len(wanted)) > len(self._kept):
             self._kept = grown(self._kept)
         self._known += keep(wanted, self._priced(wanted), self._kept)
 
@@ -99,7 +101,7 @@ def find(rows: Any, tile: int, kept: Any, shapes: Any, found: Any) -> Any:
             whole += (size + (tile - 1)) & -tile
         shapes[row, 0], shapes[row, 1], shapes[row, 2], shapes[row, 3] = total, active, most, whole - total
         place = _place(shapes[row], kept)
-        found[row] = kept[1, place] if place >= 0 and kept[0, place] != 0 else -1
+        found[row] = kept[place, 1] if place >= 0 and kept[place, 0] != 0 else -1
         missing += found[row] < 0
     return missing
 
@@ -110,19 +112,19 @@ def keep(shapes: Any, ticks: Any, kept: Any) -> Any:
     new = 0
     for row in range(shapes.shape[0]):
         place = _place(shapes[row], kept)
-        new += kept[0, place] == 0
-        kept[0, place], kept[1, place] = _key(shapes[row]), ticks[row]
+        new += kept[place, 0] == 0
+        kept[place, 0], kept[place, 1] = _key(shapes[row]), ticks[row]
     return new
 
 
 @njit
 def grown(kept: Any) -> Any:
     """Twice the room for the same."""
-    wider = np.zeros((2, 2 * kept.shape[1]), np.int64)
-    for place in range(kept.shape[1]):
-        if kept[0, place] != 0:
-            free = _first(kept[0, place], wider)
-            wider[0, free], wider[1, free] = kept[0, place], kept[1, place]
+    wider = np.zeros((2 * kept.shape[0], 2), np.int64)
+    for place in range(kept.shape[0]):
+        if kept[place, 0] != 0:
+            free = _first(kept[place, 0], wider)
+            wider[free, 0], wider[free, 1] = kept[place, 0], kept[place, 1]
     return wider
 
 
@@ -137,9 +139,9 @@ def _place(shape: Any, kept: Any) -> Any:
 @njit
 def _first(key: int, kept: Any) -> Any:
     """The place of a key, or the first free one after where its hash points to."""
-    mask = kept.shape[1] - 1
+    mask = kept.shape[0] - 1
     place = ((key * 0x9E3779B97F4A7C1) >> 24) & mask
-    while kept[0, place] != 0 and kept[0, place] != key:
+    while kept[place, 0] != 0 and kept[place, 0] != key:
         place = (place + 1) & mask
     return place
 

@@ -32,7 +32,7 @@ PS = float(PICOSECONDS_PER_SECOND)
 class Rates(NamedTuple):
     """fixed int64[tokens], head int64[emitted] ps: of all tasks of a rank with so many tokens, attention's aside;
     around float64[2, families, tokens] s: what stands before and after attention's core in a layer; core: the family of
-    the core; stretch: how much longer attention is than on all SMs; layers that have it; index int32[rows, blocks],
+    the core; stretch: how much longer attention is than on all SMs; layers that have it; places int32[rows, blocks],
     cells float64[cells, contexts, 2]: s of one decoded row among so many, and whether that is outside of what was
     measured; keys int64[room] (0: free), prompts float64[room, 2]: the same of a chunk of a prompt. UNKNOWN: not asked.
     """
@@ -43,7 +43,7 @@ class Rates(NamedTuple):
     core: int
     stretch: float
     layers: int
-    index: npt.NDArray[np.int32]
+    places: npt.NDArray[np.int32]
     cells: Floats
     keys: Int64s
     prompts: Floats
@@ -102,12 +102,12 @@ class RateBook:
         for emits in np.unique(batch.head_rows).tolist():
             if emits >= len(rates.head) or rates.head[emits] == UNKNOWN:
                 self._take_emitted(emits)
-        self.rates = self.rates._replace(index=cores.index, cells=cores.cells)
+        self.rates = self.rates._replace(places=cores.index, cells=cores.cells)
         self.take_prompts(_chunks(batch))
 
     def _take_tokens(self, tokens: int) -> None:
         """A number of tokens and its neighbours, as far as they are known."""
-        stretch, mixer, _ = self._attention
+        mixer = self._attention[1]
         near = self._refill.fixed.known(tokens)
         near = near[near > 0]
         part = _of_tokens(near)
@@ -227,7 +227,7 @@ def decoded(rates: Any, contexts: Any, many: Any, ahead: Any, counted: Any) -> A
     what was measured, are added. As `cores.summed`.
     """
     total, at = 0.0, 0
-    if many >= rates.index.shape[0]:
+    if many >= rates.places.shape[0]:
         return float(UNKNOWN)
     while at < many:
         first = at
@@ -235,7 +235,7 @@ def decoded(rates: Any, contexts: Any, many: Any, ahead: Any, counted: Any) -> A
             at += 1
         context = contexts[first] + ahead
         block = context >> BLOCK_BITS
-        cell = rates.index[many, block] if block < rates.index.shape[1] else -1
+        cell = rates.places[many, block] if block < rates.places.shape[1] else -1
         if cell < 0:
             return float(UNKNOWN)
         place = context & ((1 << BLOCK_BITS) - 1)

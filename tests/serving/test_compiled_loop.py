@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moesim.errors import BrokenInvariant
 from moesim.serving import Requests, Served, balancer, run
 from moesim.serving.batcher import REGISTRY, Policy
+from moesim.studies.serving import load_serving
+from moesim.studies.serving.build import build_serving
 from tests.serving.systems import MS, by_tokens, requests_of, served
 
 COLUMNS = (
@@ -93,6 +94,33 @@ def test_a_policy_that_it_does_not_know_is_played_by_the_readable_loop(monkeypat
 
     seen: list[int] = []
     fill: Callable[[Any], None] = REGISTRY["decode_first"].fill
-    monkeypatch.setitem(REGISTRY, "decode_first", Policy(one_by_one, True))  # type: ignore[arg-type]
+    monkeypatch.setitem(REGISTRY, "decode_first", Policy(one_by_one, True))
     both(requests_of([0, MS], 10, 5), by_tokens)
     assert seen
+
+
+def scenario(renew: str, changed: str) -> tuple[Any, Served]:
+    """A shipped one of two replicas, some of it -> its clock and log, and what happened."""
+    engine = "{preset: vllm_dp_ep, graph_batch: 4, eager_time_per_layer: 0.05 ms, prompt_slowdown: 1.1}"
+    changes = ("replicas=2", "requests.number=150", "requests.arrivals={poisson: {rate: 150/s}}", f"scheduler={engine}")
+    built = build_serving(load_serving("qwen3-serve", [*changes, f"routing.renew={renew}", changed]), 0)
+    clock, (requests, _) = built.clock(), built.scenario.requests.draw(0)
+    found = run.serve(requests, lambda book: built.replicas(book, clock))
+    uses = {shape: kept.uses for shape, kept in clock.kept.items()}
+    return (clock.counted, uses, built.log.asked, built.log.outside, built.log.basis), found
+
+
+@pytest.mark.parametrize(
+    ("renew", "schedule"),
+    [("1", "comm.dispatch_dtype=fp8"), ("3", "comm.dispatch_dtype=bf16"), ("never", "comm.dispatch_dtype=bf16"),
+     ("5", "overlap.schedule=two_batch")],
+)  # fmt: skip
+def test_steps_that_it_prices_are_the_paces(renew: str, schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lookups, renewals and questions to the profile too; parts side by side are no sum: the Pace is always asked."""
+    monkeypatch.setattr(run, "FEWEST", 1)
+    asked, one = scenario(renew, schedule)
+    assert asked[0].steps > 0
+    monkeypatch.setattr(run, "FEWEST", 1 << 40)
+    expected, other = scenario(renew, schedule)
+    assert asked == expected
+    assert_same(one, other)

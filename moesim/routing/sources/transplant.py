@@ -56,13 +56,13 @@ def carried(recorded: Any, ticket: Any, members: Any, orders: Any, found: Any) -
     int64[ORDERS, size] -> fills found uint16[T, L', k']: of choice c of the recorded ones the member of its group that
     a hash of (ticket, layer, c) orders next.
     """
-    choices, shuffles = recorded.shape[2], np.uint64(orders.shape[0])
+    choices, last = recorded.shape[2], np.uint64(orders.shape[0] - 1)  # as many orders as a power of two
     for token in range(found.shape[0]):
         for layer in range(found.shape[1]):
             here = streams_hash(ticket[token], np.uint64(layer))
             for choice in range(min(choices, found.shape[2])):
                 first = recorded[token, layer % recorded.shape[1], choice]
-                order = orders[streams_hash(here, np.uint64(choice)) % shuffles]
+                order = orders[streams_hash(here, np.uint64(choice)) & last]
                 for turn, place in enumerate(range(choice, found.shape[2], choices)):
                     found[token, layer, place] = NO_EXPERT if first == NO_EXPERT else members[layer, first, order[turn]]
 
