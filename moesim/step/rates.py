@@ -2,7 +2,7 @@
 
 Of plans whose steps are sums (`Refill.sums`), whose ranks attend alone, all in the same way. The arrays hold what a
 Refill was asked for before; who finds that something is missing asks the Refill, and then `RateBook.take`s what it has
-learned. tests/step/test_rates.py holds the sums equal to `Refill.unrouted`.
+learned. tests/serving/test_compiled_loop.py holds what they add up to equal to `Pace.ps`, to the tick.
 """
 
 from __future__ import annotations

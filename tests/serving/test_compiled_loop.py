@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moesim.serving import Requests, Served, balancer, run
+from moesim.serving import Requests, Served, Settings, balancer, run
 from moesim.serving.batcher import REGISTRY, Policy
+from moesim.serving.loop_engine import READABLE
 from moesim.studies.serving import load_serving
 from moesim.studies.serving.build import build_serving
 from tests.serving.systems import MS, by_tokens, requests_of, served
@@ -124,3 +125,14 @@ def test_steps_that_it_prices_are_the_paces(renew: str, schedule: str, monkeypat
     expected, other = scenario(renew, schedule)
     assert asked == expected
     assert_same(one, other)
+
+
+def test_each_setting_is_played_or_refused() -> None:
+    """A new key of Settings is the kernel's too, or one of those that only the readable loop plays."""
+    played = {
+        "policy", "max_num_batched_tokens", "max_num_seqs", "block_size", "reserved_output", "schedule_ahead",
+        "poll_interval", "balance_timeout", "balance_wait", "host_time", "eager_time_per_layer", "graph_batch",
+        "graph_tokens", "prompt_slowdown", "frontend_time",
+    }  # fmt: skip
+    elsewhere = {"gpu_memory_utilization", "free_gpu_memory_fraction", "all_reduce", "prefix_cache"}
+    assert set(Settings.model_fields) == played | elsewhere | set(READABLE)
