@@ -19,7 +19,8 @@ import time
 from moesim.routing import Sampled
 from moesim.routing.sources.sequences import Sequences
 from moesim.studies.training import load_training
-from moesim.studies.training.run import SEQUENCES, job_of
+from moesim.studies.training.run import job_of
+from moesim.studies.training.tokens import SEQUENCES
 from moesim.training import Job, routed_step
 
 SCENARIO, STATISTICS = "dsv3-train-2048", "prefill_in4096"

@@ -16,7 +16,7 @@ from moesim.routing.routers import build_router
 from moesim.routing.sources import Places
 from moesim.routing.sources.columns import LogitKnobs, generated, recorded
 from moesim.step import Lowered
-from moesim.studies.load import Loaded
+from moesim.studies.load import Loaded, Source
 from moesim.studies.result import Metric
 from moesim.studies.scenario import RoutingSection
 
@@ -31,7 +31,8 @@ def routing_source(
     if routing is None:
         return NoExperts(), ()
     if routing.router is not None:
-        source: RoutingSource = _routed(loaded, routing, model, seed, places)
+        training = loaded.scenario.batch.phase == "train"
+        source: RoutingSource = routed_by(loaded, routing, model, seed, places, training=training)
     else:
         source = looked_up(routing, model, seed, loaded.where("routing.trace"))
     return source, tuple(source.notes)
@@ -47,8 +48,10 @@ def looked_up(routing: RoutingSection, model: MoEModel, seed: int, where: str) -
     return Transplant(trace, model, seed) if routing.transplant else Replay(trace, model, seed)
 
 
-def _routed(loaded: Loaded, routing: RoutingSection, model: MoEModel, seed: int, places: Places) -> Routed:
-    """A router over the logits of the trace that is named, or over generated ones."""
+def routed_by(
+    loaded: Source, routing: RoutingSection, model: MoEModel, seed: int, places: Places, *, training: bool
+) -> Routed:
+    """A router over the logits of the trace that is named, or over generated ones. Raises BadInput."""
     where = loaded.where("routing.router")
 
     def place(keys: yamlfile.Keys) -> str:
@@ -63,9 +66,7 @@ def _routed(loaded: Loaded, routing: RoutingSection, model: MoEModel, seed: int,
     else:
         columns = generated(routing.generator or LogitKnobs(), model, seed)
     try:
-        return Routed(
-            router, name, columns, model, seed, places, routing.warm_up, loaded.scenario.batch.phase == "train"
-        )
+        return Routed(router, name, columns, model, seed, places, routing.warm_up, training)
     except BadInput as error:
         raise BadInput(error.what, where=where, way_out=error.way_out) from None
 

@@ -15,7 +15,7 @@ from moesim.layout import (
     state_rows,
     token_values,
 )
-from moesim.layout.shards import GRADIENTS, WEIGHTS
+from moesim.layout.shards import GRADIENTS, OPTIMIZER, WEIGHTS
 from moesim.schedules.pipelines import Pass
 from moesim.step.optimizer import parameters_of
 from moesim.training.job import Job
@@ -43,6 +43,16 @@ def rank_memory(job: Job, rank: int) -> MemoryLedger:
         *(row for stage, spread in spreads for row in _ends(job, spread, stage)),
     ]
     return MemoryLedger(tuple(rows), {HBM: job.cluster.devices[0].memory_bytes})
+
+
+def checkpoint_bytes(job: Job) -> float:
+    """What the fullest rank writes: master copies and moments, of which ranks that hold the same write a part each."""
+    found = 0.0
+    for rank in range(job.pipeline):
+        plans = [job.plan(stage) for stage in job.stages_of(rank)]
+        parts = (Shards.of(plan.layout).kept(*parameters_of(plan), OPTIMIZER) for plan in plans)
+        found = max(found, plans[0].optimizer.bytes_per_parameter * sum(parts))
+    return found
 
 
 def _whole_layers(job: Job, shards: Shards, stages: Sequence[Stage]) -> Iterator[MemoryRow]:

@@ -137,7 +137,7 @@ def test_text_and_stored_run(moesim: Moesim, tmp_path: Path) -> None:
     (["pipeline.schedule=dualpip"], 2, "did you mean 'dualpipe'"),
     (["pipeline.schedule=dualpipe", "parallel.pipeline_parallel_size=1"], 2, "even number"),
     (["pipeline.schedule=interleaved", "parallel.virtual_pipeline_size=2", "batch.micro_batches=33"], 2, "33"),
-    (["routing={router: topk_softmax}"], 2, "no router decides in it"),
+    (["routing={router: expert_choice}"], 2, "not played in pipelines"),
     (["routing={sampled: dsv3}"], 2, "load statistics"),
     (["routing={trace: tiny-moe}"], 2, "was recorded from"),
     (["routing={sampled: prefill_in4096}", "pipeline.hide_alltoall=true"], 2, "not played with rows of their own"),

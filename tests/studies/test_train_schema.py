@@ -20,6 +20,10 @@ SMALL = (
     "batch={sequence_length: 512, micro_batches: 8}", "pipeline={schedule: 1f1b}",
     "parallel={data_parallel_size: 8, pipeline_parallel_size: 2, expert_parallel_size: 8}",
 )  # fmt: skip
+RUN = (
+    "run={steps: 2000, trials: 4, checkpoint_rate: 1 GB/s, checkpoint_every: 100, gpu_mtbf: 2 h, nic_mtbf: 4 h, "
+    "node_mtbf: 8 h, restart: 20 s, straggler_rate: 0.01, straggler_slowdown: 1.5}"
+)
 CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the one that is added
     "batch.sequence_length": ((), "batch.sequence_length=1024"),
     "batch.micro_batch_size": ((), "batch.micro_batch_size=2"),
@@ -42,6 +46,20 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     "pipeline.schedule": ((), "pipeline.schedule=gpipe"),
     "pipeline.hide_alltoall": ((), "pipeline.hide_alltoall=true"),
     "training.recompute": ((), "training.recompute=[moe]"),
+    "run.steps": ((RUN,), "run.steps=3000"),
+    "run.trials": ((RUN,), "run.trials=5"),
+    "run.checkpoint_rate": ((RUN,), "run.checkpoint_rate=2 GB/s"),
+    "run.checkpoint_every": ((RUN,), "run.checkpoint_every=auto"),
+    "run.restart": ((RUN,), "run.restart=60 s"),
+    "run.gpu_mtbf": ((RUN,), "run.gpu_mtbf=20 h"),
+    "run.nic_mtbf": ((RUN,), "run.nic_mtbf=40 h"),
+    "run.node_mtbf": ((RUN,), "run.node_mtbf=1 h"),
+    "run.straggler_rate": ((RUN,), "run.straggler_rate=0.1"),
+    "run.straggler_slowdown": ((RUN,), "run.straggler_slowdown=2"),
+    "run.routing_every": (
+        (RUN, "routing={router: {name: bias_lossfree, u: 0.02}, generator: {popularity: {lognormal: 1}}}",
+         "batch.micro_batches=2", "run.steps=60"), "run.routing_every=30"
+    ),
     "prices.gpu_hour": (("prices={gpu_hour: 2}",), "prices.gpu_hour=3"),
     "prices.gpu_watts": (("prices={gpu_hour: 2}",), "prices.gpu_watts=1000"),
     "prices.kilowatt_hour": (("prices={gpu_hour: 2, gpu_watts: 1000}",), "prices.kilowatt_hour=0.1"),
@@ -129,6 +147,42 @@ def test_degrees_of_torchtitan_are_shards_and_replicas(
 def test_shards_that_do_not_fit_are_refused(override: str, said: str) -> None:
     with pytest.raises(BadInput, match=said):
         run_training("qwen3-train-16", overrides=(override,))
+
+
+ROUTER = "routing={router: expert_choice, generator: {popularity: {zipf: 1}}}"
+
+
+@pytest.mark.parametrize(("overrides", "said"), [
+    (("run={steps: 10, checkpoint_rate: 1 GB/s}",), "auto needs something that fails"),
+    (("run={steps: 10, checkpoint_rate: 1 GB/s, gpu_mtbf: 1 h}",), "restart: .*missing, and something fails"),
+    (("run={steps: 10, checkpoint_rate: 1 GB/s, checkpoint_every: 5, restart: 1 s}",), "nothing fails"),
+    ((RUN, "run.straggler_slowdown=1"), "act together"),
+    ((RUN, "run.routing_every=10"), "even rows stay even"),
+    ((RUN, "routing={sampled: prefill_in4096}", "run.routing_every=10"), "looked up 200 times; at most 64"),
+    ((RUN, "run.gpu_mtbf=1 s"), "it never ends"),
+    ((ROUTER,), "not played in pipelines"),
+])  # fmt: skip
+def test_runs_that_make_no_sense_are_refused(overrides: tuple[str, ...], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        run_training("qwen3-train-16", overrides=(*SMALL, *overrides))
+
+
+def test_a_router_that_learns_from_step_to_step_evens_rows_out() -> None:
+    """Its state is carried over a run: the step gets shorter, and what the run takes is between both."""
+    learns = "routing={router: {name: bias_lossfree, u: 0.02}, generator: {popularity: {lognormal: 1}}}"
+    series = "run={steps: 90, routing_every: 30, checkpoint_rate: 1 GB/s, checkpoint_every: 90, trials: 2}"
+    found = run_training("qwen3-train-16", overrides=(*SMALL, "batch.micro_batches=2", learns, series))
+    steps = [one["step_time_s"] for one in found.provenance["run"]["series"]]
+    assert len(steps) == 3 and steps[1] < 0.99 * steps[0] and steps[2] == pytest.approx(steps[1], rel=0.02)
+    took = found.metrics["run_s"].value - found.metrics["run_checkpoint_s"].value
+    assert took == pytest.approx(30 * sum(steps)) and found.metrics["run_failures"].value == 0
+
+
+def test_cost_and_energy_of_a_run() -> None:
+    """16 GPUs at 2 an hour and 1 kW, for as long as it takes."""
+    found = run_training("qwen3-train-16", overrides=(*SMALL, RUN, "prices={gpu_hour: 2, gpu_watts: 1000}")).metrics
+    hours = 16 * found["run_s"].value / 3600
+    assert found["run_cost"].value == pytest.approx(2 * hours) and found["run_energy"].value == pytest.approx(hours)
 
 
 def test_a_key_and_its_flag_are_refused() -> None:

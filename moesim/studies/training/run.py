@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,18 +13,19 @@ from moesim.hardware import Cluster, load_cluster
 from moesim.layout import HBM, MemoryLedger, default_expert_tensor_parallel
 from moesim.models import DTYPE_BYTES, Attention, MoEModel, load_model
 from moesim.network import all_to_all
-from moesim.routing.sources.sequences import Sequences
 from moesim.schedules.pipelines import find_pipeline
 from moesim.studies.basis import borrowed, price_notes
 from moesim.studies.dense import refuse_experts
 from moesim.studies.load import Overrides
 from moesim.studies.prices import PAID
 from moesim.studies.result import Findings, Metric
-from moesim.studies.routing import looked_up
 from moesim.studies.scenario import ClusterSection
 from moesim.studies.training.load import TrainLoaded, load_training
+from moesim.studies.training.long_run import run_told
+from moesim.studies.training.tokens import tokens_of
 from moesim.studies.training.told import Told, even_told, routed_told
-from moesim.training import Job, rank_memory
+from moesim.training import Job, rank_memory, routed_step
+from moesim.training.memory import checkpoint_bytes
 from moesim.training.sharding import data_parallel_bytes
 from moesim.version import __version__
 
@@ -34,7 +36,6 @@ BESIDE: Final = (
 )
 HIDDEN: Final = "transfers of context parallelism are taken to hide behind attention: they cost nothing here"
 HOP: Final = "a stage hands on at the full rate of its link, one flow alone, without start-up"
-SEQUENCES: Final = 64  # different ones of a job whose tokens are looked up
 TWICE: Final = (
     "ranks of dualpipe and dualpipev hold two stages: their gradients and updates are counted one after the other"
 )
@@ -56,19 +57,44 @@ def run_training(
         ledgers = [rank_memory(job, rank) for rank in range(job.pipeline)]
         _check(ledgers)
         told = _told(loaded, job, tell)
-    return _result(loaded, job, told, ledgers)
+    result = _result(loaded, job, told, ledgers)
+    return _with_run(loaded, job, told, result, tell) if loaded.scenario.run else result
 
 
 def _told(loaded: TrainLoaded, job: Job, tell: Callable[[str], None]) -> Told:
     """With even rows one rank stands for all of its stage."""
-    routing = loaded.scenario.routing
-    if routing is None or routing.balanced or not job.model.routed:
+    if _is_even(loaded, job):
         return even_told(job)
     tell("looking tokens up")
-    with loaded.placing("routing"):
-        source = Sequences(looked_up(routing, job.model, 0, loaded.where("routing.trace")), SEQUENCES)
+    source = tokens_of(loaded, job, 0)
     tell("playing every layer of every micro-batch")
     return routed_told(job, source)
+
+
+def _is_even(loaded: TrainLoaded, job: Job) -> bool:
+    routing = loaded.scenario.routing
+    return routing is None or routing.balanced or not job.model.routed
+
+
+def _with_run(
+    loaded: TrainLoaded, job: Job, told: Told, result: TrainResult, tell: Callable[[str], None]
+) -> TrainResult:
+    """The same, with what a run of many such steps is."""
+    section = loaded.scenario.run
+    assert section
+
+    def step(number: int) -> float:
+        if number == 0:
+            return told.seconds
+        tell(f"looking tokens up again at step {number}")
+        return routed_step(job, tokens_of(loaded, job, number)).seconds
+
+    with loaded.placing("run"):
+        found = run_told(section, job, checkpoint_bytes(job), step, loaded.scenario.prices)
+    return replace(
+        result, metrics={**result.metrics, **found.metrics},
+        provenance={**result.provenance, **found.provenance}, warnings=(*result.warnings, *found.notes),
+    )  # fmt: skip
 
 
 def job_of(loaded: TrainLoaded) -> Job:

@@ -10,9 +10,8 @@ from moesim.errors import BadInput
 from moesim.studies.prices import PricesSection
 from moesim.studies.scenario import CommSection, Count, ParallelSection, Setup
 from moesim.studies.training.flags import BATCH, DTYPE, PARALLEL, TRAINING, ZERO, degrees, named, valued
+from moesim.studies.training.long_run import RunSection
 from moesim.yamlfile import Items, Section
-
-ROUTERS = "a pipelined step looks tokens up in a trace or samples them: no router decides in it"
 
 
 class TrainBatch(Section):
@@ -93,6 +92,7 @@ class TrainScenario(Setup):
     parallel: TrainParallel = TrainParallel()
     pipeline: PipelineSection = PipelineSection()
     training: TrainingSection = TrainingSection()
+    run: RunSection | None = Field(None, description="many steps in a row")
     prices: PricesSection | None = Field(None, description="metrics of cost and energy per million tokens")
 
     def model_post_init(self, context: Any) -> None:
@@ -102,8 +102,10 @@ class TrainScenario(Setup):
         for key in self.silent:
             if key in self.model_fields_set:
                 raise BadInput("nothing to act on in mode: train", where=key, way_out="leave it out, or mode: step")
-        if self.routing and self.routing.router is not None:
-            raise BadInput(ROUTERS, where="routing.router", way_out="sampled, trace or balanced, or mode: step")
+        if self.run:
+            if self.run.routing_every and (self.routing is None or self.routing.balanced):
+                raise BadInput("even rows stay even", where="run.routing_every", way_out="leave it out, or routing")
+            self.run.check()
         for key, default in CommSection().model_dump().items():
             if key != "dispatch" and getattr(self.comm, key) != default:
                 raise BadInput("nothing to act on in mode: train", where=f"comm.{key}", way_out="leave it out")

@@ -20,10 +20,10 @@ MOST: Final = 3.0  # interference beyond it means that nothing is won by running
 NEAR: Final = 0.005
 READING: Final = (
     "FSMoE: all of Table 2's all-gather and reduce-scatter lie between dispatch and combine; without a stream of "
-    "their own they share that of the all-to-alls, Tutel's and No-IIO's; gradients go behind the last dispatch and beside the "
-    "dense backward pass; start-ups are those of its Figure 5. This reading was chosen among about a hundred (streams, "
-    "shares of tensor parallelism, beliefs of the policy) with the published figures of both testbeds in view: B is "
-    "held out from the fit, not from that choice"
+    "their own they share that of the all-to-alls, Tutel's and No-IIO's; gradients go behind the last dispatch and "
+    "beside the dense backward pass; start-ups are those of its Figure 5. This reading was chosen among about a "
+    "hundred (streams, shares of tensor parallelism, beliefs of the policy) with the published figures of both "
+    "testbeds in view: B is held out from the fit, not from that choice"
 )
 
 

@@ -1,0 +1,201 @@
+"""`run:` of a training scenario: many steps, with routing that drifts, checkpoints, failures and stragglers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from moesim import streams
+from moesim.errors import BadInput
+from moesim.studies.interval import half_width
+from moesim.studies.prices import HOUR, KILO, PricesSection
+from moesim.studies.result import Metric
+from moesim.studies.scenario import Count
+from moesim.training import Job
+from moesim.training.long_run import LongRun, Played, slowed, young_seconds
+from moesim.units import Bandwidth, Seconds
+from moesim.yamlfile import Section
+
+MOST_LOOKS: Final = 64  # each plays every layer of every micro-batch
+NOTE: Final = (
+    "run: failures are independent and exponential, a straggler slows the whole step, training stands while a "
+    "checkpoint is written; a step that is done again takes as long as before"
+)
+ASSUMED: Final = "run: mean times between failures, restart and checkpoint rates are the scenario's"
+Seconds64 = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class RunSection(Section):
+    """Many steps in a row: routing that drifts, checkpoints, failures, restarts, stragglers."""
+
+    steps: Count = Field(le=10_000_000, description="optimizer steps")
+    trials: Count = Field(32, le=10_000, description="runs that are drawn; metrics are their means")
+    checkpoint_rate: Bandwidth = Field(
+        gt=0, description="at which each GPU writes and reads its share of parameters and optimizer states"
+    )
+    checkpoint_every: Count | Literal["auto"] = Field(
+        "auto", description="steps between checkpoints; auto: as Young's formula has it"
+    )
+    restart: Seconds | None = Field(
+        None, description="from a failure until the checkpoint can be read; needed where something fails"
+    )
+    gpu_mtbf: Seconds | None = Field(None, gt=0, description="mean time between failures of one GPU")
+    nic_mtbf: Seconds | None = Field(None, gt=0, description="and of one NIC, of which each GPU has one")
+    node_mtbf: Seconds | None = Field(None, gt=0, description="and of what else is in a node")
+    straggler_rate: float = Field(0.0, ge=0, le=1, description="share of its steps in which a GPU is slow")
+    straggler_slowdown: float = Field(1.0, ge=1, le=100, description="how much longer a step with a slow GPU takes")
+    routing_every: Count | None = Field(
+        None, description="steps after which routing is looked up anew, and routers have learned; default: never"
+    )
+
+    @property
+    def fails(self) -> bool:
+        """Whether anything does."""
+        return any((self.gpu_mtbf, self.nic_mtbf, self.node_mtbf))
+
+    def check(self) -> None:
+        """Raises BadInput for keys that have nothing to act on."""
+        for wrong, key, what, way_out in (
+            (self.fails and self.restart is None, "restart", "missing, and something fails", "e.g. restart: 10 min"),
+            (not self.fails and self.restart is not None, "restart", "nothing fails", "gpu_mtbf, or leave it out"),
+            (not self.fails and self.checkpoint_every == "auto", "checkpoint_every",
+             "auto needs something that fails", "a number of steps, or gpu_mtbf"),
+            ((self.straggler_rate > 0) != (self.straggler_slowdown > 1), "straggler_rate",
+             "straggler_rate and straggler_slowdown act together", "give both, or neither"),
+            (bool(self.routing_every) and self.looks > MOST_LOOKS, "routing_every",
+             f"routing would be looked up {self.looks} times; at most {MOST_LOOKS}",
+             f"routing_every: {-(-self.steps // MOST_LOOKS)} or more"),
+        ):  # fmt: skip
+            if wrong:
+                raise BadInput(what, where=f"run.{key}", way_out=way_out)
+
+    @property
+    def looks(self) -> int:
+        """How often routing is looked up."""
+        return -(-self.steps // self.routing_every) if self.routing_every else 1
+
+    def rates(self, job: Job) -> dict[str, float]:
+        """Failures a second of all that there is of a kind."""
+        nodes = -(-job.world // job.cluster.gpus_per_node)
+        each = {"gpu": (self.gpu_mtbf, job.world), "nic": (self.nic_mtbf, job.world), "node": (self.node_mtbf, nodes)}
+        return {name: number / mtbf for name, (mtbf, number) in each.items() if mtbf}
+
+
+class RunTold(NamedTuple):
+    """What a Result says of a run."""
+
+    metrics: dict[str, Metric]
+    provenance: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Run:
+    section: RunSection
+    job: Job
+    looks: Sequence[float]  # seconds of a step after each look
+    state_bytes: float
+
+    @property
+    def write(self) -> float:
+        return self.state_bytes / self.section.checkpoint_rate
+
+    @property
+    def seconds(self) -> Seconds64:
+        """float64[steps], without stragglers."""
+        each = self.section.routing_every or self.section.steps
+        return np.repeat(np.array(self.looks), each)[: self.section.steps]
+
+    @property
+    def slow(self) -> float:
+        """Chance that a step meets a straggler."""
+        return 1.0 - (1.0 - self.section.straggler_rate) ** self.job.world
+
+    @property
+    def longer(self) -> float:
+        """What stragglers make of a step on average."""
+        return 1.0 + self.slow * (self.section.straggler_slowdown - 1.0)
+
+    @property
+    def young(self) -> int | None:
+        """Steps between two checkpoints by Young's formula."""
+        rate = sum(self.section.rates(self.job).values())
+        if not rate:
+            return None
+        mean = float(self.seconds.mean()) * self.longer
+        return max(1, min(round(young_seconds(self.write, 1.0 / rate) / mean), self.section.steps))
+
+    @property
+    def every(self) -> int:
+        given = self.section.checkpoint_every
+        return min(given if isinstance(given, int) else self.young or self.section.steps, self.section.steps)
+
+    def trials(self) -> Iterator[tuple[Played, float]]:
+        """Each with the seconds that stragglers add."""
+        section, plain = self.section, self.seconds
+        back = (section.restart or 0.0) + self.write
+        for trial in range(section.trials):
+            taken = slowed(plain, self.slow, section.straggler_slowdown, streams.stream(trial, "stragglers"))
+            one = LongRun(taken, self.every, self.write, back, section.rates(self.job))
+            yield one.play(streams.stream(trial, "failures")), float(taken.sum() - plain.sum())
+
+
+def run_told(
+    section: RunSection, job: Job, state_bytes: float, step: Callable[[int], float], prices: PricesSection | None
+) -> RunTold:  # fmt: skip
+    """step: number of a step -> its seconds; state_bytes: what the fullest GPU writes. Raises BadInput."""
+    numbers = [look * (section.routing_every or 0) for look in range(section.looks)]
+    whole = _Run(section, job, [step(number) for number in numbers], state_bytes)
+    found = list(whole.trials())
+    wall = np.array([one.wall for one, _ in found])
+    parts = {
+        "run_s": wall, "run_checkpoint_s": np.array([one.writing for one, _ in found]),
+        "run_lost_s": np.array([one.lost for one, _ in found]),
+        "run_restart_s": np.array([one.restarting for one, _ in found]),
+        "run_straggler_s": np.array([more for _, more in found]),
+    }  # fmt: skip
+    useful, tokens = float(whole.seconds.sum()), job.tokens * section.steps
+    metrics = {name: _mean(values, "s") for name, values in parts.items()}
+    metrics["run_goodput"] = _mean(useful / wall, "1")
+    metrics["run_tokens_per_s"] = _mean(tokens / wall, "tok/s")
+    metrics["run_failures"] = _mean(np.array([sum(one.failures.values()) for one, _ in found], dtype=float), "1")
+    metrics["checkpoint_s"] = Metric(whole.write, "s")
+    metrics["checkpoint_every_steps"] = Metric(float(whole.every), "1")
+    metrics |= _paid(prices, job.world * wall)
+    return RunTold(metrics, {"run": _provenance(whole, numbers, found)}, (NOTE, ASSUMED) if section.fails else (NOTE,))
+
+
+def _mean(values: Seconds64, unit: str) -> Metric:
+    """Mean over trials with its 95 % interval."""
+    middle, half = float(values.mean()), half_width(values) if len(values) > 1 else 0.0
+    return Metric(middle, unit, middle - half, middle + half)
+
+
+def _paid(prices: PricesSection | None, gpu_seconds: Seconds64) -> dict[str, Metric]:
+    if prices is None:
+        return {}
+    hours = gpu_seconds / HOUR
+    energy, found = hours * (prices.gpu_watts or 0.0) / KILO, dict[str, Metric]()
+    if prices.gpu_hour:
+        found["run_cost"] = _mean(hours * prices.gpu_hour + energy * prices.kilowatt_hour, "1")
+    if prices.gpu_watts:
+        found["run_energy"] = _mean(energy, "kWh")
+    return found
+
+
+def _provenance(whole: _Run, numbers: Sequence[int], found: Sequence[tuple[Played, float]]) -> dict[str, Any]:
+    rates = whole.section.rates(whole.job)
+    back = (whole.section.restart or 0.0) + whole.write
+    return {
+        "series": [
+            {"step": number, "step_time_s": seconds} for number, seconds in zip(numbers, whole.looks, strict=True)
+        ],
+        "failures": {kind: float(np.mean([one.failures[kind] for one, _ in found])) for kind in rates},
+        "mtbf_s": 1.0 / sum(rates.values()) if rates else None,
+        "young_every_steps": whole.young,
+        "daly_run_s": LongRun(whole.seconds * whole.longer, whole.every, whole.write, back, rates).expected,
+    }  # fmt: skip
