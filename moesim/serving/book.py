@@ -37,8 +37,9 @@ class Book:
     leaving and arrival; decoder: the replica that answers it.
     """
 
-    def __init__(self, requests: Requests) -> None:
-        n = len(requests)
+    def __init__(self, requests: Requests, seed: int = 0) -> None:
+        n, self.seed = len(requests), seed
+        self.drafted = self.accepted = 0  # draft tokens
         self.requests, self.prompt, self.output = requests, requests.prompt, requests.output
         self.goal = self.output
         self.state: npt.NDArray[np.int8] = np.zeros(n, dtype=np.int8)
@@ -76,6 +77,13 @@ class Book:
         if not over.any():
             return NOBODY
         return self._leave(requests[over])
+
+    def emit_several(self, requests: Ints, tokens: Ints, span: Span) -> Ints:
+        """So many tokens int64[...] of each at the end of one step, together; all have had one -> as emit."""
+        self._gap(self.last[requests], span)
+        self.emitted[requests] += tokens
+        self.last[requests] = span.end
+        return self._leave(requests[self.emitted[requests] == self.goal[requests]])
 
     def emit_many(self, requests: Ints, span: Span) -> None:
         """A token of each at the end of every step; all have had one, none is complete before the last."""

@@ -13,6 +13,7 @@ READABLE: Final = {
     "scheduling_policy": "fcfs",
     "prefill_schedule_interval": 1,
     "prefill_decode_interval": 0,
+    "num_speculative_tokens": 0,
 }  # what the kernel plays of these
 
 

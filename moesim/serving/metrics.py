@@ -154,6 +154,10 @@ def _system(served: Served, seconds: float) -> Iterator[tuple[str, tuple[float, 
     book = served.book
     yield "max_concurrent_requests", (most_at_once(book), "1")
     yield "preemptions", (int(book.preempted.sum()), "1")
+    if book.drafted:
+        drafts = served.replicas[-1].schedulers[0].settings.num_speculative_tokens
+        yield "mean_acceptance_length", (1 + drafts * book.accepted / book.drafted, "tok")
+        yield "draft_acceptance_rate", (book.accepted / book.drafted, "1")
     if book.requests.follows:
         yield from _sessions(book, book.requests.follows)
     if served.fleet:

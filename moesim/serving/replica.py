@@ -16,6 +16,7 @@ from moesim.serving.cadence import NEVER, Cadence, Span
 from moesim.serving.clock import Clock
 from moesim.serving.requests import Ints
 from moesim.serving.scheduler import UNLIMITED, Rows, Scheduler
+from moesim.serving.speculation import spread
 from moesim.serving.throttle import Throttle
 from moesim.step import Batch, Phase
 
@@ -279,7 +280,10 @@ def _part(first: int, ways: int, rows: Rows) -> Sequence[Any]:
         return (first + np.arange(ways), zero, zero + 1, zero, np.full(ways, DUMMY, np.int8), zero > 0)
     phase = np.zeros(many, dtype=np.int8)
     phase[rows.decodes :] = PREFILL
-    columns = (rows.request, rows.query, rows.context, phase, rows.ends)
+    columns: tuple[Any, ...] = (rows.request, rows.query, rows.context, phase, rows.ends)
+    if rows.decodes and rows.query[0] > 1:
+        columns = spread(columns, rows.decodes)
+        many = len(columns[0])
     if ways == 1:
         return np.full(many, first, dtype=np.int64), *columns
     rank = first + np.arange(many) % ways

@@ -272,7 +272,7 @@ def serve(
     """Serve all requests; `make` builds the replicas on the book of the run. With `links` the first `entry` of them
     compute prompts, the others answer; without, replicas have `outages` and `scaling`.
     """
-    book = Book(requests)
+    book = Book(requests, seed)
     replicas = tuple(make(book))
     plain = not (watch or links or outages or scaling) and len(requests) >= FEWEST
     if plain and not unplayed(book, replicas):

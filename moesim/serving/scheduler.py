@@ -16,6 +16,7 @@ from moesim.serving.cadence import NEVER, Span
 from moesim.serving.kv import Blocks
 from moesim.serving.requests import Ints
 from moesim.serving.settings import Settings
+from moesim.serving.speculation import Speculation
 
 UNLIMITED = 1 << 40  # steps that a scheduler without requests does not mind
 
@@ -23,7 +24,7 @@ UNLIMITED = 1 << 40  # steps that a scheduler without requests does not mind
 @dataclass(frozen=True)
 class Rows:
     """What a scheduler brings to a step, int64[S] each: request, new tokens, tokens before them; decodes: how many of
-    them, the first ones, are single tokens of answers; ends bool[S]: a token comes out.
+    them, the first ones, are tokens of answers, one each, and drafts; ends bool[S]: a token comes out.
     """
 
     request: Ints
@@ -60,8 +61,9 @@ class Scheduler:
         self.blocks = Blocks(blocks, settings.block_size, len(book.requests))
         self.queue = Queue(
             book, self.blocks, settings.max_num_seqs, settings.reserved_output, settings.prefix_cache,
-            settings.scheduling_policy == "priority",
+            settings.scheduling_policy == "priority", settings.num_speculative_tokens,
         )  # fmt: skip
+        self._speculation = Speculation.of(settings, book.seed)
         self.inbox: deque[tuple[int, int]] = deque()
         self.leaving: deque[tuple[int, Ints]] = deque()
         self.landed: deque[tuple[int, int]] = deque()
@@ -73,7 +75,7 @@ class Scheduler:
     def refuses(self, request: int) -> str:
         """Why a request can never run here, "" if it can."""
         prompt, output = int(self.book.prompt[request]), 1 if self.hands_over else int(self.book.output[request])
-        if self.blocks.of(prompt + output) > self.blocks.total:
+        if self.blocks.of(prompt + output + self.queue.drafts) > self.blocks.total:
             room = self.blocks.total * self.settings.block_size
             return f"{prompt} + {output} tokens, the KV cache holds {room}"
         if not self._chunked and prompt > self.settings.max_num_batched_tokens:
@@ -155,13 +157,14 @@ class Scheduler:
     def _rows(self, tray: Tray, now: int) -> Rows:
         book, many = self.book, len(tray.decodes)
         if not tray.chunks:
-            return Rows(tray.decodes, _ones(many), book.cached[tray.decodes], many, _yes(many))
+            return Rows(tray.decodes, _ones(many) + self.queue.drafts, book.cached[tray.decodes], many, _yes(many))
         chunked, tokens = (np.array(column, dtype=np.int64) for column in zip(*tray.chunks, strict=True))
         self._start(chunked, now)
         request = np.append(tray.decodes, chunked)
-        query = np.append(np.ones(many, np.int64), tokens)
+        query = np.append(_ones(many) + self.queue.drafts, tokens)
         context = book.cached[request]
         ends = context + query == book.prompt[request] + book.emitted[request]
+        ends[:many] = True
         return Rows(request, query, context, many, ends)
 
     def _start(self, chunked: Ints, now: int) -> None:
@@ -181,6 +184,8 @@ class Scheduler:
 
     def settle(self, rows: Rows, span: Span) -> Ints:
         """The step is over -> requests that are answered."""
+        if self._speculation and rows.decodes:
+            return self._settle_drafts(rows, span, self._speculation)
         self.book.cached[rows.request] = rows.context + rows.query
         alone = rows.decodes == len(rows.request)
         done = self.book.emit(rows.request if alone else rows.request[rows.ends], span, rows.decodes)
@@ -193,6 +198,22 @@ class Scheduler:
             self.queue.decoding = np.append(self.queue.decoding, chunked)
         self._leave(done, span.end)
         return done
+
+    def _settle_drafts(self, rows: Rows, span: Span, speculation: Speculation) -> Ints:
+        """The same where drafts were checked: those that are right come out with the token after them."""
+        book, many = self.book, rows.decodes
+        decodes = rows.request[:many]
+        right = speculation.right(decodes, book.emitted[decodes])
+        book.drafted += many * speculation.drafts
+        book.accepted += int(right.sum())
+        tokens = np.minimum(1 + right, book.goal[decodes] - book.emitted[decodes])
+        book.cached[decodes] += tokens
+        done = book.emit_several(decodes, tokens, span)
+        self._leave(done, span.end)
+        if many == len(rows.request):
+            return done
+        prompts = Rows(rows.request[many:], rows.query[many:], rows.context[many:], 0, rows.ends[many:])
+        return np.append(done, self.settle(prompts, span))
 
     def settle_many(self, rows: Rows, span: Span) -> Ints:
         """The same after several steps of decodes alone; there are blocks for them."""
@@ -255,6 +276,8 @@ class Scheduler:
         queue, book = self.queue, self.book
         if not (rows.decodes or self.load or self.leaving):
             return UNLIMITED
+        if self._speculation:
+            return 1
         alone = rows.decodes == len(rows.request) and not queue.started
         coming = self.inbox or self.landed or (queue.waiting and queue.seats)
         if not alone or self.leaving or coming or not rows.decodes:

@@ -50,6 +50,19 @@ class Settings(Section):
         le=10**6,
         description="steps after one with prompts in which none goes on while requests decode (SGLang)",
     )
+    num_speculative_tokens: int = Field(
+        ge=0,
+        le=64,
+        description="drafts of each request that a step checks (vLLM; SGLang's draft tokens less 1); 0: none",
+    )
+    draft_acceptance_rate: float | None = Field(
+        ge=0,
+        le=1,
+        description="of drafts that are right, where those before them are; has to be given where there are some",
+    )
+    draft_layers: float = Field(
+        ge=0, le=1000, description="layers like the model's that make a draft, and its head; 0: drafts cost nothing"
+    )
     host_time: Seconds = Field(le=LONGEST, description="of a step, that no kernel hides")
     eager_time_per_layer: Seconds = Field(le=LONGEST, description="host, of a layer that no CUDA graph holds")
     graph_batch: int = Field(ge=0, le=1 << 22, description="rows up to which decode steps are CUDA graphs")
@@ -63,17 +76,29 @@ class Settings(Section):
     @model_validator(mode="after")
     def _can_run(self) -> Settings:
         pick("policy", self.policy, REGISTRY)
-        if self.max_num_seqs > self.max_num_batched_tokens:
+        each = 1 + self.num_speculative_tokens
+        if self.max_num_seqs * each > self.max_num_batched_tokens:
+            over, tokens = (f" / {each}", f"{each} tokens") if each > 1 else ("", "a token")
             raise ValueError(
                 f"max_num_seqs {self.max_num_seqs} may not be above max_num_batched_tokens "
-                f"{self.max_num_batched_tokens}: every running request brings a token"
+                f"{self.max_num_batched_tokens}{over}: every running request brings {tokens}"
             )
+        self._check_drafts()
         if not REGISTRY[self.policy].chunked and self.reserved_output < 1:
             raise ValueError(
                 f"policy {self.policy} cuts no prompts, so a request that lost its cache might never fit into a step "
                 "again: reserved_output has to be 1.0"
             )
         return self
+
+    def _check_drafts(self) -> None:
+        if self.num_speculative_tokens and self.draft_acceptance_rate is None:
+            raise ValueError(
+                "num_speculative_tokens needs draft_acceptance_rate, which differs by model and text: 0 to 1"
+            )
+        if self.num_speculative_tokens >= self.block_size:
+            drafts, size = self.num_speculative_tokens, self.block_size
+            raise ValueError(f"num_speculative_tokens {drafts} have to be fewer than block_size {size}")
 
 
 def _instead(key: str) -> Any:
@@ -100,6 +125,9 @@ class SchedulerSection(Section):
     balance_wait: int | None = _instead("balance_wait")
     prefill_schedule_interval: int | None = _instead("prefill_schedule_interval")
     prefill_decode_interval: int | None = _instead("prefill_decode_interval")
+    num_speculative_tokens: int | None = _instead("num_speculative_tokens")
+    draft_acceptance_rate: float | None = _instead("draft_acceptance_rate")
+    draft_layers: float | None = _instead("draft_layers")
     host_time: str | None = _instead("host_time")
     eager_time_per_layer: str | None = _instead("eager_time_per_layer")
     graph_batch: int | None = _instead("graph_batch")

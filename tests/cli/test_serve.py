@@ -139,6 +139,8 @@ def test_every_kind_of_arrivals_is_served(moesim: Moesim, arrivals: str) -> None
         ("requests.sessions={turns: 2, think_time: 5}", 2, "think_time"),
         ("requests.sessions={turns: 9000}", 2, "at most 4194303"),
         ("balancer=session_affinity", 2, "requests have no sessions"),
+        ("scheduler.num_speculative_tokens=2", 2, "needs draft_acceptance_rate"),
+        ("scheduler={num_speculative_tokens: 2, draft_acceptance_rate: 1.2}", 2, "scheduler.draft_acceptance_rate"),
         ("scheduler.scheduling_policy=fifo", 2, "'fcfs' or 'priority'"),
         ("scheduler.max_num_seq=4", 2, "did you mean 'max_num_seqs'"),
     ],

@@ -134,5 +134,6 @@ def test_each_setting_is_played_or_refused() -> None:
         "poll_interval", "balance_timeout", "balance_wait", "host_time", "eager_time_per_layer", "graph_batch",
         "graph_tokens", "prompt_slowdown", "frontend_time",
     }  # fmt: skip
-    elsewhere = {"gpu_memory_utilization", "free_gpu_memory_fraction", "all_reduce", "prefix_cache"}
+    drafts = {"draft_acceptance_rate", "draft_layers"}  # of num_speculative_tokens
+    elsewhere = {"gpu_memory_utilization", "free_gpu_memory_fraction", "all_reduce", "prefix_cache", *drafts}
     assert set(Settings.model_fields) == played | elsewhere | set(READABLE)

@@ -73,6 +73,7 @@ COUNTS = {
     "fixed": "{fixed: 5}", "uniform.low": "{uniform: {low: 1, high: 6}}",
     "uniform.high": "{uniform: {low: 1, high: 9}}", "geometric": "{geometric: 4.0}",
 }  # fmt: skip
+DRAFTS = ("scheduler={preset: vllm_dp_ep, num_speculative_tokens: 1, draft_acceptance_rate: 0.8}",)
 RANKED = ("scheduler={scheduling_policy: priority, preset: vllm_dp_ep, max_num_seqs: 1}", ranked(0))
 SCALES = (autoscale(),)
 DIES = ("replicas=2", "balancer=round_robin", faults("replica: 0, at: 5 ms, until: 1 s"))
@@ -245,6 +246,9 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     ),
     "scheduler.prefill_schedule_interval": ((), "scheduler.prefill_schedule_interval=8"),
     "scheduler.prefill_decode_interval": ((), "scheduler.prefill_decode_interval=8"),
+    "scheduler.num_speculative_tokens": (DRAFTS, "scheduler.num_speculative_tokens=3"),
+    "scheduler.draft_acceptance_rate": (DRAFTS, "scheduler.draft_acceptance_rate=0.1"),
+    "scheduler.draft_layers": (DRAFTS, "scheduler.draft_layers=0.5"),
     "scheduler.host_time": ((), "scheduler.host_time=1 ms"),
     "scheduler.eager_time_per_layer": ((), "scheduler.eager_time_per_layer=5 ms"),
     "scheduler.graph_batch": (("scheduler.eager_time_per_layer=5 ms",), "scheduler.graph_batch=0"),

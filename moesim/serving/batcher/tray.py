@@ -21,7 +21,8 @@ class Queue:
     """Of one scheduler, requests by number: waiting in order; started, of whose prompt a part is cached, in order;
     decoding int64[...]; seats that are free; turn: how many have got one; held: what share of an answer's KV is held
     from admission on; cache: blocks of shared prefixes are found again; ranked: priority says who comes first, then
-    arrival, and the last by these of those that run is who loses its cache.
+    arrival, and the last by these of those that run is who loses its cache; drafts: tokens
+    beyond the next one that a step checks of each request.
     """
 
     book: Book
@@ -30,6 +31,7 @@ class Queue:
     held: float
     cache: bool = False
     ranked: bool = False
+    drafts: int = 0
     waiting: deque[int] = field(default_factory=deque)
     started: list[int] = field(default_factory=list)
     decoding: Ints = field(default_factory=lambda: NONE)
@@ -37,7 +39,9 @@ class Queue:
 
     def needed(self, request: int) -> int:
         """Tokens whose KV has to be there at admission, all of a step's prompt aside."""
-        return int(self.book.prompt[request] + np.ceil(self.held * self.book.goal[request])) if self.held else 0
+        if not self.held:
+            return 0
+        return int(self.book.prompt[request] + np.ceil(self.held * self.book.goal[request])) + self.drafts
 
     def sit(self, request: int) -> None:
         """It takes a seat."""
@@ -123,14 +127,14 @@ class Tray:
         """A token of every request that decodes; while their KV does not fit, the last that came is evicted."""
         queue = self.queue
         while len(queue.decoding):
-            lacking = queue.blocks.lacking(queue.decoding, queue.book.cached[queue.decoding])
+            lacking = queue.blocks.lacking(queue.decoding, queue.book.cached[queue.decoding] + queue.drafts)
             if len(lacking) <= queue.blocks.free:
                 queue.blocks.grow(lacking)
                 break
             queue.evict_last(self.now)
             self.evicted = True
         self.decodes = queue.decoding
-        self.left -= len(self.decodes)
+        self.left -= len(self.decodes) * (1 + queue.drafts)
 
     def add_started(self) -> None:
         """What prompts that have begun still lack, in order, as far as there is room."""

@@ -9,6 +9,7 @@ from moesim.errors import BadInput, DoesNotFit
 from moesim.layout import HBM, MemoryLedger, MemoryRow, Residency, Rows, serving_ledger
 from moesim.serving import Book, Clock, Hosted, Replica, Scheduler, Settings
 from moesim.serving.fleet import Outage
+from moesim.serving.speculation import drafted
 from moesim.step import CostLog, StepPlan
 from moesim.step.pace import Pace
 from moesim.studies.build import Draft, draft, idle_notes
@@ -52,7 +53,12 @@ class ServeBuilt:
         """The scenario's replicas on a book, by one clock: they are alike. first: the number of the first GPU of each;
         hands_over: others answer.
         """
-        with_host = Hosted(clock, self.settings, self.plan.model.num_layers, self.plan.layout.tensor_parallel)
+        with_host = Hosted(
+            drafted(clock, self.settings, self.plan),
+            self.settings,
+            self.plan.model.num_layers,
+            self.plan.layout.tensor_parallel,
+        )
         places = first or [number * self.plan.layout.world for number in range(self.scenario.most_replicas)]
         return [self._replica(book, with_host, place, hands_over=hands_over) for place in places]
 
@@ -115,9 +121,10 @@ def kv_memory(plan: StepPlan, settings: Settings) -> Memory:
     device = plan.fabric.cluster.devices[0].memory_bytes
     held = serving_ledger(plan.ops.spread, plan.placement, keeps, device)
     usable = min(held.capacity[HBM], int(device * settings.gpu_memory_utilization))
-    rows = tuple(_renamed(row) for row in held.rows if row.bytes)
+    share = settings.draft_layers / plan.model.num_layers if settings.num_speculative_tokens else 0.0
+    rows = (*(_renamed(row) for row in held.rows if row.bytes), *_draft_rows(held, share))
     free = usable - sum(row.bytes for row in rows)
-    block = settings.block_size * plan.ops.spread.kv_bytes_per_token(precision.kv_cache)
+    block = settings.block_size * plan.ops.spread.kv_bytes_per_token(precision.kv_cache) * (1 + share)
     blocks = int(max(free, 0) * settings.free_gpu_memory_fraction / block)
     cache = MemoryRow(HBM, "KV cache", int(max(blocks, 1) * block), KV_KNOB)
     ledger = MemoryLedger((*rows, cache), {HBM: usable})
@@ -128,6 +135,12 @@ def kv_memory(plan: StepPlan, settings: Settings) -> Memory:
             f"{int(block)} bytes", where="scheduler.free_gpu_memory_fraction", way_out="a larger fraction",
         )  # fmt: skip
     return Memory(ledger, blocks, settings.block_size)
+
+
+def _draft_rows(held: MemoryLedger, share: float) -> tuple[MemoryRow, ...]:
+    """Weights of a draft module that is as large as this share of the model."""
+    weights = sum(row.bytes for row in held.rows if row.item.endswith("weights"))
+    return (MemoryRow(HBM, "draft weights", int(weights * share), "scheduler.draft_layers"),) if share else ()
 
 
 def _renamed(row: MemoryRow) -> MemoryRow:

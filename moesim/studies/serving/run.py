@@ -113,7 +113,7 @@ def once(loaded: ServeLoaded, seed: int) -> Once:
     if prices := loaded.scenario.prices:
         measured |= costs(prices, _paid(parts, served, since), measured)
         found = (*found, PAID)
-    every = (*notes, *found, *_rejected(served), *fleet_notes(served), *_growth(served, since))
+    every = (*notes, *found, *_drafts(parts), *_rejected(served), *fleet_notes(served), *_growth(served, since))
     return Once(
         seed, parts, served, since, measured, breakdown(served, since, front), every,
         tuple(_lookups(clock) for clock in clocks), pools, loaded.scenario.digest,
@@ -172,6 +172,14 @@ def _warm_up(loaded: ServeLoaded, served: Served) -> tuple[int, tuple[str, ...]]
         if first
         else (0, ())
     )
+
+
+def _drafts(parts: Sequence[ServeBuilt]) -> tuple[str, ...]:
+    """What is assumed of drafts."""
+    if not any(part.settings.num_speculative_tokens for part in parts):
+        return ()
+    return ("speculation: attention is priced as of so many requests as there are tokens to check, a draft module as "
+            "layers like the model's, drafts are right independently: assumed",)  # fmt: skip
 
 
 def _rejected(served: Served) -> tuple[str, ...]:
