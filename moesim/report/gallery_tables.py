@@ -14,7 +14,10 @@ STYLE = (
     ":root{color-scheme:light dark}"
     "body{font:14px sans-serif;max-width:70em;margin:2em auto;padding:0 1em}"
     "section{border-top:1px solid #8888}"
-    ".bar{background:#4477aa;height:1em;display:inline-block;vertical-align:middle;margin-right:.5em}"
+    ".bar{background:#4477aa;height:1em;display:inline-block;vertical-align:middle;margin-right:.5em;"
+    "width:calc(var(--share)*min(300px,40vw))}"
+    "table{margin:.6em 0}td:last-child{white-space:nowrap}nav a{margin-right:.7em;display:inline-block}"
+    "nav a.works{color:inherit}"
     "caption{text-align:left}td{padding:0 .8em 0 0}pre{overflow-x:auto}.fails{color:#c33}.needs{color:#888}"
 )
 
@@ -76,10 +79,11 @@ def page(verdicts: Sequence[Verdict]) -> str:
     """A self-contained HTML page: of each row what it shows, its numbers as bars, and its file."""
     body = "\n".join(_section(one) for one in verdicts)
     last = html.escape(words(verdicts)[-1])
+    rows = "".join(f'<a class={one.state} href="#{one.row.file.seed}">{one.row.file.seed}</a>' for one in verdicts)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>moesim gallery</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style>'
-        f"<h1>moesim gallery</h1><p>{last}</p>{body}</html>\n"
+        f"<h1>moesim gallery</h1><p>{last}</p><nav>{rows}</nav>{body}</html>\n"
     )
 
 
@@ -90,7 +94,7 @@ def _section(one: Verdict) -> str:
     said = "".join(f"<p>{html.escape(text)}</p>" for text in (file.mechanism, *notes) if text)
     source = html.escape(Path(one.row.document.source).read_text(encoding="utf-8"))
     return (
-        f"<section><h2>{file.seed} {html.escape(file.system)}: <span class={one.state}>{html.escape(state)}</span></h2>"
+        f"<section id={file.seed}><h2>{file.seed} {html.escape(file.system)}: <span class={one.state}>{html.escape(state)}</span></h2>"
         f"<p><b>{html.escape(file.title)}</b></p>{said}{''.join(_pictures(one))}"
         f"<details><summary>file</summary><pre>{source}</pre></details></section>"
     )
@@ -104,7 +108,7 @@ def _pictures(one: Verdict) -> Iterator[str]:
         known = {side: value for side, value in values.items() if value is not None}
         most = max((abs(value) for value in known.values()), default=0.0) or 1.0
         bars = "".join(
-            f'<tr><td>{html.escape(side)}<td><span class=bar style="width:{300 * abs(value) / most:.0f}px"></span>'
+            f'<tr><td>{html.escape(side)}<td><span class=bar style="--share:{abs(value) / most:.3f}"></span>'
             f"{value:.4g}"
             for side, value in known.items()
         )
