@@ -108,8 +108,7 @@ def _pictures(one: Verdict) -> Iterator[str]:
         known = {side: value for side, value in values.items() if value is not None}
         most = max((abs(value) for value in known.values()), default=0.0) or 1.0
         bars = "".join(
-            f'<tr><td>{html.escape(side)}<td><span class=bar style="--share:{abs(value) / most:.3f}"></span>'
-            f"{value:.4g}"
+            f'<tr><td>{html.escape(side)}<td><span class=bar style="--share:{abs(value) / most:.3f}"></span>{value:.4g}'
             for side, value in known.items()
         )
         yield f"<table><caption>{html.escape(metric)}</caption>{bars}</table>"

@@ -1,9 +1,10 @@
 """Chores: what a router computes beside the rows that it sends, as shapes; `step` puts the prices on them.
 
-Each router says which kernels its layer runs on each rank. A gate is a GEMM over hidden states and two passes over its
-scores (read and written once, fp32). Tokens in places need their position at each expert (a running sum over
-one-hot masks) and a layout transform of their rows, before the dispatch and after the combine; without places the
-dispatch kernels do that themselves.
+Each router says which kernels its layer runs on each rank, as its published code does (one entry a kernel: where a
+batch is small, starting them is what deciding costs). A gate is a GEMM over hidden states and one kernel over its scores
+(read and written once, fp32: softmax or sigmoid, and top-k). Tokens in places need their position at each expert (for
+each choice a one-hot mask, its running sum along the tokens, and the look into it) and a layout transform of their
+rows, before the dispatch and after the combine; without places the dispatch kernels do that themselves.
 """
 
 from __future__ import annotations
@@ -74,10 +75,10 @@ def sort(given: RouterInput, width: int | None = None) -> Chores:
 
 
 def select_columns(given: RouterInput, choices: int) -> Chores:
-    """The best of each expert's column: scores transposed, four digits of a radix selection, and what was selected in
-    order, `choices` a token.
+    """The best of each expert's column, `choices` a token: scores transposed, a radix selection (a column is read for
+    each of four digits), and what was selected, keys and ids, put in order where it lies. Their places are then known.
     """
-    return passes(given, 6) + sort(given, choices)
+    return passes(given, 2) + passes(given, 4) + passes(given, 4, choices)
 
 
 def hidden_passes(given: RouterInput, number: int) -> Chores:
@@ -87,19 +88,39 @@ def hidden_passes(given: RouterInput, number: int) -> Chores:
 
 def layout(given: RouterInput, found: Assignment) -> Chores:
     """Rows read and written into their places before the dispatch, and back after the combine: two kernels."""
-    moves = found.rank[found.token[found.moves]]
-    once = np.bincount(moves, minlength=len(given.rank_node)).astype(np.int64) * (2 * ROW_BYTES * given.hidden)
+    once = rows_sent(given, found) * (2 * ROW_BYTES * given.hidden)
     return Chores(moved=(once, once))
 
 
+def rows_sent(given: RouterInput, found: Assignment) -> Counts:
+    """int64[R]: rows that tokens of each rank make, padding included."""
+    return of_rank(given, found.rank[found.token[found.moves]])
+
+
 def positions(given: RouterInput, choices: int) -> Chores:
-    """For each choice a one-hot mask is written, summed along the tokens and read: the position in the buffer."""
-    return Chores(moved=passes(given, 4).moved * choices)
+    """For each choice three kernels: a one-hot mask is written, summed along the tokens (read and written), and read:
+    the position in the buffer. Source: GShard, algorithm 1; DeepSpeed's and fairseq's gates as code read.
+    """
+    return Chores(moved=(*passes(given, 1).moved, *passes(given, 2).moved, *passes(given, 1).moved) * choices)
 
 
 def buffered(given: RouterInput, found: Assignment) -> Chores:
     """What limited places cost beside the gate: positions of each choice and the layout of the rows."""
     return positions(given, int(found.choice.max(initial=0)) + 1) + layout(given, found)
+
+
+def mixed(given: RouterInput, found: Assignment, width: int | None = None) -> Chores:
+    """An expert's output y of row x becomes s y + (1 - s) x, s the sigmoid of their match: an inner product of each row
+    with the expert's vector (of `width` numbers: projected and normalised first), and a kernel that reads both and
+    writes one. Priced where the rows come from. Source: BASE's layer as code read (fairseq); StableMoE's and X-MoE's
+    follow it, X-MoE's with its projection.
+    """
+    rows = rows_sent(given, found)
+    once = rows * (ROW_BYTES * given.hidden)
+    if width is None:
+        return Chores(moved=(once, 3 * once))
+    match = rows * (SCORE_BYTES * width)
+    return Chores(gemms=((rows, width, given.hidden),), moved=(match, 2 * match, match, 3 * once))
 
 
 def of_rank(given: RouterInput, rank: Ints) -> Counts:

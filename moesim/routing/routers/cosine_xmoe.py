@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from moesim.routing.routers.assignment import Assignment
-from moesim.routing.routers.chores import Chores, gemm, passes
+from moesim.routing.routers.chores import SCORE_BYTES, Chores, gemm, mixed, passes
 from moesim.routing.routers.input import RouterInput
 from moesim.routing.routers.router import Count, Facts, Router
 from moesim.routing.routers.select import chosen_weights, cosines, rows_of_table, top_k
@@ -24,6 +24,8 @@ class CosineXmoe(Router):
     width: Count | None = Field(None, description="dimension that tokens are projected to; default: half the experts")
     k: Count | None = Field(None, description="experts of a token; default: the model's")
     score: Literal["softmax", "sigmoid"] = Field("softmax", description="score of a cosine over tau")
+
+    mixes: bool = Field(False, description="an expert's output is mixed with its input by a sigmoid of their match")
 
     @property
     def facts(self) -> Facts:
@@ -39,10 +41,13 @@ class CosineXmoe(Router):
         return rows_of_table(given, ids, chosen_weights(scores, ids, self.score, norm=False))
 
     def chores(self, given: RouterInput, found: Assignment) -> Chores:
-        """Projection, norm of what is projected (read, then read and written), inner products, and their scores.
-
-        Half the experts: arXiv 2204.09179, section 3.2.
+        """Projection, norms of what is projected and division by them, norms of the experts' vectors, inner products,
+        their temperature, and scores. Source: arXiv 2204.09179, section 3.2 (half the experts); Tutel's cosine gate and
+        X-MoE's layer, which mixes, as code read.
         """
         width = self.width or -(-given.experts // 2)
-        scores = passes(given, 2) + passes(given, 2)  # softmax; division by norms and tau
-        return gemm(given, width, given.hidden) + passes(given, 3, width) + gemm(given, given.experts, width) + scores
+        vectors = Chores(moved=(np.full(len(given.rank_node), 3 * SCORE_BYTES * given.experts * width),))
+        unit = passes(given, 1, width) + passes(given, 2, width) + vectors
+        scores = passes(given, 2) + passes(given, 2)
+        match = mixed(given, found, width) if self.mixes else Chores()
+        return gemm(given, width, given.hidden) + unit + gemm(given, given.experts, width) + scores + match

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from moesim.routing.routers.assignment import Assignment
-from moesim.routing.routers.chores import Chores, passes
+from moesim.routing.routers.chores import Chores, mixed, passes
 from moesim.routing.routers.input import RouterInput, State
 from moesim.routing.routers.router import Facts, Inner, Router, inherit
 from moesim.routing.routers.select import pick, rows_of_table, sigmoid, top_k
@@ -41,8 +41,11 @@ class FrozenMap(Router):
         return rows_of_table(given, chosen, pick(sigmoid(given.logits), chosen))
 
     def chores(self, given: RouterInput, found: Assignment) -> Chores:
-        """The inner router's before the freeze, then a look into the table (an id and an expert a token)."""
-        return self.inner.chores(given, found) if given.step < self.freeze_step else passes(given, 3, 1)
+        """The inner router's before the freeze, then a look into the table (an id and an expert a token) and the mix of
+        each row with its input.
+        """
+        frozen = given.step >= self.freeze_step
+        return passes(given, 3, 1) + mixed(given, found) if frozen else self.inner.chores(given, found)
 
     def learn(self, given: RouterInput, found: Assignment) -> State | None:
         """float64[ids]: the first choice of the last token with each id, -1 for ids not seen; fixed once frozen."""

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from moesim.routing.routers.assignment import Assignment
 from moesim.routing.routers.capacity import Factor, limited, padded, places
-from moesim.routing.routers.chores import Chores, buffered, gate
+from moesim.routing.routers.chores import Chores, buffered, gate, passes
 from moesim.routing.routers.input import RouterInput
 from moesim.routing.routers.router import Facts, Router
 from moesim.routing.routers.select import chosen_weights, rows_of_table, top_k
@@ -46,5 +46,6 @@ class GshardTop2(Router):
         return padded(found, limit) if self.pad else found
 
     def chores(self, given: RouterInput, found: Assignment) -> Chores:
-        """A gate, and both choices queue for places."""
-        return gate(given) if self.cf is None else gate(given) + buffered(given, found)
+        """A gate, the draw that keeps the second choice or not, and both choices queue for places."""
+        drawn = passes(given, 2, 2) if self.random_second else Chores()
+        return gate(given) + drawn + (Chores() if self.cf is None else buffered(given, found))

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from moesim.routing.routers.assignment import Assignment
-from moesim.routing.routers.chores import Chores, gate, passes
+from moesim.routing.routers.chores import Chores, gate, layout, mixed, passes
 from moesim.routing.routers.input import Floats, Ints, RouterInput
 from moesim.routing.routers.router import Facts, Router
 from moesim.routing.routers.select import pick, rows_of_table, sigmoid, top_k
@@ -40,8 +40,11 @@ class SinkhornBase(Router):
         return found.with_extra(shuffle_all_to_alls=2.0)
 
     def chores(self, given: RouterInput, found: Assignment) -> Chores:
-        """A gate and two passes a round of scaling; the exact assignment is priced as that many rounds."""
-        return gate(given) + passes(given, 2 * self.iters)
+        """A gate, sums of rows and of columns a round of scaling (the exact assignment is priced as that many rounds),
+        rows put in order of experts and back, and the mix of each with its input.
+        """
+        scaled = Chores(moved=passes(given, 1).moved * (2 * self.iters))
+        return gate(given) + scaled + layout(given, found) + mixed(given, found)
 
     def _scaled(self, logits: Floats) -> Floats:
         """[T, E]: rows are left unscaled at the end, which no argmax sees."""
