@@ -94,7 +94,8 @@ def _section(one: Verdict) -> str:
     said = "".join(f"<p>{html.escape(text)}</p>" for text in (file.mechanism, *notes) if text)
     source = html.escape(Path(one.row.document.source).read_text(encoding="utf-8"))
     return (
-        f"<section id={file.seed}><h2>{file.seed} {html.escape(file.system)}: <span class={one.state}>{html.escape(state)}</span></h2>"
+        f"<section id={file.seed}><h2>{file.seed} {html.escape(file.system)}: "
+        f"<span class={one.state}>{html.escape(state)}</span></h2>"
         f"<p><b>{html.escape(file.title)}</b></p>{said}{''.join(_pictures(one))}"
         f"<details><summary>file</summary><pre>{source}</pre></details></section>"
     )

@@ -1,9 +1,9 @@
 """Chores: what a router computes beside the rows that it sends, as shapes; `step` puts the prices on them.
 
 Each router says which kernels its layer runs on each rank, as its published code does (one entry a kernel: where a
-batch is small, starting them is what deciding costs). A gate is a GEMM over hidden states and one kernel over its scores
-(read and written once, fp32: softmax or sigmoid, and top-k). Tokens in places need their position at each expert (for
-each choice a one-hot mask, its running sum along the tokens, and the look into it) and a layout transform of their
+batch is small, starting them is what deciding costs). A gate is a GEMM over hidden states and one kernel over its
+scores (read and written once, fp32: softmax or sigmoid, and top-k). Tokens in places need their position at each expert
+(for each choice a one-hot mask, its running sum along the tokens, and the look into it) and a layout transform of their
 rows, before the dispatch and after the combine; without places the dispatch kernels do that themselves.
 """
 
