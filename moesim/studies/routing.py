@@ -90,7 +90,7 @@ def router_facts(source: RoutingSource) -> dict[str, Any]:
 
 def router_metrics(source: RoutingSource, lowered: Lowered, tokens: int) -> dict[str, Metric]:
     """What every Result says of its routing: rows of a token, load of the hottest expert over the mean minus one (mean
-    over layers), seconds of deciding on the slowest rank; of a router also drops and tokens that no expert computes.
+    over layers), seconds of deciding and of the experts on the slowest rank; of a router also drops and tokens that no expert computes.
     Nothing where no layer has experts.
     """
     if not len(lowered.load):
@@ -102,13 +102,14 @@ def router_metrics(source: RoutingSource, lowered: Lowered, tokens: int) -> dict
         "max_vio": float((lowered.load.max(axis=1) / mean - 1).mean()),
         **(source.tally.to_metrics() if isinstance(source, Routed) else {}),
     }
-    return {name: Metric(value, "1") for name, value in found.items()} | {"router_s": Metric(_deciding(lowered), "s")}
+    seconds = {f"{name}_s": Metric(_slowest(lowered, name), "s") for name in ("router", "experts")}
+    return {name: Metric(value, "1") for name, value in found.items()} | seconds
 
 
-def _deciding(lowered: Lowered) -> float:
-    """Seconds of router tasks, forward and backward, each on its slowest rank."""
+def _slowest(lowered: Lowered, kind: str) -> float:
+    """Seconds of tasks of a kind, forward and backward, each on its slowest rank."""
     graph = lowered.graph
-    tasks = [task for task, name in enumerate(graph.name) if name.startswith("router")]
+    tasks = [task for task, name in enumerate(graph.name) if name.startswith(kind)]
     return sum(float(graph.lane_seconds[graph.lane_ptr[task] : graph.lane_ptr[task + 1]].max()) for task in tasks)
 
 
