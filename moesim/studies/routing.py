@@ -90,8 +90,8 @@ def router_facts(source: RoutingSource) -> dict[str, Any]:
 
 def router_metrics(source: RoutingSource, lowered: Lowered, tokens: int) -> dict[str, Metric]:
     """What every Result says of its routing: rows of a token, load of the hottest expert over the mean minus one (mean
-    over layers), seconds of deciding and of the experts on the slowest rank; of a router also drops and tokens that no expert computes.
-    Nothing where no layer has experts.
+    over layers), seconds of deciding and of the experts on the slowest rank; of a router also drops and tokens that no
+    expert computes. Nothing where no layer has experts.
     """
     if not len(lowered.load):
         return {}
