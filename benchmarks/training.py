@@ -19,7 +19,7 @@ import time
 from moesim.routing import Sampled
 from moesim.routing.sources.sequences import Sequences
 from moesim.studies.training import load_training
-from moesim.studies.training.run import job_of
+from moesim.studies.training.job import job_of
 from moesim.studies.training.tokens import SEQUENCES
 from moesim.training import Job, routed_step
 

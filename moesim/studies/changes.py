@@ -18,7 +18,7 @@ from moesim.studies.serving import ServeScenario, load_serving
 from moesim.studies.sweeping.axes import override
 from moesim.studies.sweeping.subject import Subject
 from moesim.studies.training import load_training
-from moesim.studies.training.scenario import TrainScenario
+from moesim.studies.training.scenario import TrainBatch, TrainScenario
 
 MANY: Final = 16  # times the micro-batches: a sixteenth of the bubble is left
 
@@ -64,19 +64,26 @@ def training_changes(one: TrainScenario) -> Iterator[Change]:
     """Ideal: next to no bubble. The pipeline's order, all-to-alls beside compute, recomputation, the all-to-all."""
     batch, degrees = one.batch, one.parallel
     if degrees.pipeline_parallel_size > 1:
-        yield Change((f"batch.micro_batches={MANY * batch.micro_batches}",), "ideal")
+        yield Change((_more_batches(batch, MANY),), "ideal")
         for name in Pipeline.known:
             if name not in (one.pipeline.schedule, "interleaved") and degrees.virtual_pipeline_size == 1:
                 yield _remedy(f"pipeline.schedule={name}")
         if degrees.virtual_pipeline_size == 1:
             yield _remedy("pipeline.schedule=interleaved", "parallel.virtual_pipeline_size=2")
-    yield _remedy(f"batch.micro_batches={2 * batch.micro_batches}")
+    yield _remedy(_more_batches(batch, 2))
     if degrees.expert_parallel_size > 1:
         yield _remedy(f"pipeline.hide_alltoall={'false' if one.pipeline.hide_alltoall else 'true'}")
         yield from (_remedy(f"comm.dispatch={n}") for n in ("nccl", "deepep_normal") if n != one.comm.dispatch)
     kept: Sequence[str] = [name for name in one.training.recompute if name != "moe"]
     if kept != list(one.training.recompute):
         yield _remedy(override("training.recompute", kept))
+
+
+def _more_batches(batch: TrainBatch, times: int) -> str:
+    """So many times the micro-batches, by the key that says how many there are."""
+    if batch.global_batch_size:
+        return f"batch.global_batch_size={times * batch.global_batch_size}"
+    return f"batch.micro_batches={times * batch.micro_batches}"
 
 
 def _remedy(*overrides: str) -> Change:

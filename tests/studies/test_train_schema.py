@@ -28,6 +28,10 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     "batch.sequence_length": ((), "batch.sequence_length=1024"),
     "batch.micro_batch_size": ((), "batch.micro_batch_size=2"),
     "batch.micro_batches": ((), "batch.micro_batches=16"),
+    "batch.global_batch_size": (
+        ("batch={sequence_length: 512, global_batch_size: 64}",), "batch.global_batch_size=128"
+    ),
+    "parallel.plan": (("batch={sequence_length: 512, global_batch_size: 64}", "parallel={}"), "parallel.plan=auto"),
     "parallel.context_parallel_size": (
         ("parallel.data_parallel_size=4", "parallel.expert_parallel_size=4"), "parallel.context_parallel_size=2"
     ),
@@ -90,6 +94,7 @@ def test_rows_of_their_own_change_the_step() -> None:
 
 FLAGS = {
     "batch.seq-length": ("batch.sequence_length", 1024),
+    "batch.global-batch-size": ("batch.global_batch_size", 64),
     "batch.seq_len": ("batch.sequence_length", 1024),
     "batch.micro-batch-size": ("batch.micro_batch_size", 2),
     "batch.local_batch_size": ("batch.micro_batch_size", 2),
@@ -100,7 +105,10 @@ FLAGS = {
 @pytest.mark.parametrize("flag", FLAGS)
 def test_a_flag_of_others_is_its_key(flag: str) -> None:
     key, value = FLAGS[flag]
-    section, needed = key.split(".")[0], {"sequence_length": 512} if key == "batch.micro_batch_size" else {}
+    section, needed = (
+        key.split(".")[0],
+        {"sequence_length": 512} if key.startswith(("batch.micro", "batch.global")) else {},
+    )
     own, other = (
         load_training("qwen3-train-16", (f"{section}={json.dumps({**needed, name.split('.')[1]: value})}",)).scenario
         for name in (key, flag)

@@ -26,7 +26,7 @@ ZERO: Final[Mapping[str, Mapping[Any, int]]] = {  # flag of Megatron -> stage of
 REPLICATE, SHARD = "data_parallel_replicate_degree", "data_parallel_shard_degree"
 BATCH: Final[Mapping[str, str]] = {
     "seq-length": "sequence_length", "micro-batch-size": "micro_batch_size", "seq_len": "sequence_length",
-    "local_batch_size": "micro_batch_size",
+    "local_batch_size": "micro_batch_size", "global-batch-size": "global_batch_size",
 }  # fmt: skip
 TRAINING: Final[Mapping[str, str]] = {
     "recompute-modules": "recompute", "overlap-grad-reduce": "overlap_grad_reduce",

@@ -7,21 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from moesim.costs import Tables, load_costs
-from moesim.errors import BadInput, DoesNotFit
-from moesim.hardware import Cluster, load_cluster
-from moesim.layout import HBM, MemoryLedger, default_expert_tensor_parallel
-from moesim.models import DTYPE_BYTES, Attention, MoEModel, load_model
-from moesim.network import all_to_all
-from moesim.schedules.pipelines import find_pipeline
+from moesim.layout import HBM, MemoryLedger
+from moesim.models import MoEModel
 from moesim.studies.basis import borrowed, price_notes
-from moesim.studies.dense import refuse_experts
 from moesim.studies.load import Overrides
 from moesim.studies.prices import PAID
 from moesim.studies.result import Findings, Metric
-from moesim.studies.scenario import ClusterSection
+from moesim.studies.training.job import job_of
 from moesim.studies.training.load import TrainLoaded, load_training
 from moesim.studies.training.long_run import run_told
+from moesim.studies.training.plan import chosen, planned
 from moesim.studies.training.tokens import tokens_of
 from moesim.studies.training.told import Told, even_told, routed_told
 from moesim.training import Job, rank_memory, routed_step
@@ -51,6 +46,10 @@ def run_training(
 ) -> TrainResult:  # fmt: skip
     """Play one optimizer step. Raises BadInput, DoesNotFit, Deadlock."""
     loaded = scenario if isinstance(scenario, TrainLoaded) else load_training(scenario, overrides)
+    plans = None
+    if loaded.scenario.parallel.plan:
+        loaded, plans = planned(loaded, tell)
+        tell(chosen(plans))
     tell("pricing a layer of each kind")
     job = job_of(loaded)
     with loaded.placing("parallel"):
@@ -58,6 +57,8 @@ def run_training(
         _check(ledgers)
         told = _told(loaded, job, tell)
     result = _result(loaded, job, told, ledgers)
+    if plans:
+        result = _more(result, {"plan": plans.to_json()}, (plans.note,))
     return _with_run(loaded, job, told, result, tell) if loaded.scenario.run else result
 
 
@@ -91,83 +92,13 @@ def _with_run(
 
     with loaded.placing("run"):
         found = run_told(section, job, checkpoint_bytes(job), step, loaded.scenario.prices)
+    return _more(replace(result, metrics={**result.metrics, **found.metrics}), found.provenance, found.notes)
+
+
+def _more(result: TrainResult, provenance: Mapping[str, Any], notes: tuple[str, ...]) -> TrainResult:
     return replace(
-        result, metrics={**result.metrics, **found.metrics},
-        provenance={**result.provenance, **found.provenance}, warnings=(*result.warnings, *found.notes),
+        result, provenance={**result.provenance, **provenance}, warnings=(*result.warnings, *notes)
     )  # fmt: skip
-
-
-def job_of(loaded: TrainLoaded) -> Job:
-    """What a scenario describes. Raises BadInput, DoesNotFit."""
-    scenario = loaded.scenario
-    degrees, batch = scenario.parallel, scenario.batch
-    with loaded.placing("model"):
-        model = load_model(scenario.model, scenario.dtype)
-    _check_names(loaded, model)
-    tensor, expert, pipeline = (
-        degrees.tensor_parallel_size,
-        degrees.expert_parallel_size,
-        degrees.pipeline_parallel_size,
-    )
-    stage = tensor * degrees.context_parallel_size * degrees.data_parallel_size
-    with loaded.placing("cluster"):
-        cluster = _cluster(scenario.cluster, stage, pipeline)
-    with loaded.placing("costs"):
-        profile, kernels = (
-            (scenario.costs, None)
-            if isinstance(scenario.costs, str)
-            else (scenario.costs.profile, scenario.costs.kernels)
-        )
-        costs = Tables(load_costs(profile, cluster.devices[0], kernels, precision=scenario.dtype).sustained())
-    with loaded.placing("parallel"):
-        return Job(
-            model=model, cluster=cluster, costs=costs, world=stage * pipeline, micro_batches=batch.micro_batches,
-            sequence=batch.sequence_length, sequences=batch.micro_batch_size, tensor=tensor,
-            context=degrees.context_parallel_size, pipeline=pipeline, expert=expert,
-            expert_tensor=degrees.expert_tensor_parallel_size or default_expert_tensor_parallel(tensor, expert),
-            order=scenario.pipeline.schedule, chunks=degrees.virtual_pipeline_size, precision=scenario.dtype,
-            dispatch=scenario.comm.dispatch, overlap=scenario.pipeline.hide_alltoall,
-            stage_layers=tuple(degrees.stage_layers), recompute=frozenset(scenario.training.recompute),
-            zero=degrees.zero_stage, shard=degrees.data_parallel_shard_size,
-            reduce_beside=scenario.training.overlap_grad_reduce, gather_beside=scenario.training.overlap_param_gather,
-            gradient_bytes=round(DTYPE_BYTES[scenario.training.gradients]),
-        )  # fmt: skip
-
-
-def _check_names(loaded: TrainLoaded, model: MoEModel) -> None:
-    """Raises BadInput for names that are not known, or not in training, and keys that have nothing to act on."""
-    scenario = loaded.scenario
-    with loaded.placing("pipeline.schedule"):
-        find_pipeline(scenario.pipeline.schedule)
-    with loaded.placing("comm.dispatch"):
-        if all_to_all.find(scenario.comm.dispatch).replicates:
-            raise BadInput("replicated is for inference: in training ranks have slices", way_out="nccl")
-    latent = any(isinstance(mixer, Attention) and mixer.kind == "mla" for mixer, _ in model.mixed)
-    if "mla_up_proj" in scenario.training.recompute and not latent:
-        raise BadInput(f"{model.name} has no latent attention: mla_up_proj has nothing to act on",
-                       where=loaded.where("training.recompute"), way_out="leave it out")  # fmt: skip
-    if not model.routed:
-        refuse_experts(loaded, model, "moe" in scenario.training.recompute)
-
-
-def _cluster(asked: ClusterSection, stage: int, pipeline: int) -> Cluster:
-    """Nodes of one stage and of the next one's first rank: stages are alike, so that the links of all others are too.
-    Where the fabric is changed, all of it. Raises BadInput, DoesNotFit.
-    """
-    changes, world = asked.changes, stage * pipeline
-    one = (
-        load_cluster(asked.topology, nodes=1) if set(changes) == {"nodes"} else load_cluster(asked.topology, **changes)
-    )
-    each = one.gpus_per_node
-    total = changes["nodes"] * each if set(changes) == {"nodes"} else one.num_devices
-    if world > total:
-        raise DoesNotFit(
-            f"the degrees multiply to {world} GPUs, the cluster has {total}",
-            where="parallel", way_out=f"cluster.nodes: {-(-world // each)}",
-        )  # fmt: skip
-    if set(changes) != {"nodes"}:
-        return one
-    return load_cluster(asked.topology, nodes=-(-min(stage + 1, world) // each))
 
 
 def _check(ledgers: list[MemoryLedger]) -> None:

@@ -20,11 +20,20 @@ class TrainBatch(Section):
     sequence_length: Count = Field(le=1 << 22, description="tokens of a sequence")
     micro_batch_size: Count = Field(1, le=4096, description="sequences of a micro-batch on a replica")
     micro_batches: Count = Field(1, le=1 << 15, description="of a step, on each replica")
+    global_batch_size: Count | None = Field(
+        None, description="sequences of a step on all replicas, in place of micro_batches"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _flags(cls, data: Any) -> Any:
         return named(data, BATCH, "batch")
+
+    def model_post_init(self, context: Any) -> None:
+        """Raises BadInput where both are given."""
+        if self.global_batch_size and "micro_batches" in self.model_fields_set:
+            raise BadInput("says micro_batches, which is there already", where="batch.global_batch_size",
+                           way_out="one of them")  # fmt: skip
 
 
 class TrainParallel(ParallelSection):
@@ -32,6 +41,10 @@ class TrainParallel(ParallelSection):
     data_parallel_size is the number of GPUs.
     """
 
+    plan: Literal["auto"] | None = Field(
+        None, description="auto: of tensor, pipeline, data and expert degrees, those that are not given are chosen: "
+        "the plan that fits on all of the cluster with the shortest simulated step",
+    )  # fmt: skip
     context_parallel_size: Count = Field(1, description="ranks that share the tokens of a sequence")
     pipeline_parallel_size: Count = Field(1, description="ranks that share the layers")
     virtual_pipeline_size: Count = Field(1, le=64, description="stages on each rank (interleaved)")
@@ -115,6 +128,9 @@ class TrainScenario(Setup):
             way_out = f"precision: {{weights: {self.precision.experts}}}"
             raise BadInput("experts have the weights' precision in mode: train", where="precision.experts",
                            way_out=way_out)  # fmt: skip
+        if self.parallel.plan and not self.batch.global_batch_size:
+            raise BadInput("needs batch.global_batch_size: plans differ in their replicas", where="parallel.plan",
+                           way_out="batch: {global_batch_size: ...} in place of micro_batches")  # fmt: skip
         if self.parallel.zero_stage == 0:
             for key in ("parallel.data_parallel_shard_size", "training.overlap_param_gather"):
                 section, name = key.split(".")
@@ -125,7 +141,8 @@ class TrainScenario(Setup):
             raise BadInput("does so in its overlapped slots by itself", where="pipeline.hide_alltoall",
                            way_out="leave it out")  # fmt: skip
 
-        if self.pipeline.hide_alltoall and 1 in (self.batch.micro_batches, self.parallel.expert_parallel_size):
+        known = () if self.parallel.plan else (self.parallel.expert_parallel_size,)
+        if self.pipeline.hide_alltoall and 1 in (self.batch.global_batch_size or self.batch.micro_batches, *known):
             what = "needs an all-to-all, and a second micro-batch beside whose compute it runs"
             raise BadInput(what, where="pipeline.hide_alltoall", way_out="leave it out")
 

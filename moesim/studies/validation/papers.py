@@ -21,7 +21,7 @@ from moesim.errors import BadInput
 from moesim.layout import Layout
 from moesim.step import lower
 from moesim.studies.training import load_training
-from moesim.studies.training.run import job_of
+from moesim.studies.training.job import job_of
 from moesim.studies.validation import fsmoe
 from moesim.studies.validation.rows import Row, number, read_rows
 from moesim.studies.validation.validation import Point, Validation
