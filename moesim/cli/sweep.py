@@ -33,12 +33,16 @@ from moesim.cli.options import OptionalReport, json_option, print_json, text_str
 )
 @click.option("--show", metavar="METRIC,...", help="Columns of the table that is printed.")
 @click.option("--front", metavar="METRIC:max,METRIC:min", help="Points that no other beats, with hypervolume and R2.")
+@click.option(
+    "--quality", type=click.Path(path_type=Path), metavar="FILE.csv",
+    help="What moesim does not predict (accuracy, loss, price) by the keys in its header: metrics quality.<column>.",
+)  # fmt: skip
 @click.option("--report", metavar="[=FILE]", help="Write an HTML page.  [default: report.html in the store]")
 @json_option
 def sweep(
     scenario: str, settings: tuple[str, ...], design: str | None, points: int | None, seeds: int | None,
-    seed: int | None, jobs: int | None, out: Path | None, show: str | None, front: str | None, report: str | None,
-    as_json: bool,
+    seed: int | None, jobs: int | None, out: Path | None, show: str | None, front: str | None, quality: Path | None,
+    report: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Run SCENARIO with keys varied: a shipped name, a scenario of any mode, or the file of a sweep.
 
@@ -58,11 +62,14 @@ def sweep(
 
     goals = read_goals(front) if front else None
 
-    plan = read_plan(scenario, settings, design=design, points=points, seeds=seeds, seed=seed)  # type: ignore[arg-type]
+    plan = read_plan(
+        scenario, settings, design=design, points=points, seeds=seeds, seed=seed, quality=quality,  # type: ignore[arg-type]
+    )  # fmt: skip
+    wanted = [*(show.split(",") if show else ()), *(goal.metric for goal in goals or ())]
     name = plan.subject.name + (FIRST if uncompiled() else "")
     with told(sys.stderr, f"moesim sweep {name}") as tell:
-        found = run_sweep(plan, jobs=cores() if jobs is None else jobs, folder=out, tell=pace(tell))
-    shown = tuple(show.split(",")) if show else plan.subject.headline
+        found = run_sweep(plan, jobs=cores() if jobs is None else jobs, folder=out, tell=pace(tell), wanted=wanted)
+    shown = tuple(show.split(",")) if show else (*plan.subject.headline, *(plan.quality.names if plan.quality else ()))
     best = found.front(goals) if goals else None
     tables.show(sweep_text(found, shown, named=show is not None, front=best), text_stream(as_json))
     if report is not None:

@@ -179,3 +179,19 @@ def test_an_error_of_a_cost_moves_the_step_as_much_as_it_should(moesim: Moesim) 
     assert three - two == pytest.approx(two - one, rel=1e-3)
     unknown = moesim("sweep", "demo-tiny", "--set", "error.magic=1.0,2.0")
     assert unknown.code == 2 and "unknown family of costs 'magic'" in unknown.out
+
+
+def test_quality_of_a_table_makes_a_front_and_a_mistyped_metric_ends_the_sweep_early(moesim: Moesim) -> None:
+    Path("q.csv").write_text("precision.experts,accuracy\nbf16,0.80\nfp8,0.79\n")
+    asked = ["sweep", "demo-tiny", "--out", "s", "--jobs", "0"]
+    both = [*asked, "--set", "precision.experts=bf16,fp8", "--quality", "q.csv"]
+    slip = moesim(*both, "--show", "step_tim_s")
+    assert slip.code == 2 and "did you mean 'step_time_s'" in slip.err
+    assert len(list(Path("s/points").rglob("*.json"))) == 1
+    done = moesim(*both, "--front", "quality.accuracy:max,step_time_s:min", "--json", "--report=q.html")
+    document = json.loads(done.out)
+    assert document["front"] == [0, 1] and [row["quality.accuracy"] for row in document["points"]] == [0.80, 0.79]
+    assert document["provenance"]["quality"]["join"] == ["precision.experts"]
+    assert "quality.accuracy" in Path("q.html").read_text() and "quality.accuracy" in Path("s/results.csv").read_text()
+    beyond = moesim(*asked, "--set", "precision.experts=fp8,nvfp4", "--quality", "q.csv")
+    assert beyond.code == 2 and "q.csv: has no line for precision.experts=nvfp4" in beyond.err

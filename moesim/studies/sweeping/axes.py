@@ -65,7 +65,7 @@ def read_axis(text: str) -> Axis:
     parts = list(_parts(listed))
     if len(parts) > 1 and "" in parts:
         raise BadInput(f"{listed!r} has an empty value", where=where, way_out="null, where that is meant")
-    return Axis(key, tuple(_value(part, where) for part in parts))
+    return Axis(key, tuple(read_value(part, where) for part in parts))
 
 
 def axis_of(key: str, given: Any, where: str) -> Axis:
@@ -73,7 +73,7 @@ def axis_of(key: str, given: Any, where: str) -> Axis:
     if isinstance(given, list):
         if not given:
             raise BadInput("lists no value", where=where)
-        return Axis(key, tuple(_value(one, where) if isinstance(one, str) else one for one in given))
+        return Axis(key, tuple(read_value(one, where) if isinstance(one, str) else one for one in given))
     found = _interval(given, where) if isinstance(given, str) else None
     return Axis(key, (given,) if found is None else found)
 
@@ -117,7 +117,7 @@ def _number(text: str, where: str) -> int | float:
     return int(number) if re.fullmatch(r"-?\d+", text) else number
 
 
-def _value(text: str, where: str) -> Any:
+def read_value(text: str, where: str) -> Any:
     """As `moesim run --set` reads it."""
     count = units.counted(text)
     return yamlfile.parse_yaml(f"value: {text}", where).data["value"] if count is None else count

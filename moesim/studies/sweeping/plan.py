@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -18,6 +18,7 @@ from moesim.studies.inputs import file_digest
 from moesim.studies.load import find
 from moesim.studies.sweeping.axes import Axis, axis_of, flow, one_each, override, read_axis
 from moesim.studies.sweeping.design import Design, combine, size
+from moesim.studies.sweeping.quality import Quality, read_quality
 from moesim.studies.sweeping.sources import sources_digest
 from moesim.studies.sweeping.subject import ERROR, Subject, open_subject
 from moesim.version import __version__
@@ -37,6 +38,9 @@ class SweepFile(Section):
     points: int | None = Field(None, ge=1, description="random, latin: how many are drawn")
     seeds: int = Field(1, ge=1, le=1000, description="runs of each point")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="the first of them, and of what is drawn")
+    quality: str | None = Field(
+        None, description="CSV of what moesim does not predict (accuracy, loss, price) by the keys in its header"
+    )
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class Plan:
     seeds: int = 1
     seed: int = 0
     listed: tuple[tuple[Any, ...], ...] | None = field(default=None, compare=False)  # instead of a design
+    quality: Quality | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         one_each(self.axes)
@@ -90,6 +95,18 @@ class Plan:
     def keys(self) -> list[str]:
         """The axes'."""
         return [axis.key for axis in self.axes]
+
+    def with_quality(self, path: Path | None) -> Plan:
+        """Joined with a table of the user's, None for none. Raises BadInput."""
+        if path is None:
+            return self
+        return replace(self, quality=read_quality(path, lambda key: key in self.keys or self.subject.sets(key)))
+
+    def setting(self, point: Point) -> dict[str, Any]:
+        """key -> value at a point, of the keys that quality is joined by."""
+        varied = dict(zip(self.keys, point.values, strict=True))
+        keys = self.quality.keys if self.quality else ()
+        return {key: varied[key] if key in varied else self.subject.value(key) for key in keys}
 
     @cached_property
     def digest(self) -> str:
@@ -155,7 +172,7 @@ def point_key(identity: str, seed: int) -> str:
 
 def read_plan(
     scenario: str, settings: Sequence[str] = (), *, design: Design | None = None, points: int | None = None,
-    seeds: int | None = None, seed: int | None = None,
+    seeds: int | None = None, seed: int | None = None, quality: Path | None = None,
 ) -> Plan:  # fmt: skip
     """A scenario, or a file of a sweep, with `--set` options: one value sets a key, several make an axis. Options that
     are given take the place of the file's. Raises BadInput.
@@ -173,19 +190,20 @@ def read_plan(
         else:
             axes[axis.key] = axis
     subject = open_subject(_scenario(asked, where), [f"{key}={value}" for key, value in fixed.items()])
-    return Plan(
+    plan = Plan(
         subject, tuple(axes.values()), design or asked.design, asked.points if points is None else points,
         asked.seeds if seeds is None else seeds, asked.seed if seed is None else seed,
     )  # fmt: skip
+    return plan.with_quality(quality or (Path(asked.quality) if asked.quality else None))
 
 
 def plan_of(
     scenario: str | Path | Mapping[str, Any], over: Mapping[str, Any], *, design: Design = "cartesian",
-    points: int | None = None, seeds: int = 1, seed: int = 0,
+    points: int | None = None, seeds: int = 1, seed: int = 0, quality: Path | None = None,
 ) -> Plan:  # fmt: skip
     """A scenario, and key -> list of values, or an interval as text ("0.5..1"). Raises BadInput."""
     axes = tuple(axis_of(key, list(v) if isinstance(v, tuple) else v, f"over {key}") for key, v in over.items())
-    return Plan(open_subject(scenario), axes, design, points, seeds, seed)
+    return Plan(open_subject(scenario), axes, design, points, seeds, seed).with_quality(quality)
 
 
 def _asked(scenario: str) -> tuple[SweepFile, Any]:

@@ -139,6 +139,22 @@ class Subject:
         """Whether seeds change something."""
         return KINDS[self.mode].drawn
 
+    def sets(self, key: str) -> bool:
+        """Whether a dotted key has one plain value here; defaults that nobody wrote are not looked at."""
+        try:
+            return not isinstance(self.value(key), (dict, list))
+        except KeyError:
+            return False
+
+    def value(self, key: str) -> Any:
+        """Of a dotted key. Raises KeyError."""
+        found: Any = self.base.data
+        for name in key.split("."):
+            if not isinstance(found, dict):
+                raise KeyError(key)
+            found = found[name]
+        return found
+
     def read(self, overrides: Sequence[str]) -> Played:
         """With keys set, those of errors left out. Raises BadInput."""
         return KINDS[self.mode](self.base, [text for text in overrides if not text.startswith(ERROR)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +12,8 @@ from typing import Any, Final, NamedTuple
 
 from moesim import atomic
 from moesim.errors import BadInput, MoesimError, unknown_name
-from moesim.studies.fronts import Goal, as_goals, quality
+from moesim.studies import fronts
+from moesim.studies.fronts import Goal
 from moesim.studies.shown import Rows, Tabular
 from moesim.studies.sweeping import table
 from moesim.studies.sweeping.axes import Interval
@@ -23,6 +25,7 @@ from moesim.version import __version__
 
 FOLDER: Final = Path("sweeps")
 OK, INFEASIBLE, AGAIN = 0, 3, frozenset({LOST, 75})  # codes of records; AGAIN: another try may end otherwise
+NEARLY: Final = 0.8  # likeness of a mistyped name (difflib): `step_time` 0.86, `ttft` to `mean_ttft_ms` 0.5
 STATES: Final = {0: "ok", 2: "refused", 3: "does not fit", 5: "deadlock", 70: "defect", 75: "try again", LOST: "lost"}
 Tell = Callable[[int, int, int], None]  # points that are there, in all, of them run now
 
@@ -85,7 +88,7 @@ class Sweep(Tabular):
         able = [row for row in range(len(self.points)) if all(column[row] is not None for column in columns)]
         if not able:
             raise BadInput("no point has numbers", where="--front")
-        found = quality(as_goals([[column[row] or 0.0 for row in able] for column in columns], goals))
+        found = fronts.quality(fronts.as_goals([[column[row] or 0.0 for row in able] for column in columns], goals))
         return Front(goals, tuple(able[row] for row in found.front), found.hypervolume, found.r2)
 
     def rows(self) -> Rows:
@@ -98,13 +101,15 @@ class Sweep(Tabular):
 
     def said_with(self) -> Sequence[str]:
         """What has to be said beside the numbers."""
-        return [*self._failures(), *self.warned]
+        return [*self._notes(), *self.warned]
 
-    def _failures(self) -> Iterator[str]:
+    def _notes(self) -> Iterator[str]:
         if self.damaged:
             yield f"{self.damaged} stored point(s) were damaged (their checksum differs) and were run again"
         if self.plan.asked > len(self.points):
             yield f"{self.plan.asked} points were asked for, {len(self.points)} of them differ: equal ones are run once"
+        if self.plan.quality:
+            yield self.plan.quality.said
         for point, one in self.failed[:3]:
             where = ", ".join(point.overrides) or "the point"
             yield f"{where}, seed {point.seed}: {STATES.get(one.code, one.code)}: {one.record['reason']}"
@@ -131,6 +136,7 @@ class Sweep(Tabular):
                     for axis in self.plan.axes
                 },
                 "folder": str(self.folder),
+                **({"quality": self.plan.quality.to_json()} if self.plan.quality else {}),
             },
             "warnings": list(self.said_with()),
         }
@@ -146,14 +152,16 @@ def value_of(one: Kept, metric: str) -> float | None:
 
 def sweep(
     plan: Plan, *, jobs: int = 1, folder: Path | None = None, executor: Executor | None = None,
-    tell: Tell = lambda there, of, ran: None,
+    tell: Tell = lambda there, of, ran: None, wanted: Sequence[str] = (),
 ) -> Sweep:  # fmt: skip
-    """Run what is not stored yet. jobs: processes, 0 for this one alone, where no executor is given. Raises BadInput,
-    TryAgain; a point that fails is recorded, and the others go on.
+    """Run what is not stored yet. jobs: processes, 0 for this one alone, where no executor is given. wanted: metrics
+    that somebody will ask for. Raises BadInput, TryAgain; a point that fails is recorded, and the others go on.
     """
     owner = hashlib.sha256(json.dumps([plan.subject.mode, plan.subject.base.data], sort_keys=True).encode()).hexdigest()
     store = Store(folder or FOLDER / f"{_plain(plan.subject.name)}-{owner[:12]}", owner)
     points, made = _planned(plan, store)
+    joined = [plan.quality.of(plan.setting(point)) for point in points] if plan.quality else []
+    slips = [name for name in wanted if not joined or name not in joined[0]]
     runs = executor or (Processes(jobs) if jobs else Here())
     with store.writing(plan.subject.name):
         if made is not None:
@@ -163,7 +171,10 @@ def sweep(
         for number, answer in enumerate(_answers(plan, runs, left), start=1):
             known[answer.point.key] = store.write(answer.point.key, answer.code, _record(plan, answer))
             tell(len(points) - len(left) + number, len(points), number)
-        kept = [known[point.key] for point in points]
+            if slips and answer.code == OK:
+                _refuse_slips(known[answer.point.key], slips)
+                slips = []
+        kept = [_joined(plan, point, known[point.key]) for point in points]
         warned = table.write(store.folder, plan.keys, points, kept)
     return Sweep(plan, store.folder, tuple(points), tuple(kept), len(left), damaged, warned)
 
@@ -171,13 +182,16 @@ def sweep(
 def sweep_over(
     scenario: str | Path | Mapping[str, Any], over: Mapping[str, Any], *, design: Design = "cartesian",
     points: int | None = None, seeds: int = 1, seed: int = 0, jobs: int = 1, folder: str | Path | None = None,
+    quality: str | Path | None = None,
 ) -> Sweep:  # fmt: skip
     """Run a scenario with keys varied, as `moesim sweep` does and into the same store: over: key -> list of values, or
-    an interval as text ("0.5..1") that `points` are drawn from. Raises BadInput, TryAgain.
+    an interval as text ("0.5..1") that `points` are drawn from; quality: CSV of what is known of them beside. Raises
+    BadInput, TryAgain.
 
     `sweep_over("demo-tiny", {"batch.tokens_per_gpu": [64, 128]}).to_arrow()` is the table.
     """
-    plan = plan_of(scenario, over, design=design, points=points, seeds=seeds, seed=seed)
+    table = None if quality is None else Path(quality)
+    plan = plan_of(scenario, over, design=design, points=points, seeds=seeds, seed=seed, quality=table)
     return sweep(plan, jobs=jobs, folder=None if folder is None else Path(folder))
 
 
@@ -186,6 +200,20 @@ def _answers(plan: Plan, executor: Executor, points: Sequence[Point]) -> Iterato
     yield from (Answer(point, point.refused[0], reason=point.refused[1]) for point in points if point.refused)
     if able := [point for point in points if not point.refused]:
         yield from executor.run(plan.subject, able)
+
+
+def _joined(plan: Plan, point: Point, one: Kept) -> Kept:
+    return plan.quality.beside(one, plan.setting(point)) if plan.quality else one
+
+
+def _refuse_slips(one: Kept, wanted: Sequence[str]) -> None:
+    """Nobody waits for all points to hear that a name was mistyped: one that the first point has not, and that is
+    nearly another, is refused; others may belong to a later point. Raises BadInput.
+    """
+    known = {*one.record["metrics"], *one.record["breakdown"]}
+    for name in wanted:
+        if name not in known and difflib.get_close_matches(name, known, n=1, cutoff=NEARLY):
+            raise unknown_name("metric", name, known, where="--show or --front")
 
 
 def _record(plan: Plan, answer: Answer) -> Record:
