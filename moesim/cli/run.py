@@ -12,11 +12,12 @@ from moesim.cli.options import OptionalFiles, json_option, overrides_option, pri
 from moesim.compiled import CACHED, KERNELS
 
 DEMO: Final = ("demo-tiny", "demo-qwen3")  # the recorded trace on its own model, then on one that people serve
+SERVED: Final = "demo-serve"  # and requests to it
 
 
 @click.command(cls=OptionalFiles)
 @click.argument("scenario", required=False)
-@click.option("--demo", is_flag=True, help="Play the two shipped demo scenarios; files and JSON are the second's.")
+@click.option("--demo", is_flag=True, help="Play the three shipped demo scenarios; files and JSON are the second's.")
 @overrides_option
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Picks the requests.")
 @click.option(
@@ -44,6 +45,8 @@ def run(
         play(name, (), seed, Files(), None, stream)
     chosen = DEMO[-1] if scenario is None else scenario
     stored = play(chosen, overrides, seed, Files(out, report, trace), target, stream)
+    if demo:
+        play(SERVED, (), seed, Files(), None, stream)
     if as_json:
         print_json(stored.document)
     missed = target.check(stored.document) if target else None
