@@ -31,6 +31,7 @@ VERBS: Final = {
     "sensitivity": Command("sensitivity", "sensitivity", "Which input, or error of a cost, moves a number?"),
     "explain": Command("explain", "explain", "Where did the time of a stored run go, in words?"),
     "report": Command("report", "report", "Write the HTML page of stored runs."),
+    "export": Command("export", "export", "Write a stored run as other tools write theirs."),
     "place": Command("place", "place", "Search an expert placement for a recorded load."),
     "trace": Command("trace", "trace", "Record, import, synthesise and measure routing traces."),
     "pipeline": Command("pipeline", "pipeline", "Draw a pipeline's order of passes, with its bubble."),

@@ -99,11 +99,17 @@ def open_run(name: str) -> StoredRun:
     is not the one that was written.
     """
     folder = _find(name)
-    digests = _read(folder / DIGESTS)
     for file in (RESULT, PICTURES, SCENARIO):
-        if _sha256(foreign.read_bytes(folder / file, MAX_BYTES)) != digests.get(file):
-            raise BadInput("is not what the run wrote (its sha256 differs)", where=folder / file, way_out=AGAIN)
+        whole(folder, file)
     return StoredRun(folder, _read(folder / RESULT), _read(folder / PICTURES))
+
+
+def whole(folder: Path, file: str) -> bytes:
+    """The content of one of a run's files. Raises BadInput where it is not what the run wrote."""
+    content = foreign.read_bytes(folder / file, MAX_BYTES)
+    if _sha256(content) != _read(folder / DIGESTS).get(file):
+        raise BadInput("is not what the run wrote (its sha256 differs)", where=folder / file, way_out=AGAIN)
+    return content
 
 
 def _sha256(content: bytes) -> str:

@@ -1,0 +1,30 @@
+"""`moesim export`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run")
+@click.option("--as", "form", required=True, metavar="FORMAT", help="vllm, aiperf, parquet (served); flows (a step).")
+@click.option("-o", "--out", required=True, metavar="FILE", help="Where to write; - for stdout.")
+def export(run: str, form: str, out: str) -> None:
+    """Write stored RUN as other tools write theirs. A folder, a result.json, or the first digits of a hash.
+
+    vllm: the JSON of `vllm bench serve`. aiperf: AIPerf's profile_export.jsonl. parquet: a row a request. flows: CSV
+    for packet simulators, a flow a line.
+    """
+    from moesim import atomic
+    from moesim.report import stored
+    from moesim.report.exports import exported
+
+    content = exported(stored.open_run(run), form)
+    if out == "-":
+        sys.stdout.buffer.write(content)
+        return
+    atomic.write(Path(out), content)
+    print(out)
