@@ -125,12 +125,17 @@ class Book:
         """Different gaps between tokens that end at `since` or later: ascending, ps, and how many of each."""
         alone = np.repeat(np.array(self._gap_ends, dtype=np.int64), [len(gaps) for gaps in self._gaps])
         single = (alone, np.concatenate([NOBODY, *self._gaps]), np.ones(len(alone), dtype=np.int64))
-        every = (single, *(cadence.gaps() for cadence in self.cadences))
-        at, values, counts = (np.concatenate(side) for side in zip(*every, strict=True))
-        late = at >= since
-        kept, where = np.unique(values[late], return_inverse=True)
-        return kept, np.bincount(where, weights=counts[late], minlength=len(kept)).astype(np.int64)
+        every = [_different(*single, since), *(_different(*cadence.gaps(), since) for cadence in self.cadences)]
+        values, counts = (np.concatenate(side) for side in zip(*every, strict=True))
+        return _different(np.full(len(values), since), values, counts, since)
 
     def count(self, state: State) -> int:
         """Requests in a state."""
         return int((self.state == state).sum())
+
+
+def _different(at: Ints, values: Ints, counts: Ints, since: int) -> tuple[Ints, Ints]:
+    """int64[n] each -> the values that stand at `since` or later, each once, and how many there are of it."""
+    late = at >= since
+    kept, where = np.unique(values[late], return_inverse=True)
+    return kept, np.bincount(where, weights=counts[late], minlength=len(kept)).astype(np.int64)

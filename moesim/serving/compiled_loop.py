@@ -19,8 +19,9 @@ from moesim.serving.balancer import ask_of, choose
 from moesim.serving.batcher import REGISTRY, decode_first, prefill_first, whole_prompts
 from moesim.serving.book import Book, State
 from moesim.serving.clock import Hosted
+from moesim.serving.loop_blocks import ASKED, FOUND, FREE, REUSED
 from moesim.serving.loop_engine import POLICIES, engine_of, unplayed_keys
-from moesim.serving.loop_kernel import CHOOSE, DONE, FULL, asked, played, rows_of
+from moesim.serving.loop_kernel import CHOOSE, DONE, FULL, asked, drained, played, rows_of
 from moesim.serving.loop_queue import (
     ADMITTED,
     AHEAD,
@@ -31,12 +32,9 @@ from moesim.serving.loop_queue import (
     ENDED_AT,
     EVICTED_AT,
     FIRST_AT,
-    FREE,
     GAPS,
-    HELD,
     HORIZON,
     LAST_AT,
-    LEFT,
     LOAD,
     LOST,
     MOST,
@@ -57,7 +55,7 @@ from moesim.serving.loop_queue import (
     STEPS,
 )
 from moesim.serving.loop_queue import State as Columns
-from moesim.serving.replica import Replica, Sample
+from moesim.serving.replica import Replica
 from moesim.step import Batch, Phase
 
 FEWEST: Final = 1000  # requests, below which a compiler takes longer than the readable loop
@@ -78,7 +76,7 @@ def unplayed(book: Book, replicas: Sequence[Replica]) -> str:
         "clients wait for their answers": bool(book.requests.concurrency),
         "requests follow others": book.requests.follows is not None,
         "a setting": bool(unplayed_keys(settings)),
-        "prompts share prefixes": book.requests.prefixes is not None,
+        "answers are others' beginnings": book.requests.prefixes is not None and book.requests.prefixes.answers,
         f"policy {settings.policy}": FILLS.get(settings.policy) is not REGISTRY[settings.policy].fill,
         "replicas differ": any(_kind(one) != _kind(replicas[0]) for one in replicas),
         "answers are another pool's": first.hands_over,
@@ -101,11 +99,19 @@ class CompiledLoop:
         self._clock, self._ways = replicas[0].clock, replicas[0].ways
         one, many = replicas[0].schedulers[0], len(replicas[0].schedulers)
         layers = self._clock.layers if isinstance(self._clock, Hosted) else 0
-        engine = engine_of(one.settings, layers, many, one.blocks.total, closed=False)
+        prefixes = book.requests.prefixes if one.settings.prefix_cache else None
+        engine = engine_of(one.settings, layers, many, one.blocks.total, closed=False, cache=prefixes is not None)
         self._engine = engine._replace(front=front, ahead=int(replicas[0].ahead))
         requests = book.requests
         self._columns = Columns.of_requests(
-            requests.prompt, requests.output, len(replicas), many, one.blocks.total, one.settings.max_num_seqs
+            requests.prompt,
+            requests.output,
+            len(replicas),
+            many,
+            one.blocks.total,
+            one.settings.max_num_seqs,
+            one.settings.block_size,
+            prefixes,
         )
         self._columns.clock[SENT] = len(requests)
         self._columns.of[:, SENT_AT] = requests.arrival
@@ -164,11 +170,9 @@ class CompiledLoop:
 
     def _check_blocks(self) -> None:
         """Raises BrokenInvariant where some were lost or made up."""
-        columns, total = self._columns, self._engine.blocks
-        for number, at in enumerate(columns.at):
-            leaving = columns.left[number, : at[LEFT]]
-            if lost := total - int(at[FREE]) - int(columns.of[leaving, HELD].sum()):
-                raise BrokenInvariant(f"{lost} KV blocks were never returned")
+        drained(self._columns, self._engine)
+        if lost := int((self._engine.blocks - self._columns.kept[:, FREE]).sum()):
+            raise BrokenInvariant(f"{lost} KV blocks were never returned")
 
     def _write_book(self) -> None:
         book, of, clock = self._book, self._columns.of, self._columns.clock
@@ -176,11 +180,14 @@ class CompiledLoop:
         of[refused, REPLICA], of[refused, STATE] = NEVER, State.REJECTED
         for name, column in COLUMNS.items():
             getattr(book, name)[:] = of[:, column]
+        book.reused[:] = self._columns.has[:, REUSED]
         gaps = self._columns.gaps[: clock[GAPS]]
         book.take_gaps(gaps[:, 0], gaps[:, 1])
 
     def _write_replica(self, number: int, replica: Replica) -> None:
-        columns, own = self._columns, self._columns.own[number]
+        columns, own, many = self._columns, self._columns.own[number], self._engine.many
+        for one, kept in zip(replica.schedulers, columns.kept[number * many :], strict=False):
+            one.blocks.asked, one.blocks.found = int(kept[ASKED]), int(kept[FOUND])
         steps = int(own[STEPS])
-        history = [Sample(*sample) for sample in columns.samples[number, : own[SAMPLES]].tolist()]
+        history = columns.samples[number, : own[SAMPLES]]
         replica.played(columns.ends[number, :steps], columns.beats[number, :steps], int(own[BUSY]), history)

@@ -23,9 +23,10 @@ def unplayed_keys(settings: Settings) -> list[str]:
 
 
 def engine_of(
-    settings: Settings, layers: int, many: int, blocks: int, *, closed: bool, host: int = 0
+    settings: Settings, layers: int, many: int, blocks: int, *, closed: bool, cache: bool = False, host: int = 0
 ) -> Engine:  # fmt: skip
-    """many: schedulers of a replica, of `blocks` each; host: ps of every step that its clock does not hold."""
+    """many: schedulers of a replica, of `blocks` each; host: ps of every step that its clock does not hold; cache: of
+    shared prefixes."""
     return Engine(
         many=many,
         blocks=blocks,
@@ -44,4 +45,5 @@ def engine_of(
         graph_tokens=settings.graph_tokens,
         front=int(to_ps(settings.frontend_time)),
         closed=int(closed),
+        cache=int(cache),
     )

@@ -1,7 +1,7 @@
 """A loop, compiled: the policies of serving/batcher, Schedulers, Replicas and the Loop as one function over columns.
 tests/serving/test_compiled_loop.py and test_closed.py hold it equal to them, to the tick.
 
-Prompts share nothing here, so blocks are counts. What is left to its caller: which replica a request goes to, and how
+What is left to its caller: which replica a request goes to, and how
 long steps take. A call goes on from where its State stands.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from moesim.compiled import inner, njit
+from moesim.serving.loop_blocks import ASKED, FOUND, FREE, HELD, REUSED, admit, hold, known, offer, take
 from moesim.serving.loop_queue import (
     ADMITTED,
     AHEAD,
@@ -32,11 +33,9 @@ from moesim.serving.loop_queue import (
     FINISHED_STATE,
     FIRST,
     FIRST_AT,
-    FREE,
     GAPS,
     GATHERED,
     GOING,
-    HELD,
     HORIZON,
     INBOX,
     LAST_AT,
@@ -95,30 +94,18 @@ def add_decodes(s: Any, e: Any, r: Any) -> Any:
     while at[DECODING]:
         lacking = 0
         for number in range(at[DECODING]):
-            of = s.of[s.decoding[r, number]]
-            lacking += of[CACHED] >= of[HELD] * e.size
-        if lacking <= at[FREE]:
+            request = s.decoding[r, number]
+            lacking += s.of[request, CACHED] >= s.has[request, HELD] * e.size
+        if lacking <= s.kept[r, FREE]:
             for number in range(at[DECODING] if lacking else 0):
-                of = s.of[s.decoding[r, number]]
-                of[HELD] += of[CACHED] >= of[HELD] * e.size
-            at[FREE] -= lacking
+                request = s.decoding[r, number]
+                s.has[request, HELD] += s.of[request, CACHED] >= s.has[request, HELD] * e.size
+            take(s, r, lacking)
             break
-        evict_last(s, r)
+        evict_last(s, e, r)
         at[EVICTED] = 1
     at[DECODES] = at[DECODING]
     at[ROOM] -= at[DECODES]
-
-
-@inner
-def hold(s: Any, e: Any, r: Any, request: Any, tokens: Any) -> Any:
-    """As Blocks.hold."""
-    more = -(-tokens // e.size) - s.of[request, HELD]
-    if more > s.at[r, FREE]:
-        return False
-    if more > 0:
-        s.of[request, HELD] += more
-        s.at[r, FREE] -= more
-    return True
 
 
 @inner
@@ -142,26 +129,40 @@ def add_started(s: Any, e: Any, r: Any) -> Any:
 
 
 @inner
+def reuse(s: Any, e: Any, r: Any, request: Any, tokens: Any) -> Any:
+    """As Queue.reuse."""
+    s.of[request, CACHED] = tokens
+    if e.cache:
+        s.kept[r, ASKED] += s.of[request, PROMPT]
+        s.kept[r, FOUND] += tokens
+    if s.of[request, STARTED_AT] == NEVER:
+        s.has[request, REUSED] = tokens
+
+
+@inner
 def add_waiting(s: Any, e: Any, r: Any) -> Any:
     """As Tray.add_waiting."""
     at = s.at[r]
     while at[WAITING] and at[SEATS] and at[ROOM] > 0 and not at[EVICTED]:
         request = at[FIRST]
         of = s.of[request]
-        missing = of[PROMPT] + of[EMITTED] - of[CACHED]
+        shared, idle = known(s, e, r, request, (of[PROMPT] - 1) // e.size) if e.cache else (0, 0)
+        found = shared * e.size
+        missing = of[PROMPT] + of[EMITTED] - of[CACHED] - found
         tokens = min(missing, at[ROOM])
         if tokens < missing and e.policy == WHOLE_PROMPTS:
             return
         needed = of[PROMPT] + int(np.ceil(e.held * of[OUTPUT])) if e.held else 0
-        if not hold(s, e, r, request, max(tokens, needed)):
+        if not admit(s, e, r, request, shared, idle, max(found + tokens, needed)):
             return
+        reuse(s, e, r, request, found)
         at[FIRST] = of[NEXT]
         at[WAITING] -= 1
         s.started[r, at[STARTED]] = request
         at[STARTED] += 1
         at[SEATS] -= 1
         at[TURN] += 1
-        of[ADMITTED], of[CACHED] = at[TURN], 0
+        of[ADMITTED] = at[TURN]
         add(s, r, request, tokens)
 
 
@@ -189,7 +190,7 @@ def filled(s: Any, e: Any, r: Any, held: Any) -> Any:
             return True
         if held or not s.at[r, STARTED]:
             return False
-        evict_last(s, r)
+        evict_last(s, e, r)
 
 
 @inner
@@ -217,7 +218,7 @@ def stretch(s: Any, e: Any, r: Any) -> Any:
     coming = at[INBOX] > 0 or (at[WAITING] > 0 and at[SEATS] > 0)
     if at[CHUNKS] or at[STARTED] or at[LEFT] or coming or not at[DECODES]:
         return 1
-    steps = at[FREE] // at[DECODES] * e.size + 1
+    steps = s.kept[r, FREE] // at[DECODES] * e.size + 1
     for number in range(at[DECODES]):
         of = s.of[s.decoding[r, number]]
         steps = min(steps, of[OUTPUT] - of[EMITTED])
@@ -319,6 +320,8 @@ def settle(s: Any, e: Any, replica: Any, r: Any) -> Any:
         request = s.chunked[r, number]
         of = s.of[request]
         of[CACHED] += s.tokens[r, number]
+        if e.cache:
+            offer(s, e, r, request, of[CACHED])
         if of[CACHED] < of[PROMPT] + of[EMITTED]:
             continue
         at[STARTED] = remove(s.started[r], at[STARTED], request)
@@ -429,8 +432,8 @@ def unlearned(s: Any, e: Any, replica: Any, r: Any) -> Any:
     at, more = s.at[r], 0
     steps = s.own[replica, STEPS] - at[SINCE]
     for number in range(at[DECODES] if at[PUT] and steps else 0):
-        of = s.of[s.decoding[r, number]]
-        more += max(-(-(of[CACHED] + steps) // e.size) - of[HELD], 0)
+        request = s.decoding[r, number]
+        more += max(-(-(s.of[request, CACHED] + steps) // e.size) - s.has[request, HELD], 0)
     return more
 
 
@@ -448,7 +451,7 @@ def end(s: Any, e: Any, replica: Any) -> Any:
             at[PUT] = 0
         running += at[STARTED] + at[DECODING]
         waiting += at[INBOX] + at[WAITING]
-        used += e.blocks - at[FREE] + unlearned(s, e, replica, r)
+        used += e.blocks - s.kept[r, FREE] + unlearned(s, e, replica, r)
     sample = s.samples[replica, own[SAMPLES]]
     sample[0], sample[1], sample[2], sample[3] = own[ENDED], running, waiting, used
     own[SAMPLES] += 1
@@ -563,6 +566,13 @@ def played(s: Any, replica: Any, ends: Any) -> Any:
         s.ends[replica, at + step], s.beats[replica, at + step] = ends[step], 0
     own[AHEAD] += ends.shape[0]
     goes(s, replica)
+
+
+@njit
+def drained(s: Any, e: Any) -> None:
+    """Nothing runs any more: all that is leaving is gone."""
+    for r in range(s.at.shape[0]):
+        learn(s, e, r, np.int64(FAR), True)
 
 
 @njit

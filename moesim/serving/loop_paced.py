@@ -29,7 +29,8 @@ class Keeps(NamedTuple):
     """Of a Pace: hashes int64[room] (0: free), shapes int64[room, ranks + 1]: of batches whose routing is kept; step,
     unrouted, uses int64[room]: as in Kept; bucket int64[tokens]: of numbers of tokens; every: uses of a routing;
     counted int64[2, 2]: kinds of rows of attention's core and those outside of what was measured, in all and of the
-    last step; steps int64[1]: how many were priced; shape int64[ranks + 1] is scratch.
+    last step; steps int64[1]: how many were priced; shape
+    int64[ranks + 1] and busy int64[ranks] are scratch.
     """
 
     hashes: Ints
@@ -42,6 +43,7 @@ class Keeps(NamedTuple):
     counted: Ints
     steps: Ints
     shape: Ints
+    busy: Ints
 
 
 @njit
@@ -121,18 +123,31 @@ def emits(s: Any, r: Any) -> Any:
 
 
 @inner
-def unrouted(s: Any, e: Any, replica: Any, rates: Any, counted: Any) -> Any:
-    """ps of what no routing decides, on the rank that needs longest; UNKNOWN where something was not asked for."""
-    steps, slowest = s.own[replica, STEPS] + s.own[replica, AHEAD], np.int64(0)
-    idle = of_rank(rates, 1, 0, 0.0)
-    counted[:] = 0
+def busy(s: Any, e: Any, replica: Any, k: Any) -> Any:
+    """Fills k.busy with the schedulers that bring rows -> how many, whether some are of prompts, the most tokens."""
+    several, prompts, most = 0, False, 0
     for r in range(replica * e.many, (replica + 1) * e.many):
-        took = idle
-        if s.at[r, DECODES] + s.at[r, CHUNKS]:
-            core = core_seconds(s, r, steps - s.at[r, SINCE], rates, counted)
-            if core < 0:
-                return np.int64(UNKNOWN)
-            took = of_rank(rates, s.at[r, DECODES] + chunk_tokens(s, r), emits(s, r), core)
+        at = s.at[r]
+        if at[DECODES] + at[CHUNKS]:
+            k.busy[several] = r
+            several += 1
+            prompts |= at[CHUNKS] > 0
+            most = max(most, at[DECODES] + chunk_tokens(s, r))
+    return several, prompts, most
+
+
+@inner
+def unrouted(s: Any, e: Any, replica: Any, several: Any, rates: Any, k: Any) -> Any:
+    """ps of what no routing decides, on the rank that needs longest; UNKNOWN where something was not asked for."""
+    steps, counted = s.own[replica, STEPS] + s.own[replica, AHEAD], k.counted[1]
+    slowest = of_rank(rates, 1, 0, 0.0) if several < e.many else np.int64(0)
+    counted[:] = 0
+    for number in range(several if slowest >= 0 else 0):
+        r = k.busy[number]
+        core = core_seconds(s, r, steps - s.at[r, SINCE], rates, counted)
+        if core < 0:
+            return np.int64(UNKNOWN)
+        took = of_rank(rates, s.at[r, DECODES] + chunk_tokens(s, r), emits(s, r), core)
         if took < 0:
             return np.int64(UNKNOWN)
         slowest = max(slowest, took)
@@ -140,29 +155,18 @@ def unrouted(s: Any, e: Any, replica: Any, rates: Any, counted: Any) -> Any:
 
 
 @inner
-def on_host(s: Any, e: Any, replica: Any, took: Any) -> Any:
-    """Ticks of a step whose kernels take so long."""
-    chunks, most = 0, 0
-    for r in range(replica * e.many, (replica + 1) * e.many):
-        chunks += s.at[r, CHUNKS]
-        most = max(most, s.at[r, DECODES] + chunk_tokens(s, r))
-    return hosted(e, took, chunks > 0, most)
-
-
-@inner
-def ticks(s: Any, e: Any, replica: Any, rates: Any, k: Any) -> Any:
-    """As `Pace.ps`, with a routing that is kept; UNKNOWN where something was not asked for."""
-    place = place_of(s, e, replica, k)
+def ticks(s: Any, e: Any, replica: Any, several: Any, place: Any, rates: Any, k: Any) -> Any:
+    """As `Pace.ps`, with the routing that is kept at `place`; UNKNOWN where something was not asked for."""
     if place < 0 or k.uses[place] >= k.every:
         return np.int64(UNKNOWN)
-    took = unrouted(s, e, replica, rates, k.counted[1])
+    took = unrouted(s, e, replica, several, rates, k)
     if took < 0:
         return took
     k.counted[0, 0] += k.counted[1, 0]
     k.counted[0, 1] += k.counted[1, 1]
     k.uses[place] += 1
     k.steps[0] += 1
-    return on_host(s, e, replica, k.step[place] + took - k.unrouted[place])
+    return k.step[place] + took - k.unrouted[place]
 
 
 @njit
@@ -173,15 +177,18 @@ def paced(s: Any, e: Any, rates: Any, k: Any) -> Any:
         if why != PRICE:
             return why
         replica = s.clock[PENDING]
+        place = place_of(s, e, replica, k)
+        several, prompts, most = busy(s, e, replica, k)
         goes_on = True
         while goes_on and s.own[replica, STEPS] + s.own[replica, AHEAD] + SPARE <= s.ends.shape[1]:
-            took = ticks(s, e, replica, rates, k)
+            took = ticks(s, e, replica, several, place, rates, k)
             if took < 0:
                 return PRICE
-            goes_on = lasts(s, replica, took)
+            goes_on = lasts(s, replica, hosted(e, took, prompts, most))
 
 
 @njit
-def priced(s: Any, e: Any, replica: Any, took: Any) -> None:
+def priced(s: Any, e: Any, replica: Any, took: Any, k: Any) -> None:
     """A step's kernels take so long."""
-    lasts(s, replica, on_host(s, e, replica, took))
+    _, prompts, most = busy(s, e, replica, k)
+    lasts(s, replica, hosted(e, took, prompts, most))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from moesim.compiled import inner
+from moesim.serving.loop_blocks import FOUND, FREE, OFFERED, REUSED, Prefixed, return_blocks
 from moesim.serving.requests import Ints
 
 NEVER = -1
@@ -22,11 +23,11 @@ NOW, SENT, SEEN, ANSWERED, PENDING, CHOICE, GAPS = range(7)
 # numbers of a row of State.own, one a replica
 BEGUN, ENDED, GOING, TOUCHED, STEPS, BUSY, WAITED, GATHERED, CHOSEN, LOAD, HORIZON, MOST, AHEAD, SAMPLES = range(14)
 # numbers of a row of State.at, one a scheduler
-(FREE, SEATS, POLLED, TURN, INBOX, IN_FIRST, IN_LAST, WAITING, FIRST, LAST, STARTED, DECODING, CHUNKS, DECODES, LEFT,
- EVICTED, ROOM, NEW, PUT, SINCE, UNTIL) = range(21)  # fmt: skip
+(SEATS, POLLED, TURN, INBOX, IN_FIRST, IN_LAST, WAITING, FIRST, LAST, STARTED, DECODING, CHUNKS, DECODES, LEFT,
+ EVICTED, ROOM, NEW, PUT, SINCE, UNTIL) = range(20)  # fmt: skip
 # numbers of a row of State.of, one a request, as the columns of a Book; NEXT: who stands behind it
-(PROMPT, OUTPUT, SENT_AT, QUEUED_AT, STARTED_AT, FIRST_AT, LAST_AT, ENDED_AT, EVICTED_AT, CACHED, EMITTED, HELD,
- ADMITTED, LOST, PREEMPTED, STATE, REPLICA, SCHEDULER, NEXT) = range(19)  # fmt: skip
+(PROMPT, OUTPUT, SENT_AT, QUEUED_AT, STARTED_AT, FIRST_AT, LAST_AT, ENDED_AT, EVICTED_AT, CACHED, EMITTED,
+ ADMITTED, LOST, PREEMPTED, STATE, REPLICA, SCHEDULER, NEXT) = range(18)  # fmt: skip
 SAMPLE = 4  # numbers of a Sample
 FEWEST_STEPS, FEWEST_GAPS = 1 << 10, 1 << 12
 SPARE = 2  # a step, or a sample, that is written down next, and one more
@@ -36,7 +37,8 @@ class Engine(NamedTuple):
     """Of Settings, in numbers: many: schedulers of a replica; blocks: of each; held: share of an answer whose KV is
     held; ahead: 0 or 1; balance, gather: steps that prompts wait for those of other schedulers, and for more; host:
     ticks of every step that its clock does not hold; slow: of steps with prompts; least: ticks that a step takes which
-    no CUDA graph holds; front: ps from the client to the scheduler; closed: 1 where clients wait for their answers.
+    no CUDA graph holds; front: ps from the client to the scheduler; closed: 1 where clients wait for their answers;
+    cache: 1 where blocks of shared prefixes are found again.
     """
 
     many: int
@@ -56,11 +58,13 @@ class Engine(NamedTuple):
     graph_tokens: int
     front: int
     closed: int
+    cache: int
 
 
 class State(NamedTuple):
-    """clock int64[7], own int64[replicas, 14], at int64[schedulers, 21], of int64[requests, 19]: numbers by name, of
-    all, of each replica, scheduler (those of a replica side by side) and request; started .. left_at int64[schedulers,
+    """clock int64[7], own int64[replicas, 14], at int64[schedulers, 20], of int64[requests, 18]: numbers by name, of
+    all, of each replica, scheduler (those of a replica side by side) and request; kept int64[schedulers, 8], has
+    int64[requests, 4], prefixed: blocks, see serving/loop_blocks.py; started .. left_at int64[schedulers,
     seats]: requests and their tokens or ps, ordered as decoding, by tokens in the cache; ends, beats int64[replicas,
     room]: ps of the ends of steps and tokens that kept their beat, as in a Cadence; samples int64[replicas, room, 4];
     gaps int64[room, 2]: ps between tokens that kept no beat, and of the later one; scratch int64[seats].
@@ -70,6 +74,9 @@ class State(NamedTuple):
     own: Ints
     at: Ints
     of: Ints
+    kept: Ints
+    has: Ints
+    prefixed: Prefixed
     started: Ints
     decoding: Ints
     ordered: Ints
@@ -84,8 +91,13 @@ class State(NamedTuple):
     scratch: Ints
 
     @classmethod
-    def of_requests(cls, prompt: Ints, output: Ints, replicas: int, many: int, blocks: int, seats: int) -> State:
-        """Before the first of int64[n] requests; blocks and seats of each of `many` schedulers of each replica."""
+    def of_requests(
+        cls, prompt: Ints, output: Ints, replicas: int, many: int, blocks: int, seats: int, size: int = 1,
+        prefixes: object = None,
+    ) -> State:  # fmt: skip
+        """Before the first of int64[n] requests; blocks of `size` tokens and seats of each of `many` schedulers of each
+        replica.
+        """
         n, all_of = len(prompt), replicas * many
         most = min(seats, n)
 
@@ -96,11 +108,14 @@ class State(NamedTuple):
         clock, own, at, of = empty(GAPS + 1), empty(replicas, SAMPLES + 1), empty(all_of, UNTIL + 1), empty(n, NEXT + 1)
         of[:, PROMPT], of[:, OUTPUT] = prompt, output
         of[:, SENT_AT : EVICTED_AT + 1] = of[:, REPLICA] = of[:, SCHEDULER] = NEVER
-        at[:, FREE], at[:, SEATS] = blocks, seats
+        at[:, SEATS] = seats
+        kept, has = empty(all_of, FOUND + 1), empty(n, REUSED + 1)
+        prefixed, has[:, OFFERED] = Prefixed.of(prefixes, all_of, blocks, size)
+        kept[:, FREE] = blocks
         own[:, BEGUN] = own[:, ENDED] = clock[PENDING] = NEVER
         clock[CHOICE] = UNDECIDED
         return cls(
-            clock, own, at, of, started, decoding, ordered, chunked, tokens, left, left_at,
+            clock, own, at, of, kept, has, prefixed, started, decoding, ordered, chunked, tokens, left, left_at,
             ends=empty(replicas, FEWEST_STEPS), beats=empty(replicas, FEWEST_STEPS),
             samples=empty(replicas, FEWEST_STEPS, SAMPLE), gaps=empty(max(FEWEST_GAPS, 2 * many * most), 2),
             scratch=empty(most),
@@ -169,21 +184,13 @@ def wait(s: Any, r: Any, request: Any) -> Any:
 
 
 @inner
-def give_back(s: Any, r: Any, request: Any) -> Any:
-    """Its blocks and its seat."""
-    at, of = s.at[r], s.of[request]
-    at[FREE] += of[HELD]
-    of[HELD] = 0
-    at[SEATS] += 1
-
-
-@inner
 def learn(s: Any, e: Any, r: Any, known: Any, idle: Any) -> Any:
     """As Scheduler._learn."""
     at = s.at[r]
     gone = 0
     while gone < at[LEFT] and s.left_at[r, gone] <= known:
-        give_back(s, r, s.left[r, gone])
+        return_blocks(s, e, r, s.left[r, gone])
+        at[SEATS] += 1
         gone += 1
     if gone:
         at[LEFT] -= gone
@@ -225,7 +232,7 @@ def decodes_now(s: Any, r: Any, request: Any) -> Any:
 
 
 @inner
-def evict_last(s: Any, r: Any) -> Any:
+def evict_last(s: Any, e: Any, r: Any) -> Any:
     """As Queue.evict_last."""
     at, last = s.at[r], -1
     for number in range(at[DECODING]):
@@ -236,7 +243,8 @@ def evict_last(s: Any, r: Any) -> Any:
             last = s.started[r, number]
     remove(s.ordered[r], at[DECODING], last)
     at[DECODING], at[STARTED] = remove(s.decoding[r], at[DECODING], last), remove(s.started[r], at[STARTED], last)
-    give_back(s, r, last)
+    return_blocks(s, e, r, last)
+    at[SEATS] += 1
     of = s.of[last]
     of[CACHED], of[EVICTED_AT], of[STATE], of[NEXT] = 0, s.clock[NOW], WAITING_STATE, at[FIRST]
     of[PREEMPTED] += 1

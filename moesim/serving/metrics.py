@@ -206,7 +206,7 @@ def _worked(pool: Sequence[Replica], there: int) -> Iterator[tuple[str, tuple[fl
     """Steps of alike replicas, which were there for so many ps, all together."""
     steps, busy = (sum(getattr(replica, name) for replica in pool) for name in ("steps", "busy"))
     blocks = sum(one.blocks.total for replica in pool for one in replica.schedulers)
-    most = sum(max((sample.blocks for sample in replica.history), default=0) for replica in pool)
+    most = sum(replica.history.most_blocks for replica in pool)
     yield "steps", (steps, "1")
     yield "mean_step_ms", (busy / max(steps, 1) / 1e9, "ms")
     yield "busy_fraction", (busy / max(there, 1), "1")

@@ -13,14 +13,16 @@ import numpy as np
 from moesim.serving.book import Book
 from moesim.serving.clock import Hosted
 from moesim.serving.compiled_loop import CompiledLoop
+from moesim.serving.loop_blocks import OFFERED
 from moesim.serving.loop_paced import Keeps, hash_of, paced, priced
-from moesim.serving.loop_queue import PENDING
+from moesim.serving.loop_queue import PENDING, SEEN
 from moesim.serving.replica import Replica
 from moesim.serving.requests import Ints
 from moesim.step.pace import Pace, Shape, buckets
 from moesim.step.rates import RateBook, free, slot, unrated
 
 FEWEST = 1 << 8
+NEXT = 1 << 11  # requests whose prompts are priced together
 MOST_TOKENS = 1 << 20  # of a step, beyond which a Pace is asked
 
 
@@ -42,13 +44,14 @@ class PacedLoop(CompiledLoop):
         super().__init__(book, replicas, balancer, front, seed)
         self._pace, self._rates = pace, RateBook(pace.refill)
         self._shapes: dict[Shape, int] = {}  # where each stands
+        self._seen = 0  # requests whose prompts were priced
         ranks, most = self._engine.many, min(self._engine.many * self._engine.budget, MOST_TOKENS)
         columns = [np.zeros(FEWEST, dtype=np.int64) for _ in range(4)]
         hashes, (step, unrouted, uses) = columns[0], columns[1:]
         self._keeps = Keeps(
             hashes, np.zeros((FEWEST, ranks + 1), dtype=np.int64), step, unrouted, uses, buckets(np.arange(most + 1)),
             pace.renew_every, np.zeros((2, 2), dtype=np.int64), np.zeros(1, dtype=np.int64),
-            np.zeros(ranks + 1, dtype=np.int64),
+            np.zeros(ranks + 1, dtype=np.int64), np.zeros(ranks, dtype=np.int64),
         )  # fmt: skip
 
     def serve(self) -> dict[int, str]:
@@ -73,7 +76,25 @@ class PacedLoop(CompiledLoop):
         took = self._pace.ps(batch)
         self._rates.take(batch)
         self._keep(shape)
-        priced(self._columns, self._engine, replica, took)
+        self._look_ahead()
+        priced(self._columns, self._engine, replica, took, self._keeps)
+
+    def _look_ahead(self) -> None:
+        """Prompts that come next are priced all at once: those that a rank has alone, and one of two, as a whole and
+        but for what may be found of them.
+        """
+        first = int(self._columns.clock[SEEN])
+        if first < self._seen:
+            return
+        self._seen = first + NEXT
+        which = slice(first, self._seen)
+        prompt, size = self._book.prompt[which], self._engine.size
+        found = np.minimum(self._columns.has[which, OFFERED], (prompt - 1) // size) * size
+        shapes = [
+            np.stack((np.full_like(prompt, number), np.minimum(prompt - before, self._engine.budget), before), axis=1)
+            for number in (1, 2) for before in (np.zeros_like(found), found)
+        ]  # fmt: skip
+        self._rates.take_prompts(np.concatenate(shapes))
 
     def _keep(self, shape: Shape) -> None:
         """What the Pace keeps of a shape."""

@@ -5,7 +5,7 @@ them take a step together, those that have nothing to do with dummy rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,39 @@ class Sample:
     blocks: int
 
 
+class History(Sequence[Sample]):
+    """Samples, a row each."""
+
+    def __init__(self, rows: Ints | None = None) -> None:
+        self._rows = np.zeros((64, len(fields(Sample))), dtype=np.int64) if rows is None else rows
+        self._many = 0 if rows is None else len(rows)
+
+    def __len__(self) -> int:
+        return self._many
+
+    def __getitem__(self, number: Any) -> Any:
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(self._many))]
+        return Sample(*self._rows[: self._many][number].tolist())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, History) and np.array_equal(self._rows[: self._many], other._rows[: other._many])
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def append(self, sample: Sample) -> None:
+        """One more."""
+        if self._many == len(self._rows):
+            self._rows = np.concatenate((self._rows, np.zeros_like(self._rows)))
+        self._rows[self._many] = (sample.end, sample.running, sample.waiting, sample.blocks)
+        self._many += 1
+
+    @property
+    def most_blocks(self) -> int:
+        """In use at a time."""
+        return int(self._rows[: self._many, 3].max(initial=0))
+
+
 class Replica:
     """schedulers: one for each group of `ways` ranks; ahead: steps are put together while the one before runs;
     device: the number of its first GPU among those of all replicas.
@@ -54,7 +87,7 @@ class Replica:
         self._throttle = Throttle(self.schedulers[0].settings, len(self.schedulers))
         self._waited = self._gathered = 0  # steps that prompts have waited for those of others, and for more
         self.running = False  # a step is under way
-        self.history: list[Sample] = []
+        self.history = History()
         self.schedulers[0].book.cadences.append(self._cadence)
 
     @property
@@ -211,10 +244,12 @@ class Replica:
         used = sum(q.blocks.total - q.blocks.free for q in queues) + self._grown()
         return Sample(self._ended, running, waiting, used)
 
-    def played(self, ends: Ints, tokens: Ints, busy: int, history: list[Sample]) -> None:
-        """What a compiled loop has played for it: ends of steps int64[steps] ps, and tokens that kept their beat."""
+    def played(self, ends: Ints, tokens: Ints, busy: int, samples: Ints) -> None:
+        """What a compiled loop has played for it: ends of steps int64[steps] ps, tokens that kept their beat, and samples
+        int64[n, 4].
+        """
         self._cadence.take(ends, tokens)
-        self.steps, self.busy, self.history = len(ends), busy, history
+        self.steps, self.busy, self.history = len(ends), busy, History(samples)
         self._ended = int(ends[-1]) if len(ends) else NEVER
 
     def kv_share(self) -> float:

@@ -154,11 +154,13 @@ class CorePrices:
 
     def prompts(self, shapes: Int64s) -> Floats:
         """float64[n, 2]: seconds of chunks int64[n, 3] (how many a group has, tokens, tokens before them), and whether
-        they lie outside of what was measured.
+        they lie outside of what was measured. None is kept that was not.
         """
         keys = [(number, query, context) for number, query, context in shapes.tolist()]
-        self._learn_prompts(keys)
-        return np.array([self._prompts[key] for key in keys], dtype=np.float64).reshape(-1, 2)
+        if all(key in self._prompts for key in keys):
+            return np.array([self._prompts[key] for key in keys], dtype=np.float64).reshape(-1, 2)
+        asked = np.resize(shapes, (max(len(shapes), 2), 3))  # as Tables: never one alone
+        return self._priced("prefill", *asked.T)[: len(shapes)]
 
     def _learn_prompts(self, keys: Sequence[tuple[int, int, int]]) -> None:
         """Price those that are new."""

@@ -143,7 +143,7 @@ class RateBook:
         shapes = shapes[small]
         key = ((shapes[:, 0] << QUERY_BITS | shapes[:, 1]) << CONTEXT_BITS) | shapes[:, 2]
         key, first = np.unique(key, return_index=True)
-        new = np.array([self._slot(one) < 0 for one in key.tolist()], dtype=np.bool_)
+        new = unknown(self.rates.keys, key)
         if not new.any():
             return
         seconds = self._cores.prompts(shapes[first[new]])
@@ -153,9 +153,6 @@ class RateBook:
         put(keys, prompts, key[new], seconds)
         self._prompts += len(seconds)
         self.rates = self.rates._replace(keys=keys, prompts=prompts)
-
-    def _slot(self, key: int) -> int:
-        return int(slot(self.rates.keys, key))
 
 
 def _chunks(batch: Batch) -> Int64s:
@@ -199,6 +196,15 @@ def slot(keys: Any, key: Any) -> Any:
             return place
         place = (place + 1) & mask
     return np.int64(-1)
+
+
+@njit
+def unknown(keys: Any, asked: Any) -> Any:
+    """bool[n]: which of int64[n] keys do not stand there."""
+    found = np.empty(asked.shape[0], np.bool_)
+    for number in range(asked.shape[0]):
+        found[number] = slot(keys, asked[number]) < 0
+    return found
 
 
 @njit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moesim.serving import Requests, Served, Settings, balancer, run
+from moesim.serving import Requests, Scheduler, Served, Settings, balancer, run
 from moesim.serving.batcher import REGISTRY, Policy
 from moesim.serving.loop_engine import READABLE
+from moesim.serving.prefixes import Documents, Hashed
 from moesim.studies.serving import load_serving
 from moesim.studies.serving.build import build_serving
 from tests.serving.systems import MS, by_tokens, requests_of, served
@@ -32,14 +34,40 @@ def both(requests: Requests, *arguments: Any, **case: Any) -> tuple[Served, Serv
         return compiled, served(requests, *arguments, **case)
 
 
+def schedulers(served: Served) -> list[Scheduler]:
+    return [one for replica in served.replicas for one in replica.schedulers]
+
+
 def assert_same(one: Served, other: Served) -> None:
     for name in COLUMNS:
         assert getattr(one.book, name).tolist() == getattr(other.book, name).tolist(), name
     assert [side.tolist() for side in one.book.gaps(0)] == [side.tolist() for side in other.book.gaps(0)]
     assert one.rejected == other.rejected
+    for side, twin in zip(schedulers(one), schedulers(other), strict=True):
+        assert (side.blocks.asked, side.blocks.found) == (
+            twin.blocks.asked,
+            twin.blocks.found,
+        ) or not one.book.requests.prefixes
     for left, right in zip(one.replicas, other.replicas, strict=True):
         assert (left.steps, left.busy) == (right.steps, right.busy)
         assert left.history == right.history
+
+
+def documents(random: np.random.Generator, prompt: Any) -> Documents:
+    """A few texts, of which prompts have a part, all of it or none."""
+    return Documents(random.integers(0, 4, len(prompt)), random.integers(0, prompt + 1))
+
+
+def hashes(random: np.random.Generator, prompt: Any) -> Hashed:
+    """Texts that branch off: the hash of a part is that of all before it, and of one of two ways to go on."""
+    begin = np.cumsum(np.append(0, -(-prompt // 64)))
+    rows = [
+        np.cumsum(random.integers(0, 2, size) << np.arange(size) % 40) * 9 + np.arange(size) for size in np.diff(begin)
+    ]
+    return Hashed(begin, np.concatenate(rows), prompt, 64)
+
+
+PREFIXES: tuple[Callable[..., Any], ...] = (lambda random, prompt: None, documents, hashes)
 
 
 @st.composite
@@ -48,7 +76,11 @@ def cases(draw: st.DrawFn) -> tuple[Requests, dict[str, Any]]:
     random = np.random.default_rng(seed)
     gap = draw(st.sampled_from((0.0, 2.0, 8.0, 60.0)))
     arrival = np.cumsum(random.exponential(gap * MS, n)).astype(np.int64)
-    requests = requests_of(arrival, random.integers(1, 500, n), random.integers(1, 50, n))
+    prompt = random.integers(1, 500, n)
+    requests = replace(
+        requests_of(arrival, prompt, random.integers(1, 50, n)),
+        prefixes=draw(st.sampled_from(PREFIXES))(random, prompt),
+    )
     case = {
         "preset": draw(st.sampled_from(("vllm", "sglang", "trtllm", "vllm_dp_ep"))),
         "replicas": draw(st.integers(1, 3)),
@@ -132,8 +164,8 @@ def test_each_setting_is_played_or_refused() -> None:
     played = {
         "policy", "max_num_batched_tokens", "max_num_seqs", "block_size", "reserved_output", "schedule_ahead",
         "poll_interval", "balance_timeout", "balance_wait", "host_time", "eager_time_per_layer", "graph_batch",
-        "graph_tokens", "prompt_slowdown", "frontend_time",
+        "graph_tokens", "prompt_slowdown", "frontend_time", "prefix_cache",
     }  # fmt: skip
     drafts = {"draft_acceptance_rate", "draft_layers"}  # of num_speculative_tokens
-    elsewhere = {"gpu_memory_utilization", "free_gpu_memory_fraction", "all_reduce", "prefix_cache", *drafts}
+    elsewhere = {"gpu_memory_utilization", "free_gpu_memory_fraction", "all_reduce", *drafts}
     assert set(Settings.model_fields) == played | elsewhere | set(READABLE)
