@@ -22,7 +22,7 @@ from moesim.step.pace import Pace, Shape, buckets
 from moesim.step.rates import RateBook, free, slot, unrated
 
 FEWEST = 1 << 8
-NEXT = 1 << 11  # requests whose prompts are priced together
+NEXT = 1 << 9  # requests whose prompts are priced together
 MOST_TOKENS = 1 << 20  # of a step, beyond which a Pace is asked
 
 

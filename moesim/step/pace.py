@@ -39,9 +39,11 @@ class Renewals:
 
 @dataclass
 class Kept:
-    """A looked up routing: uses so far, ps of the step it was looked up for, and of what no routing decides of that."""
+    """A looked up routing (None where steps are sums, which do without): uses so far, ps of the step it was looked up
+    for, and of what no routing decides of that.
+    """
 
-    routed: Routed
+    routed: Routed | None
     uses: int
     step: int
     unrouted: int
@@ -136,7 +138,8 @@ class Pace:
         fresh = self.refill.route(batch)
         self.counted.lookups += 1
         ticks = self._play(batch, fresh)
-        self.kept[shape] = Kept(fresh, 1, ticks, self.refill.unrouted(batch) if self.refill.sums else 0)
+        sums = self.refill.sums
+        self.kept[shape] = Kept(None if sums else fresh, 1, ticks, self.refill.unrouted(batch) if sums else 0)
         if old is not None:
             self.counted.renewed += 1
             self.counted.corrections += abs(self._with(old, batch) / max(ticks, 1) - 1)
@@ -145,6 +148,7 @@ class Pace:
     def _with(self, kept: Kept, batch: Batch) -> int:
         if self.refill.sums:
             return kept.step + self.refill.unrouted(batch) - kept.unrouted
+        assert kept.routed is not None
         return self._play(batch, kept.routed)
 
     def _play(self, batch: Batch, routed: Routed) -> int:
