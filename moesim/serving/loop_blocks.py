@@ -20,6 +20,7 @@ Int32s = npt.NDArray[np.int32]
 FREE, NODES, UNUSED, IDLE, OLDEST, NEWEST, ASKED, FOUND = range(8)
 # numbers of a row of State.has, one a request: blocks, of them those that others may share, and could share at most
 HELD, MINE, OFFERED, REUSED = range(4)
+CHAINED = 4  # nodes of a bucket, at most, most often
 WHOLE_TEXT = 1 << 40  # tokens that one hash stands for where a text has one
 
 
@@ -49,7 +50,7 @@ class Prefixed(NamedTuple):
         else:
             begin, hashes, unit, offered = (np.zeros(1, dtype=np.int64),) * 2 + (WHOLE_TEXT, np.zeros(1, np.int64))
         nodes = max(min(blocks, int((offered // size).sum())), 1)  # each has a block of its own
-        buckets = 1 << max(nodes - 1, 1).bit_length()
+        buckets = 1 << max(nodes // CHAINED, 1).bit_length()
         columns = [np.zeros((schedulers, nodes), dtype=np.int32) for _ in range(4)]
         made = cls(
             begin.astype(np.int64), hashes.astype(np.int64), unit, np.zeros((schedulers, buckets), dtype=np.int32),

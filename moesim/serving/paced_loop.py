@@ -80,8 +80,8 @@ class PacedLoop(CompiledLoop):
         priced(self._columns, self._engine, replica, took, self._keeps)
 
     def _look_ahead(self) -> None:
-        """Prompts that come next are priced all at once: those that a rank has alone, and one of two, as a whole and
-        but for what may be found of them.
+        """Prompts that come next are priced all at once, as a rank has them alone: whole, and but for what may be found
+        of them.
         """
         first = int(self._columns.clock[SEEN])
         if first < self._seen:
@@ -91,9 +91,9 @@ class PacedLoop(CompiledLoop):
         prompt, size = self._book.prompt[which], self._engine.size
         found = np.minimum(self._columns.has[which, OFFERED], (prompt - 1) // size) * size
         shapes = [
-            np.stack((np.full_like(prompt, number), np.minimum(prompt - before, self._engine.budget), before), axis=1)
-            for number in (1, 2) for before in (np.zeros_like(found), found)
-        ]  # fmt: skip
+            np.stack((np.ones_like(prompt), np.minimum(prompt - before, self._engine.budget), before), axis=1)
+            for before in (np.zeros_like(found), found)
+        ]
         self._rates.take_prompts(np.concatenate(shapes))
 
     def _keep(self, shape: Shape) -> None:

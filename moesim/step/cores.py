@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from moesim.compiled import njit
+from moesim.costs.tables import Tables
 from moesim.models import Attention
 from moesim.step.batch import Alike, Batch, Phase
 from moesim.step.ops import LayerOps
@@ -148,6 +150,12 @@ class CorePrices:
         self._ops.log.count(self.family, len(keys), sum(self._prompts[key][1] for key in keys))
         return total
 
+    @cached_property
+    def _bare(self) -> CorePrices:
+        """The same over costs that keep nothing: of prompts, of which there are many, but few twice."""
+        costs = self._ops.costs
+        return CorePrices(replace(self._ops, costs=costs.asked if isinstance(costs, Tables) else costs))
+
     def count(self, kinds: int, outside: int) -> None:
         """So many kinds of rows were asked for, so many of them outside of what was measured."""
         self._ops.log.count(self.family, kinds, outside)
@@ -160,7 +168,7 @@ class CorePrices:
         if all(key in self._prompts for key in keys):
             return np.array([self._prompts[key] for key in keys], dtype=np.float64).reshape(-1, 2)
         asked = np.resize(shapes, (max(len(shapes), 2), 3))  # as Tables: never one alone
-        return self._priced("prefill", *asked.T)[: len(shapes)]
+        return self._bare._priced("prefill", *asked.T)[: len(shapes)]
 
     def _learn_prompts(self, keys: Sequence[tuple[int, int, int]]) -> None:
         """Price those that are new."""
