@@ -245,7 +245,7 @@ class Replica:
         return Sample(self._ended, running, waiting, used)
 
     def played(self, ends: Ints, tokens: Ints, busy: int, samples: Ints) -> None:
-        """What a compiled loop has played for it: ends of steps int64[steps] ps, tokens that kept their beat, and samples
+        """What a compiled loop has played for it: ends of steps int64[steps] ps, tokens that kept their beat, samples
         int64[n, 4].
         """
         self._cadence.take(ends, tokens)
