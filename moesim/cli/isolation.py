@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from moesim.cli.options import json_option, overrides_option, print_json, text_stream
+from moesim.cli.options import json_option, overrides_option, print_json, scenario_argument, text_stream
 
 
 @click.command()
-@click.argument("scenario")
+@scenario_argument
 @overrides_option
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @json_option

@@ -18,6 +18,7 @@ from typing import IO, Any, Final, NoReturn
 
 import click
 
+from moesim.cli.options import COMPLETE
 from moesim.cli.verbs import LazyGroup
 from moesim.errors import BadInput, BrokenInvariant, MoesimError, printable, shortened
 from moesim.version import __version__
@@ -99,6 +100,10 @@ def _usage(error: click.ClickException) -> str:
 
 def dispatch(arguments: list[str]) -> int:
     """Parse and run; the exit code of `--help` and the like is 0. Raises whatever the verb raises."""
+    if asked := os.environ.get(COMPLETE):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(cli, {}, "moesim", COMPLETE, asked)
     for word in arguments:
         if "\0" in word:
             raise BadInput("holds a null byte", where=word, way_out="a name without it")

@@ -6,10 +6,14 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, ClassVar, TypeVar
+from typing import IO, Any, ClassVar, Final, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
+from moesim import shipped
+
+COMPLETE: Final = "_MOESIM_COMPLETE"  # set by a shell that asks how a line may go on
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -27,6 +31,22 @@ class OptionalFiles(OptionalReport):
     """`--trace` too."""
 
     alone: ClassVar[tuple[str, ...]] = ("--report", "--trace")
+
+
+def scenario_argument(function: Function) -> Function:
+    """SCENARIO, whose shipped names a shell completes, and files."""
+    return click.argument("scenario", type=ScenarioName())(function)
+
+
+class ScenarioName(click.types.StringParamType):
+    """A shipped name or a path, taken as it is: who reads it says what is wrong."""
+
+    name = "scenario"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Shipped names first; where there are none, files."""
+        found = [name for name in shipped.names("workloads/scenarios", ".yaml") if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in found] or [CompletionItem(incomplete, type="file")]
 
 
 def overrides_option(function: Function) -> Function:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from moesim.cli.options import json_option, print_json, text_stream
+from moesim.cli.options import json_option, print_json, scenario_argument, text_stream
 
 
 @click.command()
-@click.argument("scenario")
+@scenario_argument
 @click.option("--gpus", type=click.IntRange(1), metavar="N", help="At most.  [default: the cluster's]")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE[,VALUE...]",

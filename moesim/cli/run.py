@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from moesim.cli.options import OptionalFiles, json_option, overrides_option, print_json, text_stream
+from moesim.cli.options import OptionalFiles, ScenarioName, json_option, overrides_option, print_json, text_stream
 from moesim.compiled import CACHED, KERNELS
 
 DEMO: Final = ("demo-tiny", "demo-qwen3")  # the recorded trace on its own model, then on one that people serve
@@ -16,7 +16,7 @@ SERVED: Final = "demo-serve"  # and requests to it
 
 
 @click.command(cls=OptionalFiles)
-@click.argument("scenario", required=False)
+@click.argument("scenario", type=ScenarioName(), required=False)
 @click.option("--demo", is_flag=True, help="Play the three shipped demo scenarios; files and JSON are the second's.")
 @overrides_option
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Picks the requests.")

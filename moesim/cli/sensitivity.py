@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from moesim.cli.options import json_option, print_json, text_stream
+from moesim.cli.options import json_option, print_json, scenario_argument, text_stream
 
 USUAL = {"morris": 8, "sobol": 64, "transport": 200}
 
 
 @click.command()
-@click.argument("scenario")
+@scenario_argument
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=LOW..HIGH", help="An input: an interval, or values as in `sweep`; "
     "one value sets a key.",

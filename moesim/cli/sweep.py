@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 
-from moesim.cli.options import OptionalReport, json_option, print_json, text_stream
+from moesim.cli.options import OptionalReport, json_option, print_json, scenario_argument, text_stream
 
 
 @click.command(cls=OptionalReport)
-@click.argument("scenario")
+@scenario_argument
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE[,VALUE...]",
     help="One value sets a key, several make an axis, low..high (or 'log low..high') an interval to draw from; "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moesim.cli.options import OptionalFiles, json_option, overrides_option, print_json, text_stream
+from moesim.cli.options import OptionalFiles, json_option, overrides_option, print_json, scenario_argument, text_stream
 from moesim.cli.trace_cache import cache
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ def transplant(trace_: str, model: str, seed: int, out: Path) -> None:
 
 
 @trace.command()
-@click.argument("scenario")
+@scenario_argument
 @overrides_option
 @click.option("--steps", type=click.IntRange(1, 1000), default=1, show_default=True, help="Batches, one after another.")
 @SEED

@@ -44,6 +44,7 @@ VERBS: Final = {
     "init": Command("init", "init", "Print a commented template of a scenario."),
     "list": Command("list", "list_", "List scenarios, models, topologies, profiles, traces."),
     "doctor": Command("doctor", "doctor", "Check this installation and say what is missing."),
+    "completion": Command("completion", "completion", "Print the script that completes lines in bash, zsh or fish."),
     "schema": Command("schema", "schema", "Print the JSON Schema of scenario files."),
 }
 

@@ -119,3 +119,18 @@ def test_a_full_disk_behind_stdout_means_try_again() -> None:
         ["bash", "-c", f"'{sys.executable}' -m moesim --help > /dev/full"], capture_output=True, text=True
     )
     assert done.returncode == 75 and "No space left" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("moesim swe", ["sweep"]),
+        ("moesim run demo-t", ["demo-tiny"]),
+        ("moesim sweep demo-tiny --qual", ["--quality"]),
+        ("moesim topo val", ["validate"]),
+    ],
+)
+def test_a_shell_completes_verbs_scenarios_and_options(line: str, found: list[str]) -> None:
+    assert "_MOESIM_COMPLETE=bash_complete" in moesim("completion", "bash").stdout
+    asked = {"_MOESIM_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+    assert [one.split(",")[1] for one in moesim(**asked).stdout.split()] == found
