@@ -24,7 +24,7 @@ MOST = 512  # passes: the caches of tiny-moe have settled after 100
 @click.option("--evict", default="lru", show_default=True, help="lru, lfu, priority or belady.")
 @click.option(
     "--prefetch", default="none", show_default=True,
-    help="none, oracle, frequency, path, expert_map, token_id or gate.",
+    help="none, oracle, frequency, task, path, expert_map, token_id or gate.",
 )  # fmt: skip
 @click.option(
     "--distance", type=click.IntRange(1), default=1, show_default=True, help="Layers that --prefetch looks ahead."

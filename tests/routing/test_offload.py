@@ -10,6 +10,7 @@ import pytest
 from moesim.errors import BadInput
 from moesim.routing import TraceHeader, make_trace
 from moesim.routing.offload import EVICTION, PREDICTORS, Machine, Passes, find_predictor, passes_of, play, spread_slots
+from moesim.routing.offload.predict import Asked
 
 
 def passes(*needs: list[list[int]], experts: int = 4) -> Passes:
@@ -18,7 +19,8 @@ def passes(*needs: list[list[int]], experts: int = 4) -> Passes:
     for at, layers in enumerate(needs):
         for layer, some in enumerate(layers):
             used[at, layer, some] = True
-    return Passes(used, np.ones(len(needs), dtype=np.int64), np.full(len(needs), -1))
+    alone, unknown = np.ones(len(needs), dtype=np.int64), np.full(len(needs), -1)
+    return Passes(used, alone, unknown, unknown)
 
 
 def drawn(seed: int) -> Passes:
@@ -103,3 +105,12 @@ def test_shallow_layers_hold_all_their_experts() -> None:
     assert spread_slots(4, 8, 4, 1) == [8, 3, 3, 2]
     with pytest.raises(BadInput, match="--shallow"):
         spread_slots(4, 8, 2, 1)
+
+
+def test_a_task_is_expected_to_need_what_it_needed_before() -> None:
+    """Two tasks take turns: what is frequent over all is the other's half of the time."""
+    turns = passes([[0]], [[0]], [[1]], [[0]], [[1]])._replace(domain=np.array([0, 0, 1, 0, 1]))
+    ask = Asked(turns, 4, 0, -1)
+    assert PREDICTORS["frequency"](ask).tolist() == [0]
+    assert PREDICTORS["task"](ask).tolist() == [1]
+    assert PREDICTORS["task"](Asked(turns._replace(domain=np.full(5, -1)), 4, 0, -1)).tolist() == [0]

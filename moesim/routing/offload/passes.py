@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +20,14 @@ QUEUE: Final = 4  # batches that wait when one is put together
 
 class Passes(NamedTuple):
     """used bool[P, layers, E]: experts that any token of the pass takes; tokens int64[P]; token int64[P]: the id of
-    the only token of a pass, -1 where there are several or the trace has none.
+    the only token of a pass, -1 where there are several or the trace has none. domain int64[P]: that of all its
+    requests, -1 where they differ.
     """
 
     used: Bools
     tokens: Ints
     token: Ints
+    domain: Ints
 
     @property
     def unique(self) -> float:
@@ -60,9 +62,16 @@ def _passes(trace: RoutingTrace, rows: list[Ints]) -> Passes:
     for number, some in enumerate(rows):
         chosen = np.where(trace.expert[some] == NO_EXPERT, header.num_experts, trace.expert[some])
         used[number, layers, chosen] = True
-    known = trace.token_id
-    token = [int(known[some[0]]) if known is not None and len(some) == 1 else -1 for some in rows]
-    return Passes(used[:, :, :-1], np.array([len(some) for some in rows]), np.array(token, dtype=np.int64))
+    tokens = np.array([len(some) for some in rows])
+    return Passes(used[:, :, :-1], tokens, _shared(trace.token_id, rows, most=1), _shared(trace.domain, rows))
+
+
+def _shared(column: npt.NDArray[Any] | None, rows: list[Ints], most: int | None = None) -> Ints:
+    """int64[P]: what all rows of a pass have, -1 where they differ, are more than `most`, or there is no such column."""
+    if column is None:
+        return np.full(len(rows), -1, dtype=np.int64)
+    same = [len(some) <= (most or len(some)) and bool((column[some] == column[some[0]]).all()) for some in rows]
+    return np.array([column[some[0]] if one else -1 for one, some in zip(same, rows, strict=True)], dtype=np.int64)
 
 
 def _prompts(trace: RoutingTrace, start: Ints, length: Ints) -> Floats:

@@ -61,6 +61,15 @@ def _frequency(asked: Asked) -> Ints:
     return asked.best(asked.before[:, asked.layer].sum(axis=0).astype(np.float64))
 
 
+def _task(asked: Asked) -> Ints:
+    """What the layer needed most often in earlier passes of the same domain (eMoE's tasks); of all, before there are."""
+    domain = asked.passes.domain
+    same = (domain[: asked.at] == domain[asked.at]) & (domain[asked.at] >= 0)
+    return (
+        asked.best(asked.before[same, asked.layer].sum(axis=0).astype(np.float64)) if same.any() else _frequency(asked)
+    )
+
+
 def _path(asked: Asked) -> Ints:
     """What most often followed the experts of the last known layer; before any is known the most frequent."""
     if asked.known < 0:
@@ -109,7 +118,7 @@ def gate(accuracy: float, seed: int) -> Predictor:
 
 PREDICTORS: Final[dict[str, Predictor]] = {
     "none": _none, "oracle": _oracle, "frequency": _frequency, "path": _path, "expert_map": _expert_map,
-    "token_id": _token_id,
+    "token_id": _token_id, "task": _task,
 }  # fmt: skip
 
 
