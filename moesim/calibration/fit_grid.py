@@ -22,6 +22,7 @@ from moesim.costs.shapes import Kind
 
 Floats = npt.NDArray[np.float64]
 Grids = list[tuple[Axis, ...]]
+AIC: Final = 2.0  # of a piece
 JUDGED: Final = 12_000  # rows on which finenesses are compared
 HUBER: Final = 0.05  # of the logarithm; repeated measurements differ by 2 to 4 %
 REWEIGHTED: Final = 3
@@ -37,19 +38,33 @@ def fit_grid(
     """ln(measured / form) float64[rows] -> the grid of that fineness, and it; None: of the fineness with the smallest
     AIC on JUDGED rows.
     """
-    fineness = kind.finenesses[0] if len(kind.finenesses) == 1 else fineness
+    if fineness is None and len(kind.finenesses) == 1:
+        fineness = kind.finenesses[0]
     if fineness is None:
         some = np.sort(np.random.default_rng(0).permutation(len(left))[:JUDGED])
-        tries = {one: _aic(kind, [column[some] for column in coordinates], left[some], one) for one in kind.finenesses}
-        fineness = min(tries, key=lambda one: tries[one])
+        tries = [score(kind, [column[some] for column in coordinates], left[some], one) for one in kind.finenesses]
+        fineness = min(tries, key=lambda one: one.penalised(AIC)).fineness
     grids = _axes(kind, coordinates, fineness)
     return _residual_grid(grids, _fit(grids, kind.stiffness, coordinates, left).values), fineness
 
 
-def _aic(kind: Kind, coordinates: Sequence[Floats], left: Floats, fineness: float) -> float:
+class Score(NamedTuple):
+    """A grid's octaves between knots, as a factor on the usual; its effective pieces; 2 n ln of the mean |error|."""
+
+    fineness: float
+    pieces: float
+    misfit: float
+
+    def penalised(self, penalty: float) -> float:
+        """`penalty` a piece: AIC for 2, BIC for ln n, and 0 likelihood alone, which never has enough pieces."""
+        return self.misfit + penalty * self.pieces
+
+
+def score(kind: Kind, coordinates: Sequence[Floats], left: Floats, fineness: float) -> Score:
+    """ln(measured / form) float64[rows] fitted by a grid of that fineness."""
     found = _fit(_axes(kind, coordinates, fineness), kind.stiffness, coordinates, left)
     spread = max(float(np.mean(np.abs(found.error))), 1e-9)
-    return float(2 * len(left) * np.log(spread) + 2 * _trace_of_hat(found.normal, found.rough))
+    return Score(fineness, _trace_of_hat(found.normal, found.rough), float(2 * len(left) * np.log(spread)))
 
 
 class Found(NamedTuple):

@@ -87,6 +87,35 @@ def fit(
     print(*files)
 
 
+@click.command()
+@click.argument("records", type=FILE)
+@click.option("--op", "ops", multiple=True, help="Only this operator; may be repeated.  [default: all]")
+@click.option(
+    "--penalty", type=click.Choice(("none", "aic", "bic")), default="aic", show_default=True,
+    help="Of each effective piece: none, 2 or ln(rows).",
+)  # fmt: skip
+@json_option
+@TOPOLOGY
+@SYSTEMS
+def select(
+    records: Path, ops: tuple[str, ...], penalty: str, as_json: bool, topology: str | None, systems: Path | None
+) -> None:  # fmt: skip
+    """How many pieces should a fit of RECORDS (a file, or a shipped name) have? Grids from coarse to fine, by penalised
+    likelihood, beside their errors on rows that were held out.
+    """
+    from moesim.calibration.records import known_records, read_records
+    from moesim.calibration.selection import document
+    from moesim.calibration.selection import select as selected
+    from moesim.calibration.systems import system_of
+    from moesim.report import calibration_tables, tables
+
+    measured = read_records(known_records().get(str(records), records))
+    found = selected(measured, system_of(measured, systems, topology), ops)
+    tables.show(calibration_tables.selection_table(found, penalty), text_stream(as_json))
+    if as_json:
+        print_json(document(found, penalty))
+
+
 @click.command(cls=OptionalFiles)
 @click.argument("profile")
 @click.option(

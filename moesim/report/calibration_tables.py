@@ -10,6 +10,7 @@ from rich.table import Table
 
 from moesim.calibration.check import Checked
 from moesim.calibration.monotone import Falls
+from moesim.calibration.selection import Selection
 
 
 def operators_table(section: Mapping[str, Any]) -> Table:
@@ -42,6 +43,19 @@ def falls_table(profile: str, found: Iterable[Falls]) -> Table:
     table = Table("kernel", "answers", "> 2 %", "> 30 %", "worst", "where", title=f"{profile}: slower than more work")
     for one in sorted(found, key=lambda one: -one.worst):
         table.add_row(one.kernel, str(one.answers), str(one.told), str(one.slow), f"{one.worst:.2f} x", one.where)
+    return table
+
+
+def selection_table(found: Iterable[Selection], penalty: str) -> Table:
+    """Candidates of each kernel from coarse to fine, the chosen one marked."""
+    table = Table("kernel", "rows", "knots", "pieces", "fitted", "held out", "", title=f"pieces by {penalty}")
+    for one in found:
+        best = one.chosen(penalty)
+        for tried in one.candidates:
+            score = tried.score
+            errors = (f"{tried.fitted:.2%}", f"{tried.held_out:.2%}", "chosen" if tried is best else "")
+            knots = f"1 / {score.fineness:g}"
+            table.add_row(f"{one.op} {one.kernel}", str(one.rows), knots, f"{score.pieces:.1f}", *errors)
     return table
 
 

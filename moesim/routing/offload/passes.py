@@ -67,7 +67,7 @@ def _passes(trace: RoutingTrace, rows: list[Ints]) -> Passes:
 
 
 def _shared(column: npt.NDArray[Any] | None, rows: list[Ints], most: int | None = None) -> Ints:
-    """int64[P]: what all rows of a pass have, -1 where they differ, are more than `most`, or there is no such column."""
+    """int64[P]: what all rows of a pass have; -1 where they differ, are more than `most`, or nothing is known."""
     if column is None:
         return np.full(len(rows), -1, dtype=np.int64)
     same = [len(some) <= (most or len(some)) and bool((column[some] == column[some[0]]).all()) for some in rows]

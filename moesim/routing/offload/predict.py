@@ -62,7 +62,7 @@ def _frequency(asked: Asked) -> Ints:
 
 
 def _task(asked: Asked) -> Ints:
-    """What the layer needed most often in earlier passes of the same domain (eMoE's tasks); of all, before there are."""
+    """What the layer needed most often in earlier passes of the same domain (eMoE's tasks); of all before that."""
     domain = asked.passes.domain
     same = (domain[: asked.at] == domain[asked.at]) & (domain[asked.at] >= 0)
     return (
