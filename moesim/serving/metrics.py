@@ -17,6 +17,7 @@ from moesim.serving.cadence import NEVER
 from moesim.serving.classes import Classes
 from moesim.serving.fleet import Fleet
 from moesim.serving.follows import Follows
+from moesim.serving.rebalancing import Rebalanced
 from moesim.serving.replica import Replica
 from moesim.serving.requests import Ints
 from moesim.serving.run import Served
@@ -154,6 +155,13 @@ def _system(served: Served, seconds: float) -> Iterator[tuple[str, tuple[float, 
     book = served.book
     yield "max_concurrent_requests", (most_at_once(book), "1")
     yield "preemptions", (int(book.preempted.sum()), "1")
+    moving = [replica.clock for replica in served.replicas if isinstance(replica.clock, Rebalanced)]
+    if moving:
+        changes = [change for clock in moving for change in clock.changes]
+        yield "rebalances", (len(changes), "1")
+        yield "moved_experts", (sum(change.moves for change in changes), "1")
+        yield "moved_bytes", (sum(change.bytes for change in changes), "B")
+        yield "rebalance_stall_s", (sum(change.seconds for change in changes), "s")
     if book.drafted:
         drafts = served.replicas[-1].schedulers[0].settings.num_speculative_tokens
         yield "mean_acceptance_length", (1 + drafts * book.accepted / book.drafted, "tok")

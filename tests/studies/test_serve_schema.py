@@ -74,6 +74,7 @@ COUNTS = {
     "uniform.high": "{uniform: {low: 1, high: 9}}", "geometric": "{geometric: 4.0}",
 }  # fmt: skip
 DRAFTS = ("scheduler={preset: vllm_dp_ep, num_speculative_tokens: 1, draft_acceptance_rate: 0.8}",)
+MOVES = "rebalance={step_interval: 20, window_size: 10}"
 RANKED = ("scheduler={scheduling_policy: priority, preset: vllm_dp_ep, max_num_seqs: 1}", ranked(0))
 SCALES = (autoscale(),)
 DIES = ("replicas=2", "balancer=round_robin", faults("replica: 0, at: 5 ms, until: 1 s"))
@@ -246,6 +247,12 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     ),
     "scheduler.prefill_schedule_interval": ((), "scheduler.prefill_schedule_interval=8"),
     "scheduler.prefill_decode_interval": ((), "scheduler.prefill_decode_interval=8"),
+    **{
+        f"rebalance.{key}": ((MOVES,), f"rebalance.{key}={text}")
+        for key, text in {
+            "step_interval": "30", "window_size": "20", "strategy": "random", "hysteresis": "0.9", "max_moved": "0.05",
+        }.items()
+    },
     "scheduler.num_speculative_tokens": (DRAFTS, "scheduler.num_speculative_tokens=3"),
     "scheduler.draft_acceptance_rate": (DRAFTS, "scheduler.draft_acceptance_rate=0.1"),
     "scheduler.draft_layers": (DRAFTS, "scheduler.draft_layers=0.5"),

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from moesim.errors import BadInput, DoesNotFit
-from moesim.layout import HBM, MemoryLedger, MemoryRow, Residency, Rows, serving_ledger
+from moesim.layout import HBM, MemoryLedger, MemoryRow, Placement, Residency, Rows, serving_ledger
 from moesim.serving import Book, Clock, Hosted, Replica, Scheduler, Settings
 from moesim.serving.fleet import Outage
+from moesim.serving.rebalancing import Rebalance, Rebalanced
 from moesim.serving.speculation import drafted
 from moesim.step import CostLog, StepPlan
 from moesim.step.pace import Pace
@@ -40,27 +41,40 @@ class ServeBuilt:
     settings: Settings
     memory: Memory
     log: CostLog
+    rebalance: Rebalance | None
     warnings: tuple[str, ...]
     placement_source: str
 
     def clock(self) -> Pace:
         """A new one: its tables are those of the plan, its lookups its own. Raises BadInput."""
-        return Pace(self.plan, NEVER if self.scenario.renew == "never" else self.scenario.renew)
+        return Pace(self.plan, self._renewed)
+
+    @property
+    def _renewed(self) -> int:
+        return NEVER if self.scenario.renew == "never" else self.scenario.renew
 
     def replicas(
         self, book: Book, clock: Clock, first: Sequence[int] = (), *, hands_over: bool = False
     ) -> Sequence[Replica]:  # fmt: skip
-        """The scenario's replicas on a book, by one clock: they are alike. first: the number of the first GPU of each;
-        hands_over: others answer.
+        """The scenario's replicas on a book, by one clock: they are alike until their experts move. first: the number
+        of the first GPU of each; hands_over: others answer.
         """
-        with_host = Hosted(
-            drafted(clock, self.settings, self.plan),
-            self.settings,
-            self.plan.model.num_layers,
-            self.plan.layout.tensor_parallel,
-        )
+        with_host = self._hosted(clock, self.plan)
         places = first or [number * self.plan.layout.world for number in range(self.scenario.most_replicas)]
-        return [self._replica(book, with_host, place, hands_over=hands_over) for place in places]
+        return [self._replica(book, self._moving(with_host), place, hands_over=hands_over) for place in places]
+
+    def _hosted(self, clock: Clock, plan: StepPlan) -> Clock:
+        layout = plan.layout
+        return Hosted(drafted(clock, self.settings, plan), self.settings, plan.model.num_layers, layout.tensor_parallel)
+
+    def _moving(self, clock: Clock) -> Clock:
+        """Of a replica whose experts move, where they do."""
+
+        def other(placement: Placement) -> Clock:
+            plan = replace(self.plan, placement=placement)
+            return self._hosted(Pace(plan, self._renewed), plan)
+
+        return Rebalanced(clock, self.plan, self.rebalance, other) if self.rebalance else clock
 
     @property
     def outages(self) -> tuple[Outage, ...]:
@@ -88,7 +102,10 @@ def build_serving(loaded: ServeLoaded, seed: int) -> ServeBuilt:
     plan = replace(made.plan, placement=found.placement, replicas=found.replicas, host_seconds=settings.host_time)
     memory = kv_memory(plan, settings)
     warnings = (*_without_idle(made, loaded.scenario.most_replicas), *made.routing_notes, *found.notes)
-    return ServeBuilt(loaded.scenario, plan, settings, memory, made.log, warnings, found.source)
+    moves = loaded.scenario.rebalance
+    weights = next((row.bytes for row in memory.ledger.rows if row.item == "expert weights"), 0)
+    rule = moves.rule(plan, weights, seed) if moves else None
+    return ServeBuilt(loaded.scenario, plan, settings, memory, made.log, rule, warnings, found.source)
 
 
 def _without_idle(made: Draft, replicas: int) -> list[str]:

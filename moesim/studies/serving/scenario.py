@@ -15,6 +15,7 @@ from moesim.studies.prices import PricesSection
 from moesim.studies.scenario import BatchSection, RoutingSection, Scenario, Setup
 from moesim.studies.serving.fleet_sections import AutoscaleSection, OutageSection
 from moesim.studies.serving.pool_sections import MOST_REPLICAS, PoolsSection, Role
+from moesim.studies.serving.rebalance import RebalanceSection
 from moesim.yamlfile import Items
 
 
@@ -39,6 +40,7 @@ class ServeScenario(Setup):
     pools: PoolsSection | None = Field(None, description="replicas that compute prompts, and others that answer")
     faults: Items[OutageSection] = Field((), max_length=256, description="replicas that die, and when they return")
     autoscale: AutoscaleSection | None = Field(None, description="replicas that are started and let go by load")
+    rebalance: RebalanceSection | None = Field(None, description="experts move between GPUs as loads say")
     balancer: str = Field("least_outstanding", description="who serves a request; see `moesim list balancers`")
     seeds: int = Field(1, ge=1, le=1000, description="runs with other requests; metrics are means, with 95 % intervals")
 
