@@ -17,6 +17,7 @@ from moesim.report.pictures import pictures
 from moesim.report.progress import FIRST, told
 from moesim.report.serve_pictures import requests_csv, serve_pictures
 from moesim.report.serve_tables import serve_text
+from moesim.report.train_pictures import train_pictures, train_trace
 from moesim.report.train_tables import train_text
 from moesim.studies import Played, load
 from moesim.studies import run as play_scenario
@@ -24,7 +25,7 @@ from moesim.studies.expression import Expression
 from moesim.studies.inputs import content_hash, files_of, hash_of
 from moesim.studies.serving import is_serving, load_serving, run_serving, serving_hash
 from moesim.studies.sweeping.sources import sources_digest
-from moesim.studies.training import is_training, load_training, run_training
+from moesim.studies.training import TrainResult, is_training, load_training, run_training
 
 
 @dataclass(frozen=True)
@@ -91,21 +92,30 @@ def _train(
     scenario: str, overrides: tuple[str, ...], files: Files, target: Expression | None, stream: IO[str]
 ) -> stored.StoredRun:
     """The same of a pipelined training step; nothing in it is drawn by a seed."""
-    for name, file in (("--trace", files.trace), ("--report", files.report)):
-        if file is not None:
-            way_out = "--json; or a scenario of mode: step, with batch.phase: train"
-            raise BadInput("a pipelined training step is told in numbers", where=name, way_out=way_out)
     loaded = load_training(scenario, overrides)
     with told(sys.stderr, f"moesim run {loaded.scenario.name}") as tell:
-        document = run_training(loaded, tell=tell).to_json()
+        result = run_training(loaded, tell=tell)
+    document = result.to_json()
     if target:
         target.check(document)
     folder = files.out or _folder(hash_of(loaded.scenario, files_of(loaded.scenario)))
-    run = stored.StoredRun(folder, document, {})
+    run = stored.StoredRun(folder, document, train_pictures(result))
     stored.save(run, yaml.safe_dump(loaded.document.data, sort_keys=False, allow_unicode=True))
     tables.show(train_text(document), stream)
-    print("stored in", folder, file=stream)
+    beside = [*_write_page(run, files.report), *_write_timeline(result, folder, files.trace)]
+    print("stored in", folder, *beside, file=stream)
     return run
+
+
+def _write_timeline(result: TrainResult, folder: Path, file: str | None) -> list[Path]:
+    """Of the ranks of a pipeline, one file."""
+    if file is None:
+        return []
+    path = Path(file) if file else folder / stored.TRACE
+    if path.is_dir() or file.endswith("/"):
+        raise BadInput("a pipelined training step is one file", where="--trace", way_out="the name of a file")
+    atomic.write(path, train_trace(result))
+    return [path]
 
 
 def _folder(*parts: object) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 from moesim.errors import BadInput
 from moesim.report.drawing import as_text, one_document, page_of
 
-SERVE = "serve"  # provenance.kind of a serving run
+SERVE, TRAIN = "serve", "train"  # provenance.kind of runs that have pages of their own
 
 
 def page(runs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
@@ -17,6 +17,10 @@ def page(runs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
         if len(runs) > 1:
             raise BadInput("a page shows several steps, or one serving run", way_out="one run a page")
         return serve_page(*serving[0])
+    if any(run[0]["provenance"].get("kind") == TRAIN for run in runs):
+        if len(runs) > 1:
+            raise BadInput("a page shows several steps, or one training run", way_out="one run a page")
+        return train_page(*runs[0])
     names = ", ".join(str(pictures["name"]) for _, pictures in runs)
     data = "\n".join(_script("result", document) + _script("pictures", drawn) for document, drawn in runs)
     return page_of(f"moesim: {names}", data, "page.js")
@@ -26,6 +30,12 @@ def serve_page(document: Mapping[str, Any], pictures: Mapping[str, Any]) -> str:
     """A serving run's document and pictures -> a self-contained page; both stand in it as JSON."""
     data = one_document({"document": document, "pictures": pictures})
     return page_of(f"moesim: {pictures['name']}", data, "panels.js", "serve.js")
+
+
+def train_page(document: Mapping[str, Any], pictures: Mapping[str, Any]) -> str:
+    """The same of a pipelined training step."""
+    data = one_document({"document": document, "pictures": pictures})
+    return page_of(f"moesim: {pictures['name']}", data, "panels.js", "train.js")
 
 
 def _script(kind: str, value: Mapping[str, Any]) -> str:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from moesim.errors import BadInput
 from moesim.studies.interval import CONFIDENCE, half_width
-from moesim.studies.load import Named, Overrides, load
+from moesim.studies.load import TRAIN, Named, Overrides, load
 from moesim.studies.run import run
 from moesim.studies.serving import is_serving, load_serving, run_serving
 from moesim.studies.shown import Rows, Tabular
-from moesim.studies.verdict import serve_verdict, step_verdict
+from moesim.studies.training import is_training, load_training, run_training
+from moesim.studies.verdict import serve_verdict, step_verdict, train_verdict
 
 Document = Mapping[str, Any]
 
@@ -51,6 +52,8 @@ class Comparison(Tabular):
         """One sentence."""
         a, b = self.names
         names = f"{b} (with the changes)" if a == b else b
+        if self.base[0]["provenance"].get("kind") == TRAIN:
+            return train_verdict(a, names, self.metrics)
         judge = step_verdict if "step_time_s" in self.metrics else serve_verdict
         return judge(a, names, self.metrics, len(self.base))
 
@@ -84,16 +87,17 @@ def compare(
 ) -> Comparison:  # fmt: skip
     """Run both with seeds 0 .. seeds - 1; each seed picks the same requests and, of steps, the same errors for both.
 
-    Each is what `load` takes, or both serve requests; `overrides` are the variant's, and without a variant they change
-    the base. The interval is Student's over the paired differences. Raises BadInput for fewer than 2 seeds.
+    Each is what `load` takes, or both serve requests, or both are pipelined training steps, played once; `overrides`
+    are the variant's, and without a variant they change the base. The interval is Student's over the paired
+    differences. Raises BadInput for fewer than 2 seeds.
     """
     if seeds < 2:
         raise BadInput(f"{seeds} seed(s) give no interval", way_out="--seeds 5")
     other = base if variant is None else variant
-    serve = is_serving(base)
-    if is_serving(other, overrides) != serve:
-        raise BadInput("one serves requests, the other is a step", way_out="two scenarios of one mode")
-    player = served if serve else stepped
+    kinds = [_kind(base, ()), _kind(other, overrides)]
+    if kinds[0] != kinds[1]:
+        raise BadInput(f"one {kinds[0]}, the other {kinds[1]}", way_out="two scenarios of one mode")
+    player = PLAYERS[kinds[0]]
     (one, first), (two, second) = (player(*asked, seeds) for asked in ((base, ()), (other, overrides)))
     shared = [name for name in first[0]["metrics"] if name in second[0]["metrics"]]
     return Comparison(
@@ -119,6 +123,24 @@ def served(scenario: Named, overrides: Overrides, seeds: int) -> tuple[str, tupl
     return alone.scenario.name, tuple(run_serving(alone, seed=seed).to_json() for seed in range(seeds))
 
 
+def trained(scenario: Named, overrides: Overrides, seeds: int) -> tuple[str, tuple[Document, ...]]:
+    """The same of a pipelined training step, once: nothing of it is drawn, and the trials of a run are always the same
+    ones.
+    """
+    loaded = load_training(scenario, overrides)
+    return loaded.scenario.name, (run_training(loaded).to_json(),)
+
+
+SERVES, TRAINS, STEPS = "serves requests", "is a pipelined training step", "is a step"
+PLAYERS: Final = {SERVES: served, TRAINS: trained, STEPS: stepped}
+
+
+def _kind(scenario: Named, overrides: Overrides) -> str:
+    if is_serving(scenario, overrides):
+        return SERVES
+    return TRAINS if is_training(scenario, overrides) else STEPS
+
+
 def _metric(name: str, base: Sequence[Document], variant: Sequence[Document]) -> Difference:
     columns = [[one["metrics"][name]["value"] for one in side] for side in (base, variant)]
     return paired(columns[0], columns[1], base[0]["metrics"][name]["unit"])
@@ -131,9 +153,9 @@ def _rung(key: str, base: Sequence[Document], variant: Sequence[Document]) -> Di
 
 
 def paired(base: Sequence[float], variant: Sequence[float], unit: str) -> Difference:
-    """Two columns of n >= 2 paired values -> Student's interval of their mean difference."""
+    """Two columns of n paired values -> Student's interval of their mean difference; one alone is exact."""
     n = len(base)
     differences = np.subtract(variant, base)
     mean = math.fsum(differences) / n
-    half = half_width(differences)
+    half = half_width(differences) if n > 1 else 0.0
     return Difference(mean, unit, math.fsum(base) / n, math.fsum(variant) / n, mean - half, mean + half)

@@ -38,6 +38,18 @@ def step_verdict(base: str, variant: str, metrics: Mapping[str, Told], seeds: in
     return f"{variant} is {how} than {base} by {abs(step.value / step.base):.1%} of its step time, certain at 95 %."
 
 
+def train_verdict(base: str, variant: str, metrics: Mapping[str, Told]) -> str:
+    """By its time; nothing of a pipelined step is drawn, so that there is no interval."""
+    parts = [(metrics["step_time_s"], "its step time")]
+    parts += [(metrics["run_s"], "its run")] if "run_s" in metrics else []
+    told = [
+        f"{'faster' if one.value < 0 else 'slower'} by {abs(one.value / one.base):.1%} of {what}" for one, what in parts
+    ]
+    if not any(one.value for one, _ in parts):
+        return f"{variant} takes exactly as long as {base}."
+    return f"{variant} is {' and '.join(told)} than {base}; nothing is drawn, so there is no interval."
+
+
 def serve_verdict(base: str, variant: str, metrics: Mapping[str, Told], seeds: int) -> str:
     """By mean latencies and rates, those whose difference is certain."""
     known = {label: metrics[name] for name, label in SERVED.items() if name in metrics}

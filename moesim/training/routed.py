@@ -51,7 +51,7 @@ class Lanes(NamedTuple):
 @dataclass(frozen=True)
 class RoutedStep:
     """after int64[pipeline ranks, 2] ps: reduction and gathering, and the optimizer, behind the last pass; alltoalls:
-    how many were played.
+    how many were played. done: slots of the first island, from when its first rank begins to when its last one ends.
     """
 
     lanes: Lanes
@@ -59,6 +59,7 @@ class RoutedStep:
     transfer: int
     ranks: tuple[tuple[int, ...], ...]
     alltoalls: int
+    done: tuple[tuple[int, Slot, int, int], ...]
 
     @property
     def seconds(self) -> float:
@@ -211,7 +212,8 @@ def routed_step(job: Job, source: Sequences, islands: int | None = None) -> Rout
     layers = Layers(job)
     ranks = tuple(tuple(stage.number for stage in job.stages_of(rank)) for rank in range(job.pipeline))
     after = [np.sum([layers.after(job.stages[one]) for one in stages], axis=0) for stages in ranks]
-    return RoutedStep(lanes, np.array(after, dtype=np.int64), transfer, ranks, sum(part.alltoalls for part in parts))
+    return RoutedStep(lanes, np.array(after, dtype=np.int64), transfer, ranks, sum(part.alltoalls for part in parts),
+                      tuple(parts[0].done))  # fmt: skip
 
 
 class _Island:
@@ -227,6 +229,7 @@ class _Island:
         self._left: dict[tuple[int, int], int] = {}
         self._last = len(job.stages) - 1
         self.alltoalls = 0
+        self.done: list[tuple[int, Slot, int, int]] = []
 
     def play(self, order: list[tuple[int, Slot]]) -> None:
         """All slots."""
@@ -274,6 +277,7 @@ class _Island:
         self.compute[rank] += spent.compute
         self.group[rank] += np.minimum(spent.waiting, spent.end - spent.begin - spent.compute)
         self.end[rank] = spent.end
+        self.done.append((rank, slot, int(spent.begin.min()), int(spent.end.max())))
         for act in slot:
             self._done[Act(Pass.B, *act[1:]) if act.what == Pass.D else act] = (rank, spent.end)
 

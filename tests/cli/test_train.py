@@ -171,11 +171,11 @@ def test_what_is_assumed_is_said(moesim: Moesim, tmp_path: Path) -> None:
         assert words in said
 
 
-def test_what_asks_for_one_step_refuses_a_training_scenario(moesim: Moesim) -> None:
-    done = moesim("compare", "mixtral-train-pp4", "--set", "batch.micro_batches=2")
+def test_what_asks_for_one_step_refuses_a_training_scenario(moesim: Moesim, tmp_path: Path) -> None:
+    done = moesim("trace", "route", "mixtral-train-pp4", "-o", str(tmp_path / "t.parquet"))
     assert done.code == 2 and "pipelined training step" in done.err
-    done = moesim("run", "mixtral-train-pp4", "--report")
-    assert done.code == 2 and "told in numbers" in done.err
+    done = moesim("run", "mixtral-train-pp4", f"--trace={tmp_path}/")
+    assert done.code == 2 and "is one file" in done.err
 
 
 def test_tokens_cost_what_gpus_and_energy_cost(moesim: Moesim) -> None:
@@ -187,3 +187,45 @@ def test_tokens_cost_what_gpus_and_energy_cost(moesim: Moesim) -> None:
     each = 1e6 / values["tokens_per_s_per_gpu"] / 3600  # GPU hours of a million tokens
     assert values["energy_per_million_tokens"] == pytest.approx(each)
     assert values["cost_per_million_tokens"] == pytest.approx(each * 2.5)
+
+
+SMALL = ("--set", "batch.micro_batches=8")
+
+
+def test_a_step_has_a_page_and_a_trace(moesim: Moesim, tmp_path: Path) -> None:
+    """A bar a slot: 4 ranks with 16 passes, and what follows them; they end when the step does."""
+    page, trace, run = tmp_path / "page.html", tmp_path / "trace.json", tmp_path / "run"
+    done = moesim("run", "mixtral-train-pp4", *SMALL, "--out", str(run), f"--report={page}", f"--trace={trace}")
+    assert done.code == 0, done.err
+    events = [one for one in json.loads(trace.read_text())["traceEvents"] if one["ph"] == "X"]
+    assert len(events) == 4 * (16 + 2) and {one["args"]["kind"] for one in events} >= {
+        "forward",
+        "backward",
+        "optimizer",
+    }
+    step = json.loads((run / "result.json").read_text())["metrics"]["step_time_s"]["value"]
+    assert max(one["ts"] + one["dur"] for one in events) == pytest.approx(step * 1e6)
+    drawn = json.loads((run / "pictures.json").read_text())["slots"]
+    assert len(drawn["rank"]) == len(events) and '"F0 of stage 0"' in page.read_text()
+    assert moesim("report", str(run), "-o", str(page)).code == 0
+
+
+def test_slots_of_rows_of_their_own_are_drawn_too(moesim: Moesim, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.json"
+    done = moesim("run", "mixtral-train-pp4", *(part for one in SKEWED for part in ("--set", one)), f"--trace={trace}")
+    assert done.code == 0, done.err
+    events = [one for one in json.loads(trace.read_text())["traceEvents"] if one["ph"] == "X"]
+    for rank in range(4):
+        own = sorted((one["ts"], one["ts"] + one["dur"]) for one in events if one["pid"] == rank)
+        assert len(own) > 8 and own == sorted(own, key=lambda one: one[1])
+
+
+def test_training_steps_are_compared_without_an_interval(moesim: Moesim) -> None:
+    done = moesim("compare", "mixtral-train-pp4", "--set", "batch.micro_batches=64", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    step = found["metrics"]["step_time_s"]
+    assert step["low"] == step["high"] == step["value"] == pytest.approx(step["variant"] - step["base"])
+    assert "nothing is drawn" in found["provenance"]["verdict"]
+    mixed = moesim("compare", "mixtral-train-pp4", "--with", "demo-tiny")
+    assert mixed.code == 2 and "is a pipelined training step, the other is a step" in mixed.err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from moesim.studies.training.load import TrainLoaded, load_training
 from moesim.studies.training.long_run import run_told
 from moesim.studies.training.plan import chosen, planned
 from moesim.studies.training.tokens import tokens_of
-from moesim.studies.training.told import Told, even_told, routed_told
+from moesim.studies.training.told import Done, Told, even_told, routed_told
 from moesim.training import Job, rank_memory, routed_step
 from moesim.training.memory import checkpoint_bytes
 from moesim.training.sharding import data_parallel_bytes
@@ -36,8 +36,11 @@ TWICE: Final = (
 )
 
 
+@dataclass(frozen=True)
 class TrainResult(Findings):
-    """Of a training step."""
+    """Of a training step. done: what ranks of the pipeline do, for pictures and traces: not part of the document."""
+
+    done: tuple[Done, ...] = ()
 
 
 def run_training(
@@ -135,7 +138,8 @@ def _result(loaded: TrainLoaded, job: Job, told: Told, ledgers: list[MemoryLedge
     numbers |= prices.per_million(job.world * told.seconds, job.tokens) if prices else {}
     metrics = {name: Metric(float(value), unit) for name, (value, unit) in numbers.items()}
     notes = (*told.notes, *_notes(job), *([PAID] if prices else []))
-    return TrainResult(loaded.scenario.name, metrics, told.breakdown, _provenance(loaded, job, told, ledgers), notes)
+    return TrainResult(loaded.scenario.name, metrics, told.breakdown, _provenance(loaded, job, told, ledgers), notes,
+                       told.done)  # fmt: skip
 
 
 def _notes(job: Job) -> tuple[str, ...]:

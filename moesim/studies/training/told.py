@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from moesim.routing import Balanced
 from moesim.routing.sources.sequences import Sequences
+from moesim.schedules.pipelines import Slot
 from moesim.training import Job, RoutedStep, StepTime, exposed_ps, routed_step, train_step
 from moesim.units import from_ps
 
 EVEN: Final = (
     "routing: every expert gets equal rows, ranks of a stage are alike: waiting inside a stage is not modelled"
 )
+SYNC, UPDATE = "gradients and parameters", "optimizer"
 MEMORY: Final = "memory is counted with even rows: ranks with more rows of experts than others hold more than it says"
 TURNS: Final = (
     "passes that overlap are queued in turns, transfer after transfer; balanced rows (routing: {balanced: true}) are "
@@ -19,10 +22,20 @@ TURNS: Final = (
 )
 
 
+class Done(NamedTuple):
+    """What a rank of the pipeline does from start to end, in ps: a slot, or what follows the last one."""
+
+    rank: int
+    what: str
+    start: int
+    end: int
+
+
 class Told(NamedTuple):
     """seconds of the step; breakdown of the rank that ends last, which adds up to them; bubble: share of the ranks'
     time before the end of the passes in which they wait for other stages; alltoall: seconds of the rank with most; hop:
-    of what a stage hands on; busy: of each pipeline rank; more: metrics; ranks: stages of each rank.
+    of what a stage hands on; busy: of each pipeline rank; more: metrics; ranks: stages of each rank; done: of one
+    GPU of each rank with even rows, else of the first island's.
     """
 
     seconds: float
@@ -35,6 +48,7 @@ class Told(NamedTuple):
     ranks: tuple[tuple[int, ...], ...]
     provenance: dict[str, Any]
     notes: tuple[str, ...]
+    done: tuple[Done, ...]
 
 
 def even_told(job: Job) -> Told:
@@ -45,6 +59,7 @@ def even_told(job: Job) -> Told:
         step.seconds, _breakdown(step), step.played.bubble, float(from_ps(max(one[0] for one in exposed))),
         float(from_ps(step.transfer)), tuple(busy / step.played.makespan for busy in step.played.busy), {}, step.ranks,
         {"routing": "balanced, assumed" if job.model.routed else "none"}, (EVEN,) if job.model.routed else (),
+        tuple(_even_done(step)),
     )  # fmt: skip
 
 
@@ -65,7 +80,7 @@ def routed_told(job: Job, source: Sequences) -> Told:
         step.seconds, _routed_breakdown(step), float(1 - busy.mean()), float(from_ps(moved.max())),
         float(from_ps(step.transfer)), tuple(busy.tolist()), more, step.ranks,
         {"routing": source.basis, "routing_source": source.name, "alltoalls": step.alltoalls},
-        (*source.notes, MEMORY, TURNS),
+        (*source.notes, MEMORY, TURNS), tuple(_routed_done(step)),
     )  # fmt: skip
 
 
@@ -102,3 +117,28 @@ def _exposed(step: StepTime, rank: int) -> tuple[float, float, float]:
     """Picoseconds of a rank that nothing hides: all-to-alls, transfers of its tensor group, of its shard group."""
     parts = [exposed_ps(step.passes, slot) for slot in step.played.orders[rank]]
     return sum(part[0] for part in parts), sum(part[1] for part in parts), sum(part[2] for part in parts)
+
+
+def _even_done(step: StepTime) -> Iterator[Done]:
+    played = step.played
+    for rank, slots in enumerate(played.orders):
+        for slot, start, end in zip(slots, played.start[rank], played.end[rank], strict=True):
+            yield Done(rank, words(slot), start, end)
+        after = [step.passes[stage] for stage in step.ranks[rank]]
+        yield from _behind(rank, played.end[rank][-1], sum(one.sync for one in after), sum(one.update for one in after))
+
+
+def _routed_done(step: RoutedStep) -> Iterator[Done]:
+    yield from (Done(rank, words(slot), start, end) for rank, slot, start, end in step.done)
+    for rank, (sync, update) in enumerate(step.after.tolist()):
+        yield from _behind(rank, int(step.ends[rank]), sync, update)
+
+
+def _behind(rank: int, at: int, sync: int, update: int) -> Iterator[Done]:
+    yield Done(rank, SYNC, at, at + sync)
+    yield Done(rank, UPDATE, at + sync, at + sync + update)
+
+
+def words(slot: Slot) -> str:
+    """As pictures and traces name it: "F3 of stage 1", passes that overlap joined by "+"."""
+    return " + ".join(f"{act.what.name}{act.micro_batch} of stage {act.stage}" for act in slot)
