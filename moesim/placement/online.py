@@ -129,9 +129,10 @@ class Replayed:
         return sum(change.decision.moves for change in self.changes)
 
     @property
-    def stall_s(self) -> float:
-        """Seconds that steps waited for weights, in all."""
-        return sum(change.migration.seconds for change in self.changes if change.migration)
+    def stall_s(self) -> float | None:
+        """Seconds that steps waited for weights, in all; None where something moved and no links were given."""
+        costs = [change.migration for change in self.changes]
+        return None if None in costs else sum(cost.seconds for cost in costs if cost)
 
 
 def replay(

@@ -36,7 +36,8 @@ def history_text(document: Document) -> Group:
     told = document["provenance"]
     table = _numbers("way", "next windows", "moved a change", "changes", "stall in all")
     for row in document["ways"]:
-        cells = (f"{row['objective']:.4f}", f"{row['moved']:.1%}", str(row["changes"]), show_seconds(row["stall_s"]))
+        stall = "not known" if row["stall_s"] is None else show_seconds(row["stall_s"])
+        cells = (f"{row['objective']:.4f}", f"{row['moved']:.1%}", str(row["changes"]), stall)
         table.add_row(row["way"], *cells)
     title = f"Rebalancing over {len(told['windows'])} windows on {told['gpus']} GPUs of {told['topology']}"
     parts: list[RenderableType] = [Text(title, style="bold"), Padding(table, (0, 0, 1, 2))]

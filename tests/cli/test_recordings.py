@@ -107,7 +107,7 @@ def test_arrays_are_told_apart_by_what_is_in_them(moesim: Moesim) -> None:
     ("content", "said"),
     [
         (json.dumps([[[0, 2], [2, 0]]]), "both ids and counts"),
-        (json.dumps([[[1, 1, 3], [1, 1, 1]]]), "neither ids and counts"),
+        (json.dumps([[[1, 1, 3], [1, 1, 1]]]), "neither ids nor counts"),
         (json.dumps({"physical_to_logical_map": [[0, 1]]}), "physical_to_logical_map"),
         (json.dumps({"logical_count": [[1, float("nan")]]}), "finite"),
         (json.dumps({"logical_count": [[1, 2], [3]]}), "different lengths"),

@@ -26,13 +26,22 @@ def best(one: PlacementProblem) -> float:
     """Every number of replicas in every dealing."""
     least, spare = np.inf, one.slots - one.experts
     for extra in product(range(spare + 1), repeat=one.experts):
-        if sum(extra) != spare or max(extra) >= one.ranks:
+        if sum(extra) != spare:
             continue
         items = np.repeat(np.arange(one.experts), 1 + np.array(extra))
         for dealt in deals(one.slots_of_rank):
             placement = one.place(items[np.argsort(dealt, kind="stable")][None])
             least = min(least, float(imbalance(one, placement, one.train).mean()))
     return least
+
+
+def test_more_replicas_than_are_looked_at_one_by_one_are_not_ruled_out() -> None:
+    """1.9 fair shares of four ranks, and nine equal experts with the rest: three replicas and everything else beside
+    them would take 4 / 3 each, but four or more are nearly even."""
+    counts = np.array([[1_900_000, *[233_333] * 9], [1_900_000, *range(233_333, 233_342)]])
+    one = problem(counts, 4, 4)
+    least = min(solve(one, name).objective for name in ("lpt", "eplb", "flash", "multiwindow"))
+    assert balance.joint(one).max() <= least < 1.02
 
 
 def test_two_windows_that_want_the_same_spare_slot() -> None:

@@ -51,6 +51,14 @@ def test_flashlb_s_toy_is_solved_and_large_models_are_refused() -> None:
         solve(problem([list(range(1, 33))], 8, 5), "exhaustive")
 
 
+def test_an_expert_may_have_more_replicas_than_there_are_ranks() -> None:
+    """Thirds of 90 on two ranks, two beside 10 and one beside 37 + 3: both have 70. With halves 73.5 is the least."""
+    one = problem([[90, 10, 37, 3]], 2, 3)
+    assert solve(one, "exhaustive").objective == pytest.approx(1.0) and balance.bounds(one).max() == pytest.approx(1.0)
+    tiny = problem([[10, 3, 2, 1]], 2, 5)
+    assert balance.bounds(tiny).max() <= solve(tiny, "exhaustive").objective <= solve(tiny, "eplb").objective
+
+
 def test_a_bound_of_two_slots_a_rank_meets_the_fold() -> None:
     """Without replicas the best pairs are heaviest with lightest: 9 + 1, 8 + 2, 5 + 4 -> 10. No pairing is below."""
     load = np.array([9.0, 8, 5, 4, 2, 1])

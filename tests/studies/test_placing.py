@@ -330,3 +330,28 @@ def test_the_bound_is_found_once_for_all_strategies(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(balance, "bounds", bounds)
     found = ms.place(*TINY, redundant=8, strategies=("greedy", "random"), simulate=False)
     assert len(found.solutions) == 4 and bounds.call_count == 1
+
+
+def counted(folder: Path, name: str, seed: int, dense: int = 0) -> Path:
+    """A dump of three layers of 16 experts on disk, `dense` layers without counts before them."""
+    table = np.random.default_rng(seed).multinomial(9000, np.random.default_rng(seed).dirichlet(np.ones(16), 3))
+    np.save(folder / name, np.concatenate([np.zeros((dense, 16), dtype=np.int64), table]))
+    return folder / name
+
+
+def test_layers_without_counts_are_named_and_a_proved_optimum_leaves_no_ceiling(tmp_path: Path) -> None:
+    """Of 915 choices 900 go to one expert: with three more on its GPU it has 903, and no balance is promised beyond."""
+    found = ms.place(counted(tmp_path, "a.npy", 0, dense=2), "dgx-h100", 4, strategies=("eplb",))
+    assert any("no counts in layers 0, 1: taken to be layers without experts" in note for note in found.warnings)
+    np.save(tmp_path / "one.npy", np.array([[900, *[1] * 15]] * 2))
+    one = ms.place(tmp_path / "one.npy", "dgx-h100", 4, strategies=("multiwindow",))
+    assert one.best.objective == one.best.bound == pytest.approx(903 / 915 * 4) and one.ceiling().most == 0
+
+
+def test_a_stall_that_nobody_knows_is_not_called_zero(tmp_path: Path) -> None:
+    for seed in range(3):
+        counted(tmp_path, f"{seed}.npy", seed)
+    document = rebalance(Options(str(tmp_path), "dgx-h100", 4)).to_json()
+    ways = {row["way"]: row for row in document["ways"]}
+    assert ways[LAST]["moves"] > 0 and ways[LAST]["stall_s"] is None and ways[LAST]["bytes"] is None
+    assert ways["keep the first plan"]["stall_s"] == 0

@@ -133,11 +133,8 @@ def replica_choices(problem: PlacementProblem, load: Floats) -> list[Ints] | Non
 
 
 def _within(problem: PlacementProblem, load: Floats, time: float) -> list[Ints] | None:
-    """None too where slots abound so much that a rank has to hold an expert twice."""
-    if problem.slots > problem.experts * problem.ranks:
-        return None
     needed = np.maximum(np.ceil(load / (time * problem.speed.max()) - 1e-9), 1).astype(np.int64)
-    return choices(needed, problem.slots, problem.ranks, CHOICES)
+    return choices(needed, problem.slots, CHOICES)
 
 
 def _least(problem: PlacementProblem, load: Floats, numbers: list[Ints], enough: float) -> float:

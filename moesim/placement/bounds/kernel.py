@@ -41,7 +41,7 @@ def beyond(load: Any, time: Any, slots: Any, ranks: Any) -> Any:
     (time - t) / (each - j), no rank has more than 0 points. Replicas are chosen to make the sum least; a price on slots
     (Lagrange) turns that into a choice for each expert alone, and any price gives a bound.
     """
-    each = slots // ranks
+    each, limit = slots // ranks, slots - len(load) + 1  # an expert may have more replicas than there are ranks
     for step in range(16):
         t = time * (0.5 + step / 32.0)
         for j in range(1, each):
@@ -50,17 +50,20 @@ def beyond(load: Any, time: Any, slots: Any, ranks: Any) -> Any:
                 total = price * slots
                 for expert in range(len(load)):
                     least = max(int(np.ceil(load[expert] / time - 1e-9)), 1)
-                    most = max(min(int(np.ceil(load[expert] / max(small, 1e-300))), ranks), least)
+                    fine = int(np.ceil(load[expert] / max(small, 1e-300)))  # replicas of which every one is small
+                    most = max(min(fine, limit), least)
                     if load[expert] <= small:
                         # every replica is small: with a price of -1 or less more replicas never help
-                        total += min((-1.0 - price) * least, (-1.0 - price) * ranks)
+                        total += min((-1.0 - price) * least, (-1.0 - price) * limit)
                         continue
                     found = np.inf
                     for replicas in range(least, most + 1):
                         part = load[expert] / replicas
                         points = j if part > t * (1 + 1e-12) else (-1 if part <= small * (1 + 1e-12) else 0)
                         found = min(found, replicas * (points - price))
-                    total += min(found, (-1.0 - price) * ranks)
+                    if fine <= limit:
+                        found = min(found, (-1.0 - price) * limit)
+                    total += found
                 if total > 1e-9:
                     return True
     return False

@@ -34,7 +34,8 @@ SAFE = 1e-7  # relative: what a solver's tolerance may have added to a value
 @dataclass(frozen=True)
 class Layer:
     """x float64[W, experts] load over the fair share of a rank; floor float64[W] no less than 1: what T_w cannot be
-    below anyway; spare slots beyond one an expert; room slots of a rank at least; most replicas of an expert."""
+    below anyway; spare slots beyond one an expert; room slots of a rank at least; most ranks
+    that an expert can stand on."""
 
     x: Floats
     floor: Floats
@@ -44,18 +45,24 @@ class Layer:
 
     def levels(self) -> Floats:
         """float64[W, experts, U]: what T_w cannot be below for u = 0 .. U - 1 units of a slot beyond the first."""
-        most = min(int(np.ceil((self.x / self.floor[:, None]).max())) + 1, self.most)
+        most = self.replicas
         count = self.units * (most - 1) + 1
         result, light = np.full((*self.x.shape, count), np.inf), self.lightest(most)
         for k in range(1, most + 1):
             for parts in range(count - self.units * (k - 1)):
-                beside = np.maximum(self.room * np.arange(1, k + 1) - k - parts, 0)
+                ranks = np.arange(1, min(k, self.most) + 1)
+                beside = np.maximum(self.room * ranks - k - parts, 0)
                 filled = np.minimum(beside, self.x.shape[1] - 1)  # others that are whole; more can only be parts
-                level = (self.x[:, :, None] + light[:, None, filled]) / np.arange(1, k + 1)
+                level = (self.x[:, :, None] + light[:, None, filled]) / ranks
                 at = self.units * (k - 1) + parts
                 result[..., at] = np.minimum(result[..., at], level.min(axis=2))
         lowest: Floats = np.minimum.accumulate(result, axis=2)
         return lowest
+
+    @property
+    def replicas(self) -> int:
+        """Of an expert that are looked at one by one; who pays for more is let down to the floor at once."""
+        return min(int(np.ceil((self.x / self.floor[:, None]).max())) + 1, self.spare + 1)
 
     @property
     def units(self) -> int:
@@ -92,7 +99,9 @@ def least_peak(layer: Layer) -> Found:
     and one a step of T_w down to the next level, which needs the unit of that level and the step before."""
     levels = layer.levels()
     windows, experts, count = levels.shape
-    floor = np.maximum(layer.floor, levels[..., -1].max(axis=1))  # nobody has more than `most`
+    floor = layer.floor
+    if layer.replicas > layer.spare:  # all slots beyond one an expert: nobody has more
+        floor = np.maximum(floor, levels[..., -1].max(axis=1))
     flat = levels.reshape(windows, -1)
     items = np.flatnonzero((flat > floor[:, None]).any(axis=0))
     started, steps = _steps(flat[:, items], floor)
@@ -151,6 +160,7 @@ def whole(layer: Layer, found: Found) -> Ints:
     replicas = 1 + extra.astype(np.int64)
     for expert in np.argsort(extra - found.replicas, kind="stable")[: max(layer.spare - int(extra.sum()), 0)]:
         replicas[expert] += found.replicas[expert] > extra[expert]
+    replicas = np.minimum(replicas, layer.most)
     mean = layer.x.mean(axis=0)
     for _ in range(layer.spare + len(mean) - int(replicas.sum())):
         replicas[np.where(replicas < layer.most, mean / replicas, -1.0).argmax()] += 1

@@ -44,14 +44,16 @@ def _steps(relief: Floats) -> Ints:
     return step
 
 
-def choices(least: Ints, slots: int, most: int, limit: int) -> list[Ints] | None:
-    """All numbers of replicas int64[experts] with least <= replicas <= most that fill the slots; None: over `limit`."""
+def choices(least: Ints, slots: int, limit: int) -> list[Ints] | None:
+    """All numbers of replicas int64[experts] with least <= replicas that fill the slots; None: over `limit`. An expert
+    may have more than there are ranks: two on one of them are a larger part, and EPLB deals so.
+    """
     spare, experts = slots - int(least.sum()), len(least)
     if spare < 0:
         return []
     if comb(spare + experts - 1, spare) > limit:
         return None
-    return [least + more for more in _compositions(spare, experts) if (least + more).max() <= most]
+    return [least + more for more in _compositions(spare, experts)]
 
 
 def _compositions(total: int, parts: int) -> Iterator[Ints]:

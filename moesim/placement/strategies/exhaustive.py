@@ -34,7 +34,7 @@ class Exhaustive:
         """Raises DoesNotFit for larger models and for dispatch that looks at places."""
         ones = np.ones(problem.experts, dtype=np.int64)
         small = problem.experts <= SMALL and problem.way == EVEN and problem.load_cap is None
-        numbers = choices(ones, problem.slots, problem.ranks, CHOICES) if small else None
+        numbers = choices(ones, problem.slots, CHOICES) if small else None
         if numbers is None or not numbers:
             raise DoesNotFit("exhaustive is for a few experts, slots and even shares", way_out="strategy multiwindow")
         rows, values, proved = [], [], problem.dispatch.name == "even" and problem.objective.name == "makespan"

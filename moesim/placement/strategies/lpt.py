@@ -34,6 +34,7 @@ def balanced(problem: PlacementProblem, load: Floats) -> Ints:
     spare, most = problem.slots - problem.experts, problem.ranks
     candidates = [replicate(load[None], spare, most, problem.relief)[0]]
     if spare:
-        candidates += balance.replica_choices(problem, load) or []
+        found = balance.replica_choices(problem, load) or []
+        candidates += [replicas for replicas in found if replicas.max() <= most]
     packed = [pack(problem, load[:, None], replicas) for replicas in candidates]
     return min(packed, key=lambda table: table.slowest(problem)).slot_expert

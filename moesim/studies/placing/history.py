@@ -75,7 +75,7 @@ class History:
 
     @property
     def pays(self) -> bool:
-        """Whether following the load with few moves beats what stands, and the stall is won back where it is known."""
+        """Whether following the load with few moves beats what stands; after how many steps is said beside it."""
         return self.gain > LEAST
 
     def text(self) -> str:

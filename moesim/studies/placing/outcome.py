@@ -198,7 +198,9 @@ class Outcome(Tabular):
         if self.ceilings is not None and self.judge == "step_time":
             real, even, silent, ideal = self.ceilings
             return Ceiling(free.strategy, gain(real, ideal), gain(real, even), gain(real, silent), taken)
-        least = 1.0 if self.problem.objective.name == "makespan" else self.best.bound
+        least = self.best.bound
+        if self.problem.objective.name == "makespan":
+            least = 1.0 if self.unseen else max(1.0, least)  # the bound is one on the windows that were planned on
         left = gain(self.score(free), least) if least else 0.0
         return Ceiling(free.strategy, left, left, None, taken)
 

@@ -97,8 +97,9 @@ def search(options: Options, progress: Tell | None = None) -> Outcome:
         provenance=_provenance(options, recorded, cluster, made, step),
         barred=_barred(problem, [one.solution for one in runs], options.format, frame),
         beside=frozenset((YARDSTICK,)) - frozenset(names),
-        notes=(*made.notes, *why_not, *_basis(recorded, step), *remarks(problem, options, made), *failed),
-    )
+        notes=(*made.notes, *why_not, *_silent(frame, model), *_basis(recorded, step),
+               *remarks(problem, options, made), *failed),
+    )  # fmt: skip
     outcome = replace(outcome, notes=(*outcome.notes, *program_cost(outcome, step), *grouped(outcome)))
     return replace(outcome, migration=_migration(outcome, step), ceilings=ceilings(outcome, made, step))
 
@@ -283,6 +284,15 @@ def _frame(recorded: Recorded, model: MoEModel | None, gpus: int) -> Frame:
     if layers is None or total is None:
         return Frame(gpus, header.num_experts)
     return Frame(gpus, header.num_experts, tuple(map(int, layers)), int(total))
+
+
+def _silent(frame: Frame, model: MoEModel | None) -> tuple[str, ...]:
+    """Layers of the file that hold no counts at all, where no model says which layers have experts."""
+    dense = sorted(set(range(frame.total_layers or 0)) - set(frame.moe_layers or ()))
+    if model is not None or not dense:
+        return ()
+    names = ", ".join(map(str, dense[:8])) + (" ..." if len(dense) > 8 else "")
+    return (f"no counts in layers {names}: taken to be layers without experts (--model says which are)",)
 
 
 def _problem(

@@ -108,6 +108,9 @@ def remarks(problem: PlacementProblem, options: Options, made: Split) -> tuple[s
         notes.append(f"{len(empty)} layers have no counts (expert layers {names}): experts stand there in any order")
     if options.dispatch is None and options.rule != "even":
         notes.append(f"planned and judged under {options.rule}'s own dispatch over replicas (--dispatch for another)")
+    if problem.previous is not None and made.folds:
+        ahead = "where it was planned on these recordings, it is ahead of plans that had to leave one out"
+        notes.append(f"what stands now is judged as it is: {ahead}")
     if problem.dispatch.name in BY_BATCH and problem.clock is not None:
         text = "the simulated step spreads tokens evenly over replicas, so the objective picked the winner"
         notes.append(f"{problem.dispatch.name} weighs replicas, which only the objective knows: {text}")

@@ -133,7 +133,8 @@ def _told(found: Sequence[Recording]) -> str:
     groups = [[Path(o.name).stem for o in found if o.kin == kin] for kin in dict.fromkeys(o.kin for o in found)]
     same = "; ".join(" = ".join(group) for group in groups if len(group) > 1)
     copies = f"; near copies weigh as one (total variation below {NEAR:.0%}): {same}" if same else ""
-    return f"{len(found)} recordings, {len(groups)} different loads, each weighs as much: {names}{copies}"
+    loads = "1 load" if len(groups) == 1 else f"{len(groups)} different loads, each weighs as much"
+    return f"{len(found)} recordings, {loads}: {names}{copies}"
 
 
 def on_model(recorded: Recorded, model: MoEModel | None, options: Options) -> Recorded:
