@@ -104,7 +104,7 @@ def _bare(values: Array, path: Path) -> str:
     ids, counts = _as_ids(values), _as_counts(values)
     if ids == counts:
         forms = ("topk-ids" if values.ndim == 3 else "exflow", "expert-counts")
-        why = "ids or counts, both can be" if ids else "neither ids nor counts of layers that counted as much"
+        why = "both ids and counts fit" if ids else "neither ids nor counts of layers that counted as much"
         raise BadInput(f"holds {what}: {why}", where=path,
                        way_out=f"moesim trace import {' or '.join(forms)}")  # fmt: skip
     return ("topk-ids" if values.ndim == 3 else "exflow") if ids else "expert-counts"
