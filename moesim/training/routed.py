@@ -8,11 +8,13 @@ late waits for the one before, a replica that is done early waits at the reducti
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from moesim.engine import evaluate
 from moesim.errors import BadInput
 from moesim.layout.shards import GRADIENTS
 from moesim.network import Group
@@ -20,6 +22,7 @@ from moesim.network.copies import Matrix
 from moesim.routing import Balanced
 from moesim.routing.sources.sequences import Sequences
 from moesim.routing.sources.source import Rows as SentRows
+from moesim.schedules import Verb
 from moesim.schedules.pipelines import Act, Pass, Slot, needs, play
 from moesim.step import Batch, Phase, StepPlan, lower
 from moesim.step.exchanges import Exchange
@@ -28,7 +31,7 @@ from moesim.training.corpus import Corpus
 from moesim.training.expert_work import ExpertWork
 from moesim.training.job import Job
 from moesim.training.passes import Layers, StageKind, stage_kind
-from moesim.training.slots import Rows, SlotPattern, Spent, slot_pattern
+from moesim.training.slots import EXCHANGES, Rows, SlotPattern, Spent, slot_pattern
 from moesim.training.stages import SplitSchedule, Stage
 from moesim.training.step import handed_on_ps
 from moesim.units import from_ps
@@ -168,6 +171,18 @@ class RoutedJob:
             self._lowered[key] = lower(replace(plan, schedule=schedule, routing=few), [self.batch])
         return self._lowered[key]
 
+    @cached_property
+    def taken(self) -> dict[str, int]:
+        """ps of each task of a layer with experts that depends on rows, with even ones: experts, and all-to-alls."""
+        if not self._moe:
+            return {}
+        layer = self._moe[0]
+        lowered = lower(self.job.island(Stage(1, 3, layer, layer + 1)), [self.batch])
+        line, graph = evaluate(lowered.graph, self.job.fabric.capacity), lowered.graph
+        spent = (line.end - line.start)[graph.lane_ptr[:-1]].tolist()
+        tasks = zip(graph.name, lowered.nodes, spent, strict=True)
+        return {name: ps for name, node, ps in tasks if name in EXCHANGES or node.verb == Verb.EXPERTS}
+
     def pattern(self, slot: Slot) -> SlotPattern:
         """Of a slot."""
         stages = [self.job.stages[act.stage] for act in slot]
@@ -175,7 +190,8 @@ class RoutedJob:
         if key not in self._patterns:
             passes = [(self.lowered(stage, act.what), act.what) for stage, act in zip(stages, slot, strict=True)]
             slowdown = self.plans[stages[0].number].dispatch.slowdown
-            self._patterns[key] = slot_pattern(passes, self._exchange, slowdown, self.job.fabric.capacity)
+            self._patterns[key] = slot_pattern(passes, self._exchange, slowdown, self.job.fabric.capacity,
+                                               self.taken if len(slot) > 1 else {})  # fmt: skip
         return self._patterns[key]
 
     def in_order(self) -> list[tuple[int, Slot]]:

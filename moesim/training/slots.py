@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -32,6 +32,7 @@ WAYS: Final = {
     Pass.W: (Way.BACKWARD_WEIGHT,),
 }  # fmt: skip
 FORWARD: Final = (Way.FORWARD, Way.REPLAY)
+Taken = Mapping[str, int]  # ps of tasks by name
 Kept = tuple[int, int]  # of a task of a slot: its act, and its number in what was lowered for that
 
 
@@ -106,13 +107,12 @@ class SlotPattern:
 
 def slot_pattern(
     passes: Sequence[tuple[Lowered, Pass]], exchange: Exchange | None, slowdown: float,
-    capacity: npt.NDArray[np.float64],
+    capacity: npt.NDArray[np.float64], taken: Taken,
 ) -> SlotPattern:  # fmt: skip
-    """Of the passes of a slot, lowered with even rows. Of two, tasks are queued in turns, transfer after transfer, so
-    that each one's transfers run beside the other's compute, GEMMs on the SMs that they leave (DeepSeek-V3, section
-    3.2.1).
+    """Of the passes of a slot, lowered with even rows. Of two, tasks are queued in turns, so that each one's
+    transfers run beside the other's compute, GEMMs on the SMs that they leave (DeepSeek-V3, section 3.2.1).
     """
-    kept = place_in_turns(passes)
+    kept = place_in_turns(passes, taken)
     moved = _coflows(kept, passes, exchange)
     graph = _joined(kept, passes, moved, slowdown if len(passes) > 1 and exchange else 1.0)
     pattern, patterns, size, alpha = _moved(moved)
@@ -127,13 +127,34 @@ def _tasks_of(lowered: Lowered, what: Pass) -> list[int]:
     return [task for task, node in nodes if node.verb != Verb.OPTIMIZER and node.way in WAYS[what]]
 
 
-def place_in_turns(passes: Sequence[tuple[Lowered, Pass]]) -> list[Kept]:
-    """Tasks of all passes of a slot: each pass cut behind its transfers, cuts by how far they are in their pass."""
-    cuts = [list(_cut(lowered, _tasks_of(lowered, what))) for lowered, what in passes]
-    places = sorted(
-        Place((2 * number + 1) / len(of), act, number) for act, of in enumerate(cuts) for number in range(len(of))
-    )
-    return [(act, task) for _, act, number in places for task in cuts[act][number]]
+def place_in_turns(passes: Sequence[tuple[Lowered, Pass]], taken: Taken) -> list[Kept]:
+    """Tasks of all passes of a slot, each pass in its own order: next comes whichever pass can go on first, so that one
+    computes while the other's transfer is under way. taken: what depends on rows, with even ones.
+    """
+    tasks = [_tasks_of(lowered, what) for lowered, what in passes]
+    at, free, done, placed = [0] * len(passes), dict[str, int](), dict[Kept, int](), list[Kept]()
+    while len(placed) < sum(map(len, tasks)):
+        heads = [(act, tasks[act][number]) for act, number in enumerate(at) if number < len(tasks[act])]
+        begin, _, one = min(
+            (_begins(passes, head, free, done), at[head[0]] / len(tasks[head[0]]), head) for head in heads
+        )
+        graph, (act, task) = passes[one[0]][0].graph, one
+        own = int(to_ps(float(graph.lane_seconds[graph.lane_ptr[task]])))
+        done[one] = begin + taken.get(graph.name[task], own)
+        free[graph.streams[graph.stream[task]]] = done[one]
+        placed.append(one)
+        at[act] += 1
+    return placed
+
+
+def _begins(
+    passes: Sequence[tuple[Lowered, Pass]], one: Kept, free: Mapping[str, int], done: Mapping[Kept, int]
+) -> int:  # fmt: skip
+    """ps at which a task's stream is free and what it follows is done."""
+    act, task = one
+    graph = passes[act][0].graph
+    before = graph.edge_from[graph.edge_ptr[task] : graph.edge_ptr[task + 1]].tolist()
+    return max(free.get(graph.streams[graph.stream[task]], 0), *(done.get((act, number), 0) for number in before), 0)
 
 
 class Moved(NamedTuple):
@@ -141,25 +162,6 @@ class Moved(NamedTuple):
 
     coflow: Coflow | None
     fixed: bool
-
-
-class Place(NamedTuple):
-    """How far a cut is in its pass, of which act, and its number there."""
-
-    done: float
-    act: int
-    number: int
-
-
-def _cut(lowered: Lowered, tasks: list[int]) -> Iterator[list[int]]:
-    part: list[int] = []
-    for task in tasks:
-        part.append(task)
-        if lowered.graph.coflow[task] >= 0:
-            yield part
-            part = []
-    if part:
-        yield part
 
 
 def _joined(

@@ -98,7 +98,8 @@ class Whole:
         lowered = [self.lowered(act) for act in slot]
         slowdown = self.one.plan(self.one.job.stages[0]).dispatch.slowdown if len(slot) > 1 else 1.0
         numbers: dict[tuple[int, int], int] = {}
-        for act, task in place_in_turns([(of, act.what) for of, act in zip(lowered, slot, strict=True)]):
+        passes = [(of, act.what) for of, act in zip(lowered, slot, strict=True)]
+        for act, task in place_in_turns(passes, self.one.taken if len(slot) > 1 else {}):
             numbers[act, task] = self.task(rank, lowered[act], task, act, numbers, slowdown)
 
     def lowered(self, act: Act) -> Lowered:
@@ -185,3 +186,14 @@ def test_all_to_alls_are_counted() -> None:
 def test_what_is_not_played_with_own_rows_is_said(changes: dict[str, object], said: str) -> None:
     with pytest.raises(BadInput, match=said):
         routed_step(job(**changes), sequences())
+
+
+def test_passes_that_overlap_take_as_long_as_the_longer_of_them_or_all_their_compute() -> None:
+    """Turns by who can go on first: nobody waits for the other's transfers, so that a slot is at one of its bounds."""
+    one = RoutedJob(job(order="dualpipe"), sequences(number=1))
+    both = next(slot for slot in one.job.schedule.orders[1] if len(slot) > 1)
+    rows = [(one.rows(one.job.stages[act.stage], 0, np.array([0])), 0) for act in both]
+    spent = one.pattern(both).play(rows, np.zeros(4, dtype=np.int64))
+    each = [one.pattern((act,)).play([row], np.zeros(4, dtype=np.int64)) for act, row in zip(both, rows, strict=True)]
+    bound = max(int(spent.compute.max()), *(int(alone.end.max()) for alone in each))
+    assert bound <= spent.end.max() < 1.1 * bound

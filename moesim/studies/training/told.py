@@ -17,8 +17,9 @@ EVEN: Final = (
 SYNC, UPDATE = "gradients and parameters", "optimizer"
 MEMORY: Final = "memory is counted with even rows: ranks with more rows of experts than others hold more than it says"
 TURNS: Final = (
-    "passes that overlap are queued in turns, transfer after transfer; balanced rows (routing: {balanced: true}) are "
-    "told with all-to-alls hidden behind any compute there is: compare with imbalance_cost_s, not with those"
+    "passes that overlap are queued in turns, whichever can go on first: no slot is shorter than the computing and the "
+    "transfers of its backward pass; balanced rows (routing: {balanced: true}) are told with all-to-alls hidden behind "
+    "any compute there is: compare with imbalance_cost_s, not with those"
 )
 
 
