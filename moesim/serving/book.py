@@ -7,7 +7,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from moesim.serving.cadence import NEVER, Cadence, Span
+from moesim.serving.cadence import NEVER, Cadence, Span, Whole
 from moesim.serving.requests import Ints, Requests
 
 NOBODY: Ints = np.zeros(0, dtype=np.int64)
@@ -125,16 +125,19 @@ class Book:
         """Different gaps between tokens that end at `since` or later: ascending, ps, and how many of each."""
         alone = np.repeat(np.array(self._gap_ends, dtype=np.int64), [len(gaps) for gaps in self._gaps])
         single = (alone, np.concatenate([NOBODY, *self._gaps]), np.ones(len(alone), dtype=np.int64))
-        every = [_different(*single, since), *(_different(*cadence.gaps(), since) for cadence in self.cadences)]
-        values, counts = (np.concatenate(side) for side in zip(*every, strict=True))
-        return _different(np.full(len(values), since), values, counts, since)
+        values, counts = _different(*single, since)
+        for cadence in self.cadences:  # one after the other: of a long run there are tens of millions
+            more, many = _different(*cadence.gaps(), since)
+            values, counts = np.append(values, more), np.append(counts, many)
+            values, counts = _different(np.broadcast_to(np.int64(since), len(values)), values, counts, since)
+        return values, counts
 
     def count(self, state: State) -> int:
         """Requests in a state."""
         return int((self.state == state).sum())
 
 
-def _different(at: Ints, values: Ints, counts: Ints, since: int) -> tuple[Ints, Ints]:
+def _different(at: Ints, values: Ints, counts: Whole, since: int) -> tuple[Ints, Ints]:
     """int64[n] each -> the values that stand at `since` or later, each once, and how many there are of it."""
     late = at >= since
     kept, where = np.unique(values[late], return_inverse=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from moesim.serving.requests import Ints
 
+Whole = npt.NDArray[np.signedinteger[Any]]
 NEVER = -1
 
 
@@ -18,7 +20,7 @@ class Cadence:
 
     def __init__(self) -> None:
         self._ends: Ints = np.zeros(1024, dtype=np.int64)
-        self._tokens: Ints = np.zeros(1024, dtype=np.int64)
+        self._tokens: Whole = np.zeros(1024, dtype=np.int64)
         self._steps = 0
 
     def __len__(self) -> int:
@@ -33,7 +35,7 @@ class Cadence:
         self._ends[self._steps : last] = ends
         self._steps = last
 
-    def take(self, ends: Ints, tokens: Ints) -> None:
+    def take(self, ends: Ints, tokens: Whole) -> None:
         """All steps at once, and the tokens that kept their beat."""
         self._ends, self._tokens, self._steps = ends, tokens, len(ends)
 
@@ -53,7 +55,7 @@ class Cadence:
         """So many tokens at the end of each of these steps."""
         self._tokens[first:last] += tokens
 
-    def gaps(self) -> tuple[Ints, Ints, Ints]:
+    def gaps(self) -> tuple[Ints, Ints, Whole]:
         """ps of ends, the gap before each, and how many tokens had it."""
         ends, tokens = self._ends[: self._steps], self._tokens[: self._steps]
         kept = np.flatnonzero(tokens[1:]) + 1

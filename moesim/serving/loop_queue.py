@@ -5,14 +5,15 @@ As serving/kv.py and the Queue of serving/scheduler.py, in columns. Only serving
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from moesim.compiled import inner
-from moesim.serving.loop_blocks import FOUND, FREE, OFFERED, REUSED, Prefixed, return_blocks
+from moesim.serving.loop_blocks import FOUND, FREE, OFFERED, REUSED, Int32s, Prefixed, return_blocks
 from moesim.serving.requests import Ints
 
+Column = TypeVar("Column", Ints, Int32s)
 NEVER = -1
 FAR = 1 << 62  # ps: nothing happens any more
 UNDECIDED = -1  # in CHOICE: which replica the next request goes to was not asked yet
@@ -65,9 +66,10 @@ class State(NamedTuple):
     """clock int64[7], own int64[replicas, 14], at int64[schedulers, 20], of int64[requests, 18]: numbers by name, of
     all, of each replica, scheduler (those of a replica side by side) and request; kept int64[schedulers, 8], has
     int64[requests, 4], prefixed: blocks, see serving/loop_blocks.py; started .. left_at int64[schedulers,
-    seats]: requests and their tokens or ps, ordered as decoding, by tokens in the cache; ends, beats int64[replicas,
-    room]: ps of the ends of steps and tokens that kept their beat, as in a Cadence; samples int64[replicas, room, 4];
-    gaps int64[room, 2]: ps between tokens that kept no beat, and of the later one; scratch int64[seats].
+    seats]: requests and their tokens or ps, ordered as decoding, by tokens in the cache; ends int64[replicas, room],
+    beats int32[replicas, room]: ps of the ends of steps and tokens that kept their beat, as in a Cadence; samples
+    int64[replicas, room, 4]; gaps int64[room, 2]: ps between tokens that kept no beat, and of the later one; scratch
+    int64[seats].
     """
 
     clock: Ints
@@ -85,7 +87,7 @@ class State(NamedTuple):
     left: Ints
     left_at: Ints
     ends: Ints
-    beats: Ints
+    beats: Int32s
     samples: Ints
     gaps: Ints
     scratch: Ints
@@ -116,7 +118,7 @@ class State(NamedTuple):
         clock[CHOICE] = UNDECIDED
         return cls(
             clock, own, at, of, kept, has, prefixed, started, decoding, ordered, chunked, tokens, left, left_at,
-            ends=empty(replicas, FEWEST_STEPS), beats=empty(replicas, FEWEST_STEPS),
+            ends=empty(replicas, FEWEST_STEPS), beats=np.zeros((replicas, FEWEST_STEPS), dtype=np.int32),
             samples=empty(replicas, FEWEST_STEPS, SAMPLE), gaps=empty(max(FEWEST_GAPS, 2 * many * most), 2),
             scratch=empty(most),
         )  # fmt: skip
@@ -139,10 +141,13 @@ class State(NamedTuple):
         return most * (len(self.at) // len(self.own))
 
 
-def _roomier(column: Ints, used: int, axis: int) -> Ints:
-    """Twice the room as long as less than a few would be left."""
+def _roomier(column: Column, used: int, axis: int) -> Column:
+    """Twice the room as long as less than a few would be left. Memory that nobody has written to is not taken."""
     while used + SPARE > column.shape[axis]:
-        column = np.concatenate((column, np.zeros_like(column)), axis=axis)
+        shape = [2 * size if number == axis else size for number, size in enumerate(column.shape)]
+        wider: Column = np.zeros(shape, dtype=column.dtype)
+        wider[tuple(slice(size) for size in column.shape)] = column
+        column = wider
     return column
 
 

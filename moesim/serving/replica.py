@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.serving.book import NOBODY
-from moesim.serving.cadence import NEVER, Cadence, Span
+from moesim.serving.cadence import NEVER, Cadence, Span, Whole
 from moesim.serving.clock import Clock
 from moesim.serving.requests import Ints
 from moesim.serving.scheduler import UNLIMITED, Rows, Scheduler
@@ -244,7 +244,7 @@ class Replica:
         used = sum(q.blocks.total - q.blocks.free for q in queues) + self._grown()
         return Sample(self._ended, running, waiting, used)
 
-    def played(self, ends: Ints, tokens: Ints, busy: int, samples: Ints) -> None:
+    def played(self, ends: Ints, tokens: Whole, busy: int, samples: Ints) -> None:
         """What a compiled loop has played for it: ends of steps int64[steps] ps, tokens that kept their beat, samples
         int64[n, 4].
         """
