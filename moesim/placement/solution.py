@@ -39,8 +39,8 @@ class Solution:
     objective: on the windows it was planned for; bound: no placement is below it there; gap: objective / bound - 1,
     None without a bound; moves: slots that need weights from elsewhere, None without a previous placement; heldout:
     the objective on windows that the strategy never saw; step_time: seconds by the name of the windows, as simulated;
-    each: the single values whose mean the deciding held-out value is, by window or recording; interrupted: whether
-    Ctrl-C ended the search.
+    each: the single values whose mean the deciding held-out value is, by window or recording; step_each: step times by
+    stretch of the deciding windows, or by recording; interrupted: whether Ctrl-C ended the search.
     """
 
     strategy: str
@@ -56,3 +56,4 @@ class Solution:
     notes: tuple[str, ...] = ()
     interrupted: bool = False
     each: tuple[float, ...] = ()
+    step_each: tuple[float, ...] = ()

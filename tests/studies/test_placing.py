@@ -44,7 +44,7 @@ def found() -> Outcome:
 
 
 def one(outcome: Outcome, **changes: Any) -> Solution:
-    return replace(outcome.solutions[1], **{"each": (), **changes})
+    return replace(outcome.solutions[1], **{"each": (), "step_each": (), **changes})
 
 
 def test_no_strategy_sees_what_it_is_judged_on(trace: RoutingTrace) -> None:
@@ -100,6 +100,18 @@ def test_the_verdict_says_no_where_nothing_beats_what_stands(found: Outcome) -> 
     assert "Yes: greedy is 10.0% below contiguous" in replace(found, solutions=(base, faster)).verdict().text
     hardly = replace(slower, step_time={"held out": 0.9985})
     assert "Hardly" in replace(found, solutions=(base, hardly)).verdict().text
+
+
+def test_evidence_is_of_what_the_judge_reads(found: Outcome) -> None:
+    """Surely worse in makespan and surely better in step time is a yes by step time; where steps leave it open, nothing
+    is known, whatever makespan says."""
+    base = one(found, strategy="contiguous", step_time={"held out": 1.0}, each=(2.0, 2.0), step_each=(1.0, 1.01, 0.99))
+    better = one(found, strategy="greedy", step_time={"held out": 0.9}, each=(2.2, 2.2), step_each=(0.9, 0.91, 0.89))
+    sure = replace(found, solutions=(base, better)).verdict()
+    assert sure.answer == "yes" and sure.paired.gain == pytest.approx(0.1) and sure.equal == ()
+    open_ = replace(better, each=(1.0, 1.0), step_each=(0.7, 1.1, 0.9))
+    unsure = replace(found, solutions=(base, open_)).verdict()
+    assert unsure.answer == "not known" and unsure.equal == ("contiguous",)
 
 
 def test_a_plan_that_drift_makes_worse_pays_only_while_nothing_drifts(found: Outcome) -> None:

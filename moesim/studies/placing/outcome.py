@@ -152,13 +152,20 @@ class Outcome(Tabular):
 
     def equal(self) -> tuple[str, ...]:
         """Strategies that the evidence does not tell from the best one."""
-        pairs = [(one, Paired.of(one.each, self.best.each)) for one in self.solutions if one is not self.best]
-        return tuple(one.strategy for one, pair in pairs if one.each and pair.count > 1 and not pair.known)
+        mine = self.evidence(self.best)
+        pairs = [(one, Paired.of(self.evidence(one), mine)) for one in self.solutions if one is not self.best]
+        return tuple(one.strategy for one, pair in pairs if pair.count > 1 and not pair.known)
+
+    def evidence(self, solution: Solution) -> tuple[float, ...]:
+        """Single values of what the judge reads, whose differences say how sure its mean is; empty where there are
+        none.
+        """
+        return solution.step_each if self.judge == "step_time" else solution.each
 
     def verdict(self) -> Verdict:
         """Will it pay, beside what is there for free?"""
         best, free = self.best, self.reference
-        paired = Paired.of(free.each, best.each)
+        paired = Paired.of(self.evidence(free), self.evidence(best))
         answer, text = self._judgement(best, free, paired)
         return Verdict(answer, free.strategy, paired, self.equal(), f"Will it pay? {text}")
 
@@ -176,9 +183,8 @@ class Outcome(Tabular):
         if better < SLIGHT:
             apart = f"{best.strategy} and {free.strategy} are {abs(better):.1%} apart"
             return "hardly", f"Hardly: {apart} in {what} on {where}."
-        if best.each and not paired.known:
-            name = self.problem.objective.name
-            thin = "is thin" if paired.count < 2 else f"leaves it open (in {name} {paired.words})"
+        if paired.count and not paired.known:
+            thin = "is thin" if paired.count < 2 else f"leaves it open ({paired.words})"
             return "not known", f"Not known: {told}, but the evidence {thin}."
         drifted = self._drifted(free)
         if "ABOVE" in drifted:

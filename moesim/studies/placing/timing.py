@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from moesim.units import show_seconds
 SOLVE: Final = 150e-6  # seconds of one linear program, assumed: users report 100 to 200 us
 BY_BATCH: Final = ("weighted", "lplb")  # rules whose weights no step plays
 MOST_FOLDS: Final = 4  # whose step is played
+STRETCHES: Final = 4  # of the windows that decide, each of which a step is played on
 
 
 class Run(NamedTuple):
@@ -35,12 +37,21 @@ def timed(run: Run, problem: PlacementProblem, made: Split, step: Step, seed: in
     if run.folds:
         pairs = list(zip(run.folds, made.folds, strict=True))[:MOST_FOLDS]
         taken = [clock.seconds(placement, playable(fold.judged, step, seed)) for placement, fold in pairs]
-        return run._replace(solution=replace(one, step_time={HELD_OUT: sum(taken) / len(taken)}))
+        step_time = {HELD_OUT: sum(taken) / len(taken)}
+        return run._replace(solution=replace(one, step_time=step_time, step_each=tuple(taken)))
     deciding = replace(made.played or made.deciding, name=made.deciding.name)
     drift = made.judged.get(DRIFT)
     judged = [deciding, *([drift] if drift and drift.tokens is not None and made.deciding is not drift else [])]
     times = {each.name: clock.seconds(one.placement, each) for each in judged if each.tokens is not None}
-    return run._replace(solution=replace(one, step_time=times))
+    unseen = deciding.tokens is not None and made.deciding is not made.train
+    parts = tuple(clock.seconds(one.placement, part) for part in _stretches(deciding)) if unseen else ()
+    return run._replace(solution=replace(one, step_time=times, step_each=parts))
+
+
+def _stretches(windows: Windows) -> list[Windows]:
+    """The same windows in a few parts, so that a difference in step time has an interval."""
+    edges = np.linspace(0, windows.num_windows, min(STRETCHES, windows.num_windows) + 1).astype(int).tolist()
+    return [windows.only(first, stop, windows.name) for first, stop in pairwise(edges)]
 
 
 def playable(windows: Windows, step: Step, seed: int) -> Windows:
