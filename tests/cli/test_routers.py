@@ -151,3 +151,14 @@ def test_init_writes_a_router_with_all_its_keys(moesim: Moesim) -> None:
     text = Path("made.yaml").read_text()
     assert done.code == 0 and "# choices of a token, real and null ones" in text and "    null: 16" in text
     assert moesim("run", "made.yaml").code == 0
+
+
+def test_each_domain_has_a_load_of_its_own(moesim: Moesim) -> None:
+    """Tasks that take four of 32 experts by what they are: eight times the mean; the mean over all hides it."""
+    scoped = "routing={router: {name: scope_static, scope: domain}, generator: {domains: 4}}"
+    found = json.loads(moesim("run", "demo-tiny", "--set", scoped, "--json").out)["metrics"]
+    loads = [found[f"load_by_domain.d{number}"]["value"] for number in range(4)]
+    assert loads == pytest.approx([32 / 4] * 4), "top-4 of 32"
+    assert found["expert_max_over_mean"]["value"] < 8
+    one = json.loads(moesim("run", "demo-tiny", "--set", "routing={router: topk_softmax}", "--json").out)["metrics"]
+    assert not [name for name in one if name.startswith("load_by_domain")]

@@ -50,12 +50,13 @@ class Tally:
     extra: dict[str, float] = field(default_factory=dict)
     drops: dict[str, tuple[int, int]] = field(default_factory=dict)
     domains: list[tuple[float, float]] = field(default_factory=list)
+    hottest: dict[int, list[float]] = field(default_factory=dict)
 
     def note(self, found: Assignment, given: RouterInput) -> None:
         """Add one layer's batch."""
         self._note_drops(found, given)
         if "domain" in given.columns:
-            self.domains.append(by_domain(found, given.column("domain")))
+            self._note_domains(found, given.column("domain"))
         self.units += found.units - found.count(Status.PAD)
         self.counted += found.counted
         self.chosen += found.chosen
@@ -65,6 +66,15 @@ class Tally:
         self.violation += found.max_vio
         for name, work in found.extra.items():
             self.extra[name] = self.extra.get(name, 0.0) + work
+
+    def _note_domains(self, found: Assignment, domain: Tokens) -> None:
+        """How domains differ, and the hottest expert of each over the mean of its rows."""
+        self.domains.append(by_domain(found, domain))
+        moves = found.moves
+        who, expert = domain[found.owner[found.token[moves]]], found.expert[moves]
+        for one in np.unique(who).tolist():
+            load = np.bincount(expert[who == one], minlength=found.experts)
+            self.hottest.setdefault(one, []).append(float(load.max() / load.mean()))
 
     def _note_drops(self, found: Assignment, given: RouterInput) -> None:
         """Dropped and chosen rows of the later half of positions, and of the more important half of tokens."""
@@ -96,7 +106,9 @@ class Tally:
         if not self.domains:
             return {}
         spread, reached = np.mean(self.domains, axis=0)
-        return {"domain_divergence_bits": float(spread), "experts_per_domain": float(reached)}
+        several = sorted(self.hottest.items()) if len(self.hottest) > 1 else ()
+        loads = {f"load_by_domain.d{domain}": float(np.mean(each)) for domain, each in several}
+        return {"domain_divergence_bits": float(spread), "experts_per_domain": float(reached), **loads}
 
 
 def by_domain(found: Assignment, domain: Tokens) -> tuple[float, float]:
