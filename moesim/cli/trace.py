@@ -156,25 +156,29 @@ def logits(trace_: str, seed: int, out: Path) -> None:
 @click.option("--placement", type=FILE, help="A placement file: the share of choices that stay on their source rank.")
 @click.option("--gpus", type=click.IntRange(1), help="Ranks of the placement, where its file does not say.")
 @click.option("--report", type=str, metavar="[=FILE]", help="Write a page with pictures.  [default: TRACE.html]")
+@click.option("--segment", type=click.IntRange(1), help="Tokens of a segment (SRP, SCH) and of a chunk (CLS).  [16]")
+@click.option("--cache", type=click.IntRange(1), help="Experts a layer that SCH caches.  [twice top-k]")
 @json_option
 def stats(
-    trace_: str, knobs: bool, epochs: int, placement: Path | None, gpus: int | None, report: str | None, as_json: bool
-) -> None:
+    trace_: str, knobs: bool, epochs: int, placement: Path | None, gpus: int | None, report: str | None,
+    segment: int | None, cache: int | None, as_json: bool,
+) -> None:  # fmt: skip
     """Load, balance over time, affinity, locality, sparsity, churn, drops and domains of TRACE.
 
     TRACE may also be a recording in any format of `trace formats`; of counts, only what counts can say.
     """
     from moesim.routing.loads import LoadRecord
-    from moesim.routing.stats.summary import summarise, summarise_loads
+    from moesim.routing.stats.summary import SEGMENT, summarise, summarise_loads
     from moesim.studies.placing.recordings import read_recorded
 
     found = read_recorded(trace_)
     if isinstance(found, LoadRecord):
-        if knobs or placement or report is not None:
-            raise click.UsageError(f"--knobs, --placement and --report need tokens, and {trace_} holds counts")
+        if knobs or placement or segment or cache or report is not None:
+            raise click.UsageError(f"only tokens have --knobs, --placement, --segment, --cache, --report, and {trace_} "
+                                   "holds counts")  # fmt: skip
         _show(found.header, None, summarise_loads(found).to_json(), as_json)
         return
-    summary = summarise(found)
+    summary = summarise(found, segment or SEGMENT, cache)
     document = summary.to_json()
     document["metrics"] |= _local_rate(found, placement, gpus) if placement else {}
     document["metrics"] |= _knobs(found, epochs) if knobs else {}

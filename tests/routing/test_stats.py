@@ -175,6 +175,14 @@ def test_the_summary_of_a_random_trace_is_finite_json(trace: RoutingTrace) -> No
     assert summarise(trace.window(0, 1)).scalars["requests"] == 1
 
 
+def test_a_cache_of_all_experts_holds_every_segment(trace: RoutingTrace) -> None:
+    short, long = summarise(trace, 4, 16).scalars, summarise(trace, 8).scalars
+    assert short["sch_4_cache_16_mean"] == 1
+    assert short["chunk_sparsity_4_mean"] > long["chunk_sparsity_8_mean"], "more tokens leave fewer experts idle"
+    with pytest.raises(BadInput, match="a cache of 17 of 16 experts"):
+        summarise(trace, 4, 17)
+
+
 def test_partners_are_experts_that_meet() -> None:
     trace = tiny([[[0, 1]], [[0, 1]], [[2, 3]], [[2, 0]]])
     # 0 meets 1 in two of its three tokens, 1 meets 0 in all of its two, 2 meets 3 and 0 in one of two, 3 meets 2

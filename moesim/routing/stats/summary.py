@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from moesim.errors import BadInput
 from moesim.routing.loads import LoadRecord
 from moesim.routing.shape import NO_EXPERT
 from moesim.routing.stats import affinity, balance, domains, load, locality
@@ -36,10 +37,17 @@ class Summary:
         }
 
 
-def summarise(trace: RoutingTrace) -> Summary:
-    """Load, balance over steps, affinity, locality, sparsity, churn, drops and domains of a trace."""
+def summarise(trace: RoutingTrace, segment: int = SEGMENT, cache: int | None = None) -> Summary:
+    """Load, balance over steps, affinity, locality, sparsity, churn, drops and domains of a trace. segment: tokens that
+    locality is asked of; cache: experts that a layer caches for them, twice top-k by default. Raises BadInput where
+    that is more than there are.
+    """
+    experts = trace.header.num_experts
+    if cache is not None and cache > experts:
+        raise BadInput(f"a cache of {cache} of {experts} experts", where=trace.where, way_out=f"{experts} at most")
     attribution, owned = _owners(trace)
-    layers = _load(trace.counts()) | _time(trace) | _neighbours(trace) | attribution
+    near = _neighbours(trace, segment, cache or min(2 * trace.header.top_k, experts))
+    layers = _load(trace.counts()) | _time(trace) | near | attribution
     return Summary(layers, _means(layers) | _scalars(trace), _drops(trace) | owned)
 
 
@@ -78,16 +86,15 @@ def _time(trace: RoutingTrace) -> dict[str, Floats]:
     return rows
 
 
-def _neighbours(trace: RoutingTrace) -> dict[str, Floats]:
+def _neighbours(trace: RoutingTrace, segment: int, cache: int) -> dict[str, Floats]:
     near, chance = locality.previous_token_overlap(trace)
-    cache = min(2 * trace.header.top_k, trace.header.num_experts)
     rows = {
         "previous_token_overlap": near,
         "random_token_overlap": chance,
-        f"srp_{SEGMENT}": locality.best_performance(trace, SEGMENT),
-        f"sch_{SEGMENT}_cache_{cache}": locality.best_hit_rate(trace, SEGMENT, cache),
+        f"srp_{segment}": locality.best_performance(trace, segment),
+        f"sch_{segment}_cache_{cache}": locality.best_hit_rate(trace, segment, cache),
         "token_sparsity": locality.token_sparsity(trace),
-        f"chunk_sparsity_{SEGMENT}": locality.chunk_sparsity(trace, SEGMENT),
+        f"chunk_sparsity_{segment}": locality.chunk_sparsity(trace, segment),
         "likeliest_partner": affinity.likeliest_partner(trace),
     }
     if trace.header.moe_layers > 1:
