@@ -173,7 +173,8 @@ class Outcome(Tabular):
         what = "simulated step time" if self.judge == "step_time" else self.problem.objective.name
         where = self._where()
         better = gain(self.score(free), self.score(best))
-        told = f"{best.strategy} is {better:.1%} below {free.strategy} in {what} on {where}"
+        side = "above" if better < 0 else "below"
+        told = f"{best.strategy} is {abs(better):.1%} {side} {free.strategy} in {what} on {where}"
         if best is free or better < -SLIGHT:
             beside = f"nothing that was asked for ({best.strategy} is {-better:.1%} above)"
             asked = "nothing" if best is free else beside
