@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,3 +63,19 @@ def test_every_law_has_its_test() -> None:
     for path, test in named:
         tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
         assert not test or test in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, test
+
+
+def guided() -> list[str]:
+    """The commands of the guides, in their order."""
+    blocks = re.findall(r"```sh\n(.*?)```", read("GUIDES.md"), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def test_every_command_of_the_guides_runs(moesim: Moesim) -> None:
+    """In one folder: an export is of the run before it."""
+    commands = [shlex.split(line) for line in guided()]
+    assert len(commands) > 8 and {words[0] for words in commands} == {"moesim"}
+    for words in commands:
+        done = moesim(*words[1:])
+        assert done.code == 0, (words, done.err)
+        assert "refused" not in done.out, words
