@@ -18,7 +18,7 @@ from moesim.cli.options import json_option, overrides_option, print_json, text_s
 def compare(base: str, other: str | None, overrides: tuple[str, ...], seeds: int, as_json: bool) -> None:
     """Run BASE and a variant of it with the same seeds: steps, each of which draws one error of every family of costs
     for both, or served requests, which are the same for both. Pipelined training steps are played once: nothing of
-    them is drawn.
+    them is drawn; the trials of their runs are paired.
 
     `--set` changes the variant only. The interval is Student's over the paired differences.
     """

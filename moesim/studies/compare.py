@@ -53,7 +53,9 @@ class Comparison(Tabular):
         a, b = self.names
         names = f"{b} (with the changes)" if a == b else b
         if self.base[0]["provenance"].get("kind") == TRAIN:
-            return train_verdict(a, names, self.metrics)
+            runs = [one["provenance"].get("run") for one in (self.base[0], self.variant[0])]
+            expected = tuple(run["daly_run_s"] for run in runs if run) if all(runs) else ()
+            return train_verdict(a, names, self.metrics, expected, len(self.base))
         judge = step_verdict if "step_time_s" in self.metrics else serve_verdict
         return judge(a, names, self.metrics, len(self.base))
 
@@ -87,9 +89,9 @@ def compare(
 ) -> Comparison:  # fmt: skip
     """Run both with seeds 0 .. seeds - 1; each seed picks the same requests and, of steps, the same errors for both.
 
-    Each is what `load` takes, or both serve requests, or both are pipelined training steps, played once; `overrides`
-    are the variant's, and without a variant they change the base. The interval is Student's over the paired
-    differences. Raises BadInput for fewer than 2 seeds.
+    Each is what `load` takes, or both serve requests, or both are pipelined training steps, played once, of whose runs
+    the trials are pairs; `overrides` are the variant's, and without a variant they change the base. The interval is
+    Student's over the paired differences. Raises BadInput for fewer than 2 seeds.
     """
     if seeds < 2:
         raise BadInput(f"{seeds} seed(s) give no interval", way_out="--seeds 5")
@@ -99,6 +101,8 @@ def compare(
         raise BadInput(f"one {kinds[0]}, the other {kinds[1]}", way_out="two scenarios of one mode")
     player = PLAYERS[kinds[0]]
     (one, first), (two, second) = (player(*asked, seeds) for asked in ((base, ()), (other, overrides)))
+    pairs = min(len(first), len(second))
+    first, second = first[:pairs], second[:pairs]
     shared = [name for name in first[0]["metrics"] if name in second[0]["metrics"]]
     return Comparison(
         names=(one, two),
@@ -124,11 +128,9 @@ def served(scenario: Named, overrides: Overrides, seeds: int) -> tuple[str, tupl
 
 
 def trained(scenario: Named, overrides: Overrides, seeds: int) -> tuple[str, tuple[Document, ...]]:
-    """The same of a pipelined training step, once: nothing of it is drawn, and the trials of a run are always the same
-    ones.
-    """
+    """The same of a pipelined training step, once, as nothing of it is drawn; of a run, trial by trial."""
     loaded = load_training(scenario, overrides)
-    return loaded.scenario.name, (run_training(loaded).to_json(),)
+    return loaded.scenario.name, run_training(loaded).by_trial()
 
 
 SERVES, TRAINS, STEPS = "serves requests", "is a pipelined training step", "is a step"

@@ -34,20 +34,31 @@ def step_verdict(base: str, variant: str, metrics: Mapping[str, Told], seeds: in
     step = metrics["step_time_s"]
     if not step.told:
         return nothing(base, variant, seeds)
-    how = "faster" if step.value < 0 else "slower"
-    return f"{variant} is {how} than {base} by {abs(step.value / step.base):.1%} of its step time, certain at 95 %."
+    return f"{variant} is {_faster(step, base)}, certain at 95 %."
 
 
-def train_verdict(base: str, variant: str, metrics: Mapping[str, Told]) -> str:
-    """By its time; nothing of a pipelined step is drawn, so that there is no interval."""
-    parts = [(metrics["step_time_s"], "its step time")]
-    parts += [(metrics["run_s"], "its run")] if "run_s" in metrics else []
-    told = [
-        f"{'faster' if one.value < 0 else 'slower'} by {abs(one.value / one.base):.1%} of {what}" for one, what in parts
-    ]
-    if not any(one.value for one, _ in parts):
-        return f"{variant} takes exactly as long as {base}."
-    return f"{variant} is {' and '.join(told)} than {base}; nothing is drawn, so there is no interval."
+def train_verdict(
+    base: str, variant: str, metrics: Mapping[str, Told], expected: tuple[float, ...], trials: int
+) -> str:  # fmt: skip
+    """By its time; nothing of a pipelined step is drawn, so that there is no interval. expected: seconds of both runs
+    in closed form, empty where one has none: trials with few failures are too few for a verdict of their own.
+    """
+    step = metrics["step_time_s"]
+    told = f"{variant} is {_faster(step, base)}; nothing is drawn, so there is no interval."
+    told = told if step.value else f"A step of {variant} takes exactly as long as one of {base}."
+    if not expected:
+        return told
+    more, drawn = expected[1] - expected[0], metrics["run_s"]
+    run = f"{_how(more)} by {abs(more / expected[0]):.1%}" if more else "as long"
+    return f"{told} Its run is {run} by Daly's formula; {trials} trial(s), paired, say {drawn.value / drawn.base:+.1%}."
+
+
+def _faster(step: Told, base: str) -> str:
+    return f"{_how(step.value)} than {base} by {abs(step.value / step.base):.1%} of its step time"
+
+
+def _how(more: float) -> str:
+    return "faster" if more < 0 else "slower"
 
 
 def serve_verdict(base: str, variant: str, metrics: Mapping[str, Told], seeds: int) -> str:

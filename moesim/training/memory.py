@@ -59,14 +59,20 @@ def _whole_layers(job: Job, shards: Shards, stages: Sequence[Stage]) -> Iterator
     """What is whole for a while though it is kept in parts: the parameters of the layer that computes, and of the next,
     if they are gathered beside it; gradients of a layer, and of the one before, if they are reduced beside it.
     """
-    largest = max(sum(parameters_of(job.plan(part))) for stage in stages for part in stage.alone())
-    if shards.stage >= WEIGHTS:
+    parts = [part for stage in stages for part in stage.alone()]
+    largest = max(_in_parts(shards, *parameters_of(job.plan(part))) for part in parts)
+    if shards.stage >= WEIGHTS and largest:
         yield MemoryRow(
             HBM, "gathered layers", (1 + job.gather_beside) * BF16 * largest, "training.overlap_param_gather"
         )
-    if shards.stage >= GRADIENTS:
+    if shards.stage >= GRADIENTS and largest:
         kept = (1 + job.reduce_beside) * job.gradient_bytes * largest
         yield MemoryRow(HBM, "gradients of layers to reduce", kept, "training.overlap_grad_reduce")
+
+
+def _in_parts(shards: Shards, dense: int, expert: int) -> int:
+    """Of these parameters those that more than one rank shares: a rank alone keeps its own where they are used."""
+    return (dense if shards.dense.shard > 1 else 0) + (expert if shards.expert.shard > 1 else 0)
 
 
 def _most(job: Job, rank: int, saved: Mapping[int, int]) -> int:

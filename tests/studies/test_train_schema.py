@@ -7,8 +7,11 @@ from functools import cache
 from typing import Any
 
 import pytest
+import yaml
 
+from moesim import shipped, yamlfile
 from moesim.errors import BadInput
+from moesim.studies.compare import compare
 from moesim.studies.scenario import Setup
 from moesim.studies.training import TrainScenario, load_training, run_training
 from moesim.studies.training.flags import PARALLEL
@@ -155,6 +158,30 @@ def test_degrees_of_torchtitan_are_shards_and_replicas(
 def test_shards_that_do_not_fit_are_refused(override: str, said: str) -> None:
     with pytest.raises(BadInput, match=said):
         run_training("qwen3-train-16", overrides=(override,))
+
+
+def test_runs_are_compared_trial_by_trial() -> None:
+    """Failures are drawn, so that means differ by an interval; the closed form, which nothing is drawn for, decides."""
+    shown = yamlfile.read_yaml(shipped.shipped("workloads", "scenarios", "qwen3-train-16.yaml")).data
+    runs = [yaml.safe_load(RUN.replace("run=", "").replace("gpu_mtbf: 2 h", f"gpu_mtbf: {h} h")) for h in (20, 2)]
+    base, often = ({**shown, "run": {**run, "trials": 40}} for run in runs)
+    found, alone = compare(base, often), [run_training(each) for each in (base, often)]
+    one, daly = found.metrics["run_s"], [each.provenance["run"]["daly_run_s"] for each in alone]
+    assert [one.base, one.variant] == pytest.approx([each.metrics["run_s"].value for each in alone])
+    assert 0 < one.low < one.value < one.high and found.metrics["step_time_s"].low == 0
+    assert f"slower by {daly[1] / daly[0] - 1:.1%} by Daly's formula; 40 trial(s), paired" in found.verdict()
+    assert compare(base, shown).metrics.keys() == run_training(shown).metrics.keys()
+
+
+def test_one_micro_batch_has_nothing_to_hide_alltoalls_behind() -> None:
+    """64 sequences on 8 replicas are eight micro-batches, 8 are one: refused, however they are asked for."""
+    each = (*SMALL, "parallel={data_parallel_size: 8, expert_parallel_size: 8}")
+    some, few = (f"batch={{sequence_length: 512, global_batch_size: {number}}}" for number in (64, 8))
+    hide = "pipeline.hide_alltoall=true"
+    plain, hidden = (run_training("qwen3-train-16", overrides=(*each, some, *more)) for more in ((), (hide,)))
+    assert hidden.metrics["alltoall_s"].value < plain.metrics["alltoall_s"].value
+    with pytest.raises(BadInput, match="8 sequences are one micro-batch on each replica"):
+        run_training("qwen3-train-16", overrides=(*each, few, hide))
 
 
 ROUTER = "routing={router: expert_choice, generator: {popularity: {zipf: 1}}}"

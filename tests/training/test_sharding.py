@@ -10,6 +10,7 @@ import pytest
 
 from moesim.errors import BadInput
 from moesim.layout import Layout, Shards
+from moesim.step.optimizer import parameters_of
 from moesim.training import Job, rank_memory, train_step
 from moesim.training.sharding import data_parallel_bytes, unhidden
 from tests.training.test_job import VOCAB, H, job
@@ -98,6 +99,20 @@ def test_a_layer_at_a_time_is_whole_while_it_computes() -> None:
     layer = rows(sharded(0))["weights"] - 2 * 2 * H * VOCAB  # four layers
     assert found["gathered layers"] == pytest.approx(layer / 4 + 2 * H * VOCAB, rel=0.001)
     assert twice["gathered layers"] == 2 * found["gathered layers"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_shards_of_one_rank_are_plain_data_parallelism(stage: int) -> None:
+    """Nothing is gathered that is whole already, and a step takes as long."""
+    alone = sharded(stage, shard=1)
+    assert rows(alone) == rows(sharded(0)) and train_step(alone).seconds == train_step(sharded(0)).seconds
+
+
+def test_experts_that_one_rank_holds_are_not_gathered() -> None:
+    """Experts over all eight ranks: what is gathered is the dense part of a layer and the vocabulary's table."""
+    found = replace(job(pipeline=1, world=8), model=MIXED, expert=8, zero=3)
+    largest = max(parameters_of(found.plan(part))[0] for part in found.stages[0].alone())
+    assert rows(found)["gathered layers"] == 2 * largest
 
 
 def test_more_of_it_sharded_is_never_more_memory() -> None:

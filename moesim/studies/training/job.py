@@ -63,6 +63,10 @@ def _micro_batches(loaded: TrainLoaded) -> int:
         what = f"{batch.global_batch_size} sequences are no multiple of micro_batch_size x data_parallel_size, {each}"
         raise BadInput(what, where=loaded.where("batch.global_batch_size"),
                        way_out=f"{max(number, 1) * each} or {(number + 1) * each}")  # fmt: skip
+    if number == 1 and loaded.scenario.pipeline.hide_alltoall:
+        what = f"{batch.global_batch_size} sequences are one micro-batch on each replica, and hide_alltoall needs two"
+        raise BadInput(what, where=loaded.where("batch.global_batch_size"),
+                       way_out=f"{2 * batch.global_batch_size}, or leave pipeline.hide_alltoall out")  # fmt: skip
     return number
 
 

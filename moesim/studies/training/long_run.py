@@ -85,10 +85,18 @@ class RunSection(Section):
         return {name: number / mtbf for name, (mtbf, number) in each.items() if mtbf}
 
 
+class Drawn(NamedTuple):
+    """A number of each trial, in order: those of two runs whose settings differ are pairs."""
+
+    values: Seconds64
+    unit: str
+
+
 class RunTold(NamedTuple):
     """What a Result says of a run."""
 
     metrics: dict[str, Metric]
+    drawn: dict[str, Drawn]
     provenance: dict[str, Any]
     notes: tuple[str, ...]
 
@@ -151,39 +159,43 @@ def run_told(
     numbers = [look * (section.routing_every or 0) for look in range(section.looks)]
     whole = _Run(section, job, [step(number) for number in numbers], state_bytes)
     found = list(whole.trials())
-    wall = np.array([one.wall for one, _ in found])
-    parts = {
-        "run_s": wall, "run_checkpoint_s": np.array([one.writing for one, _ in found]),
-        "run_lost_s": np.array([one.lost for one, _ in found]),
-        "run_restart_s": np.array([one.restarting for one, _ in found]),
-        "run_straggler_s": np.array([more for _, more in found]),
-    }  # fmt: skip
-    useful, tokens = float(whole.seconds.sum()), job.tokens * section.steps
-    metrics = {name: _mean(values, "s") for name, values in parts.items()}
-    metrics["run_goodput"] = _mean(useful / wall, "1")
-    metrics["run_tokens_per_s"] = _mean(tokens / wall, "tok/s")
-    metrics["run_failures"] = _mean(np.array([sum(one.failures.values()) for one, _ in found], dtype=float), "1")
+    drawn = _drawn(whole, found) | _paid(prices, job.world * np.array([one.wall for one, _ in found]))
+    metrics = {name: _mean(one) for name, one in drawn.items()}
     metrics["checkpoint_s"] = Metric(whole.write, "s")
     metrics["checkpoint_every_steps"] = Metric(float(whole.every), "1")
-    metrics |= _paid(prices, job.world * wall)
-    return RunTold(metrics, {"run": _provenance(whole, numbers, found)}, (NOTE, ASSUMED) if section.fails else (NOTE,))
+    notes = (NOTE, ASSUMED) if section.fails else (NOTE,)
+    return RunTold(metrics, drawn, {"run": _provenance(whole, numbers, found)}, notes)
 
 
-def _mean(values: Seconds64, unit: str) -> Metric:
+def _drawn(whole: _Run, found: Sequence[tuple[Played, float]]) -> dict[str, Drawn]:
+    wall = np.array([one.wall for one, _ in found])
+    failures = np.array([sum(one.failures.values()) for one, _ in found], dtype=float)
+    return {
+        "run_s": Drawn(wall, "s"), "run_checkpoint_s": Drawn(np.array([one.writing for one, _ in found]), "s"),
+        "run_lost_s": Drawn(np.array([one.lost for one, _ in found]), "s"),
+        "run_restart_s": Drawn(np.array([one.restarting for one, _ in found]), "s"),
+        "run_straggler_s": Drawn(np.array([more for _, more in found]), "s"),
+        "run_goodput": Drawn(float(whole.seconds.sum()) / wall, "1"),
+        "run_tokens_per_s": Drawn(whole.job.tokens * whole.section.steps / wall, "tok/s"),
+        "run_failures": Drawn(failures, "1"),
+    }  # fmt: skip
+
+
+def _mean(drawn: Drawn) -> Metric:
     """Mean over trials with its 95 % interval."""
-    middle, half = float(values.mean()), half_width(values) if len(values) > 1 else 0.0
-    return Metric(middle, unit, middle - half, middle + half)
+    middle, half = float(drawn.values.mean()), half_width(drawn.values) if len(drawn.values) > 1 else 0.0
+    return Metric(middle, drawn.unit, middle - half, middle + half)
 
 
-def _paid(prices: PricesSection | None, gpu_seconds: Seconds64) -> dict[str, Metric]:
+def _paid(prices: PricesSection | None, gpu_seconds: Seconds64) -> dict[str, Drawn]:
     if prices is None:
         return {}
     hours = gpu_seconds / HOUR
-    energy, found = hours * (prices.gpu_watts or 0.0) / KILO, dict[str, Metric]()
+    energy, found = hours * (prices.gpu_watts or 0.0) / KILO, dict[str, Drawn]()
     if prices.gpu_hour:
-        found["run_cost"] = _mean(hours * prices.gpu_hour + energy * prices.kilowatt_hour, "1")
+        found["run_cost"] = Drawn(hours * prices.gpu_hour + energy * prices.kilowatt_hour, "1")
     if prices.gpu_watts:
-        found["run_energy"] = _mean(energy, "kWh")
+        found["run_energy"] = Drawn(energy, "kWh")
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from moesim.studies.prices import PAID
 from moesim.studies.result import Findings, Metric
 from moesim.studies.training.job import job_of
 from moesim.studies.training.load import TrainLoaded, load_training
-from moesim.studies.training.long_run import run_told
+from moesim.studies.training.long_run import Drawn, run_told
 from moesim.studies.training.plan import chosen, planned
 from moesim.studies.training.tokens import tokens_of
 from moesim.studies.training.told import Done, Told, even_told, routed_told
@@ -38,9 +38,21 @@ TWICE: Final = (
 
 @dataclass(frozen=True)
 class TrainResult(Findings):
-    """Of a training step. done: what ranks of the pipeline do, for pictures and traces: not part of the document."""
+    """Of a training step. done: what ranks of the pipeline do, for pictures and traces; drawn: of a run, the numbers of
+    each trial, for comparisons: neither is part of the document.
+    """
 
     done: tuple[Done, ...] = ()
+    drawn: Mapping[str, Drawn] = field(default_factory=dict, compare=False, repr=False)
+
+    def by_trial(self) -> tuple[Mapping[str, Any], ...]:
+        """The document of each trial of a run, of which means are its own; without a run, its own alone."""
+        whole = self.to_json()
+        trials = [len(one.values) for one in self.drawn.values()][:1] or [1]
+        return tuple({**whole, "metrics": {**whole["metrics"], **self._at(trial)}} for trial in range(*trials))
+
+    def _at(self, trial: int) -> dict[str, Any]:
+        return {name: Metric(float(one.values[trial]), one.unit).to_json() for name, one in self.drawn.items()}
 
 
 def run_training(
@@ -95,7 +107,8 @@ def _with_run(
 
     with loaded.placing("run"):
         found = run_told(section, job, checkpoint_bytes(job), step, loaded.scenario.prices)
-    return _more(replace(result, metrics={**result.metrics, **found.metrics}), found.provenance, found.notes)
+    result = replace(result, metrics={**result.metrics, **found.metrics}, drawn=found.drawn)
+    return _more(result, found.provenance, found.notes)
 
 
 def _more(result: TrainResult, provenance: Mapping[str, Any], notes: tuple[str, ...]) -> TrainResult:
