@@ -38,7 +38,7 @@ class SloSection(Section):
 
 
 class ClassSection(Section):
-    """A kind of requests; lengths and limits that it does not give are the scenario's."""
+    """A kind of requests; lengths that it does not give are the scenario's, limits where it has no `slo`."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$", description="stands in the names of its metrics")
     share: float | None = Field(None, gt=0, le=1, description="of the scenario's arrivals; shares add up to 1")
@@ -47,7 +47,7 @@ class ClassSection(Section):
     priority: int = Field(0, ge=-(10**6), le=10**6, description="less is served first (vLLM), where priorities count")
     input_length: Length | None = Field(None, description="tokens of prompts")
     output_length: Length | None = Field(None, description="tokens of answers")
-    slo: SloSection | None = Field(None, description="limits of its requests")
+    slo: SloSection | None = Field(None, description="limits of its requests, all of them: none of the scenario's")
 
     @model_validator(mode="after")
     def _share_or_own(self) -> ClassSection:

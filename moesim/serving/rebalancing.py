@@ -1,8 +1,8 @@
 """Rebalancing in the loop: experts that move between GPUs every so many steps, as the load of the latest ones says.
 
 As vLLM and SGLang do (EPLB): nothing is served while the weights of a changed placement are copied. The load is counted
-on PROBES steps of a window, evenly apart, of tokens that go through the experts then. A strategy and a threshold decide
-(placement/online.py); the step with which a look falls together pays the copies.
+on PROBES steps of a window or a few more, evenly apart, of tokens that go through the experts then. A strategy and a
+threshold decide (placement/online.py); the step with which a look falls together pays the copies.
 """
 
 from __future__ import annotations

@@ -77,7 +77,8 @@ class Scheduler:
         prompt, output = int(self.book.prompt[request]), 1 if self.hands_over else int(self.book.output[request])
         if self.blocks.of(prompt + output + self.queue.drafts) > self.blocks.total:
             room = self.blocks.total * self.settings.block_size
-            return f"{prompt} + {output} tokens, the KV cache holds {room}"
+            drafts = f" + {self.queue.drafts} drafts" if self.queue.drafts else ""
+            return f"{prompt} + {output} tokens{drafts}, the KV cache holds {room}"
         if not self._chunked and prompt > self.settings.max_num_batched_tokens:
             budget = self.settings.max_num_batched_tokens
             return f"a prompt of {prompt} tokens, max_num_batched_tokens is {budget} and prompts are not cut"

@@ -93,6 +93,16 @@ def test_who_is_first_by_priority_is_first_from_the_queue() -> None:
     assert np.argsort(book.started).tolist() == [0, 2, 4, 3, 1, 5]
 
 
+def test_one_priority_is_none_also_where_all_come_at_once() -> None:
+    """Few blocks: who was preempted is in front of those who came at the same time and have not begun."""
+    asked = requests_of(np.zeros(40), 40 + 7 * np.arange(40) % 130, 5 + 11 * np.arange(40) % 47)
+    alike = of_kinds(asked, np.arange(40) % 2, (3, 3))
+    one, other = (served(alike, by_tokens, blocks=36, scheduling_policy=name).book for name in ("priority", "fcfs"))
+    assert one.preempted.sum() > 0
+    for name in set(COLUMNS):
+        assert getattr(one, name).tolist() == getattr(other, name).tolist(), name
+
+
 def test_each_class_has_its_own_limits() -> None:
     """Steps of 1 ms, one seat: answers of three tokens end 3, 6, 9 ms later; class a has 4 ms, b 7."""
     asked = of_kinds(requests_of([0, 0, 0], 10, 3), [0, 1, 1], (0, 0), e2el=4e-3)

@@ -12,6 +12,7 @@ from moesim.serving import Given, Served, engine
 from moesim.serving.metrics import numbers
 from moesim.serving.speculation import Drafted, Speculation, spread
 from moesim.step import Batch, Phase
+from moesim.studies.serving import run_serving
 from tests.serving.systems import MS, by_tokens, requests_of, served
 from tests.serving.test_laws import crowd
 
@@ -132,3 +133,15 @@ def test_drafting_takes_passes_of_a_layer_and_heads() -> None:
 def test_drafts_that_cannot_be_are_refused(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(BadInput, match=says):
         engine("vllm", **changes)
+
+
+def test_who_does_not_fit_for_its_drafts_is_told_so() -> None:
+    """One block: 12 + 4 tokens fill it, and two drafts do not fit any more."""
+    found = served(requests_of([0, 0], [12, 10], 4), by_tokens, blocks=1, **drafting(2, 0.5))
+    assert found.rejected == {0: "12 + 4 tokens + 2 drafts, the KV cache holds 16"}
+
+
+def test_a_rate_without_drafts_is_said_to_act_on_nothing() -> None:
+    small = ("model=tiny-moe", "routing={trace: tiny-moe}", "precision={}", "requests.number=4")
+    found = run_serving("qwen3-serve", overrides=(*small, "scheduler.draft_acceptance_rate=0.8"))
+    assert [note for note in found.warnings if note.startswith("scheduler.draft_acceptance_rate acts on nothing")]

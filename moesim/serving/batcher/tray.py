@@ -56,9 +56,9 @@ class Queue:
         else:
             self.waiting.append(request)
 
-    def _rank(self, request: int) -> tuple[int, int]:
+    def _rank(self, request: int) -> tuple[int, int, int]:
         classes = self.book.requests.classes
-        return int(classes.priority[request]) if classes else 0, int(self.book.sent[request])
+        return int(classes.priority[request]) if classes else 0, int(self.book.sent[request]), request
 
     def contents(self, request: int) -> list[int]:
         """Identities of the blocks that its prompt shares with others'."""
@@ -82,11 +82,8 @@ class Queue:
     def evict_last(self, now: int) -> int:
         """Who got its seat last, or is the last by rank, loses its cache and goes to the front of the queue."""
         running = np.append(self.decoding, self.started).astype(np.int64)
-        admitted = self.book.admitted
-        if self.ranked:
-            last = max(running.tolist(), key=lambda one: (*self._rank(one), int(admitted[one])))
-        else:
-            last = int(running[np.argmax(admitted[running])])
+        seats = self.book.admitted[running]
+        last = max(running.tolist(), key=self._rank) if self.ranked else int(running[np.argmax(seats)])
         if last in self.started:
             self.started.remove(last)
         else:

@@ -12,7 +12,7 @@ from moesim.serving.fleet import Outage
 from moesim.serving.rebalancing import Rebalance, Rebalanced
 from moesim.serving.speculation import drafted
 from moesim.step import CostLog, StepPlan
-from moesim.step.pace import Pace
+from moesim.step.pace import Pace, Renewals
 from moesim.studies.build import Draft, draft, idle_notes
 from moesim.studies.placement import find_placement
 from moesim.studies.serving.fleet_sections import outages_of
@@ -54,25 +54,27 @@ class ServeBuilt:
         return NEVER if self.scenario.renew == "never" else self.scenario.renew
 
     def replicas(
-        self, book: Book, clock: Clock, first: Sequence[int] = (), *, hands_over: bool = False
+        self, book: Book, clock: Pace, first: Sequence[int] = (), *, hands_over: bool = False
     ) -> Sequence[Replica]:  # fmt: skip
         """The scenario's replicas on a book, by one clock: they are alike until their experts move. first: the number
         of the first GPU of each; hands_over: others answer.
         """
         with_host = self._hosted(clock, self.plan)
         places = first or [number * self.plan.layout.world for number in range(self.scenario.most_replicas)]
-        return [self._replica(book, self._moving(with_host), place, hands_over=hands_over) for place in places]
+        clocks = [self._moving(with_host, clock.counted) for _ in places]
+        pairs = zip(clocks, places, strict=True)
+        return [self._replica(book, one, place, hands_over=hands_over) for one, place in pairs]
 
     def _hosted(self, clock: Clock, plan: StepPlan) -> Clock:
         layout = plan.layout
         return Hosted(drafted(clock, self.settings, plan), self.settings, plan.model.num_layers, layout.tensor_parallel)
 
-    def _moving(self, clock: Clock) -> Clock:
-        """Of a replica whose experts move, where they do."""
+    def _moving(self, clock: Clock, counted: Renewals) -> Clock:
+        """Of a replica whose experts move, where they do; counted: by all of its placements' clocks together."""
 
         def other(placement: Placement) -> Clock:
             plan = replace(self.plan, placement=placement)
-            return self._hosted(Pace(plan, self._renewed), plan)
+            return self._hosted(Pace(plan, self._renewed, counted), plan)
 
         return Rebalanced(clock, self.plan, self.rebalance, other) if self.rebalance else clock
 

@@ -9,8 +9,9 @@ from moesim.costs import communication_of
 from moesim.errors import BadInput, MoesimError
 from moesim.hardware import Cluster, load_cluster
 from moesim.network import Fabric
-from moesim.serving import Book, Clock, Replica
+from moesim.serving import Book, Replica
 from moesim.serving.transfer import KERNEL, Instant, Links, Wires
+from moesim.step.pace import Pace
 from moesim.studies.build import idle_notes
 from moesim.studies.serving.build import ServeBuilt, build_serving
 from moesim.studies.serving.load import ServeLoaded, in_pool
@@ -44,7 +45,7 @@ class Pools:
             "is computed: assumed; transfers share links with each other, not with the steps' own exchanges",
         )
 
-    def replicas(self, book: Book, clocks: Sequence[Clock]) -> Sequence[Replica]:
+    def replicas(self, book: Book, clocks: Sequence[Pace]) -> Sequence[Replica]:
         """Of both pools on a book, those that compute prompts first."""
         pairs = zip(self.parts, clocks, self.first, strict=True)
         return [

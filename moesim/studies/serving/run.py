@@ -175,9 +175,10 @@ def _warm_up(loaded: ServeLoaded, served: Served) -> tuple[int, tuple[str, ...]]
 
 
 def _drafts(parts: Sequence[ServeBuilt]) -> tuple[str, ...]:
-    """What is assumed of drafts."""
+    """What is assumed of drafts, or that a rate acts on none."""
     if not any(part.settings.num_speculative_tokens for part in parts):
-        return ()
+        given = any(part.settings.draft_acceptance_rate is not None for part in parts)
+        return ("scheduler.draft_acceptance_rate acts on nothing: num_speculative_tokens is 0",) if given else ()
     return ("speculation: attention is priced as of so many requests as there are tokens to check, a draft module as "
             "layers like the model's, drafts are right independently: assumed",)  # fmt: skip
 
