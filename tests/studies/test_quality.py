@@ -71,3 +71,14 @@ def test_tables_that_say_nothing_or_two_things_are_refused(tmp_path: Path, text:
     with pytest.raises(BadInput) as caught:
         read_quality(table(tmp_path, text), KEYS.__contains__)
     assert said in str(caught.value)
+
+
+def test_a_section_that_is_varied_whole_joins_by_the_keys_in_it(tmp_path: Path) -> None:
+    """The scenario's own 128 stands nowhere in these points: 64 and 512 are theirs."""
+    path = table(tmp_path, "batch.context,accuracy\n64,0.5\n128,0.7\n512,0.9\n")
+    batches = [{"phase": "decode", "tokens_per_gpu": 64, "context": context} for context in (64, 512)]
+    found = sweep("demo-tiny", {"batch": batches}, folder=tmp_path / "points", quality=path, jobs=0)
+    assert [one.record["metrics"]["quality.accuracy"]["value"] for one in found.kept] == [0.5, 0.9]
+    path = table(tmp_path, "precision.experts,accuracy\nbf16,0.9\n")
+    with pytest.raises(BadInput, match="says nothing of precision.experts"):
+        sweep("demo-tiny", {"precision": [{"weights": "fp8"}]}, folder=tmp_path / "points", quality=path, jobs=0)

@@ -20,7 +20,7 @@ from moesim.studies.sweeping.axes import Axis, axis_of, flow, one_each, override
 from moesim.studies.sweeping.design import Design, combine, size
 from moesim.studies.sweeping.quality import Quality, read_quality
 from moesim.studies.sweeping.sources import sources_digest
-from moesim.studies.sweeping.subject import ERROR, Subject, open_subject
+from moesim.studies.sweeping.subject import ERROR, Subject, open_subject, within
 from moesim.version import __version__
 from moesim.yamlfile import Section
 
@@ -100,13 +100,26 @@ class Plan:
         """Joined with a table of the user's, None for none. Raises BadInput."""
         if path is None:
             return self
-        return replace(self, quality=read_quality(path, lambda key: key in self.keys or self.subject.sets(key)))
+        return replace(self, quality=read_quality(path, lambda key: bool(self._axis(key)) or self.subject.sets(key)))
 
     def setting(self, point: Point) -> dict[str, Any]:
-        """key -> value at a point, of the keys that quality is joined by."""
-        varied = dict(zip(self.keys, point.values, strict=True))
-        keys = self.quality.keys if self.quality else ()
-        return {key: varied[key] if key in varied else self.subject.value(key) for key in keys}
+        """key -> value at a point, of the keys that quality is joined by. Raises BadInput."""
+        return {key: self._value(point, key) for key in self.quality.keys} if self.quality else {}
+
+    def _axis(self, key: str) -> str | None:
+        """The one that varies a key, by itself or with the whole section that holds it."""
+        return next((name for name in self.keys if f"{key}.".startswith(f"{name}.")), None)
+
+    def _value(self, point: Point, key: str) -> Any:
+        name = self._axis(key)
+        if name is None:
+            return self.subject.value(key)
+        value = point.values[self.keys.index(name)]
+        try:
+            return value if name == key else within(value, key[len(name) + 1 :])
+        except KeyError:
+            raise BadInput(f"{name}={flow(value)} says nothing of {key}, by which --quality is joined", where=name,
+                           way_out=f"write {key} into each value of {name}") from None  # fmt: skip
 
     @cached_property
     def digest(self) -> str:

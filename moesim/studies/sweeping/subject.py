@@ -148,12 +148,7 @@ class Subject:
 
     def value(self, key: str) -> Any:
         """Of a dotted key. Raises KeyError."""
-        found: Any = self.base.data
-        for name in key.split("."):
-            if not isinstance(found, dict):
-                raise KeyError(key)
-            found = found[name]
-        return found
+        return within(self.base.data, key)
 
     def read(self, overrides: Sequence[str]) -> Played:
         """With keys set, those of errors left out. Raises BadInput."""
@@ -169,6 +164,15 @@ class Subject:
     def play(self, overrides: Sequence[str], seed: int) -> Result:
         """The document of one run. Raises MoesimError."""
         return self.read(overrides).play(seed, _factors(overrides))
+
+
+def within(data: Any, key: str) -> Any:
+    """Of a dotted key in nested data. Raises KeyError."""
+    for name in key.split("."):
+        if not isinstance(data, dict):
+            raise KeyError(key)
+        data = data[name]
+    return data
 
 
 def open_subject(scenario: str | Path | Mapping[str, Any] | yamlfile.Document, fixed: Sequence[str] = ()) -> Subject:
