@@ -12,8 +12,9 @@ from moesim.errors import BadInput
 from moesim.serving import Book, Replica, State
 from moesim.serving.balancer import Ask, prefix_affinity
 from moesim.serving.kv import Blocks
-from moesim.serving.prefixes import Documents, Hashed, check_blocks
+from moesim.serving.prefixes import Continued, Documents, Hashed, check_blocks
 from moesim.step import Batch
+from moesim.studies.serving.cache_notes import cache_notes
 from tests.serving.systems import MS, by_tokens, requests_of, served
 
 
@@ -95,6 +96,19 @@ def test_prefixes_that_nobody_shares_change_nothing_while_none_is_evicted() -> N
     one, other = (served(requests, by_tokens, schedulers=2).book for requests in (asked, alone))
     for name in ("started", "first", "ended", "preempted", "replica"):
         assert np.array_equal(getattr(one, name), getattr(other, name)), name
+
+
+def test_texts_outlive_what_is_nobody_elses_and_that_is_said() -> None:
+    """A text, two prompts of their own, the text again; 14 blocks: who keeps all full ones has lost it by then."""
+    asked = requests_of(np.arange(4) * 50 * MS, [64, 128, 128, 64], 2)
+    shared = documents([7, 0, 0, 7], [48, 0, 0, 48])
+    whole = Continued(np.array([11, -1, -1, 11]), shared.shared, asked.prompt + asked.output, np.arange(4))
+    texts, all_of, wide = (
+        served(replace(asked, prefixes=prefixes), by_tokens, blocks=blocks)
+        for prefixes, blocks in ((shared, 14), (whole, 14), (shared, 99))
+    )
+    assert [one.book.reused.tolist()[3] for one in (texts, all_of, wide)] == [48, 0, 48]
+    assert [len(list(cache_notes(one))) for one in (texts, all_of, wide)] == [1, 0, 0]
 
 
 def test_recorded_hashes_stand_for_the_blocks_that_end_in_them() -> None:

@@ -24,6 +24,7 @@ from moesim.studies.load import Overrides
 from moesim.studies.prices import PAID
 from moesim.studies.result import Findings, Metric
 from moesim.studies.serving.build import ServeBuilt, build_serving
+from moesim.studies.serving.cache_notes import cache_notes
 from moesim.studies.serving.costs import costs
 from moesim.studies.serving.fleet import check_answered, fleet_notes
 from moesim.studies.serving.load import ServeLoaded, load_serving
@@ -113,7 +114,8 @@ def once(loaded: ServeLoaded, seed: int) -> Once:
     if prices := loaded.scenario.prices:
         measured |= costs(prices, _paid(parts, served, since), measured)
         found = (*found, PAID)
-    every = (*notes, *found, *_drafts(parts), *_rejected(served), *fleet_notes(served), *_growth(served, since))
+    said = (*_drafts(parts), *_rejected(served), *fleet_notes(served), *cache_notes(served), *_growth(served, since))
+    every = (*notes, *found, *said)
     return Once(
         seed, parts, served, since, measured, breakdown(served, since, front), every,
         tuple(_lookups(clock) for clock in clocks), pools, loaded.scenario.digest,
