@@ -213,6 +213,14 @@ def test_a_verdict_knows_when_evidence_is_thin(found: Outcome) -> None:
     assert thin.answer == "not known" and "evidence is thin" in thin.text
 
 
+def test_evidence_of_the_other_sign_is_no_yes(found: Outcome) -> None:
+    """10 % below on all windows together, 10 % above on each alone: parts that say the opposite pay nobody."""
+    base = one(found, strategy="eplb", heldout={"held out": 2.0}, each=(2.0, 2.0, 2.0))
+    against = one(found, strategy="against", heldout={"held out": 1.8}, each=(2.2, 2.21, 2.19))
+    verdict = replace(found, judge="objective", ceilings=None, solutions=(base, against)).verdict()
+    assert verdict.answer == "not known" and "speaks against it (-11.2% to -8.8% over 3)" in verdict.text
+
+
 def test_the_interval_of_a_gain_is_student_s() -> None:
     paired = Paired.of([2.0, 2.0, 2.0], [1.8, 1.9, 1.7])  # gains 10, 5, 15 %: 10 % +- 4.303 x 5 % / sqrt(3)
     assert paired.low == pytest.approx(0.1 - 0.12421, abs=1e-4)

@@ -184,8 +184,9 @@ class Outcome(Tabular):
         if better < SLIGHT:
             apart = f"{best.strategy} and {free.strategy} are {abs(better):.1%} apart"
             return "hardly", f"Hardly: {apart} in {what} on {where}."
-        if paired.count and not paired.known:
-            thin = "is thin" if paired.count < 2 else f"leaves it open ({paired.words})"
+        if paired.count and not (paired.known and paired.gain > 0):
+            says = "speaks against it" if paired.known else "leaves it open"
+            thin = "is thin" if paired.count < 2 else f"{says} ({paired.words})"
             return "not known", f"Not known: {told}, but the evidence {thin}."
         drifted = self._drifted(free)
         if "ABOVE" in drifted:
