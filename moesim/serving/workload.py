@@ -110,10 +110,12 @@ class RequestsSection(Section):
         if n > len(table.prompt):
             raise BadInput(f"{replay.file} holds {len(table.prompt)} requests", where="requests.number")
         prompt, output = self._lengths(n, seed, (table.prompt[:n], table.output[:n]))
-        notes = (f"{replay.file}: {table.skipped}, they are left out",) if table.skipped else ()
+        notes = [f"{replay.file}: {table.skipped}, they are left out"] if table.skipped else []
         own = self.input_length or any(one.input_length for one in self.classes)
+        if own and table.prefixes:
+            notes.append(f"{replay.file}: what its prompts share is left out, as their lengths are not its own")
         found = None if own or not table.prefixes else table.prefixes.first(n)
-        return Columns(table.arrival[:n], prompt, output, np.zeros(n, dtype=np.int64)), found, notes
+        return Columns(table.arrival[:n], prompt, output, np.zeros(n, dtype=np.int64)), found, tuple(notes)
 
     def _shared(self, prompt: Ints, seed: int) -> Documents | None:
         return self.prefix.draw(prompt, streams.stream(seed, "serving", "prefixes")) if self.prefix else None

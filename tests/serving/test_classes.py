@@ -54,6 +54,15 @@ def test_arrivals_of_its_own_come_beside_the_others() -> None:
     assert set(asked.prompt[mine]) == {1} and set(asked.prompt[~mine]) == {50}
 
 
+def test_prompts_of_lengths_of_their_own_share_nothing_and_that_is_said() -> None:
+    replayed = {"number": 20, "arrivals": {"replay": {"file": "mooncake-synthetic"}}}
+    kinds = [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5, "input_length": 90}]
+    for changes, shares in (({}, True), ({"input_length": 90}, False), ({"classes": kinds}, False)):
+        requests, notes = RequestsSection.model_validate({**replayed, **changes}).draw(0)
+        assert (requests.prefixes is not None) == shares
+        assert [note for note in notes if "what its prompts share is left out" in note] or shares
+
+
 def test_a_server_with_priorities_waits_as_cobham_says() -> None:
     """W1 = W0 / (1 - rho1), W2 = W1 / (1 - rho), W0 = rho services of the one that is served (Cobham 1954): means of 25
     runs of 1,000 within 99.9 % of their spread.
