@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.cli.test_readme import ALL, check_printed, transcripts
+
 if TYPE_CHECKING:
     from tests.cli.conftest import Moesim
 
@@ -36,6 +38,7 @@ def test_all_prints_every_operator_and_says_which_have_no_figure(moesim: Moesim)
     bare = [one for one in document["provenance"]["figures"] if one["kind"] == "no figure"]
     assert document["metrics"]["operators_without_figure"]["value"] == len(bare) > 0
     assert f"{len(bare)} of {len(document['provenance']['figures'])} operators have no figure" in done.err
+    check_printed(done.err, dict(transcripts())[ALL])
     assert moesim("validate", "network", "--steps").code == 2 and moesim("validate", "all", "--data", "x.csv").code == 2
 
 

@@ -61,9 +61,11 @@ def test_all_load_on_one_expert_that_every_rank_holds_is_even() -> None:
     assert balance.joint(one)[0] == solve(one, "multiwindow").objective == 1
 
 
-@pytest.mark.parametrize("seed", range(15))
-@pytest.mark.parametrize("rule", ["even", "lplb", "nearest"])
-def test_bound_is_below_the_best_of_all_placements(seed: int, rule: str) -> None:
+BY_RULE = {"even": 15, "nearest": 15, "lplb": 5}  # each of its deals is a linear program
+
+
+@pytest.mark.parametrize(("rule", "seed"), [(rule, seed) for rule, seeds in BY_RULE.items() for seed in range(seeds)])
+def test_bound_is_below_the_best_of_all_placements(rule: str, seed: int) -> None:
     random = np.random.default_rng(seed)
     experts, ranks, slots = [(3, 2, 2), (4, 3, 2), (3, 4, 1), (4, 2, 3), (2, 3, 2)][seed % 5]
     counts = random.lognormal(4, 1.2, (3, experts)).astype(np.int64) * (random.random((3, experts)) < 0.9 - seed / 20)
