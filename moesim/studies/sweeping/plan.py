@@ -88,7 +88,7 @@ class Plan:
         if self.listed is None:
             size(self.axes, self.design, self.number, self.seeds)
         if self.seeds > 1 and not self.subject.drawn:
-            raise BadInput(f"{self.seeds} runs of each point would be equal: nothing is drawn in mode: "
+            raise BadInput(f"{self.seeds} runs of each point would be equal: seeds change nothing in mode: "
                            f"{self.subject.mode}", where="seeds", way_out="leave it out")  # fmt: skip
 
     @property
