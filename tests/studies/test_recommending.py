@@ -67,6 +67,10 @@ def test_training_keeps_the_tokens_of_a_step_and_uses_every_gpu() -> None:
         assert sizes["tensor_parallel_size"] * sizes["data_parallel_size"] * sizes["pipeline_parallel_size"] == 8
         assert sizes["data_parallel_size"] * one.keys["batch.micro_batches"] == 64
         assert 8 % (sizes["pipeline_parallel_size"] * sizes.get("virtual_pipeline_size", 1)) == 0
+    whole = {"batch": {"global-batch-size": 64}, "parallel": {"data-parallel-sharding-strategy": "optim_grads"}}
+    again = training_space(document(whole), 8, (), 8)
+    assert len(again) == len(found) and not any("batch.micro_batches" in one.keys for one in again)
+    assert all(one.keys["parallel"]["zero_stage"] == 2 for one in again)
     with pytest.raises(BadInput, match="no layout of 64 GPUs divides the step's 3 sequences"):
         training_space(document({"batch": {"micro_batches": 3}}), 64, (), 4)
 

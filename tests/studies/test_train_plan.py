@@ -42,7 +42,7 @@ def test_degrees_that_are_given_stay() -> None:
 
 
 def test_plans_that_take_as_long_are_named() -> None:
-    """Of a dense model expert parallelism of 1 is all there is; two plans of equal stages with one GPU each tie."""
+    """Half a thousandth of a step tells no two apart; a tenth of it does."""
     from moesim.studies.training.plan import Degrees, Plans, Tried
 
     fitting = (

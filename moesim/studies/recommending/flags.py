@@ -8,6 +8,7 @@ from typing import Any, Final
 from moesim.models import load_model
 from moesim.serving import SchedulerSection, Settings
 from moesim.studies.load import TRAIN
+from moesim.studies.training.flags import BATCH, named
 
 VLLM: Final = {"allgather_reducescatter": "allgather_reducescatter", "deepep_normal": "deepep_high_throughput",
                "deepep_low_latency": "deepep_low_latency"}  # fmt: skip
@@ -80,14 +81,22 @@ def tensorrt_llm(one: Keys, settings: Settings) -> str:
     return _joined(one, [*words, "--extra_llm_api_options options.yaml (enable_attention_dp: true)"])
 
 
+SHARDED: Final[tuple[list[str], ...]] = (  # Megatron's flags by stage of ZeRO
+    [], ["--use-distributed-optimizer"], ["--use-megatron-fsdp --data-parallel-sharding-strategy optim_grads"],
+    ["--use-megatron-fsdp --data-parallel-sharding-strategy optim_grads_params"],
+)  # fmt: skip
+
+
 def megatron(scenario: Keys) -> str:
     """Degrees and batch of a training step."""
-    one, batch = scenario["parallel"], scenario["batch"]
+    one, batch = scenario["parallel"], named(scenario["batch"], BATCH, "batch")
     micro, data = batch.get("micro_batch_size", 1), one.get("data_parallel_size", 1)
     names = {"tensor": "tensor_parallel_size", "pipeline": "pipeline_parallel_size", "expert": "expert_parallel_size"}
     words = [f"--{short}-model-parallel-size {one.get(key, 1)}" for short, key in names.items()]
     words.append(f"--expert-tensor-parallel-size {one.get('expert_tensor_parallel_size') or 1}")
-    words.append(f"--micro-batch-size {micro} --global-batch-size {data * micro * batch.get('micro_batches', 1)}")
+    sequences = batch.get("global_batch_size") or data * micro * batch.get("micro_batches", 1)
+    words.append(f"--micro-batch-size {micro} --global-batch-size {sequences}")
+    words += SHARDED[one.get("zero_stage", 1)]
     order, chunks = scenario["pipeline"]["schedule"], one.get("virtual_pipeline_size", 1)
     if chunks > 1:
         each = load_model(scenario["model"]).num_layers // (one["pipeline_parallel_size"] * chunks)

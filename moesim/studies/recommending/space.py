@@ -14,6 +14,7 @@ from moesim import yamlfile
 from moesim.errors import BadInput
 from moesim.models import load_model
 from moesim.studies.sweeping.axes import Axis, Interval
+from moesim.studies.training.flags import BATCH, named, read_parallel
 
 MOST: Final = 20_000  # candidates: a file of their keys is 5 MB
 APART: Final = ("allgather_reducescatter", "deepep_low_latency", "deepep_normal")  # of tokens that ranks have apart
@@ -36,6 +37,7 @@ class Candidate:
         return ", ".join([_stands(self.keys), *rest])
 
 
+KEPT: Final = ("zero_stage",)  # keys of parallel in training that are no part of a layout
 PLACES: Final = ("parallel", "replicas", "pools", "pipeline", "batch.micro_batches")
 
 
@@ -61,12 +63,14 @@ def serving_space(
 
 
 def training_space(base: yamlfile.Document, gpus: int, axes: Sequence[Axis], layers: int) -> list[Candidate]:
-    """Megatron's degrees on all GPUs, each with the orders that its stages allow; the tokens of a step stay as they
-    are. Raises BadInput for a space that is too large, or empty.
+    """Megatron's degrees on all GPUs, each with the orders that its stages allow; the tokens of a step and its stage of
+    ZeRO stay as they are. Raises BadInput for a space that is too large, or empty.
     """
-    batch = base.data.get("batch", {})
-    per_micro = batch.get("micro_batch_size", 1)
-    sequences = batch.get("micro_batches", 1) * per_micro * base.data.get("parallel", {}).get("data_parallel_size", 1)
+    batch, asked = named(base.data.get("batch", {}), BATCH, "batch"), read_parallel(base.data.get("parallel", {}))
+    per_micro, kept = batch.get("micro_batch_size", 1), {key: asked[key] for key in KEPT if key in asked}
+    sequences = batch.get("global_batch_size")
+    counted = sequences is None
+    sequences = sequences or batch.get("micro_batches", 1) * per_micro * asked.get("data_parallel_size", 1)
     found = []
     for tensor, pipeline in itertools.product(_divisors(min(gpus, 8)), _divisors(gpus)):
         if gpus % (tensor * pipeline) or pipeline > layers:
@@ -76,12 +80,12 @@ def training_space(base: yamlfile.Document, gpus: int, axes: Sequence[Axis], lay
             continue
         for expert, order in itertools.product(_divisors(tensor * data), _orders(pipeline, layers)):
             parallel = {"tensor_parallel_size": tensor, "data_parallel_size": data, "pipeline_parallel_size": pipeline,
-                        "expert_parallel_size": expert, "expert_tensor_parallel_size": 1}  # fmt: skip
+                        "expert_parallel_size": expert, "expert_tensor_parallel_size": 1, **kept}  # fmt: skip
             if (tensor * data) % expert or expert % tensor:
                 continue
             parallel |= {"virtual_pipeline_size": order[1]} if order[1] > 1 else {}
-            keys = {"parallel": parallel, "pipeline": {"schedule": order[0]},
-                    "batch.micro_batches": sequences // (data * per_micro)}  # fmt: skip
+            keys = {"parallel": parallel, "pipeline": {"schedule": order[0]}}
+            keys |= {"batch.micro_batches": sequences // (data * per_micro)} if counted else {}
             found += [Candidate({**keys, **rest}, gpus) for rest in _crossed(axes)]
     if not found:
         what = f"no layout of {gpus} GPUs divides the step's {sequences} sequences"

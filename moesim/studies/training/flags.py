@@ -87,5 +87,10 @@ def degrees(data: Any) -> Any:
     return {"zero_stage": 3, **found, "data_parallel_shard_size": shard}
 
 
+def read_parallel(data: Any) -> Any:
+    """The section as any of these names have it -> with our keys. Raises BadInput."""
+    return valued(degrees(named(data, PARALLEL, "parallel")), ZERO, "zero_stage", "parallel")
+
+
 def _shown(meant: Mapping[Any, Any]) -> list[str]:
     return [str(value).lower() if isinstance(value, bool) else str(value) for value in meant]

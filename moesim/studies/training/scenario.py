@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from moesim.errors import BadInput
 from moesim.studies.prices import PricesSection
 from moesim.studies.scenario import CommSection, Count, ParallelSection, Setup
-from moesim.studies.training.flags import BATCH, DTYPE, PARALLEL, TRAINING, ZERO, degrees, named, valued
+from moesim.studies.training.flags import BATCH, DTYPE, TRAINING, named, read_parallel, valued
 from moesim.studies.training.long_run import RunSection
 from moesim.yamlfile import Items, Section
 
@@ -61,7 +61,7 @@ class TrainParallel(ParallelSection):
     @model_validator(mode="before")
     @classmethod
     def _flags(cls, data: Any) -> Any:
-        return valued(degrees(named(data, PARALLEL, "parallel")), ZERO, "zero_stage", "parallel")
+        return read_parallel(data)
 
 
 class PipelineSection(Section):
