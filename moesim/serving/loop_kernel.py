@@ -16,7 +16,6 @@ from moesim.serving.loop_blocks import ASKED, FOUND, FREE, HELD, REUSED, admit, 
 from moesim.serving.loop_queue import (
     ADMITTED,
     AHEAD,
-    ANSWERED,
     BEGUN,
     BUSY,
     CACHED,
@@ -281,7 +280,6 @@ def leave(s: Any, e: Any, r: Any, request: Any, end: Any) -> Any:
     of[STATE], of[ENDED_AT] = FINISHED_STATE, end
     s.left[r, at[LEFT]], s.left_at[r, at[LEFT]] = request, end
     at[LEFT] += 1
-    clock[ANSWERED] += 1
     if e.closed and clock[SENT] < s.of.shape[0]:
         s.of[clock[SENT], SENT_AT] = clock[NOW] + 1
         clock[SENT] += 1

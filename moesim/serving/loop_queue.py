@@ -20,7 +20,7 @@ UNDECIDED = -1  # in CHOICE: which replica the next request goes to was not aske
 REFUSED = -2  # as its REPLICA: a request can never run
 WAITING_STATE, RUNNING_STATE, FINISHED_STATE = 1, 2, 3  # as in book.State
 # numbers of State.clock
-NOW, SENT, SEEN, ANSWERED, PENDING, CHOICE, GAPS = range(7)
+NOW, SENT, SEEN, PENDING, CHOICE, GAPS = range(6)
 # numbers of a row of State.own, one a replica
 BEGUN, ENDED, GOING, TOUCHED, STEPS, BUSY, WAITED, GATHERED, CHOSEN, LOAD, HORIZON, MOST, AHEAD, SAMPLES = range(14)
 # numbers of a row of State.at, one a scheduler
