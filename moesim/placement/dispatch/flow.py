@@ -64,17 +64,35 @@ def spread_to(there: npt.NDArray[np.bool_], values: Floats) -> Floats:
 
 
 MOST_WINDOWS = 16  # of one program; more are added up in stretches
+MIXTURES = 9  # of a table with equal shares; the mean peak is convex between the two
 
 
 def fixed_shares(load: Floats, slot_expert: Ints, slot_rank: Ints, speed: Floats) -> Floats:
     """load float64[W, experts] -> float64[slots]: one table of shares for the least mean over windows of max/mean.
-    EMPTY cells have no share.
+    EMPTY cells have no share. Of many windows the program sees stretches, so its table is mixed with equal shares as
+    all of the windows like it best: never worse there than equal ones.
     """
     if (there := slot_expert >= 0).sum() < len(there):
         return spread_to(there, fixed_shares(load, slot_expert[there], slot_rank[there], speed))
     load = load[load.sum(axis=1) > 0]
-    if len(load) > MOST_WINDOWS:
-        load = np.stack([part.sum(axis=0) for part in np.array_split(load, MOST_WINDOWS)])
+    if len(load) <= MOST_WINDOWS:
+        return _program(load, slot_expert, slot_rank, speed)
+    even: Floats = 1.0 / np.bincount(slot_expert, minlength=load.shape[1])[slot_expert]
+    few = np.stack([part.sum(axis=0) for part in np.array_split(load, MOST_WINDOWS)])
+    found = _program(few, slot_expert, slot_rank, speed)
+    mixed = [even + (found - even) * part for part in np.linspace(1.0, 0.0, MIXTURES)]
+    fair = (load / load.sum(axis=1, keepdims=True))[:, slot_expert]
+    return min(mixed, key=lambda share: _mean_peak(fair * share, slot_rank, speed))
+
+
+def _mean_peak(part: Floats, slot_rank: Ints, speed: Floats) -> float:
+    """part float64[W, slots] -> mean over windows of the slowest rank's time."""
+    ranks = np.eye(len(speed))[slot_rank] / speed
+    return float((part @ ranks).max(axis=1).mean())
+
+
+def _program(load: Floats, slot_expert: Ints, slot_rank: Ints, speed: Floats) -> Floats:
+    """float64[slots]: the best table for a few windows, none of them empty."""
     replicas = np.bincount(slot_expert, minlength=load.shape[1])
     share: Floats = 1.0 / replicas[slot_expert]
     free = np.flatnonzero((replicas[slot_expert] > 1) & (load.sum(axis=0)[slot_expert] > 0))
