@@ -71,6 +71,15 @@ def test_training_keeps_the_tokens_of_a_step_and_uses_every_gpu() -> None:
     again = training_space(document(whole), 8, (), 8)
     assert len(again) == len(found) and not any("batch.micro_batches" in one.keys for one in again)
     assert all(one.keys["parallel"]["zero_stage"] == 2 for one in again)
+    long = {"batch": {"micro_batches": 64}, "parallel": {"context_parallel_size": 2, "data_parallel_shard_size": 2}}
+    halves = training_space(document({**long, "pipeline": {"hide_alltoall": True}}), 8, (), 8)
+    for one in halves:
+        sizes = one.keys["parallel"]
+        assert sizes["context_parallel_size"] == 2 and sizes["data_parallel_size"] % 2 == 0
+        assert 2 * sizes["tensor_parallel_size"] * sizes["data_parallel_size"] * sizes["pipeline_parallel_size"] == 8
+        assert one.keys["pipeline"]["hide_alltoall"] and "CP 2" in one.label
+    with pytest.raises(BadInput, match="is for one number of stages"):
+        training_space(document({**long, "parallel": {"stage_layers": [4, 4]}}), 8, (), 8)
     with pytest.raises(BadInput, match="no layout of 64 GPUs divides the step's 3 sequences"):
         training_space(document({"batch": {"micro_batches": 3}}), 64, (), 4)
 

@@ -93,6 +93,7 @@ def megatron(scenario: Keys) -> str:
     micro, data = batch.get("micro_batch_size", 1), one.get("data_parallel_size", 1)
     names = {"tensor": "tensor_parallel_size", "pipeline": "pipeline_parallel_size", "expert": "expert_parallel_size"}
     words = [f"--{short}-model-parallel-size {one.get(key, 1)}" for short, key in names.items()]
+    words += [f"--context-parallel-size {context}"] if (context := one.get("context_parallel_size", 1)) > 1 else []
     words.append(f"--expert-tensor-parallel-size {one.get('expert_tensor_parallel_size') or 1}")
     sequences = batch.get("global_batch_size") or data * micro * batch.get("micro_batches", 1)
     words.append(f"--micro-batch-size {micro} --global-batch-size {sequences}")

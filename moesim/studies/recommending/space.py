@@ -37,7 +37,7 @@ class Candidate:
         return ", ".join([_stands(self.keys), *rest])
 
 
-KEPT: Final = ("zero_stage",)  # keys of parallel in training that are no part of a layout
+KEPT: Final = ("zero_stage", "context_parallel_size", "data_parallel_shard_size")  # of training: not searched
 PLACES: Final = ("parallel", "replicas", "pools", "pipeline", "batch.micro_batches")
 
 
@@ -63,28 +63,32 @@ def serving_space(
 
 
 def training_space(base: yamlfile.Document, gpus: int, axes: Sequence[Axis], layers: int) -> list[Candidate]:
-    """Megatron's degrees on all GPUs, each with the orders that its stages allow; the tokens of a step and its stage of
-    ZeRO stay as they are. Raises BadInput for a space that is too large, or empty.
+    """Megatron's degrees on all GPUs, each with the orders that its stages allow; tokens of a step, context parallel and
+    what ZeRO keeps in parts stay as they are. Raises BadInput for a space that is too large, or empty.
     """
     batch, asked = named(base.data.get("batch", {}), BATCH, "batch"), read_parallel(base.data.get("parallel", {}))
     per_micro, kept = batch.get("micro_batch_size", 1), {key: asked[key] for key in KEPT if key in asked}
     sequences = batch.get("global_batch_size")
-    counted = sequences is None
+    if asked.get("stage_layers"):
+        raise BadInput("is for one number of stages, and others are searched", where="parallel.stage_layers",
+                       way_out="leave it out")  # fmt: skip
+    counted, context = sequences is None, kept.get("context_parallel_size", 1)
     sequences = sequences or batch.get("micro_batches", 1) * per_micro * asked.get("data_parallel_size", 1)
     found = []
     for tensor, pipeline in itertools.product(_divisors(min(gpus, 8)), _divisors(gpus)):
-        if gpus % (tensor * pipeline) or pipeline > layers:
+        if gpus % (tensor * context * pipeline) or pipeline > layers:
             continue
-        data = gpus // (tensor * pipeline)
-        if sequences % (data * per_micro):
+        data = gpus // (tensor * context * pipeline)
+        if sequences % (data * per_micro) or data % kept.get("data_parallel_shard_size", 1):
             continue
-        for expert, order in itertools.product(_divisors(tensor * data), _orders(pipeline, layers)):
+        ranks = tensor * context * data
+        for expert, order in itertools.product(_divisors(ranks), _orders(pipeline, layers)):
             parallel = {"tensor_parallel_size": tensor, "data_parallel_size": data, "pipeline_parallel_size": pipeline,
                         "expert_parallel_size": expert, "expert_tensor_parallel_size": 1, **kept}  # fmt: skip
-            if (tensor * data) % expert or expert % tensor:
+            if expert % tensor:
                 continue
             parallel |= {"virtual_pipeline_size": order[1]} if order[1] > 1 else {}
-            keys = {"parallel": parallel, "pipeline": {"schedule": order[0]}}
+            keys = {"parallel": parallel, "pipeline": {**base.data.get("pipeline", {}), "schedule": order[0]}}
             keys |= {"batch.micro_batches": sequences // (data * per_micro)} if counted else {}
             found += [Candidate({**keys, **rest}, gpus) for rest in _crossed(axes)]
     if not found:
@@ -200,7 +204,7 @@ def _stands(keys: Keys) -> str:
 
 def _copies_of(number: int, keys: Keys) -> str:
     names = {"tensor_parallel_size": "TP", "data_parallel_size": "DP", "expert_parallel_size": "EP",
-             "pipeline_parallel_size": "PP", "virtual_pipeline_size": "VP"}  # fmt: skip
+             "context_parallel_size": "CP", "pipeline_parallel_size": "PP", "virtual_pipeline_size": "VP"}  # fmt: skip
     sizes = " ".join(f"{short} {keys['parallel'][key]}" for key, short in names.items()
                      if keys["parallel"].get(key, 1) > 1) or "1 GPU"  # fmt: skip
     comm = keys.get("comm", {}).get("dispatch")
