@@ -63,8 +63,8 @@ def serving_space(
 
 
 def training_space(base: yamlfile.Document, gpus: int, axes: Sequence[Axis], layers: int) -> list[Candidate]:
-    """Megatron's degrees on all GPUs, each with the orders that its stages allow; tokens of a step, context parallel and
-    what ZeRO keeps in parts stay as they are. Raises BadInput for a space that is too large, or empty.
+    """Megatron's degrees on all GPUs, each with the orders that its stages allow; tokens of a step, context parallel
+    and what ZeRO keeps in parts stay as they are. Raises BadInput for a space that is too large, or empty.
     """
     batch, asked = named(base.data.get("batch", {}), BATCH, "batch"), read_parallel(base.data.get("parallel", {}))
     per_micro, kept = batch.get("micro_batch_size", 1), {key: asked[key] for key in KEPT if key in asked}
