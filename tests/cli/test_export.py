@@ -80,6 +80,7 @@ def test_parquet_is_requests_csv(moesim: Moesim) -> None:
     served(moesim)
     assert moesim("export", "r", "--as", "parquet", "-o", "r.parquet").code == 0
     rows = list(csv.DictReader(Path("r/requests.csv").read_text().splitlines()))
+    assert {str(one.type) for one in pq.read_schema("r.parquet")} == {"int64", "double", "string"}
     table = pq.read_table("r.parquet").to_pylist()
     assert [one["request"] for one in table] == list(range(24))
     assert [one["ended_s"] for one in table] == [float(row["ended_s"]) for row in rows]

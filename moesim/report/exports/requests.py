@@ -58,7 +58,7 @@ def parquet(run: StoredRun) -> bytes:
 
     rows = _rows(run)
     names = list(rows[0]) if rows else []
-    columns = {name: [_cell(name, row[name]) for row in rows] for name in names}
+    columns = {name: pa.array([_cell(name, row[name]) for row in rows], _kind(pa, name)) for name in names}
     stream = io.BytesIO()
     pq.write_table(pa.table(columns), stream)
     return stream.getvalue()
@@ -81,6 +81,13 @@ def _request(row: dict[str, str]) -> Request:
 
 def _seconds(text: str) -> float | None:
     return float(text) if text else None
+
+
+def _kind(pa: Any, name: str) -> Any:
+    """The type of a column, whatever is in it."""
+    if name in WHOLE:
+        return pa.int64()
+    return pa.float64() if name.endswith("_s") else pa.string()
 
 
 def _cell(name: str, text: str) -> Any:
