@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from itertools import product
 
 import numpy as np
@@ -120,3 +124,22 @@ def test_random_exchanges_go_on_where_the_best_ones_are_stuck() -> None:
         gains.append(1 - found.peak() / stuck.peak())
     assert min(gains) >= 0
     assert np.mean(gains) > 0.01
+
+
+WEIGHED = """
+import numpy as np
+from moesim.placement.search.anneal import _weigh
+load = np.random.default_rng(0).lognormal(0, 0.05, (144, 8))
+soft, top, total = np.empty((8, 144)), np.empty(8), np.empty(8)
+print([float(_weigh(load, 40.0, soft, top, total)), *total.tolist(), *soft.ravel().tolist()])
+"""
+
+
+def test_soft_peaks_are_the_same_to_the_bit_when_python_runs_them() -> None:
+    """numpy's exp and sums are not those of compiled code: one bit, and exchanges go another way."""
+    said = [
+        subprocess.run([sys.executable, "-c", WEIGHED], env={**os.environ, "MOESIM_KERNELS": kernels},
+                       capture_output=True, text=True, check=True).stdout
+        for kernels in ("python", "compiled")
+    ]  # fmt: skip
+    assert said[0] == said[1] and len(json.loads(said[0])) == 9 + 8 * 144

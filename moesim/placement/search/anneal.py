@@ -2,12 +2,14 @@
 
 Exchanges that lower the sum of peaks get stuck: each window has another slowest rank, and most exchanges touch none of
 them. A soft peak, ln(sum over ranks of exp(sharp x load)) / sharp, tells nearly all exchanges apart and is sharpened
-until it is the peak itself. Source of the rule by which worse ones are taken: Metropolis et al. (1953); Kirkpatrick,
-Gelatt, Vecchi, "Optimization by Simulated Annealing" (1983).
+until it is the peak itself. Sums are loops, and exp and ln those of `math`: the same to the bit when Python runs this.
+Source of the rule by which worse ones are taken: Metropolis et al. (1953); Kirkpatrick, Gelatt, Vecchi, "Optimization
+by Simulated Annealing" (1983).
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ BLUNT, SHARP = 40.0, 1000.0  # one over a fair share, at the beginning and the e
 HOT, COLD = 1e-3, 3e-5  # temperature at the beginning and the end, in fair shares
 ROUND = 2000  # trials at one temperature
 MOST = 2**31 - 1
-TINY = 1e-300
+TINY = 1e-300  # where an exchange leaves all ranks far below the peak that was
 NOTHING = -25.0  # 1e-11 of the slowest rank
 
 
@@ -50,12 +52,14 @@ def soften(
 @njit
 def _weigh(load: Any, sharp: Any, soft: Any, top: Any, total: Any) -> Any:
     """Fills soft [W, ranks] = exp(sharp x (load - top)), top [W] the peaks, total [W]; gives the sum of peaks."""
+    peaks = 0.0
     for window in range(len(top)):
         top[window], total[window] = load[:, window].max(), TINY
         for rank in range(load.shape[0]):
             soft[window, rank] = _soft(sharp * (load[rank, window] - top[window]))
             total[window] += soft[window, rank]
-    return top.sum()
+        peaks += top[window]
+    return peaks
 
 
 @njit
@@ -74,7 +78,7 @@ def _round(
         if p == q:
             continue
         change = _changed(x[slot_item[a]], x[slot_item[b]], load, sharp, p, q, soft, top, total, mine, other)
-        if change > -heat * sharp * np.log(state / MOST):
+        if change > -heat * sharp * math.log(state / MOST):
             continue
         if carries(slot_item, of, ptr, p, of[slot_item[b]]) or carries(slot_item, of, ptr, q, of[slot_item[a]]):
             continue
@@ -82,7 +86,9 @@ def _round(
         for window in range(len(top)):
             if soft[window, p] != mine[window] or soft[window, q] != other[window]:
                 soft[window, p], soft[window, q] = mine[window], other[window]
-                total[window] = soft[window].sum() + TINY
+                total[window] = TINY
+                for rank in range(soft.shape[1]):
+                    total[window] += soft[window, rank]
     return state
 
 
@@ -104,7 +110,7 @@ def _changed(
 @inner
 def _soft(below: Any) -> Any:
     """exp, or 0 where a rank is so far below the peak that all ranks together would not show."""
-    return np.exp(below) if below > NOTHING else 0.0
+    return math.exp(below) if below > NOTHING else 0.0
 
 
 @inner

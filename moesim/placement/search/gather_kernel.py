@@ -7,6 +7,7 @@ expert costs alone[e, g] visits where it stands or would stand.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def gather(tokens: Any, load: Any, group: Any, cap: Any, room: Any, draws: Any, 
             continue
         if not swap and (number[b] >= room[b] or number[a] == 1):
             continue
-        most = -np.log(chance[n]) * heat[n]
+        most = -math.log(chance[n]) * heat[n]
         cost = alone[e, b] - alone[e, a]
         if swap:
             cost += alone[f, a] - alone[f, b]

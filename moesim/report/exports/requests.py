@@ -47,8 +47,11 @@ class Request:
 
 
 def requests_of(run: StoredRun) -> list[Request]:
-    """Those that metrics count, and those that have no answer; the warm-up's are left out. Raises BadInput."""
-    return [_request(row) for row in _rows(run) if row["counted"] == "1" or row["state"] != FINISHED]
+    """Those that metrics count, and those that were sent and have no answer; the warm-up's are left out, and those of
+    a session that were never sent. Raises BadInput.
+    """
+    rows = [row for row in _rows(run) if row["sent_s"]]
+    return [_request(row) for row in rows if row["counted"] == "1" or row["state"] != FINISHED]
 
 
 def parquet(run: StoredRun) -> bytes:
@@ -72,10 +75,10 @@ def _rows(run: StoredRun) -> list[dict[str, str]]:
 
 
 def _request(row: dict[str, str]) -> Request:
-    sent, first, ended = (_seconds(row[name]) for name in ("sent_s", "first_token_s", "ended_s"))
+    first, ended = _seconds(row["first_token_s"]), _seconds(row["ended_s"])
     return Request(
         int(row["request"]), int(row.get("session", row["request"])), int(row.get("turn", 0)), int(row["input"]),
-        int(row["output"]), sent or 0.0, first, ended, "" if row["state"] == FINISHED else row["state"],
+        int(row["output"]), float(row["sent_s"]), first, ended, "" if row["state"] == FINISHED else row["state"],
     )  # fmt: skip
 
 

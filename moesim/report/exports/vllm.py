@@ -15,9 +15,9 @@ from moesim.report.exports.requests import requests_of
 from moesim.report.stored import StoredRun
 
 RENAMED: Final = {"duration_s": "duration", "total_input": "total_input_tokens", "total_output": "total_output_tokens"}
-KEPT: Final = ("completed", "failed", "request_throughput", "request_goodput", "output_throughput",
+KEPT: Final = ("completed", "request_throughput", "request_goodput", "output_throughput",
                "total_token_throughput", "max_concurrent_requests")  # fmt: skip
-WHOLE: Final = ("completed", "failed", "total_input_tokens", "total_output_tokens", "max_concurrent_requests")
+WHOLE: Final = ("completed", "total_input_tokens", "total_output_tokens", "max_concurrent_requests")
 STATISTICS: Final = ("_ttft_ms", "_tpot_ms", "_itl_ms", "_e2el_ms")
 
 
@@ -32,6 +32,7 @@ def made(run: StoredRun) -> bytes:
         "backend": "moesim", "label": provenance["scenario"], "model_id": provenance["model"],
         "tokenizer_id": provenance["model"], "num_prompts": len(rows),
         **_numbers(metrics),
+        "failed": sum(bool(one.error) for one in rows),
         "input_lens": [one.input for one in rows],
         "output_lens": [0 if one.error else one.output for one in rows],
         "ttfts": [one.ttft for one in rows],
