@@ -29,7 +29,9 @@ PATHS: Final = {
     errno.ENOENT, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EEXIST,
     errno.EROFS, errno.ENXIO, errno.EINVAL,
 }  # fmt: skip
-EXTRA_OF: Final = {"torch": "torch", "transformers": "torch", "safetensors": "torch"}  # library -> extra that has it
+EXTRA_OF: Final = {  # library -> extra that has it
+    "torch": "torch", "transformers": "torch", "safetensors": "torch", "ray": "ray",
+}  # fmt: skip
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

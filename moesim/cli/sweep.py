@@ -6,10 +6,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from moesim.cli.options import OptionalReport, json_option, print_json, scenario_argument, text_stream
+
+if TYPE_CHECKING:
+    from moesim.studies.sweeping import Engine
 
 
 @click.command(cls=OptionalReport)
@@ -29,6 +33,10 @@ from moesim.cli.options import OptionalReport, json_option, print_json, scenario
     "--jobs", type=click.IntRange(0, 1024), metavar="N", help="Processes; 0: this one.  [default: one a core]"
 )
 @click.option(
+    "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+    help="What runs points: processes here, or a Ray cluster (RAY_ADDRESS, or one that runs here; extra ray).",
+)  # fmt: skip
+@click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Store of the points.  [default: sweeps/<hash>]"
 )
 @click.option("--show", metavar="METRIC,...", help="Columns of the table that is printed.")
@@ -41,8 +49,8 @@ from moesim.cli.options import OptionalReport, json_option, print_json, scenario
 @json_option
 def sweep(
     scenario: str, settings: tuple[str, ...], design: str | None, points: int | None, seeds: int | None,
-    seed: int | None, jobs: int | None, out: Path | None, show: str | None, front: str | None, quality: Path | None,
-    report: str | None, as_json: bool,
+    seed: int | None, jobs: int | None, engine: Engine, out: Path | None, show: str | None, front: str | None,
+    quality: Path | None, report: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Run SCENARIO with keys varied: a shipped name, a scenario of any mode, or the file of a sweep.
 
@@ -68,7 +76,9 @@ def sweep(
     wanted = [*(show.split(",") if show else ()), *(goal.metric for goal in goals or ())]
     name = plan.subject.name + (FIRST if uncompiled() else "")
     with told(sys.stderr, f"moesim sweep {name}") as tell:
-        found = run_sweep(plan, jobs=cores() if jobs is None else jobs, folder=out, tell=pace(tell), wanted=wanted)
+        found = run_sweep(
+            plan, jobs=jobs_of(engine, jobs), engine=engine, folder=out, tell=pace(tell), wanted=wanted
+        )  # fmt: skip
     shown = tuple(show.split(",")) if show else (*plan.subject.headline, *(plan.quality.names if plan.quality else ()))
     best = found.front(goals) if goals else None
     tables.show(sweep_text(found, shown, named=show is not None, front=best), text_stream(as_json))
@@ -80,6 +90,13 @@ def sweep(
         print_json(found.to_json(best))
     if found.exit_code:
         raise click.exceptions.Exit(found.exit_code)
+
+
+def jobs_of(engine: Engine, jobs: int | None) -> int:
+    """As asked; else a core each here, and as many as a cluster has."""
+    if jobs is not None:
+        return jobs
+    return cores() if engine == "local" else 0
 
 
 def cores() -> int:

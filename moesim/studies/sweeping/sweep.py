@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from moesim import atomic
 from moesim.errors import BadInput, MoesimError, unknown_name
@@ -19,6 +19,7 @@ from moesim.studies.sweeping import table
 from moesim.studies.sweeping.axes import Interval
 from moesim.studies.sweeping.design import Design
 from moesim.studies.sweeping.executor import LOST, Answer, Executor, Here, Processes
+from moesim.studies.sweeping.on_ray import Ray
 from moesim.studies.sweeping.plan import Digests, Plan, Point, plan_of
 from moesim.studies.sweeping.store import PLAN, Kept, Record, Store, packed, unpacked
 from moesim.version import __version__
@@ -27,6 +28,7 @@ FOLDER: Final = Path("sweeps")
 OK, INFEASIBLE, AGAIN = 0, 3, frozenset({LOST, 75})  # codes of records; AGAIN: another try may end otherwise
 NEARLY: Final = 0.8  # likeness of a mistyped name (difflib): `step_time` 0.86, `ttft` to `mean_ttft_ms` 0.5
 STATES: Final = {0: "ok", 2: "refused", 3: "does not fit", 5: "deadlock", 70: "defect", 75: "try again", LOST: "lost"}
+Engine = Literal["local", "ray"]  # what runs points
 Tell = Callable[[int, int, int], None]  # points that are there, in all, of them run now
 
 
@@ -151,18 +153,18 @@ def value_of(one: Kept, metric: str) -> float | None:
 
 
 def sweep(
-    plan: Plan, *, jobs: int = 1, folder: Path | None = None, executor: Executor | None = None,
-    tell: Tell = lambda there, of, ran: None, wanted: Sequence[str] = (),
+    plan: Plan, *, jobs: int = 1, engine: Engine = "local", folder: Path | None = None,
+    executor: Executor | None = None, tell: Tell = lambda there, of, ran: None, wanted: Sequence[str] = (),
 ) -> Sweep:  # fmt: skip
-    """Run what is not stored yet. jobs: processes, 0 for this one alone, where no executor is given. wanted: metrics
-    that somebody will ask for. Raises BadInput, TryAgain; a point that fails is recorded, and the others go on.
+    """Run what is not stored yet. engine and jobs: see `executor_of`, where no executor is given. wanted: metrics that
+    somebody will ask for. Raises BadInput, TryAgain; a point that fails is recorded, and the others go on.
     """
     owner = hashlib.sha256(json.dumps([plan.subject.mode, plan.subject.base.data], sort_keys=True).encode()).hexdigest()
     store = Store(folder or FOLDER / f"{_plain(plan.subject.name)}-{owner[:12]}", owner)
     points, made = _planned(plan, store)
     joined = [plan.quality.of(plan.setting(point)) for point in points] if plan.quality else []
     slips = [name for name in wanted if not joined or name not in joined[0]]
-    runs = executor or (Processes(jobs) if jobs else Here())
+    runs = executor or executor_of(engine, jobs)
     with store.writing(plan.subject.name):
         if made is not None:
             atomic.write(store.folder / PLAN, made)
@@ -179,10 +181,17 @@ def sweep(
     return Sweep(plan, store.folder, tuple(points), tuple(kept), len(left), damaged, warned)
 
 
+def executor_of(engine: Engine, jobs: int) -> Executor:
+    """local: so many processes, 0 for this one alone; ray: so many points at once, 0: as its CPUs allow."""
+    if engine == "ray":
+        return Ray(jobs)
+    return Processes(jobs) if jobs else Here()
+
+
 def sweep_over(
     scenario: str | Path | Mapping[str, Any], over: Mapping[str, Any], *, design: Design = "cartesian",
-    points: int | None = None, seeds: int = 1, seed: int = 0, jobs: int = 1, folder: str | Path | None = None,
-    quality: str | Path | None = None,
+    points: int | None = None, seeds: int = 1, seed: int = 0, jobs: int = 1, engine: Engine = "local",
+    folder: str | Path | None = None, quality: str | Path | None = None,
 ) -> Sweep:  # fmt: skip
     """Run a scenario with keys varied, as `moesim sweep` does and into the same store: over: key -> list of values, or
     an interval as text ("0.5..1") that `points` are drawn from; quality: CSV of what is known of them beside. Raises
@@ -192,7 +201,7 @@ def sweep_over(
     """
     table = None if quality is None else Path(quality)
     plan = plan_of(scenario, over, design=design, points=points, seeds=seeds, seed=seed, quality=table)
-    return sweep(plan, jobs=jobs, folder=None if folder is None else Path(folder))
+    return sweep(plan, jobs=jobs, engine=engine, folder=None if folder is None else Path(folder))
 
 
 def _answers(plan: Plan, executor: Executor, points: Sequence[Point]) -> Iterator[Answer]:
