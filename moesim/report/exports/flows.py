@@ -15,10 +15,8 @@ from typing import Final
 import numpy as np
 
 from moesim.engine import TaskGraph, Timeline
-from moesim.errors import BadInput
-from moesim.report.stored import AGAIN, SCENARIO, StoredRun
-from moesim.studies import load
-from moesim.studies import run as play
+from moesim.report.exports.again import played_again
+from moesim.report.stored import StoredRun
 
 Flow = tuple[float, int, int, int, str, int]
 HEADER: Final = ("start_ns", "src", "dst", "bytes", "task", "layer")
@@ -27,15 +25,11 @@ NANOSECOND: Final = 1_000  # ps
 
 def made(run: StoredRun) -> bytes:
     """CSV, earliest flow first. Raises BadInput where the scenario does not play as it did."""
-    provenance = run.document["provenance"]
-    result = play(load(run.folder / SCENARIO), seed=provenance["seed"])
-    if result.to_json()["metrics"] != run.document["metrics"]:
-        raise BadInput("does not play as it did: moesim or a file that it names has changed", where=run.folder,
-                       way_out=AGAIN)  # fmt: skip
+    played = played_again(run)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(HEADER)
-    graph, timeline = result.played.graph, result.played.timeline
+    graph, timeline = played.graph, played.timeline
     tasks = np.flatnonzero(graph.coflow >= 0).tolist()
     rows: list[Flow] = sorted((row for task in tasks for row in _flows(graph, timeline, task)), key=itemgetter(0))
     writer.writerows(rows)
