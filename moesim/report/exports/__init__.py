@@ -34,7 +34,7 @@ FORMATS: Final = {
 
 
 def exported(run: StoredRun, name: str) -> bytes | Mapping[str, bytes]:
-    """Bytes of a format, or name -> bytes of its files. Raises BadInput for an unknown one, or a run of another kind."""
+    """Bytes of a format; name -> bytes of its files. Raises BadInput for an unknown one, or a run of another kind."""
     chosen, kind = pick("format", name, FORMATS, where="--as"), run.document["provenance"].get("kind", STEP)
     if kind != chosen.kind:
         able = ", ".join(one for one, entry in FORMATS.items() if entry.kind == kind) or "none: its --json"
