@@ -31,6 +31,7 @@ PATHS: Final = {
 }  # fmt: skip
 EXTRA_OF: Final = {  # library -> extra that has it
     "torch": "torch", "transformers": "torch", "safetensors": "torch", "ray": "ray",
+    "optuna": "search",
 }  # fmt: skip
 
 

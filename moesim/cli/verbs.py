@@ -25,6 +25,7 @@ VERBS: Final = {
     "run": Command("run", "run", "Simulate one scenario: step time, and where it goes."),
     "compare": Command("compare", "compare", "Two scenarios, paired seeds: difference and interval."),
     "sweep": Command("sweep", "sweep", "Many runs with keys varied, each stored once, resumable."),
+    "search": Command("search", "search", "Many runs with keys varied, chosen by an optimizer."),
     "recommend": Command(
         "recommend", "recommend", "Which deployment, or training layout? Searched, with launch flags."
     ),

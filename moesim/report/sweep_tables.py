@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moesim.report.tables import plain, warnings_of
+from moesim.studies.searching import Search
 from moesim.studies.sensitivity import METHODS, Sensitivity
 from moesim.studies.sweeping import Sweep
 from moesim.studies.sweeping.axes import flow
@@ -33,12 +34,24 @@ def sweep_text(found: Sweep, metrics: Sequence[str], *, named: bool, front: Fron
     more = len(found.points) - MOST_ROWS
     parts: list[RenderableType] = [Text(found.title(), style="bold"), table]
     parts += [Text(f"... and {more} more in {found.folder}/results.csv")] if more > 0 else []
-    if front is not None:
-        parts.append(front_table(found, front))
-        ways = ", ".join(f"{goal.metric} {'high' if goal.sign > 0 else 'low'}" for goal in front.goals)
-        parts.append(Text(f"front of {ways}: hypervolume {front.hypervolume:.4g}, R2 {front.r2:.4g}", style="bold"))
+    parts += [] if front is None else [front_table(found, front), front_line(front)]
     parts.append(Text(f"{found.ran} run now; stored in {found.folder}"))
     return Group(*parts, *warnings_of({"warnings": found.said_with()}))
+
+
+def search_text(found: Search) -> Group:
+    """The front, and how far the search went."""
+    played, said = found.sweep, Text(found.said())
+    return Group(
+        Text(played.title(), style="bold"), front_table(played, found.front), front_line(found.front), said,
+        Text(f"stored in {played.folder}"), *warnings_of({"warnings": played.said_with()}),
+    )  # fmt: skip
+
+
+def front_line(front: Front) -> Text:
+    """What it is a front of, and how good it is as a whole."""
+    ways = ", ".join(f"{goal.metric} {'high' if goal.sign > 0 else 'low'}" for goal in front.goals)
+    return Text(f"front of {ways}: hypervolume {front.hypervolume:.4g}, R2 {front.r2:.4g}", style="bold")
 
 
 def front_table(found: Sweep, front: Front) -> Table:

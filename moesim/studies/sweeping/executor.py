@@ -11,7 +11,8 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Final, Protocol
 
@@ -110,22 +111,41 @@ class Processes:
 
     def run(self, subject: Subject, points: Sequence[Point]) -> Iterator[Answer]:
         """See Executor."""
+        with closing(Pool(self.jobs)) as pool:
+            yield from pool.run(subject, points)
+
+
+@dataclass
+class Pool:
+    """Processes that stay from one run to the next, all of one subject, until they are closed; 0: this one."""
+
+    jobs: int
+    workers: list[_Worker] = field(default_factory=list)
+
+    def run(self, subject: Subject, points: Sequence[Point]) -> Iterator[Answer]:
+        """See Executor."""
+        if not self.jobs:
+            yield from Here().run(subject, points)
+            return
         waiting = deque((point, 1) for point in points)
-        workers = [_Worker.started(subject) for _ in range(min(self.jobs, len(points)))]
-        try:
-            for worker in workers:
-                worker.take(*waiting.popleft())
-            while busy := {worker.pipe: worker for worker in workers if worker.point is not None}:
-                for pipe in wait(list(busy)):
-                    worker = busy[pipe]  # type: ignore[index]
-                    answer = self._answer(worker, subject, waiting)
-                    if waiting:
-                        worker.take(*waiting.popleft())
-                    if answer is not None:
-                        yield answer
-        finally:
-            for worker in workers:
-                worker.stop()
+        while len(self.workers) < min(self.jobs, len(points)):
+            self.workers.append(_Worker.started(subject))
+        for worker, _ in zip(self.workers, points, strict=False):
+            worker.take(*waiting.popleft())
+        while busy := {worker.pipe: worker for worker in self.workers if worker.point is not None}:
+            for pipe in wait(list(busy)):
+                worker = busy[pipe]  # type: ignore[index]
+                answer = self._answer(worker, subject, waiting)
+                if waiting:
+                    worker.take(*waiting.popleft())
+                if answer is not None:
+                    yield answer
+
+    def close(self) -> None:
+        """End all of them now."""
+        for worker in self.workers:
+            worker.stop()
+        self.workers.clear()
 
     def _answer(self, worker: _Worker, subject: Subject, waiting: deque[tuple[Point, int]]) -> Answer | None:
         """What a worker says; of one that died its point goes back into the queue, or is lost."""
