@@ -150,6 +150,18 @@ class Spread:
             yield Part("latent projection weights", model.latent_gemms(), moe, weights)
         yield Part("embedding weights", (self.head_gemm(),), tables, UNQUANTISED)
 
+    def layer_parameters(self, layer: int) -> int:
+        """Parameters of a layer on one rank, routed experts apart."""
+        model, gemms = self.model, list[Gemm]()
+        mixer, _ = model.mixed[model.mixer_of[layer]]
+        if not isinstance(mixer, NoMixer):
+            gemms += self.mixer_gemms(model.mixer_of[layer])
+        if layer in model.moe_layers:
+            gemms += [*self.shared_gemms(), model.router_gemm(), *(model.latent_gemms() if model.latent else ())]
+        elif layer not in model.bare_layers:
+            gemms += self.dense_gemms()
+        return sum(gemm.parameters for gemm in gemms)
+
     def kv_bytes_per_token(self, dtype: str) -> float:
         """Bytes that one rank caches, in all layers, for one token of its tensor group, before windows let go."""
         return self.kv_bytes(dtype, 1)

@@ -7,7 +7,8 @@ from pkgutil import iter_modules
 
 from moesim.errors import pick
 from moesim.schedules.backward import add_backward
-from moesim.schedules.nodes import COMM, COMPUTE, TRANSFERS, WHOLE, Node, Part, Verb, Way
+from moesim.schedules.gradients import Fill
+from moesim.schedules.nodes import COMM, COMPUTE, INTRA, TRANSFERS, WHOLE, Node, Part, Verb, Way
 from moesim.schedules.order import Order
 from moesim.schedules.schedule import Schedule
 
@@ -23,6 +24,6 @@ def find_schedule(name: str, where: str = "") -> type[Schedule]:
 
 
 __all__ = [
-    "COMM", "COMPUTE", "TRANSFERS", "WHOLE", "Node", "Order", "Part", "Schedule", "Verb", "Way", "add_backward",
-    "find_schedule", "registry",
+    "COMM", "COMPUTE", "INTRA", "TRANSFERS", "WHOLE", "Fill", "Node", "Order", "Part", "Schedule", "Verb", "Way",
+    "add_backward", "find_schedule", "registry",
 ]  # fmt: skip

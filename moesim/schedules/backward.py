@@ -10,13 +10,13 @@ from moesim.schedules.order import Order
 REPLAYED = (Verb.GATHER, Verb.DISPATCH, Verb.SHARED, Verb.EXPERTS, Verb.COMBINE)
 
 
-def add_backward(order: Order, first: int, *, replay: bool = False) -> None:
-    """Behind the forward nodes first.. of `order` their backward ones; parts then stand at the last of these.
+def add_backward(order: Order, forward: dict[int, Node], *, replay: bool = False) -> None:
+    """Into `order` the backward nodes of forward ones, by number; parts then stand at the last of these.
 
     A dispatch's gradients also wait for the shared expert's: frameworks queue a layer's backward in the reverse of the
     order in which they queued its forward, and a transfer waits for the kernels that were queued before it.
     """
-    forward = {number: order.nodes[number] for number in range(first, len(order.nodes))}
+    first = min(forward)
     done: dict[int, int] = {}
     replayed: dict[int, int] = {}
     followers = _followers(forward)

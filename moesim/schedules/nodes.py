@@ -10,7 +10,8 @@ from typing import NamedTuple
 class Verb(IntEnum):
     """What a rank does. Attention is one node, or prepared (projections) and then attended to in two. GATHER brings a
     shared expert that is spread over a tensor group the tokens of all of it, EMBEDDING adds up what the ranks of a
-    group have looked up in their parts of the vocabulary; where there is no such group both take no time.
+    group have looked up in their parts of the vocabulary; where there is no such group both take no time. GRADIENTS
+    reduces those of a layer that every data-parallel rank has.
     """
 
     HOST = 0
@@ -27,6 +28,7 @@ class Verb(IntEnum):
     HEAD = 11
     OPTIMIZER = 12
     EMBEDDING = 13
+    GRADIENTS = 14
 
 
 class Way(IntEnum):
@@ -55,7 +57,8 @@ class Part(NamedTuple):
 
 WHOLE = Part(0, 1)
 COMPUTE, COMM = "compute", "comm"
-TRANSFERS = frozenset({Verb.DISPATCH, Verb.COMBINE})
+INTRA = "comm inside nodes"  # a stream of their own for transfers that stay there, in schedules that keep them apart
+TRANSFERS = frozenset({Verb.DISPATCH, Verb.COMBINE, Verb.GRADIENTS})
 
 
 class Node(NamedTuple):
@@ -63,6 +66,7 @@ class Node(NamedTuple):
 
     after: earlier nodes, by number, whose results it needs. shares_sms: a transfer whose kernel holds SMs while others
     compute, or computing that has only the SMs that such kernels leave. part is a cut of micro-batch `micro_batch`.
+    share: of its layer's gradients, those that are reduced.
     """
 
     verb: Verb
@@ -73,3 +77,4 @@ class Node(NamedTuple):
     micro_batch: int = 0
     stream: str = COMPUTE
     shares_sms: bool = False
+    share: float = 1.0

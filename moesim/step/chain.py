@@ -10,7 +10,7 @@ import numpy.typing as npt
 from moesim.engine import Join
 from moesim.network import Coflow
 from moesim.network.all_to_all import Stages
-from moesim.schedules import Node
+from moesim.schedules import COMM, INTRA, Node
 from moesim.step.rings import op_of, ring, tensor_bytes
 from moesim.step.site import Site
 from moesim.step.work import Work
@@ -34,9 +34,10 @@ class Chain:
         """A task whose work is the same in every layer."""
         self.compute(name, self.site.price(name, self.node))
 
-    def transfer(self, name: str, coflow: Coflow) -> None:
-        """A destination goes on when its own bytes have landed."""
-        task = self.site.lowering.transfer(name, self.site.ranks, coflow, self.ready, self.node)
+    def transfer(self, name: str, coflow: Coflow, *, inside: bool = False) -> None:
+        """A destination goes on when its own bytes have landed. inside: nothing leaves a node."""
+        stream = INTRA if inside and self.plan.schedule.apart and self.site.spans else COMM
+        task = self.site.lowering.transfer(name, self.site.ranks, coflow, self.ready, self.node, stream)
         self.ready = [(task, Join.ARRIVAL)]
 
     def exchange(self, name: str, stages: Stages, row_bytes: int) -> None:
@@ -45,7 +46,12 @@ class Chain:
         message_bytes = row_bytes if algorithm.message == "row" else None
         for flows in stages:
             self.site.lowering.sent[flows.source, flows.destination] += flows.bytes
-            self.transfer(name, fabric.coflow(algorithm.kernel(group), flows, group, message_bytes))
+            inside = self._inside(flows.source, flows.destination)
+            self.transfer(name, fabric.coflow(algorithm.kernel(group), flows, group, message_bytes), inside=inside)
+
+    def _inside(self, source: npt.NDArray[np.int32], destination: npt.NDArray[np.int32]) -> bool:
+        node = self.plan.fabric.cluster.node_of
+        return bool(np.all(node[source] == node[destination]))
 
     def gather_tokens(self, of: str = "") -> None:
         """Before what is spread over a tensor group: every rank needs all tokens. of: of what, outside layers."""
@@ -70,4 +76,6 @@ class Chain:
     def ring(self, name: str, width: int, own: npt.NDArray[np.int64]) -> None:
         """own int64[lanes] bytes, in groups of `width` consecutive lanes."""
         if width > 1:
-            self.transfer(name, ring(self.plan.fabric, self.site.group, op_of(name), width, own))
+            ranks = self.site.ranks.reshape(-1, width)
+            inside = self._inside(ranks, ranks[:, :1])
+            self.transfer(name, ring(self.plan.fabric, self.site.group, op_of(name), width, own), inside=inside)

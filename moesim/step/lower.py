@@ -82,8 +82,8 @@ def check(plan: StepPlan, batches: Sequence[Batch]) -> None:
 
 def _check_decided(plan: StepPlan) -> None:
     """Routing is asked for part by part, which a router that looks at a whole batch would not answer alike."""
-    routing = plan.routing
-    if plan.schedule.degree > 1 and isinstance(routing, Routed) and routing.router.facts.batch_dependent:
+    routing, cut = plan.routing, plan.schedule.most_cuts > plan.schedule.cuts
+    if cut and isinstance(routing, Routed) and routing.router.facts.batch_dependent:
         raise BadInput(
             f"{plan.schedule.name} cuts a batch after its routing, and {routing.router_name} would decide part by part",
             where="overlap.degree", way_out="degree: 1, or schedule: sequential",

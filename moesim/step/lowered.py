@@ -111,10 +111,12 @@ class Lowering:
         names = (known.dtypes | one.dtypes, known.kernels | one.kernels)
         self.demand[name, family] = Demand(known.flops, known.bytes, *names)
 
-    def transfer(self, name: str, ranks: npt.NDArray[np.int32], coflow: Coflow, after: After, node: Node) -> int:
+    def transfer(
+        self, name: str, ranks: npt.NDArray[np.int32], coflow: Coflow, after: After, node: Node, stream: str = COMM
+    ) -> int:  # fmt: skip
         """A coflow between the ranks of `ranks`."""
         self.works.append((len(ranks), Work(), Work()))
-        return self._add(name, ranks, after, node, COMM, coflow=coflow)
+        return self._add(name, ranks, after, node, stream, coflow=coflow)
 
     def _add(
         self, name: str, ranks: npt.NDArray[np.int32], after: After, node: Node, stream: str,

@@ -92,13 +92,27 @@ def optimizer_step(plan: StepPlan, lowering: Lowering, islands: Sequence[list[in
     ranks = np.arange(layout.world, dtype=np.int32)
     dense, expert = parameters_of(plan)
     dense += int(lowering.gates.sum())
-    before, behind = after_step(shards, dense, expert, plan.gradient_bytes)
+    before = after_step(shards, dense - reduced_before(plan), expert, plan.gradient_bytes)[0]
+    behind = after_step(shards, dense, expert, plan.gradient_bytes)[1]
     after = _transfers(plan, lowering, before, [(task, Join.GROUP) for tasks in islands for task in tasks])
     moved = plan.optimizer.update_bytes(plan.gradient_bytes) * shards.kept(dense, expert, OPTIMIZER)
     zeroed = plan.gradient_bytes * shards.kept(dense, expert, GRADIENTS)
     work = plan.ops.update(layout.world, moved + zeroed)
     after = [(lowering.compute("optimizer", ranks, work, after, NODE), Join.LANE)]
     _transfers(plan, lowering, behind, after)
+
+
+def shared_parameters(plan: StepPlan, layer: int) -> int:
+    """Dense parameters of a layer on a rank; behind the last layer those of the output head, where it has its own."""
+    spread, model = plan.ops.spread, plan.model
+    if layer < model.num_layers:
+        return spread.layer_parameters(layer)
+    return 0 if model.tie_embeddings else spread.head_gemm().parameters
+
+
+def reduced_before(plan: StepPlan) -> float:
+    """Dense parameters whose gradients are reduced while the backward pass still computes."""
+    return sum(fill.share * shared_parameters(plan, fill.layer) for fill in plan.schedule.fills)
 
 
 def _each(shards: Shards, op: Op, dense: float, expert: float, width_bytes: int) -> Iterator[Moved]:

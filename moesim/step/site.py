@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +48,11 @@ class Site:
         self._routed: dict[Part, tuple[int, Routing]] = {}
         self._stays: dict[Part, npt.NDArray[np.int32]] = {}  # where the tokens of a part are, if they travel
         self._received = np.zeros((len(batches), len(plan.model.moe_layers), len(ranks)), dtype=np.int64)
+
+    @cached_property
+    def spans(self) -> bool:
+        """Whether its ranks lie in several nodes."""
+        return len(np.unique(self.group.node_of_lane)) > 1
 
     def batch(self, node: Node) -> Batch:
         """The tokens that a node is about."""

@@ -82,8 +82,8 @@ def changes(scenario: Scenario) -> Iterator[Change]:
 
 
 def _schedules() -> list[str]:
-    """Those that run a model as it was trained."""
-    return [name for name, schedule in registry.items() if not schedule.notes]
+    """Those that run a model as it was trained, and not in training alone."""
+    return [name for name, schedule in registry.items() if not (schedule.notes or schedule.trains)]
 
 
 def _remedy(*overrides: str) -> Change:

@@ -23,12 +23,12 @@ from moesim.models import DTYPE_BYTES, MoEModel, load_model
 from moesim.network import AllToAll, Fabric, all_to_all
 from moesim.routing import RoutingSource
 from moesim.routing.sources import Places
-from moesim.schedules import find_schedule
 from moesim.step import Batch, CostLog, Dispatch, LayerOps, Lowered, Precision, StepPlan, uniform_batch
 from moesim.studies.dense import check_experts
 from moesim.studies.faults import engine_faults
 from moesim.studies.load import Loaded
 from moesim.studies.memory import fitting_memory
+from moesim.studies.overlap import decided, schedule_of
 from moesim.studies.placement import find_placement, first_placement
 from moesim.studies.routing import merge_note, routing_source
 from moesim.studies.scenario import CommSection, Scenario
@@ -78,6 +78,7 @@ def build(loaded: Loaded, seed: int) -> Built:
     made = draft(loaded, seed)
     found = find_placement(loaded, made.plan, made.batches[0], seed)
     plan = replace(made.plan, placement=found.placement, replicas=found.replicas)
+    plan = decided(made.scenario.overlap, plan, made.batches)
     with placed(loaded.document.source):
         memory = fitting_memory(made.scenario, plan)
     whole = replace(made, plan=plan, warnings=(*made.warnings, *made.routing_notes, *found.notes))
@@ -206,8 +207,6 @@ def _plan(
 ) -> StepPlan:  # fmt: skip
     scenario = loaded.scenario
     precision = _precision(scenario, model)
-    overlap = scenario.overlap
-    schedule = find_schedule(overlap.schedule, loaded.where("overlap.schedule"))
     comm = scenario.comm
     algorithm = all_to_all.find(comm.dispatch, where=loaded.where("comm.dispatch"))
     algorithm = algorithm.configured(comm.version, comm.path, where=loaded.where("comm"))
@@ -226,7 +225,7 @@ def _plan(
         ops=LayerOps(model, costs, precision, spread, log),
         fabric=fabric,
         dispatch=_dispatch(comm, model, fabric, algorithm),
-        schedule=schedule(shared_beside=overlap.shared_expert, degree=overlap.degree),
+        schedule=schedule_of(loaded),
         recompute=frozenset(scenario.training.recompute),
         optimizer=replace(OPTIMIZERS[scenario.training.optimizer], master=scenario.training.master),
         host_seconds=costs.host_seconds(scenario.batch.phase, model.num_layers),

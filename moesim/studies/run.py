@@ -22,6 +22,7 @@ from moesim.studies.lost import lost_tokens, lost_words
 from moesim.studies.metrics import metrics
 from moesim.studies.narrow import narrow_notes
 from moesim.studies.operators import operators
+from moesim.studies.overlap import overlap_facts, overlap_notes
 from moesim.studies.result import Played, Result
 from moesim.studies.routing import router_facts, router_warnings
 from moesim.version import __version__
@@ -110,6 +111,7 @@ def _provenance(
         **({"router": facts} if (facts := router_facts(plan.routing)) else {}),
         **({"tensor_parallel": spread} if (spread := plan.ops.spread.words) else {}),
         **(_of_experts(built, lowered) if built.model.routed else {}),
+        **({"overlap": facts} if (facts := overlap_facts(plan)) else {}),
         "player": ladder.player,
         "player_reason": ladder.reason,
         "contention": ladder.contention,
@@ -168,4 +170,5 @@ def _warnings(built: Built, lowered: Lowered, ladder: Ladder) -> tuple[str, ...]
     routers = router_warnings(built.plan.routing)
     lost = lost_tokens(built, lowered, ladder.timeline)
     gone = [lost_words(lost, built)] if lost else []
-    return (*built.warnings, *prices, *narrow, *ignored, *routers, *ladder.notes, *gone, *_published(built))
+    beliefs = overlap_notes(built.plan, lowered)
+    return (*built.warnings, *beliefs, *prices, *narrow, *ignored, *routers, *ladder.notes, *gone, *_published(built))

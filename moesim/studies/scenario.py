@@ -19,6 +19,7 @@ Dtype = Annotated[
     WithJsonSchema({"enum": ["bf16", "fp8", "fp4", "nvfp4", "mxfp4"], "type": "string"}),
 ]
 Count = Annotated[int, Field(ge=1, le=10**9)]
+Degree = Annotated[int, Field(ge=1, le=64)]
 LEAST = 1e-6  # of a rate: what faults may leave of it, beside nothing
 LATEST = 1e6  # s: times of faults; clocks count picoseconds in 63 bits
 
@@ -114,6 +115,21 @@ class OverlapSection(Section):
     shared_expert: bool = Field(True, description="the shared expert runs beside the dispatch")
     degree: int | None = Field(
         None, ge=1, le=64, description="parts that the stretch from dispatch to combine is cut into (tutel)"
+    )
+
+
+class StepOverlapSection(OverlapSection):
+    """What computes while something else communicates."""
+
+    degree: Degree | Literal["auto"] | None = Field(  # type: ignore[assignment]
+        None, description="parts that the stretch from dispatch to combine is cut into (tutel, fsmoe, lina): 1 to 64, "
+        "or in training auto: what makes the step shortest with even rows",
+    )  # fmt: skip
+    degree_backward: Degree | Literal["auto"] | None = Field(
+        None, description="the same of the backward pass; default: as many as forward, and auto with degree: auto"
+    )
+    inter_intra: bool | None = Field(
+        None, description="transfers inside nodes have a stream beside that of those between them; default: fsmoe does"
     )
 
 
@@ -281,6 +297,7 @@ class Scenario(Setup):
 
     mode: Literal["step"] = Field("step", description="`moesim init --like qwen3-serve` shows mode: serve")
     batch: BatchSection
+    overlap: StepOverlapSection = StepOverlapSection()
     faults: Items[FaultSection] = Field((), max_length=256, description="slow or dead links and ranks, with a schedule")
     training: TrainingSection = TrainingSection()
     published: PublishedSection | None = None

@@ -72,7 +72,7 @@ def test_gradients_of_inputs_and_weights_apart_take_as_long_as_in_one(monkeypatc
     together = one.plan.schedule.step(moe, 1, training=True)
     order = Order((WHOLE,))
     one.plan.schedule.forward(order, moe)
-    add_backward(order, 1)
+    add_backward(order, dict(enumerate(order.nodes[1:], 1)))
     backward = [number for number, node in enumerate(order.nodes) if node.way == Way.BACKWARD]
     apart = [node._replace(way=Way.BACKWARD_DATA) if node.way == Way.BACKWARD else node for node in order.nodes]
     weights = [

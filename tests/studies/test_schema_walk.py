@@ -23,6 +23,10 @@ TREE = (*TWO, "cluster={topology: rail-fat-tree, nodes: 2}", "comm.dispatch=nccl
 HASHED = (*TREE, "batch={phase: prefill, tokens_per_gpu: 128, context: 64}", "cluster.oversubscription=2")
 ECMP = (*HASHED, "cluster.routing=ecmp", "cluster.spines=4")
 TRAIN = (*TINY, "batch={phase: train, tokens_per_gpu: 64, context: 64, micro_batches: 1}", "comm.dispatch=nccl")
+SPREAD = (
+    *TRAIN, "cluster.nodes=2", "network.level=port_load",
+    "parallel={data_parallel_size: 16, expert_parallel_size: 2, expert_tensor_parallel_size: 8}",
+)  # fmt: skip
 ROUTER = (*TINY, "routing={router: topk_softmax}")
 DOMAINS = (*TINY, "routing={router: topk_softmax, generator: {domains: 4}}")
 IDS = (*TINY, "routing={router: topk_softmax, generator: {token_dependence: 0.5}}")
@@ -88,6 +92,8 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "precision.kv_cache": (TINY, "fp8"),
     "overlap.schedule": (TINY, "two_batch"),
     "overlap.degree": ((*TINY, "overlap.schedule=tutel"), "1"),
+    "overlap.degree_backward": ((*TRAIN, "overlap.schedule=tutel"), "1"),
+    "overlap.inter_intra": ((*SPREAD, "overlap.schedule=fsmoe"), "false"),
     "overlap.shared_expert": (TRAIN, "false"),
     "routing.trace": (BALANCED, "tiny-moe"),
     "routing.transplant": (("routing={trace: tiny-moe}", *TINY), "true"),

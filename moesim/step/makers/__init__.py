@@ -7,7 +7,7 @@ from typing import Final
 
 from moesim.schedules import Verb, Way
 from moesim.step.chain import Chain
-from moesim.step.makers import attention, combine, dispatch, experts, head, mlp, router, shared
+from moesim.step.makers import attention, combine, dispatch, experts, gradients, head, mlp, router, shared
 
 Maker = Callable[[Chain], None]
 GRADIENTS = (Way.BACKWARD, Way.BACKWARD_DATA, Way.BACKWARD_WEIGHT)
@@ -38,6 +38,7 @@ MAKERS: Final[dict[tuple[Verb, Way], Maker]] = {
     (Verb.COMBINE, Way.BACKWARD_DATA): combine.backward,
     (Verb.MLP, Way.FORWARD): mlp.forward,
     (Verb.HEAD, Way.FORWARD): head.forward,
+    (Verb.GRADIENTS, Way.BACKWARD): gradients.reduce,
     **{(Verb.ATTENTION, way): attention.backward for way in GRADIENTS},
     **{(Verb.ROUTER, way): router.backward for way in GRADIENTS},
     **{(Verb.SHARED, way): shared.backward for way in GRADIENTS},

@@ -12,7 +12,7 @@ from moesim.serving.classes import SloSection
 from moesim.serving.settings import SchedulerSection
 from moesim.serving.workload import RequestsSection
 from moesim.studies.prices import PricesSection
-from moesim.studies.scenario import BatchSection, RoutingSection, Scenario, Setup
+from moesim.studies.scenario import BatchSection, RoutingSection, Scenario, Setup, StepOverlapSection
 from moesim.studies.serving.fleet_sections import AutoscaleSection, OutageSection
 from moesim.studies.serving.pool_sections import MOST_REPLICAS, PoolsSection, Role
 from moesim.studies.serving.rebalance import RebalanceSection
@@ -126,6 +126,7 @@ class ServeScenario(Setup):
         shared = {name: getattr(self, name) for name in Setup.model_fields if name != "routing"}
         if self.parallel.tensor_parallel_size > 1:
             shared["comm"] = self.comm.model_copy(update={"all_reduce": self.all_reduce})
+        shared["overlap"] = StepOverlapSection(**dict(self.overlap))
         given = self.routing
         routing = given and RoutingSection(**{name: getattr(given, name) for name in RoutingSection.model_fields})
         return Scenario(**shared, routing=routing, batch=BatchSection(phase="decode", tokens_per_gpu=64, context=1))
