@@ -23,11 +23,11 @@ from moesim.engine.timeline import Transfers
 from moesim.errors import BadInput
 from moesim.network import Coflow
 from moesim.network.fluid_watch import Ran, WatchedNet
+from moesim.network.narrow import narrowed
 from moesim.network.port_times import Spans, played_spans
 from moesim.units import LAST_TICK, beyond_clock, show_bandwidth, to_ps
 
-MAX_HOPS = 16  # links on a path, kernel ports included
-MAX_DETOUR = 32  # the same of one with detours: at both ends over a neighbour's port, each link with a kernel port
+MAX_HOPS = 16  # links on a path without detours, kernel ports included
 TICKET = streams.key("detour")
 Int64s = npt.NDArray[np.int64]
 
@@ -53,10 +53,14 @@ class FluidNetwork:
         barrier: bool,
         window: float,
         link_name: Sequence[str],
+        can_fill: npt.NDArray[np.bool_] | None = None,
     ) -> None:  # fmt: skip
         self._env, self._faults, self._barrier, self._capacity = env, faults, barrier, capacity
         self.num_links, self._link_name = len(capacity), link_name
-        self._net = WatchedNet(capacity, MAX_DETOUR if faults.rows else MAX_HOPS, window)
+        self._solved = np.arange(len(capacity)) if can_fill is None else np.flatnonzero(can_fill)
+        self._number = np.full(len(capacity), -1, dtype=np.int32)
+        self._number[self._solved] = np.arange(len(self._solved))
+        self._net = WatchedNet(capacity[self._solved], window)
         self._live: dict[tuple[int, int], Live] = {}
         self._store = Store()
         self._starts: list[tuple[int, int, Live, Int64s]] = []
@@ -88,7 +92,9 @@ class FluidNetwork:
 
     def saturated(self) -> npt.NDArray[np.float64]:
         """float64[L]: seconds in which each link was full so far, whoever's flows filled it."""
-        return self._net.saturated
+        full = np.zeros(self.num_links)
+        full[self._solved] = self._net.saturated
+        return full
 
     def links_end(self, transfers: Transfers) -> int:
         """Links are shared here: coflows end when theirs have carried them."""
@@ -102,6 +108,7 @@ class FluidNetwork:
         if coflow.path.shape[1] > MAX_HOPS:
             raise BadInput(f"a path of {coflow.path.shape[1]} links; at most {MAX_HOPS} can be played")
         live = Live(user, task, coflow, int(to_ps(coflow.alpha)), self._store)
+        live.solved = narrowed(coflow.path, self._number) if len(self._solved) < self.num_links else None
         self._live[user.number, task] = live
         return live
 
@@ -195,8 +202,9 @@ class FluidNetwork:
         """Flows set out, or go on by another path."""
         if len(flows):
             self._forget_ahead()
+            path = live.path if live.solved is None else live.solved
             live.number[flows] = self._net.add(
-                now, live.path[flows], live.size[flows], live.members(flows), live.first + flows
+                now, path[flows], live.size[flows], live.members(flows), live.first + flows
             )
 
     def _divert(self, live: Live, flows: Int64s) -> Verdict:

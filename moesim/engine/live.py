@@ -35,6 +35,7 @@ class Live:
         self.user, self.task, self.coflow, self.alpha = user, task, coflow, alpha
         self.lanes, flows = coflow.lanes, len(coflow.bytes)
         self.path, self.latency = coflow.path, coflow.latency
+        self.solved: npt.NDArray[np.int32] | None = None  # the same in the links that the network solves for
         self.moves = (coflow.bytes > 0) & (coflow.path[:, 0] >= 0) if flows else np.zeros(0, dtype=np.bool_)
         self.unreleased = self.unstarted = self.lanes
         self.last_release = 0

@@ -12,6 +12,7 @@ from moesim.engine.graph import TaskGraph
 from moesim.engine.speed import Speed
 from moesim.engine.timeline import Timeline
 from moesim.engine.world import World
+from moesim.network.narrow import can_fill
 
 
 def simulate(
@@ -26,7 +27,12 @@ def simulate(
     link_name: Sequence[str] = (),
 ) -> Timeline:
     """graph, capacity float64[L] B/s -> Timeline. Raises BadInput, Deadlock. See World for the arguments."""
-    world = World(capacity, network=network, window=window, faults=faults, barrier=barrier, link_name=link_name)
+    faults = tuple(faults)
+    fixed = network == "fluid" and all(fault.link is None for fault in faults)
+    fills = can_fill(capacity, [coflow.path for coflow in graph.coflows]) if fixed else None
+    world = World(
+        capacity, network=network, window=window, faults=faults, barrier=barrier, link_name=link_name, can_fill=fills
+    )  # fmt: skip
     done = world.submit(graph, speed=speed)
     world.run()
     timeline: Timeline = done.value

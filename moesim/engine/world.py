@@ -30,7 +30,8 @@ class World:
     """capacity float64[L] B/s. network "fluid" (max-min; `window` trades exactness for speed), "port_load" or "none".
 
     barrier: the bytes of a coflow start when its last lane has released. link_name: L names, for messages. Graphs use
-    the same rank numbers for the same devices, but each has streams of its own. Raises BadInput.
+    the same rank numbers for the same devices, but each has streams of its own. can_fill bool[L]: where it is known of
+    all flows to come, which links they can fill (`network.narrow`): only those are solved for. Raises BadInput.
     """
 
     def __init__(
@@ -42,11 +43,12 @@ class World:
         faults: Iterable[Fault] = (),
         barrier: bool = False,
         link_name: Sequence[str] = (),
+        can_fill: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         self.env = simpy.Environment()
         self._link_name = link_name or [str(link) for link in range(len(capacity))]
         self._faults = FaultTable(faults, len(capacity))
-        self._network = self._make_network(np.asarray(capacity, dtype=np.float64), network, window, barrier)
+        self._network = self._make_network(np.asarray(capacity, dtype=np.float64), network, window, barrier, can_fill)
         self._players: dict[int, Player] = {}
         self._count = 0
         self._rank_factors = self._faults.ranks.advance(0)
@@ -55,14 +57,15 @@ class World:
             self.env.process(self._strike_ranks())
 
     def _make_network(
-        self, capacity: npt.NDArray[np.float64], network: str, window: float, barrier: bool
+        self, capacity: npt.NDArray[np.float64], network: str, window: float, barrier: bool,
+        can_fill: npt.NDArray[np.bool_] | None,
     ) -> Network:  # fmt: skip
         if network not in LEVELS:
             raise unknown_name("network level", network, LEVELS)
         if np.any(~np.isfinite(capacity)) or np.any(capacity < 0):
             raise BadInput("a link capacity is negative, NaN or infinite")
         if network == "fluid":
-            return FluidNetwork(self.env, capacity, self._faults, barrier, window, self._link_name)
+            return FluidNetwork(self.env, capacity, self._faults, barrier, window, self._link_name, can_fill)
         if any(fault.link is not None for fault in self._faults.rows):
             raise BadInput("a fault on a link needs the fluid network", way_out="network='fluid'")
         return PortNetwork(self.env, capacity, network, barrier)

@@ -33,7 +33,8 @@ Floats = npt.NDArray[np.float64]
 class FluidNet:
     """A stateful network: flows are added, time advances to completions, capacities change, flows are taken back.
 
-    capacity float64[L] B/s, 0 for a dead link; `hops` the longest path. Time is in seconds and never goes back.
+    capacity float64[L] B/s, 0 for a dead link; `hops` of the longest path expected. Time is in seconds and never goes
+    back.
     `window` >= 0, see above; 0 is exact. Raises BadInput on a capacity that is negative, NaN or infinite.
     """
 
@@ -110,6 +111,8 @@ class FluidNet:
         return np.asarray(np.where(bottleneck >= 0, levels[np.maximum(bottleneck, 0)], leaving))
 
     def _make_room(self, path: npt.NDArray[np.int32], flows: int) -> None:
+        if path.shape[1] > self._state.path.shape[1]:
+            self._state = layout.with_hops(self._state, path.shape[1])
         if flows > self._state.counter[layout.FREE]:
             self._state = layout.with_slots(self._state, 2 * (self.active + flows))
         coming = np.bincount(path[path >= 0], minlength=len(self._state.due))

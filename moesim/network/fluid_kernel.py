@@ -96,9 +96,8 @@ def _age_of_first(state: Any, now: float) -> float:
     start, youngest = state.tally[link, START], now
     first = np.inf
     for at in range(start, start + state.tally[link, OWN]):
-        flow = state.pool[at]
-        if state.mark[flow] < first:
-            first, youngest = state.mark[flow], state.flow[flow, BEGAN]
+        if state.goal[at] < first:
+            first, youngest = state.goal[at], state.flow[state.pool[at], BEGAN]
     return now - youngest
 
 
@@ -108,10 +107,9 @@ def _let_go(state: Any, link: int, until: float, now: float) -> Any:
     gone, total = 0.0, 0.0
     level, start = state.level[link], state.tally[link, START]
     for at in range(state.tally[link, OWN] - 1, -1, -1):
-        flow = state.pool[start + at]
-        end = state.link[link, SYNCED] + (state.mark[flow] - state.link[link, SERVED]) / level
+        end = state.link[link, SYNCED] + (state.goal[start + at] - state.link[link, SERVED]) / level
         if end <= until:
-            _leave(state, flow, end, level, now)
+            _leave(state, state.pool[start + at], end, level, now)
             gone, total = gone + level, total + level * (end - now)
     return gone, total
 

@@ -45,11 +45,14 @@ PATIENCE = 16  # repairs per link after which filling anew is cheaper
 @njit
 def settle(state: Any, now: float) -> None:
     """Bring levels up to date, unless a window lets that wait; then find out when the next flow ends."""
-    if state.counter[DIRTY] > 0 and (state.counter[FORCED] == 1 or now >= state.clock[RESOLVE]):
+    changed = state.counter[DIRTY] + state.counter[FRESH] > 0
+    if changed and (state.counter[FORCED] == 1 or now >= state.clock[RESOLVE]):
         state.counter[FORCED] = 0
+        for index in range(state.counter[FRESH]):
+            _seat(state, state.lists[FRESH_FLOWS, index], now)
+        state.counter[FRESH] = 0
         if state.counter[DIRTY] > LARGE_CHANGE * state.due.shape[0] or not _repair(state, now):
             _fill(state, now)
-        state.counter[FRESH] = 0
         refresh(state)
 
 
@@ -68,9 +71,8 @@ def refresh(state: Any) -> None:
 @inner
 def _reckon(state: Any, link: int) -> None:
     if state.tally[link, STALE] == 2:
-        top, start = np.inf, state.tally[link, START]
-        for at in range(start, start + state.tally[link, OWN]):
-            top = min(top, state.mark[state.pool[at]])
+        start = state.tally[link, START]
+        top = _least(state.goal, start, start + state.tally[link, OWN])
         state.link[link, TOP] = top
     state.tally[link, STALE] = 0
     level, due = state.level[link], np.inf
@@ -80,25 +82,57 @@ def _reckon(state: Any, link: int) -> None:
 
 
 @inner
+def _least(values: Any, first: int, last: int) -> float:
+    """The least of values[first:last], inf of none; four at a time, so that none waits for the one before."""
+    one, two, three, four = np.inf, np.inf, np.inf, np.inf
+    for at in range(first, last - 3, 4):
+        one, two = min(one, values[at]), min(two, values[at + 1])
+        three, four = min(three, values[at + 2]), min(four, values[at + 3])
+    for at in range(max(last - (last - first) % 4, first), last):
+        one = min(one, values[at])
+    return min(min(one, two), min(three, four))
+
+
+@inner
 def _repair(state: Any, now: float) -> bool:
-    """Look at dirty links until none is left; False where that takes longer than filling anew."""
-    for index in range(state.counter[FRESH]):
-        _seat(state, state.lists[FRESH_FLOWS, index], now)
+    """Look at dirty links, lowest first, until none is left; False where that takes longer than filling anew.
+
+    No later repair can change what lies below it. A link's place in that order is the one that it had when it became
+    dirty: only how many repairs there are depends on it.
+    """
+    heap, size = state.lists[LINK_HEAP], 0
     for _ in range(PATIENCE * state.due.shape[0]):
-        if state.counter[DIRTY] == 0:
+        for index in range(state.counter[DIRTY]):
+            link = state.lists[DIRTY_LINKS, index]
+            state.key[link] = _new_level(state, link)
+            push(heap, state.key, size, link)
+            size += 1
+        state.counter[DIRTY] = 0
+        if size == 0:
             return True
-        link = _take_lowest(state)
+        link = pop(heap, state.key, size)
+        size -= 1
+        state.tally[link, IS_DIRTY] = 0
         _relevel(state, link, now)
     return False
 
 
 @inner
 def _seat(state: Any, flow: int, now: float) -> None:
-    """A new flow begins at the lowest level on its path; where there is none its links find one."""
+    """A new flow begins at the lowest level on its path; where there is none the link that has least for it finds one,
+    and that brings its load to the others.
+    """
     link = _lowest_on_path(state, flow)
-    if state.bottleneck[flow] == NEW and state.level[link] < np.inf:
+    if state.level[link] < np.inf:
         join_link(state, flow, link, state.mark[flow], now)
         _add_load(state, flow, -1, state.level[link])
+        return
+    least = np.inf
+    for hop in range(state.counter[HOPS]):
+        other = state.path[flow, hop]
+        if other >= 0 and state.link[other, CAPACITY] / state.tally[other, COUNT] < least:
+            link, least = other, state.link[other, CAPACITY] / state.tally[other, COUNT]
+    mark_dirty(state, link)
 
 
 @inner
@@ -113,24 +147,12 @@ def _lowest_on_path(state: Any, flow: int) -> Any:
 
 
 @inner
-def _take_lowest(state: Any) -> Any:
-    """Take out the dirty link whose old or new level is lowest: no later repair can change what lies below it."""
-    best, least = 0, np.inf
-    for index in range(state.counter[DIRTY]):
-        link = state.lists[DIRTY_LINKS, index]
-        over = state.link[link, LOAD] - state.link[link, CAPACITY]
-        key = state.level[link]
-        if key == np.inf:
-            key = state.link[link, CAPACITY] / max(state.tally[link, COUNT], 1)
-        elif over > 0.0:
-            key -= over / max(state.tally[link, OWN], 1)
-        if key < least:
-            best, least = index, key
-    link = state.lists[DIRTY_LINKS, best]
-    state.counter[DIRTY] -= 1
-    state.lists[DIRTY_LINKS, best] = state.lists[DIRTY_LINKS, state.counter[DIRTY]]
-    state.tally[link, IS_DIRTY] = 0
-    return link
+def _new_level(state: Any, link: int) -> Any:
+    """About which level a dirty link will have: the old one, or a lower one where it has too much load."""
+    level, over = state.level[link], state.link[link, LOAD] - state.link[link, CAPACITY]
+    if level == np.inf:
+        return state.link[link, CAPACITY] / max(state.tally[link, COUNT], 1)
+    return level - max(over, 0.0) / max(state.tally[link, OWN], 1)
 
 
 @inner
@@ -157,6 +179,10 @@ def _relevel(state: Any, link: int, now: float) -> None:
             _fall(state, link, old, new, now)
             state.link[link, LOAD] = capacity
             old = new
+    elif count > 0 and others >= capacity * (1 - EPSILON):  # what others allow its flows fills it to the byte
+        if old == np.inf:
+            state.link[link, SERVED] = 0.0
+        state.link[link, LOAD], old = others, _most(state.bound, count)
     else:
         state.link[link, LOAD], old = others, np.inf
     state.level[link] = old
@@ -166,16 +192,40 @@ def _relevel(state: Any, link: int, now: float) -> None:
 @inner
 def _find_bounds(state: Any, link: int, first: int, last: int) -> float:
     """state.bound: the least levels elsewhere of the link's flows first:last -> their sum."""
-    total, start, hops = 0.0, state.tally[link, START] + first, state.counter[HOPS]
+    start, hops = state.tally[link, START] + first, state.counter[HOPS]
     path, level, pool, bound = state.path, state.level, state.pool, state.bound
+    if path.shape[1] <= 2:
+        for index in range(last - first):
+            bound[index] = level[state.other[start + index]]
+        return _total(bound, last - first)
     for index in range(last - first):
         flow = pool[start + index]
         least = level[path[flow, 0]]
         for hop in range(1, hops):
             least = min(least, level[path[flow, hop]])
         bound[index] = least
-        total += least
-    return total
+    return _total(bound, last - first)
+
+
+@inner
+def _total(values: Any, count: int) -> float:
+    """The sum of values[:count]; four at a time, so that none waits for the one before."""
+    one, two, three, four = 0.0, 0.0, 0.0, 0.0
+    for at in range(0, count - 3, 4):
+        one, two = one + values[at], two + values[at + 1]
+        three, four = three + values[at + 2], four + values[at + 3]
+    for at in range(count - count % 4, count):
+        one += values[at]
+    return (one + two) + (three + four)
+
+
+@inner
+def _most(values: Any, count: int) -> float:
+    """The largest of values[:count], all of them at least 0."""
+    most = 0.0
+    for at in range(count):
+        most = max(most, values[at])
+    return most
 
 
 @inner
@@ -203,13 +253,13 @@ def _rise(state: Any, link: int, old: float, new: float, now: float) -> None:
     """The link's own flows get more, or have another bottleneck now."""
     start = state.tally[link, START]
     for index in range(state.tally[link, OWN] - 1, -1, -1):
-        flow, bound = state.pool[start + index], state.bound[index]
+        flow, other, bound = state.pool[start + index], state.other[start + index], state.bound[index]
         if bound < new:
             left = leave_link(state, flow, now)
             join_link(state, flow, _lowest_on_path(state, flow), left, now)
         rate = min(bound, new)
         if rate - old > EPSILON * old:
-            _add_load(state, flow, link, rate - old)
+            _add_elsewhere(state, flow, other, link, rate - old)
 
 
 @inner
@@ -218,18 +268,27 @@ def _fall(state: Any, link: int, old: float, new: float, now: float) -> None:
     if old == np.inf:
         state.link[link, SERVED] = 0.0
     start, own = state.tally[link, START], state.tally[link, OWN]
-    for index in range(own):
-        _add_load(state, state.pool[start + index], link, new - old)
+    for at in range(start, start + own):
+        _add_elsewhere(state, state.pool[at], state.other[at], link, new - old)
     for index in range(state.tally[link, COUNT] - own):
         if state.bound[index] > new:
-            flow = state.pool[start + own + index]
+            flow, other = state.pool[start + own + index], state.other[start + own + index]
             before = state.bound[index] if state.bottleneck[flow] >= 0 else 0.0
             join_link(state, flow, link, leave_link(state, flow, now), now)
             if abs(new - before) > EPSILON * before:
-                _add_load(state, flow, link, new - before)
+                _add_elsewhere(state, flow, other, link, new - before)
 
 
 @inlined
+def _add_elsewhere(state: Any, flow: int, other: int, but: int, change: float) -> None:
+    """The flow brings more or less to the links on its path but one; `other` is what the pool says of it."""
+    if state.path.shape[1] > 2:
+        _add_load(state, flow, but, change)
+    elif other < state.due.shape[0]:
+        _add_to(state, other, change)
+
+
+@inner
 def _add_load(state: Any, flow: int, but: int, change: float) -> None:
     """The flow brings more or less to the links on its path."""
     for hop in range(state.path.shape[1]):
@@ -237,9 +296,14 @@ def _add_load(state: Any, flow: int, but: int, change: float) -> None:
         if link < 0:
             break
         if link != but:
-            state.link[link, LOAD] += change
-            if state.level[link] < np.inf or state.link[link, LOAD] > FULL * state.link[link, CAPACITY]:
-                mark_dirty(state, link)
+            _add_to(state, link, change)
+
+
+@inlined
+def _add_to(state: Any, link: int, change: float) -> None:
+    state.link[link, LOAD] += change
+    if state.level[link] < np.inf or state.link[link, LOAD] > FULL * state.link[link, CAPACITY]:
+        mark_dirty(state, link)
 
 
 @inner

@@ -29,7 +29,9 @@ class State(NamedTuple):
 
     due float64[L]: when the next of them ends; bottleneck int32[F]: a link, or NEW, LEAVING, FREE_SLOT;
     mark float64[F]: bytes (NEW: left to send, LEAVING: the second at which the flow ends); pool int32: the flows of
-    link l stand at START:START + COUNT; place int32[F, hops]: where a flow stands in each of its links' lists.
+    link l stand at START:START + COUNT; other int32, beside the pool: the second link of a flow of two links, L of a
+    flow of one, of no meaning where paths are longer; goal float64, beside the pool: marks of a link's own flows; place
+    int32[F, hops]: where a flow stands in each of its links' lists; key float64[L]: order in which links are repaired.
     """
 
     level: npt.NDArray[np.float64]
@@ -43,8 +45,11 @@ class State(NamedTuple):
     path: npt.NDArray[np.int32]
     place: npt.NDArray[np.int32]
     pool: npt.NDArray[np.int32]
+    other: npt.NDArray[np.int32]
+    goal: npt.NDArray[np.float64]
     lists: npt.NDArray[np.int32]  # rows: dirty links, link heap, free slots, leaving flows, fresh flows, ended flows
     bound: npt.NDArray[np.float64]
+    key: npt.NDArray[np.float64]
     counter: npt.NDArray[np.int64]
     clock: npt.NDArray[np.float64]
 
@@ -70,7 +75,8 @@ def new_state(
         carried=np.zeros(links, dtype=np.int64), bottleneck=np.full(flows, FREE_SLOT, dtype=np.int32),
         mark=np.zeros(flows), flow=np.zeros((flows, 3)), path=np.full((flows, hops), -1, dtype=np.int32),
         place=np.zeros((flows, hops), dtype=np.int32), pool=np.zeros(int(room.sum()), dtype=np.int32),
-        lists=lists, bound=np.zeros(max(flows, links)), counter=counter, clock=clock,
+        other=np.zeros(int(room.sum()), dtype=np.int32), goal=np.zeros(int(room.sum())),
+        lists=lists, bound=np.zeros(max(flows, links)), key=np.zeros(links), counter=counter, clock=clock,
     )  # fmt: skip
 
 
@@ -85,10 +91,14 @@ def with_slots(state: State, flows: int) -> State:
     bigger.lists[FREE_SLOTS, : flows - old] = np.arange(flows - 1, old - 1, -1)
     bigger.lists[FREE_SLOTS, flows - old : flows - old + free] = state.lists[FREE_SLOTS, :free]
     state.counter[FREE] = free + flows - old
-    kept = {
-        name: getattr(state, name) for name in ("level", "due", "link", "tally", "carried", "pool", "counter", "clock")
-    }
-    return bigger._replace(**kept)
+    kept = ("level", "due", "link", "tally", "carried", "pool", "other", "goal", "counter", "clock")
+    return bigger._replace(**{name: getattr(state, name) for name in kept})
+
+
+def with_hops(state: State, hops: int) -> State:
+    """The same network with place for longer paths."""
+    more = ((0, 0), (0, hops - state.path.shape[1]))
+    return state._replace(path=np.pad(state.path, more, constant_values=-1), place=np.pad(state.place, more))
 
 
 def with_room(state: State, wanted: npt.NDArray[np.int64]) -> State:
@@ -96,12 +106,15 @@ def with_room(state: State, wanted: npt.NDArray[np.int64]) -> State:
     tally = state.tally
     room = np.where(wanted > tally[:, ROOM], 2 * wanted, tally[:, ROOM])
     start = np.cumsum(room) - room
-    pool = np.zeros(int(room.sum()), dtype=np.int32)
     held = np.repeat(np.arange(len(room)), tally[:, COUNT])
     within = np.arange(len(held)) - np.repeat(np.cumsum(tally[:, COUNT]) - tally[:, COUNT], tally[:, COUNT])
-    pool[start[held] + within] = state.pool[tally[held, START] + within]
+    moved = {}
+    for name in ("pool", "other", "goal"):
+        before = getattr(state, name)
+        moved[name] = np.zeros(int(room.sum()), dtype=before.dtype)
+        moved[name][start[held] + within] = before[tally[held, START] + within]
     tally[:, ROOM], tally[:, START] = room, start
-    return state._replace(pool=pool)
+    return state._replace(**moved)
 
 
 @inlined
@@ -125,6 +138,7 @@ def enter(state: Any, path: Any, size: Any, which: Any, numbers: Any, now: float
         state.flow[flow, SIZE], state.flow[flow, BEGAN] = size[new], now
         for hop in range(state.path.shape[1]):
             state.path[flow, hop] = path[new, hop] if hop < path.shape[1] else -1
+        for hop in range(state.path.shape[1]):
             if state.path[flow, hop] >= 0:
                 _attach(state, flow, hop, now)
         state.lists[FRESH_FLOWS, state.counter[FRESH]] = flow
@@ -139,11 +153,15 @@ def _attach(state: Any, flow: int, hop: int, now: float) -> None:
     held = state.tally[link, COUNT]
     if held == 0:
         state.link[link, BUSY_SINCE] = now
-    state.pool[state.tally[link, START] + held] = flow
-    state.place[flow, hop] = held
+    at = state.tally[link, START] + held
+    state.pool[at], state.place[flow, hop] = flow, held
+    if state.path.shape[1] == 2:
+        second = state.path[flow, 1 - hop]
+        state.other[at] = second if second >= 0 else state.due.shape[0]
+    elif state.path.shape[1] == 1:
+        state.other[at] = state.due.shape[0]
     state.tally[link, COUNT] = held + 1
     state.counter[HOPS] = max(state.counter[HOPS], hop + 1)
-    mark_dirty(state, link)
 
 
 @inner
@@ -169,8 +187,11 @@ def _swap(state: Any, link: int, one: int, other: int) -> None:
     """Exchange two flows in the list of a link."""
     if one != other:
         start = state.tally[link, START]
-        first, second = state.pool[start + one], state.pool[start + other]
-        state.pool[start + one], state.pool[start + other] = second, first
+        here, there = start + one, start + other
+        first, second = state.pool[here], state.pool[there]
+        state.pool[here], state.pool[there] = second, first
+        state.other[here], state.other[there] = state.other[there], state.other[here]
+        state.goal[here], state.goal[there] = state.goal[there], state.goal[here]
         state.place[first, _hop(state, first, link)] = other
         state.place[second, _hop(state, second, link)] = one
 
@@ -209,7 +230,7 @@ def join_link(state: Any, flow: int, link: int, left: float, now: float) -> None
     state.bottleneck[flow], state.mark[flow] = link, mark
     own = state.tally[link, OWN]
     _swap(state, link, state.place[flow, _hop(state, flow, link)], own)
-    state.tally[link, OWN] = own + 1
+    state.tally[link, OWN], state.goal[state.tally[link, START] + own] = own + 1, mark
     if mark < state.link[link, TOP]:
         state.link[link, TOP] = mark
     state.tally[link, STALE] = max(state.tally[link, STALE], 1)

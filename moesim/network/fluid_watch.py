@@ -35,8 +35,8 @@ class WatchedNet:
     A flow ends at the first tick that is not before its exact end.
     """
 
-    def __init__(self, capacity: npt.NDArray[np.float64], hops: int, window: float) -> None:
-        self.net = FluidNet(capacity, hops, window=window)
+    def __init__(self, capacity: npt.NDArray[np.float64], window: float) -> None:
+        self.net = FluidNet(capacity, 1, window=window)
         self._origin = 0  # the tick at which the net's own clock of float seconds stood at 0
         self._members = np.zeros((1024, SETS), dtype=np.int32)
         self._place = np.zeros(1024, dtype=np.int64)
@@ -107,22 +107,19 @@ def _run_until(
     state: Any, now: float, until: float, window: float, origin: int, members: Any, place: Any, left: Any, finish: Any
 ) -> Any:
     """Completions in order, until one of them empties a set or the next comes after `until` -> (now, empty, next)."""
-    empty, due = np.empty(0, np.int32), np.inf
+    empty, count = np.empty(left.shape[0], np.int32), 0
     while True:
         kernel.settle(state, now)
         due = max(kernel.next_due(state), now)
-        if due > until or due == np.inf or empty.shape[0] > 0:
-            return now, empty, due
+        if due > until or due == np.inf or count > 0:
+            return now, empty[:count].copy(), due
         now = due
         tick = origin + np.int64(np.ceil(now * PICOSECONDS - TOLERANCE))
-        ended = kernel.complete(state, now, window)
-        emptied, count = np.empty(SETS * ended.shape[0], np.int32), 0
-        for flow in ended:
+        for flow in kernel.complete(state, now, window):
             finish[place[flow]] = tick
             for member in range(SETS):
                 which = members[flow, member]
                 left[which] -= 1
                 if left[which] == 0:
-                    emptied[count] = which
+                    empty[count] = which
                     count += 1
-        empty = emptied[:count].copy()

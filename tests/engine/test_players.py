@@ -167,3 +167,19 @@ def test_a_uniform_all_to_all_takes_its_closed_form(ranks: int) -> None:
     builder.add("a2a", "send", "comm", range(ranks), coflow=coflow)
     for play in (evaluate, simulate):
         assert play(builder.build(), np.full(2 * ranks, bandwidth)).step_seconds == (ranks - 1) * size / bandwidth
+
+
+def test_links_that_cannot_be_full_are_not_solved_for_and_are_never_full() -> None:
+    """Two lanes of 1 GB/s over a trunk of 3 GB/s: 2 us for 2 kB, and only the port that takes both ends is full."""
+    capacity = np.array([1e9, 1e9, 3e9, 1e9])
+    path = np.array([[0, 2, 3], [1, 2, 3]], dtype=np.int32)
+    owner_ptr = np.array([0, 1, 2, 2], dtype=np.int64)
+    ends = (np.array([0, 1], dtype=np.int32), np.array([2, 2], dtype=np.int32))
+    coflow = Coflow(3, owner_ptr, *ends, np.array([1000, 1000]), path, 0.0)
+    builder = GraphBuilder()
+    builder.add("send", "send", "comm", [0, 1, 2], coflow=coflow)
+    timeline = simulate(builder.build(), capacity)
+    assert timeline.task_end.tolist() == [2 * US]
+    assert timeline.link_saturated is not None
+    assert timeline.link_saturated.tolist() == pytest.approx([0, 0, 0, 2e-6])
+    assert timeline.link_bytes.tolist() == [1000, 1000, 2000, 2000]

@@ -189,3 +189,19 @@ def test_capacity_changes_and_aborted_flows() -> None:
     assert net.next_completion() is None
     assert net.abort(flow) == pytest.approx([50.0])
     assert net.active == 0
+
+
+def test_every_link_that_carries_all_it_can_is_full_whichever_holds_the_flow_back() -> None:
+    net = FluidNet(np.array([10.0, 10.0, 11.0]), 3)
+    net.add(np.array([[0, 1, 2]], dtype=np.int32), np.array([20]))
+    assert net.next_completion() == 2.0
+    net.advance(2.0)
+    assert net.saturated.tolist() == [2.0, 2.0, 0.0]
+
+
+def test_paths_may_get_longer_than_those_that_came_first() -> None:
+    net = FluidNet(np.array([10.0, 10.0, 4.0]), 1)
+    net.add(np.array([[0]], dtype=np.int32), np.array([20]))
+    net.add(np.array([[0, 1]], dtype=np.int32), np.array([20]))
+    net.add(np.array([[0, 1, 2]], dtype=np.int32), np.array([20]))
+    assert sorted(net.rates()[net.rates() > 0].tolist()) == pytest.approx([10 / 3] * 3)
