@@ -17,6 +17,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from moesim.compiled import interpreted
+from moesim.costs.grid_kernel import MOST_AXES, FlatGrids, summed
 from moesim.errors import BadInput
 
 Floats = npt.NDArray[np.float64]
@@ -59,9 +61,33 @@ class ResidualGrid:
 
     def _sum(self, rows: Floats) -> Floats:
         """float64[coordinates, rows] -> the sum of all grids, float64[rows]."""
+        if interpreted():
+            return self.in_arrays(rows)
+        total = np.empty(rows.shape[1])
+        summed(rows, self._flat, total)
+        return total
+
+    def in_arrays(self, rows: Floats) -> Floats:
+        """The same by numpy alone, for a process that compiles nothing."""
         low, part = self._axes.locate(rows)
         total: Floats = np.sum([stack.at(low, part) for stack in self._stacks], axis=0)
         return total
+
+    @cached_property
+    def _flat(self) -> FlatGrids:
+        coordinate, start, step, last = self._axes.columns
+        widths = [MOST_AXES - stack.axes.shape[1] for stack in self._stacks]
+        number = np.concatenate([np.full(len(one.first), one.axes.shape[1]) for one in self._stacks])
+        pairs = list(zip(self._stacks, widths, strict=True))
+        axis, stride = (
+            np.concatenate([np.pad(getattr(one, name), ((0, 0), (0, more))) for one, more in pairs])
+            for name in ("axes", "strides")
+        )
+        begins = np.cumsum([0, *(len(one.flat) for one in self._stacks)])
+        first = np.concatenate([one.first + begin for one, begin in zip(self._stacks, begins, strict=False)])
+        values = np.concatenate([one.flat for one in self._stacks])
+        ends = (start.ravel(), step.ravel(), last.ravel())
+        return FlatGrids(coordinate, *ends, number, axis, stride, first, values)
 
     @cached_property
     def _axes(self) -> Axes:
@@ -83,13 +109,14 @@ class Axes:
         """float64[coordinates, rows] -> the knot at or below each value and the fraction of a step beyond it, [axes,
         rows]; values outside sit at the ends.
         """
-        coordinate, start, step, last = self._columns
+        coordinate, start, step, last = self.columns
         position = np.clip((rows[coordinate] - start) / step, 0.0, last)
         low = np.minimum(position.astype(np.int64), np.maximum(last.astype(np.int64) - 1, 0))
         return low, position - low
 
     @cached_property
-    def _columns(self) -> tuple[Ints, Floats, Floats, Floats]:
+    def columns(self) -> tuple[Ints, Floats, Floats, Floats]:
+        """coordinate int64[axes], start, step, last knot float64[axes, 1]."""
         coordinate, start, step, knots = (np.array(column) for column in zip(*self.axes, strict=True))
         return coordinate, start[:, None], step[:, None], knots[:, None] - 1.0
 
@@ -102,23 +129,22 @@ class Stack:
     def __init__(self, grids: Sequence[Grid], axes: Sequence[Axis]) -> None:
         padded = [np.pad(grid.values, [(0, 1)] * grid.values.ndim, mode="edge") for grid in grids]
         strides = np.array([np.array(one.strides) // one.itemsize for one in padded])
-        self._flat = np.concatenate([one.ravel() for one in padded])
-        self._first = np.cumsum([0, *(one.size for one in padded[:-1])])[:, None]
-        self._strides = list(strides.T[:, :, None])
-        self._axes = np.array([[axes.index(axis) for axis in grid.axes] for grid in grids]).T
+        self.flat = np.concatenate([one.ravel() for one in padded])
+        self.first = np.cumsum([0, *(one.size for one in padded[:-1])])
+        self.strides, self.axes = strides, np.array([[axes.index(axis) for axis in grid.axes] for grid in grids])
 
     def at(self, low: Ints, part: Floats) -> Floats:
         """Where rows lie on all axes, [axes, rows] each -> the sum of the grids, float64[rows]."""
-        index = self._first
-        for axis, stride in zip(self._axes, self._strides, strict=True):
+        index, strides = self.first[:, None], list(self.strides.T[:, :, None])
+        for axis, stride in zip(self.axes.T, strides, strict=True):
             index = index + low[axis] * stride
-        total: Floats = self._between(index, self._strides, [part[axis] for axis in self._axes]).sum(axis=0)
+        total: Floats = self._between(index, strides, [part[axis] for axis in self.axes.T]).sum(axis=0)
         return total
 
     def _between(self, index: Ints, strides: Sequence[Ints], parts: Sequence[Floats]) -> Floats:
         """int64[grids, rows] -> values between the knots there and the next ones, axis by axis."""
         if not strides:
-            return self._flat.take(index)
+            return self.flat.take(index)
         below = self._between(index, strides[1:], parts[1:])
         above = self._between(index + strides[0], strides[1:], parts[1:])
         above -= below

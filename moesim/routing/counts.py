@@ -45,7 +45,7 @@ class Counts:
         often = self._asked[which] > SELDOM
         self._sum_up(which[~short & often])
         short |= ~often
-        rows = self.recording.rows(np.repeat(request[short], tokens[short]), _positions(first[short], tokens[short]))
+        rows = self._rows(which[short], first[short], tokens[short])
         found = np.zeros((groups, self.layers, self.num_experts + 1), dtype=np.int32)
         add_tokens(self.recording.table(rows), rows, np.repeat(group[short], tokens[short]), found)
         long = np.flatnonzero(~short)
@@ -54,6 +54,12 @@ class Counts:
             which[long], first[long], tokens[long], group[long], found,
         )  # fmt: skip
         return found[:, :, : self.num_experts]
+
+    def _rows(self, which: Int64s, first: Int64s, tokens: Int64s) -> Int64s:
+        """Rows of the table of stretches of recorded requests, token after token, as `Recording.rows`."""
+        start, length = (np.repeat(column[which], tokens) for column in (self.recording.start, self.recording.length))
+        rows: Int64s = start + _positions(first, tokens) % length
+        return rows
 
     def _sum_up(self, requests: Int64s) -> None:
         """Make the sums of these recorded requests, where they are missing."""

@@ -16,6 +16,7 @@ from moesim import streams
 from moesim.compiled import interpreted
 from moesim.errors import BrokenInvariant
 from moesim.serving.balancer import ask_of, choose
+from moesim.serving.balancer.least_outstanding import tickets
 from moesim.serving.batcher import REGISTRY, decode_first, prefill_first, whole_prompts
 from moesim.serving.book import Book, State
 from moesim.serving.clock import Hosted
@@ -53,6 +54,7 @@ from moesim.serving.loop_queue import (
     STARTED_AT,
     STATE,
     STEPS,
+    TICKET,
 )
 from moesim.serving.loop_queue import State as Columns
 from moesim.serving.replica import Replica
@@ -100,7 +102,9 @@ class CompiledLoop:
         one, many = replicas[0].schedulers[0], len(replicas[0].schedulers)
         layers = self._clock.layers if isinstance(self._clock, Hosted) else 0
         prefixes = book.requests.prefixes if one.settings.prefix_cache else None
-        engine = engine_of(one.settings, layers, many, one.blocks.total, closed=False, cache=prefixes is not None)
+        engine = engine_of(
+            one.settings, layers, many, one.blocks.total, closed=False, cache=prefixes is not None, balancer=balancer
+        )
         self._engine = engine._replace(front=front, ahead=int(replicas[0].ahead))
         requests = book.requests
         self._columns = Columns.of_requests(
@@ -115,6 +119,7 @@ class CompiledLoop:
         )
         self._columns.clock[SENT] = len(requests)
         self._columns.of[:, SENT_AT] = requests.arrival
+        self._columns.of[:, TICKET] = tickets(np.arange(len(requests)))
         self.rejected = self._refused()
         self._columns.of[list(self.rejected), REPLICA] = REFUSED
 

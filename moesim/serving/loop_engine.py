@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
-from moesim.serving.loop_queue import Engine
+from moesim.serving.balancer import REGISTRY, least_outstanding, round_robin
+from moesim.serving.loop_queue import ASKED_FOR, LEAST_OUTSTANDING, ROUND_ROBIN, Engine
 from moesim.serving.settings import Settings
 from moesim.units import to_ps
 
 POLICIES: Final = ("decode_first", "prefill_first", "whole_prompts")  # by their number in the kernel
+RULES: Final[Mapping[object, int]] = {least_outstanding.choose: LEAST_OUTSTANDING, round_robin.choose: ROUND_ROBIN}
 READABLE: Final = {
     "scheduling_policy": "fcfs",
     "prefill_schedule_interval": 1,
@@ -23,10 +26,12 @@ def unplayed_keys(settings: Settings) -> list[str]:
 
 
 def engine_of(
-    settings: Settings, layers: int, many: int, blocks: int, *, closed: bool, cache: bool = False, host: int = 0
+    settings: Settings, layers: int, many: int, blocks: int, *, closed: bool, cache: bool = False, host: int = 0,
+    balancer: str = "",
 ) -> Engine:  # fmt: skip
     """many: schedulers of a replica, of `blocks` each; host: ps of every step that its clock does not hold; cache: of
-    shared prefixes."""
+    shared prefixes; balancer: who sends requests to replicas, where there are several.
+    """
     return Engine(
         many=many,
         blocks=blocks,
@@ -46,4 +51,5 @@ def engine_of(
         front=int(to_ps(settings.frontend_time)),
         closed=int(closed),
         cache=int(cache),
+        rule=RULES.get(REGISTRY[balancer], ASKED_FOR) if balancer else ASKED_FOR,
     )

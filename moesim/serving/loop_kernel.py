@@ -38,6 +38,7 @@ from moesim.serving.loop_queue import (
     HORIZON,
     INBOX,
     LAST_AT,
+    LEAST_OUTSTANDING,
     LEFT,
     LOAD,
     LOST,
@@ -54,6 +55,7 @@ from moesim.serving.loop_queue import (
     REFUSED,
     REPLICA,
     ROOM,
+    ROUND_ROBIN,
     RUNNING_STATE,
     SAMPLES,
     SEATS,
@@ -66,6 +68,7 @@ from moesim.serving.loop_queue import (
     STARTED_AT,
     STATE,
     STEPS,
+    TICKET,
     TOUCHED,
     TURN,
     UNDECIDED,
@@ -502,12 +505,33 @@ def full(s: Any) -> Any:
 
 
 @inner
+def chosen(s: Any, e: Any) -> Any:
+    """As the balancers least_outstanding and round_robin -> who serves the next request; UNDECIDED by any other."""
+    request, many, best, least = s.clock[SEEN], s.own.shape[0], np.int64(0), np.int64(FAR)
+    if many == 1:
+        return np.int64(0)
+    if e.rule == ROUND_ROBIN:
+        return request % many
+    if e.rule != LEAST_OUTSTANDING:
+        return np.int64(UNDECIDED)
+    for replica in range(many):
+        load = s.own[replica, LOAD]
+        best = np.int64(1) if load < least else best + (load == least)
+        least = min(least, load)
+    turn, replica = s.of[request, TICKET] % best, 0
+    while s.own[replica, LOAD] != least or turn > 0:
+        turn -= s.own[replica, LOAD] == least
+        replica += 1
+    return replica
+
+
+@inner
 def happen(s: Any, e: Any) -> Any:
     """As Loop._happen, one event of now -> whether there was any; somebody who has to be sent to a replica is none."""
     clock = s.clock
     if next_come(s, e) <= clock[NOW]:
-        if s.own.shape[0] == 1:
-            clock[CHOICE] = 0
+        if clock[CHOICE] == UNDECIDED:
+            clock[CHOICE] = chosen(s, e)
         if clock[CHOICE] == UNDECIDED:
             return False
         if s.of[clock[SEEN], REPLICA] != REFUSED:

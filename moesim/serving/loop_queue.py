@@ -26,10 +26,12 @@ BEGUN, ENDED, GOING, TOUCHED, STEPS, BUSY, WAITED, GATHERED, CHOSEN, LOAD, HORIZ
 # numbers of a row of State.at, one a scheduler
 (SEATS, POLLED, TURN, INBOX, IN_FIRST, IN_LAST, WAITING, FIRST, LAST, STARTED, DECODING, CHUNKS, DECODES, LEFT,
  EVICTED, ROOM, NEW, PUT, SINCE, UNTIL) = range(20)  # fmt: skip
-# numbers of a row of State.of, one a request, as the columns of a Book; NEXT: who stands behind it
+# numbers of a row of State.of, one a request, as the columns of a Book; NEXT: who stands behind it; TICKET: which of
+# several equals gets it, see balancer/least_outstanding.py
 (PROMPT, OUTPUT, SENT_AT, QUEUED_AT, STARTED_AT, FIRST_AT, LAST_AT, ENDED_AT, EVICTED_AT, CACHED, EMITTED,
- ADMITTED, LOST, PREEMPTED, STATE, REPLICA, SCHEDULER, NEXT) = range(18)  # fmt: skip
+ ADMITTED, LOST, PREEMPTED, STATE, REPLICA, SCHEDULER, NEXT, TICKET) = range(19)  # fmt: skip
 SAMPLE = 4  # numbers of a Sample
+ASKED_FOR, LEAST_OUTSTANDING, ROUND_ROBIN = range(3)  # balancers
 FEWEST_STEPS, FEWEST_GAPS = 1 << 10, 1 << 12
 SPARE = 2  # a step, or a sample, that is written down next, and one more
 
@@ -39,7 +41,7 @@ class Engine(NamedTuple):
     held; ahead: 0 or 1; balance, gather: steps that prompts wait for those of other schedulers, and for more; host:
     ticks of every step that its clock does not hold; slow: of steps with prompts; least: ticks that a step takes which
     no CUDA graph holds; front: ps from the client to the scheduler; closed: 1 where clients wait for their answers;
-    cache: 1 where blocks of shared prefixes are found again.
+    cache: 1 where blocks of shared prefixes are found again; rule: who sends requests to replicas, or ASKED_FOR.
     """
 
     many: int
@@ -60,10 +62,11 @@ class Engine(NamedTuple):
     front: int
     closed: int
     cache: int
+    rule: int
 
 
 class State(NamedTuple):
-    """clock int64[7], own int64[replicas, 14], at int64[schedulers, 20], of int64[requests, 18]: numbers by name, of
+    """clock int64[7], own int64[replicas, 14], at int64[schedulers, 20], of int64[requests, 19]: numbers by name, of
     all, of each replica, scheduler (those of a replica side by side) and request; kept int64[schedulers, 8], has
     int64[requests, 4], prefixed: blocks, see serving/loop_blocks.py; started .. left_at int64[schedulers,
     seats]: requests and their tokens or ps, ordered as decoding, by tokens in the cache; ends int64[replicas, room],
@@ -107,7 +110,8 @@ class State(NamedTuple):
             return np.zeros(shape, dtype=np.int64)
 
         started, decoding, ordered, chunked, tokens, left, left_at = (empty(all_of, most) for _ in range(7))
-        clock, own, at, of = empty(GAPS + 1), empty(replicas, SAMPLES + 1), empty(all_of, UNTIL + 1), empty(n, NEXT + 1)
+        clock, own, at = empty(GAPS + 1), empty(replicas, SAMPLES + 1), empty(all_of, UNTIL + 1)
+        of = empty(n, TICKET + 1)
         of[:, PROMPT], of[:, OUTPUT] = prompt, output
         of[:, SENT_AT : EVICTED_AT + 1] = of[:, REPLICA] = of[:, SCHEDULER] = NEVER
         at[:, SEATS] = seats

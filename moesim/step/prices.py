@@ -64,7 +64,7 @@ class ExpertPrices:
             return self._costs.experts_of(Rows(*(column.astype(np.float64) for column in columns)), *width)
 
         estimate = never_alone(ask, [total, active, most, total + filled])
-        return to_ps(ops.log.work([estimate]).stretched(self._slowdown).total)
+        return to_ps(ops.log.seconds([estimate]).stretched(self._slowdown).total)
 
 
 def _different(shapes: Int64s) -> Int64s:

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moesim.costs.grid import CLIP, UNIT, Axis, Grid, ResidualGrid, digest, packed_grids, read_grids
+from moesim.costs.profile_file import read_profile
+from moesim.shipped import shipped
 
 PLANE = (Axis(0, 0.0, 1.0, 4), Axis(1, -2.0, 0.5, 5), Axis(2, 3.0, 2.0, 2))
 SLOPES = (0.05, -0.1, 0.02)
@@ -57,3 +59,13 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     for name, grid in held.items():
         for own, read in zip(grid.grids, found[name].grids, strict=True):
             assert own.axes == read.axes and np.abs(own.values - read.values).max() <= UNIT / 2 + 1e-12
+
+
+def test_compiled_code_finds_the_same_to_the_bit() -> None:
+    """Every grid of a shipped profile, inside and outside of what was measured."""
+    _, grids = read_profile(shipped("calibration", "profiles", "h100_sxm.yaml"))
+    random = np.random.default_rng(0)
+    for residual in grids.values():
+        most = max(axis.coordinate for grid in residual.grids for axis in grid.axes)
+        rows = random.uniform(-5.0, 40.0, (most + 1, 99))
+        assert np.array_equal(residual._sum(rows), residual.in_arrays(rows))
