@@ -47,7 +47,7 @@ def falls_of(path: Path) -> tuple[str, list[Falls]]:
     for kernels, roles in section.kernels.items():
         for role, name in roles.items():
             if name not in found:
-                profile = Profile(section, grids, kernels, borrowed=False, dispatch=role.partition("@")[2])
+                profile = Profile(section, grids, kernels, carried=0.0, dispatch=role.partition("@")[2])
                 found[name] = _falls(name, _sweeps(profile, role))
     return section.name, list(found.values())
 

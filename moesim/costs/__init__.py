@@ -2,7 +2,7 @@
 
 from moesim.costs.communication import CommunicationCost, Steps, communication_of
 from moesim.costs.estimate import Basis, Estimate
-from moesim.costs.load import error_draw, find_profile, load_costs
+from moesim.costs.load import error_draw, find_profile, load_costs, profile_of
 from moesim.costs.model import CostModel
 from moesim.costs.profile import Profile
 from moesim.costs.profile_file import known_profiles
@@ -23,4 +23,5 @@ __all__ = [
     "find_profile",
     "known_profiles",
     "load_costs",
+    "profile_of",
 ]

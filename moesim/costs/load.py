@@ -22,17 +22,17 @@ def load_costs(
     name_or_path: str, device: Device, kernels: str | None = None, *, precision: str = "", dispatch: str = "",
     width: tuple[int, int] | None = None, where: str = "",
 ) -> CostModel:  # fmt: skip
-    """The word "auto" (the shipped profile of the device), "roofline", a shipped profile's name, or a profile file; and
-    one of the profile's kernel sets, None: its default for experts of that precision. dispatch: the all-to-all before
-    the experts, whose own kernels answer where they were measured at that width (hidden, inter). Raises BadInput with
-    the known names.
+    """The word "auto" (the shipped profile of the device, or of the one that it is like), "roofline", a shipped
+    profile's name, or a profile file; and one of the profile's kernel sets, None: its default for experts of that
+    precision. dispatch: the all-to-all before the experts, whose own kernels answer where they were measured at that
+    width (hidden, inter). Raises BadInput with the known names.
     """
     if name_or_path == "roofline":
         return Roofline(device, ALGORITHMS)
-    path = _profile_of(device, where) if name_or_path == AUTO else find_profile(name_or_path, where=where)
+    path = profile_of(device, where) if name_or_path == AUTO else find_profile(name_or_path, where=where)
     assert path is not None
     return load_profile(
-        path, device.name, kernels, precision=precision, dispatch=dispatch, width=width, where=where
+        path, device, kernels, precision=precision, dispatch=dispatch, width=width, where=where
     )  # fmt: skip
 
 
@@ -51,15 +51,23 @@ def find_profile(name_or_path: str, *, where: str = "") -> Path | None:
     return known[name_or_path]
 
 
-def _profile_of(device: Device, where: str) -> Path:
-    """The shipped profile that was measured on `device`. Raises BadInput with the devices that have one."""
-    found = {_device_of(path): path for path in known_profiles().values()}
+def profile_of(device: Device, where: str = "") -> Path:
+    """The shipped profile that was measured on `device`, or else on what it is like. Raises BadInput with the devices
+    that have one.
+    """
+    known = known_profiles()
+    if device.like:
+        if device.like not in known:
+            raise unknown_name("cost profile", device.like, known, where=f"the topology's device {device.name}: like")
+        return known[device.like]
+    found = {_device_of(path): path for path in known.values()}
     if device.name not in found:
         measured = ", ".join(f"{path.stem} ({name})" for name, path in found.items())
         raise BadInput(
             f"no shipped profile was measured on {device.name}",
             where=where or "costs",
-            way_out=f"name one whose times you assume, {measured}; or costs: roofline; or `moesim calibrate measure`",
+            way_out=f"name one whose kernels you assume at this device's rates, {measured}; or costs: roofline; or "
+            "`moesim calibrate measure`",
         )
     return found[device.name]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.costs import shapes
+from moesim.costs.carried import FAR, NEAR, carry
 from moesim.costs.communication import CommunicationCost, Steps
 from moesim.costs.estimate import Basis, Estimate
 from moesim.costs.grid import ResidualGrid
@@ -18,6 +20,7 @@ from moesim.costs.profile_file import CommunicationSection, OperatorSection, Pro
 from moesim.costs.recurrences import demands_of
 from moesim.costs.shapes import KINDS
 from moesim.errors import BadInput, unknown_name
+from moesim.hardware import Device, shipped_device
 from moesim.models import Attention, Linear
 
 UNMEASURED = "roofline/peak rates: nobody measured it"  # in place of a kernel's name
@@ -35,25 +38,22 @@ FAMILIES = {
 
 
 class Profile:
-    """Forms times residual grids of one device, and one of its kernel sets. `borrowed` marks a profile used on another
-    device: all is assumed. Behind a `dispatch` whose experts were measured on their own, those answer for the shapes
-    that they were measured on.
+    """Forms times residual grids of one device, and one of its kernel sets. `carried`: what being carried to another
+    device adds to the spread of all that it says, which then is assumed. Behind a `dispatch` whose experts were
+    measured on their own, those answer for the shapes that they were measured on.
     """
 
     def __init__(
-        self, section: ProfileSection, grids: Mapping[str, ResidualGrid], kernels: str, *, borrowed: bool,
+        self, section: ProfileSection, grids: Mapping[str, ResidualGrid], kernels: str, *, carried: float,
         dispatch: str = "", width: tuple[int, int] | None = None, clock: float = 1.0,
     ) -> None:  # fmt: skip
-        self._section, self._grids, self._borrowed, self._clock = section, grids, borrowed, clock
+        self._section, self._grids, self._carried, self._clock = section, grids, carried, clock
         self._dispatch, self._width = dispatch, width
         self._roles = section.kernels[kernels]
         self.name, self.device, self.kernels = section.name, section.device, kernels
         self.backward: Mapping[str, float] = section.backward
-        self.families: Mapping[str, float] = {
-            **section.families,
-            **self._spreads(),
-            UNMEASURED_FAMILY: UNMEASURED_SPREAD,
-        }
+        own = {**section.families, **self._spreads(), UNMEASURED_FAMILY: UNMEASURED_SPREAD}
+        self.families: Mapping[str, float] = {family: math.hypot(spread, carried) for family, spread in own.items()}
         self.widens: Mapping[str, float] = self._widening()
         self.communication: Mapping[str, CommunicationCost] = {
             name: _communication(cost) for name, cost in section.communication.items()
@@ -64,7 +64,7 @@ class Profile:
         slower, chosen = self._section.sustained, (self._dispatch, self._width)
         if slower is None:
             return self
-        return Profile(self._section, self._grids, self.kernels, borrowed=self._borrowed, dispatch=chosen[0],
+        return Profile(self._section, self._grids, self.kernels, carried=self._carried, dispatch=chosen[0],
                        width=chosen[1], clock=slower.clock)  # fmt: skip
 
     @property
@@ -151,7 +151,7 @@ class Profile:
         nbytes = np.asarray(moved, dtype=np.float64)
         section = self._section.elementwise
         seconds = np.where(nbytes > 0, section.launch + nbytes / section.bytes_per_second, 0.0)
-        basis: Basis = "assumed" if self._borrowed else section.basis
+        basis: Basis = "assumed" if self._carried else section.basis
         return Estimate(seconds, "elementwise", basis, np.zeros(nbytes.shape, dtype=np.bool_), bytes=nbytes)
 
     def host_seconds(self, phase: str, layers: int) -> float:
@@ -207,7 +207,7 @@ class Profile:
         seconds = section.form.at_clock(self._clock).seconds(demand) * self._grids[name].at(demand.coordinates)
         memory = np.where(demand.bytes > self._section.cache, demand.bytes / self._section.memory_bandwidth, 0.0)
         bound = np.maximum(demand.flops / section.peak, memory)
-        basis: Basis = "assumed" if self._borrowed else section.basis
+        basis: Basis = "assumed" if self._carried else section.basis
         dtype = "bf16" if family == "attention" else shapes.ARITHMETIC.get(section.dtype, section.dtype)
         return Estimate(
             np.maximum(seconds, bound), family, basis, _outside(section, demand), role=role, kernel=name,
@@ -233,17 +233,32 @@ def _communication(section: CommunicationSection) -> CommunicationCost:
     return CommunicationCost(**section.model_dump(exclude={"steps"}), steps=steps)
 
 
+def _measured(section: ProfileSection, where: str) -> Device:
+    """What the profile's device can do. Raises BadInput where nothing shipped knows it."""
+    if (device := shipped_device(section.device)) is None:
+        raise BadInput(
+            f"profile {section.name} was measured on {section.device}, whose rates no shipped topology has",
+            where=where,
+            way_out=f"where the topology's device is the same, call it {section.device}; or costs: auto, roofline",
+        )
+    return device
+
+
 def load_profile(
-    path: Path, device_name: str, kernels: str | None = None, *, precision: str = "", dispatch: str = "",
+    path: Path, device: Device, kernels: str | None = None, *, precision: str = "", dispatch: str = "",
     width: tuple[int, int] | None = None, where: str = "",
 ) -> Profile:  # fmt: skip
     """A profile and one of its kernel sets, None: its default for experts of that precision, or for the first that it
-    knows. Used on another device, all it says is assumed.
+    knows. Used on another device it is carried to that one's rates, and all it says is assumed.
 
     Raises BadInput.
     """
     section, grids = read_profile(path)
+    carried = 0.0
+    if section.device != device.name:
+        carried = NEAR if device.like == section.name else FAR
+        section = carry(section, _measured(section, where or str(path)), device)
     chosen = kernels or section.default_kernels.get(precision) or next(iter(section.default_kernels.values()))
     if chosen not in section.kernels:
         raise unknown_name("kernel set", chosen, section.kernels, where=where or path)
-    return Profile(section, grids, chosen, borrowed=section.device != device_name, dispatch=dispatch, width=width)
+    return Profile(section, grids, chosen, carried=carried, dispatch=dispatch, width=width)

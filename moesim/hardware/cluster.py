@@ -17,7 +17,9 @@ NO_LINK = -1
 
 @dataclass(frozen=True)
 class Device:
-    """One kind of GPU. peak_flops: dense FLOP/s by dtype; each figure's source stands in `sources`."""
+    """One kind of GPU. peak_flops: dense FLOP/s by dtype; each figure's source stands in `sources`; like: the shipped
+    profile whose kernels it runs, "" where they were measured on it or nobody can say.
+    """
 
     name: str
     memory_bytes: int
@@ -25,6 +27,7 @@ class Device:
     peak_flops: Mapping[str, float]
     sms: int
     sources: Mapping[str, str] = field(default_factory=dict)
+    like: str = ""
 
 
 class Routes(NamedTuple):

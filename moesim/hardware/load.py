@@ -84,6 +84,14 @@ def find_topology(name: str) -> Path:
     return known[name]
 
 
+def shipped_device(name: str) -> Device | None:
+    """The GPU of that name, of any shipped topology; only the file that has it is read whole."""
+    for path in known_topologies().values():
+        if f"\n  name: {name}\n" in path.read_text(encoding="utf-8"):
+            return _device(yamlfile.read_yaml(path).validate(TopologySection).device)
+    return None
+
+
 def _fabric(fabric: FabricSection, given: Mapping[str, Any], document: yamlfile.Document) -> FabricSection:
     """The file's fabric with the keys that are given instead."""
     if given.get("routing") in ("adaptive", "minimal"):  # neither has queue pairs to tell apart
@@ -109,4 +117,5 @@ def _device(section: DeviceSection) -> Device:
         peak_flops={dtype: figure.value for dtype, figure in section.flops.items()},
         sms=section.sms.value,
         sources=sources,
+        like=section.like,
     )

@@ -30,6 +30,9 @@ class DeviceSection(Section):
     """One GPU."""
 
     name: str
+    like: str = Field(
+        "", description="shipped profile whose kernels are played at this device's rates where nobody measured it"
+    )
     memory: Sourced[Annotated[ByteCount, Field(gt=0)]]
     memory_bandwidth: Sourced[Positive]
     sms: Sourced[Count]

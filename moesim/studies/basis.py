@@ -13,7 +13,8 @@ def borrowed(costs: CostModel, device: str) -> str:
     if costs.device == device:
         return ""
     return (
-        f"costs {costs.name} are of {costs.device}, used for {device}: all times are assumed (costs: auto follows it)"
+        f"costs {costs.name} were measured on {costs.device} and are carried to the rates of {device}: all times are "
+        "assumed"
     )
 
 

@@ -97,9 +97,11 @@ def test_costs_follow_the_device_and_a_mismatch_heads_the_output(moesim: Moesim)
         found = ran(moesim, "demo-tiny", f"cluster.topology={topology}")
         assert found["provenance"]["costs"] == profile and "borrowed" not in found["provenance"]
     text = moesim("run", "demo-tiny", "--set", "cluster.topology=dgx-b200", "--set", "costs=h100_sxm").out
-    assert "costs h100_sxm are of H100-SXM5-80GB, used for B200-SXM-180GB" in text.splitlines()[1]
-    unknown = moesim("run", "demo-tiny", "--set", "cluster.topology=hgx-h800")
-    assert unknown.code == 2 and "H800-SXM5-80GB" in unknown.err and "h100_sxm (H100-SXM5-80GB)" in unknown.err
+    assert "costs h100_sxm were measured on H100-SXM5-80GB and are carried to the rates of B200" in text.splitlines()[1]
+    like = ran(moesim, "demo-tiny", "cluster.topology=hgx-h800")  # a device of H100's generation that nobody measured
+    assert like["provenance"]["costs"] == "h100_sxm" and "rates of H800-SXM5-80GB" in like["provenance"]["borrowed"]
+    unknown = moesim("run", "demo-tiny", "--set", "cluster.topology=mi300x-platform")
+    assert unknown.code == 2 and "MI300X-192GB" in unknown.err and "h100_sxm (H100-SXM5-80GB)" in unknown.err
 
 
 @pytest.mark.parametrize(

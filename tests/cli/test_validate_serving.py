@@ -13,8 +13,10 @@ import pytest
 from moesim import shipped
 from moesim.report.validation_tables import WAYS
 from moesim.studies.validation import serving, serving_kinds, serving_runs
+from moesim.studies.validation.checkpoints import shipped_model
 from moesim.studies.validation.rows import read_rows
 from moesim.studies.validation.serving_band import band_of, learned
+from moesim.studies.validation.systems import topology_of
 from moesim.studies.validation.validation import Point
 
 if TYPE_CHECKING:
@@ -40,7 +42,44 @@ def test_shipped_rows_are_all_understood_or_refused_by_name() -> None:
     assert len(rows) == 577
     kinds = {serving_kinds.Kind.of(row) for row in rows}
     assert {kind.backend for kind in kinds} == set(serving_kinds.CAMPAIGNS)
-    assert {kind.system for kind in kinds} <= set(serving_kinds.TOPOLOGIES)
+    assert {topology_of(kind.system) for kind in kinds} == {"dgx-h100", "dgx-b200"}
+
+
+@pytest.mark.parametrize("system", ["h200_sxm", "gb200", "GB300_NVL72", "b300_sxm", "h20"])
+def test_rows_of_other_systems_are_served(moesim: Moesim, tmp_path: Path, system: str) -> None:
+    path = some(tmp_path, "openai_gpt_oss_120b", concurrency="2", isl="256", osl="32", system=system)
+    done = moesim("validate", "serving", "--data", str(path), "--json")
+    document = json.loads(done.out)
+    assert document["metrics"]["answered_fraction"]["value"] == 1, done.err
+    assert set(document["provenance"]["carried"]) == ({system} if system not in ("h200_sxm", "gb200") else set())
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"mode": "disagg"}, "two pools"),
+        ({"pp_size": "2"}, "no pipeline stages"),
+        ({"system": "h300"}, "unknown system"),
+    ],
+)
+def test_rows_that_are_something_else_are_refused(
+    moesim: Moesim, tmp_path: Path, changes: dict[str, str], why: str
+) -> None:
+    done = moesim("validate", "serving", "--data", str(some(tmp_path, "openai_gpt_oss_120b", **changes)))
+    assert done.code == 2 and why in done.err
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "shipped"),
+    [("nvidia/DeepSeek-R1-0528-NVFP4-v2", "deepseek-ai/DeepSeek-V3"), ("zhipuai/GLM-5", "zai-org/GLM-5"),
+     ("Qwen/Qwen3-235B-A22B-Instruct-2507-FP8", "Qwen/Qwen3-235B-A22B"),
+     ("moonshotai/Kimi-K2.5", "nvidia/Kimi-K2.5-NVFP4"),
+     ("meta-llama/Llama-3.3-70B-Instruct", "meta-llama/Meta-Llama-3-70B"),
+     ("deepseek-ai/DeepSeek-V3.2-Exp", "deepseek-ai/DeepSeek-V3.2"),
+     ("Qwen/Qwen3-235B-A22B-FP8", "Qwen/Qwen3-235B-A22B-FP8"), ("mine/other-7B", "mine/other-7B")],
+)  # fmt: skip
+def test_checkpoints_of_one_architecture_are_one_model(checkpoint: str, shipped: str) -> None:
+    assert shipped_model(checkpoint) == shipped
 
 
 def test_a_row_is_served_and_told(moesim: Moesim, tmp_path: Path) -> None:
@@ -70,7 +109,7 @@ def test_ranks_with_requests_of_their_own_are_served(moesim: Moesim, tmp_path: P
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"system": "tpu"}, "no shipped topology of tpu"), ({"isl": "0"}, "isl '0' is no positive number"),
+        ({"system": "tpu"}, "unknown system 'tpu'"), ({"isl": "0"}, "isl '0' is no positive number"),
         ({"concurrency": "1.5"}, "no whole number"), ({"moe_quant_mode": "int3"}, "quantisation 'int3'"),
         ({"model_path": "nobody/nothing"}, "unknown model"), ({"tp_size": "2", **APART}, "sums only"),
     ],

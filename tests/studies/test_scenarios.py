@@ -130,7 +130,7 @@ def test_a_wrong_key_of_an_inline_model_is_named_with_its_line(tmp_path: Path) -
 
 def test_costs_of_another_device_are_said_to_be_borrowed() -> None:
     warnings = run("demo-tiny", overrides=["cluster.topology=dgx-a100", "costs=h100_sxm"]).warnings
-    assert any("used for" in text for text in warnings)
+    assert any("are carried to the rates of A100" in text for text in warnings)
 
 
 @pytest.mark.parametrize(

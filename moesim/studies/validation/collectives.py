@@ -18,20 +18,16 @@ from moesim import shipped
 from moesim.costs import CommunicationCost, communication_of, load_costs
 from moesim.costs.profile_file import known_profiles, read_section
 from moesim.errors import BadInput, unknown_name
-from moesim.hardware import Cluster, known_topologies, load_cluster
+from moesim.hardware import Cluster, load_cluster
 from moesim.network import Fabric, Flows, Group, groups
 from moesim.network.rails import KERNEL, RINGS, algorithms
 from moesim.studies.validation.deepep import Case, Situation
 from moesim.studies.validation.rows import nothing_understood, number, read_rows, whole
+from moesim.studies.validation.systems import topology_of
 from moesim.studies.validation.validation import Point, Validation
 
 DATA: Final = ("workloads", "validation", "collectives_public.csv")
 COLUMNS: Final = ("system", "nodes", "gpus", "op", "algorithm", "bytes", "tokens", "value", "unit", "note", "source")
-PROFILES: Final = {  # whose constants a system takes: its own where it has a profile, or those of the same generation
-    "dgx-a100": "a100_sxm", "dgx-a100-40gb": "a100_sxm", "dgx-h100": "h100_sxm", "hgx-h800": "h100_sxm",
-    "hgx-h200": "h200_sxm", "h20": "h100_sxm", "h20-200g": "h100_sxm", "dgx-b200": "b200_sxm", "b300": "b200_sxm",
-    "gb200-nvl72": "gb200", "gb300-nvl72": "gb200",
-}  # fmt: skip
 DEEPEP: Final = ("deepep_low_latency", "deepep_normal_dispatch", "deepep_normal_combine")
 RATES: Final = ("busbw GB/s", "logical GB/s")
 UNITS: Final = (*RATES, "us", "ms")
@@ -58,7 +54,7 @@ def validate(data: Path | None = None) -> Validation:
         breakdown_by=("op", "algorithm", "nodes"),
         provenance={
             "data": path.name,
-            "costs": "the profile of the system, or of its generation: " + ", ".join(sorted(set(PROFILES.values()))),
+            "costs": "the profile of the system, or of the measured one that it is like",
             "network": "alone on the shipped topology; algorithm auto: the one done first, as NCCL chooses",
             "held_out": "no row of this file was used in a fit; the tables of the profiles are NCCL's on one node",
         },
@@ -109,7 +105,7 @@ def collective_seconds(
 ) -> tuple[float, str, tuple[str, ...]]:  # fmt: skip
     """Seconds of `op` on `size` bytes a rank, alone; the algorithm that is run; notes. Raises BadInput."""
     cluster = _cluster(system, nodes, gpus)
-    fabric = Fabric(cluster, _kernels(cluster, system, ("nccl", *dict.fromkeys(KERNEL.values()))))
+    fabric = Fabric(cluster, _kernels(cluster, ("nccl", *dict.fromkeys(KERNEL.values()))))
     group = Group(cluster, np.arange(gpus, dtype=np.int32))
     if op == "all_to_all":
         each = np.full((gpus, gpus), size // gpus, dtype=np.int64)
@@ -146,7 +142,7 @@ def _deepep(row: Mapping[str, str], nodes: int, gpus: int) -> tuple[float, str, 
     )  # fmt: skip
     situation = Situation.of(case)
     kernel = situation.algorithm.kernel(situation.group)
-    communication = _kernels(cluster, row["system"], (kernel,))
+    communication = _kernels(cluster, (kernel,))
     notes = Fabric(cluster, communication).notes
     seconds = situation.seconds(communication)
     if low:
@@ -158,9 +154,9 @@ def _deepep(row: Mapping[str, str], nodes: int, gpus: int) -> tuple[float, str, 
     return situation.logical_bytes(tier) / seconds / 1e9, kernel, notes
 
 
-def _kernels(cluster: Cluster, system: str, kernels: tuple[str, ...]) -> dict[str, CommunicationCost]:
+def _kernels(cluster: Cluster, kernels: tuple[str, ...]) -> dict[str, CommunicationCost]:
     device = cluster.devices[0]
-    known = load_costs(PROFILES[system], device).communication
+    known = load_costs("auto", device).communication
     return {kernel: communication_of(known, kernel, device.name) for kernel in kernels}
 
 
@@ -170,9 +166,7 @@ def _notes(fabric: Fabric, kernel: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=64)
 def _cluster(system: str, nodes: int, gpus: int) -> Cluster:
-    if system not in PROFILES or system not in known_topologies():
-        raise unknown_name("system", system, PROFILES)
-    cluster = load_cluster(system, nodes=nodes)
+    cluster = load_cluster(topology_of(system), nodes=nodes)
     if gpus > cluster.num_devices or gpus % nodes or gpus < 2:
         raise BadInput(f"gpus {gpus} on {nodes} nodes of {cluster.gpus_per_node}")
     if gpus != cluster.num_devices and nodes > 1:

@@ -19,12 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim import shipped, streams
-from moesim.costs import CostModel, known_profiles, load_costs
+from moesim.costs import CostModel, load_costs, profile_of
 from moesim.costs.profile_file import ProfileSection, read_section
 from moesim.costs.roofline import Roofline
 from moesim.errors import BadInput, unknown_name
 from moesim.hardware import Device, load_cluster
 from moesim.studies.validation.rows import Row, nothing_understood, number, read_rows, whole
+from moesim.studies.validation.systems import topology_of
 from moesim.studies.validation.validation import Point, Validation
 
 DATA: Final = ("workloads", "validation", "kernels_public.csv")
@@ -33,8 +34,6 @@ MATRICES: Final = 3  # gate, up and down
 NUMBERS: Final = ("experts", "inter", "hidden", "topk", "tokens")
 COLUMNS: Final = ("system", "kernels", "model", *NUMBERS, "dtype", "us", "note", "source")
 DRAWS: Final = 16
-TOPOLOGIES: Final = {"a100_sxm": "dgx-a100", "h100_sxm": "dgx-h100", "h200_sxm": "hgx-h200", "b200_sxm": "dgx-b200",
-                     "gb200": "gb200-nvl72", "rtx_pro_6000": "rtx-pro-6000-pcie"}  # fmt: skip
 
 
 def validate(data: Path | None = None) -> Validation:
@@ -66,8 +65,8 @@ def validate(data: Path | None = None) -> Validation:
 
 def _point(row: Row) -> Point:
     """Raises BadInput with the key and value that is not understood."""
-    profile = _profile(row["system"])
-    kernels = kernel_set(read_section(known_profiles()[profile]), row["kernels"], row["dtype"])
+    system = row["system"]
+    kernels = kernel_set(read_section(profile_of(_device(system))), row["kernels"], row["dtype"])
     found = re.search(r"\bEP(\d+)\b", row["model"])
     ranks = int(found[1]) if found else 1
     experts, inter, hidden, topk, tokens = (whole(row, name) for name in NUMBERS)
@@ -75,12 +74,12 @@ def _point(row: Row) -> Point:
         raise BadInput(f"topk {topk} of {experts * ranks} experts")
     rows = uniform_rows(tokens, experts * ranks, topk)[:, :experts]
     shape = (rows, hidden, inter, row["dtype"], MATRICES, tokens * topk)
-    priced = _costs(profile, kernels).experts(*shape)
+    priced = _costs(system, kernels).experts(*shape)
     keys = {
         "set": f"{row['system']} {row['kernels']}, {row['model']}", "tokens": row["tokens"],
         "kernel": priced.kernel, "source": row["source"],
     }  # fmt: skip
-    least = float(Roofline(_device(profile), ()).experts(*shape).seconds.mean()) * 1e6
+    least = float(Roofline(_device(system), ()).experts(*shape).seconds.mean()) * 1e6
     measured = number(row, "us")
     notes = (*_other_engine(row["kernels"], kernels, priced.kernel), *_too_fast(measured, least))
     return Point(keys, "us", measured, float(priced.seconds.mean()) * 1e6, notes=notes)
@@ -127,16 +126,9 @@ def uniform_rows(tokens: int, experts: int, topk: int) -> npt.NDArray[np.int64]:
 
 
 @lru_cache(maxsize=8)
-def _costs(profile: str, kernels: str) -> CostModel:
-    return load_costs(profile, _device(profile), kernels)
+def _costs(system: str, kernels: str) -> CostModel:
+    return load_costs("auto", _device(system), kernels)
 
 
-def _device(profile: str) -> Device:
-    return load_cluster(TOPOLOGIES[profile]).devices[0]
-
-
-def _profile(system: str) -> str:
-    name = system if system in TOPOLOGIES else f"{system}_sxm"
-    if name not in TOPOLOGIES:
-        raise unknown_name("system", system, TOPOLOGIES)
-    return name
+def _device(system: str) -> Device:
+    return load_cluster(topology_of(system)).devices[0]

@@ -10,18 +10,20 @@ Without a file of the user's, two dense models served by vLLM are played too (`s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from moesim import shipped
-from moesim.errors import BadInput, MoesimError
-from moesim.studies.validation.rows import Row, number, read_rows, spearman
+from moesim.errors import MoesimError
+from moesim.hardware import load_cluster
+from moesim.studies.validation.rows import Row, nothing_understood, number, read_rows, spearman
 from moesim.studies.validation.serving_band import band_of, learned
 from moesim.studies.validation.serving_kinds import ROUTING
 from moesim.studies.validation.serving_loops import NOTHING_FITTED, Asked, Constants, left_out, played
 from moesim.studies.validation.serving_runs import Compared, compared, runs
+from moesim.studies.validation.systems import topology_of
 from moesim.studies.validation.validation import Point, Validation, errors
 
 DATA: Final = ("workloads", "validation", "silicon_dev.csv")
@@ -111,7 +113,7 @@ def validate(data: Path | None = None) -> ServingValidation:
             for way, two in zip(WAYS, found, strict=True):
                 points[way] += two
     if not points[""]:
-        raise BadInput("no row is understood", where=path, way_out=next(iter(refused), "add rows"))
+        raise nothing_understood(path, list(refused))
     return ServingValidation(
         suite="serving",
         points=tuple(points[""]),
@@ -125,12 +127,19 @@ def validate(data: Path | None = None) -> ServingValidation:
     )
 
 
+def _carried(systems: Iterable[str]) -> dict[str, str]:
+    """system -> the profile whose kernels are carried to it, of those that nobody measured."""
+    like = {system: load_cluster(topology_of(system)).devices[0].like for system in sorted(set(systems))}
+    return {system: profile for system, profile in like.items() if profile}
+
+
 def _provenance(path: Path, points: Mapping[str, Sequence[Point]]) -> dict[str, Any]:
     backends = sorted({point.keys["backend"] for point in points[""]})
     return {
         "data": path.name,
         "engines": "presets, launch settings of the campaigns",
         "constants": {backend: Constants.of(backend)._asdict() for backend in backends},
+        "carried": _carried(point.keys["system"] for point in points[""]),
         "routing": f"sampled, assumed: {ROUTING} for every model",
         "fitted": "four constants an engine, on the shipped rows; _left_out: without the rows of the same model and "
         "system; _nothing_fitted: host 0.3 ms a step, eager and API time 0, no slowdown, for all engines",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
 from moesim.errors import BadInput
+from moesim.hardware import load_cluster
 from moesim.models import load_model
 from moesim.routing import Sampled
 from moesim.serving import Settings, engine
@@ -15,18 +17,19 @@ from moesim.serving.tabled import Tabled
 from moesim.step.pace import Pace
 from moesim.studies.build import draft
 from moesim.studies.load import Loaded, load_data
+from moesim.studies.validation.checkpoints import shipped_model
 from moesim.studies.validation.rows import Row, whole
+from moesim.studies.validation.systems import topology_of
 
 MOST: Final = 1e9  # tokens, requests, ranks: beyond it a cell is no number of any
 TYPICAL: Final = 32  # rows of the step that a layout is drafted with
-TOPOLOGIES: Final = {"h100_sxm": "dgx-h100", "h200_sxm": "hgx-h200", "b200_sxm": "dgx-b200", "a100_sxm": "dgx-a100"}
-DTYPES: Final = {"fp8": "fp8", "fp8_block": "fp8", "nvfp4": "fp4", "": "bf16", "bfloat16": "bf16", "bf16": "bf16"}
-MODELS: Final = {
-    "zhipuai/GLM-5": "zai-org/GLM-5", "nvidia/DeepSeek-R1-NVFP4": "deepseek-ai/DeepSeek-R1",
-    "nvidia/DeepSeek-V3.1-NVFP4": "deepseek-ai/DeepSeek-V3",
+BLACKWELL: Final = re.compile("b200|b300", re.IGNORECASE)  # of systems; GB200 and GB300 too
+DTYPES: Final = {
+    "": "bf16", "bf16": "bf16", "bfloat16": "bf16", "float16": "bf16", "fp8": "fp8", "fp8_static": "fp8",
+    "fp8_block": "fp8", "nvfp4": "fp4", "w4a16_mxfp4": "fp4", "w4a8_mxfp4_mxfp8": "fp4",
 }  # fmt: skip
 ROUTING: Final = "decode_in1000out1000"  # DeepSeek-V3's measured skew, for all models: assumed
-MXFP4: Final = "openai/gpt-oss-120b"  # its checkpoint quantises the experts alone
+MXFP4: Final = "gpt-oss"  # checkpoints that quantise the experts alone
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,10 @@ class Kind:
     @classmethod
     def of(cls, row: Row) -> Kind:
         """Raises BadInput."""
+        if row.get("mode", "agg") not in ("", "agg"):
+            raise BadInput(f"mode {row['mode']!r}: two pools, of which a row does not say the link between them")
+        if row.get("pp_size") and whole(row, "pp_size", MOST) > 1:
+            raise BadInput(f"pp_size {row['pp_size']}: serving has no pipeline stages")
         tensor, data, width, expert = (
             whole(row, name, MOST) for name in ("tp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size")
         )
@@ -54,8 +61,10 @@ class Kind:
 
     @property
     def cache(self) -> str:
-        """Dtype of the KV cache: fp8, but vLLM's on H100 and Qwen3.5's, which stay bf16."""
-        plain = (self.backend == "vllm" and self.system == "h100_sxm") or "Qwen3.5" in self.model
+        """Dtype of the KV cache: fp8, but vLLM's where no script asks for it (before Blackwell: assumed but for H100)
+        and Qwen3.5's, which stay bf16.
+        """
+        plain = (self.backend == "vllm" and not BLACKWELL.search(self.system)) or "Qwen3.5" in self.model
         return "bf16" if plain else "fp8"
 
     @property
@@ -78,16 +87,15 @@ def clock_of(kind: Kind) -> Tabled:
 
 def _scenario(kind: Kind) -> Loaded:
     """Raises BadInput."""
-    if kind.system not in TOPOLOGIES:
-        raise BadInput(f"no shipped topology of {kind.system}")
+    topology, world = topology_of(kind.system), kind.tensor * kind.data
     missing = [name for name in (kind.gemm, kind.moe) if name not in DTYPES]
     if missing:
         raise BadInput(f"quantisation {missing[0]!r} is not known")
-    weights = "bf16" if kind.model == MXFP4 else DTYPES[kind.gemm]
-    experts = "fp4" if kind.model == MXFP4 else DTYPES[kind.moe]
+    weights = "bf16" if MXFP4 in kind.model else DTYPES[kind.gemm]
+    experts = "fp4" if MXFP4 in kind.model else DTYPES[kind.moe]
     scenario = {
-        "moesim": 1, "name": "row", "model": MODELS.get(kind.model, kind.model),
-        "cluster": {"topology": TOPOLOGIES[kind.system], "nodes": 1},
+        "moesim": 1, "name": "row", "model": shipped_model(kind.model),
+        "cluster": {"topology": topology, "nodes": -(-world // load_cluster(topology, nodes=1).gpus_per_node)},
         "parallel": {
             "tensor_parallel_size": kind.tensor, "data_parallel_size": kind.data, "expert_parallel_size": kind.expert,
             "expert_tensor_parallel_size": kind.expert_tensor,
@@ -97,7 +105,7 @@ def _scenario(kind: Kind) -> Loaded:
         },
         "precision": {"weights": weights, "experts": experts, "kv_cache": kind.cache},
         "routing": {"balanced": True}, "costs": {"profile": "auto", "kernels": kind.backend},
-        "batch": {"phase": "decode", "tokens_per_gpu": max(TYPICAL // (kind.tensor * kind.data), 1), "context": 1024},
+        "batch": {"phase": "decode", "tokens_per_gpu": max(TYPICAL // world, 1), "context": 1024},
     }  # fmt: skip
     return load_data(scenario, "row")
 
@@ -124,8 +132,8 @@ def settings_of(kind: Kind, isl: int, clients: int) -> Settings:
 
 
 def _vllm(kind: Kind, isl: int, clients: int) -> dict[str, Any]:
-    """H100 scripts set max_num_seqs to the concurrency."""
-    return {"max_num_batched_tokens": 8192, "max_num_seqs": clients if kind.system == "h100_sxm" else 512}
+    """H100 scripts set max_num_seqs to the concurrency, B200's do not; others as those of their age: assumed."""
+    return {"max_num_batched_tokens": 8192, "max_num_seqs": 512 if BLACKWELL.search(kind.system) else clients}
 
 
 def _sglang(kind: Kind, isl: int, clients: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from moesim.hardware import Cluster, load_cluster
 from moesim.layout import HBM, default_expert_tensor_parallel
 from moesim.models import MoEModel
 from moesim.studies.validation.rows import Row, nothing_understood, number, read_rows, spearman, whole
+from moesim.studies.validation.systems import topology_of
 from moesim.studies.validation.training_models import find_model, first_layers
 from moesim.studies.validation.training_recipes import CONFIGURATION, Recipe, configuration, recipe_of, version_of
 from moesim.studies.validation.validation import Point, Validation, errors
@@ -30,12 +31,6 @@ MEGATRON: Final = ("model", "layers", "gpus", "tp", "cp", "pp", "ep", "micro_bat
                    "real_ms", "real_alloc_gib")  # fmt: skip
 BRIDGE: Final = ("system", "model", "gpus", "precision", "gbs", "mbs", "seq", "tp", "pp", "cp", "vp", "ep",
                  "tokens_per_s_per_gpu")  # fmt: skip
-TOPOLOGIES: Final = {"h100": "dgx-h100", "b200": "dgx-b200", "b300": "b300", "gb200": "gb200-nvl72",
-                     "gb300": "gb300-nvl72"}  # fmt: skip
-NEAREST: Final = {
-    "b300": "b200_sxm",
-    "gb300": "gb200",
-}  # whose profile stands in: same bf16 peak, power and clocks near
 RECIPE: Final = (
     "bf16 parameters, fp32 gradients added up in place and reduced in fp32, master copies and Adam's moments sharded "
     "over equal ranks, nothing recomputed, flash attention, sequence parallelism with TP, 1F1B (interleaved where a "
@@ -44,8 +39,8 @@ RECIPE: Final = (
     "attention; FP8 rows: all GEMMs in fp8, everything else as bf16 rows; rows with fsdp: parameters, gradients and "
     "states sharded (ZeRO-3), layers gathered and reduced beside compute. Throughput rows, by container: tokens by "
     "DeepEP (flex dispatcher), NCCL for Qwen3 on B200 before 26.02.01; Qwen3 in FP8-MX on Blackwell from 26.06 on with "
-    "hidden all-to-alls and FP8 attention (NVIDIA-NeMo/Megatron-Bridge pull requests 2499 and 4606); B300 and GB300 as "
-    "their predecessors B200 and GB200, with their own memory and links"
+    "hidden all-to-alls and FP8 attention (NVIDIA-NeMo/Megatron-Bridge pull requests 2499 and 4606); B300 and GB300 "
+    "run the kernels of B200 and GB200 at their own rates"
 )
 HELD_OUT: Final = (
     "no number was fitted. Chosen with the rows of megatron_b200_dev in view: which terms the memory of the vocabulary "
@@ -218,14 +213,10 @@ def _fsdp(row: Row) -> dict[str, Any]:
 
 @lru_cache(maxsize=8)
 def _cluster(system: str, world: int) -> Cluster:
-    if system not in TOPOLOGIES:
-        raise BadInput(f"system {system!r} is not known", way_out=f"one of {', '.join(TOPOLOGIES)}")
-    one = load_cluster(TOPOLOGIES[system], nodes=1)
-    return load_cluster(TOPOLOGIES[system], nodes=-(-world // one.gpus_per_node))
+    topology = topology_of(system)
+    return load_cluster(topology, nodes=-(-world // load_cluster(topology, nodes=1).gpus_per_node))
 
 
 @lru_cache(maxsize=8)
 def _costs(system: str, world: int, precision: str) -> Tables:
-    return Tables(
-        load_costs(NEAREST.get(system, "auto"), _cluster(system, world).devices[0], precision=precision).sustained()
-    )
+    return Tables(load_costs("auto", _cluster(system, world).devices[0], precision=precision).sustained())
