@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from moesim.training.beside import overlapped_ps
 from moesim.training.job import Job
 from moesim.training.memory import rank_memory
 from moesim.training.routed import RoutedStep, routed_step
 from moesim.training.stages import Stage, even_stages
-from moesim.training.step import StepTime, exposed_ps, train_step
+from moesim.training.step import StepTime, train_step
 
 __all__ = [
     "Job",
@@ -14,7 +15,7 @@ __all__ = [
     "Stage",
     "StepTime",
     "even_stages",
-    "exposed_ps",
+    "overlapped_ps",
     "rank_memory",
     "routed_step",
     "train_step",

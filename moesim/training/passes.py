@@ -6,6 +6,7 @@ ranks that hold all experts together, and counted as often as the stage has it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from moesim.step.optimizer import optimizer_step
 from moesim.training.job import Job
 from moesim.training.sharding import LayerMoves, Sharding
 from moesim.training.slots import EXCHANGES
-from moesim.training.stages import Stage
+from moesim.training.stages import SplitSchedule, Stage
 from moesim.units import to_ps
 
 Kind = tuple[int, bool, bool]  # of a layer: number of its mixer, whether it has experts, whether it has nothing
@@ -30,7 +31,8 @@ StageKind = tuple[tuple[Kind, ...], bool, bool]  # its layers' kinds, and the en
 
 class Pair(NamedTuple):
     """Picoseconds of a forward and a backward pass; what of both is spent in all-to-alls, GEMMs, other transfers, and
-    in moving sharded parameters and gradients that nothing hides.
+    in moving sharded parameters and gradients that nothing hides. weights: of the backward pass, what gradients of
+    weights take where they are a pass of their own.
     """
 
     forward: int
@@ -39,6 +41,7 @@ class Pair(NamedTuple):
     gemm: int
     ring: int
     shard: int = 0
+    weights: int = 0
 
     def __add__(self, other: object) -> Pair:
         assert isinstance(other, Pair)
@@ -52,12 +55,13 @@ class Pair(NamedTuple):
         compute = whole - self.exchange + round(self.gemm * (slowdown - 1))
         left = max(compute, self.exchange)
         forward = round(self.forward * left / whole)
-        return Pair(forward, left - forward, max(self.exchange - compute, 0), self.gemm, self.ring)
+        backward, seen = left - forward, max(self.exchange - compute, 0)
+        return Pair(forward, backward, seen, self.gemm, self.ring, 0, min(self.weights, backward))
 
     def sharded(self, forward: int, backward: int) -> Pair:
         """Longer by what nothing hides of gathering parameters and reducing gradients."""
         longer = self.forward + forward, self.backward + backward
-        return Pair(*longer, self.exchange, self.gemm, self.ring, forward + backward)
+        return Pair(*longer, self.exchange, self.gemm, self.ring, forward + backward, self.weights)
 
     @property
     def whole(self) -> int:
@@ -124,7 +128,18 @@ class Layers:
         timeline = evaluate(lowered.graph, self._job.fabric.capacity)
         kind = np.array([_way(node.verb, node.way) for node in lowered.nodes])[timeline.task]
         forward, backward = (int(timeline.end[kind == which].max(initial=0)) for which in (0, 1))
-        return Pair(forward, backward - forward, *_parts(lowered, timeline))
+        return Pair(forward, backward - forward, *_parts(lowered, timeline), 0, self._weights(part))
+
+    def _weights(self, part: Stage) -> int:
+        """Of gradients of weights by themselves, where the pipeline has them so."""
+        if not self._sharding.halves:
+            return 0
+        plan = replace(self._job.island(part), schedule=SplitSchedule(part))
+        lowered = lower(plan, [self._job.batch(plan.layout.world)])
+        timeline = evaluate(lowered.graph, self._job.fabric.capacity)
+        own = np.array([node.way == Way.BACKWARD_WEIGHT for node in lowered.nodes])[timeline.task]
+        last = int(timeline.end[own].max(initial=0))
+        return last - int(timeline.start[own].min(initial=last))
 
     def after(self, stage: Stage) -> tuple[int, int]:
         """Gradients and parameters of all ranks of a stage; the optimizer."""

@@ -32,7 +32,7 @@ from moesim.training.expert_work import ExpertWork
 from moesim.training.job import Job
 from moesim.training.passes import Layers, StageKind, stage_kind
 from moesim.training.slots import EXCHANGES, Rows, SlotPattern, Spent, slot_pattern
-from moesim.training.stages import SplitSchedule, Stage
+from moesim.training.stages import SplitSchedule, Stage, StageSchedule
 from moesim.training.step import handed_on_ps
 from moesim.units import from_ps
 
@@ -160,9 +160,9 @@ class RoutedJob:
             starts[back] = [alpha.reshape(many, count) for alpha in alphas]
         return Rows(experts, sizes, starts)
 
-    def lowered(self, stage: Stage, what: Pass) -> Lowered:
-        """The passes of a stage, hardly any rows: those are filled in."""
-        split = what in (Pass.D, Pass.W)
+    def lowered(self, stage: Stage, what: Pass, *, beside: bool) -> Lowered:
+        """The passes of a stage, hardly any rows: those are filled in. beside: it overlaps with another pass."""
+        split = apart(what, beside=beside)
         key = (stage_kind(self.job.model, stage), split)
         if key not in self._lowered:
             plan = self.plans[stage.number]
@@ -177,18 +177,25 @@ class RoutedJob:
         if not self._moe:
             return {}
         layer = self._moe[0]
-        lowered = lower(self.job.island(Stage(1, 3, layer, layer + 1)), [self.batch])
-        line, graph = evaluate(lowered.graph, self.job.fabric.capacity), lowered.graph
-        spent = (line.end - line.start)[graph.lane_ptr[:-1]].tolist()
-        tasks = zip(graph.name, lowered.nodes, spent, strict=True)
-        return {name: ps for name, node, ps in tasks if name in EXCHANGES or node.verb == Verb.EXPERTS}
+        stage, found = Stage(1, 3, layer, layer + 1), dict[str, int]()
+        for schedule in (SplitSchedule(stage), StageSchedule(stage)):
+            lowered = lower(replace(self.job.island(stage), schedule=schedule), [self.batch])
+            line, graph = evaluate(lowered.graph, self.job.fabric.capacity), lowered.graph
+            spent = (line.end - line.start)[graph.lane_ptr[:-1]].tolist()
+            tasks = zip(graph.name, lowered.nodes, spent, strict=True)
+            found |= {name: ps for name, node, ps in tasks if name in EXCHANGES or node.verb == Verb.EXPERTS}
+        return found
 
     def pattern(self, slot: Slot) -> SlotPattern:
         """Of a slot."""
         stages = [self.job.stages[act.stage] for act in slot]
         key = tuple((stage_kind(self.job.model, stage), act.what) for stage, act in zip(stages, slot, strict=True))
         if key not in self._patterns:
-            passes = [(self.lowered(stage, act.what), act.what) for stage, act in zip(stages, slot, strict=True)]
+            beside = len(slot) > 1
+            passes = [
+                (self.lowered(stage, act.what, beside=beside), act.what)
+                for stage, act in zip(stages, slot, strict=True)
+            ]  # fmt: skip
             slowdown = self.plans[stages[0].number].dispatch.slowdown
             self._patterns[key] = slot_pattern(passes, self._exchange, slowdown, self.job.fabric.capacity,
                                                self.taken if len(slot) > 1 else {})  # fmt: skip
@@ -202,6 +209,13 @@ class RoutedJob:
             for rank, slots in enumerate(played.orders) for number, slot in enumerate(slots)
         ]  # fmt: skip
         return [(rank, slot) for _, rank, slot in sorted(begun, key=lambda one: one[:2])]
+
+
+def apart(what: Pass, *, beside: bool) -> bool:
+    """Whether a pass has gradients of weights apart from those of inputs: always where they are passes of their own,
+    and beside another pass, whose transfers they then fill the time of (DeepSeek-V3, section 3.2.1, figure 4).
+    """
+    return what in (Pass.D, Pass.W) or (beside and what == Pass.B)
 
 
 def _exchanged(

@@ -39,7 +39,7 @@ class Sharding:
         self._job = job
         self._known: dict[Moved, int] = {}
         orders = job.schedule.orders
-        self._halves = any(act.what == Pass.W for order in orders for slot in order for act in slot)
+        self.halves = any(act.what == Pass.W for order in orders for slot in order for act in slot)
 
     def layer(self, part: Stage) -> LayerMoves:
         """Of one layer with the ends of the model that lie beside it."""
@@ -67,7 +67,7 @@ class Sharding:
 
     def _back(self, compute: Ps, gather: Ps, reduce: Ps) -> int:
         """Last layer first; where gradients of weights are a pass of their own, it is the half that hides."""
-        compute = [one // 2 for one in compute] if self._halves else compute
+        compute = [one // 2 for one in compute] if self.halves else compute
         return self._longer(compute[::-1], gather[::-1], reduce[::-1])
 
     def _longer(self, compute: Ps, ahead: Ps, behind: Ps) -> int:

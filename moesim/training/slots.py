@@ -28,8 +28,8 @@ BACK: Final = {
     (Verb.DISPATCH, True): False, (Verb.COMBINE, True): True, (Verb.COMBINE, False): False, (Verb.DISPATCH, False): True
 }  # fmt: skip
 WAYS: Final = {
-    Pass.F: (Way.FORWARD,), Pass.B: (Way.REPLAY, Way.BACKWARD), Pass.D: (Way.REPLAY, Way.BACKWARD_DATA),
-    Pass.W: (Way.BACKWARD_WEIGHT,),
+    Pass.F: (Way.FORWARD,), Pass.B: (Way.REPLAY, Way.BACKWARD, Way.BACKWARD_DATA, Way.BACKWARD_WEIGHT),
+    Pass.D: (Way.REPLAY, Way.BACKWARD_DATA), Pass.W: (Way.BACKWARD_WEIGHT,),
 }  # fmt: skip
 FORWARD: Final = (Way.FORWARD, Way.REPLAY)
 Taken = Mapping[str, int]  # ps of tasks by name
@@ -128,33 +128,57 @@ def _tasks_of(lowered: Lowered, what: Pass) -> list[int]:
 
 
 def place_in_turns(passes: Sequence[tuple[Lowered, Pass]], taken: Taken) -> list[Kept]:
-    """Tasks of all passes of a slot, each pass in its own order: next comes whichever pass can go on first, so that one
-    computes while the other's transfer is under way. taken: what depends on rows, with even ones.
+    """Tasks of all passes of a slot: next comes whichever queue can go on first, so that one computes while another's
+    transfer is under way. Each pass is a queue in its own order; gradients of weights, for which nothing waits, are
+    queues behind all others. taken: what depends on rows, with even ones.
     """
-    tasks = [_tasks_of(lowered, what) for lowered, what in passes]
-    at, free, done, placed = [0] * len(passes), dict[str, int](), dict[Kept, int](), list[Kept]()
-    while len(placed) < sum(map(len, tasks)):
-        heads = [(act, tasks[act][number]) for act, number in enumerate(at) if number < len(tasks[act])]
-        begin, _, one = min(
-            (_begins(passes, head, free, done), at[head[0]] / len(tasks[head[0]]), head) for head in heads
-        )
-        graph, (act, task) = passes[one[0]][0].graph, one
+    queues = _queues(passes)
+    here = {one for queue in queues for one in queue}
+    at, free, done, placed = [0] * len(queues), dict[str, int](), dict[Kept, int](), list[Kept]()
+
+    def waits(one: Kept) -> bool:
+        return any(before in here and before not in done for before in _before(passes, one))
+
+    while len(placed) < sum(map(len, queues)):
+        begin, _, _, which = min(
+            (_begins(passes, queue[at[number]], free, done), number >= len(passes), at[number] / len(queue), number)
+            for number, queue in enumerate(queues) if at[number] < len(queue) and not waits(queue[at[number]])
+        )  # fmt: skip
+        one = queues[which][at[which]]
+        graph, task = passes[one[0]][0].graph, one[1]
         own = int(to_ps(float(graph.lane_seconds[graph.lane_ptr[task]])))
         done[one] = begin + taken.get(graph.name[task], own)
         free[graph.streams[graph.stream[task]]] = done[one]
         placed.append(one)
-        at[act] += 1
+        at[which] += 1
     return placed
+
+
+def _queues(passes: Sequence[tuple[Lowered, Pass]]) -> list[list[Kept]]:
+    """Of each pass its tasks, gradients of weights that stand beside those of inputs apart and last."""
+    first, last = list[list[Kept]](), list[list[Kept]]()
+    for act, (lowered, what) in enumerate(passes):
+        tasks = _tasks_of(lowered, what)
+        aside = [task for task in tasks if what == Pass.B and lowered.nodes[task].way == Way.BACKWARD_WEIGHT]
+        first.append([(act, task) for task in tasks if task not in aside])
+        last.append([(act, task) for task in aside])
+    return [queue for queue in (*first, *last) if queue]
 
 
 def _begins(
     passes: Sequence[tuple[Lowered, Pass]], one: Kept, free: Mapping[str, int], done: Mapping[Kept, int]
 ) -> int:  # fmt: skip
     """ps at which a task's stream is free and what it follows is done."""
+    graph, task = passes[one[0]][0].graph, one[1]
+    ready = (done.get(before, 0) for before in _before(passes, one))
+    return max(free.get(graph.streams[graph.stream[task]], 0), *ready, 0)
+
+
+def _before(passes: Sequence[tuple[Lowered, Pass]], one: Kept) -> list[Kept]:
+    """Tasks that a task follows."""
     act, task = one
     graph = passes[act][0].graph
-    before = graph.edge_from[graph.edge_ptr[task] : graph.edge_ptr[task + 1]].tolist()
-    return max(free.get(graph.streams[graph.stream[task]], 0), *(done.get((act, number), 0) for number in before), 0)
+    return [(act, number) for number in graph.edge_from[graph.edge_ptr[task] : graph.edge_ptr[task + 1]].tolist()]
 
 
 class Moved(NamedTuple):

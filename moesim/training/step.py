@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,8 @@ BF16 = 2
 
 @dataclass(frozen=True)
 class StepTime:
-    """passes: of each stage; played: the pipeline; ranks: stages of each rank.
+    """passes: of each stage; played: the pipeline; ranks: stages of each rank; overlapped: ps of slots whose passes
+    overlap, where they were played task by task: others take as long as all their compute, or all their all-to-alls.
 
     Ranks of a stage are alike (even rows), so one stands for all and
     nobody waits inside a stage.
@@ -27,6 +28,7 @@ class StepTime:
     played: Played
     transfer: int
     ranks: tuple[tuple[int, ...], ...]
+    overlapped: Mapping[Slot, int]
 
     @property
     def seconds(self) -> float:
@@ -34,19 +36,26 @@ class StepTime:
         after = [sum(self.passes[stage].after for stage in stages) for stages in self.ranks]
         return float(from_ps(max(end[-1] + more for end, more in zip(self.played.end, after, strict=True))))
 
+    def exposed_ps(self, slot: Slot) -> tuple[float, float, float]:
+        """Of a slot what nothing hides: all-to-alls, transfers of tensor groups, sharded parameters and gradients."""
+        exchange, ring, shard = exposed_ps(self.passes, slot)
+        more = self.overlapped[slot] - slot_ps(self.passes, slot) if slot in self.overlapped else 0
+        return exchange + more, ring, shard
 
-def train_step(job: Job) -> StepTime:
-    """Play one step. Raises BadInput, Deadlock."""
+
+def train_step(job: Job, overlapped: Mapping[Slot, int] | None = None) -> StepTime:
+    """Play one step; overlapped: ps of slots, where they are known (beside.py). Raises BadInput, Deadlock."""
+    known = overlapped or {}
     layers = Layers(job)
     passes = tuple(layers.passes(stage) for stage in job.stages)
     transfer = handed_on_ps(job)
 
     def price(_rank: int, slot: Slot) -> int:
-        return slot_ps(passes, slot)
+        return known[slot] if slot in known else slot_ps(passes, slot)
 
     played = play(job.schedule.orders, price, lambda source, target: transfer)
     ranks = tuple(tuple(stage.number for stage in job.stages_of(rank)) for rank in range(job.pipeline))
-    return StepTime(passes, played, transfer, ranks)
+    return StepTime(passes, played, transfer, ranks, known)
 
 
 def slot_ps(passes: Sequence[Passes], slot: Slot) -> int:
@@ -70,7 +79,7 @@ def exposed_ps(passes: Sequence[Passes], slot: Slot) -> tuple[float, float, floa
 def _ps(of: Pair, what: Pass) -> int:
     if what == Pass.F:
         return of.forward
-    return of.backward if what == Pass.B else of.backward // 2
+    return {Pass.B: of.backward, Pass.W: of.weights, Pass.D: of.backward - of.weights}[what]
 
 
 def handed_on_ps(job: Job) -> int:

@@ -18,8 +18,8 @@ from moesim.routing.sources.sequences import Sequences
 from moesim.schedules.pipelines import Act, Pass, Slot, needs
 from moesim.step import lower
 from moesim.step.lowered import Lowered
-from moesim.training import Job
-from moesim.training.routed import RoutedJob, routed_step
+from moesim.training import Job, overlapped_ps, train_step
+from moesim.training.routed import RoutedJob, apart, routed_step
 from moesim.training.slots import WAYS, place_in_turns
 from moesim.training.stages import SplitSchedule
 from moesim.training.step import handed_on_ps
@@ -95,18 +95,18 @@ class Whole:
         return done
 
     def slot(self, rank: int, slot: Slot) -> None:
-        lowered = [self.lowered(act) for act in slot]
+        lowered = [self.lowered(act, beside=len(slot) > 1) for act in slot]
         slowdown = self.one.plan(self.one.job.stages[0]).dispatch.slowdown if len(slot) > 1 else 1.0
         numbers: dict[tuple[int, int], int] = {}
         passes = [(of, act.what) for of, act in zip(lowered, slot, strict=True)]
         for act, task in place_in_turns(passes, self.one.taken if len(slot) > 1 else {}):
             numbers[act, task] = self.task(rank, lowered[act], task, act, numbers, slowdown)
 
-    def lowered(self, act: Act) -> Lowered:
+    def lowered(self, act: Act, *, beside: bool) -> Lowered:
         """The pass of its own micro-batch, by the source, token by token."""
         one, stage = self.one, self.one.job.stages[act.stage]
         plan = replace(one.plan(stage), routing=replace(one.source, first=one.first_moe(stage)))
-        if act.what in (Pass.D, Pass.W):
+        if apart(act.what, beside=beside):
             plan = replace(plan, schedule=SplitSchedule(stage))
         found = lower(plan, [one.micro_batch(0, act.micro_batch)])
         assert any(node.way in WAYS[act.what] for node in found.nodes)
@@ -186,6 +186,29 @@ def test_all_to_alls_are_counted() -> None:
 def test_what_is_not_played_with_own_rows_is_said(changes: dict[str, object], said: str) -> None:
     with pytest.raises(BadInput, match=said):
         routed_step(job(**changes), sequences())
+
+
+@pytest.mark.parametrize("changes", [
+    {"order": "dualpipe"}, {"order": "dualpipe", "recompute": frozenset({"moe"})}, {"order": "dualpipev"},
+    {"order": "zb-h1"}, {"order": "1f1b"},
+], ids=str)  # fmt: skip
+def test_one_rank_that_stands_for_its_stage_is_as_fast_as_all_of_them(changes: dict[str, object]) -> None:
+    """Two players of one step with even rows: stages added up from layers, and all ranks task by task."""
+    one = job(**changes)
+    alone = train_step(one, overlapped_ps(one)).seconds
+    assert routed_step(one, Sequences(Balanced(MODEL), 1)).seconds == pytest.approx(alone, rel=0.03)
+
+
+def test_gradients_of_weights_take_their_own_time_and_not_half_of_the_backward_pass() -> None:
+    """What is recomputed makes the pass of inputs longer, not that of weights."""
+    plain, again = (
+        [one.one for one in train_step(job(order="zb-h1", **changes)).passes]
+        for changes in ({}, {"recompute": frozenset({"moe"})})
+    )
+    assert all(0 < pair.weights < pair.backward for pair in plain)
+    assert [pair.weights for pair in plain] == [pair.weights for pair in again]
+    assert all(more.backward > pair.backward for pair, more in zip(plain, again, strict=True))
+    assert all(one.one.weights == 0 for one in train_step(job()).passes)
 
 
 def test_passes_that_overlap_take_as_long_as_the_longer_of_them_or_all_their_compute() -> None:

@@ -16,7 +16,7 @@ from moesim.layout import HBM
 from moesim.models import load_model
 from moesim.studies.training.job import job_of
 from moesim.studies.training.load import TrainLoaded
-from moesim.training import rank_memory, train_step
+from moesim.training import overlapped_ps, rank_memory, train_step
 from moesim.units import show_seconds
 
 TIED: Final = 1e-3  # of a step: less than that tells no two plans apart
@@ -114,7 +114,7 @@ def _tried(
         job = job_of(with_degrees(loaded, degrees), costs)
         ledger = max((rank_memory(job, rank) for rank in range(job.pipeline)), key=lambda one: one.used(HBM))
         ledger.check()
-        return Tried(degrees, train_step(job).seconds, ledger.used(HBM)), job.costs
+        return Tried(degrees, train_step(job, overlapped_ps(job)).seconds, ledger.used(HBM)), job.costs
     except DoesNotFit as error:
         return DoesNotFit(f"{degrees.words}: {error.what}", way_out=error.way_out), costs
     except BadInput as error:

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from moesim.routing import Balanced
 from moesim.routing.sources.sequences import Sequences
 from moesim.schedules.pipelines import Slot
-from moesim.training import Job, RoutedStep, StepTime, exposed_ps, routed_step, train_step
+from moesim.training import Job, RoutedStep, StepTime, overlapped_ps, routed_step, train_step
 from moesim.units import from_ps
 
 EVEN: Final = (
@@ -17,9 +17,12 @@ EVEN: Final = (
 SYNC, UPDATE = "gradients and parameters", "optimizer"
 MEMORY: Final = "memory is counted with even rows: ranks with more rows of experts than others hold more than it says"
 TURNS: Final = (
-    "passes that overlap are queued in turns, whichever can go on first: no slot is shorter than the computing and the "
-    "transfers of its backward pass; balanced rows (routing: {balanced: true}) are told with all-to-alls hidden behind "
-    "any compute there is: compare with imbalance_cost_s, not with those"
+    "passes that overlap are queued in turns, whichever can go on first, gradients of weights where nothing else can; "
+    "no slot is shorter than the chain of computing and transfers of its backward pass, recomputed ones included"
+)
+BOUND: Final = (
+    "passes that overlap hide all-to-alls behind any of their compute: a lower bound, where experts lie over tensor "
+    "groups, layers are sharded, or expert groups cut nodes"
 )
 
 
@@ -54,14 +57,21 @@ class Told(NamedTuple):
 
 def even_told(job: Job) -> Told:
     """One rank stands for all of its stage. Raises BadInput, Deadlock."""
-    step = train_step(job)
+    overlapped = overlapped_ps(job)
+    step = train_step(job, overlapped)
     exposed = [_exposed(step, rank) for rank in range(job.pipeline)]
     return Told(
         step.seconds, _breakdown(step), step.played.bubble, float(from_ps(max(one[0] for one in exposed))),
         float(from_ps(step.transfer)), tuple(busy / step.played.makespan for busy in step.played.busy), {}, step.ranks,
-        {"routing": "balanced, assumed" if job.model.routed else "none"}, (EVEN,) if job.model.routed else (),
+        {"routing": "balanced, assumed" if job.model.routed else "none"}, _even_notes(job, overlapped is None),
         tuple(_even_done(step)),
     )  # fmt: skip
+
+
+def _even_notes(job: Job, bound: bool) -> tuple[str, ...]:
+    """Of a job with experts."""
+    said = ((True, EVEN), (bound, BOUND), (not bound and job.order.startswith("dualpipe"), TURNS))
+    return tuple(text for true, text in said if true) if job.model.routed else ()
 
 
 def routed_told(job: Job, source: Sequences) -> Told:
@@ -81,7 +91,7 @@ def routed_told(job: Job, source: Sequences) -> Told:
         step.seconds, _routed_breakdown(step), float(1 - busy.mean()), float(from_ps(moved.max())),
         float(from_ps(step.transfer)), tuple(busy.tolist()), more, step.ranks,
         {"routing": source.basis, "routing_source": source.name, "alltoalls": step.alltoalls},
-        (*source.notes, MEMORY, TURNS), tuple(_routed_done(step)),
+        (*source.notes, MEMORY, *([TURNS] if job.order.startswith("dualpipe") else [])), tuple(_routed_done(step)),
     )  # fmt: skip
 
 
@@ -116,7 +126,7 @@ def _breakdown(step: StepTime) -> dict[str, float]:
 
 def _exposed(step: StepTime, rank: int) -> tuple[float, float, float]:
     """Picoseconds of a rank that nothing hides: all-to-alls, transfers of its tensor group, of its shard group."""
-    parts = [exposed_ps(step.passes, slot) for slot in step.played.orders[rank]]
+    parts = [step.exposed_ps(slot) for slot in step.played.orders[rank]]
     return sum(part[0] for part in parts), sum(part[1] for part in parts), sum(part[2] for part in parts)
 
 
