@@ -37,6 +37,7 @@ class Live:
         self.path, self.latency = coflow.path, coflow.latency
         self.solved: npt.NDArray[np.int32] | None = None  # the same in the links that the network solves for
         self.moves = (coflow.bytes > 0) & (coflow.path[:, 0] >= 0) if flows else np.zeros(0, dtype=np.bool_)
+        self._chained: Int64s | None = None  # latencies of a chain, once a flow took another path
         self.unreleased = self.unstarted = self.lanes
         self.last_release = 0
         self.start: Int64s = np.full(flows, NEVER, dtype=np.int64)
@@ -133,15 +134,27 @@ class Live:
         """From now on the flow passes these links, and the ports of its kernel beside them."""
         wires, path = self.coflow.wires, list(links)
         if wires is not None:
-            if self.latency is not None:
-                self.latency = self.latency.copy() if self.latency is self.coflow.latency else self.latency
-                self.latency[flow] += wires.latency[path].sum() - wires.latency[self.wire(flow)].sum()
+            self._add_latency(flow, int(wires.latency[path].sum() - wires.latency[self.wire(flow)].sum()))
             path = [one for link in path for one in (int(wires.port[link]), link) if one >= 0]
         width = max(self.path.shape[1], len(path))
         if width > self.path.shape[1] or self.path is self.coflow.path:
             self.path = np.pad(self.path, ((0, 0), (0, width - self.path.shape[1])), constant_values=-1)
         self.path[flow] = path + [-1] * (width - len(path))
         self.mark(REROUTED)
+
+    def _add_latency(self, flow: int, more: int) -> None:
+        """The flow's path takes `more` ps now. In a chain all messages that are still to come wait for each of its: a
+        start-up that has passed already, so everything lands later by as much.
+        """
+        chain = self.coflow.chain
+        if chain is not None:
+            self._chained = chain.latency.copy() if self._chained is None else self._chained
+            self._chained[flow] += round(more * float(self.size[flow] / self.coflow.bytes[flow]))
+            later = max(chain.ps(self._chained) - chain.ps(chain.latency), 0)
+            self.latency = np.full(len(self.size), later, dtype=np.int64)
+        elif self.latency is not None:
+            self.latency = self.latency.copy() if self.latency is self.coflow.latency else self.latency
+            self.latency[flow] += more
 
     def wire(self, flow: int) -> list[int]:
         """The links of a flow's path, without the ports of its kernel."""

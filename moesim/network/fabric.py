@@ -13,10 +13,10 @@ from moesim.errors import BadInput
 from moesim.hardware import BETWEEN, INSIDE, Cluster, Paths, changed
 from moesim.network.all_to_all import AllToAll
 from moesim.network.collectives import Collective, exchange
-from moesim.network.flows import Coflow, Flows, Group, Wires
+from moesim.network.flows import Chain, Coflow, Flows, Group, Wires
 from moesim.network.ports import OUT, rdma_paths
 from moesim.network.rails import ENGINES, KERNEL
-from moesim.units import LAST_SECOND, beyond_clock, show_bandwidth, show_seconds, to_ps
+from moesim.units import LAST_SECOND, beyond_clock, from_ps, show_bandwidth, show_seconds, to_ps
 
 
 class Fabric:
@@ -148,21 +148,22 @@ class Fabric:
 
     def _delays(
         self, collective: Collective, flows: Flows, path: npt.NDArray[np.int32], alpha: float
-    ) -> tuple[float, npt.NDArray[np.int64] | None]:
-        """Start-up in seconds, and the latency of each flow in ps: those of an exchange wait for one another nowhere,
-        and land one by one; messages of a ring or tree follow each other, and each waits for the slowest one before.
+    ) -> tuple[float, npt.NDArray[np.int64] | None, Chain | None]:
+        """Start-up in seconds, the latency of each flow in ps, and what the start-up contains of latencies: those of an
+        exchange wait for one another nowhere, and land one by one; messages of a ring or tree follow each other.
         """
         if not self._late:
-            return alpha, None
-        latency = self._latency[path].sum(axis=1)
+            return alpha, None, None
+        latency = to_ps(self._latency[path].sum(axis=1))
         if collective.op in ("all_to_all", "point_to_point"):
-            return alpha, to_ps(latency)
-        if not collective.crossings:
-            return alpha + collective.messages * float(latency.max(initial=0.0)), None
-        home = self.cluster.node_of[flows.source] == self.cluster.node_of[flows.destination]
-        inside, between = (float(latency[chosen].max(initial=0.0)) for chosen in (home, ~home))
-        rounds = collective.messages + collective.further
-        return alpha + rounds * inside + collective.crossings * between, None
+            return alpha, latency, None
+        away = self.cluster.node_of[flows.source] != self.cluster.node_of[flows.destination]
+        if collective.crossings:
+            rounds: tuple[int, ...] = (collective.messages + collective.further, collective.crossings)
+        else:
+            away, rounds = np.zeros_like(away), (collective.messages,)
+        chain = Chain(away.astype(np.int8), rounds, latency)
+        return alpha + float(from_ps(chain.ps(latency))), None, chain
 
     def _check_clock(self, flows: Flows, path: npt.NDArray[np.int32]) -> None:
         """Raises BadInput where a link takes longer for the bytes of one exchange than the clock can tell."""

@@ -93,6 +93,23 @@ class Wires:
 
 
 @dataclass(frozen=True)
+class Chain:
+    """Latencies that a start-up contains: of messages that follow each other, each waits for the slowest before it.
+
+    kind int8[F]: which chain the messages of a flow belong to; rounds: messages of each chain; latency int64[F] ps.
+    """
+
+    kind: npt.NDArray[np.int8]
+    rounds: tuple[int, ...]
+    latency: npt.NDArray[np.int64]
+
+    def ps(self, latency: npt.NDArray[np.int64]) -> int:
+        """latency int64[F] ps of the flows -> that of the whole."""
+        slowest = (int(latency[self.kind == kind].max(initial=0)) for kind in range(len(self.rounds)))
+        return sum(rounds * most for rounds, most in zip(self.rounds, slowest, strict=True))
+
+
+@dataclass(frozen=True)
 class Coflow:
     """One collective as players see it: bytes on paths. Flows are sorted by owner.
 
@@ -100,7 +117,7 @@ class Coflow:
     source, destination int32[F]: lanes at whose device a flow starts and lands; bytes int64[F];
     path int32[F, hops]: links, -1 padded; alpha: seconds between release and first byte; latency int64[F] ps: from
     the last byte that a flow sends to its landing, None where links state none; wires: for detours, None where links
-    are no cluster's.
+    are no cluster's; chain: the latencies that alpha contains, None where it contains none.
     """
 
     lanes: int
@@ -112,6 +129,7 @@ class Coflow:
     alpha: float
     latency: npt.NDArray[np.int64] | None = None
     wires: Wires | None = None
+    chain: Chain | None = None
 
     @cached_property
     def steps_of_latency(self) -> npt.NDArray[np.int64]:
@@ -124,7 +142,7 @@ class Coflow:
     @classmethod
     def of(
         cls, flows: Flows, group: Group, path: Ints, alpha: float, latency: npt.NDArray[np.int64] | None = None,
-        wires: Wires | None = None,
+        chain: Chain | None = None, wires: Wires | None = None,
     ) -> Coflow:  # fmt: skip
         """Flows on `path` int32[F, hops], sorted by owner. Raises BrokenInvariant on negative bytes."""
         if np.any(flows.bytes < 0):
@@ -136,5 +154,6 @@ class Coflow:
             order = np.argsort(owners, kind="stable")
             owners, columns = owners[order], tuple(column[order] for column in columns)  # type: ignore[assignment]
             latency = None if latency is None else latency[order]
+            chain = None if chain is None else Chain(chain.kind[order], chain.rounds, chain.latency[order])
         owner_ptr = np.searchsorted(owners, np.arange(lanes + 1)).astype(np.int64)
-        return cls(lanes, owner_ptr, *columns, alpha, latency, wires)
+        return cls(lanes, owner_ptr, *columns, alpha, latency, wires, chain)

@@ -22,7 +22,7 @@ from moesim.engine import (
 )
 from moesim.errors import BadInput, Deadlock
 from moesim.network import Coflow
-from moesim.network.flows import Wires
+from moesim.network.flows import Chain, Wires
 
 US = 1_000_000
 CAPACITY = np.full(2, 1e9)
@@ -120,6 +120,29 @@ def test_a_detour_passes_its_kernels_port_and_takes_its_own_latency() -> None:
     timeline = simulate(fan((4000, 0), **more), np.array([1e9, 1e9, 0.5e9]), faults=[fault])
     assert timeline.link_bytes.tolist() == [0, 4000, 4000]
     assert timeline.task_end[0] == 8 * US + 3 * US
+
+
+@pytest.mark.parametrize(("at", "later"), [(0.0, 8), (4e-6, 4)])
+def test_messages_of_a_ring_wait_for_the_latency_of_a_detour_as_often_as_they_are_still_to_come(
+    at: float, later: int
+) -> None:
+    """Four messages follow each other, 1 us each by link 0 and 3 us by link 1: 8 us more than the start-up says, or 4
+    where the fault strikes half way: 8 kB take 8 us.
+    """
+    wires = Wires(np.array([-1, -1], dtype=np.int32), np.array([1, 3]) * US)
+    chain = Chain(np.zeros(2, dtype=np.int8), (4,), np.array([1, 1]) * US)
+    fault = Fault(at, 0, link=0, then="reroute", detour=(1,))
+    timeline = simulate(fan((8000, 0), wires=wires, chain=chain), CAPACITY, faults=[fault])
+    assert timeline.task_end[0] == (8 + later) * US
+    assert timeline.link_bytes.tolist() == ([0, 8000] if at == 0 else [4000, 4000])
+
+
+def test_a_detour_quicker_than_the_slowest_of_a_chain_costs_nothing() -> None:
+    chain = Chain(np.array([0, 0], dtype=np.int8), (4,), np.array([1, 9]) * US)
+    wires = Wires(np.array([-1, -1], dtype=np.int32), np.array([1, 3]) * US)
+    fault = Fault(0.0, 0, link=0, then="reroute", detour=(1,))
+    timeline = simulate(fan((8000, 0), wires=wires, chain=chain), CAPACITY, faults=[fault])
+    assert timeline.task_end[0] == 8 * US
 
 
 def test_what_stands_still_for_ever_never_arrives() -> None:

@@ -136,6 +136,11 @@ def test_latency_of_links_counts_once_a_crossing_and_once_a_message(tmp_path: Pa
     group = Group(cluster, np.arange(32, dtype=np.int32))
     coflow = Fabric(cluster, KERNELS).collective(rail_ring("all_gather", group, groups(32, 32), np.full(32, 8)), group)
     assert coflow.alpha == pytest.approx(28e-6 + 15e-6)
+    assert coflow.chain is not None
+    for inside, more in ((True, 28), (False, 3)):  # a hop by a path of 2 us more
+        latency = coflow.chain.latency.copy()
+        latency[np.flatnonzero(latency == (10**6 if inside else 5 * 10**6))[0]] += 2 * 10**6
+        assert coflow.chain.ps(latency) == (28 + 15 + 2 * more) * 10**6
 
 
 @pytest.mark.parametrize(
