@@ -21,6 +21,7 @@ from moesim.step.lowered import HOST
 REACHED: Final = (
     0.3  # of the nearer roof: below it an operator is bound by neither, but by starting up or by its kernel
 )
+ROUNDING: Final = 1e-3
 LABELS: Final = {
     "attention: gemm": "attention projections", "attention: attention": "attention core",
     "attention: recurrence": "linear attention",
@@ -79,6 +80,16 @@ def operators(lowered: Lowered, device: Device, ideal: float, draw: Mapping[str,
     waiting = max(ideal - float(total[fullest]), 0.0)
     rest = Operator("waiting", "for other GPUs", waiting, 0.0, 0.0, None, None, "neither", ())
     return [*sorted(found, key=lambda one: -one.seconds), *([rest] if waiting > 1e-9 * ideal else [])]
+
+
+def from_cache(found: Sequence[Operator]) -> list[str]:
+    """Words about operators whose bytes come faster than the memory gives them."""
+    return [
+        f"{one.label}: {one.of_bandwidth:.0%} of the memory's bandwidth: {', '.join(one.kernels)} was measured with "
+        "its bytes in the last-level cache, where a step of many layers does not find them"
+        for one in found
+        if one.of_bandwidth is not None and one.of_bandwidth > 1.0 + ROUNDING and one.kernels
+    ]
 
 
 def utilisation(lowered: Lowered, device: Device, step: float) -> tuple[float | None, float]:

@@ -21,7 +21,7 @@ from moesim.studies.load import Named, Overrides, load
 from moesim.studies.lost import lost_tokens, lost_words
 from moesim.studies.metrics import metrics
 from moesim.studies.narrow import narrow_notes
-from moesim.studies.operators import operators
+from moesim.studies.operators import from_cache, operators
 from moesim.studies.overlap import overlap_facts, overlap_notes
 from moesim.studies.result import Played, Result
 from moesim.studies.routing import router_facts, router_warnings
@@ -171,4 +171,6 @@ def _warnings(built: Built, lowered: Lowered, ladder: Ladder) -> tuple[str, ...]
     lost = lost_tokens(built, lowered, ladder.timeline)
     gone = [lost_words(lost, built)] if lost else []
     beliefs = overlap_notes(built.plan, lowered)
-    return (*built.warnings, *beliefs, *prices, *narrow, *ignored, *routers, *ladder.notes, *gone, *_published(built))
+    fast = from_cache(operators(lowered, built.cluster.devices[0], 0.0, {}))
+    words = (*built.warnings, *beliefs, *prices, *fast, *narrow, *ignored, *routers, *ladder.notes, *gone)
+    return (*words, *_published(built))

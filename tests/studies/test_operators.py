@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from moesim.studies import Result, load, run
+from moesim.studies.operators import Operator, from_cache
 
 HIDDEN, INTER, EXPERTS, TOP_K, LAYERS, TOKENS, RANKS = 1024, 512, 16, 4, 2, 64, 8
 MODEL = (
@@ -66,3 +67,12 @@ def test_rows_by_rank_are_those_of_its_experts() -> None:
     assert result.metrics["rank_max_over_mean"].value == pytest.approx(ratio.mean())
     assert result.metrics["rank_max_over_mean_worst_layer"].value == pytest.approx(ratio.max())
     assert result.metrics["experts_reached"].value == np.count_nonzero(load_) / load_.size
+
+
+def test_an_operator_above_the_memorys_rate_is_named() -> None:
+    rows = [
+        Operator("router", "gemm", 1e-3, 0.0, 2e12, None, rate, "memory", ("gemm/x/y/bf16",)) for rate in (1.0, 1.25)
+    ]
+    (words,) = from_cache(rows)
+    assert words.startswith("router: 125% of the memory's bandwidth: gemm/x/y/bf16 was measured")
+    assert from_cache([Operator("optimizer", "elementwise", 1.0, 0.0, 9e12, None, 2.0, "memory", ())]) == []
