@@ -42,6 +42,8 @@ def test_every_number_is_the_table_s_and_every_picture_has_one(found: Sweep, tmp
     able = [row for row in found.rows() if row["code"] == 0]
     for number, row in enumerate(able):
         assert json.loads(shown.data["point", f"x {number}"]) == row["x"]
+    for end in (">4</text>", ">16</text>", ">sequential</text>"):  # of columns: least, most, words
+        assert end in text
     assert len(shown.figures) == 3 and all(shown.figures.values())
     assert text.count("as a table") >= 3
     assert "too large" in text and "<b>careful</b>" not in text.split("</script>")[-1]

@@ -5,6 +5,9 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const page = document.getElementById("page");
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+/* Told apart by colour-blind eyes (Okabe, Ito 2008), in both themes. */
+const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442"];
+
 function element(tag, attributes, ...children) {
   const node = Object.assign(document.createElement(tag), attributes);
   node.append(...children);
@@ -36,9 +39,11 @@ function figure(parent, traces, layout) {
   });
   parent.append(node);
   const axis = { gridcolor: css("--line"), zerolinecolor: css("--line") };
+  const above = innerWidth < 600 && traces.length > 1 && traces.every(({ showlegend }) => showlegend !== false);
   Plotly.newPlot(node, traces, {
-    paper_bgcolor: "transparent", plot_bgcolor: "transparent", font: { color: css("--ink") }, height: 380,
-    margin: { l: 60, r: 20, t: 10, b: 50 }, ...layout,
+    paper_bgcolor: "transparent", plot_bgcolor: "transparent", font: { color: css("--ink") }, colorway: COLOURS,
+    margin: { l: 60, r: 20, t: 10, b: 50 }, ...layout, height: (layout.height || 380) + (above ? 20 + 20 * Math.ceil(traces.length / 2) : 0),
+    ...(above ? { legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" } } : {}),
     xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
   }, { displayModeBar: false, responsive: true });
 }

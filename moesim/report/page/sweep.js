@@ -20,6 +20,18 @@ function table(kind, title, heads, listed) {
 
 const level = (name) => [...new Set(able.map((row) => row[name]))].sort((a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a) < String(b) ? -1 : 1));
 
+/* What stands at a column: of numbers the least below and the most above, of words each at its place. */
+function ends(name, known) {
+  const told = (value, y, yanchor) => ({
+    x: name, y, yanchor, text: typeof value === "number" ? String(+value.toPrecision(4)) : digits(value), showarrow: false,
+    font: { size: 10 }, bgcolor: css("--panel"), opacity: 0.9,
+  });
+  if (known.length === 1) return [told(known[0], 0.5, "bottom")];
+  if (typeof known[0] === "number") return [told(known[0], -0.02, "top"), told(known[known.length - 1], 1.02, "bottom")];
+  const words = innerWidth < 600 ? [] : known;
+  return words.map((value, number) => told(value, number / (known.length - 1) + (number ? 0.02 : -0.02), number ? "bottom" : "top"));
+}
+
 /* Each point is a line over the axes and metrics, every one from its least to its most. */
 function lines(parent) {
   const names = [...keys, ...metrics];
@@ -36,7 +48,10 @@ function lines(parent) {
     text: names.map((name) => `${name} ${digits(row[name])}`), hoverinfo: "text", opacity: best.size && !best.has(number) ? 0.3 : 0.9,
     line: { color: best.has(number) ? css("--hot") : best.size ? css("--soft") : undefined, width: best.has(number) ? 3 : 1 },
   }));
-  figure(parent, traces, { height: 420, xaxis: { automargin: true }, yaxis: { showticklabels: false, title: { text: "least to most" } } });
+  figure(parent, traces, {
+    height: 420, xaxis: { automargin: true }, yaxis: { showticklabels: false, range: [-0.12, 1.12], title: { text: "least to most" } },
+    annotations: names.flatMap((name) => ends(name, levels[name])),
+  });
 }
 
 page.append(element("h1", { textContent: found.provenance.scenario }), element("p", { className: "soft", textContent: data.title }));
