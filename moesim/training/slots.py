@@ -95,14 +95,22 @@ class SlotPattern:
 
     def play(self, acts: Sequence[tuple[Rows, int]], begin: Int64s) -> Spent:
         """begin int64[R] ps: before which a lane does nothing. Raises Deadlock."""
+        values, after, waits = self._timed(acts, begin)
+        compute = values.lane_ps.reshape(self.skeleton.graph.num_tasks, -1).sum(axis=0)
+        return Spent(begin, after.clock.max(axis=1), compute, waits.sum(axis=0))
+
+    def waits(self, acts: Sequence[tuple[Rows, int]], begin: Int64s) -> list[tuple[str, Int64s]]:
+        """Of each transfer in their order its name, and int64[R] ps that each lane waits for the last one in it."""
+        names = [self.skeleton.graph.name[task] for task in np.flatnonzero(self.skeleton.pattern >= 0).tolist()]
+        return list(zip(names, self._timed(acts, begin)[2], strict=True))
+
+    def _timed(self, acts: Sequence[tuple[Rows, int]], begin: Int64s) -> tuple[Values, State, Int64s]:
+        """What is played, the clocks behind it, and int64[transfers, R] ps of waiting."""
         values = self.filled(acts)
         clock = np.repeat(begin[:, None], len(STREAMS), axis=1)
         after, _, start = timed(self.skeleton, values, self.pairs, State(clock, np.zeros_like(begin)))
-        at = start.reshape(self.skeleton.graph.num_tasks, -1)
-        moves = self.skeleton.pattern >= 0
-        waiting = (at[moves].max(axis=1, keepdims=True) - at[moves]).sum(axis=0)
-        compute = values.lane_ps.reshape(at.shape).sum(axis=0)
-        return Spent(begin, after.clock.max(axis=1), compute, waiting)
+        at = start.reshape(self.skeleton.graph.num_tasks, -1)[self.skeleton.pattern >= 0]
+        return values, after, at.max(axis=1, keepdims=True) - at
 
 
 def slot_pattern(

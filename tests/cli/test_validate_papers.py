@@ -58,3 +58,17 @@ def test_gradients_of_inputs_and_weights_make_the_backward_pass(phases: dict[str
 def test_a_table_is_refused(moesim: Moesim) -> None:
     done = moesim("validate", "papers", "--data", "rows.csv")
     assert done.code == 2 and "leave --data out" in done.err
+
+
+def test_ranks_wait_as_long_as_profiled_and_equal_ones_not_at_all(moesim: Moesim) -> None:
+    """The bars: 22 to 38 ms of all, the combine of the forward pass most, the last layer more than twice the first."""
+    document = told(moesim)
+    waits = {
+        row["case"]: (row["measured"], row["predicted"])
+        for row in document["provenance"]["rows"] if row["of"] == "waiting"
+    }  # fmt: skip
+    assert waits["all"][0] == pytest.approx(32.578) and 22 < waits["all"][1] < 38
+    for which in (0, 1):
+        assert waits["combine(F)"][which] == max(one[which] for case, one in waits.items() if case != "all")
+    said = document["provenance"]["waiting"]
+    assert said.endswith("equal lanes 0 ms") and float(said.partition("layer waits ")[2].split()[0]) > 2

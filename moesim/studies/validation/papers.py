@@ -22,7 +22,7 @@ from moesim.layout import Layout
 from moesim.step import lower
 from moesim.studies.training import load_training
 from moesim.studies.training.job import job_of
-from moesim.studies.validation import fsmoe
+from moesim.studies.validation import fsmoe, waiting
 from moesim.studies.validation.rows import Row, number, read_rows
 from moesim.studies.validation.validation import Point, Validation
 from moesim.training.stages import SplitSchedule, Stage
@@ -56,11 +56,13 @@ def validate(data: Path | None = None) -> Validation:
         raise BadInput("results of papers come with their laws", where=data, way_out="leave --data out")
     table = fsmoe.Table(_rows("fsmoe_operations", "ms"), _rows("fsmoe_starts", "alpha_ms"))
     schedules, facts = fsmoe.points(table, _rows("fsmoe_schedules", "speedup"))
+    profile = _rows("deepseek_train_profile", "wall_us")
+    waits, said = waiting.points(job_of(load_training("dsv3-train-2048")), profile)
     found = (
         *_moepp(_rows("moepp_expert_time", "expert_forward_ms")), *_coe(_rows("coe_memory", "memory_GB")),
-        *_tutel(_rows("tutel_one_gpu", "V100_s")), *_dualpipe(_rows("deepseek_train_profile", "wall_us")), *schedules,
+        *_tutel(_rows("tutel_one_gpu", "V100_s")), *_dualpipe(profile), *waits, *schedules,
     )  # fmt: skip
-    return Validation("papers", found, ("paper", "of"), {**FACTS, **facts})
+    return Validation("papers", found, ("paper", "of"), {**FACTS, "waiting": said, **facts})
 
 
 def _rows(name: str, column: str) -> list[Row]:
