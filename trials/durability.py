@@ -6,24 +6,29 @@ Kills: a sweep in a process is ended (SIGKILL) at a random moment, again and aga
 it is done; after each end it is resumed to its end every so often, and the store has to be equal, byte by byte, to
 that of a sweep that nobody disturbed. Races: two processes on one new store at once; one may be told to wait (75).
 Disk full: a store on a tmpfs of 256 KiB (needs root) has to end with 75, and to go on where there is room.
-The sweep's points are worked out by a process of its own but not simulated (a store is what is tried here), each in a
-few milliseconds. Exits with 1 where anything is lost.
+The sweep's points are worked out by a process of its own, forked from this one so that what is killed is at work on its
+store and not importing, but not simulated (a store is what is tried here), each in a few milliseconds. Exits with 1
+where anything is lost.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import random
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Final, NoReturn
 
 from moesim.errors import MoesimError
 from moesim.studies.sweeping import Plan, Point, read_plan, sweep
@@ -33,6 +38,7 @@ from moesim.studies.sweeping.subject import Subject
 POINTS: Final = 60
 SECONDS: Final = 0.01  # of a point
 SMALL: Final = "256k"  # of the tmpfs
+BEGUN: Final = "begun"
 DONE: Final = "all stored"
 
 
@@ -56,23 +62,47 @@ def plan() -> Plan:
     return read_plan("demo-tiny", [f"batch.tokens_per_gpu={','.join(str(n) for n in range(1, POINTS + 1))}"])
 
 
-def child(folder: Path) -> int:
-    """One sweep in this process; its exit code."""
+@dataclass(frozen=True)
+class Child:
+    """A process that sweeps into a folder, and the end of its pipe."""
+
+    process: ForkProcess
+    pipe: Connection
+
+    @classmethod
+    def started(cls, folder: Path) -> Child:
+        """Forked."""
+        context = get_context("fork")
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_child, args=(folder, theirs))
+        process.start()
+        theirs.close()
+        return cls(process, ours)
+
+    def begun(self) -> None:
+        """Wait until it is about to sweep."""
+        self.pipe.recv()
+
+    def ended(self) -> tuple[int, str]:
+        """(exit code, what it said), once it is over: "" where it was killed before it could say so."""
+        self.process.join()
+        said = BEGUN
+        with suppress(EOFError):
+            while True:
+                said = str(self.pipe.recv())
+        self.pipe.close()
+        return self.process.exitcode or 0, "" if said == BEGUN else said
+
+
+def _child(folder: Path, pipe: Connection) -> NoReturn:
+    pipe.send(BEGUN)
     try:
-        print("begun", flush=True)
         sweep(plan(), folder=folder, executor=Drawn())
     except MoesimError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    print(DONE, flush=True)
-    return 0
-
-
-def start(folder: Path) -> subprocess.Popen[str]:
-    """A process that sweeps into a folder."""
-    command = [sys.executable, "-m", "trials.durability", "--child", str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        pipe.send(str(error))
+        sys.exit(error.exit_code)
+    pipe.send(DONE)
+    sys.exit(0)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -85,12 +115,11 @@ def kills(base: Path, expected: dict[str, bytes], number: int, draw: random.Rand
     wrong = ended = finished = 0
     folder = base / "killed"
     while ended < number:
-        process = start(folder)
-        assert process.stdout is not None
-        process.stdout.readline()
+        child = Child.started(folder)
+        child.begun()
         time.sleep(draw.uniform(0.0, 0.6 * POINTS * SECONDS))
-        process.kill()
-        ended += DONE not in process.communicate()[0]
+        child.process.kill()
+        ended += child.ended()[1] != DONE
         left = len(content(folder).keys() & expected.keys()) if folder.is_dir() else 0
         torn = [name for name, text in (content(folder) if left else {}).items()
                 if name.startswith("points") and not name.endswith(".part") and text != expected.get(name)]  # fmt: skip
@@ -111,10 +140,8 @@ def races(base: Path, expected: dict[str, bytes], number: int) -> int:
     wrong = waited = 0
     for _ in range(number):
         folder = base / "raced"
-        both = [start(folder) for _ in range(2)]
-        codes = [process.wait() for process in both]
-        for process in both:
-            process.communicate()
+        both = [Child.started(folder) for _ in range(2)]
+        codes = [child.ended()[0] for child in both]
         waited += 75 in codes
         wrong += 0 not in codes or not set(codes) <= {0, 75} or content(folder) != expected
         shutil.rmtree(folder)
@@ -131,16 +158,15 @@ def full(base: Path, expected: dict[str, bytes]) -> int:
         print("disk full: not tried, no tmpfs can be mounted here")
         return 0
     try:
-        process = start(small / "store")
-        _, said = process.communicate()
+        code, said = Child.started(small / "store").ended()
         stored = content(small / "store")
         torn = [name for name, text in stored.items() if name.startswith("points") and text != expected.get(name)]
         shutil.copytree(small / "store", base / "moved")
     finally:
         subprocess.run(["umount", str(small)], check=True)
     sweep(plan(), folder=base / "moved", executor=Drawn())
-    wrong = process.returncode != 75 or bool(torn) or content(base / "moved") != expected
-    print(f"disk full after {len(stored)} files: exit code {process.returncode} ({said.strip()[-90:]}); resumed "
+    wrong = code != 75 or bool(torn) or content(base / "moved") != expected
+    print(f"disk full after {len(stored)} files: exit code {code} ({said.strip()[-90:]}); resumed "
           f"elsewhere: {'differs' if wrong else 'equal'}")  # fmt: skip
     return int(wrong)
 
@@ -151,10 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--races", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--child", type=Path)
     given = parser.parse_args(arguments)
-    if given.child is not None:
-        return child(given.child)
     with TemporaryDirectory() as base:
         sweep(plan(), folder=Path(base, "whole"), executor=Drawn())
         expected = content(Path(base, "whole"))
