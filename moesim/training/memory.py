@@ -55,6 +55,18 @@ def checkpoint_bytes(job: Job) -> float:
     return found
 
 
+def restored_bytes(job: Job) -> float:
+    """What the fullest rank reads to go on: master copies and moments that it keeps itself, whole ones with DDP, of its
+    shard group's where there are replicas of that (HSDP).
+    """
+    found = 0.0
+    for rank in range(job.pipeline):
+        plans = [job.plan(stage) for stage in job.stages_of(rank)]
+        parts = (plan.shards.kept(*parameters_of(plan), OPTIMIZER) for plan in plans)
+        found = max(found, plans[0].optimizer.bytes_per_parameter * sum(parts))
+    return found
+
+
 def _whole_layers(job: Job, shards: Shards, stages: Sequence[Stage]) -> Iterator[MemoryRow]:
     """What is whole for a while though it is kept in parts: the parameters of the layer that computes, and of the next,
     if they are gathered beside it; gradients of a layer, and of the one before, if they are reduced beside it.

@@ -223,3 +223,25 @@ def test_cost_and_energy_of_a_run() -> None:
 def test_a_key_and_its_flag_are_refused() -> None:
     with pytest.raises(BadInput, match="tensor_parallel_size, which is there already"):
         load_training("qwen3-train-16", ("parallel={tensor_parallel_size: 2, tensor-model-parallel-size: 2}",))
+
+
+def test_trials_without_a_failure_do_not_know_that_there_is_none() -> None:
+    """0 failures in 8 trials: up to 3.69 / 8 are not unlikely (Garwood), and each costs what is done again."""
+    run = "run={steps: 100, trials: 8, checkpoint_rate: 1 GB/s, checkpoint_every: 100, gpu_mtbf: 9000 d, restart: 1 h}"
+    found = run_training("qwen3-train-16", overrides=(*SMALL, run)).metrics
+    failures, wall = found["run_failures"], found["run_s"]
+    assert failures.value == 0.0 and failures.low == 0.0 and failures.high == pytest.approx(3.6889 / 8, rel=1e-4)
+    assert wall.low is not None and wall.low <= wall.value
+    assert wall.high is not None and wall.high - wall.value > 3.6889 / 8 * 3600
+    goodput = found["run_goodput"]
+    assert goodput.low == pytest.approx(goodput.value * wall.value / wall.high)
+
+
+@pytest.mark.parametrize(("sharding", "times"), [
+    ("parallel.zero_stage=0", "all"), ("parallel.zero_stage=1", "one"), ("parallel.zero_stage=3", "one"),
+])  # fmt: skip
+def test_replicas_read_what_they_wrote_parts_of_each(sharding: str, times: str) -> None:
+    """Written in parts by all data-parallel ranks; with DDP each reads all of it again."""
+    found = run_training("qwen3-train-16", overrides=(*SMALL, RUN, sharding)).metrics
+    write, read = found["checkpoint_s"].value, found["checkpoint_read_s"].value
+    assert read == pytest.approx(write) if times == "one" else read > 1.5 * write

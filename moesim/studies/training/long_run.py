@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from pydantic import Field
 
 from moesim import streams
 from moesim.errors import BadInput
-from moesim.studies.interval import half_width
+from moesim.studies.interval import half_width, poisson_interval
 from moesim.studies.prices import HOUR, KILO, PricesSection
 from moesim.studies.result import Metric
 from moesim.studies.scenario import Count
@@ -106,11 +106,21 @@ class _Run:
     section: RunSection
     job: Job
     looks: Sequence[float]  # seconds of a step after each look
-    state_bytes: float
+    state_bytes: tuple[float, float]  # written, read
 
     @property
     def write(self) -> float:
-        return self.state_bytes / self.section.checkpoint_rate
+        return self.state_bytes[0] / self.section.checkpoint_rate
+
+    @property
+    def read(self) -> float:
+        """Seconds of reading a checkpoint: replicas read what they wrote parts of each."""
+        return self.state_bytes[1] / self.section.checkpoint_rate
+
+    @property
+    def back(self) -> float:
+        """Seconds from a failure until it goes on."""
+        return (self.section.restart or 0.0) + self.read
 
     @property
     def seconds(self) -> Seconds64:
@@ -145,23 +155,26 @@ class _Run:
     def trials(self) -> Iterator[tuple[Played, float]]:
         """Each with the seconds that stragglers add."""
         section, plain = self.section, self.seconds
-        back = (section.restart or 0.0) + self.write
         for trial in range(section.trials):
             taken = slowed(plain, self.slow, section.straggler_slowdown, streams.stream(trial, "stragglers"))
-            one = LongRun(taken, self.every, self.write, back, section.rates(self.job))
+            one = LongRun(taken, self.every, self.write, self.back, section.rates(self.job))
             yield one.play(streams.stream(trial, "failures")), float(taken.sum() - plain.sum())
 
 
 def run_told(
-    section: RunSection, job: Job, state_bytes: float, step: Callable[[int], float], prices: PricesSection | None
+    section: RunSection, job: Job, state_bytes: tuple[float, float], step: Callable[[int], float],
+    prices: PricesSection | None,
 ) -> RunTold:  # fmt: skip
-    """step: number of a step -> its seconds; state_bytes: what the fullest GPU writes. Raises BadInput."""
+    """step: number of a step -> its seconds; state_bytes: what the fullest GPU writes, and reads. Raises BadInput."""
     numbers = [look * (section.routing_every or 0) for look in range(section.looks)]
     whole = _Run(section, job, [step(number) for number in numbers], state_bytes)
     found = list(whole.trials())
     drawn = _drawn(whole, found) | _paid(prices, job.world * np.array([one.wall for one, _ in found]))
     metrics = {name: _mean(one) for name, one in drawn.items()}
+    if section.fails:
+        metrics |= _rare(whole, drawn, metrics)
     metrics["checkpoint_s"] = Metric(whole.write, "s")
+    metrics |= {"checkpoint_read_s": Metric(whole.read, "s")} if section.fails else {}
     metrics["checkpoint_every_steps"] = Metric(float(whole.every), "1")
     notes = (NOTE, ASSUMED) if section.fails else (NOTE,)
     return RunTold(metrics, drawn, {"run": _provenance(whole, numbers, found)}, notes)
@@ -187,6 +200,33 @@ def _mean(drawn: Drawn) -> Metric:
     return Metric(middle, drawn.unit, middle - half, middle + half)
 
 
+def _rare(whole: _Run, drawn: Mapping[str, Drawn], metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    """Metrics whose interval is that of a mean of few failures: trials without any know less than they agree upon.
+
+    Failures of all trials together are a Poisson count; each costs the work since a checkpoint and getting back. Where
+    that reaches further than the trials differ, it is the interval.
+    """
+    trials, count = len(drawn["run_failures"].values), float(drawn["run_failures"].values.sum())
+    low, high = (edge / trials for edge in poisson_interval(count))
+    mean = {name: float(one.values.mean()) for name, one in drawn.items()}
+    again = min(whole.every * float(whole.seconds.mean()) * whole.longer, float(whole.seconds.sum())) / 2
+    lost, back = (
+        (mean["run_lost_s"] * trials / count, mean["run_restart_s"] * trials / count) if count else (again, whole.back)
+    )
+    each = {"run_failures": 1.0, "run_lost_s": lost, "run_restart_s": back, "run_s": lost + back}
+    wide = {name: (mean[name] + each[name] * (low - count / trials), mean[name] + each[name] * (high - count / trials))
+            for name in each}  # fmt: skip
+    first, last = (edge / mean["run_s"] for edge in wide["run_s"])
+    wide |= {name: (mean[name] / last, mean[name] / first) for name in ("run_goodput", "run_tokens_per_s")}
+    wide |= {name: (mean[name] * first, mean[name] * last) for name in ("run_cost", "run_energy") if name in mean}
+    return {name: _wider(metrics[name], edges) for name, edges in wide.items()}
+
+
+def _wider(metric: Metric, edges: tuple[float, float]) -> Metric:
+    assert metric.low is not None and metric.high is not None
+    return replace(metric, low=min(metric.low, edges[0]), high=max(metric.high, edges[1]))
+
+
 def _paid(prices: PricesSection | None, gpu_seconds: Seconds64) -> dict[str, Drawn]:
     if prices is None:
         return {}
@@ -201,7 +241,6 @@ def _paid(prices: PricesSection | None, gpu_seconds: Seconds64) -> dict[str, Dra
 
 def _provenance(whole: _Run, numbers: Sequence[int], found: Sequence[tuple[Played, float]]) -> dict[str, Any]:
     rates = whole.section.rates(whole.job)
-    back = (whole.section.restart or 0.0) + whole.write
     return {
         "series": [
             {"step": number, "step_time_s": seconds} for number, seconds in zip(numbers, whole.looks, strict=True)
@@ -209,5 +248,5 @@ def _provenance(whole: _Run, numbers: Sequence[int], found: Sequence[tuple[Playe
         "failures": {kind: float(np.mean([one.failures[kind] for one, _ in found])) for kind in rates},
         "mtbf_s": 1.0 / sum(rates.values()) if rates else None,
         "young_every_steps": whole.young,
-        "daly_run_s": LongRun(whole.seconds * whole.longer, whole.every, whole.write, back, rates).expected,
+        "daly_run_s": LongRun(whole.seconds * whole.longer, whole.every, whole.write, whole.back, rates).expected,
     }  # fmt: skip

@@ -20,7 +20,7 @@ from moesim.studies.training.plan import chosen, planned
 from moesim.studies.training.tokens import tokens_of
 from moesim.studies.training.told import Done, Told, even_told, routed_told
 from moesim.training import Job, rank_memory, routed_step
-from moesim.training.memory import checkpoint_bytes
+from moesim.training.memory import checkpoint_bytes, restored_bytes
 from moesim.training.sharding import data_parallel_bytes
 from moesim.version import __version__
 
@@ -106,7 +106,8 @@ def _with_run(
         return routed_step(job, tokens_of(loaded, job, number)).seconds
 
     with loaded.placing("run"):
-        found = run_told(section, job, checkpoint_bytes(job), step, loaded.scenario.prices)
+        states = checkpoint_bytes(job), restored_bytes(job)
+        found = run_told(section, job, states, step, loaded.scenario.prices)
     result = replace(result, metrics={**result.metrics, **found.metrics}, drawn=found.drawn)
     return _more(result, found.provenance, found.notes)
 
