@@ -100,6 +100,16 @@ def unhidden(compute: Ps, ahead: Ps, behind: Ps) -> int:
     return ahead[0] + more + behind[-1]
 
 
+def moved_ps(job: Job, stages: Iterable[Stage]) -> tuple[int, int]:
+    """ps of a step that a rank with these stages is inside collectives of its passes, hidden or not: gathering
+    parameters in all forward passes (backward ones gather as much again), and reducing gradients.
+    """
+    sharding = Sharding(job)
+    layers = [sharding.layer(part) for stage in stages for part in stage.alone()]
+    gather, reduce = (sum(getattr(one, name) for one in layers) for name in ("gather", "reduce"))
+    return job.micro_batches * gather, job.micro_batches * reduce
+
+
 def data_parallel_bytes(job: Job, stages: Iterable[Stage]) -> float:
     """Bytes that a rank with these stages sends in a step to reduce gradients and to gather parameters."""
     total = 0.0

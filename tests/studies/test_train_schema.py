@@ -225,6 +225,24 @@ def test_a_key_and_its_flag_are_refused() -> None:
         load_training("qwen3-train-16", ("parallel={tensor_parallel_size: 2, tensor-model-parallel-size: 2}",))
 
 
+def test_what_sharding_moves_is_told_hidden_or_not() -> None:
+    """Gathered before each pass, reduced behind the backward one; bf16 there, fp32 back: twice the bytes, twice as long
+    but for the start-ups. Nothing hides it without the overlap flags, so the exposed part is all of it.
+    """
+    three, two, one = (
+        run_training("qwen3-train-16", overrides=(*SMALL, f"parallel.zero_stage={stage}")) for stage in (3, 2, 1)
+    )
+    moved = {name: three.metrics[name].value for name in ("gather_forward_s", "gather_backward_s", "reduce_scatter_s")}
+    assert moved["gather_forward_s"] == moved["gather_backward_s"] < moved["reduce_scatter_s"]
+    assert three.breakdown["exposed_sharding_s"] == pytest.approx(
+        sum(moved.values()), rel=0.2
+    )  # the last rank has less
+    assert two.metrics["reduce_scatter_s"].value == moved["reduce_scatter_s"] and "gather_forward_s" not in two.metrics
+    assert "reduce_scatter_s" not in one.metrics
+    rows = {row for rank in three.provenance["stages"] for row in rank["rows"]}
+    assert {"gathered layers", "gradients of layers to reduce"} <= rows
+
+
 def test_trials_without_a_failure_do_not_know_that_there_is_none() -> None:
     """0 failures in 8 trials: up to 3.69 / 8 are not unlikely (Garwood), and each costs what is done again."""
     run = "run={steps: 100, trials: 8, checkpoint_rate: 1 GB/s, checkpoint_every: 100, gpu_mtbf: 9000 d, restart: 1 h}"

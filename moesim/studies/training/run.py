@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from moesim.layout import HBM, MemoryLedger
+from moesim.layout.shards import GRADIENTS, WEIGHTS
 from moesim.models import MoEModel
 from moesim.studies.basis import borrowed, price_notes
 from moesim.studies.load import Overrides
@@ -21,7 +22,8 @@ from moesim.studies.training.tokens import tokens_of
 from moesim.studies.training.told import Done, Told, even_told, routed_told
 from moesim.training import Job, rank_memory, routed_step
 from moesim.training.memory import checkpoint_bytes, restored_bytes
-from moesim.training.sharding import data_parallel_bytes
+from moesim.training.sharding import data_parallel_bytes, moved_ps
+from moesim.units import from_ps
 from moesim.version import __version__
 
 SYNC: Final = "gradients are reduced and parameters gathered while nothing computes"
@@ -148,12 +150,22 @@ def _result(loaded: TrainLoaded, job: Job, told: Told, ledgers: list[MemoryLedge
         "data_parallel_bytes": (max(sent), "B"),
         "pipeline_hop_s": (told.hop, "s"), "peak_memory_bytes": (max(used), "B"), **told.more,
     }  # fmt: skip
+    if job.zero >= GRADIENTS:
+        numbers |= _sharded(job)
     prices = loaded.scenario.prices
     numbers |= prices.per_million(job.world * told.seconds, job.tokens) if prices else {}
     metrics = {name: Metric(float(value), unit) for name, (value, unit) in numbers.items()}
     notes = (*told.notes, *_notes(job), *([PAID] if prices else []))
     return TrainResult(loaded.scenario.name, metrics, told.breakdown, _provenance(loaded, job, told, ledgers), notes,
                        told.done)  # fmt: skip
+
+
+def _sharded(job: Job) -> dict[str, tuple[float, str]]:
+    """Seconds that the rank with most is inside the collectives of its passes, hidden or not."""
+    each = [moved_ps(job, job.stages_of(rank)) for rank in range(job.pipeline)]
+    gather, reduce = (float(from_ps(max(one[which] for one in each))) for which in (0, 1))
+    gathered = {f"gather_{way}_s": (gather, "s") for way in ("forward", "backward")} if job.zero >= WEIGHTS else {}
+    return {**gathered, "reduce_scatter_s": (reduce, "s")}
 
 
 def _notes(job: Job) -> tuple[str, ...]:
