@@ -187,3 +187,30 @@ def test_a_kv_cache_is_read_from_memory_however_small_it_is(kernels: str) -> Non
     assert read < section.cache
     found = costs.attention("decode", np.array([1]), np.array([2048]), np.array([16]), shape, 32, "fp8")
     assert float(found.seconds[0]) >= read / 1.792e12
+
+
+def test_moving_bytes_is_no_arithmetic() -> None:
+    """8.5 GB: no FLOPs, and the device's whole memory rate is not reached."""
+    for costs in (PROFILE, ROOFLINE):
+        found = costs.elementwise(np.array([8.5e9]))
+        assert np.all(found.flops == 0) and np.all(found.bytes == 8.5e9)
+        assert float(found.seconds[0]) >= 8.5e9 / 3.35e12
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "holds"),
+    [
+        ("norm", 0.24, False), ("norm", 0.25, True), ("norm", 32, True), ("norm", 32.1, False),
+        ("rows", 0, False), ("rows", 1, True),
+        ("beats_physics", -1, False), ("beats_physics", 0, True), ("too_slow", -1, False), ("other_labels", 0, True),
+    ],
+)  # fmt: skip
+def test_numbers_of_an_operator_have_limits(key: str, value: float, holds: bool, tmp_path: Path) -> None:
+    data = yamlfile.read_yaml(shipped.shipped("calibration", "profiles", "a100_sxm.yaml")).data
+    next(iter(data["operators"].values()))[key] = value
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(data))
+    if holds:
+        assert read_section(tmp_path / "p.yaml").operators
+        return
+    with pytest.raises(BadInput, match=key):
+        read_section(tmp_path / "p.yaml")

@@ -39,3 +39,14 @@ def test_a_falling_table_never_becomes_negative() -> None:
 def test_without_a_table_messages_follow_each_other() -> None:
     assert COST.startup("reduce_scatter", 4, 3, 100.0) == pytest.approx(53 * US)
     assert COST.startup("reduce_scatter", 1, 0, 100.0) == 0.0
+
+
+def test_a_start_up_adds_messages_of_other_nodes_and_crossings() -> None:
+    """By hand: 10 us, 7 messages of 1 us, 14 in other nodes of 1 us, 3 crossings of 5 us."""
+    cost = CommunicationCost(10e-6, per_message=1e-6, per_crossing=5e-6)
+    assert cost.startup("all_gather", 8, 7, 1.0) == pytest.approx(17e-6)
+    assert cost.startup("all_gather", 8, 7, 1.0, further=14, crossings=3) == pytest.approx((17 + 14 + 15) * 1e-6)
+    assert cost.startup("all_gather", 1, 0, 1.0, crossings=3) == pytest.approx((10 + 15) * 1e-6)
+    assert cost.startup("all_gather", 1, 0, 1.0) == 0.0
+    tabled = CommunicationCost(10e-6, per_message=1e-6, per_crossing=5e-6, steps=TABLES)
+    assert tabled.startup("all_gather", 4, 3, 100.0, further=2, crossings=1) == pytest.approx((4 + 2 + 5) * US)
