@@ -18,7 +18,12 @@ from moesim import shipped
 LIBRARIES: Final = (
     "click", "networkx", "numba", "numpy", "pyarrow", "pydantic", "pyyaml", "rich", "scipy", "simpy",
 )  # fmt: skip
-EXTRAS: Final = {"torch": "recording routing and measuring kernels", "transformers": "recording Hugging Face models"}
+EXTRAS: Final = {  # library -> the extra that has it, and what it is for
+    "torch": ("torch", "recording routing and measuring kernels"),
+    "transformers": ("torch", "recording Hugging Face models"),
+    "ray": ("ray", "sweeps on many machines"),
+    "optuna": ("search", "searching spaces that are too large to play whole"),
+}
 SHIPPED: Final = {
     "topologies": ".yaml", "workloads/scenarios": ".yaml", "workloads/models": ".json", "workloads/routing": ".parquet",
     "calibration/profiles": ".yaml",
@@ -55,11 +60,11 @@ def _libraries() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    for name, purpose in EXTRAS.items():
+    for name, (extra, purpose) in EXTRAS.items():
         if importlib.util.find_spec(name):
             yield Finding(name, "ok", f"{importlib.metadata.version(name)}, for {purpose}")
         else:
-            yield Finding(name, "missing", f"only for {purpose}: pip install 'moesim[torch]'")
+            yield Finding(name, "missing", f"only for {purpose}: pip install 'moesim[{extra}]'")
 
 
 def _files() -> Iterator[Finding]:

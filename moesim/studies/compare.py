@@ -12,6 +12,7 @@ import numpy as np
 from moesim.errors import BadInput
 from moesim.studies.interval import CONFIDENCE, half_width
 from moesim.studies.load import TRAIN, Named, Overrides, load
+from moesim.studies.moved import moved
 from moesim.studies.run import run
 from moesim.studies.serving import is_serving, load_serving, run_serving
 from moesim.studies.shown import Rows, Tabular
@@ -49,7 +50,10 @@ class Comparison(Tabular):
     breakdown: Mapping[str, Difference | None]
 
     def verdict(self) -> str:
-        """One sentence."""
+        """What it comes to, and what moved."""
+        return self._judged() + moved(self.breakdown, self.metrics, (self.base, self.variant))
+
+    def _judged(self) -> str:
         a, b = self.names
         names = f"{b} (with the changes)" if a == b else b
         if self.base[0]["provenance"].get("kind") == TRAIN:

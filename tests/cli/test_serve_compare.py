@@ -36,6 +36,7 @@ def test_compare_pairs_seeds_and_says_what_is_certain(moesim: Moesim) -> None:
     told = document["provenance"]
     assert told["seeds"] == 3 and told["base"]["seeds"] == [0]
     assert "TTFT +" in told["verdict"] and "output -" in told["verdict"] and "certain at 95 %" in told["verdict"]
+    assert " Most moved: decode +" in told["verdict"]  # of every request's many steps all but the first
     assert "prefill" in moesim("compare", file, "--set", "scheduler.host_time=2 ms", "--seeds", "2").out
 
 

@@ -227,5 +227,6 @@ def test_training_steps_are_compared_without_an_interval(moesim: Moesim) -> None
     step = found["metrics"]["step_time_s"]
     assert step["low"] == step["high"] == step["value"] == pytest.approx(step["variant"] - step["base"])
     assert "nothing is drawn" in found["provenance"]["verdict"]
+    assert " Most moved: computing +" in found["provenance"]["verdict"]
     mixed = moesim("compare", "mixtral-train-pp4", "--with", "demo-tiny")
     assert mixed.code == 2 and "is a pipelined training step, the other is a step" in mixed.err
