@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.serving import Replica, State
-from moesim.serving.metrics import counted, e2el, tpot, ttft
+from moesim.serving.metrics import counted, e2el, itl, tpot, ttft
 from moesim.studies.serving import ServeResult
-from moesim.units import from_ps
 
 POINTS: Final = 400  # of a curve
 REPLICAS: Final = 8  # drawn one by one
@@ -24,20 +23,19 @@ def serve_pictures(result: ServeResult) -> dict[str, Any]:
     book = once.served.book
     which = counted(book, once.since)
     columns = {"ttft": ttft(book, which), "tpot": tpot(book, which), "e2el": e2el(book, which)}
-    gaps, many = book.gaps(once.since)
     return {
         "name": result.name,
         "limits": once.built.scenario.slo.limits,
         "cdf": {
             **{name: _cdf(np.sort(c[~np.isnan(c)]), None) for name, c in columns.items()},
-            "itl": _cdf(from_ps(gaps), many),
+            "itl": _cdf(*itl(book, once.since)),
         },
         "replicas": [_history(replica) for replica in once.served.replicas[:REPLICAS]],
         "warmup": once.since / 1e12,
     }
 
 
-def _cdf(seconds: npt.NDArray[np.float64], many: npt.NDArray[np.int64] | None) -> dict[str, list[float]]:
+def _cdf(seconds: npt.NDArray[np.float64], many: npt.NDArray[np.signedinteger[Any]] | None) -> dict[str, list[float]]:
     """Ascending seconds, each `many` times -> points of their distribution, its ends among them."""
     if not len(seconds):
         return {"seconds": [], "share": []}

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.serving.cadence import NEVER, Cadence, Span, Whole
+from moesim.serving.gaps import tallied
 from moesim.serving.requests import Ints, Requests
 
 NOBODY: Ints = np.zeros(0, dtype=np.int64)
@@ -53,8 +54,7 @@ class Book:
             np.full(n, NEVER, dtype=np.int64) for _ in range(5)
         )
         self.cadences: list[Cadence] = []
-        self._gaps: list[Ints] = []  # between tokens that keep no beat, of those that end at one time
-        self._gap_ends: list[int] = []  # ps at which each of them ends
+        self._gaps: list[tuple[Ints | int, Ints]] = []  # between tokens that keep no beat: ps of ends, and gaps
 
     def missing(self, request: int) -> int:
         """Tokens that are not cached: of the prompt, or after an eviction of the answer too."""
@@ -111,34 +111,23 @@ class Book:
         span.cadence.count(span.first, span.first + 1, many)
         if many < len(last):
             now = int(span.ends[0])
-            self._gaps.append(now - last[~steady])
-            self._gap_ends.append(now)
+            self._gaps.append((now, now - last[~steady]))
 
     def take_gaps(self, gaps: Ints, ends: Ints) -> None:
         """Between tokens that kept no beat, int64[n] ps, and ps at which each ends."""
-        order = np.argsort(ends, kind="stable")
-        at, first = np.unique(ends[order], return_index=True)
-        self._gaps += np.split(gaps[order], first[1:]) if len(at) else []
-        self._gap_ends += at.tolist()
+        self._gaps.append((ends, gaps))
 
-    def gaps(self, since: int) -> tuple[Ints, Ints]:
+    def gaps(self, since: int) -> tuple[Ints, Whole]:
         """Different gaps between tokens that end at `since` or later: ascending, ps, and how many of each."""
-        alone = np.repeat(np.array(self._gap_ends, dtype=np.int64), [len(gaps) for gaps in self._gaps])
-        single = (alone, np.concatenate([NOBODY, *self._gaps]), np.ones(len(alone), dtype=np.int64))
-        values, counts = _different(*single, since)
-        for cadence in self.cadences:  # one after the other: of a long run there are tens of millions
-            more, many = _different(*cadence.gaps(), since)
-            values, counts = np.append(values, more), np.append(counts, many)
-            values, counts = _different(np.broadcast_to(np.int64(since), len(values)), values, counts, since)
+        single = [gaps[np.broadcast_to(ends, gaps.shape) >= since] for ends, gaps in self._gaps]
+        alone = np.concatenate([NOBODY, *single])
+        values, counts = tallied([alone], [np.ones(len(alone), dtype=np.int32)])
+        for cadence in self.cadences:  # one after the other: of a long run there are tens of millions of steps
+            ends, gaps, tokens = cadence.gaps()
+            late = slice(int(np.searchsorted(ends, since)), None)
+            values, counts = tallied([values, gaps[late]], [counts, tokens[late]])
         return values, counts
 
     def count(self, state: State) -> int:
         """Requests in a state."""
         return int((self.state == state).sum())
-
-
-def _different(at: Ints, values: Ints, counts: Whole, since: int) -> tuple[Ints, Ints]:
-    """int64[n] each -> the values that stand at `since` or later, each once, and how many there are of it."""
-    late = at >= since
-    kept, where = np.unique(values[late], return_inverse=True)
-    return kept, np.bincount(where, weights=counts[late], minlength=len(kept)).astype(np.int64)

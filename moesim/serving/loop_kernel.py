@@ -429,7 +429,7 @@ def soonest(s: Any, e: Any) -> Any:
 
 @inner
 def unlearned(s: Any, e: Any, replica: Any, r: Any) -> Any:
-    """As Replica._unlearned."""
+    """As Replica._grown, of one scheduler."""
     at, more = s.at[r], 0
     steps = s.own[replica, STEPS] - at[SINCE]
     for number in range(at[DECODES] if at[PUT] and steps else 0):

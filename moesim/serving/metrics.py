@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.serving.book import Book, State
-from moesim.serving.cadence import NEVER
+from moesim.serving.cadence import NEVER, Whole
 from moesim.serving.classes import Classes
 from moesim.serving.fleet import Fleet
 from moesim.serving.follows import Follows
@@ -25,6 +25,7 @@ from moesim.units import from_ps
 
 Floats = npt.NDArray[np.float64]
 PERCENTILES = (50, 90, 95, 99)
+BLOCK = 1 << 20  # gaps added up at a time
 Numbers = dict[str, tuple[float, str]]
 
 
@@ -52,6 +53,12 @@ def tpot(book: Book, which: Ints) -> Floats:
     return found
 
 
+def itl(book: Book, since: int) -> tuple[Floats, Whole]:
+    """Different seconds between tokens, ascending, and how many tokens had each."""
+    gaps, many = book.gaps(since)
+    return from_ps(gaps), many
+
+
 def numbers(served: Served, since: int, limits: Mapping[str, float]) -> Numbers:
     """name -> (value, unit). limits: seconds by "ttft", "tpot", "e2el"; goodput is there where there are any."""
     book, which = served.book, counted(served.book, since)
@@ -70,8 +77,7 @@ def numbers(served: Served, since: int, limits: Mapping[str, float]) -> Numbers:
     }
     classes = book.requests.classes
     found |= _latencies(book, which, limits, seconds)
-    gaps, many = book.gaps(since)
-    found |= _distribution("itl", from_ps(gaps), many)
+    found |= _distribution("itl", *itl(book, since))
     kinds = dict(_kinds(served, which, limits, seconds, classes)) if classes else {}
     return {**found, **kinds, **dict(_system(served, seconds))}
 
@@ -125,23 +131,29 @@ def window(book: Book, which: Ints, since: int) -> tuple[int, int]:
     return max(int(book.sent[which].min()), since), int(book.ended[which].max())
 
 
-def _distribution(name: str, values: Floats, many: Ints | None) -> Numbers:
+def _distribution(name: str, values: Floats, many: Whole | None) -> Numbers:
     """Mean, median, standard deviation and percentiles in ms of ascending seconds, each `many` times."""
     if not len(values):
         return {}
     weights = np.ones(len(values), np.int64) if many is None else many
-    mean = float(np.average(values, weights=weights))
-    spread = float(np.sqrt(np.average((values - mean) ** 2, weights=weights)))
+    ends = np.cumsum(weights, dtype=np.int64)
+    mean = _total(values, weights) / int(ends[-1])
+    spread = float(np.sqrt(_total(values, weights, mean, 2) / int(ends[-1])))
     shown = {"mean": mean, "std": spread}
     for percent in PERCENTILES:
-        shown["median" if percent == 50 else f"p{percent}"] = percentile(values, weights, percent)
+        shown["median" if percent == 50 else f"p{percent}"] = percentile(values, ends, percent)
     order = ("mean", "median", "std", "p90", "p95", "p99")
     return {f"{key}_{name}_ms": (shown[key] * 1e3, "ms") for key in order}
 
 
-def percentile(values: Floats, weights: Ints, percent: float) -> float:
-    """As numpy's linear one of ascending values, each repeated by its whole weight."""
-    ends = np.cumsum(weights)
+def _total(values: Floats, weights: Whole, about: float = 0.0, power: int = 1) -> float:
+    """The sum of weights x (values - about) ** power, in blocks: all at once take more memory than a long run has."""
+    blocks = (slice(begin, begin + BLOCK) for begin in range(0, len(values), BLOCK))
+    return sum(float(((values[one] - about) ** power * weights[one]).sum()) for one in blocks)
+
+
+def percentile(values: Floats, ends: Ints, percent: float) -> float:
+    """As numpy's linear one of ascending values, each repeated by its whole weight, whose running sums are `ends`."""
     place = (int(ends[-1]) - 1) * percent / 100
     low = int(place)
     one, other = (

@@ -82,6 +82,7 @@ class Replica:
         self._since = np.zeros(len(self.schedulers), dtype=np.int64)  # steps when they were
         self._until = np.zeros(len(self.schedulers), dtype=np.int64)  # steps after which they have to be again
         self._parts: list[Sequence[Any]] = [() for _ in self.schedulers]
+        self._held: list[Ints] = [NOBODY for _ in self.schedulers]  # blocks of each row of the parts
         self._joined: Joined | None = None
         self._turn = self.steps = self.busy = 0
         self._throttle = Throttle(self.schedulers[0].settings, len(self.schedulers))
@@ -179,7 +180,8 @@ class Replica:
         """A scheduler's rows of the steps to come."""
         self._goes[number], self._since[number] = rows, len(self._cadence)
         self._until[number] = len(self._cadence) + self._lasts(number)
-        self._parts[number] = _part(number * self.ways, self.ways, rows)
+        part = self._parts[number] = _part(number * self.ways, self.ways, rows)
+        self._held[number] = self.schedulers[number].blocks.held[part[1]]
         self._joined = None
 
     def _lasts(self, number: int) -> int:
@@ -207,8 +209,8 @@ class Replica:
             parts = self._parts
             columns = parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
             rows = [len(part[0]) for part in parts]
-            size = self.schedulers[0].blocks.size
-            self._joined = Joined.of(len(parts) * self.ways, columns, np.repeat(self._since, rows), size)
+            held, size = np.concatenate(self._held), self.schedulers[0].blocks.size
+            self._joined = Joined.of(len(parts) * self.ways, columns, np.repeat(self._since, rows), held, size)
         return self._joined
 
     def end(self) -> Ints:
@@ -255,54 +257,44 @@ class Replica:
     def kv_share(self) -> float:
         """Of its KV blocks, those in use; of rows that go on by themselves, those of the step under way too."""
         blocks = [one.blocks for one in self.schedulers]
-        grown = sum(map(self._unlearned, range(len(blocks))))
-        return (sum(one.total - one.free for one in blocks) + grown) / sum(one.total for one in blocks)
-
-    def _unlearned(self, number: int) -> int:
-        """Blocks that a scheduler's rows need more than they hold, as they went on by themselves."""
-        rows, blocks = self._goes[number], self.schedulers[number].blocks
-        if rows is None or not rows.decodes:
-            return 0
-        tokens = rows.context[: rows.decodes] + (len(self._cadence) - int(self._since[number]))
-        return int(np.maximum(-(-tokens // blocks.size) - blocks.held[rows.request[: rows.decodes]], 0).sum())
+        return (sum(one.total - one.free for one in blocks) + self._grown()) / sum(one.total for one in blocks)
 
     def _grown(self) -> int:
-        """Blocks of rows that went on by themselves, which their schedulers have not learned of."""
-        if self.schedulers[0].settings.reserved_output:
-            return sum(map(self._unlearned, range(len(self.schedulers))))  # what grows may be held already
-        steps = len(self._cadence)
+        """Blocks that rows need more than they hold: they went on by themselves, their schedulers have not learned."""
         lazy = np.array([rows is not None for rows in self._goes])
-        return self._join().grown(steps, np.repeat(lazy, [len(part[0]) for part in self._parts])) if lazy.any() else 0
+        if not lazy.any():
+            return 0
+        return self._join().grown(len(self._cadence), np.repeat(lazy, [len(part[0]) for part in self._parts]))
 
 
 @dataclass(frozen=True)
 class Joined:
     """The rows of all schedulers. first: the batch as if no step had been made; grows bool[S]: a token longer with each
-    step; since int64[S]: steps when a row was put together; size: tokens of a block.
+    step; held int64[S]: blocks of `size` tokens when a row was put together.
     """
 
     first: Batch
     grows: npt.NDArray[np.bool_]
-    since: Ints
+    held: Ints
     size: int
 
     @classmethod
-    def of(cls, ranks: int, columns: Sequence[Any], since: Ints, size: int) -> Joined:
-        """columns of `_part`, contexts as of `since`."""
+    def of(cls, ranks: int, columns: Sequence[Any], since: Ints, held: Ints, size: int) -> Joined:
+        """columns of `_part`, contexts as of `since` int64[S], steps when a row was put together."""
         batch = Batch(ranks, *columns)
         grows = batch.phase == DECODE
         assert len(batch.routed) == len(batch.rank) and len(batch.tokens_of_rank) == len(batch.head_rows)  # kept
-        return cls(batch.onward(-since * grows), grows, since, size)
+        return cls(batch.onward(-since * grows), grows, held, size)
 
     def batch(self, steps: int) -> Batch:
         """After so many steps."""
         return self.first.onward(self.grows * steps)
 
     def grown(self, steps: int, lazy: npt.NDArray[np.bool_]) -> int:
-        """Blocks that rows have more than when they were put together."""
+        """Blocks that rows need more after so many steps than when they were put together."""
         rows = lazy & self.grows
-        held, had = (-(-(self.first.context[rows] + at) // self.size) for at in (steps, self.since[rows] + 1))
-        return int(np.maximum(held - had, 0).sum())
+        needed = -(-(self.first.context[rows] + steps) // self.size)
+        return int(np.maximum(needed - self.held[rows], 0).sum())
 
 
 def _part(first: int, ways: int, rows: Rows) -> Sequence[Any]:
