@@ -28,7 +28,9 @@ def refit(name: str) -> None:
     section = document.validate(ProfileSection)
     heldout = {key: one.model_dump() for key, one in section.heldout_communication.items()}
     records = import_communication(system.facts.table, system.facts.reported_as)
+    told = {key: one.section() for key, one in communication.domain_errors([records]).items()}
     found = dict(document.data) | {"communication": communication.section(records, system, heldout)}
+    found["heldout_communication"] = dict(document.data["heldout_communication"]) | told
     validate(ProfileSection, found, lambda keys: f"{path} {'.'.join(map(str, keys))}")
     atomic.write(path, yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None))
     for kernel, cost in found["communication"].items():

@@ -28,9 +28,10 @@ PACKAGE: Final = "aiconfigurator-core"
 VERSIONS: Final = {"vllm": "0.24.0", "trtllm": "1.3.0rc20", "sglang": "0.5.14"}
 DTYPES: Final = {"bfloat16": "bf16", "half": "bf16", "default": "fp8"}
 BYTES: Final = {"half": 2, "bfloat16": 2, "int8": 1}
+HIDDEN: Final = {"DeepseekV32ForCausalLM": 7168, "GlmMoeDsaForCausalLM": 6144}
 COMMUNICATION: Final = (
     "nccl_perf.parquet", "custom_allreduce_perf.parquet", "wideep_deepep_ll_perf.parquet",
-    "wideep_deepep_normal_perf.parquet",
+    "wideep_deepep_normal_perf.parquet", "trtllm_alltoall_perf.parquet",
 )  # fmt: skip
 COLLECTIVES: Final = {"alltoall": "all_to_all"}
 NOT_GATED: Final = frozenset(
@@ -217,6 +218,27 @@ def _mla(op: str) -> Callable[[Table], list[Columns]]:
     return read
 
 
+def _sparse(phase: str) -> Callable[[Table], list[Columns]]:
+    """Modules of sparse attention, those that pick and those that take another layer's picks. SGLang attends in full to
+    prompts that are no longer than what would be picked: that is `mla_prefill` and not read here.
+    """
+
+    def read(rows: Table) -> list[Columns]:
+        kernel, names = rows["kernel_source"].astype(str), rows["op_name"].astype(str)
+        reuse, dense = np.char.endswith(names, "skip_indexer"), np.char.find(kernel, "dense_mha") >= 0
+        width = np.array([HIDDEN.get(str(name), 0) for name in rows["architecture"]])
+        found = []
+        for part, own in (("", ~reuse), ("reuse_", reuse)):
+            chosen = own & ~dense & (width > 0)
+            if chosen.any():
+                kept = {name: column[chosen] for name, column in rows.items()}
+                found.append({**_sequences(f"dsa_{part}{phase}", kept), "dtype": _dtypes(kept["gemm_type"]),
+                              "hidden": width[chosen]})  # fmt: skip
+        return found
+
+    return read
+
+
 def _sequences(op: str, rows: Table) -> Columns:
     """In decode a sequence has isl + step cached tokens, the new one among them."""
     decode = op.endswith("decode")
@@ -303,6 +325,31 @@ def _exchange(op: str, rows: Table, kind: str, us: npt.NDArray[Any], sms: Any) -
     }  # fmt: skip
 
 
+NVLINK: Final = {"NVLinkOneSided": "nvlink_one_sided", "NVLinkTwoSided": "nvlink_two_sided"}
+
+
+def _nvlink_domain(rows: Table) -> list[Columns]:
+    """TensorRT-LLM's exchange over multi-node NVLink; tokens are those of one rank. The two-sided one prepares first:
+    that is part of its dispatch. Results come back in bf16; combining in low precision is left out.
+    """
+    key = [rows[name].tolist() for name in ("moe_dtype", "moe_ep_size", "num_tokens")]
+    cells, ops = list(zip(*key, strict=True)), rows["op_name"].astype(str)
+    prepare = {cells[row]: rows["latency"][row] for row in np.flatnonzero(ops == "alltoall_prepare").tolist()}
+    found = []
+    for source, kernel in NVLINK.items():
+        for op in ("dispatch", "combine"):
+            own = np.flatnonzero((rows["kernel_source"] == source) & (ops == f"alltoall_{op}"))
+            before = [prepare.get(cells[row], 0.0) if source == "NVLinkTwoSided" else 0.0 for row in own.tolist()]
+            seconds = (rows["latency"][own] + np.array(before) * (op == "dispatch")) * 1e-3
+            found.append({
+                "op": op, "kernel": kernel, "seconds": seconds, "tokens": rows["num_tokens"][own],
+                "dtype": _dtypes(rows["moe_dtype"][own]) if op == "dispatch" else "bf16",
+                "hidden": rows["hidden_size"][own], "topk": rows["topk"][own], "experts": rows["num_experts"][own],
+                "world": rows["moe_ep_size"][own],
+            })  # fmt: skip
+    return found
+
+
 READERS: Final[dict[str, Callable[[Table], list[Columns]]]] = {
     "gemm_perf.parquet": _gemm,
     "moe_perf.parquet": _moe,
@@ -313,6 +360,8 @@ READERS: Final[dict[str, Callable[[Table], list[Columns]]]] = {
     "generation_attention_perf.parquet": _attention("attention_decode"),
     "context_mla_perf.parquet": _mla("mla_prefill"),
     "generation_mla_perf.parquet": _mla("mla_decode"),
+    "dsa_context_module_perf.parquet": _sparse("prefill"),
+    "dsa_generation_module_perf.parquet": _sparse("decode"),
     "gdn_perf.parquet": _recurrent("gdn"),
     "kda_perf.parquet": _recurrent("kda"),
     "mamba2_perf.parquet": _mamba2,
@@ -320,4 +369,5 @@ READERS: Final[dict[str, Callable[[Table], list[Columns]]]] = {
     "custom_allreduce_perf.parquet": _custom_allreduce,
     "wideep_deepep_ll_perf.parquet": _deepep_low_latency,
     "wideep_deepep_normal_perf.parquet": _deepep_normal,
+    "trtllm_alltoall_perf.parquet": _nvlink_domain,
 }

@@ -20,7 +20,9 @@ from moesim.calibration.demands import KIND
 from moesim.calibration.fit_operator import Peaks
 from moesim.calibration.heldout import Errors, Prepared, held_out, pooled, prepare, splits
 from moesim.calibration.kernels import name_of
-from moesim.calibration.records import Records
+from moesim.calibration.nvlink_domain import KERNELS, in_one_domain, rows_of
+from moesim.calibration.nvlink_domain import held_out as domain_held_out
+from moesim.calibration.records import Records, join
 from moesim.calibration.systems import System
 from moesim.hardware import Cluster, load_cluster
 
@@ -66,6 +68,7 @@ def section(records: Records, system: System, heldout: Mapping[str, Mapping[str,
         plain[kernel] = plain[kernel] | _nccl(kernel, tables, nccl, system, cluster)
     plain |= {f"all_reduce_{one}": _of_engine(one, records, system, cluster, heldout) for one in _measured(records)}
     plain |= in_one_node(records, system, cluster, plain)
+    plain |= in_one_domain(records, system, cluster)
     for kernel, name in SPREAD_OF.items():
         if name in heldout:
             plain[kernel]["spread"] = spread_of(heldout[name]["p90"])
@@ -181,7 +184,14 @@ def held_out_errors(parts: list[Records], system: System) -> dict[str, Errors]:
             judged = found[name_of(part)] = held_out(prepared, WAYS[kind])
             for group in ("collectives", _maker(part)) if kind == "collective" else ("deepep",):
                 groups.setdefault(group, []).append(judged)
+    found |= domain_errors(parts)
     return found | {group: pooled(errors) for group, errors in groups.items()}
+
+
+def domain_errors(parts: Sequence[Records]) -> dict[str, Errors]:
+    """Of exchanges over one NVLink domain, on a number of GPUs that was left out."""
+    rows = {kernel: rows_of(join(parts), measured) for measured, kernel in KERNELS.items()}
+    return {kernel: domain_held_out(one) for kernel, one in rows.items() if len(one)}
 
 
 def within_reach(records: Records) -> Records:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from moesim.calibration.behind import behind
 from moesim.calibration.records import Records
-from moesim.costs import shapes
+from moesim.costs import shapes, sparse
 from moesim.costs.recurrences import convolution, recurrence
 from moesim.costs.shapes import Demand, Rows
+from moesim.models import Attention
 
 TAPS: Final = 4  # of every convolution that was measured
+SPARSE: Final = {  # the two models whose sparse attention was measured, by their width: DeepSeek-V3.2 and GLM-5
+    7168: Attention("mla", 128, 128, 192, 128, 1536, 512, 128, 64, selected=2048, index_heads=64, index_dim=128),
+    6144: Attention("mla", 64, 64, 256, 256, 2048, 512, 192, 64, selected=2048, index_heads=32, index_dim=128),
+}
 KIND: Final = {
     "gemm": "gemm", "grouped_gemm": "experts", "attention_prefill": "attention", "attention_decode": "attention",
     "mla_prefill": "mla", "mla_decode": "mla", "conv_prefill": "convolution", "conv_decode": "convolution",
+    **{f"dsa_{part}{phase}": "sparse" for part in ("", "reuse_") for phase in ("prefill", "decode")},
     "gdn_prefill": "recurrence", "gdn_decode": "recurrence", "kda_prefill": "recurrence", "kda_decode": "recurrence",
     "all_reduce": "collective", "all_gather": "collective",
     "reduce_scatter": "collective", "all_to_all": "collective", "dispatch": "exchange", "combine": "exchange",
@@ -77,6 +84,25 @@ def _latent(records: Records, op: str, tile: int) -> Demand:
     return shapes.latent_attention(op.partition("_")[2], query, context, batch, heads, str(records["cache_dtype"][0]))
 
 
+def _sparse(records: Records, op: str, tile: int) -> Demand:
+    """Of each rank's heads apart: a module's weights depend on them."""
+    kinds, number = np.unique(np.stack([records["hidden"], records["heads"]]), axis=1, return_inverse=True)
+    query, context, batch = (records[name] for name in ("query", "context", "batch"))
+    dtypes = (str(records["dtype"][0]), str(records["cache_dtype"][0]))
+    parts, rows = [], [np.flatnonzero(number.ravel() == one) for one in range(kinds.shape[1])]
+    for (hidden, heads), own in zip(kinds.T.tolist(), rows, strict=True):
+        shape = replace(SPARSE[hidden], num_heads=heads, num_kv_heads=heads)
+        shape = replace(shape, index_heads=0) if "reuse" in op else shape
+        parts.append(sparse.module(query[own], context[own], batch[own], shape, hidden, *dtypes))
+    order = np.argsort(np.concatenate(rows))
+    flops, moved, padded = (np.concatenate([part[n] for part in parts])[order] for n in range(3))
+    counts, where = (
+        tuple(np.concatenate(column)[order] for column in zip(*(part[n] for part in parts), strict=True))
+        for n in (3, 4)
+    )
+    return Demand(flops, moved, padded, counts, where)
+
+
 def _convolution(records: Records, op: str, tile: int) -> Demand:
     return convolution(op.partition("_")[2], records["query"], records["batch"], records["hidden"], TAPS)
 
@@ -99,6 +125,6 @@ def _exchange(records: Records, op: str, tile: int) -> Demand:
 
 _DEMANDS: Final[dict[str, Callable[[Records, str, int], Demand]]] = {
     "gemm": _gemm, "experts": _experts, "attention": _attention, "mla": _latent,
-    "convolution": _convolution, "recurrence": _recurrence, "collective": _collective,
+    "sparse": _sparse, "convolution": _convolution, "recurrence": _recurrence, "collective": _collective,
     "exchange": _exchange,
 }  # fmt: skip

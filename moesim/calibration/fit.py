@@ -94,8 +94,8 @@ def fit_profile(
         done = dict(zip(chosen, pool.map(_fit_one, jobs, ways), strict=True))
     sections = {name: _section(*chosen[name], system, *found) for name, found in done.items()}
     judged = {name: found.shape for name, (_, found) in done.items()}
-    heldout = {op: _heldout(pooled(_of_op(judged, op))) for op in sorted({name.partition("/")[0] for name in judged})}
-    exchanged = {name: _heldout(found) for name, found in communication.held_out_errors(parts, system).items()}
+    heldout = {op: pooled(_of_op(judged, op)).section() for op in sorted({name.partition("/")[0] for name in judged})}
+    exchanged = {name: found.section() for name, found in communication.held_out_errors(parts, system).items()}
     grids = {name: one.grid for name, (one, _) in done.items()}
     defaults = default_sets(could) or {"": next(iter(sets))}
     profile = _profile(records, system, sets, sections, digest(packed_grids(grids)))
@@ -167,18 +167,10 @@ def _section(records: Records, way: str, system: System, fitted: Fitted, judged:
         "each": [f"{seconds * 1e12:.5g} ps" for seconds in form.each], "tile": fitted.tile, "hull": hull,
         "basis": "fitted", "rows": len(records.usable), "beats_physics": beats, "too_slow": _slow(records),
         "other_labels": len(records) - len(records.usable) - beats - _slow(records), "held_out_by": way,
-        "heldout": _heldout(errors), "interval": [_short(end) for end in errors.interval()],
-        **({"heldout_width": _heldout(judged.width)} if judged.width else {}),
+        "heldout": errors.section(), "interval": [_short(end) for end in errors.interval()],
+        **({"heldout_width": judged.width.section()} if judged.width else {}),
         **({"beyond": [_short(end) for end in judged.beyond.interval()]} if judged.beyond else {}),
         "peak": f"{peaks.flops / 1e12:.5g} TFLOP/s",
-    }  # fmt: skip
-
-
-def _heldout(errors: Errors) -> dict[str, float]:
-    return {
-        "median": _short(errors.absolute(0.5)), "p90": _short(errors.absolute(0.9)),
-        "all_median": _short(errors.absolute(0.5, all_rows=True)),
-        "all_p90": _short(errors.absolute(0.9, all_rows=True)), "coverage": _short(errors.coverage()),
     }  # fmt: skip
 
 

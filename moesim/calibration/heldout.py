@@ -28,6 +28,7 @@ WIDTH: Final = {"gemm": "n"}  # whole widths of it are left out together
 RANGE: Final = {
     "gemm": ("n", "k"), "grouped_gemm": ("hidden", "inter"), "attention_prefill": ("heads", "head_dim"),
     "attention_decode": ("heads", "head_dim"), "mla_prefill": ("heads",), "mla_decode": ("heads",),
+    **{f"dsa_{part}{phase}": ("heads",) for part in ("", "reuse_") for phase in ("prefill", "decode")},
     **{f"{kind}_{phase}": (("hidden",) if kind == "conv" else ("heads",)) for kind in ("conv", "gdn", "kda")
        for phase in ("prefill", "decode")},
 }  # fmt: skip
@@ -64,6 +65,14 @@ class Errors:
             own = self.log[self.sound & (self.fold == fold)]
             inside += int(np.count_nonzero((own >= low) & (own <= high)))
         return inside / max(int(np.count_nonzero(self.sound)), 1)
+
+    def section(self) -> dict[str, float]:
+        """As a profile writes them."""
+        told = {
+            "median": self.absolute(0.5), "p90": self.absolute(0.9), "all_median": self.absolute(0.5, all_rows=True),
+            "all_p90": self.absolute(0.9, all_rows=True), "coverage": self.coverage(),
+        }  # fmt: skip
+        return {name: float(f"{value:.4g}") for name, value in told.items()}
 
 
 def pooled(parts: Sequence[Errors]) -> Errors:

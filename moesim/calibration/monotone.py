@@ -5,7 +5,7 @@ or the fit is wrong; either way it is said.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from moesim.costs.profile import Profile
 from moesim.costs.profile_file import read_profile
-from moesim.models import load_model
+from moesim.models import Linear, load_model
 
 Floats = npt.NDArray[np.float64]
 Sweep = tuple[str, Floats, Callable[[Floats], Floats]]
@@ -23,7 +23,11 @@ SLOW: Final = 1.3
 WIDTHS: Final = (1024, 2048, 4096, 7168)
 EXPERTS: Final = ((7168, 2048), (4096, 1536), (2048, 768))  # hidden, inter: three models' experts
 GROUPS: Final = 8
-MODELS: Final = {"mla": "DeepSeek-V3", "gqa": "Qwen3-235B-A22B"}
+MODELS: Final = {
+    "mla": "DeepSeek-V3", "gqa": "Qwen3-235B-A22B", "dsa": "DeepSeek-V3.2", "dsa_reuse": "DeepSeek-V3.2",
+    "conv": "Qwen3-Next-80B-A3B-Instruct", "gdn": "Qwen3-Next-80B-A3B-Instruct", "kda": "Kimi-K3",
+}  # fmt: skip
+RECURRENT: Final = ("conv", "gdn", "kda")
 
 
 @dataclass(frozen=True)
@@ -97,18 +101,20 @@ def sizes(most: int) -> Floats:
 
 def _sweeps(profile: Profile, role: str) -> Iterator[Sweep]:
     kind, precision = role.partition("@")[0].split(".")
-    op, _, phase = kind.partition("_")
-    if op == "gemm":
+    op, _, phase = kind.rpartition("_")
+    if kind == "gemm":
         for n in WIDTHS:
             for k in WIDTHS:
                 yield f"n {n}, k {k}: m", sizes(16384), _gemm(profile, n, k, precision)
-    elif op == "experts":
+    elif kind == "experts":
         for hidden, inter in EXPERTS[:1] if "@" in role else EXPERTS:
             yield (
                 f"hidden {hidden}, inter {inter}, {GROUPS} experts: rows of each",
                 sizes(4096),
                 _experts(profile, hidden, inter, precision),
             )
+    elif op in RECURRENT:
+        yield from _recurrence(profile, op, phase)
     else:
         yield from _attention(profile, op, phase, precision)
 
@@ -125,13 +131,31 @@ def _experts(profile: Profile, hidden: int, inter: int, precision: str) -> Calla
     return price
 
 
+def _recurrence(profile: Profile, op: str, phase: str) -> Iterator[Sweep]:
+    shape = next(mixer for mixer in load_model(MODELS[op]).mixers if isinstance(mixer, Linear))
+    for batch in (1, 8, 64):
+
+        def price(size: Floats, batch: int = batch) -> Floats:
+            query, number = (1.0, size) if phase == "decode" else (size, float(batch))
+            return profile.recurrence(phase, query, number, shape, 1)[int(op != "conv")].seconds
+
+        if phase != "decode" or batch == 1:
+            label = "sequences" if phase == "decode" else f"{batch} sequences: query"
+            yield f"{MODELS[op]}, {label}", sizes(1024 if phase == "decode" else 16384), price
+
+
 def _attention(profile: Profile, op: str, phase: str, precision: str) -> Iterator[Sweep]:
-    shape = load_model(MODELS[op]).attention
+    model = load_model(MODELS[op])
+    shape = replace(model.attention, index_heads=0) if op == "dsa_reuse" else model.attention
     heads = shape.num_heads // 8 if op == "gqa" else shape.num_heads
     for batch in (1, 8, 64):
 
         def price(size: Floats, batch: int = batch) -> Floats:
             query, context = (1.0, size) if phase == "decode" else (size, 0.0)
+            if shape.selected:
+                return profile.sparse_attention(
+                    phase, query, context, batch, shape, model.hidden_size, 1, precision
+                ).seconds
             return profile.attention(phase, query, context, batch, shape, heads, precision).seconds
 
         label = "context" if phase == "decode" else "query"

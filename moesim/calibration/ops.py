@@ -18,6 +18,7 @@ class Op(NamedTuple):
     meaning: str
 
 
+SPARSE: Final = ("hidden", "heads", "batch")
 ATTENTION: Final = ("heads", "kv_heads", "head_dim", "window")
 
 OPS: Final[dict[str, Op]] = {
@@ -33,6 +34,10 @@ OPS: Final[dict[str, Op]] = {
     "attention_decode": Op("attention", ATTENTION, "context", "core of one new token over `context` cached tokens"),
     "mla_prefill": Op("attention", ("heads", "batch"), "query", "latent attention, keys and values expanded"),
     "mla_decode": Op("attention", ("heads", "batch"), "context", "latent attention in the latent space"),
+    "dsa_prefill": Op("attention", SPARSE, "query", "module of sparse attention: projections, indexer, core"),
+    "dsa_decode": Op("attention", SPARSE, "context", "the same of one new token"),
+    "dsa_reuse_prefill": Op("attention", SPARSE, "query", "the same with an earlier layer's picks, without an indexer"),
+    "dsa_reuse_decode": Op("attention", SPARSE, "context", "the same of one new token"),
     "conv_prefill": Op("recurrence", ("hidden",), "query", "causal convolution of `hidden` channels"),
     "conv_decode": Op("recurrence", ("hidden",), "batch", "the same of one new token, with the last inputs"),
     "gdn_prefill": Op("recurrence", ("heads", "kv_heads"), "query", "gated delta rule over `query` tokens, in chunks"),

@@ -13,6 +13,7 @@ from moesim.errors import unknown_name
 STANDS_IN = {  # kernel -> the one whose constants it takes where a profile has none
     "deepep_intranode": "deepep_normal",
     "deepep_low_latency_intranode": "deepep_low_latency",
+    "nvlink_domain": "nccl",
     "nccl_ring": "nccl",
     "nccl_nvls": "nccl_ring",
 }

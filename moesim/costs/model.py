@@ -67,6 +67,14 @@ class CostModel(Protocol):
         phase "prefill" is causal; in "decode" query is 1. `heads` of the query on this device; dtype of the KV cache.
         """
 
+    def sparse_attention(
+        self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
+        hidden: int, ways: int, dtype: str,
+    ) -> Estimate:  # fmt: skip
+        """The same of attention to the tokens that an indexer picks, with its scores and its picking, of a model
+        `hidden` wide, on one of `ways` ranks.
+        """
+
     def recurrence(
         self, phase: str, query: npt.ArrayLike, requests: npt.ArrayLike, shape: Linear, ways: int
     ) -> tuple[Estimate, ...]:

@@ -11,7 +11,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from moesim.costs import shapes
+from moesim.costs import shapes, sparse
 from moesim.costs.carried import FAR, NEAR, carry
 from moesim.costs.communication import CommunicationCost, Steps
 from moesim.costs.estimate import Basis, Estimate
@@ -24,6 +24,7 @@ from moesim.hardware import Device, shipped_device
 from moesim.models import Attention, Linear
 
 UNMEASURED = "roofline/peak rates: nobody measured it"  # in place of a kernel's name
+PICKED = "full attention to as many tokens as are picked, and an indexer at peak rates: nobody measured it"
 UNMEASURED_FAMILY, UNMEASURED_SPREAD = (
     "unmeasured kernels",
     0.4,
@@ -32,8 +33,10 @@ HULL_SLACK = 1e-3  # of an octave
 REACH = NormalDist().inv_cdf(0.9)  # standard deviations from the median to the end of an 80 % interval
 FAMILIES = {
     "gemm": "gemm", "experts": "grouped_gemm", "gqa_prefill": "attention", "gqa_decode": "attention",
-    "mla_prefill": "attention", "mla_decode": "attention", "conv_prefill": "recurrence", "conv_decode": "recurrence",
-    "gdn_prefill": "recurrence", "gdn_decode": "recurrence", "kda_prefill": "recurrence", "kda_decode": "recurrence",
+    "mla_prefill": "attention", "mla_decode": "attention", "dsa_prefill": "sparse attention",
+    "dsa_decode": "sparse attention", "dsa_reuse_prefill": "sparse attention", "dsa_reuse_decode": "sparse attention",
+    "conv_prefill": "recurrence", "conv_decode": "recurrence", "gdn_prefill": "recurrence",
+    "gdn_decode": "recurrence", "kda_prefill": "recurrence", "kda_decode": "recurrence",
 }  # fmt: skip
 
 
@@ -127,6 +130,55 @@ class Profile:
         demand = shapes.attention_of(shape, phase, query, context, requests, heads, section.cache_dtype)
         return self._estimate(role, "attention", demand)
 
+    def sparse_attention(
+        self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
+        hidden: int, ways: int, dtype: str,
+    ) -> Estimate:  # fmt: skip
+        """See CostModel. Prompts that are no longer than what is picked are attended to in full. Where nobody measured
+        the module, what is picked costs as much as attention to so many tokens, and the indexer as physics lets it.
+        """
+        own, role = sparse.of_rank(shape, ways), f"{sparse.role_of(shape, phase)}.{dtype}"
+        q, c, number = np.broadcast_arrays(*(np.asarray(one, dtype=np.int64) for one in (query, context, requests)))
+        if role in self._roles:
+            picked = self._beyond_gemms(role, sparse.core(q, c, number, own, dtype), q, c, number, own, hidden)
+        else:
+            picked = self._unmeasured_picks(phase, q, c, number, own, dtype)
+        if phase == "decode":
+            return picked
+        whole = self.attention(phase, q, c, number, shape, own.num_heads, dtype)
+        return _either(c + q <= shape.selected, whole, picked)
+
+    def _beyond_gemms(
+        self, role: str, core: shapes.Demand, query: npt.ArrayLike, context: npt.ArrayLike,
+        requests: npt.ArrayLike, own: Attention, hidden: int,
+    ) -> Estimate:  # fmt: skip
+        """What a measured module takes beyond its GEMMs, in its own dtype: no less than physics asks of its core."""
+        _, section = self._operator(role)
+        demand = sparse.module(query, context, requests, own, hidden, section.dtype, section.cache_dtype)
+        found, tokens = self._estimate(role, "sparse attention", demand), np.multiply(query, requests)
+        precision = shapes.ARITHMETIC.get(section.dtype, section.dtype)
+        gemms = sum(self.gemm(tokens, gemm.n, gemm.k, precision).seconds for gemm in own.gemms(hidden))
+        least = self._roofline(role, core).seconds
+        seconds = np.where(core.bytes > 0, np.maximum(found.seconds - gemms, least), 0.0)
+        return replace(found, seconds=seconds, flops=core.flops, bytes=core.bytes, dtype="bf16")
+
+    def _unmeasured_picks(
+        self, phase: str, query: npt.NDArray[np.int64], context: npt.NDArray[np.int64],
+        requests: npt.NDArray[np.int64], own: Attention, dtype: str,
+    ) -> Estimate:  # fmt: skip
+        """Attention to as many tokens as are picked, and the rest of the core at peak rates: assumed."""
+        blocks = -(-query // own.selected)
+        before = np.where(blocks > 1, own.selected, np.minimum(context, own.selected - 1))
+        rows = (-(-query // blocks), before, requests * blocks)
+        seen = self.attention(phase, *rows, own, own.num_heads, dtype)
+        core = sparse.core(query, context, requests, own, dtype)
+        picking = sparse.core(query, context, requests, replace(own, num_heads=0), dtype)
+        seconds = seen.seconds + self._roofline(seen.role, picking).seconds
+        return replace(
+            seen, seconds=seconds, family=UNMEASURED_FAMILY, basis="assumed", kernel=PICKED, flops=core.flops,
+            bytes=core.bytes,
+        )  # fmt: skip
+
     def recurrence(
         self, phase: str, query: npt.ArrayLike, requests: npt.ArrayLike, shape: Linear, ways: int
     ) -> tuple[Estimate, ...]:
@@ -209,7 +261,7 @@ class Profile:
         memory = np.where(demand.bytes > cached, demand.bytes / self._section.memory_bandwidth, 0.0)
         bound = np.maximum(demand.flops / section.peak, memory)
         basis: Basis = "assumed" if self._carried else section.basis
-        dtype = "bf16" if family == "attention" else shapes.ARITHMETIC.get(section.dtype, section.dtype)
+        dtype = "bf16" if "attention" in family else shapes.ARITHMETIC.get(section.dtype, section.dtype)
         return Estimate(
             np.maximum(seconds, bound), family, basis, _outside(section, demand), role=role, kernel=name,
             flops=demand.flops, bytes=demand.bytes, dtype=dtype,
@@ -222,6 +274,16 @@ def _streams(role: str) -> bool:
     on its own (64 MB of KV cache on the RTX PRO 6000 with 128 MB of cache: 1.2 to 1.4 times its memory's rate).
     """
     return role.startswith(("gqa_decode.", "mla_decode."))
+
+
+def _either(chosen: npt.NDArray[np.bool_], one: Estimate, other: Estimate) -> Estimate:
+    """Of each shape bool[...] the one's answer or the other's, whose error family and kernel it counts as."""
+    columns = {
+        name: np.where(chosen, getattr(one, name), getattr(other, name))
+        for name in ("seconds", "outside", "flops", "bytes")
+    }
+    known = replace(one, family=other.family) if chosen.all() else other
+    return replace(known, **columns)
 
 
 def _within(ends: tuple[float, float], value: float) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from moesim.costs import shapes
+from moesim.costs import shapes, sparse
 from moesim.costs.communication import CommunicationCost
 from moesim.costs.estimate import Estimate
 from moesim.costs.recurrences import demands_of
@@ -67,6 +67,14 @@ class Roofline:
     ) -> Estimate:  # fmt: skip
         """See CostModel."""
         demand = shapes.attention_of(shape, phase, query, context, requests, heads, dtype)
+        return self._bound("attention", demand.flops, demand.bytes, "bf16")
+
+    def sparse_attention(
+        self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
+        hidden: int, ways: int, dtype: str,
+    ) -> Estimate:  # fmt: skip
+        """See CostModel."""
+        demand = sparse.core(query, context, requests, sparse.of_rank(shape, ways), dtype)
         return self._bound("attention", demand.flops, demand.bytes, "bf16")
 
     def recurrence(

@@ -115,6 +115,18 @@ KINDS: Final[dict[str, Kind]] = {
         ({"batch": 1, "length": 1, "heads": 1}, {"bytes": 0.25, "length": 1}, {"bytes": 0.25, "heads": 1}),
         0.05,
     ),
+    "sparse": Kind(
+        ("tokens",),
+        ("tokens", "length", "heads", "batch", "hidden", "bytes"),
+        (
+            {"tokens": 1, "length": 1, "heads": 1},
+            {"batch": 1, "length": 1},
+            {"tokens": 1, "hidden": 0.25},
+            {"heads": 1, "hidden": 0.25},
+            {"bytes": 0.25, "length": 1},
+        ),
+        0.05,
+    ),
     "convolution": Kind(
         ("sequences",),
         ("tokens", "length", "channels", "bytes"),

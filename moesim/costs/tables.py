@@ -162,6 +162,16 @@ class Tables:
             (requests, query, context), lambda n, q, c: self.asked.attention(phase, q, c, n, shape, heads, dtype)
         )
 
+    def sparse_attention(
+        self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
+        hidden: int, ways: int, dtype: str,
+    ) -> Estimate:  # fmt: skip
+        """See CostModel; kept as attention is."""
+        key = ("sparse attention", phase, shape, hidden, ways, dtype)
+        memo = self._memo(key, (14, 22, 25), BLOCK if phase == "decode" else 1)
+        rest = (shape, hidden, ways, dtype)
+        return memo.at((requests, query, context), lambda n, q, c: self.asked.sparse_attention(phase, q, c, n, *rest))
+
     def recurrence(
         self, phase: str, query: npt.ArrayLike, requests: npt.ArrayLike, shape: Linear, ways: int
     ) -> tuple[Estimate, ...]:

@@ -174,8 +174,20 @@ def after_dense_layers(config: Config) -> tuple[int, ...]:
 
 
 def deepseek_sparse(config: Config) -> Fields:
-    """DeepSeek-V3.2 and GLM-5: DeepSeek-V3 with an indexer that picks the tokens to attend to."""
-    return {**deepseek_v3(config), "approximations": (SPARSE,)}
+    """DeepSeek-V3.2 and GLM-5: DeepSeek-V3 with an indexer that picks the tokens to attend to; layers whose
+    `indexer_types` say "shared" take the picks of the last one that says "full" (GLM-5.2).
+    """
+    heads, width = config.integer("index_n_heads"), config.integer("index_head_dim")
+    picks = replace(latent_attention(config), selected=config.integer("index_topk"))
+    own, kinds = replace(picks, index_heads=heads, index_dim=width), config.data.get("indexer_types")
+    layers: tuple[int, ...] = ()
+    if kinds is not None:
+        number = config.integer("num_hidden_layers")
+        if not isinstance(kinds, list) or len(kinds) != number or set(map(str, kinds)) - {"full", "shared"}:
+            raise BadInput(f"{str(kinds)[:40]} does not say full or shared of each of {number} layers",
+                           where=f"{config.source} indexer_types")  # fmt: skip
+        layers = tuple(layer for layer, kind in enumerate(kinds) if kind == "shared")
+    return {**deepseek_v3(config), "attention": own, "others": ((picks, layers),) if layers else ()}
 
 
 def kimi_k25(config: Config) -> Fields:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -28,6 +29,9 @@ class InlineAttention(yamlfile.Section):
     qk_nope_head_dim: int = Field(0, ge=0, description="latent attention")
     qk_rope_head_dim: int = Field(0, ge=0, description="latent attention")
     v_head_dim: int = Field(0, ge=0, description="latent attention")
+    selected: int = Field(0, ge=0, description="latent attention: tokens that a query attends to, 0: all")
+    index_heads: int = Field(0, ge=0, description="of the indexer that picks them")
+    index_dim: int = Field(0, ge=0, description="width of an index key")
 
     @model_validator(mode="after")
     def _one_kind(self) -> InlineAttention:
@@ -36,6 +40,9 @@ class InlineAttention(yamlfile.Section):
         missing = [name for name in wanted if not getattr(self, name)]
         if missing:
             raise ValueError(f"{missing[0]} is missing of {'latent' if latent else 'grouped'} attention")
+        picks = {name: getattr(self, name) for name in ("selected", "index_heads", "index_dim")}
+        if any(picks.values()) and not (latent and all(picks.values())):
+            raise ValueError(f"latent attention to picked tokens needs {', '.join(picks)}")
         if extra := [name for name in other if getattr(self, name)]:
             raise ValueError(f"latent attention has no {extra[0]}")
         return self
@@ -46,7 +53,10 @@ class InlineAttention(yamlfile.Section):
         if self.kv_lora_rank:
             nope, rope = self.qk_nope_head_dim, self.qk_rope_head_dim
             widths = (nope + rope, self.v_head_dim, self.q_lora_rank, self.kv_lora_rank, nope, rope)
-            return Attention("mla", heads, heads, *widths, window=window)
+            found = Attention("mla", heads, heads, *widths, window=window)
+            if window:
+                return found
+            return replace(found, selected=self.selected, index_heads=self.index_heads, index_dim=self.index_dim)
         kind: Literal["mha", "gqa"] = "mha" if heads == self.num_kv_heads else "gqa"
         return Attention(kind, heads, self.num_kv_heads, self.head_dim, self.head_dim, window=window)
 

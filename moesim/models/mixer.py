@@ -24,7 +24,9 @@ class Attention:
     """Heads and widths of one attention layer; the low-rank fields are 0 unless kind is "mla".
 
     window: tokens that a query looks back at, itself included, 0 for all; gated: queries come with a gate of their
-    width for the output (MLA: of its values' width, by a projection of its own).
+    width for the output (MLA: of its values' width, by a projection of its own). selected: tokens that a query of MLA
+    looks at, those that an indexer of `index_heads` heads of `index_dim` picks (DeepSeek-V3.2), 0 for all; without
+    heads the picks of an earlier layer are used again.
     """
 
     kind: Literal["mha", "gqa", "mla"]
@@ -38,6 +40,9 @@ class Attention:
     qk_rope_head_dim: int = 0
     window: int = 0
     gated: bool = False
+    selected: int = 0
+    index_heads: int = 0
+    index_dim: int = 0
 
     @property
     def query_head_dim(self) -> int:
@@ -46,9 +51,9 @@ class Attention:
 
     @property
     def cached_values_per_token(self) -> int:
-        """Numbers that one layer caches per token: keys and values, or MLA's latent and rotary key."""
+        """Numbers that one layer caches per token: keys and values, or MLA's latent, rotary and index keys."""
         if self.kind == "mla":
-            return self.kv_lora_rank + self.qk_rope_head_dim
+            return self.kv_lora_rank + self.qk_rope_head_dim + (self.index_dim if self.index_heads else 0)
         return self.num_kv_heads * (self.head_dim + self.v_head_dim)
 
     @property
@@ -72,12 +77,20 @@ class Attention:
         up_q = Gemm("q_up", query, self.q_lora_rank) if self.q_lora_rank else Gemm("q", query, hidden)
         up_kv = Gemm("kv_up", heads * (self.qk_nope_head_dim + self.v_head_dim), self.kv_lora_rank)
         gate = (Gemm("gate", heads * self.v_head_dim, hidden),) if self.gated else ()
-        return (down, up_q, up_kv, *gate, out)
+        return (down, up_q, up_kv, *gate, *self._indexer(hidden), out)
+
+    def _indexer(self, hidden: int) -> tuple[Gemm, ...]:
+        """Queries from the latent ones, one key, and a weight for each head; whole on every rank."""
+        if not self.index_heads:
+            return ()
+        queries = Gemm("index_q", self.index_heads * self.index_dim, self.q_lora_rank or hidden)
+        return (queries, Gemm("index_kw", self.index_dim + self.index_heads, hidden))
 
     def mixing_flops(self, context: float) -> float:
         """FLOPs of one token that attends to `context` earlier ones."""
-        seen = min(context, self.window) if self.window else context
-        return 2 * self.num_heads * (self.query_head_dim + self.v_head_dim) * seen
+        seen = min(context, self.window or self.selected) if self.window or self.selected else context
+        picking = 2 * self.index_heads * self.index_dim * context
+        return 2 * self.num_heads * (self.query_head_dim + self.v_head_dim) * seen + picking
 
     def uneven(self, ways: int) -> str:
         """What `ways` ranks cannot share, "" where they can share everything."""

@@ -119,6 +119,9 @@ class LayerOps:
             gated = kinds.query * kinds.number * (GATED_PASSES * ACTIVATION_BYTES * mixer.value_heads * mixer.value_dim)
             kernels = self.costs.recurrence(phase, kinds.query, kinds.number, mixer, self.spread.tensor)
             return [*kernels, self.costs.elementwise(gated / self.spread.tensor)]
+        if mixer.selected:
+            rest = (mixer, self.model.hidden_size, self.spread.tensor, self.precision.kv_cache)
+            return [self.costs.sparse_attention(phase, kinds.query, kinds.context, kinds.number, *rest)]
         rows = windowed(kinds, mixer.window) if mixer.window else (kinds.query, kinds.context, kinds.number)
         heads = mixer.num_heads // self.spread.tensor
         return [self.costs.attention(phase, *rows, mixer, heads, self.precision.kv_cache)]

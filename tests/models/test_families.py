@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from moesim.errors import BadInput
-from moesim.models import MoEModel, load_model
+from moesim.models import Attention, MoEModel, load_model
 
 
 def _shape(kind: str, layers: int, hidden: int, heads: int, kv: int, vocab: int, **more: Any) -> dict[str, Any]:
@@ -145,3 +145,17 @@ def test_layers_that_differ_are_refused(tmp_path: Path) -> None:
     names = {**TINY["hunyuan_v1_moe"][0], "moe_topk": [2, 2, 1]}
     with pytest.raises(BadInput, match="layers that differ"):
         _load(tmp_path, _shape("hunyuan_v1_moe", 3, 8, 2, 2, 10, **names))
+
+
+def test_layers_that_share_picks_have_no_indexer(tmp_path: Path) -> None:
+    latent = {**LATENT, "q_lora_rank": 32, "index_n_heads": 4, "index_head_dim": 16, "index_topk": 64}
+    config = _shape("glm_moe_dsa", 4, 128, 8, 8, 1000, first_k_dense_replace=1, intermediate_size=256,
+                    **latent, **_moe(NARROW, 8, 2, 64, number="n_routed_experts"))  # fmt: skip
+    full = _load(tmp_path, config)
+    mixed = _load(tmp_path, config | {"indexer_types": ["full", "full", "shared", "shared"]})
+    assert full.total_parameters - mixed.total_parameters == 2 * (32 * 4 * 16 + 128 * (16 + 4))
+    assert mixed.mixer_of == (0, 0, 1, 1) and isinstance(mixed.mixers[1], Attention)
+    assert mixed.mixers[1].index_heads == 0 and mixed.mixers[1].selected == 64
+    assert full.kv_bytes_per_token("bf16") == 2 * 4 * (512 + 64 + 16)
+    with pytest.raises(BadInput, match="full or shared"):
+        _load(tmp_path, config | {"indexer_types": ["full"]})

@@ -31,6 +31,11 @@ def parallel(tensor: int, data: int, expert: int) -> str:
 
 
 WIDE = (*NODES, parallel(1, 16, 16))
+PICKS = (
+    "model={name: own, hidden_size: 512, num_layers: 3, dense_layers: 1, dense_intermediate: 1024, vocab_size: 4096, "
+    "num_experts: 32, top_k: 2, expert_intermediate: 256, attention: {num_heads: 8, kv_lora_rank: 64, q_lora_rank: 64, "
+    "qk_nope_head_dim: 64, qk_rope_head_dim: 32, v_head_dim: 64, selected: 24, index_heads: 4, index_dim: 64}}"
+)
 CASES = {
     "decode": (),
     "two_batch": (HALVES,),
@@ -62,6 +67,7 @@ CASES = {
     "gathered": ("comm.dispatch=allgather_reducescatter", HALVES),
     "merged copies of a pool": (*WIDE, "comm.dispatch=deepep_normal", POOL, REPLICAS),
     "merged copies of replicas": (*WIDE, "comm.dispatch=deepep_normal", REPLICAS),
+    "picked tokens": ("routing={balanced: true}", "precision={}", PICKS),
     "width and merged copies": (*NODES, parallel(4, 4, 8), "comm.dispatch=deepep_normal"),
 }
 

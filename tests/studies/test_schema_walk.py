@@ -41,6 +41,7 @@ GROUPS = (*TINY, "routing={sampled: prefill_in512}", "precision={}", f"model={{{
 ROOFLINE = (*BALANCED, "precision={}", "costs=roofline", "batch.context=1024")
 RANKS = "kv_lora_rank: 64, q_lora_rank: 64, qk_nope_head_dim: 64, qk_rope_head_dim: 32, v_head_dim: 64"
 MLA = f"attention: {{num_heads: 8, {RANKS}}}"
+PICKS = (*ROOFLINE, f"model={{{FIRST}, {MLA[:-1]}, selected: 256, index_heads: 4, index_dim: 64}}, {REST}}}")
 LATENT = (*ROOFLINE, f"model={{{FIRST}, {MLA}, {REST}}}")
 NET = "linear: {kind: kda, key_heads: 4, key_dim: 32, value_heads: 4, value_dim: 32, conv: 4, rank: 16}, pattern: LA"
 HYBRID = (*ROOFLINE, f"model={{{FIRST.replace('num_layers: 2', 'num_layers: 3')}, {HEADS}, {NET}, {REST}}}")
@@ -57,6 +58,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     **{f"model.attention.{key}": (LATENT, "96") for key in (
         "kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim",
     )},
+    **{f"model.attention.{key}": (PICKS, "8") for key in ("selected", "index_heads", "index_dim")},
     **{f"model.linear.{key}": (HYBRID, value) for key, value in {
         "kind": "gdn", "key_heads": "2", "key_dim": "64", "value_heads": "8", "value_dim": "64", "conv": "0",
         "rank": "64",

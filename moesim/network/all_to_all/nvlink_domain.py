@@ -1,7 +1,8 @@
 """One NVLink domain (GB200 NVL72): a token's row is written once to each GPU that holds one of its experts.
 
 One phase, one message per peer, no NIC; results come back as one partial sum per device. Source: TensorRT-LLM's NVLink
-one-sided all-to-all for GB200 NVL72 (multi-node NVLink).
+one-sided all-to-all for GB200 NVL72 (multi-node NVLink), and the two-sided one before it, which first tells its peers
+what will come.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ class NVLinkDomain(AllToAll):
     """One copy per (token, device) over NVLink."""
 
     name = "nvlink_domain"
+    kernels = ("nvlink_domain",)
+    versions = ("two-sided", "one-sided")
     reads = ("devices",)
     deduplicates = "device"
 

@@ -18,11 +18,13 @@ from moesim.studies.validation.validation import Validation, errors
 COMPUTE: Final = {  # operator of a step -> operator of a profile
     "dense GEMM": "gemm", "experts": "grouped_gemm", "attention, prefill": "attention_prefill",
     "attention, decode": "attention_decode", "latent attention, prefill": "mla_prefill",
-    "latent attention, decode": "mla_decode", "gated delta net, prefill": "gdn_prefill",
+    "latent attention, decode": "mla_decode", "sparse attention's module, prefill": "dsa_prefill",
+    "sparse attention's module, decode": "dsa_decode", "gated delta net, prefill": "gdn_prefill",
     "gated delta net, decode": "gdn_decode", "Kimi delta attention, prefill": "kda_prefill",
     "Kimi delta attention, decode": "kda_decode", "causal convolution, prefill": "conv_prefill",
     "causal convolution, decode": "conv_decode",
 }  # fmt: skip
+OWN: Final = ("nvlink_domain",)  # whose held-out errors a profile has under their own name
 COLLECTIVES: Final = ("all_reduce", "all_gather", "reduce_scatter")
 SUITE_OF: Final = {
     "deepep_normal": ("network", "normal"),
@@ -109,7 +111,7 @@ def _experts_of_users(suites: Mapping[str, Validation]) -> Iterator[Figure]:
 
 def _transfer(operator: str, suites: Mapping[str, Validation], held: Mapping[str, Mapping[str, HeldOut]]) -> Figure:
     suite, key = SUITE_OF.get(operator, ("", ""))
-    table = f"{'all_to_all' if operator == 'nccl' else operator}/nccl/NCCL/bf16"
+    table = operator if operator in OWN else f"{'all_to_all' if operator == 'nccl' else operator}/nccl/NCCL/bf16"
     measured = {name: tables[table] for name, tables in held.items() if table in tables}
     return _of_suite(operator, suites, suite, key) or _held_out(operator, measured)
 
