@@ -300,7 +300,9 @@ class Scenario(Setup):
     overlap: StepOverlapSection = StepOverlapSection()
     faults: Items[FaultSection] = Field((), max_length=256, description="slow or dead links and ranks, with a schedule")
     training: TrainingSection = TrainingSection()
-    published: PublishedSection | None = None
+    published: PublishedSection | None = Field(
+        None, description="a measured throughput of this configuration, printed beside the prediction, never fitted to"
+    )
 
     @model_validator(mode="after")
     def _faults_are_played(self) -> Scenario:
