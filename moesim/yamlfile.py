@@ -100,6 +100,8 @@ def _hint(kind: str, text: str) -> str:
         return f"; a yes or no is written {'true' if text in ('yes', 'on') else 'false'}"
     if kind.startswith("int") and text.isascii() and text.isdigit() and text[0] == "0":
         return f"; without the leading zero it is {text.lstrip('0') or '0'}"
+    if kind.startswith("float") and _FLOAT.fullmatch(text) and "." not in text:
+        return f"; with a point it is {text.replace('e', '.0e')}"
     return ""
 
 

@@ -53,7 +53,11 @@ def test_what_would_take_for_ever_is_refused_at_once(moesim: Moesim, setting: st
 
 @pytest.mark.parametrize(
     ("setting", "hint"),
-    [("batch.tokens_per_gpu=017", "without the leading zero it is 17"), ("routing.balanced=NO", "is written false")],
+    [
+        ("batch.tokens_per_gpu=017", "without the leading zero it is 17"),
+        ("routing.balanced=NO", "is written false"),
+        ("network.efficiency=1e-10", "with a point it is 1.0e-10"),
+    ],
 )
 def test_old_spellings_are_refused_with_the_new_one(moesim: Moesim, setting: str, hint: str) -> None:
     done = moesim("run", "demo-tiny", "--set", setting)
