@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from moesim.compiled import njit
+from moesim.compiled import inlined, njit
 from moesim.costs import CommunicationCost
 from moesim.network import Coflow, Copies, Flows, Group
 from moesim.network.copies import Matrix
@@ -19,13 +19,15 @@ Int64s = npt.NDArray[np.int64]
 
 
 class Stage(NamedTuple):
-    """All pairs of lanes that one stage of an exchange can have: source, target int32[F], as in its coflow; port
-    int32[F]: the port by which each leaves its node, where lanes share them, else -1; ports: how many there are.
+    """All pairs of lanes that one stage of an exchange can have, as in its coflow: those of source[n], int32[N], are the
+    flows run[n]:run[n + 1]. cell int64[F]: where the rows of each stand in a matrix [R, R] in a row; port int32[F]: the
+    port by which each leaves its node, where lanes share them, else -1; ports: how many there are, 0 where none is.
     """
 
     coflow: Coflow
     source: Int32s
-    target: Int32s
+    run: Int64s
+    cell: Int64s
     port: Int32s
     ports: int
 
@@ -38,9 +40,9 @@ class Exchange:
         self._algorithm = plan.dispatch.algorithm
         self._cost = plan.fabric.communication[self._algorithm.kernel(group)]
         self._startup_of: dict[tuple[int, int, int], float] = {}
-        self.there = tuple(self._stage(Flows.between(group, rows)) for rows in self._possible())
+        self.there = tuple(self._stage(Flows.between(group, rows), back=False) for rows in self._possible())
         self.back = tuple(
-            self._stage(Flows.between(group, rows).reversed(group)) for rows in reversed(self._possible())
+            self._stage(Flows.between(group, rows).reversed(group), back=True) for rows in reversed(self._possible())
         )
 
     def hops(self, copies: Copies) -> tuple[Matrix, ...]:
@@ -58,18 +60,18 @@ class Exchange:
         each = message + (0 if back else self._algorithm.header_bytes)
         stages, found = (self.back, reversed(hops)) if back else (self.there, iter(hops))
         return [
-            self._filled(stage, rows, layers, back, each, message, at, size)
+            self._filled(stage, rows, layers, each, message, at, size)
             for stage, rows, at in zip(stages, found, size_at.T, strict=True)
         ]
 
     def _filled(
-        self, stage: Stage, rows: Matrix, layers: Int64s, back: bool, each: int, message: int, at: Int64s, size: Int64s
-    ) -> Int64s:  # fmt: skip
+        self, stage: Stage, rows: Matrix, layers: Int64s, each: int, message: int, at: Int64s, size: Int64s
+    ) -> Int64s:
         facts = np.empty((3, len(layers)), np.int64)
-        per_peer = self._algorithm.message == "peer"
+        per_peer, lanes = self._algorithm.message == "peer", rows.shape[1]
         exchanged(
-            rows, layers, back, each, 0 if per_peer else message, stage.source, stage.target, stage.port,
-            np.zeros((3, rows.shape[1]), np.int64), np.zeros(stage.ports, np.int64), at, size, facts,
+            rows.reshape(len(rows), -1), layers, each, 0 if per_peer else message, stage.source, stage.run, stage.cell,
+            stage.port, np.zeros((3, lanes), np.int64), np.zeros(stage.ports, np.int64), at, size, facts,
         )  # fmt: skip
         return self._startups(*facts)
 
@@ -80,14 +82,20 @@ class Exchange:
         every = self._algorithm.hops(Copies(all_pairs, all_pairs, nodes, node, np.ones(lanes, np.int64)), self._group)
         return tuple((rows > 0).astype(np.int64) for rows in every)
 
-    def _stage(self, flows: Flows) -> Stage:
+    def _stage(self, flows: Flows, *, back: bool) -> Stage:
+        """back: what lands at its source on the way there leaves it again."""
         coflow = self._plan.fabric.coflow(self._algorithm.kernel(self._group), flows, self._group)
-        devices = self._group.devices
-        port = self._plan.fabric.port_out(devices[coflow.source], devices[coflow.destination])
+        devices, source, target = self._group.devices, coflow.source, coflow.destination
+        port = self._plan.fabric.port_out(devices[source], devices[target])
         used, number = np.unique(port, return_inverse=True)
-        shared = len(np.unique(np.stack((port, coflow.source))[:, port >= 0], axis=1).T) > int((used >= 0).sum())
+        shared = len(np.unique(np.stack((port, source))[:, port >= 0], axis=1).T) > int((used >= 0).sum())
         place = np.where(port >= 0, number, -1) if shared else np.full(len(port), -1)
-        return Stage(coflow, coflow.source, coflow.destination, place.astype(np.int32), len(used))
+        begin = np.flatnonzero(np.append(True, np.diff(source) != 0)[: len(source)])
+        one, other = (target, source) if back else (source, target)
+        return Stage(
+            coflow, source[begin], np.append(begin, len(source)), one.astype(np.int64) * len(devices) + other,
+            place.astype(np.int32), len(used) if shared else 0,
+        )  # fmt: skip
 
     def _startups(self, peers: Int64s, messages: Int64s, busiest: Int64s) -> Int64s:
         """int64[layers] each, of the busiest rank or port -> int64[layers] ps, as Fabric does for one exchange."""
@@ -106,37 +114,49 @@ class Exchange:
 
 @njit
 def exchanged(
-    rows: Any, layers: Any, back: bool, each: int, message: int, source: Any, target: Any, port: Any, lane: Any,
-    ports: Any, size_at: Any, size: Any, facts: Any,
+    rows: Any, layers: Any, each: int, message: int, source: Any, run: Any, cell: Any, port: Any, lane: Any, ports: Any,
+    size_at: Any, size: Any, facts: Any,
 ) -> None:  # fmt: skip
-    """rows int64[all layers, R, R] from lane to lane, the way back with `back`, of layers int64[n]; bytes of `each`
-    row and of one message (0: one to each peer); pairs int32[F], with the ports by which they leave their node
-    -> bytes of every pair from size_at int64[n] of `size` on; facts int64[3, n]: the most peers and bytes that one
-    lane, and messages that one lane or port sends. lane int64[3, R] and ports int64[P] are scratch.
+    """rows int64[all layers, R * R] from lane to lane, of layers int64[n]; bytes of `each` row and of one message (0:
+    one to each peer); the columns of a Stage -> bytes of every pair from size_at int64[n] of `size` on; facts
+    int64[3, n]: the most peers and bytes that one lane, and messages that one lane or port sends. lane int64[3, R] and
+    ports int64[P] are scratch.
     """
+    header = each - message if message > 0 else 0
     for place in range(layers.shape[0]):
-        moved = rows[layers[place]]
+        moved, at = rows[layers[place]], size_at[place]
         lane[:], ports[:] = 0, 0
-        for flow in range(source.shape[0]):
-            a, b = source[flow], target[flow]
-            many = moved[b, a] if back else moved[a, b]
-            sent = many * each
-            size[size_at[place] + flow] = sent
-            if sent == 0:
-                continue
-            messages = np.int64(1)
-            if message > 0:  # sent / message, rounded up; headers alone are divided, and seldom more than one message
-                heads = many * (each - message)
-                messages = many + (heads > 0 if heads <= message else -(-heads // message))
-            lane[0, a] += 1
-            lane[1, a] += messages
-            lane[2, a] += sent
-            if port[flow] >= 0:
-                ports[port[flow]] += messages
+        for one in range(source.shape[0]):
+            total, peers, most = np.int64(0), np.int64(0), np.int64(0)
+            for flow in range(run[one], run[one + 1]):
+                many = moved[cell[flow]]
+                size[at + flow] = many * each
+                total += many
+                peers += many > 0
+                most = max(most, many)
+            lane[0, source[one]] += peers
+            lane[2, source[one]] += total * each
+            if message == 0 or most * header <= message:  # each peer's headers fill a message at most
+                lane[1, source[one]] += peers if message == 0 else total + (peers if header > 0 else 0)
+            else:
+                for flow in range(run[one], run[one + 1]):
+                    lane[1, source[one]] += _messages(moved[cell[flow]], header, message)
+        for flow in range(cell.shape[0] if ports.shape[0] else 0):
+            ports[port[flow]] += _messages(moved[cell[flow]], header, message) if port[flow] >= 0 else 0
         for fact in range(3):
-            most = np.int64(0)
-            for one in range(lane.shape[1]):
-                most = max(most, lane[fact, one])
-            facts[fact, place] = most
-        for one in range(ports.shape[0]):
-            facts[1, place] = max(facts[1, place], ports[one])
+            facts[fact, place] = _most(lane[fact])
+        facts[1, place] = max(facts[1, place], _most(ports))
+
+
+@inlined
+def _messages(many: int, header: int, message: int) -> Any:
+    """Of so many rows to one peer, their headers together; one where a peer gets all at once."""
+    return np.int64(many > 0) if message == 0 else many - (-many * header // message)
+
+
+@inlined
+def _most(numbers: Any) -> Any:
+    most = np.int64(0)
+    for one in range(numbers.shape[0]):
+        most = max(most, numbers[one])
+    return most

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,17 @@ from moesim.layout import Placement
 from moesim.network.copies import Copies, Level
 from moesim.routing import Sampled
 from moesim.routing.counts import Counts, load_and_pairs
-from moesim.routing.slots import count_merged, count_pooled, count_recorded, from_pool, slot_table, turns
+from moesim.routing.slots import (
+    MOST_PACKED,
+    coded,
+    count_merged,
+    count_pooled,
+    count_recorded,
+    from_pool,
+    packed_turns,
+    slot_table,
+    turns,
+)
 from moesim.routing.sources.replay import Recorded, Recording
 from moesim.step.batch import Batch
 from moesim.step.dispatch import EVEN
@@ -90,11 +100,13 @@ class _Slots:
 
     def __init__(self, place: Placement, ways: int) -> None:
         self._place, self._ways = place, ways
-        self._table = slot_table(place.expert_slots, place.replicas, place.slot_rank)
+        self._table = slot_table(place.slot_expert, place.replicas, place.slot_rank)
+        self._most = int(place.replicas.max(initial=1))
+        self._pool: npt.NDArray[Any] | None = None  # of the one source that is asked
         self._owner = np.take_along_axis(place.slot_rank, place.expert_slots[:, :, 0], axis=1)
         layers, slots = place.slot_rank.shape
         row, table, experts = np.arange(layers)[:, None, None], place.rank_slots, place.num_experts
-        self._owned = np.where(table >= 0, row * slots + table, layers * slots)
+        self._owned = np.where(table >= 0, row * slots + self._table.place[row, table], layers * slots)
         held = place.slot_expert[row, table] + row * experts
         self._experts = np.where(table >= 0, held, layers * experts)
 
@@ -110,15 +122,28 @@ class _Slots:
     def pooled(self, source: Sampled, batch: Batch) -> tuple[Int64s, Int64s]:
         """Of tokens from a pool."""
         ticket = source.tickets(batch.token_request, batch.token_position)
+        if self._most > MOST_PACKED:
+            found = np.empty((batch.tokens, len(source.pool), source.pool.shape[2]), dtype=np.uint16)
+            from_pool(source.pool, ticket, found)
+            return self._token_by_token(found, np.arange(batch.tokens), batch)
+        if self._pool is None:
+            self._pool = coded(source.pool, self._table)
         rows, pairs = self._empty(batch.ranks)
-        count_pooled(source.pool, ticket, batch.token_rank, self._turns(batch), self._table, rows, pairs)
+        turn = packed_turns(batch.token_request, batch.token_position, self._most)
+        begin = np.searchsorted(batch.token_rank, np.arange(batch.ranks + 1))
+        count_pooled(self._pool, ticket, turn, begin, self._table.rank, rows, pairs)
         return _taken(rows, self._owned), self._spread(pairs)
 
     def recorded(self, recording: Recording, batch: Batch) -> tuple[Int64s, Int64s]:
         """Of recorded tokens, each with its own replicas."""
         row = recording.rows(batch.token_request, batch.token_position)
+        return self._token_by_token(recording.table(row), row, batch)
+
+    def _token_by_token(
+        self, table: npt.NDArray[np.uint16], row: Int64s, batch: Batch
+    ) -> tuple[Int64s, Int64s]:  # fmt: skip
         rows, pairs = self._empty(batch.ranks)
-        count_recorded(recording.table(row), row, batch.token_rank, self._turns(batch), self._table, rows, pairs)
+        count_recorded(table, row, batch.token_rank, self._turns(batch), self._table, rows, pairs)
         return _taken(rows, self._owned), self._spread(pairs)
 
     def merged(
@@ -145,7 +170,7 @@ class _Slots:
 
     def _turns(self, batch: Batch) -> npt.NDArray[np.uint8]:
         """Which replica each token takes."""
-        return turns(batch.token_request, batch.token_position, self._place.expert_slots.shape[2])
+        return turns(batch.token_request, batch.token_position, self._most)
 
     def _empty(self, lanes: int) -> tuple[Int64s, Int64s]:
         layers, slots = self._place.slot_rank.shape
