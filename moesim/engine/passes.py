@@ -84,11 +84,36 @@ def sweep_all(
 ) -> Any:  # fmt: skip
     """Fills start, end, arrival int64[n] and task_end int64[T], moves clock on -> (a task over a dead link or -1, the
     last tick).
+
+    What may make arrays counts references to all that it is handed, an atomic operation each: it is left alone but for
+    collectives that one sweep cannot play.
     """
-    last = np.int64(0)
-    for task in range(program.pattern.shape[0]):
-        begin, stop = program.lane_ptr[task], program.lane_ptr[task + 1]
-        stream, pattern = program.stream[task], program.pattern[task]
+    task = np.int64(0)
+    while True:
+        task = _until_lookup(
+            program, pairs, lane_ps, size, alpha, clock, arrived, start, end, arrival, task_end, load, landings, order,
+            task,
+        )  # fmt: skip
+        if task == program.pattern.shape[0]:
+            return -1, _latest(task_end)
+        begin, stop, pattern = program.lane_ptr[task], program.lane_ptr[task + 1], program.pattern[task]
+        sent = size[program.size_at[task] :][: pairs.flow_at[pattern + 1] - pairs.flow_at[pattern]]
+        release, done, landed = start[begin:stop], end[begin:stop], arrival[begin:stop]
+        task_end[task] = looked_up(pairs, pattern, sent, alpha[task], release, done, landed, scratch)
+        if task_end[task] < 0:
+            return task, np.int64(0)
+        _move_on(program, task, clock, end)
+        task += 1
+
+
+@inner
+def _until_lookup(
+    program: Any, pairs: Any, lane_ps: Any, size: Any, alpha: Any, clock: Any, arrived: Any, start: Any, end: Any,
+    arrival: Any, task_end: Any, load: Any, landings: Any, order: Any, task: int,
+) -> Any:  # fmt: skip
+    """Task after task from `task` on -> a collective that has to be looked up, the number of tasks where none has."""
+    while task < program.pattern.shape[0]:
+        begin, stop, pattern = program.lane_ptr[task], program.lane_ptr[task + 1], program.pattern[task]
         _starts(program, task, clock, arrived, start, end, arrival, task_end)
         if pattern < 0:
             latest = np.int64(0)
@@ -98,20 +123,31 @@ def sweep_all(
                 latest = max(latest, end[lane])
             task_end[task] = latest
         else:
-            flows = pairs.flow_at[pattern + 1] - pairs.flow_at[pattern]
-            sent = size[program.size_at[task] : program.size_at[task] + flows]
+            if not pairs.swept[pattern]:
+                return task
+            sent = size[program.size_at[task] :][: pairs.flow_at[pattern + 1] - pairs.flow_at[pattern]]
             release, done, landed = start[begin:stop], end[begin:stop], arrival[begin:stop]
-            task_end[task] = -1
-            if pairs.swept[pattern]:
-                task_end[task] = swept(pairs, pattern, sent, alpha[task], release, done, landed, load, landings, order)
+            task_end[task] = swept(pairs, pattern, sent, alpha[task], release, done, landed, load, landings, order)
             if task_end[task] < 0:
-                task_end[task] = looked_up(pairs, pattern, sent, alpha[task], release, done, landed, scratch)
-            if task_end[task] < 0:
-                return task, last
-        for lane in range(begin, stop):
-            clock[program.lane_rank[lane], stream] = end[lane]
+                return task
+        _move_on(program, task, clock, end)
+        task += 1
+    return task
+
+
+@inlined
+def _move_on(program: Any, task: int, clock: Any, end: Any) -> None:
+    """The streams of a task that has ended."""
+    for lane in range(program.lane_ptr[task], program.lane_ptr[task + 1]):
+        clock[program.lane_rank[lane], program.stream[task]] = end[lane]
+
+
+@inlined
+def _latest(task_end: Any) -> Any:
+    last = np.int64(0)
+    for task in range(task_end.shape[0]):
         last = max(last, task_end[task])
-    return -1, last
+    return last
 
 
 @inner

@@ -41,25 +41,47 @@ class Counts:
         """
         which = self.recording.requests(request)
         short = tokens <= self.block
-        np.add.at(self._asked, which[~short], 1)
-        often = self._asked[which] > SELDOM
-        self._sum_up(which[~short & often])
-        short |= ~often
-        rows = self._rows(which[short], first[short], tokens[short])
         found = np.zeros((groups, self.layers, self.num_experts + 1), dtype=np.int32)
-        add_tokens(self.recording.table(rows), rows, np.repeat(group[short], tokens[short]), found)
-        long = np.flatnonzero(~short)
+        if not short.all():
+            short = self._add_long(which, first, tokens, group, short, found)
+            which, first, tokens, group = (column[short] for column in (which, first, tokens, group))
+        rows, group = self._rows(which, first, tokens, group)
+        add_tokens(self.recording.table(rows), rows, group, found)
+        return found[:, :, : self.num_experts]
+
+    def load_and_pairs(
+        self, request: Int64s, first: Int64s, tokens: Int64s, group: Int64s, groups: int, owner: Int32s, ranks: int
+    ) -> tuple[Int64s, Int64s]:
+        """`load_and_pairs` of `stretches`, whose groups ascend; short ones without the counts of all groups at once."""
+        if np.any(tokens > self.block):
+            return load_and_pairs(self.stretches(request, first, tokens, group, groups), owner, ranks)
+        rows, group = self._rows(self.recording.requests(request), first, tokens, group)
+        load = np.zeros((self.layers, self.num_experts), dtype=np.int64)
+        pairs = np.zeros((self.layers, groups, ranks), dtype=np.int64)
+        begin = np.searchsorted(group, np.arange(groups + 1))
+        own = np.zeros((1, self.layers, self.num_experts + 1), dtype=np.int32)
+        group_after_group(self.recording.table(rows), rows, np.zeros_like(rows), begin, owner, own, load, pairs)
+        return load, pairs
+
+    def _rows(self, which: Int64s, first: Int64s, tokens: Int64s, group: Int64s) -> tuple[Int64s, Int64s]:
+        """Of each token of stretches of recorded requests, its row of the table and its group."""
+        if not np.all(tokens == 1):
+            which, group, first = np.repeat(which, tokens), np.repeat(group, tokens), _positions(first, tokens)
+        return self.recording.rows_of(which, first), group
+
+    def _add_long(
+        self, which: Int64s, first: Int64s, tokens: Int64s, group: Int64s, short: npt.NDArray[np.bool_], found: Int32s
+    ) -> npt.NDArray[np.bool_]:
+        """Add the long stretches of requests that are asked for often -> bool[S]: the others."""
+        np.add.at(self._asked, which[~short], 1)
+        seldom = short | (self._asked[which] <= SELDOM)
+        long = np.flatnonzero(~seldom)
+        self._sum_up(which[long])
         add_stretches(
             self.recording.table(), self.recording.start, self.recording.length, self._sums, self._first, self.block,
             which[long], first[long], tokens[long], group[long], found,
         )  # fmt: skip
-        return found[:, :, : self.num_experts]
-
-    def _rows(self, which: Int64s, first: Int64s, tokens: Int64s) -> Int64s:
-        """Rows of the table of stretches of recorded requests, token after token, as `Recording.rows`."""
-        start, length = (np.repeat(column[which], tokens) for column in (self.recording.start, self.recording.length))
-        rows: Int64s = start + _positions(first, tokens) % length
-        return rows
+        return seldom
 
     def _sum_up(self, requests: Int64s) -> None:
         """Make the sums of these recorded requests, where they are missing."""
@@ -90,6 +112,20 @@ def load_and_pairs(counts: Int32s, owner: Int32s, ranks: int) -> tuple[Int64s, I
     pairs = np.zeros((layers, sources, ranks), dtype=np.int64)
     _add_pairs(counts, owner, load, pairs)
     return load, pairs
+
+
+@njit
+def group_after_group(
+    table: Any, rows: Any, none: Any, begin: Any, owner: Any, own: Any, load: Any, pairs: Any
+) -> None:  # fmt: skip
+    """Tokens begin[g]:begin[g + 1] of each group as in `add_tokens`, then as in `load_and_pairs`; none int64[T] zeros;
+    own int32[1, layers, experts + 1] zeros, which stay in the cache of a core.
+    """
+    for group in range(begin.shape[0] - 1):
+        one = slice(begin[group], begin[group + 1])
+        add_tokens(table, rows[one], none[one], own)
+        _add_pairs(own[:, :, : owner.shape[1]], owner, load, pairs[:, group : group + 1])
+        own[:] = 0
 
 
 @njit

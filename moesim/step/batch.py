@@ -53,14 +53,16 @@ class Batch:
         """Rows in any order; scalars stand for all. Raises BadInput on ranks or sizes that cannot be."""
         columns = (rank, request, query, context, phase, emits)
         given = np.broadcast_arrays(*(np.atleast_1d(column) for column in columns))
-        order = np.argsort(given[0], kind="stable")
-        who, name, new, before = (column[order].astype(np.int64) for column in given[:4])
-        kind = given[4][order].astype(np.int8)
+        if np.any(given[0][1:] < given[0][:-1]):
+            order = np.argsort(given[0], kind="stable")
+            given = tuple(column[order] for column in given)
+        who, name, new, before = (column.astype(np.int64) for column in given[:4])
+        kind, last = given[4].astype(np.int8), given[5].astype(np.bool_)
         if len(who) and (who[0] < 0 or who[-1] >= ranks):
             raise BadInput(f"a row is on rank {who[-1] if who[-1] >= ranks else who[0]} of {ranks}", where="batch")
         if np.any(new < 1) or np.any(before < 0) or np.any((kind == Phase.DECODE) & (new != 1)):
             raise BadInput("a row has one new token or more, a decoded one just one, after 0 or more", where="batch")
-        return cls(ranks, who, name, new, before, kind, given[5][order].astype(np.bool_) & (kind != Phase.DUMMY))
+        return cls(ranks, who, name, new, before, kind, last & (kind != Phase.DUMMY))
 
     @cached_property
     def routed(self) -> npt.NDArray[np.bool_]:

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.compiled import inlined, njit
-from moesim.costs import CommunicationCost
 from moesim.network import Coflow, Copies, Flows, Group
 from moesim.network.copies import Matrix
 from moesim.step.plan import StepPlan
@@ -39,7 +38,7 @@ class Exchange:
         self._plan, self._group = plan, group
         self._algorithm = plan.dispatch.algorithm
         self._cost = plan.fabric.communication[self._algorithm.kernel(group)]
-        self._startup_of: dict[tuple[int, int, int], float] = {}
+        self._startup_of: dict[tuple[int, int, int], int] = {}  # ps; kept, as layers ask for the same
         self.there = tuple(self._stage(Flows.between(group, rows), back=False) for rows in self._possible())
         self.back = tuple(
             self._stage(Flows.between(group, rows).reversed(group), back=True) for rows in reversed(self._possible())
@@ -101,15 +100,11 @@ class Exchange:
         """int64[layers] each, of the busiest rank or port -> int64[layers] ps, as Fabric does for one exchange."""
         if not any(steps.op == "all_to_all" for steps in self._cost.steps):
             return to_ps(np.where(peers == 0, 0.0, self._cost.alpha + self._cost.per_message * messages))
-        asked = zip((peers + 1).tolist(), messages.tolist(), busiest.tolist(), strict=True)
-        return to_ps([self._startup(self._cost, *one) for one in asked])
-
-    def _startup(self, cost: CommunicationCost, ranks: int, messages: int, busiest: int) -> float:
-        """Seconds by a table of measured start-ups; kept, as layers ask for the same."""
-        key = (ranks, messages, busiest)
-        if key not in self._startup_of:
-            self._startup_of[key] = cost.startup("all_to_all", *key)
-        return self._startup_of[key]
+        asked = list(zip((peers + 1).tolist(), messages.tolist(), busiest.tolist(), strict=True))
+        if new := list(set(asked).difference(self._startup_of)):
+            seconds = [self._cost.startup("all_to_all", *one) for one in new]
+            self._startup_of.update(zip(new, to_ps(seconds).tolist(), strict=True))
+        return np.array([self._startup_of[one] for one in asked], dtype=np.int64)
 
 
 @njit

@@ -213,7 +213,8 @@ class Refill:
             of_stages = base + tasks.reshape(-1, len(exchange.there))
             layers, at = structure.layer[tasks[:: of_stages.shape[1]]], self.skeleton.size_at[of_stages]
             starts = exchange.fill(hops[part], layers, at, size, back=name == COMBINE)
-            alpha[of_stages] = np.stack(starts, axis=1)
+            for stage, start in zip(of_stages.T, starts, strict=True):
+                alpha[stage] = start
         for (op, part), tasks in structure.shares.items():
             self._shared(island, op, found[part], tasks, size, alpha)
 

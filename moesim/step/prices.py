@@ -89,8 +89,10 @@ def _around(shapes: Int64s) -> Int64s:
 
 @njit
 def find(rows: Any, tile: int, kept: Any, shapes: Any, found: Any) -> Any:
-    """rows int64[n, slots] -> how many shapes are not kept; fills shapes int64[n, 4], found int64[n]: -1 for those."""
-    missing = 0
+    """rows int64[n, slots] -> how many shapes are not kept; fills shapes int64[n, 4], found int64[n]: -1 for those.
+
+    In two loops, so that the second has several places of a large table on their way at once.
+    """
     for row in range(rows.shape[0]):
         total, active, most, whole = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
         for slot in range(rows.shape[1]):
@@ -100,6 +102,8 @@ def find(rows: Any, tile: int, kept: Any, shapes: Any, found: Any) -> Any:
             most = max(most, size)
             whole += (size + (tile - 1)) & -tile
         shapes[row, 0], shapes[row, 1], shapes[row, 2], shapes[row, 3] = total, active, most, whole - total
+    missing = 0
+    for row in range(rows.shape[0]):
         place = _place(shapes[row], kept)
         found[row] = kept[place, 1] if place >= 0 and kept[place, 0] != 0 else -1
         missing += found[row] < 0

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from moesim.layout import Placement
 from moesim.network.copies import Copies, Level
 from moesim.routing import Sampled
-from moesim.routing.counts import Counts, load_and_pairs
+from moesim.routing.counts import Counts
 from moesim.routing.slots import (
     MOST_PACKED,
     coded,
@@ -113,10 +113,10 @@ class _Slots:
     def counted(self, counts: Counts, batch: Batch) -> tuple[Int64s, Int64s]:
         """Rows and pairs by prefix sums; every expert has one slot."""
         rows = np.flatnonzero(batch.routed)
-        found = counts.stretches(
-            batch.request[rows], batch.context[rows], batch.query[rows], batch.rank[rows], batch.ranks
-        )
-        load, pairs = load_and_pairs(found, self._owner, self._place.num_ranks)
+        load, pairs = counts.load_and_pairs(
+            batch.request[rows], batch.context[rows], batch.query[rows], batch.rank[rows], batch.ranks, self._owner,
+            self._place.num_ranks,
+        )  # fmt: skip
         return _taken(load, self._experts), self._spread(pairs)
 
     def pooled(self, source: Sampled, batch: Batch) -> tuple[Int64s, Int64s]:

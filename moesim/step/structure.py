@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -46,13 +47,13 @@ class Structure:
             getattr(found, table)[key] = np.array(tasks, dtype=np.int64)
         return found
 
-    @property
+    @cached_property
     def routed(self) -> set[Part]:
         """Parts whose routing is looked up."""
         found = {part for part, _ in self.experts}
         return found.union(part for _, part in (*self.exchanges, *self.shares))
 
-    @property
+    @cached_property
     def parts(self) -> set[Part]:
         """All that the schedule cuts."""
         return self.routed.union((part for _, part, *_ in self.priced), (part for _, part in self.rings))

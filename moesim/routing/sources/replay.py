@@ -43,7 +43,10 @@ class Recording:
 
     def rows(self, request: Tokens, position: Tokens) -> Tokens:
         """int64[T] simulated tokens -> int64[T] rows of the table: request by hash, position modulo its length."""
-        which = self.requests(request)
+        return self.rows_of(self.requests(request), position)
+
+    def rows_of(self, which: Tokens, position: Tokens) -> Tokens:
+        """int64[T] tokens of recorded requests -> int64[T] rows of the table."""
         rows: Tokens = self.start[which] + position % self.length[which]
         return rows
 
