@@ -57,7 +57,7 @@ class Beside:
         program = self.program._replace(duration=values.lane_ps)
         self._carry_on(moving.ready, state)
         exchanges = kernel.Exchanges(pattern, size_at, values.size, values.alpha, self.ends)
-        bad = kernel.run(program, exchanges, self.pairs, moving, self._scratch())
+        bad = kernel.run(program, exchanges, self.pairs, moving, self._scratch)
         if bad >= 0:
             raise Deadlock(f"{graph.describe(int(bad))} sends bytes over a link without capacity")
         if moving.counts[kernel.UNFINISHED] or (end := int(moving.task_end.max(initial=0))) >= LAST_TICK:
@@ -84,13 +84,16 @@ class Beside:
         lanes = [np.flatnonzero(one) for one in chosen]
         return tuple((one, graph.lane_rank[one], graph.stream[graph.lane_task[one]]) for one in lanes)
 
+    @cached_property
     def _scratch(self) -> kernel.Scratch:
+        """Kept from play to play, which leave it blank or begin with that."""
         pairs, lanes = self.pairs, self.skeleton.graph.num_lanes
         slots = max(self.skeleton.graph.num_ranks, 1) * max(len(self.skeleton.graph.streams), 1)
         flows, most = int(np.diff(pairs.flow_at).max(initial=0)), pairs.most_lanes
         tasks, words = self.skeleton.graph.num_tasks, -(-most // 64)
         return kernel.Scratch(
-            coming=np.full(slots, IDLE, dtype=np.int32), known=np.zeros(lanes, np.bool_),
+            coming=np.full(slots, IDLE, dtype=np.int32), due=np.empty(slots, np.int32), many=np.zeros(1, np.int64),
+            known=np.zeros(lanes, np.bool_),
             silent=np.zeros(tasks, np.int64), partners=np.zeros((lanes, words), np.uint64),
             partnered=np.zeros(tasks, np.bool_), missing=np.zeros(words, np.uint64), done=np.empty(most, np.int64),
             landed=np.empty(most, np.int64), order=np.empty(most, np.int64), load=np.zeros(len(pairs.slow), np.int64),

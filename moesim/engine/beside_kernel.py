@@ -1,7 +1,8 @@
 """The compiled part of `beside`: the counters and running sets of `machine_kernel`, and collectives by port loads.
 
-Whatever happens to a stream of a rank is an event of its slot: a lane starts, a compute lane ends, the own sends and
-receives of a collective's lane are over. The next one is the root of a tree of minima. A lane's own end is known once
+Whatever happens to a stream of a rank later on is an event of its slot: a lane starts, a compute lane ends, the own
+sends and receives of a collective's lane are over. The next one is the root of a tree of minima; what starts in the same
+instant waits in a list, as most lanes start when another has ended. A lane's own end is known once
 all that exchange bytes with it have released, arrivals and the last port once all lanes have; both are told at once.
 """
 
@@ -59,13 +60,16 @@ class Exchanges(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """coming int32[slots]: the lane that will start there; known bool[n]: collectives' lanes whose own end is told;
+    """coming int32[slots]: the lane that will start there; due int32[slots], many int64[1]: the lanes that start in this
+    instant, and how many they are; known bool[n]: collectives' lanes whose own end is told;
     silent int64[T]: see `_released`; partners uint64[n, words]: bits of the lanes that one exchanges bytes with, found
     for the tasks of partnered bool[T]; missing uint64[words]; now int64[1] ps; the rest as `passes.swept` and `set_end`
     want them.
     """
 
     coming: Int32s
+    due: Int32s
+    many: Int64s
     known: Bools
     silent: Int64s
     partners: npt.NDArray[np.uint64]
@@ -106,6 +110,9 @@ def run(program: Any, exchanges: Any, pairs: Any, state: Any, scratch: Any) -> A
 
 @inner
 def _begin(program: Any, state: Any, scratch: Any) -> None:
+    scratch.now[0], scratch.many[0] = 0, 0
+    scratch.coming[:], scratch.known[:], scratch.partnered[:] = IDLE, False, False
+    scratch.load[:], scratch.landings[:], scratch.links[:] = 0, 0.0, 0
     for lane in range(state.waits.shape[0]):
         if state.waits[lane] == 0:
             _will_start(program, state, scratch, lane)
@@ -116,13 +123,18 @@ def _until_lookup(program: Any, exchanges: Any, pairs: Any, state: Any, scratch:
     """Event after event -> a collective that has to be looked up, -1 where nothing happens any more."""
     now = scratch.now[0]
     while True:
-        if state.tree[1] > now:
+        task = -1
+        if scratch.many[0] > 0:
+            scratch.many[0] -= 1
+            task = _start(program, exchanges, pairs, state, scratch, scratch.due[scratch.many[0]], now)
+        elif state.tree[1] <= now:
+            _next(program, state, scratch, now)
+        else:
             settle(program, state, now)
             now = state.tree[1]
             scratch.now[0] = now
             if now == FOREVER:
                 return -1
-        task = _next(program, exchanges, pairs, state, scratch, now)
         if task >= 0:
             end = _swept(program, exchanges, pairs, state, scratch, task)
             if end < 0:
@@ -131,18 +143,24 @@ def _until_lookup(program: Any, exchanges: Any, pairs: Any, state: Any, scratch:
 
 
 @inlined
-def _next(program: Any, exchanges: Any, pairs: Any, state: Any, scratch: Any, now: int) -> Any:
-    """The next event -> the collective whose last lane it has released, or -1."""
+def _next(program: Any, state: Any, scratch: Any, now: int) -> None:
+    """The next event."""
     slot = first_slot(state)
-    lane = scratch.coming[slot]
     set_slot(state, slot, FOREVER)
-    if lane == IDLE:
+    if scratch.coming[slot] == IDLE:
         _end(program, state, scratch, slot, now)
-        return -1
+        return
+    scratch.due[scratch.many[0]] = scratch.coming[slot]
+    scratch.many[0] += 1
     scratch.coming[slot] = IDLE
+
+
+@inlined
+def _start(program: Any, exchanges: Any, pairs: Any, state: Any, scratch: Any, lane: int, now: int) -> Any:
+    """-> the collective whose last lane this is, or -1."""
+    slot, task = _slot(program, lane), program.lane_task[lane]
     state.start[lane], state.slot_lane[slot] = now, lane
     change(state, program.lane_rank[lane])
-    task = program.lane_task[lane]
     if program.is_coflow[task]:
         return _released(program, exchanges, pairs, state, scratch, task)
     state.work[slot], state.since[slot], state.rate[slot] = program.duration[lane], now, UNKNOWN
@@ -178,15 +196,18 @@ def _meet(program: Any, state: Any, scratch: Any, lane: int, at: int) -> None:
 @inlined
 def _will_start(program: Any, state: Any, scratch: Any, lane: int) -> None:
     """All that it waits for is known; its stream is free."""
-    slot = _slot(program, state, lane)
+    if state.ready[lane] <= scratch.now[0]:
+        scratch.due[scratch.many[0]] = lane
+        scratch.many[0] += 1
+        return
+    slot = _slot(program, lane)
     scratch.coming[slot] = lane
     set_slot(state, slot, state.ready[lane])
 
 
 @inlined
-def _slot(program: Any, state: Any, lane: int) -> Any:
-    streams = state.slot_lane.shape[0] // state.speed.shape[0]
-    return program.lane_rank[lane] * streams + program.stream[program.lane_task[lane]]
+def _slot(program: Any, lane: int) -> Any:
+    return program.lane_rank[lane] * program.streams + program.stream[program.lane_task[lane]]
 
 
 @inlined
@@ -212,11 +233,15 @@ def _released(program: Any, exchanges: Any, pairs: Any, state: Any, scratch: Any
     then become events.
 
     A lane can be over before those come that send it no byte: no own end is known while more lanes are to come than
-    there are flows without bytes.
+    there are flows without bytes; where flows may have another owner, or a pair several, as many as there can be.
     """
     begin, stop = program.lane_ptr[task], program.lane_ptr[task + 1]
     if state.left[task] == stop - begin:
-        scratch.silent[task] = _silent(program, exchanges, pairs, task)
+        pattern, at = exchanges.pattern[task], exchanges.size_at[task]
+        scratch.silent[task] = (stop - begin) * (stop - begin - 1)
+        if pairs.swept[pattern]:
+            sent = exchanges.size[at : at + pairs.flow_at[pattern + 1] - pairs.flow_at[pattern]]
+            scratch.silent[task] -= _moving(sent)
     state.left[task] -= 1
     if state.left[task] == 0:
         return task
@@ -226,16 +251,12 @@ def _released(program: Any, exchanges: Any, pairs: Any, state: Any, scratch: Any
 
 
 @inner
-def _silent(program: Any, exchanges: Any, pairs: Any, task: int) -> Any:
-    """Flows without bytes; where flows may have another owner, or a pair several, as many as there can be."""
-    pattern, lanes = exchanges.pattern[task], program.lane_ptr[task + 1] - program.lane_ptr[task]
-    all_pairs = lanes * (lanes - 1)
-    if not pairs.swept[pattern]:
-        return all_pairs
-    at, moving = exchanges.size_at[task], np.int64(0)
-    for flow in range(pairs.flow_at[pattern + 1] - pairs.flow_at[pattern]):
-        moving += exchanges.size[at + flow] > 0
-    return all_pairs - moving
+def _moving(size: Any) -> Any:
+    """Flows with bytes."""
+    moving = np.int64(0)
+    for flow in range(size.shape[0]):
+        moving += size[flow] > 0
+    return moving
 
 
 @inner
@@ -256,9 +277,7 @@ def _own_ends(program: Any, exchanges: Any, pairs: Any, state: Any, scratch: Any
             waits |= scratch.partners[lane, word] & scratch.missing[word]
         if waits == 0:
             scratch.known[lane] = True
-            set_slot(
-                state, _slot(program, state, lane), _own_end(program, exchanges, pairs, state, scratch, task, lane)
-            )
+            set_slot(state, _slot(program, lane), _own_end(program, exchanges, pairs, state, scratch, task, lane))
 
 
 @inner
@@ -269,6 +288,7 @@ def _find_partners(program: Any, exchanges: Any, pairs: Any, scratch: Any, task:
     scratch.partnered[task] = True
     pattern, at, begin = exchanges.pattern[task], exchanges.size_at[task], program.lane_ptr[task]
     first = pairs.flow_at[pattern]
+    scratch.partners[begin : program.lane_ptr[task + 1]] = 0
     for flow in range(pairs.flow_at[pattern + 1] - first):
         if exchanges.size[at + flow] > 0:
             owner = exchanges.ends.owner[first + flow]
@@ -309,7 +329,7 @@ def _bound(program: Any, exchanges: Any, pairs: Any, state: Any, scratch: Any, t
     return set_end(scratch.flows[:count], scratch.begin, size, path, pairs.slowness, scratch.links[0])
 
 
-@inner
+@inlined
 def _swept(program: Any, exchanges: Any, pairs: Any, state: Any, scratch: Any, task: int) -> Any:
     """All lanes of a collective are there: its last port's end, where one sweep knows it, else -1."""
     begin, stop, pattern = program.lane_ptr[task], program.lane_ptr[task + 1], exchanges.pattern[task]
@@ -322,12 +342,12 @@ def _swept(program: Any, exchanges: Any, pairs: Any, state: Any, scratch: Any, t
     )  # fmt: skip
 
 
-@inner
+@inlined
 def _tell(program: Any, state: Any, scratch: Any, task: int, end: int) -> None:
-    """What was not known of a collective yet."""
+    """What was not known of a collective yet. (Inlined, as `_swept`: to hand all arrays on would take longer.)"""
     begin, stop = program.lane_ptr[task], program.lane_ptr[task + 1]
     for lane in range(begin, stop):
         if not scratch.known[lane]:
-            set_slot(state, _slot(program, state, lane), scratch.done[lane - begin])
+            set_slot(state, _slot(program, lane), scratch.done[lane - begin])
         _arrived(program, state, scratch, lane, scratch.landed[lane - begin])
     _task_over(program, state, scratch, task, end)

@@ -120,7 +120,7 @@ def program_of(graph: TaskGraph, speed: Speed) -> kernel.Program:
     lane_ptr, lane_out = _grouped(*_lane_edges(graph, to, ~by_task), graph.num_lanes)
     return kernel.Program(
         graph.lane_ptr, graph.lane_rank, graph.lane_task, graph.lane_ps, is_coflow, graph.stream, graph.task_class,
-        following, lane_ptr, lane_out, task_ptr, task_out, bit, table,
+        following, lane_ptr, lane_out, task_ptr, task_out, bit, table, max(len(graph.streams), 1),
     )  # fmt: skip
 
 

@@ -88,7 +88,7 @@ def sweep_all(
     What may make arrays counts references to all that it is handed, an atomic operation each: it is left alone but for
     collectives that one sweep cannot play.
     """
-    task = np.int64(0)
+    task = 0
     while True:
         task = _until_lookup(
             program, pairs, lane_ps, size, alpha, clock, arrived, start, end, arrival, task_end, load, landings, order,

@@ -18,9 +18,9 @@ Int64s = npt.NDArray[np.int64]
 
 
 class Stage(NamedTuple):
-    """All pairs of lanes that one stage of an exchange can have, as in its coflow: those of source[n], int32[N], are the
-    flows run[n]:run[n + 1]. cell int64[F]: where the rows of each stand in a matrix [R, R] in a row; port int32[F]: the
-    port by which each leaves its node, where lanes share them, else -1; ports: how many there are, 0 where none is.
+    """All pairs of lanes that one stage of an exchange can have, as in its coflow: source[n], int32[N], sends the flows
+    run[n]:run[n + 1]. cell int64[F]: where the rows of each stand in a matrix [R, R] in a row; port int32[F]: the port
+    by which each leaves its node, where lanes share them, else -1; ports: how many there are, 0 where none is shared.
     """
 
     coflow: Coflow
