@@ -1,9 +1,9 @@
 """The compiled part of `beside`: the counters and running sets of `machine_kernel`, and collectives by port loads.
 
 Whatever happens to a stream of a rank later on is an event of its slot: a lane starts, a compute lane ends, the own
-sends and receives of a collective's lane are over. The next one is the root of a tree of minima; what starts in the same
-instant waits in a list, as most lanes start when another has ended. A lane's own end is known once
-all that exchange bytes with it have released, arrivals and the last port once all lanes have; both are told at once.
+sends and receives of a collective's lane are over. The next one is the root of a tree of minima; what starts in this
+instant waits in a list, as most lanes start when another ends. A lane's own end is known once all that exchange bytes
+with it have released, arrivals and the last port once all lanes have; both are told at once.
 """
 
 from __future__ import annotations
@@ -60,11 +60,10 @@ class Exchanges(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """coming int32[slots]: the lane that will start there; due int32[slots], many int64[1]: the lanes that start in this
-    instant, and how many they are; known bool[n]: collectives' lanes whose own end is told;
-    silent int64[T]: see `_released`; partners uint64[n, words]: bits of the lanes that one exchanges bytes with, found
-    for the tasks of partnered bool[T]; missing uint64[words]; now int64[1] ps; the rest as `passes.swept` and `set_end`
-    want them.
+    """coming int32[slots]: the lane that will start there; due int32[slots], many int64[1]: the lanes that start in
+    this instant, and how many they are; known bool[n]: collectives' lanes whose own end is told; silent int64[T]: see
+    `_released`; partners uint64[n, words]: bits of the lanes that one exchanges bytes with, found for the tasks of
+    partnered bool[T]; missing uint64[words]; now int64[1] ps; the rest as `passes.swept` and `set_end` want them.
     """
 
     coming: Int32s
