@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from moesim import streams
 from moesim.layout import Placement
 from moesim.placement.dispatch.ways import slot_shares
-from moesim.routing.slots import _choose, _choose_at_once, turns
+from moesim.routing.slots import _choose, _choose_at_once, coded, count_pooled, packed_turns, slot_table, turns
 from moesim.step.dispatch import EVEN, FIRST, MODULO, NEAREST, candidates
 from moesim.step.traffic import choose_slots
 
@@ -59,3 +60,29 @@ def test_compiled_and_whole_array_choices_are_those_of_a_plain_loop() -> None:
         found = np.empty((300, 3), dtype=np.int32)
         choose(experts, row, turn, np.ascontiguousarray(slots), allowed, found)
         assert found.tolist() == right
+
+
+@pytest.mark.parametrize("replicas", [1, 3, 16])
+def test_tokens_from_a_pool_are_counted_where_a_plain_loop_sends_them(replicas: int) -> None:
+    """Expert 0 has so many replicas, one to a rank, in slots that are not in the order of experts; the last is none."""
+    rng, number = np.random.default_rng(replicas), np.arange(90)
+    held, ranks = rng.permutation(np.array([0] * replicas + [1, 2], dtype=np.int32)), replicas + 2
+    place = Placement(held[None], np.arange(ranks, dtype=np.int32)[None], 3, ranks)
+    pool, ticket = rng.integers(0, 4, (1, 8, 2)).astype(np.uint16), rng.integers(0, 1 << 62, 90).astype(np.uint64)
+    table = slot_table(place.slot_expert, place.replicas, place.slot_rank)
+    rows, pairs = np.zeros((1, ranks), np.int64), np.zeros((1, 2, ranks), np.int64)
+    count_pooled(coded(pool, table), ticket, packed_turns(number, number % 5, replicas), np.array([0, 40, 90]),
+                 table.rank, rows, pairs)  # fmt: skip
+    turn, right = turns(number, number % 5, replicas), np.zeros((2, ranks), np.int64)
+    picked = (hashed(ticket) % np.uint64(8)).astype(np.int64)
+    for token in range(90):
+        for expert in pool[0, picked[token]].tolist():
+            if expert < 3:
+                slot = np.flatnonzero(held == expert)[turn[token, place.replicas[0, expert]]]
+                right[int(token >= 40), slot] += 1
+    assert pairs[0].tolist() == right.tolist() and rows[0][table.place[0]].tolist() == right.sum(axis=0).tolist()
+
+
+def hashed(ticket: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Layer 0 hashed in after the ticket, as `hash_ints` does with one column more."""
+    return np.array([int(streams.hash_ints(int(one), 0)) for one in ticket], dtype=np.uint64)
