@@ -222,7 +222,7 @@ def _exchanged(
     exchange: Exchange, hops: tuple[Matrix, ...], many: int, *, back: bool
 ) -> tuple[list[Int64s], list[Int64s]]:  # fmt: skip
     """rows int64[many, R, R] of each stage on the way there -> bytes int64[many, F], start-ups int64[many] of each."""
-    flows = [len(stage.source) for stage in (exchange.back if back else exchange.there)]
+    flows = [len(stage.cell) for stage in (exchange.back if back else exchange.there)]
     base = np.cumsum([0, *flows]) * many
     at = base[:-1] + np.arange(many)[:, None] * np.array(flows)
     size = np.zeros(int(base[-1]), dtype=np.int64)
