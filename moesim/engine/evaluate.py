@@ -46,17 +46,18 @@ def evaluate(
         raise unknown_name("network level of evaluate", network, LEVELS)
     check_integrity(graph)
     if speed is not None and not speed.trivial:
-        return _with_interference(graph, capacity, network, barrier, speed)
+        return _with_interference(graph, capacity, network, barrier, speed, link_name)
     return _Pass(graph, capacity, network, barrier, link_name).run()
 
 
 def _with_interference(
-    graph: TaskGraph, capacity: npt.NDArray[np.float64], network: str, barrier: bool, speed: Speed
-) -> Timeline:
+    graph: TaskGraph, capacity: npt.NDArray[np.float64], network: str, barrier: bool, speed: Speed,
+    link_name: Sequence[str],
+) -> Timeline:  # fmt: skip
     """Starts and ends depend on what else runs then, so lanes are played event by event; coflows as in the pass."""
     from moesim.engine.simulate import simulate  # simpy is needed only here
 
-    timeline = simulate(graph, capacity, network=network, barrier=barrier, speed=speed)
+    timeline = simulate(graph, capacity, network=network, barrier=barrier, speed=speed, link_name=link_name)
     overlap = overlap_seconds(timeline.transfers, len(capacity)) if network == "port_load" else 0.0
     return replace(timeline, player="evaluate", ignored_overlap_s=overlap)
 

@@ -50,9 +50,8 @@ class StepClock:
         capacity = self.plan.fabric.capacity
         if self._refill is None:
             graph = self.lowered(placement, windows).graph
-            return evaluate(graph, capacity, link_name=self.plan.fabric.link_name).step_seconds + self._contention(
-                graph
-            )
+            names, speed = self.plan.fabric.link_name, self.plan.speed(graph)
+            return evaluate(graph, capacity, speed=speed, link_name=names).step_seconds + self._contention(graph)
         refill = self._refill.elsewhere(placement, self._routing(placement, windows))
         values = refill.fill(self.batch)
         alone = refill.play(values) * 1e-12
@@ -70,9 +69,10 @@ class StepClock:
     def ceilings(self, placement: Placement, windows: Windows) -> Ceilings:
         """The same step with all rows balanced, and with bytes that take no time. Raises as `seconds`."""
         found, capacity = self.lowered(placement, windows), self.plan.fabric.capacity
+        speed = self.plan.speed(found.graph)
         return Ceilings(
-            evaluate(found.graph, capacity).step_seconds,
-            evaluate(found.play_as({}, balanced=True), capacity).step_seconds,
+            evaluate(found.graph, capacity, speed=speed).step_seconds,
+            evaluate(found.play_as({}, balanced=True), capacity, speed=speed).step_seconds,
             evaluate(found.graph, capacity, network="none").step_seconds,
             evaluate(found.play_as({}, balanced=True), capacity, network="none").step_seconds,
         )

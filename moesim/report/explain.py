@@ -19,6 +19,7 @@ RUNGS: Final = {
         "waiting for the GPUs that got more rows, or have more experts to read, than the mean",
     ),
     "exposed_comm_s": ("exposed communication", "transfers that no computation hides"),
+    "interference_s": ("interference", "computing slower while transfers are under way, and what waits for that"),
     "contention_s": ("contention", "transfers that slow each other down on shared links"),
     "fault_s": ("faults", "slow or dead links and ranks, and what they keep waiting"),
     "bubble_s": ("pipeline bubble", "stages that have nothing to do"),

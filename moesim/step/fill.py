@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from moesim.engine import Pool, Skeleton, State, Values, play
+from moesim.engine import Beside, Pool, Skeleton, State, Values, play
 from moesim.errors import BadInput
 from moesim.layout import Placement
 from moesim.network import Group
@@ -80,6 +80,8 @@ class Refill:
         pattern = self._patterns(lowered.graph.num_tasks)
         graph = replace(lowered.graph, coflow=pattern, coflows=())
         self.skeleton = Skeleton(graph, tuple(self.pool.patterns), pattern)
+        self._speed = plan.speed(graph)
+        self._beside: Beside | None = None
 
     def _patterns(self, tasks: int) -> Int32s:
         """int32[tasks]: the pair list of each collective; of rings, any that it can have."""
@@ -106,8 +108,12 @@ class Refill:
     def play(self, values: Values) -> int:
         """Ticks until the last task ends. Raises Deadlock."""
         graph = self.skeleton.graph
-        zero = State.at_zero(graph.num_ranks, len(graph.streams))
-        return play(self.skeleton, values, self.pool.pairs, zero)[1]
+        zero, pairs = State.at_zero(graph.num_ranks, len(graph.streams)), self.pool.pairs
+        if self._speed is None:
+            return play(self.skeleton, values, pairs, zero)[1]
+        if self._beside is None or self._beside.pairs is not pairs:  # a batch may have rings that none had before
+            self._beside = Beside.of(self.skeleton, pairs, self._speed)
+        return self._beside.play(values, zero)[1]
 
     def fill(self, batch: Batch, routed: Routed | None = None) -> Values:
         """The values of a batch; with `routed` those of another batch's routing. Raises BadInput as `lower` does."""
@@ -141,9 +147,9 @@ class Refill:
     @property
     def sums(self) -> bool:
         """Whether ranks do one thing after the other, and wait for each other at exchanges alone: no part of a batch
-        runs beside another, and no ring has bytes that depend on tokens.
+        runs beside another, or slower beside a transfer, and no ring has bytes that depend on tokens.
         """
-        return not self.structure.rings and len(self.structure.parts) == 1
+        return not self.structure.rings and len(self.structure.parts) == 1 and self._speed is None
 
     def unrouted(self, batch: Batch) -> int:
         """Ticks of all tasks whose prices no routing decides, on the rank that needs longest for them."""

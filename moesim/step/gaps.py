@@ -98,8 +98,8 @@ def _cut(plan: StepPlan, forward: int | None, backward: int | None) -> StepPlan:
 def _believed(plan: StepPlan, batches: Sequence[Batch]) -> Believed:
     even = replace(plan, routing=Balanced(plan.model, 0)) if plan.model.routed else plan
     lowered = lower(even, batches)
-    return Believed(plan.nodes(len(batches), batches[0].training), lowered,
-                    evaluate(lowered.graph, plan.fabric.capacity))  # fmt: skip
+    line = evaluate(lowered.graph, plan.fabric.capacity, speed=plan.speed(lowered.graph))
+    return Believed(plan.nodes(len(batches), batches[0].training), lowered, line)
 
 
 def _passes(one: Believed) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moesim.engine import Speed, TaskGraph
 from moesim.layout import OPTIMIZERS, Layout, Optimizer, Placement, Shards
 from moesim.models import MoEModel
 from moesim.network import AllToAll, Fabric
@@ -32,6 +33,7 @@ class StepPlan:
     elsewhere: dense parameters that ranks of other pipeline stages hold.
     zero, shard: stage of ZeRO and ranks of a shard group (layout/shards.py).
     replicas: how a token picks one of an expert's replicas (step/dispatch.py).
+    interference: times as long as alone that a rank computes while a transfer of its own is under way.
     """
 
     model: MoEModel
@@ -50,6 +52,7 @@ class StepPlan:
     zero: int = 1
     shard: int | None = None
     replicas: int = EVEN
+    interference: float = 1.0
 
     @property
     def shards(self) -> Shards:
@@ -69,3 +72,14 @@ class StepPlan:
     def stretch(self, node: Node) -> float:
         """How much longer a node computes than on all SMs: beside transfers that hold some it has the others."""
         return self.dispatch.slowdown if node.shares_sms and self.exchanges else 1.0
+
+    def speed(self, graph: TaskGraph) -> Speed | None:
+        """How classes of one of its graphs slow each other on a rank: what computes, beside whatever transfer holds
+        another stream, waiting in it included; None where nothing does.
+        """
+        if self.interference == 1.0:
+            return None
+        moves = graph.coflow >= 0
+        transfers, computing = ({graph.classes[one] for one in graph.task_class[which].tolist()}
+                                for which in (moves, ~moves))  # fmt: skip
+        return Speed({(one, (beside,)): 1 / self.interference for one in computing for beside in transfers})

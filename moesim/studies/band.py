@@ -82,7 +82,7 @@ def _of_kernels(built: Built, least: float) -> float:
 class _Clock:
     """Steps of one graph with other errors, in the compiled pass. It does not know when links that several collectives
     fill at once have carried all their bytes: where that is what ends the step, for links that state a latency, and
-    where flows are few, all is played by `evaluate`.
+    where flows are few, all is played by `evaluate`; so are classes that slow each other.
     """
 
     def __init__(self, built: Built, lowered: Lowered) -> None:
@@ -90,15 +90,19 @@ class _Clock:
         graph = lowered.graph
         late = any(coflow.latency is not None for coflow in graph.coflows)
         few = sum(len(coflow.bytes) for coflow in graph.coflows) < MANY_FLOWS
-        timeline = evaluate(graph, self._capacity)
-        by_links = timeline.step_ps > timeline.task_end.max(initial=0)
-        self._again = None if late or few or by_links else Again.of(graph)
+        self._speed = built.plan.speed(graph)
+        self._again = None if late or few or self._speed or self._by_links() else Again.of(graph)
         self._links = None if self._again is None else self._again.skeleton.pairs(self._capacity)
+
+    def _by_links(self) -> bool:
+        """Whether links have bytes to carry when all tasks have ended."""
+        timeline = evaluate(self._lowered.graph, self._capacity)
+        return bool(timeline.step_ps > timeline.task_end.max(initial=0))
 
     def log_seconds(self, draw: Mapping[str, float]) -> float:
         """Of the step with each family's seconds times its factor."""
         capacity, graph = self._capacity / draw.get("network", 1.0), self._lowered.play_as(draw)
         if self._again is None or self._links is None:
-            return math.log(evaluate(graph, capacity).step_seconds)
+            return math.log(evaluate(graph, capacity, speed=self._speed).step_seconds)
         links = self._again.skeleton.pairs(capacity) if "network" in draw else self._links
         return math.log(self._again.ps(graph.lane_ps, links) / PICOSECONDS_PER_SECOND)

@@ -28,7 +28,7 @@ from moesim.studies.dense import check_experts
 from moesim.studies.faults import engine_faults
 from moesim.studies.load import Loaded
 from moesim.studies.memory import fitting_memory
-from moesim.studies.overlap import decided, schedule_of
+from moesim.studies.overlap import decided, interference_notes, schedule_of
 from moesim.studies.placement import find_placement, first_placement
 from moesim.studies.routing import merge_note, routing_source
 from moesim.studies.scenario import CommSection, Scenario
@@ -100,7 +100,7 @@ def draft(loaded: Loaded, seed: int) -> Draft:
     log = CostLog()
     plan = _plan(loaded, model, cluster, layout, first, routing, costs, log)
     links = (*cluster.warnings, *plan.fabric.notes, *_network_notes(scenario, plan))
-    warnings = (*idle_notes(cluster, layout), *model.approximations, *links)
+    warnings = (*idle_notes(cluster, layout), *model.approximations, *links, *interference_notes(plan))
     notes = (*notes, *merge_note(routing, plan.dispatch.algorithm))
     faults = engine_faults(loaded, plan.fabric, layout.world)
     return Draft(scenario, plan, _batches(scenario, layout.world), log, warnings, notes, faults)
@@ -229,6 +229,7 @@ def _plan(
         recompute=frozenset(scenario.training.recompute),
         optimizer=replace(OPTIMIZERS[scenario.training.optimizer], master=scenario.training.master),
         host_seconds=costs.host_seconds(scenario.batch.phase, model.num_layers),
+        interference=scenario.overlap.interference,
     )
 
 

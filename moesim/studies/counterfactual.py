@@ -57,7 +57,7 @@ def levels(loaded: Loaded, seed: int) -> Levels:
     played = climb(built.plan, lowered, built.scenario.network, {}, built.faults)
     return Levels(
         played.step_seconds,
-        evaluate(graph, capacity, network="port_load").step_seconds,
+        evaluate(graph, capacity, network="port_load", speed=built.plan.speed(graph)).step_seconds,
         evaluate(graph, capacity, network="none").step_seconds,
         evaluate(idle, capacity, network="port_load").step_seconds,
     )

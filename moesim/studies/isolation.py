@@ -111,7 +111,8 @@ def _promise(built: Built) -> str:
 
 def _seconds(built: Built, batch: Batch) -> float:
     """Of the whole step, coflows by port loads."""
-    return evaluate(lower(built.plan, (batch,)).graph, built.plan.fabric.capacity).step_seconds
+    graph = lower(built.plan, (batch,)).graph
+    return evaluate(graph, built.plan.fabric.capacity, speed=built.plan.speed(graph)).step_seconds
 
 
 def _compare(found: Isolation, layer: int, before: Fates, after: Fates) -> None:

@@ -1,9 +1,10 @@
 """Where the time went: replays of the same step, each with one more thing real; what each adds is a part of its time.
 
 balanced rows, no network = ideal_compute_s; with the host = + other_s; real rows = + imbalance_s; port loads =
-+ exposed_comm_s; fluid network = + contention_s (None where it was not played); faults, where the scenario has any =
-+ fault_s. Each rung is a lower bound of the next one by construction: lanes only get longer (`Lowered.play_as`), the
-order of a stream is fixed, and port loads are never above the fluid time. Source: DESIGN "Where the time went".
++ exposed_comm_s; computing slower beside transfers, where the scenario says so = + interference_s; fluid network =
++ contention_s (None where it was not played); faults, where the scenario has any = + fault_s. Each rung is a lower
+bound of the next one by construction: lanes only get longer (`Lowered.play_as`), the order of a stream is fixed, and
+port loads are never above the fluid time. Source: DESIGN "Where the time went".
 """
 
 from __future__ import annotations
@@ -98,19 +99,27 @@ def climb(
     rungs: list[tuple[str, int | None]] = [
         ("ideal_compute_s", ideal), ("other_s", hosted), ("imbalance_s", real), ("exposed_comm_s", timeline.step_ps),
     ]  # fmt: skip
+    speed, unslowed = plan.speed(graph), timeline.step_ps
+    if speed:
+        timeline = evaluate(graph, capacity, network="port_load", speed=speed, link_name=names)
+        rungs.append(("interference_s", timeline.step_ps))
+    idle = ("overlap.interference changes nothing here: no transfer that runs beside computing makes the step longer",)
+    beside = idle if speed and timeline.step_ps == unslowed else ()
     player, reason = _level(plan, network, any(fault.at < timeline.step_seconds for fault in faults), loop)
     shared, estimated = None, None
     if player == "simulate":
-        timeline = simulate(graph, capacity, window=network.merged, link_name=names)
+        timeline = simulate(graph, capacity, window=network.merged, speed=speed, link_name=names)
         shared = timeline.step_ps
         if faults:
-            timeline = simulate(graph, capacity, window=network.merged, faults=faults, link_name=names)
+            timeline = simulate(
+                graph, capacity, window=network.merged, faults=faults, speed=speed, link_name=names
+            )  # fmt: skip
             _check_end(graph, timeline)
     elif loop and network.level == "auto" and plan.layout.world <= FLUID_GPUS:
         estimated = contention(graph, capacity)
         shared = timeline.step_ps + int(to_ps(estimated.seconds))
     rungs += [("contention_s", shared), *([("fault_s", timeline.step_ps)] if faults else [])]
-    notes = _fault_notes(timeline, faults)
+    notes = (*beside, *_fault_notes(timeline, faults))
     left = capacity * mean_factors(faults, len(capacity), timeline.step_ps)
     return Ladder(timeline, left, breakdown(rungs), player, reason, notes, estimated)
 

@@ -69,6 +69,16 @@ def overlap_notes(plan: StepPlan, lowered: Lowered) -> list[str]:
     return notes
 
 
+def interference_notes(plan: StepPlan) -> list[str]:
+    """That computing is taken to be slower beside transfers, where it is."""
+    if plan.interference == 1.0:
+        return []
+    if plan.layout.world == 1:
+        return ["overlap.interference changes nothing: one GPU has no transfers"]
+    return [f"overlap.interference: computing takes {plan.interference:g} times as long while a transfer of its GPU is "
+            "under way, transfers are not slowed: assumed"]  # fmt: skip
+
+
 def _refuse_training(loaded: Loaded, overlap: StepOverlapSection, found: type[Schedule]) -> None:
     """Raises BadInput for what has only training to act on."""
     if found.trains:

@@ -9,7 +9,10 @@ from moesim.units import from_ps
 EFFECT = "schedule_effect_s"
 
 
-ORDER = ("ideal_compute_s", "imbalance_s", "exposed_comm_s", "contention_s", "fault_s", "bubble_s", "other_s")
+ORDER = (
+    "ideal_compute_s", "imbalance_s", "exposed_comm_s", "interference_s", "contention_s", "fault_s", "bubble_s",
+    "other_s",
+)  # fmt: skip
 
 
 def breakdown(rungs: Iterable[tuple[str, int | None]]) -> dict[str, float | None]:

@@ -116,6 +116,7 @@ def _provenance(
         "player_reason": ladder.reason,
         "contention": ladder.contention,
         "compute_slowdown_by_held_sms": max(plan.stretch(node) for node in lowered.nodes),
+        **({} if plan.interference == 1.0 else {"compute_slowdown_beside_transfers": plan.interference}),
         "ignored_overlap_s": ladder.timeline.ignored_overlap_s,
         "congestion": congestion(built, lowered, ladder),
         "operators": _operators(built, lowered, ladder, draw),

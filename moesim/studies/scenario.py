@@ -116,6 +116,11 @@ class OverlapSection(Section):
     degree: int | None = Field(
         None, ge=1, le=64, description="parts that the stretch from dispatch to combine is cut into (tutel)"
     )
+    interference: float = Field(
+        1.0, ge=1, le=100,
+        description="times as long as alone that a GPU computes while a transfer of its own is under way, beside what "
+        "SMs cost that it holds: 1, none; transfers are not slowed (assumed)",
+    )  # fmt: skip
 
 
 class StepOverlapSection(OverlapSection):

@@ -146,7 +146,7 @@ def scenario(renew: str, changed: str) -> tuple[Any, Served]:
 @pytest.mark.parametrize(
     ("renew", "schedule"),
     [("1", "comm.dispatch_dtype=fp8"), ("3", "comm.dispatch_dtype=bf16"), ("never", "comm.dispatch_dtype=bf16"),
-     ("5", "overlap.schedule=two_batch")],
+     ("5", "overlap.schedule=two_batch"), ("3", "overlap.interference=1.5")],
 )  # fmt: skip
 def test_steps_that_it_prices_are_the_paces(renew: str, schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lookups, renewals and questions to the profile too; parts side by side are no sum: the Pace is always asked."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,24 @@ def test_a_refill_is_lower_and_evaluate_to_the_tick(name: str) -> None:
         values = refill.fill(batch)
         assert np.array_equal(values.lane_ps, lower(plan, (batch,)).graph.lane_ps)
         assert refill.play(values) == by_graph(plan, batch)
+
+
+BESIDE = ("decode", "two_batch", "five_stage", "tutel", "scmoe", "replicas of a pool", "several groups, two nodes",
+          "deepep_normal over two nodes", "replicated, width shared, in halves", "gathered")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_refill_with_interference_is_evaluate_with_it_to_the_tick(name: str) -> None:
+    plan = plan_of(name)
+    slowed = replace(plan, interference=1.3)
+    refill, longer = Refill(slowed), 0
+    for seed in range(2):
+        batch = some_batch(plan, seed)
+        graph = lower(slowed, (batch,)).graph
+        line = evaluate(graph, plan.fabric.capacity, speed=slowed.speed(graph))
+        assert refill.play(refill.fill(batch)) == Pace(slowed).ps(batch) == line.task_end.max()
+        longer += int(line.task_end.max()) - by_graph(plan, batch)
+    assert longer >= 0 and (longer > 0 or not plan.exchanges)
 
 
 @pytest.mark.parametrize("scenario", ["demo-tiny", "demo-qwen3", "qwen3-next-decode-ep8"])

@@ -97,6 +97,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "overlap.degree_backward": ((*TRAIN, "overlap.schedule=tutel"), "1"),
     "overlap.inter_intra": ((*SPREAD, "overlap.schedule=fsmoe"), "false"),
     "overlap.shared_expert": (TRAIN, "false"),
+    "overlap.interference": ((*TINY, "overlap.schedule=two_batch"), "1.5"),
     "routing.trace": (BALANCED, "tiny-moe"),
     "routing.transplant": (("routing={trace: tiny-moe}", *TINY), "true"),
     "routing.sampled": (TINY, "prefill_in512"),

@@ -6,6 +6,7 @@ const RUNGS = {
   ideal_compute_s: ["Balanced compute", "--ideal"],
   imbalance_s: ["Imbalance", "--imbalance"],
   exposed_comm_s: ["Exposed communication", "--comm"],
+  interference_s: ["Interference", "--imbalance"],
   contention_s: ["Contention", "--contention"],
   fault_s: ["Faults", "--other"],
   bubble_s: ["Pipeline bubble", "--bubble"],

@@ -263,6 +263,7 @@ def _system(built: ServeBuilt, lookups: Mapping[str, float]) -> dict[str, Any]:
         "kernel_set": plan.ops.costs.kernels,
         "kernels": dict(sorted(built.log.kernels.items())),
         **_of_experts(built, lookups),
+        **({} if plan.interference == 1.0 else {"compute_slowdown_beside_transfers": plan.interference}),
         "engine": built.settings.model_dump(mode="json"),
         "replicas": built.scenario.replicas,
         "kv_blocks": built.memory.blocks,
