@@ -55,7 +55,9 @@ def _pace(measured: Device, device: Device) -> float:
 
 
 def _at(operator: OperatorSection, pace: float, memory: float, peak: float) -> OperatorSection:
-    share = max(BEST, operator.flops_per_second / operator.peak)
-    reached = min(pace * operator.flops_per_second, share * peak)
-    rates = {"flops_per_second": reached, "bytes_per_second": memory * operator.bytes_per_second, "peak": peak}
+    """Tensor units are cut where they are fewer than multiprocessors and clock would have them."""
+    cut = peak < 0.99 * pace * operator.peak
+    bound = BEST * peak if cut else peak
+    reached = min(pace * operator.flops_per_second, bound) if cut else pace * operator.flops_per_second
+    rates = {"flops_per_second": reached, "bytes_per_second": memory * operator.bytes_per_second, "peak": bound}
     return operator.model_copy(update=rates)

@@ -78,9 +78,12 @@ def _device_of(path: Path) -> str:
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("device:"))
 
 
-def error_draw(spreads: Mapping[str, float], seed: int) -> dict[str, float]:
-    """error family -> standard deviation of the logarithm; one log-normal factor each, for all shapes of a run."""
+def error_draw(spreads: Mapping[str, float], seed: int, apart: str = "") -> dict[str, float]:
+    """error family -> standard deviation of the logarithm; one log-normal factor each, for all shapes of a run. apart:
+    draws under another name are independent, as the errors of another device's kernels are.
+    """
+    names = ("costs", "error", *([apart] if apart else []))
     return {
-        family: math.exp(sigma * float(streams.stream(seed, "costs", "error", family).standard_normal()))
+        family: math.exp(sigma * float(streams.stream(seed, *names, family).standard_normal()))
         for family, sigma in sorted(spreads.items())
     }

@@ -158,7 +158,8 @@ class Profile:
         found, tokens = self._estimate(role, "sparse attention", demand), np.multiply(query, requests)
         precision = shapes.ARITHMETIC.get(section.dtype, section.dtype)
         gemms = sum(self.gemm(tokens, gemm.n, gemm.k, precision).seconds for gemm in own.gemms(hidden))
-        least = self._roofline(role, core).seconds
+        scores = sparse.scores(query, context, requests, own, section.cache_dtype)
+        least = self._roofline(role, self._at_rates(core, scores)).seconds
         seconds = np.where(core.bytes > 0, np.maximum(found.seconds - gemms, least), 0.0)
         return replace(found, seconds=seconds, flops=core.flops, bytes=core.bytes, dtype="bf16")
 
@@ -172,8 +173,8 @@ class Profile:
         rows = (-(-query // blocks), before, requests * blocks)
         seen = self.attention(phase, *rows, own, own.num_heads, dtype)
         core = sparse.core(query, context, requests, own, dtype)
-        picking = sparse.core(query, context, requests, replace(own, num_heads=0), dtype)
-        seconds = seen.seconds + self._roofline(seen.role, picking).seconds
+        picking = sparse.scores(query, context, requests, own, dtype)
+        seconds = seen.seconds + self._roofline(seen.role, self._at_rates(picking, picking)).seconds
         return replace(
             seen, seconds=seconds, family=UNMEASURED_FAMILY, basis="assumed", kernel=PICKED, flops=core.flops,
             bytes=core.bytes,
@@ -190,9 +191,20 @@ class Profile:
             for role, demand in demands_of(shape, phase, query, requests, ways).items()
         )
 
+    def _at_rates(self, core: shapes.Demand, scores: shapes.Demand) -> shapes.Demand:
+        fp8 = [
+            one.peak for one in self._section.operators.values() if shapes.ARITHMETIC.get(one.dtype, one.dtype) == "fp8"
+        ]
+        return sparse.at_rates(core, scores, max(fp8, default=self._bf16), self._bf16)
+
+    @property
+    def _bf16(self) -> float:
+        """Peak FLOP/s."""
+        return max(one.peak for one in self._section.operators.values() if one.dtype == "bf16")
+
     def _roofline(self, role: str, demand: shapes.Demand) -> Estimate:
         """What peaks of arithmetic and memory say: no kernel is faster, and few reach it."""
-        peak = self._clock * max(one.peak for one in self._section.operators.values() if one.dtype == "bf16")
+        peak = self._clock * self._bf16
         seconds = np.maximum(demand.flops / peak, demand.bytes / self._section.memory_bandwidth)
         nowhere = np.zeros(seconds.shape, dtype=np.bool_)
         return Estimate(seconds, UNMEASURED_FAMILY, "assumed", nowhere, role, UNMEASURED, flops=demand.flops,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -74,8 +75,11 @@ class Roofline:
         hidden: int, ways: int, dtype: str,
     ) -> Estimate:  # fmt: skip
         """See CostModel."""
-        demand = sparse.core(query, context, requests, sparse.of_rank(shape, ways), dtype)
-        return self._bound("attention", demand.flops, demand.bytes, "bf16")
+        asked = (query, context, requests, sparse.of_rank(shape, ways), dtype)
+        peaks, core = self._device.peak_flops, sparse.core(*asked)
+        bf16 = peaks.get("bf16", 1.0)  # a device without is refused by _bound
+        at = sparse.at_rates(core, sparse.scores(*asked), peaks.get("fp8", bf16), bf16)
+        return replace(self._bound("attention", at.flops, core.bytes, "bf16"), flops=core.flops)
 
     def recurrence(
         self, phase: str, query: npt.ArrayLike, requests: npt.ArrayLike, shape: Linear, ways: int

@@ -60,6 +60,18 @@ def core(
     return Demand(flops, moved, flops, counts, logs(*where))
 
 
+def at_rates(core: Demand, scores: Demand, fp8: float, bf16: float) -> Demand:
+    """A core whose FLOPs take at the bf16 rate what they take in truth: scores, of fp8 keys, go at the fp8 rate."""
+    return core._replace(flops=core.flops - scores.flops * (1 - bf16 / fp8))
+
+
+def scores(
+    query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention, cache_dtype: str
+) -> Demand:  # fmt: skip
+    """The part of `core` that picks."""
+    return core(query, context, requests, replace(shape, num_heads=0), cache_dtype)
+
+
 def _seen(tokens: Floats, selected: int) -> Floats:
     """float64[...]: pairs of the first so many tokens, each with itself and those before it, `selected` at most."""
     few = np.minimum(tokens, selected)

@@ -91,7 +91,8 @@ class Comparison(Tabular):
 def compare(
     base: Named, variant: Named | None = None, seeds: int = 5, *, overrides: Overrides = ()
 ) -> Comparison:  # fmt: skip
-    """Run both with seeds 0 .. seeds - 1; each seed picks the same requests and, of steps, the same errors for both.
+    """Run both with seeds 0 .. seeds - 1; each seed picks the same requests and, of steps, the same errors for both
+    where both run one device's kernels, on one device.
 
     Each is what `load` takes, or both serve requests, or both are pipelined training steps, played once, of whose runs
     the trials are pairs; `overrides` are the variant's, and without a variant they change the base. The interval is
@@ -105,6 +106,8 @@ def compare(
         raise BadInput(f"one {kinds[0]}, the other {kinds[1]}", way_out="two scenarios of one mode")
     player = PLAYERS[kinds[0]]
     (one, first), (two, second) = (player(*asked, seeds) for asked in ((base, ()), (other, overrides)))
+    if kinds[0] == STEPS and (kernels := _kernels(second[0])) != _kernels(first[0]):
+        two, second = stepped(other, overrides, seeds, kernels)
     pairs = min(len(first), len(second))
     first, second = first[:pairs], second[:pairs]
     shared = [name for name in first[0]["metrics"] if name in second[0]["metrics"]]
@@ -117,10 +120,12 @@ def compare(
     )
 
 
-def stepped(scenario: Named, overrides: Overrides, seeds: int) -> tuple[str, tuple[Document, ...]]:
-    """A step's name and documents, seed by seed."""
+def stepped(
+    scenario: Named, overrides: Overrides, seeds: int, apart: str = ""
+) -> tuple[str, tuple[Document, ...]]:  # fmt: skip
+    """A step's name and documents, seed by seed; apart: whose errors are not those of the other."""
     loaded = load(scenario, overrides)
-    runs = (run(loaded, seed=seed, draw_errors=True, loop=True) for seed in range(seeds))
+    runs = (run(loaded, seed=seed, draw_errors=True, apart=apart, loop=True) for seed in range(seeds))
     return loaded.scenario.name, tuple(one.to_json() for one in runs)
 
 
@@ -139,6 +144,12 @@ def trained(scenario: Named, overrides: Overrides, seeds: int) -> tuple[str, tup
 
 SERVES, TRAINS, STEPS = "serves requests", "is a pipelined training step", "is a step"
 PLAYERS: Final = {SERVES: served, TRAINS: trained, STEPS: stepped}
+
+
+def _kernels(document: Document) -> str:
+    """Whose kernels a step ran, and on which device where they were carried to it: errors of two are independent."""
+    told = document["provenance"]
+    return f"{told['costs']} {told.get('borrowed', '')}"
 
 
 def _kind(scenario: Named, overrides: Overrides) -> str:

@@ -107,10 +107,14 @@ def router_metrics(source: RoutingSource, lowered: Lowered, tokens: int) -> dict
 
 
 def _slowest(lowered: Lowered, kind: str) -> float:
-    """Seconds of tasks of a kind, forward and backward, each on its slowest rank."""
-    graph = lowered.graph
-    tasks = [task for task, name in enumerate(graph.name) if name.startswith(kind)]
-    return sum(float(graph.lane_seconds[graph.lane_ptr[task] : graph.lane_ptr[task + 1]].max()) for task in tasks)
+    """Seconds of tasks of a kind, each on its slowest rank, of the expert group that takes most."""
+    graph, of_group = lowered.graph, dict[int, float]()
+    for task, name in enumerate(graph.name):
+        if name.startswith(kind):
+            lanes = slice(graph.lane_ptr[task], graph.lane_ptr[task + 1])
+            first = int(graph.lane_rank[lanes][0])
+            of_group[first] = of_group.get(first, 0.0) + float(graph.lane_seconds[lanes].max())
+    return max(of_group.values(), default=0.0)
 
 
 def merge_note(source: RoutingSource, algorithm: AllToAll) -> tuple[str, ...]:

@@ -29,14 +29,14 @@ from moesim.version import __version__
 
 
 def run(
-    scenario: Named, *, overrides: Overrides = (), seed: int = 0, draw_errors: bool = False,
+    scenario: Named, *, overrides: Overrides = (), seed: int = 0, draw_errors: bool = False, apart: str = "",
     factors: Mapping[str, float] | None = None, loop: bool = False, tell: Callable[[str], None] = lambda stage: None,
 ) -> Result:  # fmt: skip
     """Play one step of whatever `load` takes. Raises BadInput, DoesNotFit, Deadlock.
 
     The seed picks the recorded requests that are looked up; with `draw_errors` it also draws one factor per error
-    family of the costs, `factors` sets them; otherwise every cost is its median and the metrics carry their 80 %
-    band. loop: it is one of many (see choose_level). `tell` hears what begins.
+    family of the costs (`apart`: see error_draw), `factors` sets them; otherwise every cost is its median and the
+    metrics carry their 80 % band. loop: it is one of many (see choose_level). `tell` hears what begins.
     """
     loaded = load(scenario, overrides)
     placed = f", experts placed by {loaded.scenario.experts.placement}" if loaded.scenario.routing else ""
@@ -45,7 +45,7 @@ def run(
         built = build(loaded, seed)
         lowered = lower(built.plan, built.batches)
         built = with_rows(built, lowered)
-    draw = error_draw(spreads(built), seed) if draw_errors else _set_factors(built, factors or {})
+    draw = error_draw(spreads(built), seed, apart) if draw_errors else _set_factors(built, factors or {})
     tell("playing the step")
     ladder = climb(built.plan, lowered, built.scenario.network, draw, built.faults, loop=loop)
     check_timeline(lowered.graph, ladder.timeline)

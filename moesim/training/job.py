@@ -112,6 +112,14 @@ class Job:
         ends = (0, self.micro_batches - 1)
         return [one for one in self.stages if any(self.schedule.rank_of(end, one.number) == rank for end in ends)]
 
+    def passed(self, rank: int) -> list[tuple[Stage, int]]:
+        """Those stages, each with the micro-batches that pass it there: half of them, where they come from both ends."""
+        micro = range(self.micro_batches)
+        return [
+            (stage, sum(self.schedule.rank_of(one, stage.number) == rank for one in micro))
+            for stage in self.stages_of(rank)
+        ]
+
     @cached_property
     def schedule(self) -> Pipeline:
         """The order of passes; `chunks` stages on each rank."""

@@ -100,23 +100,25 @@ def unhidden(compute: Ps, ahead: Ps, behind: Ps) -> int:
     return ahead[0] + more + behind[-1]
 
 
-def moved_ps(job: Job, stages: Iterable[Stage]) -> tuple[int, int]:
-    """ps of a step that a rank with these stages is inside collectives of its passes, hidden or not: gathering
-    parameters in all forward passes (backward ones gather as much again), and reducing gradients.
+def moved_ps(job: Job, rank: int) -> tuple[int, int]:
+    """ps of a step that a pipeline rank is inside collectives of its passes, hidden or not: gathering parameters in all
+    forward passes (backward ones gather as much again), and reducing gradients.
     """
-    sharding = Sharding(job)
-    layers = [sharding.layer(part) for stage in stages for part in stage.alone()]
-    gather, reduce = (sum(getattr(one, name) for one in layers) for name in ("gather", "reduce"))
-    return job.micro_batches * gather, job.micro_batches * reduce
+    sharding, gather, reduce = Sharding(job), 0, 0
+    for stage, passes in job.passed(rank):
+        for part in stage.alone():
+            layer = sharding.layer(part)
+            gather, reduce = gather + passes * layer.gather, reduce + passes * layer.reduce
+    return gather, reduce
 
 
-def data_parallel_bytes(job: Job, stages: Iterable[Stage]) -> float:
-    """Bytes that a rank with these stages sends in a step to reduce gradients and to gather parameters."""
+def data_parallel_bytes(job: Job, rank: int) -> float:
+    """Bytes that a pipeline rank sends in a step to reduce gradients and to gather parameters."""
     total = 0.0
-    for stage in stages:
+    for stage, passes in job.passed(rank):
         plan = job.plan(stage)
         of = (plan.shards, *parameters_of(plan), plan.gradient_bytes)
         (gather, reduce), once = in_passes(*of), after_step(*of)
         every = 2 * sum(one.sent for one in gather) + sum(one.sent for one in reduce)
-        total += job.micro_batches * every + sum(one.sent for moves in once for one in moves)
+        total += passes * every + sum(one.sent for moves in once for one in moves)
     return total

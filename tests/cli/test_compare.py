@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from moesim.studies.compare import paired
+from moesim.studies.compare import compare, paired
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Moesim
@@ -50,6 +50,15 @@ def test_a_scenario_does_not_differ_from_itself(moesim: Moesim) -> None:
     done = moesim("compare", "demo-tiny", "--with", "demo-tiny", "--seeds", "2")
     assert done.code == 0
     assert "No difference" in done.out and "Most moved" not in done.out
+
+
+def test_errors_of_two_devices_are_independent() -> None:
+    """The same rates under another name: as fast, but nobody measured it, so that no difference is certain."""
+    same, other = (compare("demo-tiny", overrides=[f"cluster.topology={name}"]) for name in ("dgx-h100", "hgx-h800"))
+    assert same.metrics["step_time_s"].low == same.metrics["step_time_s"].high == 0
+    found = other.metrics["step_time_s"]
+    assert found.high - found.low > 0.02 * found.base
+    assert other.base[0]["provenance"]["error_draw"] != other.variant[0]["provenance"]["error_draw"]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--seeds", "1", "--with", "demo-tiny"], ["--set", "seed=3"]])

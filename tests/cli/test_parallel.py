@@ -143,3 +143,13 @@ def test_replicated_tokens_need_experts_on_the_ranks_that_share_them(moesim: Moe
     assert refused.code == 2 and "8 ranks share experts, and 1 their tokens. Try: parallel.tensor_" in refused.err
     train = moesim("run", "mixtral-train-ep8", "--set", "comm.dispatch=replicated")
     assert train.code == 2 and "inference" in train.err
+
+
+def test_experts_of_several_groups_compute_at_once(moesim: Moesim) -> None:
+    """Two groups of four GPUs have the rows of one of eight each: as long, not twice."""
+    one, two = (
+        ran(moesim, "demo-tiny", f"parallel.expert_parallel_size={size}", "routing={balanced: true}")["metrics"]
+        for size in (8, 4)
+    )
+    for name in ("experts_s", "router_s"):
+        assert two[name]["value"] == pytest.approx(one[name]["value"], rel=0.25), name

@@ -70,7 +70,15 @@ def test_memory_bound_work_goes_with_the_memory_and_cut_tensor_units_hold_the_re
     thin = [costs.gemm(1, 16384, 16384, "bf16").seconds for costs in (here, there)]
     assert thin[1] / thin[0] == pytest.approx(4.8 / 4.0, rel=0.03)  # TB/s
     wide = there.gemm(16384, 8192, 8192, "bf16")
-    assert 0.75 * 148e12 < wide.flops / wide.seconds < 148e12  # H20's bf16 peak: 15 % of H200's
+    assert 0.75 * 148e12 < wide.flops / wide.seconds <= 0.9001 * 148e12  # H20's bf16 peak: 15 % of H200's
+
+
+@pytest.mark.parametrize("kernels", ["vllm", "sglang", "trtllm"])
+def test_no_kernel_reaches_all_of_a_cut_peak(kernels: str) -> None:
+    there = load_costs("auto", device("h20"), kernels)
+    rows = np.full((4, 16), [[256], [1024], [4096], [16384]])
+    for found in (there.gemm(ROWS, 8192, 8192, "bf16"), there.experts(rows, 4096, 1536, "bf16", 3)):
+        assert (found.flops / found.seconds).max() <= 0.9001 * 148e12
 
 
 def test_a_carried_answer_is_assumed_and_less_sure() -> None:

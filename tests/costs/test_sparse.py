@@ -96,3 +96,14 @@ def test_tables_say_what_they_asked() -> None:
     context = np.array([100, 3000, 8191])
     kept = Tables(B200).sparse_attention("decode", 1, context, 16, *rest).seconds
     assert kept.tolist() == B200.sparse_attention("decode", 1, context, 16, *rest).seconds.tolist()
+
+
+def test_scores_of_fp8_keys_are_held_to_the_fp8_peak() -> None:
+    """4,096 queries after 126,976 tokens: 8.65 TFLOP of scores take 4.4 ms at 1,979 TFLOP/s, not 8.7 at bf16's 989."""
+    h100 = load_costs("roofline", load_cluster("dgx-h100").devices[0])
+    model = load_model("deepseek-ai/DeepSeek-V3.2")
+    found = h100.sparse_attention("prefill", 4096, 126_976, 1, model.attention, model.hidden_size, 4, "fp8")
+    scored = 2 * 4096 * (126_976 + 4097 / 2) * 64 * 128
+    picked = 2 * 4096 * 2048 * 32 * (576 + 512)
+    assert float(found.flops) == pytest.approx(scored + picked)
+    assert float(found.seconds) == pytest.approx(scored / 1979e12 + picked / 989.4e12, rel=1e-3)

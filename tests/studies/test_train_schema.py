@@ -255,6 +255,29 @@ def test_trials_without_a_failure_do_not_know_that_there_is_none() -> None:
     assert goodput.low == pytest.approx(goodput.value * wall.value / wall.high)
 
 
+def test_no_interval_reaches_beyond_a_run_without_failures() -> None:
+    """Few trials with a failure, most without: Student's lower edges would be below nothing."""
+    run = "run={steps: 100, trials: 8, checkpoint_rate: 1 GB/s, checkpoint_every: 100, gpu_mtbf: 1 h, restart: 20 s}"
+    told = run_training("qwen3-train-16", overrides=(*SMALL, run))
+    found = told.metrics
+    assert 0 < found["run_failures"].value < 1
+    assert all(found[name].low == 0 for name in ("run_failures", "run_lost_s", "run_restart_s"))
+    least = 100 * found["step_time_s"].value + found["run_checkpoint_s"].value
+    best = found["run_goodput"].high
+    assert found["run_s"].low == pytest.approx(least) and best is not None and best < 1
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_stages_of_both_ends_are_moved_once_for_each_micro_batch(stage: int) -> None:
+    """DualPipe's ranks hold two stages and pass half of the micro-batches through each: as 1F1B's move theirs."""
+    shape = (f"parallel.zero_stage={stage}",)
+    one, dual = (
+        run_training("qwen3-train-16", overrides=(*SMALL, *shape, f"pipeline.schedule={order}")).metrics
+        for order in ("1f1b", "dualpipe")
+    )
+    assert dual["reduce_scatter_s"].value == pytest.approx(one["reduce_scatter_s"].value, rel=0.1)
+
+
 @pytest.mark.parametrize(("sharding", "times"), [
     ("parallel.zero_stage=0", "all"), ("parallel.zero_stage=1", "one"), ("parallel.zero_stage=3", "one"),
 ])  # fmt: skip

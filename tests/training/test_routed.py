@@ -17,9 +17,10 @@ from moesim.routing import Balanced, Sampled
 from moesim.routing.sources.sequences import Sequences
 from moesim.schedules.pipelines import Act, Pass, Slot, needs
 from moesim.step import lower
+from moesim.step.exchanges import Exchange
 from moesim.step.lowered import Lowered
 from moesim.training import Job, overlapped_ps, train_step
-from moesim.training.routed import RoutedJob, apart, routed_step
+from moesim.training.routed import RoutedJob, _exchanged, apart, routed_step
 from moesim.training.slots import WAYS, place_in_turns
 from moesim.training.stages import SplitSchedule
 from moesim.training.step import handed_on_ps
@@ -220,3 +221,15 @@ def test_passes_that_overlap_take_as_long_as_the_longer_of_them_or_all_their_com
     each = [one.pattern((act,)).play([row], np.zeros(4, dtype=np.int64)) for act, row in zip(both, rows, strict=True)]
     bound = max(int(spent.compute.max()), *(int(alone.end.max()) for alone in each))
     assert bound <= spent.end.max() < 1.1 * bound
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_bytes_of_an_exchange_are_its_rows_in_a_column_for_each_pair(back: bool) -> None:
+    """Four lanes, each a row to every other in two layers: 12 pairs of one row each, and not a byte behind them."""
+    one = RoutedJob(job(), sequences())
+    plan, group = next(iter(one.plans.values())), one.group
+    exchange = Exchange(plan, group)
+    rows = np.broadcast_to(1 - np.eye(4, dtype=np.int64), (2, 4, 4)).copy()
+    (sizes,), _ = _exchanged(exchange, (rows,), 2, back=back)
+    row = plan.dispatch.combine_row_bytes if back else plan.dispatch.dispatch_row_bytes
+    assert sizes.shape == (2, 12) and set(sizes.ravel().tolist()) == {row}

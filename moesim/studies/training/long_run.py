@@ -204,7 +204,7 @@ def _rare(whole: _Run, drawn: Mapping[str, Drawn], metrics: Mapping[str, Metric]
     """Metrics whose interval is that of a mean of few failures: trials without any know less than they agree upon.
 
     Failures of all trials together are a Poisson count; each costs the work since a checkpoint and getting back. Where
-    that reaches further than the trials differ, it is the interval.
+    that reaches further than the trials differ, it is the interval; it never reaches beyond a run without any failure.
     """
     trials, count = len(drawn["run_failures"].values), float(drawn["run_failures"].values.sum())
     low, high = (edge / trials for edge in poisson_interval(count))
@@ -219,12 +219,19 @@ def _rare(whole: _Run, drawn: Mapping[str, Drawn], metrics: Mapping[str, Metric]
     first, last = (edge / mean["run_s"] for edge in wide["run_s"])
     wide |= {name: (mean[name] / last, mean[name] / first) for name in ("run_goodput", "run_tokens_per_s")}
     wide |= {name: (mean[name] * first, mean[name] * last) for name in ("run_cost", "run_energy") if name in mean}
-    return {name: _wider(metrics[name], edges) for name, edges in wide.items()}
+    least = (float(whole.seconds.sum()) + mean["run_checkpoint_s"]) / mean["run_s"]
+    best = {name: mean[name] * (1 / least if name in ("run_goodput", "run_tokens_per_s") else least) for name in wide}
+    best |= {"run_failures": 0.0, "run_lost_s": 0.0, "run_restart_s": 0.0}
+    return {name: _wider(metrics[name], edges, best[name]) for name, edges in wide.items()}
 
 
-def _wider(metric: Metric, edges: tuple[float, float]) -> Metric:
+def _wider(metric: Metric, edges: tuple[float, float], best: float) -> Metric:
+    """best: what a run without failures has, on one side of all that can be."""
     assert metric.low is not None and metric.high is not None
-    return replace(metric, low=min(metric.low, edges[0]), high=max(metric.high, edges[1]))
+    low, high = min(metric.low, edges[0]), max(metric.high, edges[1])
+    if best <= metric.value:
+        return replace(metric, low=max(low, best), high=high)
+    return replace(metric, low=low, high=min(high, best))
 
 
 def _paid(prices: PricesSection | None, gpu_seconds: Seconds64) -> dict[str, Drawn]:

@@ -141,7 +141,7 @@ def model_flops(model: MoEModel, sequence: int) -> dict[str, float]:
 
 def _result(loaded: TrainLoaded, job: Job, told: Told, ledgers: list[MemoryLedger]) -> TrainResult:
     used = [ledger.used(HBM) for ledger in ledgers]
-    sent = [data_parallel_bytes(job, job.stages_of(rank)) for rank in range(job.pipeline)]
+    sent = [data_parallel_bytes(job, rank) for rank in range(job.pipeline)]
     numbers: dict[str, tuple[float, str]] = {
         "step_time_s": (told.seconds, "s"), "tokens_per_s": (job.tokens / told.seconds, "tok/s"),
         "tokens_per_s_per_gpu": (job.tokens / told.seconds / job.world, "tok/s"), **_flops(job, told.seconds),
@@ -162,7 +162,7 @@ def _result(loaded: TrainLoaded, job: Job, told: Told, ledgers: list[MemoryLedge
 
 def _sharded(job: Job) -> dict[str, tuple[float, str]]:
     """Seconds that the rank with most is inside the collectives of its passes, hidden or not."""
-    each = [moved_ps(job, job.stages_of(rank)) for rank in range(job.pipeline)]
+    each = [moved_ps(job, rank) for rank in range(job.pipeline)]
     gather, reduce = (float(from_ps(max(one[which] for one in each))) for which in (0, 1))
     gathered = {f"gather_{way}_s": (gather, "s") for way in ("forward", "backward")} if job.zero >= WEIGHTS else {}
     return {**gathered, "reduce_scatter_s": (reduce, "s")}

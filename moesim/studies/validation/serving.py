@@ -119,7 +119,13 @@ def validate(data: Path | None = None) -> ServingValidation:
         points=tuple(points[""]),
         breakdown_by=(),
         provenance=_provenance(path, points),
-        warnings=tuple(f"{count} rows refused: {why}" for why, count in sorted(refused.items())),
+        warnings=(
+            *(f"{count} rows refused: {why}" for why, count in sorted(refused.items())),
+            *(
+                f"{system}: nobody measured it; kernels of {profile} are carried to its rates, assumed"
+                for system, profile in _carried(point.keys["system"] for point in points[""]).items()
+            ),
+        ),
         asked=len(rows),
         refused=refused,
         otherwise={way: tuple(some) for way, some in points.items() if way},

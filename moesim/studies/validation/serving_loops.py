@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from moesim import streams
+from moesim.errors import BadInput
 from moesim.serving import Requests, Settings, engine
 from moesim.serving.closed import serve_closed
 from moesim.studies.serving.build import kv_memory
@@ -79,7 +80,10 @@ class Asked:
     @classmethod
     def of(cls, row: Row) -> Asked:
         """Raises BadInput."""
-        return cls(Kind.of(row), *(whole(row, name, MOST) for name in ("isl", "osl", "concurrency")))
+        found = cls(Kind.of(row), *(whole(row, name, MOST) for name in ("isl", "osl", "concurrency")))
+        if found.osl < 2:
+            raise BadInput(f"osl {found.osl}: an answer of one token has no time per output token")
+        return found
 
     @property
     def who(self) -> str:
