@@ -113,7 +113,7 @@ class Job:
         return [one for one in self.stages if any(self.schedule.rank_of(end, one.number) == rank for end in ends)]
 
     def passed(self, rank: int) -> list[tuple[Stage, int]]:
-        """Those stages, each with the micro-batches that pass it there: half of them, where they come from both ends."""
+        """Those stages, each with the micro-batches that pass it there: half where they come from both ends."""
         micro = range(self.micro_batches)
         return [
             (stage, sum(self.schedule.rank_of(one, stage.number) == rank for one in micro))
