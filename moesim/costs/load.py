@@ -56,11 +56,11 @@ def profile_of(device: Device, where: str = "") -> Path:
     that have one.
     """
     known = known_profiles()
-    if device.like:
+    found = {_device_of(path): path for path in known.values()}
+    if device.like and device.name not in found:
         if device.like not in known:
             raise unknown_name("cost profile", device.like, known, where=f"the topology's device {device.name}: like")
         return known[device.like]
-    found = {_device_of(path): path for path in known.values()}
     if device.name not in found:
         measured = ", ".join(f"{path.stem} ({name})" for name, path in found.items())
         raise BadInput(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+from moesim.studies.verdict import Told
 from moesim.units import show_seconds
 
 NAMES: Final = {  # of parts that do not speak for themselves
@@ -19,26 +20,6 @@ NAMES: Final = {  # of parts that do not speak for themselves
 SHOWN: Final = 2  # parts that are named
 WORTH: Final = 0.1  # of the largest: less is not worth a name
 HITS, FULLEST = "prefix_cache_hit_rate", "hottest_link_utilisation"
-
-
-class Told(Protocol):
-    """A mean paired difference."""
-
-    @property
-    def value(self) -> float:
-        """Variant less base."""
-
-    @property
-    def base(self) -> float:
-        """The base's mean."""
-
-    @property
-    def variant(self) -> float:
-        """The variant's mean."""
-
-    @property
-    def told(self) -> bool:
-        """Whether the interval leaves zero out."""
 
 
 def moved(

@@ -25,6 +25,10 @@ class Told(Protocol):
         """The base's mean."""
 
     @property
+    def variant(self) -> float:
+        """The variant's mean."""
+
+    @property
     def told(self) -> bool:
         """Whether the interval leaves zero out."""
 

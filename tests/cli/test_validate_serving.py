@@ -76,7 +76,8 @@ def test_rows_that_are_something_else_are_refused(
      ("moonshotai/Kimi-K2.5", "nvidia/Kimi-K2.5-NVFP4"),
      ("meta-llama/Llama-3.3-70B-Instruct", "meta-llama/Meta-Llama-3-70B"),
      ("deepseek-ai/DeepSeek-V3.2-Exp", "deepseek-ai/DeepSeek-V3.2"),
-     ("Qwen/Qwen3-235B-A22B-FP8", "Qwen/Qwen3-235B-A22B-FP8"), ("mine/other-7B", "mine/other-7B")],
+     ("Qwen/Qwen3-235B-A22B-FP8", "Qwen/Qwen3-235B-A22B-FP8"), ("mine/other-7B", "mine/other-7B"),
+     ("nvidia/FP8", "nvidia/FP8"), ("", "")],
 )  # fmt: skip
 def test_checkpoints_of_one_architecture_are_one_model(checkpoint: str, shipped: str) -> None:
     assert shipped_model(checkpoint) == shipped

@@ -64,6 +64,12 @@ def test_nothing_changes_on_a_device_of_the_same_rates() -> None:
     assert np.array_equal(answers(twin, "fp8"), answers(load_costs("auto", own, "vllm"), "fp8"))
 
 
+def test_a_device_that_was_measured_is_not_taken_for_another() -> None:
+    """`like` counts where nobody measured it."""
+    own = load_costs("auto", replace(device("hgx-h200"), like="h100_sxm"), "vllm")
+    assert own.device == "H200-SXM-141GB" and own.gemm(64, 4096, 4096, "bf16").basis == "fitted"
+
+
 def test_memory_bound_work_goes_with_the_memory_and_cut_tensor_units_hold_the_rest() -> None:
     h200, h20 = device("hgx-h200"), device("h20")
     here, there = load_costs("auto", h200, "vllm"), load_costs("auto", h20, "vllm")

@@ -32,6 +32,6 @@ def shipped_model(checkpoint: str) -> str:
 def _shape(name: str) -> str:
     """What is left of a name without publisher, tuning, revision and dtype: "deepseek-v3", "qwen3-235b-a22b"."""
     words = name.rpartition("/")[2].lower().split("-")
-    first, *rest = [word for word in words if word not in STORED | TUNED]
-    left = "-".join([first, *(word for i, word in enumerate(rest) if i == 0 or not REVISION.fullmatch(word))])
+    named = [word for word in words if word not in STORED | TUNED]
+    left = "-".join(word for place, word in enumerate(named) if place < 2 or not REVISION.fullmatch(word))
     return SAME.get(left, left)
