@@ -12,9 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.costs.shapes import BF16, WEIGHT_BYTES, Demand, Floats, logs
-from moesim.models import Attention
-
-KEY_BYTES = 1.0  # of a value of an index key: fp8 in every engine
+from moesim.models import INDEX_BYTES, Attention
 
 
 def role_of(shape: Attention, phase: str) -> str:
@@ -52,7 +50,7 @@ def core(
     every, seen = number * q * (c + (q + 1) / 2), number * (_seen(c + q, shape.selected) - _seen(c, shape.selected))
     flops = 2.0 * (every * shape.index_heads * shape.index_dim + seen * heads * (latent + shape.kv_lora_rank))
     read = np.minimum(c + q, q * shape.selected)  # picks of neighbours may be the same
-    keys = (c + q) * shape.index_dim * KEY_BYTES * bool(shape.index_heads)
+    keys = (c + q) * shape.index_dim * INDEX_BYTES * bool(shape.index_heads)
     values = tokens * heads * (latent + shape.kv_lora_rank) * BF16
     moved = np.where(tokens > 0, number * (keys + read * latent * WEIGHT_BYTES[cache_dtype]) + values, 0.0)
     counts = (np.where(tokens > 0, tokens, 0.0),)

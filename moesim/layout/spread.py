@@ -170,8 +170,11 @@ class Spread:
         """Bytes that one rank caches for a sequence of `tokens` tokens of its tensor group: windowed layers keep their
         window.
         """
-        cached = (layers * mixer.cached_tokens(tokens) * self._cached(mixer) for mixer, layers in self.model.mixed)
-        return sum(cached) * DTYPE_BYTES[dtype]
+        width = DTYPE_BYTES[dtype]
+        return sum(
+            layers * mixer.cached_tokens(tokens) * (self._cached(mixer) * width + mixer.index_bytes_per_token)
+            for mixer, layers in self.model.mixed
+        )
 
     @property
     def state_bytes(self) -> int:

@@ -2,12 +2,13 @@
 
 from moesim.models.inline import InlineModel
 from moesim.models.load import find_model, known_models, load_model, load_routed
-from moesim.models.mixer import Attention, Gemm, Linear, Mixer, NoMixer
+from moesim.models.mixer import INDEX_BYTES, Attention, Gemm, Linear, Mixer, NoMixer
 from moesim.models.model import DTYPE_BYTES, MoEModel
 from moesim.models.registry import REGISTRY
 
 __all__ = [
     "DTYPE_BYTES",
+    "INDEX_BYTES",
     "REGISTRY",
     "Attention",
     "Gemm",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
+INDEX_BYTES: Final = 1  # of a value of an index key: fp8 in every engine
+
 
 class Gemm(NamedTuple):
     """One weight matrix: y[m, n] = x[m, k] w[k, n] for m tokens."""
@@ -51,10 +53,17 @@ class Attention:
 
     @property
     def cached_values_per_token(self) -> int:
-        """Numbers that one layer caches per token: keys and values, or MLA's latent, rotary and index keys."""
+        """Numbers that one layer caches per token in the cache's dtype: keys and values, or MLA's latent and rotary
+        keys.
+        """
         if self.kind == "mla":
-            return self.kv_lora_rank + self.qk_rope_head_dim + (self.index_dim if self.index_heads else 0)
+            return self.kv_lora_rank + self.qk_rope_head_dim
         return self.num_kv_heads * (self.head_dim + self.v_head_dim)
+
+    @property
+    def index_bytes_per_token(self) -> int:
+        """Bytes of the index key that one layer caches beside them, whatever the cache's dtype."""
+        return self.index_dim * INDEX_BYTES if self.index_heads else 0
 
     @property
     def other_parameters(self) -> int:
@@ -148,6 +157,8 @@ class Linear:
         """None: a state does not grow."""
         return 0
 
+    index_bytes_per_token = 0
+
     @property
     def other_parameters(self) -> int:
         """Taps of the convolution, and Mamba-1's decay of every cell."""
@@ -191,7 +202,7 @@ class Linear:
 class NoMixer:
     """A layer that mixes no tokens: only its FFN or its experts are there (Nemotron-H)."""
 
-    cached_values_per_token = other_parameters = 0
+    cached_values_per_token = index_bytes_per_token = other_parameters = 0
 
     def cached_tokens(self, tokens: int) -> int:
         """None."""

@@ -156,7 +156,11 @@ class MoEModel:
 
     def kv_bytes_per_token(self, dtype: str) -> float:
         """Bytes that all layers cache for one token, before any window lets go of it."""
-        return sum(layers * mixer.cached_values_per_token for mixer, layers in self.mixed) * DTYPE_BYTES[dtype]
+        width = DTYPE_BYTES[dtype]
+        return sum(
+            layers * (mixer.cached_values_per_token * width + mixer.index_bytes_per_token)
+            for mixer, layers in self.mixed
+        )
 
     def forward_flops(self, tokens: int, context: float) -> float:
         """FLOPs of `tokens` tokens that each attend to `context` earlier ones; a multiply-add counts two."""

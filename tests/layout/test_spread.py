@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from moesim.costs.sparse import core
 from moesim.errors import BadInput
 from moesim.layout import Layout, Placement, Spread, dense_parameters, expert_parameters
 from moesim.models import load_model
@@ -95,3 +96,12 @@ def test_groups_of_shared_experts() -> None:
 def test_what_cannot_be_shared_names_the_nearest_that_can(model: str, degrees: tuple[int, ...], said: str) -> None:
     with pytest.raises(BadInput, match=said):
         Spread.of(load_model(model), Layout(*degrees), training=False)
+
+
+def test_ledger_and_prices_count_one_cache_of_sparse_attention() -> None:
+    """DeepSeek-V3.2 in bf16: 61 layers of 576 latent values in 2 bytes, and 128 index values in 1, as it reads."""
+    one = spread("DeepSeek-V3.2", ep=8)
+    assert one.kv_bytes_per_token("bf16") == 61 * (576 * 2 + 128)
+    shape = one.model.attention
+    more, less = (float(core(1, context, 1, shape, "bf16").bytes) for context in (1024, 1023))
+    assert more - less == one.kv_bytes_per_token("bf16") / 61

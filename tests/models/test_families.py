@@ -156,6 +156,6 @@ def test_layers_that_share_picks_have_no_indexer(tmp_path: Path) -> None:
     assert full.total_parameters - mixed.total_parameters == 2 * (32 * 4 * 16 + 128 * (16 + 4))
     assert mixed.mixer_of == (0, 0, 1, 1) and isinstance(mixed.mixers[1], Attention)
     assert mixed.mixers[1].index_heads == 0 and mixed.mixers[1].selected == 64
-    assert full.kv_bytes_per_token("bf16") == 2 * 4 * (512 + 64 + 16)
+    assert full.kv_bytes_per_token("bf16") == 4 * (2 * (512 + 64) + 16)  # index keys in fp8
     with pytest.raises(BadInput, match="full or shared"):
         _load(tmp_path, config | {"indexer_types": ["full"]})
