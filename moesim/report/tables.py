@@ -129,7 +129,7 @@ IN_JSON: Final = (
 
 def metric_table(document: Document) -> Table:
     """name, value, and the 80 % band where one is known; what rows of the gallery ask for is in the JSON."""
-    hidden = IN_JSON if "gradient_sync_s" in document["metrics"] else (*IN_JSON, "alltoall_s")
+    hidden = IN_JSON if "gradient_sync_s" in document["metrics"] else (*IN_JSON, "alltoall_s", "comm_overlap_fraction")
     metrics = {name: metric for name, metric in document["metrics"].items() if not name.startswith(hidden)}
     banded = any("low" in metric for metric in metrics.values())
     table = plain("metric", "value", "80 % band") if banded else plain("metric", "value")

@@ -11,6 +11,7 @@ from moesim.layout import HBM
 from moesim.step import Lowered
 from moesim.studies.band import Band
 from moesim.studies.build import Built
+from moesim.studies.hidden import hidden_shares
 from moesim.studies.ladder import Ladder
 from moesim.studies.lost import lost_tokens
 from moesim.studies.operators import utilisation
@@ -112,14 +113,16 @@ def _memory_rows(built: Built) -> list[tuple[str, float]]:
 def _transfer_metrics(lowered: Lowered, ladder: Ladder, ranks: int, *, training: bool) -> dict[str, Metric]:
     """Seconds that a rank, on average, is inside the expert all-to-all and, in training, inside the reduction of
     gradients and the gathering of parameters: from its own release until its sends and receives are
-    done, hidden or not.
+    done, hidden or not; and which share of its time in transfers of any kind it computes.
     """
     timeline, names = ladder.timeline, np.array(lowered.graph.name)[ladder.timeline.task]
     held = np.where(timeline.end > timeline.start, timeline.end - timeline.start, 0)
     kinds: dict[str, tuple[str, ...]] = {"alltoall_s": ALL_TO_ALL} if len(lowered.load) else {}
     kinds |= {"gradient_sync_s": GRADIENT_SYNC} if training else {}
     seconds = {key: from_ps(held[np.isin(names, tasks)].sum()) / ranks for key, tasks in kinds.items()}
-    return {name: Metric(float(value), "s") for name, value in seconds.items()}
+    found = {name: Metric(float(value), "s") for name, value in seconds.items()}
+    hidden = hidden_shares(lowered.graph, timeline)
+    return found | ({"comm_overlap_fraction": Metric(float(hidden.mean()), "1")} if len(hidden) else {})
 
 
 def _utilisation(built: Built, lowered: Lowered, step: float) -> dict[str, Metric]:
