@@ -18,17 +18,21 @@ from moesim.models import DTYPE_BYTES
 
 BF16 = 2
 LIVE = "batch.tokens_per_gpu"
+CAPACITY, PLACES = "capacity buffers", "routing.router"
 RESERVED_FRACTION = 0.05  # CUDA context, NCCL buffers, fragmentation: engines leave about 5 to 10 % free (assumed)
 
 
 class Rows(NamedTuple):
     """Token-expert rows that the fullest rank receives, padding and later rounds included: in one layer, and in all
-    layers of a micro-batch; router: numbers that its routers keep beyond a linear gate a layer.
+    layers of a micro-batch; router: numbers that its routers keep beyond a linear gate a layer; buffer, buffers: bytes
+    of its own rows in the places of a router with capacity, those it pads included: in one layer, and in all of them.
     """
 
     layer: int
     step: int
     router: int = 0
+    buffer: int = 0
+    buffers: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,8 @@ def _serving(spread: Spread, keeps: Residency) -> Iterator[MemoryRow]:
     buffers = BF16 * model.row_width * 2 * (keeps.live_tokens + keeps.rows.layer)
     item, knob = ("dispatch and combine", "batch.tokens_per_gpu, routing") if model.routed else ("working", LIVE)
     yield MemoryRow(HBM, f"{item} buffers", buffers, knob)
+    if keeps.rows.buffer:
+        yield MemoryRow(HBM, CAPACITY, 2 * keeps.rows.buffer, PLACES)
 
 
 def _states(
@@ -118,7 +124,9 @@ def _states(
 
 
 def _saved(spread: Spread, keeps: Residency, recompute: frozenset[str]) -> Iterator[MemoryRow]:
-    """Bytes of all layers that the backward pass finds again, in bf16; of recomputed experts one layer's at a time."""
+    """Bytes of all layers that the backward pass finds again, in bf16; of recomputed experts one layer's at a time. Of
+    a router with places one layer's rows on their way there, and what came back to be weighed: weights have gradients.
+    """
     again, layers = "moe" in recompute, len(spread.model.moe_layers)
     rows = keeps.rows.layer if again else keeps.rows.step
     tokens = token_values(spread, recompute) + (min(layers, 1) if again else layers) * shared_values(spread)
@@ -126,3 +134,6 @@ def _saved(spread: Spread, keeps: Residency, recompute: frozenset[str]) -> Itera
     if spread.model.routed:
         kept = BF16 * rows * row_values(spread)
         yield MemoryRow(HBM, "expert activations", kept, "training.recompute, batch.tokens_per_gpu, routing")
+    if keeps.rows.buffer:
+        outputs = keeps.rows.buffer if again else keeps.rows.buffers
+        yield MemoryRow(HBM, CAPACITY, keeps.rows.buffer + outputs, PLACES)

@@ -24,7 +24,8 @@ class Lowered:
     int64[moe layers, ranks]: rows; received int64[moe layers, ranks]: rows of one micro-batch, the most of any; sent
     int64[ranks, ranks] (bytes from source to destination over all coflows that carry tokens); demand: (name of tasks,
     family) -> what they have to do on each of all ranks; nodes: the one of the schedule that each task is of; gates
-    int64[moe layers]: numbers that each layer's router keeps beyond a linear gate.
+    int64[moe layers]: numbers that each layer's router keeps beyond a linear gate; buffers int64[moe layers, ranks]:
+    bytes of a micro-batch's rows in places that a router limits, the most of any, on one of their two ways.
     """
 
     graph: TaskGraph
@@ -37,6 +38,7 @@ class Lowered:
     demand: Mapping[tuple[str, str], Demand]
     nodes: tuple[Node, ...]
     gates: npt.NDArray[np.int64]
+    buffers: npt.NDArray[np.int64]
 
     def play_as(self, draw: Mapping[str, float], *, balanced: bool = False, host: bool = True) -> TaskGraph:
         """The graph with each family's seconds times its factor in `draw`; with rows as they are or balanced.
@@ -78,6 +80,7 @@ class Lowering:
     sent: npt.NDArray[np.int64]
     received: npt.NDArray[np.int64]
     gates: npt.NDArray[np.int64]
+    buffers: npt.NDArray[np.int64]
     demand: dict[tuple[str, str], Demand] = field(default_factory=dict)
     builder: GraphBuilder = field(default_factory=GraphBuilder)
     works: list[tuple[int, Work, Work]] = field(default_factory=list)
@@ -86,11 +89,11 @@ class Lowering:
     @classmethod
     def of(cls, layers: int, experts: int, ranks: int, parts: int) -> Lowering:
         """Empty. layers: those with routed experts."""
-        load, rank_load, sent, received, gates = (
-            np.zeros(size, dtype=np.int64)
-            for size in ((layers, experts), (layers, ranks), (ranks, ranks), (layers, ranks), (layers,))
+        each = (layers, ranks)
+        load, rank_load, sent, received, gates, buffers = (
+            np.zeros(size, dtype=np.int64) for size in ((layers, experts), each, (ranks, ranks), each, (layers,), each)
         )
-        return cls(parts, load, rank_load, sent, received, gates)
+        return cls(parts, load, rank_load, sent, received, gates, buffers)
 
     def compute(
         self, name: str, ranks: npt.NDArray[np.int32], work: Work, after: After, node: Node,
@@ -133,7 +136,7 @@ class Lowering:
         real, balanced = self._columns(1), self._columns(2)
         return Lowered(
             self.builder.build(), real, balanced, self.load, self.rank_load, self.sent, self.received, self.demand,
-            tuple(self.nodes), self.gates,
+            tuple(self.nodes), self.gates, self.buffers,
         )  # fmt: skip
 
     def _columns(self, which: Literal[1, 2]) -> dict[str, Floats]:

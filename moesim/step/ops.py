@@ -165,7 +165,7 @@ class LayerOps:
         beside = self._gemms(self.model.latent_gemms(), rows) + self.norm(batch)
         if chores is not None:
             experts = self.spread.expert_parameters * DTYPE_BYTES[self.precision.experts]
-            return router_work(self._chores_here(chores), self.costs, self.log, experts) + beside
+            return router_work(self.chores_here(chores), self.costs, self.log, experts) + beside
         scores = self._elementwise(rows * (2 * ROUTER_BYTES * self.model.num_experts))
         return self._gemms((self.model.router_gemm(),), rows, UNQUANTISED) + scores + beside
 
@@ -264,7 +264,7 @@ class LayerOps:
         """int64[ranks]: tokens of the residual stream that a rank has between attention and FFN."""
         return batch.tokens_of_rank if self.spread.residual == "sliced" else self._group_tokens(batch)
 
-    def _chores_here(self, chores: Chores) -> Chores:
+    def chores_here(self, chores: Chores) -> Chores:
         """Those of a rank's own tokens -> those of all that it has: without slices every rank routes its group's."""
         if self.spread.residual == "sliced":
             return chores
@@ -274,6 +274,7 @@ class LayerOps:
             gemms=gemms,
             moved=tuple(map(self._of_group, chores.moved)),
             sets=tuple(map(self._of_group, chores.sets)),
+            buffers=tuple(map(self._of_group, chores.buffers)),
         )
 
     def _of_group(self, own: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -47,7 +47,9 @@ class Site:
         self._prices: dict[Key, Work] = {}
         self._routed: dict[Part, tuple[int, Routing]] = {}
         self._stays: dict[Part, npt.NDArray[np.int32]] = {}  # where the tokens of a part are, if they travel
-        self._received = np.zeros((len(batches), len(plan.model.moe_layers), len(ranks)), dtype=np.int64)
+        self._received, self._buffers = (
+            np.zeros((len(batches), len(plan.model.moe_layers), len(ranks)), dtype=np.int64) for _ in range(2)
+        )
 
     @cached_property
     def spans(self) -> bool:
@@ -111,5 +113,6 @@ class Site:
         if chores := self.routing(node).chores:
             more = chores.held - self.plan.model.router_gemm().parameters
             lowering.gates[index] = max(lowering.gates[index], more)
-        most = lowering.received
-        most[index, self.ranks] = np.maximum(most[index, self.ranks], received)
+            self._buffers[node.micro_batch, index] += sum(self.plan.ops.chores_here(chores).buffers)
+        for most, mine in ((lowering.received, received), (lowering.buffers, self._buffers[node.micro_batch, index])):
+            most[index, self.ranks] = np.maximum(most[index, self.ranks], mine)

@@ -279,6 +279,8 @@ def _batches(scenario: Scenario, ranks: int) -> tuple[Batch, ...]:
 
 def with_rows(built: Built, lowered: Lowered) -> Built:
     """The same with the ledger of the rows that the step's fullest rank receives. Raises DoesNotFit."""
-    received = lowered.received
-    rows = Rows(int(received.max(initial=0)), int(received.sum(axis=0).max(initial=0)), int(lowered.gates.sum()))
+    (layer, step), (buffer, buffers) = (
+        (int(one.max(initial=0)), int(one.sum(axis=0).max(initial=0))) for one in (lowered.received, lowered.buffers)
+    )
+    rows = Rows(layer, step, int(lowered.gates.sum()), buffer, buffers)
     return replace(built, memory=fitting_memory(built.scenario, built.plan, rows))

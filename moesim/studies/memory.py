@@ -36,7 +36,7 @@ def most_tokens(scenario: Scenario, plan: StepPlan, rows: Rows | None = None) ->
 
     def too_much(sequences: int) -> bool:
         fewer = batch.model_copy(update={"tokens_per_gpu": sequences * unit})
-        seen = rows and rows._replace(layer=scaled(rows.layer, sequences), step=scaled(rows.step, sequences))
+        seen = rows and Rows(*(scaled(many, sequences) for many in rows))._replace(router=rows.router)
         memory = memory_of(scenario.model_copy(update={"batch": fewer}), plan, seen)
         return any(memory.used(pool) > capacity for pool, capacity in memory.capacity.items())
 

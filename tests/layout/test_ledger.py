@@ -116,3 +116,43 @@ def test_chain_of_experts_saves_the_memory_of_the_experts_that_it_does_without()
     parameters = 16 * 4 * 3 * 1024 * 704
     assert plain - chain == pytest.approx(16 * parameters, rel=0.1)
     assert 1.5e9 < plain - chain < 2.6e9
+
+
+def buffers(router: Any, **changes: Any) -> int:
+    keys = {"batch": TRAIN, "routing": {"router": router}, **changes}
+    return ledger(**keys).get("capacity buffers", 0)
+
+
+def test_capacity_buffers_have_every_place_there_and_what_came_back_of_each_layer() -> None:
+    """Of a GPU's 64 tokens each of 8 experts takes ceil(1.25 x 64 / 8) = 10 rows (Switch), 2 x 10 of GShard's two
+    choices: a layer's inputs in their places, and the outputs that are weighed, bf16; the model has one such layer.
+    """
+    switch = {"name": "switch_top1", "cf": 1.25, "pad": True}
+    gshard = {"name": "gshard_top2", "cf": 1.25, "pad": True}
+    assert buffers(switch) == 2 * (8 * 10 * H * 2)
+    assert buffers(gshard) == 2 * buffers(switch)
+
+
+def test_outputs_of_all_layers_are_kept_inputs_of_one() -> None:
+    four = {**MODEL, "num_layers": 5, "dense_layers": 1}
+    layer = 8 * 10 * H * 2
+    router = {"name": "switch_top1", "cf": 1.25, "pad": True}
+    assert buffers(router, model=four) == layer + 4 * layer
+    assert buffers(router, model=four, training={"recompute": ["moe"]}) == 2 * layer
+
+
+def test_rows_without_padding_take_no_more_than_places_and_routers_without_places_none() -> None:
+    kept = buffers({"name": "switch_top1", "cf": 1.25})
+    assert 0 < kept <= 2 * 8 * 10 * H * 2 and kept % (2 * H * 2) == 0
+    assert buffers("topk_softmax") == buffers({"name": "switch_top1", "cf": None}) == 0
+
+
+def test_memory_holds_the_bytes_that_the_layout_transform_writes() -> None:
+    """Two kernels of a layer, each reads rows and writes them into a buffer: they move twice what buffers hold."""
+    router = {"name": "switch_top1", "cf": 1.25, "pad": True}
+    result = run(load_data({**DATA, "batch": TRAIN, "routing": {"router": router}}, "by hand"))
+    free = {"router": {"name": "switch_top1", "cf": None}}
+    plain = run(load_data({**DATA, "batch": TRAIN, "routing": free}, "by hand"))
+    forward = [one.played.demand["router", "elementwise"].bytes[0] for one in (result, plain)]
+    positions = 4 * 64 * 8 * (1 + 2 + 1)
+    assert forward[0] - forward[1] == pytest.approx(2 * buffers(router) + positions)

@@ -28,18 +28,20 @@ Counts = npt.NDArray[np.int64]
 class Chores:
     """Of each rank r of R: gemms (m int64[R], n, k), moved int64[R] bytes of each kernel that only moves bytes, and
     sets int64[R], how often the weights of one expert are read or written. held: numbers that every rank keeps for the
-    layer's decision.
+    layer's decision; buffers int64[R] bytes of rows in their places, on the way there, and as much on the way back.
     """
 
     gemms: tuple[tuple[Counts, int, int], ...] = ()
     moved: tuple[Counts, ...] = ()
     sets: tuple[Counts, ...] = ()
     held: int = 0
+    buffers: tuple[Counts, ...] = ()
 
     def __add__(self, other: Chores) -> Chores:
         return Chores(
-            self.gemms + other.gemms, self.moved + other.moved, self.sets + other.sets, self.held + other.held
-        )
+            self.gemms + other.gemms, self.moved + other.moved, self.sets + other.sets, self.held + other.held,
+            self.buffers + other.buffers,
+        )  # fmt: skip
 
 
 def tokens(given: RouterInput) -> Counts:
@@ -87,9 +89,11 @@ def hidden_passes(given: RouterInput, number: int) -> Chores:
 
 
 def layout(given: RouterInput, found: Assignment) -> Chores:
-    """Rows read and written into their places before the dispatch, and back after the combine: two kernels."""
-    once = rows_sent(given, found) * (2 * ROW_BYTES * given.hidden)
-    return Chores(moved=(once, once))
+    """Rows read and written into their places before the dispatch, and back after the combine: two kernels, each with
+    a buffer of its own (GShard's dispatched inputs and expert outputs, [experts, places, hidden] of a group).
+    """
+    buffer = rows_sent(given, found) * (ROW_BYTES * given.hidden)
+    return Chores(moved=(2 * buffer, 2 * buffer), buffers=(buffer,))
 
 
 def rows_sent(given: RouterInput, found: Assignment) -> Counts:
