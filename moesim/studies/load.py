@@ -77,7 +77,7 @@ class Loaded(Source):
         return place(self.document, self.overridden, (key, number))
 
 
-Named = str | Path | Mapping[str, Any] | Scenario | Loaded | yamlfile.Document  # whatever says what is to be run
+Named = str | Path | Mapping[str, Any] | Scenario | Source | yamlfile.Document  # whatever says what is to be run
 Overrides = Sequence[str] | Mapping[str, Any]  # "a.b=value" texts, or {"a.b": value} and {"a": {"b": value}}
 
 

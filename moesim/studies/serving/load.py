@@ -16,7 +16,7 @@ from moesim.studies.serving.scenario import ServeScenario
 
 
 @dataclass(frozen=True)
-class ServeLoaded:
+class ServeLoaded(Source):
     """A ServeScenario; step: what its replicas' plan is built from, whose keys stand in the same file."""
 
     scenario: ServeScenario
@@ -38,7 +38,8 @@ def load_serving(scenario: Named, overrides: Overrides = ()) -> ServeLoaded:
     """A shipped serving scenario's name, a YAML file or a dict, overrides as `load` takes them. Raises BadInput."""
     source = Source.of(scenario, overrides)
     checked = source.read(ServeScenario)
-    return ServeLoaded(checked, Loaded(source.document, source.overridden, checked.step()))
+    step = Loaded(source.document, source.overridden, checked.step())
+    return ServeLoaded(source.document, source.overridden, checked, step)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class PoolLoaded(Loaded):
 def in_pool(loaded: ServeLoaded, role: Role, nodes: int) -> ServeLoaded:
     """A system of one pool's replicas alone, each on so many nodes."""
     scenario, step = loaded.scenario.pool(role, nodes), loaded.step
-    return ServeLoaded(scenario, PoolLoaded(step.document, step.overridden, scenario.step(), role))
+    own = PoolLoaded(step.document, step.overridden, scenario.step(), role)
+    return ServeLoaded(step.document, step.overridden, scenario, own)
 
 
 def serving_hash(loaded: ServeLoaded) -> str:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from moesim.serving.steady import grows, transient
 from moesim.step.pace import Pace
 from moesim.studies.basis import price_notes
 from moesim.studies.interval import CONFIDENCE, half_width
-from moesim.studies.load import Overrides
+from moesim.studies.load import Named, Overrides
 from moesim.studies.prices import PAID
 from moesim.studies.result import Findings, Metric
 from moesim.studies.serving.build import ServeBuilt, build_serving
@@ -65,7 +64,7 @@ class ServeResult(Findings):
 
 
 def run_serving(
-    scenario: str | Path | Mapping[str, Any] | ServeLoaded, *, overrides: Overrides = (), seed: int = 0,
+    scenario: Named, *, overrides: Overrides = (), seed: int = 0,
     tell: Callable[[str], None] = lambda stage: None,
 ) -> ServeResult:  # fmt: skip
     """Serve the scenario's requests with seeds `seed`, seed + 1 ... Raises BadInput, DoesNotFit."""

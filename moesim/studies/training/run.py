@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Final
 
 from moesim.layout import HBM, MemoryLedger
 from moesim.layout.shards import GRADIENTS, WEIGHTS
 from moesim.models import MoEModel
 from moesim.studies.basis import borrowed, price_notes
-from moesim.studies.load import Overrides
+from moesim.studies.load import Named, Overrides
 from moesim.studies.prices import PAID
 from moesim.studies.result import Findings, Metric
 from moesim.studies.training.job import job_of
@@ -58,7 +57,7 @@ class TrainResult(Findings):
 
 
 def run_training(
-    scenario: str | Path | Mapping[str, Any] | TrainLoaded, *, overrides: Overrides = (),
+    scenario: Named, *, overrides: Overrides = (),
     tell: Callable[[str], None] = lambda stage: None,
 ) -> TrainResult:  # fmt: skip
     """Play one optimizer step. Raises BadInput, DoesNotFit, Deadlock."""
