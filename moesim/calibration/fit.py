@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,11 +19,13 @@ import yaml
 from moesim import atomic
 from moesim.calibration import communication
 from moesim.calibration.additions import added
+from moesim.calibration.borrowed import borrowed
 from moesim.calibration.demands import KIND
 from moesim.calibration.fit_operator import Fitted
 from moesim.calibration.heldout import Errors, Prepared, held_out, pooled, prepare, splits, way_of
 from moesim.calibration.kernels import candidates, default_sets, is_sound, kernel_sets, name_of, roles_of
 from moesim.calibration.physics import BEATS, by_kernel, label
+from moesim.calibration.prior import Prior, priors_of, with_prior
 from moesim.calibration.quality import SLOW
 from moesim.calibration.records import Records
 from moesim.calibration.shapes_file import Shape, of_shapes
@@ -38,6 +40,7 @@ JOBS: Final = 2
 COARSE: Final = 2.0  # fineness of fits that are asked about what no row says
 HELD_ROWS: Final = 25_000  # that fits see from which shapes are held out, and from which whole widths or ranges
 WIDE_ROWS: Final = 12_000
+TOO_FEW: Final = 40  # rows of a kernel without a prior: a form has four numbers or more, a grid dozens
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,12 @@ def files_of(out: Path) -> tuple[Path, Path]:
 
 
 def fit_profile(
-    records: Records, system: System, exclude: frozenset[Shape] = frozenset(), base: Path | None = None
+    records: Records, system: System, exclude: frozenset[Shape] = frozenset(), base: Path | None = None,
+    prior: str = "",
 ) -> FittedProfile:  # fmt: skip
     """A profile of the records; with a `base`, that profile with the roles that the records play fitted anew, all else
-    as it stands there. Raises BadInput where the records hold no kernel of any role.
+    as it stands there. prior: a shipped profile that kernels with few rows may start from, "" for none.
+    Raises BadInput where the records hold no kernel of any role.
     """
     labelled = label(records, system)
     labelled = labelled.where(~of_shapes(labelled, exclude))
@@ -91,7 +96,8 @@ def fit_profile(
     with ProcessPoolExecutor(min(JOBS, os.cpu_count() or 1), multiprocessing.get_context("spawn")) as pool:
         jobs = (prepare(part, system.peaks(str(part["dtype"][0]))) for part, _ in chosen.values())
         ways = (way for _, way in chosen.values())
-        done = dict(zip(chosen, pool.map(_fit_one, jobs, ways), strict=True))
+        before = [priors_of(part, prior, system) if prior else [] for part, _ in chosen.values()]
+        done = dict(zip(chosen, pool.map(_fit_one, jobs, ways, before), strict=True))
     sections = {name: _section(*chosen[name], system, *found) for name, found in done.items()}
     judged = {name: found.shape for name, (_, found) in done.items()}
     heldout = {op: pooled(_of_op(judged, op)).section() for op in sorted({name.partition("/")[0] for name in judged})}
@@ -101,9 +107,13 @@ def fit_profile(
     profile = _profile(records, system, sets, sections, digest(packed_grids(grids)))
     profile |= {"default_kernels": defaults, "heldout": heldout, "heldout_communication": exchanged}
     profile |= {"communication": communication.section(records, system, exchanged)}
+    remarks = [*_remarks(able, chosen), *_rests(sections)]
     if base is not None:
         profile, grids = added(base, profile, grids)
-    return FittedProfile(profile, packed_grids(grids), tuple(_remarks(able, chosen)))
+    if prior:
+        profile, grids, lent = borrowed(profile, grids, prior, system.device)
+        remarks += [lent] if lent else []
+    return FittedProfile(profile, packed_grids(grids), tuple(remarks))
 
 
 def _remarks(able: list[tuple[Records, str]], chosen: Mapping[str, tuple[Records, str]]) -> Iterator[str]:
@@ -118,6 +128,15 @@ def _remarks(able: list[tuple[Records, str]], chosen: Mapping[str, tuple[Records
             yield f"left out: {name} {version}: {chosen[name][0]['version'][0]} of the same kernel is fitted"
 
 
+def _rests(sections: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Which kernels start from another's, and which have too few rows to be more than a guess."""
+    for name, one in sections.items():
+        if "prior" in one:
+            yield f"{name}: {one['rows']} rows correct {one['prior']}"
+        elif one["rows"] < TOO_FEW:
+            yield f"too few rows: {name} rests on {one['rows']}, and on nothing else"
+
+
 def _of_op(errors: Mapping[str, Errors], op: str) -> list[Errors]:
     return [one for name, one in errors.items() if name.partition("/")[0] == op]
 
@@ -129,21 +148,24 @@ def _plain(records: Records) -> Records:
 
 class Judged(NamedTuple):
     """Errors of one kernel on shapes it had not seen; with whole widths left out; and with whole ranges left out, so
-    beyond its hull: None where it knows too few.
+    beyond its hull: None where it knows too few. prior: the kernel that it starts from.
     """
 
     shape: Errors
     width: Errors | None
     beyond: Errors | None
+    prior: str = ""
 
 
-def _fit_one(prepared: Prepared, way: str) -> tuple[Fitted, Judged]:
+def _fit_one(prepared: Prepared, way: str, priors: Sequence[Prior]) -> tuple[Fitted, Judged]:
+    prepared = with_prior(prepared, priors)
     fitted = prepared.fit(prepared.sound)
     coarse = replace(fitted, fineness=COARSE)
     width, beyond = (
         held_out(prepared, one, coarse, WIDE_ROWS) if splits(prepared, one) else None for one in ("width", "range")
     )
-    return fitted, Judged(held_out(prepared, way, fitted, HELD_ROWS), width, beyond)
+    known = prepared.prior.name if prepared.prior else ""
+    return fitted, Judged(held_out(prepared, way, fitted, HELD_ROWS), width, beyond, known)
 
 
 def _slow(records: Records) -> int:
@@ -167,6 +189,7 @@ def _section(records: Records, way: str, system: System, fitted: Fitted, judged:
         "each": [f"{seconds * 1e12:.5g} ps" for seconds in form.each], "tile": fitted.tile, "hull": hull,
         "basis": "fitted", "rows": len(records.usable), "beats_physics": beats, "too_slow": _slow(records),
         "other_labels": len(records) - len(records.usable) - beats - _slow(records), "held_out_by": way,
+        **({"prior": judged.prior} if judged.prior else {}),
         "heldout": errors.section(), "interval": [_short(end) for end in errors.interval()],
         **({"heldout_width": judged.width.section()} if judged.width else {}),
         **({"beyond": [_short(end) for end in judged.beyond.interval()]} if judged.beyond else {}),

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -81,10 +81,25 @@ def pooled(parts: Sequence[Errors]) -> Errors:
     return Errors(*(np.concatenate(column) for column in columns))
 
 
+class Prior(Protocol):
+    """What is known of a kernel before its records (see `calibration.prior`)."""
+
+    @property
+    def name(self) -> str:
+        """Its profile and operator."""
+
+    @property
+    def tile(self) -> int:
+        """Rows that its GEMMs pad to."""
+
+    def corrected(self, kind: str, demand: Demand, seconds: Floats) -> Fitted:
+        """By what these rows took, float64[rows]."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """Records of one kernel, as a fit sees them: their kind, demands by tile, seconds float64[rows], which obey
-    physics, and by way of holding out the numbers of the rows' folds (see `folds_of`).
+    physics, by way of holding out the numbers of the rows' folds (see `folds_of`), and what is known before them.
     """
 
     kind: str
@@ -93,10 +108,14 @@ class Prepared:
     sound: Bools
     peaks: Peaks
     folds: dict[str, npt.NDArray[np.int64]]
+    prior: Prior | None = None
 
     def fit(self, rows: Bools, like: Fitted | None = None, most: int = GRID_ROWS) -> Fitted:
-        """The sound ones among `rows`; see `fit_operator.fit`."""
+        """The sound ones among `rows`; see `fit_operator.fit`. A prior is corrected by them."""
         chosen = rows & self.sound
+        if self.prior:
+            demand = take(self.demands[self.prior.tile], chosen)
+            return self.prior.corrected(self.kind, demand, self.seconds[chosen])
         demands = {tile: take(demand, chosen) for tile, demand in self.demands.items()}
         return fit(KINDS[self.kind], demands, self.seconds[chosen], self.peaks, like, most)
 

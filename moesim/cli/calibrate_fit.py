@@ -60,15 +60,22 @@ def import_(
 @click.argument("records", type=FILE)
 @click.option("--exclude-shapes", type=FILE, metavar="CSV", help="Shapes to leave out: hidden,inter,topk,num_experts.")
 @click.option("--keep", metavar="PROFILE", help="Fit only roles that RECORDS play; all else stands as in PROFILE.")
+@click.option(
+    "--prior", default="auto", show_default=True, metavar="PROFILE|auto|none",
+    help="Shipped profile that kernels with few rows start from, and that plays what RECORDS do not; auto: the nearest "
+    "device's, for records of `measure`.",
+)  # fmt: skip
 @click.option("-o", "--out", type=FILE, required=True, metavar="PROFILE", help="PROFILE.yaml and PROFILE.parquet.")
 @TOPOLOGY
 @SYSTEMS
 def fit(
-    records: Path, exclude_shapes: Path | None, keep: str | None, out: Path, topology: str | None, systems: Path | None
+    records: Path, exclude_shapes: Path | None, keep: str | None, prior: str, out: Path, topology: str | None,
+    systems: Path | None,
 ) -> None:  # fmt: skip
     """Fit a profile to RECORDS. What stood in PROFILE is replaced when the new one is whole."""
     from moesim.calibration.check import profile_path
     from moesim.calibration.fit import files_of, fit_profile
+    from moesim.calibration.prior import prior_profile
     from moesim.calibration.records import read_records
     from moesim.calibration.systems import system_of
     from moesim.report import calibration_tables, tables
@@ -79,7 +86,8 @@ def fit(
     measured = read_records(records)
     excluded = _shapes(exclude_shapes, measured)
     base = profile_path(keep) if keep else None
-    fitted = fit_profile(measured, system_of(measured, systems, topology), excluded, base)
+    system = system_of(measured, systems, topology)
+    fitted = fit_profile(measured, system, excluded, base, prior_profile(prior, system, measured))
     fitted.write(out)
     tables.show(calibration_tables.operators_table(fitted.section), text_stream(False))
     for remark in fitted.remarks:

@@ -56,7 +56,7 @@ def profile_of(device: Device, where: str = "") -> Path:
     that have one.
     """
     known = known_profiles()
-    found = {_device_of(path): path for path in known.values()}
+    found = {device_of(path): path for path in known.values()}
     if device.like and device.name not in found:
         if device.like not in known:
             raise unknown_name("cost profile", device.like, known, where=f"the topology's device {device.name}: like")
@@ -72,7 +72,7 @@ def profile_of(device: Device, where: str = "") -> Path:
     return found[device.name]
 
 
-def _device_of(path: Path) -> str:
+def device_of(path: Path) -> str:
     """The `device:` of a profile, from its first lines: reading all of every profile would take seconds."""
     with path.open(encoding="utf-8") as lines:
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("device:"))

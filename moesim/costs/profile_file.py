@@ -56,6 +56,7 @@ class OperatorSection(Section):
     beats_physics: int = Field(ge=0, description="measurements left out because no device can be that fast")
     too_slow: int = Field(0, ge=0, description="measurements left out because nothing explains that they are so slow")
     other_labels: int = Field(ge=0, description="measurements left out as throttled, drifted, sentinels ...")
+    prior: str = Field("", description="kernel of another profile that few measurements corrected")
     held_out_by: Literal["shape", "size"] = Field(description="size where the records know a single shape")
     heldout: HeldOut
     interval: Pair = Field(description="ln(measured / predicted) between which 80 % of held-out rows lie")

@@ -13,6 +13,7 @@ from moesim.units import ByteCount, Seconds
 from moesim.yamlfile import Items, Section
 
 FOLDER: Final = "calibration/plans"
+MOST_CACHED: Final = 1 << 23  # tokens that a decode call attends to: 17 GB of four grouped heads
 Positive = Annotated[int, Field(ge=1, le=1 << 24)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from moesim.calibration.measure.case import Case, shape
-from moesim.calibration.measure.plan import PlanSection
+from moesim.calibration.measure.plan import MOST_CACHED, PlanSection
 from moesim.calibration.operators.expand import models
 from moesim.calibration.operators.operator import Operator, Place, Prepared, expect_close
 from moesim.models import Attention
@@ -35,7 +35,7 @@ def cases(plan: PlanSection, world: int, *, operator: str, phase: Phase, latent:
                 continue
             for batch in plan.batches:
                 for length in plan.contexts:
-                    if phase == "prefill" and batch * length > MAX_PREFILL:
+                    if batch * length > (MAX_PREFILL if phase == "prefill" else MOST_CACHED):
                         continue
                     query, context = (length, 0) if phase == "prefill" else (1, length - 1)
                     columns = shape(batch=batch, query=query, context=context, **_columns(attention, degree, phase))
