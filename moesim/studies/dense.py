@@ -21,6 +21,7 @@ OF_EXPERTS: Final[tuple[tuple[str, ...], ...]] = (
     ("parallel", "expert_tensor_parallel_size"),
     ("precision", "experts"),
     ("overlap", "shared_expert"),
+    ("training", "capacity_factor"),
 )
 UNCHANGED: Final[dict[tuple[str, ...], int]] = {
     ("parallel", "expert_parallel_size"): 1

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from moesim.compiled import njit
 from moesim.layout import Placement
 from moesim.network.copies import Copies
+from moesim.routing.sources.in_places import Limit
 from moesim.routing.sources.sequences import Sequences
 
 Int32s = npt.NDArray[np.int32]
@@ -26,12 +27,15 @@ class Found(NamedTuple):
 
 class Corpus:
     """Tokens `first` to `first` + `tokens` - 1 of each of the sequences, on an island of ranks on nodes int32[R]; the
-    levels of copies that are read.
+    levels of copies that are read; limit: of each rank's rows an expert takes so many, which knows of pairs alone.
+    chosen, dropped: rows of all micro-batches that were asked for.
     """
 
     def __init__(
-        self, source: Sequences, placement: Placement, node: Int32s, stretch: tuple[int, int], levels: Collection[str]
-    ) -> None:
+        self, source: Sequences, placement: Placement, node: Int32s, stretch: tuple[int, int], levels: Collection[str],
+        limit: Limit | None = None,
+    ) -> None:  # fmt: skip
+        self._limit, self.chosen, self.dropped = limit, 0, 0
         self._source, self._node, (first, self._tokens) = source, node, stretch
         shape = (source.moe_layers, source.number)
         lanes, nodes = len(node), int(node.max()) + 1
@@ -52,13 +56,29 @@ class Corpus:
     def of(self, layers: slice, sequences: Int64s) -> Found:
         """sequences int64[micro-batches, R, n]: those that each rank reads, as the job numbers them."""
         read = self._source.read(sequences)
+        if self._limit:
+            return self._in_places(self._limit, layers, read)
         times = np.zeros((len(read), self._source.number))
         np.add.at(times, (np.arange(len(read))[:, None], read.reshape(len(read), -1)), 1.0)
         rows = times @ self._rows[layers].astype(np.float64)  # whole numbers below 2 ** 53
         by_rank = rows.transpose(1, 0, 2).reshape(-1, len(self._node), rows.shape[2] // len(self._node))
         pairs, devices, nodes = (_gathered(table[layers], read) for table in (self._pairs, self._devices, self._nodes))
-        tokens = np.full(read.shape[1], read.shape[2] * self._tokens)
-        return Found(by_rank.astype(np.int64), Copies(pairs, devices, nodes, self._node, tokens))
+        return Found(by_rank.astype(np.int64), Copies(pairs, devices, nodes, self._node, self._sent(read)))
+
+    def _in_places(self, limit: Limit, layers: slice, read: Int64s) -> Found:
+        """Rows that each rank sends to each slot, cut to the places that there are, or padded up to them."""
+        own = _gathered(self._rows[layers], read)
+        places = int(limit.places(self._sent(read)[0] * self._source.top_k, own.shape[2]))
+        kept = np.minimum(own, places)
+        self.chosen, self.dropped = self.chosen + int(own.sum()), self.dropped + int((own - kept).sum())
+        sent = np.full_like(own, places) if limit.pad else kept
+        slots = sent.reshape(*own.shape[:2], len(self._node), -1)
+        none = np.zeros((*own.shape[:2], 0), dtype=np.int64)
+        return Found(slots.sum(axis=1), Copies(slots.sum(axis=3), none, none, self._node, self._sent(read)))
+
+    def _sent(self, read: Int64s) -> Int64s:
+        """int64[R]: tokens of each rank in a micro-batch."""
+        return np.full(read.shape[1], read.shape[2] * self._tokens)
 
 
 def _gathered(table: Int32s, read: Int64s) -> Int64s:

@@ -15,6 +15,7 @@ from moesim.layout.shards import SIZE as SHARD_SIZE
 from moesim.models import DTYPE_BYTES, MoEModel
 from moesim.network import Fabric, all_to_all
 from moesim.routing import Balanced, NoExperts, RoutingSource
+from moesim.routing.sources.in_places import InPlaces, Limit
 from moesim.schedules.pipelines import Pipeline, find_pipeline
 from moesim.step import Batch, CostLog, Dispatch, LayerOps, Phase, Precision, StepPlan
 from moesim.training.stages import Stage, StageSchedule, even_stages, listed_stages
@@ -30,7 +31,7 @@ class Job:
     all-to-alls run beside the compute of another micro-batch, as far as there is some; stage_layers: of each stage,
     where they are not even. DualPipe's ranks hold two stages each, and hide all-to-alls in the slots that they overlap.
     zero, shard: stage of ZeRO and data-parallel ranks of a shard group, all by default (layout/shards.py);
-    reduce_beside, gather_beside: their collectives run beside compute. Raises BadInput.
+    reduce_beside, gather_beside: their collectives run beside compute; limit: places of experts. Raises BadInput.
     """
 
     model: MoEModel
@@ -58,6 +59,7 @@ class Job:
     reduce_beside: bool = False
     gather_beside: bool = False
     gradient_bytes: int = 4
+    limit: Limit | None = None
     log: CostLog = field(default_factory=CostLog)
 
     def __post_init__(self) -> None:
@@ -96,6 +98,12 @@ class Job:
         """Of a micro-batch, in a rank's slice of the residual stream."""
         return self.sequences * self.sequence // self._slices
 
+    @property
+    def rows_here(self) -> int:
+        """Of a micro-batch in a layer with experts, that a rank sends and receives with even rows, padding included."""
+        chosen = self.tokens_here * self.model.top_k
+        return self.limit.taken(chosen, self.model.num_experts) if self.limit else chosen
+
     @cached_property
     def layout(self) -> Layout:
         """Of the ranks of one stage: consecutive ones, as Megatron's order tp-cp-ep-dp-pp has them."""
@@ -131,9 +139,10 @@ class Job:
         return Fabric.of(self.cluster, self.costs.communication, all_to_all.find(self.dispatch))
 
     @cached_property
-    def _balanced(self) -> Balanced:
+    def _balanced(self) -> RoutingSource:
         """Of any layers: it walks through all alike."""
-        return Balanced(self.model, 0)
+        even = Balanced(self.model, 0)
+        return InPlaces(even, self.limit) if self.limit else even
 
     def spread(self, stage: Stage) -> Spread:
         """How the tensors of a stage lie."""

@@ -101,19 +101,20 @@ def _most(job: Job, rank: int, saved: Mapping[int, int]) -> int:
 
 def _saved(job: Job, spread: Spread) -> int:
     """Bytes that the backward pass of one micro-batch finds again; what it recomputes is not among them."""
-    moe = 0 if "moe" in job.recompute else len(spread.model.moe_layers) * _of_experts(spread)
-    return BF16 * job.tokens_here * (token_values(spread, job.recompute) + moe)
+    moe = 0 if "moe" in job.recompute else len(spread.model.moe_layers) * _of_experts(job, spread)
+    return BF16 * job.tokens_here * token_values(spread, job.recompute) + moe
 
 
-def _of_experts(spread: Spread) -> int:
-    """Values of a token in a layer with experts, with even rows."""
-    return spread.model.top_k * spread.expert_tensor * row_values(spread) + shared_values(spread)
+def _of_experts(job: Job, spread: Spread) -> int:
+    """Bytes of a micro-batch in a layer with experts, with even rows, padding included."""
+    rows = job.rows_here * spread.expert_tensor * row_values(spread) if spread.model.routed else 0
+    return BF16 * (rows + job.tokens_here * shared_values(spread))
 
 
 def _again(job: Job, routed: Sequence[Spread]) -> Iterator[MemoryRow]:
     """What experts keep that are computed again: one layer of one micro-batch at a time."""
     if routed and "moe" in job.recompute:
-        saved = BF16 * job.tokens_here * _of_experts(routed[0])
+        saved = _of_experts(job, routed[0])
         yield MemoryRow(HBM, "experts of a layer, recomputed", saved, "training.recompute, batch")
 
 

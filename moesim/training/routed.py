@@ -17,7 +17,7 @@ import numpy.typing as npt
 from moesim.engine import evaluate
 from moesim.errors import BadInput
 from moesim.layout.shards import GRADIENTS
-from moesim.network import Group
+from moesim.network import Group, all_to_all
 from moesim.network.copies import Matrix
 from moesim.routing import Balanced
 from moesim.routing.sources.sequences import Sequences
@@ -54,7 +54,8 @@ class Lanes(NamedTuple):
 @dataclass(frozen=True)
 class RoutedStep:
     """after int64[pipeline ranks, 2] ps: reduction and gathering, and the optimizer, behind the last pass; alltoalls:
-    how many were played. done: slots of the first island, from when its first rank begins to when its last one ends.
+    how many were played; drop_rate: share of rows without a place. done: slots of the first island, from when its first
+    rank begins to when its last one ends.
     """
 
     lanes: Lanes
@@ -62,6 +63,7 @@ class RoutedStep:
     transfer: int
     ranks: tuple[tuple[int, ...], ...]
     alltoalls: int
+    drop_rate: float
     done: tuple[tuple[int, Slot, int, int], ...]
 
     @property
@@ -115,7 +117,7 @@ class RoutedJob:
         whole = job.placement(job.model)
         stretch = (int(self.batch.context[0]), int(self.batch.query[0]))
         reads = first.dispatch.algorithm.reads if self._exchange else ()
-        self._corpus = Corpus(source, whole, self.group.node_of_lane, stretch, reads)
+        self._corpus = Corpus(source, whole, self.group.node_of_lane, stretch, reads, job.limit)
         self._work = ExpertWork(first, whole.num_slots // whole.num_ranks)
         self._lowered: dict[tuple[StageKind, bool], Lowered] = {}
         self._patterns: dict[tuple[tuple[StageKind, Pass], ...], SlotPattern] = {}
@@ -170,6 +172,11 @@ class RoutedJob:
             few = OneEach(self.job.model) if plan.model.routed else plan.routing
             self._lowered[key] = lower(replace(plan, schedule=schedule, routing=few), [self.batch])
         return self._lowered[key]
+
+    @property
+    def drop_rate(self) -> float:
+        """Rows without a place over those chosen, of all that was played."""
+        return self._corpus.dropped / max(self._corpus.chosen, 1)
 
     @cached_property
     def taken(self) -> dict[str, int]:
@@ -243,7 +250,7 @@ def routed_step(job: Job, source: Sequences, islands: int | None = None) -> Rout
     ranks = tuple(tuple(stage.number for stage in job.stages_of(rank)) for rank in range(job.pipeline))
     after = [np.sum([layers.after(job.stages[one]) for one in stages], axis=0) for stages in ranks]
     return RoutedStep(lanes, np.array(after, dtype=np.int64), transfer, ranks, sum(part.alltoalls for part in parts),
-                      tuple(parts[0].done))  # fmt: skip
+                      whole.drop_rate, tuple(parts[0].done))  # fmt: skip
 
 
 class _Island:
@@ -320,6 +327,10 @@ def _check(job: Job) -> None:
         "experts over tensor-parallel ranks": (job.layout.expert_tensor_parallel > 1, "expert_tensor_parallel_size: 1"),
         f"zero_stage {job.zero}, which moves layers in every pass": (job.zero >= GRADIENTS, "zero_stage: 1"),
         "all-to-alls that are hidden behind any compute": (job.overlap, "hide_alltoall: false, or schedule: dualpipe"),
+        f"places of experts behind {job.dispatch}, which merges copies": (
+            job.limit is not None and not {"pairs", "tokens"}.issuperset(all_to_all.find(job.dispatch).reads),
+            "comm.dispatch: nccl"
+        ),
         f"expert groups of {width} GPUs in nodes of {each}": (
             width % each > 0 and each % width > 0, f"a multiple or a divisor of {each}"
         ),

@@ -144,6 +144,8 @@ def test_text_and_stored_run(moesim: Moesim, tmp_path: Path) -> None:
     (["network.level=fluid"], 2, "nothing to act on in mode: train"),
     (["comm.path=rdma"], 2, "comm.path"),
     (["pipeline.hide_alltoall=true", "batch.micro_batches=1"], 2, "needs an all-to-all, and a second micro-batch"),
+    (["training.pad_to_capacity=true"], 2, "there are no places to fill"),
+    (["training.capacity_factor=0"], 2, "training.capacity_factor"),
     (["precision.experts=fp8"], 2, "experts have the weights' precision"),
     (["batch.sequence_length=65536"], 3, "activations of 4 passes"),
     (["pipeline.schedule=gpip"], 2, "--set pipeline.schedule"),

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from moesim.errors import BadInput
-from moesim.routing import Balanced, Replay, RoutingShape, RoutingSource, RoutingTrace, Sampled, Transplant
+from moesim.routing import NO_EXPERT, Balanced, Replay, RoutingShape, RoutingSource, RoutingTrace, Sampled, Transplant
 from moesim.routing.sources import transplant
+from moesim.routing.sources.in_places import InPlaces, Limit
 from moesim.routing.synth.shares import contiguous_imbalance
 from moesim.routing.synth.statistics import load_statistics
 
@@ -168,3 +169,21 @@ def test_earlier_tokens_of_a_recording_are_its_first_requests(trace: RoutingTrac
     first = -(-len(np.unique(trace.request)) // 4)
     rows = before.recording.rows(all_requests, position)
     assert set(trace.request[trace.by_request.order[rows]].tolist()) == set(np.unique(trace.request)[:first].tolist())
+
+
+def test_rows_take_places_in_order_and_padding_fills_what_is_left(qwen: RoutingShape) -> None:
+    """Four ranks of 64 tokens choose 8 of 128 experts: ceil(0.8 x 4) places for a rank's rows at each of them."""
+    inner = Sampled("prefill_in4096", qwen, 3)
+    rank = np.repeat(np.arange(4, dtype=np.int32), 64)
+    asked = (0, rank.astype(np.int64), np.tile(np.arange(64), 4), rank)
+    chosen, kept = inner.rows(*asked).experts, InPlaces(inner, Limit(0.8)).rows(*asked).experts
+    for one in range(4):
+        seen: dict[int, int] = {}
+        for token in np.flatnonzero(rank == one):
+            for choice, expert in enumerate(chosen[token].tolist()):
+                assert (kept[token, choice] == expert) == (seen.get(expert, 0) < 4)
+                seen[expert] = seen.get(expert, 0) + 1
+    padded = InPlaces(inner, Limit(0.8, pad=True)).rows(*asked)
+    sent = padded.experts != NO_EXPERT
+    cell = np.broadcast_to(padded.token_rank[:, None], sent.shape)[sent] * 128 + padded.experts[sent]
+    assert np.bincount(cell).tolist() == [4] * (4 * 128)

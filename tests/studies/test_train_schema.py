@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from typing import Any
 
@@ -52,6 +53,8 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     "training.overlap_param_gather": ((), "training.overlap_param_gather=true"),
     "pipeline.schedule": ((), "pipeline.schedule=gpipe"),
     "pipeline.hide_alltoall": ((), "pipeline.hide_alltoall=true"),
+    "training.capacity_factor": ((), "training.capacity_factor=0.5"),
+    "training.pad_to_capacity": (("training.capacity_factor=1.5",), "training.pad_to_capacity=true"),
     "training.recompute": ((), "training.recompute=[moe]"),
     "run.steps": ((RUN,), "run.steps=3000"),
     "run.trials": ((RUN,), "run.trials=5"),
@@ -101,6 +104,7 @@ FLAGS = {
     "batch.seq_len": ("batch.sequence_length", 1024),
     "batch.micro-batch-size": ("batch.micro_batch_size", 2),
     "batch.local_batch_size": ("batch.micro_batch_size", 2),
+    "training.moe-expert-capacity-factor": ("training.capacity_factor", 1.5),
     "training.recompute-modules": ("training.recompute", ("moe",)),
 } | {f"parallel.{flag}": (f"parallel.{key}", 2) for flag, key in PARALLEL.items()}
 
@@ -124,6 +128,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "parallel.data-parallel-sharding-strategy=optim_grads": {"zero_stage": 2},
     "parallel.data_parallel_sharding_strategy=optim_grads_params": {"zero_stage": 3},
     "training.grad-reduce-in-bf16=true": {"gradients": "bf16"},
+    "training={moe-expert-capacity-factor: 1.0, moe-pad-expert-input-to-capacity: true}": {"pad_to_capacity": True},
     "training.overlap-grad-reduce=true": {"overlap_grad_reduce": True},
     "training.overlap-param-gather=true": {"overlap_param_gather": True},
 }
@@ -132,7 +137,7 @@ VALUES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("flag", VALUES)
 def test_a_flag_says_a_value(flag: str) -> None:
     scenario = load_training("qwen3-train-16", (flag,)).scenario
-    found = getattr(scenario, flag.split(".")[0])
+    found = getattr(scenario, re.split(r"[.=]", flag)[0])
     assert all(getattr(found, key) == value for key, value in VALUES[flag].items())
 
 

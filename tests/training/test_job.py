@@ -11,6 +11,7 @@ from moesim.errors import BadInput
 from moesim.hardware import load_cluster
 from moesim.layout import HBM
 from moesim.models import Attention, MoEModel
+from moesim.routing.sources.in_places import Limit
 from moesim.training import Job, rank_memory, train_step
 
 CLUSTER = load_cluster("dgx-h100", nodes=1)
@@ -85,3 +86,12 @@ def test_recomputed_experts_are_kept_of_one_layer_at_a_time() -> None:
     layer = 2 * 512 * (2 * (H + 3 * 512) + 3 * 768)
     assert freed.pop("experts of a layer, recomputed") == layer
     assert held["activations of 1 passes"] - freed["activations of 1 passes"] == 4 * layer
+
+
+@pytest.mark.parametrize(("limit", "places"), [(Limit(1.3, pad=True), 167), (Limit(1.3), 128), (Limit(0.6), 77)])
+def test_experts_keep_their_places(limit: Limit, places: int) -> None:
+    """512 tokens choose 2 of 8 experts, 128 rows each: ceil(1.3 x 128) places, filled up or not; ceil(0.6 x 128)."""
+    model = replace(DENSE, moe_layers=(0, 1, 2, 3), num_experts=8, top_k=2, expert_intermediate=512)
+    plain = replace(job(pipeline=1), model=model)
+    held, more = (sum(r.bytes for r in rank_memory(one, 0).rows) for one in (plain, replace(plain, limit=limit)))
+    assert more - held == 4 * 2 * 8 * (places - 128) * (H + 3 * 512)

@@ -14,6 +14,7 @@ from moesim.errors import BadInput
 from moesim.hardware import load_cluster
 from moesim.models import Attention, MoEModel
 from moesim.routing import Balanced, Sampled
+from moesim.routing.sources.in_places import InPlaces, Limit
 from moesim.routing.sources.sequences import Sequences
 from moesim.schedules.pipelines import Act, Pass, Slot, needs
 from moesim.step import lower
@@ -106,7 +107,8 @@ class Whole:
     def lowered(self, act: Act, *, beside: bool) -> Lowered:
         """The pass of its own micro-batch, by the source, token by token."""
         one, stage = self.one, self.one.job.stages[act.stage]
-        plan = replace(one.plan(stage), routing=replace(one.source, first=one.first_moe(stage)))
+        source = replace(one.source, first=one.first_moe(stage))
+        plan = replace(one.plan(stage), routing=InPlaces(source, one.job.limit) if one.job.limit else source)
         if apart(act.what, beside=beside):
             plan = replace(plan, schedule=SplitSchedule(stage))
         found = lower(plan, [one.micro_batch(0, act.micro_batch)])
@@ -132,6 +134,7 @@ class Whole:
     {}, {"order": "dualpipe"}, {"order": "zb-h1"}, {"dispatch": "deepep_normal"},
     {"recompute": frozenset({"moe"})}, {"sequences": 2}, {"tensor": 2, "expert_tensor": 1},
     {"order": "interleaved", "chunks": 2}, {"dispatch": "hierarchical_2d", "recompute": frozenset({"core_attn"})},
+    {"limit": Limit(1.0)}, {"limit": Limit(0.9), "order": "dualpipe"}, {"limit": Limit(1.25, pad=True)},
 ], ids=str)  # fmt: skip
 def test_pattern_by_pattern_is_one_big_graph(changes: dict[str, object]) -> None:
     """16 ranks, 4 stages, 8 micro-batches: equal to the tick, every rank's last pass."""
@@ -144,7 +147,31 @@ def test_pattern_by_pattern_is_one_big_graph(changes: dict[str, object]) -> None
     ends: npt.NDArray[np.int64] = np.zeros(16, dtype=np.int64)
     np.maximum.at(ends, graph.lane_rank[own], line.end[own])
     assert step.lanes.end[:, 0].ravel().tolist() == ends.tolist()
-    assert step.lanes.group.sum() > 0
+    assert (step.lanes.group.sum() > 0) != bool(one.limit and one.limit.pad)
+
+
+def test_places_that_are_all_sent_make_rows_even_and_as_many_as_there_are() -> None:
+    """5 places of 4: a quarter more rows than even ones, whoever chose what."""
+    padded = routed_step(job(limit=Limit(1.25, pad=True)), sequences())
+    even = routed_step(job(limit=Limit(1.25, pad=True)), Sequences(Balanced(MODEL), 1))
+    plain = routed_step(job(), Sequences(Balanced(MODEL), 1))
+    assert padded.lanes.end.tolist() == even.lanes.end.tolist() and padded.lanes.group.max() == 0
+    assert even.seconds > plain.seconds and padded.drop_rate > even.drop_rate == 0
+
+
+def test_drops_are_what_finds_no_place_token_by_token() -> None:
+    one = RoutedJob(job(limit=Limit(1.0)), sequences())
+    stage, micro = one.job.stages[1], np.arange(3)
+    by_rank = one.rows(stage, 0, micro)
+    layers, kept, chosen = len(one.plans[1].model.moe_layers), 0, 0
+    for number in micro.tolist():
+        batch = one.micro_batch(0, number)
+        for layer in range(one.first_moe(stage), one.first_moe(stage) + layers):
+            table = one.source.experts(layer, batch.token_request, batch.token_position)
+            for lane in range(4):
+                rows = np.bincount(table[batch.token_rank == lane].ravel(), minlength=16)
+                kept, chosen = kept + int(np.minimum(rows, 256 * 4 // 16).sum()), chosen + int(rows.sum())
+    assert by_rank.experts and one.drop_rate == pytest.approx(1 - kept / chosen) and 0 < one.drop_rate < 0.5
 
 
 def test_equal_lanes_never_wait_in_their_group() -> None:
@@ -182,6 +209,7 @@ def test_all_to_alls_are_counted() -> None:
 @pytest.mark.parametrize(("changes", "said"), [
     ({"tensor": 2, "expert": 2, "expert_tensor": 2}, "experts over tensor-parallel ranks"),
     ({"overlap": True}, "hidden behind any compute"),
+    ({"limit": Limit(1.0), "dispatch": "deepep_normal"}, "places of experts behind deepep_normal"),
     ({"world": 24, "expert": 6}, "expert groups of 6 GPUs in nodes of 8"),
 ])  # fmt: skip
 def test_what_is_not_played_with_own_rows_is_said(changes: dict[str, object], said: str) -> None:

@@ -22,7 +22,13 @@ Factor = Annotated[float, Field(gt=0, le=1e6, description="places over an even s
 def places(given: RouterInput, factor: float, k: int = 1, experts: int | None = None) -> Ints:
     """int64[R]: places of a rank's tokens at each expert, ceil(factor k T / E)."""
     tokens = np.bincount(given.rank, minlength=len(given.rank_node))
-    return np.ceil(np.round(factor * k * tokens / (experts or given.experts), 9)).astype(np.int64)
+    return even_places(k * tokens, factor, experts or given.experts)
+
+
+def even_places(rows: npt.ArrayLike, factor: float, experts: int) -> Ints:
+    """int64[...] rows -> int64[...]: `factor` times an even share of them, rounded up."""
+    found: Ints = np.ceil(np.round(factor * np.asarray(rows) / experts, 9)).astype(np.int64)
+    return found
 
 
 def limited(
@@ -35,14 +41,14 @@ def limited(
     ids = limit.shape[1] if limit.ndim == 2 else assignment.experts
     kept = np.flatnonzero(np.isin(assignment.status, (Status.KEPT, Status.NULL)) & (assignment.expert < ids))
     cell = (assignment.rank[assignment.token] * ids + assignment.expert)[kept]
-    place = _place_within(cell, None if priority is None else priority[kept])
+    place = place_within(cell, None if priority is None else priority[kept])
     table = np.broadcast_to(limit if limit.ndim == 2 else limit[:, None], (len(limit), ids))
     status = assignment.status.copy()
     status[kept[place >= table.reshape(-1)[cell]]] = Status.DROPPED
     return assignment.with_status(status)
 
 
-def _place_within(cell: Ints, priority: npt.NDArray[Any] | None) -> Ints:
+def place_within(cell: Ints, priority: npt.NDArray[Any] | None = None) -> Ints:
     """int64[n] cells -> int64[n]: the place of each in its cell, by priority, then by order."""
     order = np.argsort(cell, kind="stable") if priority is None else np.lexsort((priority, cell))
     counted = np.bincount(cell)

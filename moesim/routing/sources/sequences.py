@@ -7,20 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from moesim import streams
-from moesim.routing.sources.source import Experts, PerToken, RoutingSource, Tokens
+from moesim.routing.sources.source import Around, Experts, Tokens
 
 SALT = "sequences"
 
 
 @dataclass(frozen=True)
-class Sequences(PerToken):
+class Sequences(Around):
     """Each simulated sequence is one of `number` of `inner`, by a hash; layers are counted from `first` on.
 
     A job of 2,048 GPUs reads 15,360 sequences a step, so that tokens are counted once for each of some, and a
     micro-batch is the sum of those that its ranks read.
     """
 
-    inner: RoutingSource
     number: int
     first: int = 0
 
@@ -28,11 +27,6 @@ class Sequences(PerToken):
     def name(self) -> str:
         """As in RoutingSource."""
         return f"{self.inner.name}, {self.number} sequences"
-
-    @property
-    def basis(self) -> str:
-        """As in RoutingSource."""
-        return self.inner.basis
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -44,16 +38,6 @@ class Sequences(PerToken):
     def moe_layers(self) -> int:
         """As in RoutingSource."""
         return self.inner.moe_layers - self.first
-
-    @property
-    def num_experts(self) -> int:
-        """As in RoutingSource."""
-        return self.inner.num_experts
-
-    @property
-    def top_k(self) -> int:
-        """As in RoutingSource."""
-        return self.inner.top_k
 
     def read(self, request: Tokens) -> Tokens:
         """int64[...] simulated sequences -> int64[...] below `number`."""

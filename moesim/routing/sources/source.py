@@ -100,3 +100,35 @@ class PerToken:
     def earlier(self) -> Self:
         """As in RoutingSource."""
         return self
+
+
+@dataclass(frozen=True)
+class Around(PerToken):
+    """A source that says what it does not change as `inner` does."""
+
+    inner: RoutingSource
+
+    @property
+    def basis(self) -> str:
+        """As in RoutingSource."""
+        return self.inner.basis
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """As in RoutingSource."""
+        return self.inner.notes
+
+    @property
+    def moe_layers(self) -> int:
+        """As in RoutingSource."""
+        return self.inner.moe_layers
+
+    @property
+    def num_experts(self) -> int:
+        """As in RoutingSource."""
+        return self.inner.num_experts
+
+    @property
+    def top_k(self) -> int:
+        """As in RoutingSource."""
+        return self.inner.top_k

@@ -30,7 +30,8 @@ BATCH: Final[Mapping[str, str]] = {
 }  # fmt: skip
 TRAINING: Final[Mapping[str, str]] = {
     "recompute-modules": "recompute", "overlap-grad-reduce": "overlap_grad_reduce",
-    "overlap-param-gather": "overlap_param_gather",
+    "overlap-param-gather": "overlap_param_gather", "moe-expert-capacity-factor": "capacity_factor",
+    "moe-pad-expert-input-to-capacity": "pad_to_capacity",
 }  # fmt: skip
 DTYPE: Final[Mapping[str, Mapping[Any, str]]] = {"grad-reduce-in-bf16": {False: "fp32", True: "bf16"}}
 

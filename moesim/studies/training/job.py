@@ -48,7 +48,7 @@ def job_of(loaded: TrainLoaded, priced: CostModel | None = None) -> Job:
             stage_layers=tuple(degrees.stage_layers), recompute=frozenset(scenario.training.recompute),
             zero=degrees.zero_stage, shard=degrees.data_parallel_shard_size,
             reduce_beside=scenario.training.overlap_grad_reduce, gather_beside=scenario.training.overlap_param_gather,
-            gradient_bytes=round(DTYPE_BYTES[scenario.training.gradients]),
+            gradient_bytes=round(DTYPE_BYTES[scenario.training.gradients]), limit=scenario.training.limit,
         )  # fmt: skip
 
 

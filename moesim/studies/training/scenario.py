@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from moesim.errors import BadInput
+from moesim.routing.routers.capacity import Factor
+from moesim.routing.sources.in_places import Limit
 from moesim.studies.prices import PricesSection
 from moesim.studies.scenario import CommSection, Count, ParallelSection, Setup
 from moesim.studies.training.flags import BATCH, DTYPE, TRAINING, named, read_parallel, valued
@@ -89,6 +91,23 @@ class TrainingSection(Section):
     overlap_param_gather: bool = Field(
         False, description="parameters of a layer are gathered while a pass computes the one before it"
     )
+
+    capacity_factor: Factor | None = Field(
+        None, description="places of an expert for the rows of one GPU's micro-batch, over an even share of them; the "
+        "others are dropped (Megatron's --moe-expert-capacity-factor); default: none are",
+    )  # fmt: skip
+    pad_to_capacity: bool = Field(False, description="empty places are sent and computed too")
+
+    def model_post_init(self, context: Any) -> None:
+        """Raises BadInput for places that nothing says the number of."""
+        if self.pad_to_capacity and self.capacity_factor is None:
+            raise BadInput("there are no places to fill", where="training.pad_to_capacity",
+                           way_out="capacity_factor: 1.25, or leave it out")  # fmt: skip
+
+    @property
+    def limit(self) -> Limit | None:
+        """Places of experts."""
+        return Limit(self.capacity_factor, self.pad_to_capacity) if self.capacity_factor else None
 
     @model_validator(mode="before")
     @classmethod

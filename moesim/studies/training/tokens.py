@@ -44,5 +44,5 @@ def _router(loaded: TrainLoaded, job: Job, routing: RoutingSection, step: int) -
     if facts.batch_dependent or found.unit != "token" or found.rounds > 1:
         what = f"{source.router_name} decides by who else is in the batch, or by more than a row a token"
         raise BadInput(f"{what}: not played in pipelines", where=loaded.where("routing.router"),
-                       way_out="e.g. topk_softmax or bias_lossfree, or mode: step")  # fmt: skip
+                       way_out="e.g. topk_softmax (with training.capacity_factor), or mode: step")  # fmt: skip
     return source

@@ -60,9 +60,12 @@ def even_told(job: Job) -> Told:
     overlapped = overlapped_ps(job)
     step = train_step(job, overlapped)
     exposed = [_exposed(step, rank) for rank in range(job.pipeline)]
+    chosen = job.tokens_here * job.model.top_k
+    more = {"drop_rate": (max(0.0, 1 - job.rows_here / chosen), "1")} if job.limit else {}
     return Told(
         step.seconds, _breakdown(step), step.played.bubble, float(from_ps(max(one[0] for one in exposed))),
-        float(from_ps(step.transfer)), tuple(busy / step.played.makespan for busy in step.played.busy), {}, step.ranks,
+        float(from_ps(step.transfer)), tuple(busy / step.played.makespan for busy in step.played.busy), more,
+        step.ranks,
         {"routing": "balanced, assumed" if job.model.routed else "none"}, _even_notes(job, overlapped is None),
         tuple(_even_done(step)),
     )  # fmt: skip
@@ -87,6 +90,7 @@ def routed_told(job: Job, source: Sequences) -> Told:
     }  # fmt: skip
     more = {name: (float(from_ps(value.mean())), "s") for name, value in waits.items()}
     more["imbalance_cost_s"] = (step.seconds - even.seconds, "s")
+    more |= {"drop_rate": (step.drop_rate, "1")} if job.limit else {}
     return Told(
         step.seconds, _routed_breakdown(step), float(1 - busy.mean()), float(from_ps(moved.max())),
         float(from_ps(step.transfer)), tuple(busy.tolist()), more, step.ranks,
