@@ -8,7 +8,6 @@ for the same in this run, as machines differ.
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.memory import peak_bytes
 from benchmarks.step import cpu_seconds
 from moesim.engine import Beside, GraphBuilder, Join, Skeleton, Speed, State, Values, evaluate, play
 from moesim.network import Flows, Group
@@ -207,7 +207,7 @@ def patterns() -> None:
     played, last = by_patterns(made, counts)
     taken = time.process_time() - begin
     print(f"{played:,} all-to-alls of 64 lanes by patterns, a step of {last / 1e12:.2f} s: {taken:.1f} s   (bar 6)")
-    print(f"peak memory of its process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB   (bar 600)")
+    print(f"peak memory of its process: {peak_bytes() / 1e6:.0f} MB   (bar 600)")
 
 
 def main() -> None:

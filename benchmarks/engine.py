@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.memory import peak_bytes
 from moesim.engine import GraphBuilder, Join, TaskGraph, evaluate, simulate
 from moesim.network import Coflow
 from moesim.streams import stream
@@ -122,7 +122,7 @@ def main() -> None:
     measure("simulate, port loads", lambda: simulate(graph, capacity, network="port_load"), arguments.repeats)
     measure("simulate, fluid, window 1 %", lambda: simulate(graph, capacity, window=0.01), arguments.repeats)
     measure("simulate, fluid, exact", lambda: simulate(graph, capacity), arguments.repeats)
-    print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB")
+    print(f"peak memory: {peak_bytes() / 1e6:.0f} MB")
 
 
 if __name__ == "__main__":

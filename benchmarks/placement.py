@@ -6,7 +6,6 @@ Seconds are CPU seconds of this process after the compiled functions were loaded
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import placement_trust as trust
+from benchmarks.memory import peak_bytes
 from benchmarks.placement_transitions import transitions
 from moesim.layout import Placement
 from moesim.placement import PlacementProblem, Solution, StepClock, Windows, dispatch, judge, objectives, solve
@@ -179,7 +179,7 @@ def memory() -> None:
     one = PlacementProblem(train, np.arange(128) // 8, np.full(128, 2))
     solve(one, "multiwindow", time_limit=60)
     objectives.find("nodes_touched").evaluate(one, solve(one, "lpt").placement, train)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    peak = peak_bytes() / 1e9
     row("94 x 128 experts, 128 GPUs, 200k tokens: peak memory so far", f"{peak:.2f} GB", "<= 1 GB (run alone)")
 
 

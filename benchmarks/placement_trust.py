@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.memory import peak_bytes
 from moesim.placement import PlacementProblem, StepClock, Windows, judge, plan
 from moesim.placement.dispatch import find as find_dispatch
 from moesim.placement.online import Policy, replay
@@ -114,5 +114,5 @@ def limits() -> None:
         total = one.with_train(one.train.merged())
         packed = judge(total, plan(total, "lpt").placement, "lpt")
         row("  on the total: gap to the bound", f"{packed.gap:.2%}")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    peak = peak_bytes() / 1e9
     row("  peak memory so far", f"{peak:.2f} GB", "<= 1 GB (run alone)")

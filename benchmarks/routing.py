@@ -5,7 +5,6 @@ CPU seconds of this process, the median of three where it says so. Bars are thos
 
 from __future__ import annotations
 
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.memory import peak_bytes
 from moesim.models import load_model
 from moesim.routing import Replay, RoutingTrace, Sampled, Transplant, open_trace, read_trace, write_trace
 from moesim.routing.importers import REGISTRY, Options
@@ -59,7 +59,7 @@ def ten_million_entries(folder: Path) -> RoutingTrace:
     import_s = time.process_time() - began
     stats_s = seconds(lambda: summarise(read_trace(native)))
     row("10 M entries: import and write, read and statistics (CPU s)", f"{import_s:.2f} + {stats_s:.2f}", "<= 10 s")
-    row("peak memory so far", f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB", "<= 1.5 GB")
+    row("peak memory so far", f"{peak_bytes() / 1e9:.2f} GB", "<= 1.5 GB")
     ids_only(trace, folder)
     opened = open_trace(native)
     row("read a window of 100 tokens (CPU ms)", f"{seconds(lambda: opened.window(9000, 9100), 3) * 1e3:.1f}")

@@ -8,10 +8,10 @@ it begins with the hours of the least traffic.
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 
+from benchmarks.memory import peak_bytes
 from moesim.studies.serving import load_serving, run_serving
 
 BARS = {"hour": ("dsv3-pools", "60 s wall, 1 GB"), "day": ("dsv3-day", "300 CPU s, 2 GB")}
@@ -25,7 +25,7 @@ def main() -> None:
     begin, cpu = time.perf_counter(), time.process_time()
     found = {name: metric.value for name, metric in run_serving(loaded).metrics.items()}
     wall, used = time.perf_counter() - begin, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_bytes()
     steps = sum(value for name, value in found.items() if name.endswith("steps"))
     print(f"{found['completed']:,.0f} requests, {steps:,.0f} steps, {found['duration_s']:,.0f} s served")
     print(f"{wall:.1f} s wall, {used:.1f} CPU s, {peak / 1e9:.2f} GB   (bar {bar})")

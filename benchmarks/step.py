@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.memory import peak_bytes
 from moesim.engine import TaskGraph, evaluate, simulate
 from moesim.step import lower
 from moesim.studies import load
@@ -105,7 +106,7 @@ def main() -> None:
     for window in (0.0, 0.01):
         taken = cpu_seconds(lambda w=window: simulate(graph, capacity, window=w), 1)  # type: ignore[misc]
         print(f"simulate, fluid network  {taken:8.3f} s   (bar 30), window {window:g}")
-    print(f"peak memory of all this: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB   (bar 600 MB)")
+    print(f"peak memory of all this: {peak_bytes() / 1e6:.0f} MB   (bar 600 MB)")
     verbs()
     subprocess.run([sys.executable, "-m", "benchmarks.corridor"], check=True)
 

@@ -11,11 +11,11 @@ the CPU seconds over the GPUs.
 from __future__ import annotations
 
 import math
-import resource
 import subprocess
 import sys
 import time
 
+from benchmarks.memory import peak_bytes
 from moesim.routing import Sampled
 from moesim.routing.sources.sequences import Sequences
 from moesim.studies.training import load_training
@@ -43,7 +43,7 @@ def step(gpus: int, *changes: str) -> None:
     one = job(gpus, *changes)
     begin = time.process_time()
     found = routed_step(one, Sequences(Sampled(STATISTICS, one.model, 0), SEQUENCES))
-    taken, memory = time.process_time() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    taken, memory = time.process_time() - begin, peak_bytes() / 1e9
     print(f"{taken:.2f} {memory:.2f} {found.alltoalls} {found.seconds:.2f}")
 
 

@@ -2,9 +2,10 @@
 
     python -m trials.killed [--number 20] [--seed 0]
 
-Each time `moesim run --demo` starts on the cache as earlier kills left it and is killed (SIGKILL) at a random moment of
-compiling, which takes some 45 CPU seconds; after every kill it runs once to its end on a copy of what the kill left.
-Exits with 1 where such a run fails, or says something else than on an empty cache. Twenty take about half an hour.
+`moesim run --demo` starts on an empty cache and is killed (SIGKILL) at a random moment of compiling, which takes some
+45 CPU seconds; then it runs to its end on what the kill left. Each time after that a third of the functions, drawn,
+are taken out of the cache, so that the next start has to compile those, and is killed while it does.
+Exits with 1 where a run after a kill fails, or says something else than on an empty cache.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 from moesim.compiled import COMPILED, KERNELS
 
 LONGEST = 45.0  # s: by then a start on an empty cache has compiled what it needs
+FORGOTTEN = 1 / 3  # of the functions, before another start
 COMMAND = [sys.executable, "-m", "moesim", "run", "--demo"]
 
 
@@ -54,24 +55,31 @@ def killed(cache: Path, after: float) -> bool:
         return False
 
 
+def forget(cache: Path, draw: random.Random) -> None:
+    """Take some functions out of the cache, each with all that stands there of it."""
+    functions = sorted({path.with_suffix("") for path in cache.rglob("*.nbi")})
+    for function in draw.sample(functions, int(len(functions) * FORGOTTEN)):
+        for path in function.parent.glob(f"{function.name}.*"):
+            path.unlink()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 where every start after a kill worked."""
     parser = argparse.ArgumentParser(description="kill processes while they compile")
     parser.add_argument("--number", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
-    draw, kills, broken = random.Random(given.seed), 0, 0
+    draw, kills, broken, longest = random.Random(given.seed), 0, 0, LONGEST
     with TemporaryDirectory() as base:
         cache = Path(base, "cache")
         expected = to_the_end(Path(base, "untouched"))
         for number in range(given.number):
-            kills += killed(cache, draw.uniform(0.3, LONGEST))
-            shutil.copytree(cache, left := Path(base, str(number)), dirs_exist_ok=True)
-            found = to_the_end(left)
+            kills += killed(cache, draw.uniform(0.3, longest))
+            found = to_the_end(cache)
             broken += found != expected
             print(f"kill {number + 1}: {'works' if found == expected else found}", flush=True)
-            if number % 4 == 3:
-                shutil.rmtree(cache)
+            forget(cache, draw)
+            longest = LONGEST * FORGOTTEN
     print(f"{kills} of {given.number} were killed under way, {broken} of the starts after them failed")
     return int(broken > 0)
 

@@ -17,6 +17,7 @@ from moesim.routing.sources.replay import Recording
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 SHORTEST_BLOCK = 32
+MOST_TOKENS = (1 << 16) - 1  # of which uint16 counts any choice
 SELDOM = 2  # uses of a request's long stretches that cost about as much, token by token, as its sums
 
 
@@ -53,13 +54,13 @@ class Counts:
         self, request: Int64s, first: Int64s, tokens: Int64s, group: Int64s, groups: int, owner: Int32s, ranks: int
     ) -> tuple[Int64s, Int64s]:
         """`load_and_pairs` of `stretches`, whose groups ascend; short ones without the counts of all groups at once."""
-        if np.any(tokens > self.block):
+        if np.any(tokens > self.block) or int(tokens.sum()) > MOST_TOKENS:
             return load_and_pairs(self.stretches(request, first, tokens, group, groups), owner, ranks)
         rows, group = self._rows(self.recording.requests(request), first, tokens, group)
         load = np.zeros((self.layers, self.num_experts), dtype=np.int64)
         pairs = np.zeros((self.layers, groups, ranks), dtype=np.int64)
         begin = np.searchsorted(group, np.arange(groups + 1))
-        own = np.zeros((1, self.layers, self.num_experts + 1), dtype=np.int32)
+        own = np.zeros((1, self.layers, self.num_experts + 1), dtype=np.uint16)
         group_after_group(self.recording.table(rows), rows, np.zeros_like(rows), begin, owner, own, load, pairs)
         return load, pairs
 
@@ -119,7 +120,7 @@ def group_after_group(
     table: Any, rows: Any, none: Any, begin: Any, owner: Any, own: Any, load: Any, pairs: Any
 ) -> None:  # fmt: skip
     """Tokens begin[g]:begin[g + 1] of each group as in `add_tokens`, then as in `load_and_pairs`; none int64[T] zeros;
-    own int32[1, layers, experts + 1] zeros, which stay in the cache of a core.
+    own uint16[1, layers, experts + 1] zeros, which stay in the cache of a core.
     """
     for group in range(begin.shape[0] - 1):
         one = slice(begin[group], begin[group + 1])

@@ -48,6 +48,17 @@ def test_the_counts_of_parts_of_a_stretch_add_up(make: MakeTrace) -> None:
     assert np.array_equal(whole, parts)
 
 
+def test_more_tokens_of_one_kind_than_16_bits_count(make: MakeTrace) -> None:
+    counts, rows = Counts(Recording(long_requests(make), 0), 16), 70_000
+    same, owner = np.zeros(rows, np.int64), np.repeat(np.arange(4, dtype=np.int32), 4)[None].repeat(counts.layers, 0)
+    load, pairs = counts.load_and_pairs(same, same, np.ones(rows, np.int64), same, 1, owner, 4)
+    one = np.zeros(1, np.int64)
+    once, _ = counts.load_and_pairs(one, one, one + 1, one, 1, owner, 4)
+    assert once.max() == 1
+    assert np.array_equal(load, rows * once)
+    assert np.array_equal(pairs.sum(axis=(1, 2)), load.sum(axis=1))
+
+
 def test_sums_take_no_more_memory_than_the_tokens_they_stand_for() -> None:
     assert block_of(256, 8) * 8 * 2 >= 256 * 4 and block_of(128, 8) == 32 and block_of(8, 2) == 32
 
