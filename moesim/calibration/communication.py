@@ -61,6 +61,7 @@ class Table(NamedTuple):
 
 def section(records: Records, system: System, heldout: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     """The `communication` section of a profile. heldout: see `held_out_errors`, as a profile writes them."""
+    records = telling(records)
     plain: dict[str, Any] = copy.deepcopy(system.raw["communication"])  # type: ignore[arg-type]
     cluster = load_cluster(system.facts.topology)
     nccl = records.of(backend="nccl", dtype="bf16").usable
@@ -73,6 +74,19 @@ def section(records: Records, system: System, heldout: Mapping[str, Mapping[str,
         if name in heldout:
             plain[kernel]["spread"] = spread_of(heldout[name]["p90"])
     return plain
+
+
+def telling(records: Records) -> Records:
+    """Rows that tell what the links of a node do: of one node, evenly split, and of a kernel that was timed in graphs
+    too those, as the host decides in eager mode.
+    """
+    even = np.isin(records["distribution"].astype(str), ["", "balanced"])
+    kept = records.where((records["nodes"] == 1) & (even | (records["op"] != "all_to_all")))
+    named = list(zip(*(kept[name].tolist() for name in ("op", "backend", "kernel", "mode")), strict=True))
+    graphed = {(op, backend, kernel) for op, backend, kernel, mode in named if mode == "graph"}
+    return kept.where(
+        np.array([mode != "eager" or tuple(kernel) not in graphed for *kernel, mode in named], dtype=bool)
+    )
 
 
 def _measured(records: Records) -> list[str]:
@@ -195,9 +209,9 @@ def domain_errors(parts: Sequence[Records]) -> dict[str, Errors]:
 
 
 def within_reach(records: Records) -> Records:
-    """Of a collective's records those of up to LARGEST ranks; all of another operator's."""
+    """Of a collective's records those of up to LARGEST ranks in a node; all of another operator's."""
     collective = KIND.get(str(records["op"][0])) == "collective"
-    return records.where(records["world"] <= LARGEST) if collective else records
+    return records.where((records["world"] <= LARGEST) & (records["nodes"] == 1)) if collective else records
 
 
 def prepare_transfer(records: Records, system: System) -> Prepared:

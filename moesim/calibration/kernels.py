@@ -35,12 +35,13 @@ LEAN: Final = "fp8_block"  # of modules whose GEMMs are taken off again, those w
 FEWEST: Final = 0.2  # of the rows of a role's widest kernel
 UNSOUND: Final = 0.25  # of a kernel's rows labelled slow: the rest says little about it
 COMMON: Final = 30  # cells that kernels share before one is called faster
+HOST: Final = "prefill"  # roles of steps that the host launches kernel by kernel; all others are played out of graphs
 NEAR: Final = 0.05  # of the logarithm: engines that near count as equally near
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One kernel for one role: suits: 0 for the dtype that suits best; rows: sound ones."""
+    """One kernel for one role: suits: 0 for the dtype that suits best; rows: sound ones; mode: as records have it."""
 
     role: str
     backend: str
@@ -49,6 +50,12 @@ class Candidate:
     rows: int
     sound: bool
     table: Table
+    mode: str = ""
+
+    @property
+    def fits(self) -> bool:
+        """Whether it was timed the way its role is launched, where anybody knows."""
+        return self.mode in ("", "eager" if HOST in self.role else "graph")
 
 
 def name_of(records: Records) -> str:
@@ -85,7 +92,8 @@ def candidates(parts: Sequence[Records]) -> list[Candidate]:
         usable = part.usable
         if roles and len(usable):
             table = Table(usable, np.zeros(len(usable)))
-            facts = (str(part["backend"][0]), name_of(part), suits, len(usable), is_sound(part), table)
+            facts = (str(part["backend"][0]), name_of(part), suits, len(usable), is_sound(part), table,
+                     str(part["mode"][0]))  # fmt: skip
             found += [Candidate(role, *facts) for role in roles]
     return found
 
@@ -115,6 +123,17 @@ def default_sets(found: Sequence[Candidate]) -> dict[str, str]:
     return defaults
 
 
+def launches(parts: Sequence[Records]) -> dict[str, float]:
+    """Kernel that was timed both ways -> seconds by which eager calls take longer than graphed ones, the median over
+    the cells that both measured: what a launch costs beyond the kernel.
+    """
+    timed = {name_of(part): Table(part.usable, np.zeros(len(part.usable))) for part in parts if roles_of(part)[0]}
+    pairs = {name.removesuffix("/eager"): (timed[name], timed.get(name.removesuffix("eager") + "graph"))
+             for name in timed if name.endswith("/eager")}  # fmt: skip
+    longer = {name: eager.seconds - eager.others([graph]) for name, (eager, graph) in pairs.items() if graph}
+    return {name: float(np.nanmedian(one)) for name, one in longer.items() if not np.isnan(one).all()}
+
+
 def _best_of_each(found: Sequence[Candidate]) -> dict[tuple[str, str], Candidate]:
     """(backend, role) -> its best candidate; unsound ones only in roles that nobody plays soundly."""
     played = {one.role for one in found if one.sound}
@@ -126,7 +145,10 @@ def _best_of_each(found: Sequence[Candidate]) -> dict[tuple[str, str], Candidate
 
 
 def _best(found: list[Candidate]) -> Candidate:
-    """Of the kernels that were measured about as widely as any, the best suited; of these the fastest."""
+    """Of the kernels that were timed as their role is launched (without any: of all) and measured about as widely as
+    any, the best suited; of these the fastest.
+    """
+    found = [one for one in found if one.fits] or found
     widest = max(one.rows for one in found)
     wide = [one for one in found if one.rows >= FEWEST * widest]
     suited = sorted(

@@ -50,6 +50,7 @@ FIELDS: Final[dict[str, Column]] = {
     "cuda": Column(TEXT, "", "version"),
     "torch": Column(TEXT, "", "version"),
     "nccl": Column(TEXT, "", "version"),
+    "device_sms": Column(INT, "SMs", "that the device has, 0 if unknown: two of one name may differ"),
     "clock_before": Column(REAL, "MHz", "SM clock before the samples, 0 if unknown"),
     "clock_after": Column(REAL, "MHz", "SM clock after the samples, 0 if unknown"),
     "op": Column(TEXT, "", "operator; see ops.OPS"),
@@ -85,6 +86,7 @@ FIELDS: Final[dict[str, Column]] = {
     "split_matrix": Column(COUNTS, "rows", "[world, world] flattened: rows from source to destination"),
     "mode": Column(TEXT, "", "eager or graph; empty if unknown"),
     "world": Column(INT, "ranks", "in the process group; 1 for a single device"),
+    "nodes": Column(INT, "nodes", "that the process group spans"),
     "rank": Column(INT, "", "whose time this is"),
     "samples": Column(REALS, "s", "every timed sample, in order"),
     "quantiles": Column(REALS, "s", f"of the samples at {QUANTILES}"),
@@ -94,7 +96,8 @@ FIELDS: Final[dict[str, Column]] = {
 }  # fmt: skip
 SCHEMA: Final = pa.schema([pa.field(name, column.kind, nullable=False) for name, column in FIELDS.items()])
 _EMPTY: Final[dict[pa.DataType, Any]] = {TEXT: "", INT: 0, REAL: 0.0, COUNTS: [], REALS: []}
-_DEFAULTS: Final = {"world": 1, "tp": 1, "ep": 1, "label": OK}
+_DEFAULTS: Final = {"world": 1, "nodes": 1, "tp": 1, "ep": 1, "label": OK}
+LATER: Final = frozenset({"nodes", "device_sms"})  # columns that files of earlier versions do not have
 
 
 @dataclass(frozen=True)
@@ -210,12 +213,15 @@ def read_records(path: str | Path) -> Records:
     except (pa.ArrowException, OSError) as error:
         raise BadInput(f"damaged: {str(error).splitlines()[0][:120]}", where=path, way_out=RESTORE) from None
     facts = table.schema.metadata or {}
-    if facts.get(KEY) != FORMAT or table.column_names != SCHEMA.names:
+    wanted = [name for name in SCHEMA.names if name in table.column_names or name not in LATER]
+    if facts.get(KEY) != FORMAT or table.column_names != wanted:
         raise BadInput("these are no records of this moesim", where=path, way_out=RESTORE)
     table = table.combine_chunks()
     if facts.get(DIGEST) != _digest(table).encode():
         raise BadInput("damaged: sha256 differs", where=path, way_out=RESTORE)
-    records = Records(table.cast(SCHEMA))
+    held = {name: table[name].combine_chunks() if name in wanted else None for name in FIELDS}
+    columns = [_array(name, column, held[name], len(table)) for name, column in FIELDS.items()]
+    records = Records(pa.table(columns, schema=SCHEMA))
     check(records, path)
     return records
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.calibration.check import check_profile
-from moesim.calibration.communication import held_out_errors
+from moesim.calibration.communication import held_out_errors, telling
 from moesim.calibration.distances import transport
 from moesim.calibration.fit import fit_profile
 from moesim.calibration.heldout import held_out, prepare
@@ -202,3 +202,38 @@ def test_collectives_of_more_ranks_than_are_judged_harm_nobody(tmp_path: Path) -
     with pytest.raises(BadInput, match="only of more ranks than any profile is judged on"):
         check_profile(tmp_path / "wide.yaml", records, H200, "world")
     assert len(check_profile(tmp_path / "wide.yaml", records, H200, "size").operators) == 1
+
+
+def both_ways(launch: float) -> Records:
+    """The law's GEMMs and decodes, in a graph and launched by the host."""
+    core: dict[str, Any] = {
+        "op": "attention_decode", "kernel": "sdpa", "dtype": "bf16", "cache_dtype": "bf16", "heads": 32, "kv_heads": 4,
+        "head_dim": 128, "query": 1,
+    }  # fmt: skip
+    cells = [(batch, context) for batch in (1, 4, 16, 64) for context in (127, 511, 2047, 8191)]
+    decodes: list[dict[str, Any]] = [
+        FACTS | core | {"batch": b, "context": c, "seconds": 5e-6 + b * (c + 1) * 2048 / 2e12} for b, c in cells
+    ]
+    prefills = [one | {"op": "attention_prefill", "query": one["context"], "context": 0} for one in decodes]
+    rows = [*gemms().table.to_pylist(), *decodes, *prefills]
+    eager = [row | {"mode": "eager", "seconds": row["seconds"] + launch} for row in rows]
+    return records_of([*(row | {"mode": "graph"} for row in rows), *eager])
+
+
+def test_what_runs_out_of_graphs_is_played_as_measured_there(tmp_path: Path) -> None:
+    fitted = fit_profile(both_ways(7e-6), H200)
+    roles = {role: name.rpartition("/")[2] for role, name in fitted.section["kernels"]["torch"].items()}
+    assert roles == {"gemm.bf16": "graph", "gqa_decode.bf16": "graph", "gqa_prefill.bf16": "eager"}
+    assert any("a launch costs 7.0 us more" in remark for remark in fitted.remarks)
+
+
+def test_links_are_told_by_one_node_by_even_splits_and_by_graphs() -> None:
+    base: dict[str, Any] = FACTS | {
+        "op": "all_to_all", "backend": "nccl", "kernel": "nccl", "dtype": "bf16", "bytes": 1 << 20, "seconds": 1e-5,
+    }  # fmt: skip
+    ways: list[dict[str, Any]] = [
+        {"nodes": 2}, {"distribution": "trace:x"}, {"mode": "eager"}, {"mode": "graph", "distribution": "balanced"},
+    ]  # fmt: skip
+    kept = telling(records_of([base | way for way in ways]))
+    assert kept["mode"].tolist() == ["graph"]
+    assert len(telling(records_of([base | {"mode": "eager"}]))) == 1

@@ -27,7 +27,7 @@ SAMPLE_FLOOR = 1e-9  # seconds: the clocks' resolution; a record's time is posit
 class CpuTarget:
     """See Target."""
 
-    device_class, backend = "cpu", "gloo"
+    device_class, backend, sms = "cpu", "gloo", 0
 
     def __init__(self) -> None:
         torch.set_num_threads(1)

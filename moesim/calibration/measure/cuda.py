@@ -33,6 +33,7 @@ class CudaTarget:
         self.device = torch.device("cuda", local_rank())
         torch.cuda.set_device(self.device)
         self._properties = torch.cuda.get_device_properties(self.device)
+        self.sms = int(self._properties.multi_processor_count)
         size = max(2 * self._properties.L2_cache_size, MIN_FLUSH)
         self._nvml = Nvml(f"GPU-{self._properties.uuid}")
         self._scratch = torch.empty(size // 4, dtype=torch.int32, device=self.device)

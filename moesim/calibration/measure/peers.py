@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ class Peers:
     rank: int = 0
     world: int = 1
     control: Any = None
+    nodes: int = 1
 
     def any(self, flag: bool) -> bool:
         """Whether one rank says so."""
@@ -58,6 +60,13 @@ class Peers:
             dist.barrier(group=self.control)
 
 
+def _nodes(world: int, control: Any) -> int:
+    """How many hosts the ranks are on."""
+    hosts: list[Any] = [None] * world
+    dist.all_gather_object(hosts, platform.node(), group=control)
+    return len(set(hosts))
+
+
 def local_rank() -> int:
     """Which GPU of the node is this process's, as torchrun says."""
     return _from_environment("LOCAL_RANK", 0)
@@ -83,7 +92,7 @@ def peers(backend: str, device: torch.device, *, rank: int, world: int, store: s
     dist.init_process_group(backend, init_method=store, rank=rank, world_size=world, timeout=PATIENCE, **where)
     try:
         control = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo", timeout=PATIENCE)
-        yield Peers(rank, world, control)
+        yield Peers(rank, world, control, nodes=_nodes(world, control))
     finally:
         dist.destroy_process_group()
 

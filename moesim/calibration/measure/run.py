@@ -180,10 +180,11 @@ def _row(number: int, case: Case, taken: Taken, run: _Run) -> dict[str, Any]:
     ]
     facts += [clock] if target.device_class == "cpu" else []
     return {
-        **case.row(peers.rank), **identity, "run": run.journal.run, "case": number,
+        **case.row(peers.rank), **identity, "device_sms": target.sms, "run": run.journal.run, "case": number,
         "device_class": target.device_class,
         "backend": backend, "version": identity["nccl"] if backend == "nccl" else identity["torch"],
-        "kernel": operator.kernel, "world": peers.world, "rank": peers.rank, "samples": taken.samples,
+        "kernel": operator.kernel, "world": peers.world, "nodes": peers.nodes,
+        "rank": peers.rank, "samples": taken.samples,
         "clock_before": taken.clock_before, "clock_after": taken.clock_after, "label": taken.label,
         "provenance": ", ".join(facts),
     }  # fmt: skip

@@ -18,11 +18,14 @@ DTYPES: dict[str, torch.dtype] = {
 
 
 class Target(Protocol):
-    """All times are seconds. `device_class` is what records call it, `backend` the one of torch.distributed."""
+    """All times are seconds. `device_class` is what records call it, `backend` the one of torch.distributed, `sms`
+    the multiprocessors that the device has, 0 where it has none.
+    """
 
     device_class: str
     device: torch.device
     backend: str
+    sms: int
 
     def seconds(self, call: Call, *, cold: bool, hold: Call | None) -> float:
         """One sample: evict the cache if `cold`, `hold` (communication: all ranks meet), then time the call."""

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from moesim.calibration.measure.case import Case, shape
 from moesim.calibration.measure.plan import MOST_CACHED, PlanSection
+from moesim.calibration.measure.target import Target
 from moesim.calibration.operators.expand import models
 from moesim.calibration.operators.operator import Operator, Place, Prepared, expect_close
 from moesim.models import Attention
@@ -103,6 +104,13 @@ def _reference(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, caus
     return torch.stack(parts, dim=1)
 
 
+def _no_kernel(target: Target) -> str:
+    """On a GPU scaled_dot_product_attention takes 576-wide keys by its reference path, which no engine runs."""
+    if target.device_class != "cuda":
+        return ""
+    return "torch has no kernel for it there, and FlashMLA, FlashInfer and FA3 are not called; `fit` takes the prior's"
+
+
 def _operator(name: str, phase: Phase, *, value_width: int = 0) -> Operator:
     expand = partial(cases, operator=name, phase=phase, latent=bool(value_width))
     return Operator("torch_sdpa", expand, partial(prepare, value_width=value_width))
@@ -110,4 +118,4 @@ def _operator(name: str, phase: Phase, *, value_width: int = 0) -> Operator:
 
 PREFILL, DECODE = _operator("attention_prefill", "prefill"), _operator("attention_decode", "decode")
 MLA_PREFILL = _operator("mla_prefill", "prefill", value_width=MLA_VALUE)
-MLA_DECODE = _operator("mla_decode", "decode", value_width=MLA_LATENT)
+MLA_DECODE = _operator("mla_decode", "decode", value_width=MLA_LATENT)._replace(refuses=_no_kernel)
