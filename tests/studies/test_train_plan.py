@@ -34,6 +34,21 @@ def test_the_plan_is_the_best_of_all_that_are_tried_by_hand() -> None:
     )
 
 
+def test_with_rows_of_their_own_the_plan_is_the_best_of_those_played_so() -> None:
+    """Hot experts, two nodes, no tensor parallelism: every plan by hand, with the same rows."""
+    rows = ("routing={router: topk_softmax, generator: {popularity: {lognormal: 1.0}}}",)
+    given = {"tensor_parallel_size": 1, "pipeline_parallel_size": 2}
+    found, by_hand = run({"plan": "auto", **given}, *rows), {}
+    for expert in (1, 2, 4, 8):
+        keys = {**given, "data_parallel_size": 8, "expert_parallel_size": expert}
+        by_hand[expert] = run(keys, *rows).metrics["step_time_s"].value
+    plan = found.provenance["plan"]
+    assert plan["plans"][0]["expert_parallel_size"] == min(by_hand, key=by_hand.__getitem__)
+    assert plan["plans"][0]["step_time_s"] == min(by_hand.values()) == found.metrics["step_time_s"].value
+    assert len(plan["plans"]) <= plan["fit"] == 4
+    assert any("with rows of their own" in said for said in found.warnings)
+
+
 def test_degrees_that_are_given_stay() -> None:
     plans = run({"plan": "auto", "expert_parallel_size": 4, "pipeline_parallel_size": 2}).provenance["plan"]["plans"]
     assert {(one["expert_parallel_size"], one["pipeline_parallel_size"]) for one in plans} == {(4, 2)} and len(
@@ -46,9 +61,9 @@ def test_plans_that_take_as_long_are_named() -> None:
     from moesim.studies.training.plan import Degrees, Plans, Tried
 
     fitting = (
-        Tried(Degrees(1, 2, 8, 4), 1.0, 9),
-        Tried(Degrees(2, 1, 8, 4), 1.0005, 9),
-        Tried(Degrees(4, 1, 4, 4), 1.1, 9),
+        Tried(Degrees(1, 2, 8, 4), 1.0, 9, 1.0),
+        Tried(Degrees(2, 1, 8, 4), 1.0005, 9, 1.0005),
+        Tried(Degrees(4, 1, 4, 4), 1.1, 9, 1.1),
     )
     note = Plans(fitting, 3, 1).note
     assert "as fast within 0.1 %: tensor 2, pipeline 1" in note and "the next takes 10.0% longer" in note

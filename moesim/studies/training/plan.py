@@ -5,7 +5,7 @@ Every plan that fits is played, with even rows: nothing is screened out by a rul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
@@ -16,12 +16,14 @@ from moesim.layout import HBM
 from moesim.models import load_model
 from moesim.studies.training.job import job_of
 from moesim.studies.training.load import TrainLoaded
-from moesim.training import overlapped_ps, rank_memory, train_step
+from moesim.studies.training.tokens import are_even, tokens_of
+from moesim.training import overlapped_ps, rank_memory, routed_step, train_step
 from moesim.units import show_seconds
 
 TIED: Final = 1e-3  # of a step: less than that tells no two plans apart
 SHOWN: Final = 10
 MOST: Final = 2000
+FINALISTS: Final = 8  # plans whose step is played with rows of their own, where a scenario has some
 DEGREES: Final = {
     "tensor_parallel_size": "tensor", "pipeline_parallel_size": "pipeline", "data_parallel_size": "data",
     "expert_parallel_size": "expert",
@@ -48,20 +50,24 @@ class Degrees(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """A plan that fits: seconds of its step, bytes of its fullest GPU."""
+    """A plan that fits: seconds of its step, bytes of its fullest GPU; even: its seconds with even rows."""
 
     degrees: Degrees
     seconds: float
     bytes: int
+    even: float
 
 
 @dataclass(frozen=True)
 class Plans:
-    """Those that fit, fastest first; numbers of those that do not, and that no layout has."""
+    """Those that fit, fastest first; numbers of those that do not, and that no layout has; of how many rows of their
+    own were played: those alone are in `fitting` then, and `screened` are all that fit; 0: even ones of all.
+    """
 
     fitting: tuple[Tried, ...]
     unfit: int
     refused: int
+    screened: int = 0
 
     @property
     def tied(self) -> list[Tried]:
@@ -75,15 +81,23 @@ class Plans:
         tied = f"; as fast within 0.1 %: {'; '.join(one.degrees.words for one in self.tied)}" if self.tied else ""
         others = [one for one in self.fitting[1:] if one not in self.tied]
         more = f"; the next takes {others[0].seconds / best.seconds - 1:.1%} longer" if others else ""
-        of = f"of {len(self.fitting)} that fit ({self.unfit} do not, {self.refused} are no layout)"
-        return f"parallel.plan: {best.degrees.words}, {of}, played with even rows{tied}{more}"
+        of = f"of {self.screened or len(self.fitting)} that fit ({self.unfit} do not, {self.refused} are no layout)"
+        few = f", {len(self.fitting)} of them with rows of their own" if self.screened else ""
+        return f"parallel.plan: {best.degrees.words}, {of}, played with even rows{few}{tied}{more}"
 
     def to_json(self) -> dict[str, Any]:
         """The fastest ones."""
         plans = [
-            {**one.degrees.keys, "step_time_s": one.seconds, "peak_memory_bytes": one.bytes} for one in self.fitting
+            {
+                **one.degrees.keys,
+                "step_time_s": one.seconds,
+                "peak_memory_bytes": one.bytes,
+                **({"even_step_time_s": one.even} if self.screened else {}),
+            }
+            for one in self.fitting
         ]
-        return {"plans": plans[:SHOWN], "fit": len(plans), "unfit": self.unfit, "refused": self.refused}
+        fit = self.screened or len(plans)
+        return {"plans": plans[:SHOWN], "fit": fit, "unfit": self.unfit, "refused": self.refused}
 
 
 def planned(loaded: TrainLoaded, tell: Callable[[str], None]) -> tuple[TrainLoaded, Plans]:
@@ -102,8 +116,35 @@ def planned(loaded: TrainLoaded, tell: Callable[[str], None]) -> tuple[TrainLoad
     refused = [one for one in tried if isinstance(one, BadInput)]
     if not fitting:
         raise _none(loaded, short, refused)
-    plans = Plans(tuple(sorted(fitting, key=lambda one: (one.seconds, one.degrees))), len(short), len(refused))
+    plans = _with_rows(loaded, Plans(_fastest(fitting), len(short), len(refused)), costs, tell)
     return with_degrees(loaded, plans.fitting[0].degrees), plans
+
+
+def _fastest(tried: Iterable[Tried]) -> tuple[Tried, ...]:
+    return tuple(sorted(tried, key=lambda one: (one.seconds, one.degrees)))
+
+
+def _with_rows(loaded: TrainLoaded, plans: Plans, costs: CostModel | None, tell: Callable[[str], None]) -> Plans:
+    """The fastest again, with the rows that the scenario has, until one is faster than the next with even rows: those
+    are not slower than others, unless experts drop some. Raises BadInput where none of them is played so.
+    """
+    if are_even(loaded, job_of(with_degrees(loaded, plans.fitting[0].degrees), costs)):
+        return plans
+    played, refused = list[Tried](), list[BadInput]()
+    for one in plans.fitting:
+        beaten = loaded.scenario.training.limit is None and any(other.seconds <= one.even for other in played)
+        if beaten or len(played) == FINALISTS:
+            break
+        tell(f"{one.degrees.words}: rows of its own")
+        try:
+            own = with_degrees(loaded, one.degrees)
+            job = job_of(own, costs)
+            played.append(one._replace(seconds=routed_step(job, tokens_of(own, job, 0)).seconds))
+        except BadInput as error:
+            refused.append(error)
+    if not played:
+        raise refused[0]
+    return Plans(_fastest(played), plans.unfit, plans.refused + len(refused), len(plans.fitting))
 
 
 def _tried(
@@ -114,7 +155,8 @@ def _tried(
         job = job_of(with_degrees(loaded, degrees), costs)
         ledger = max((rank_memory(job, rank) for rank in range(job.pipeline)), key=lambda one: one.used(HBM))
         ledger.check()
-        return Tried(degrees, train_step(job, overlapped_ps(job)).seconds, ledger.used(HBM)), job.costs
+        seconds = train_step(job, overlapped_ps(job)).seconds
+        return Tried(degrees, seconds, ledger.used(HBM), seconds), job.costs
     except DoesNotFit as error:
         return DoesNotFit(f"{degrees.words}: {error.what}", way_out=error.way_out), costs
     except BadInput as error:

@@ -17,7 +17,7 @@ from moesim.studies.training.job import job_of
 from moesim.studies.training.load import TrainLoaded, load_training
 from moesim.studies.training.long_run import Drawn, run_told
 from moesim.studies.training.plan import chosen, planned
-from moesim.studies.training.tokens import tokens_of
+from moesim.studies.training.tokens import are_even, tokens_of
 from moesim.studies.training.told import Done, Told, even_told, routed_told
 from moesim.training import Job, rank_memory, routed_step
 from moesim.training.memory import checkpoint_bytes, restored_bytes
@@ -80,17 +80,12 @@ def run_training(
 
 def _told(loaded: TrainLoaded, job: Job, tell: Callable[[str], None]) -> Told:
     """With even rows one rank stands for all of its stage."""
-    if _is_even(loaded, job):
+    if are_even(loaded, job):
         return even_told(job)
     tell("looking tokens up")
     source = tokens_of(loaded, job, 0)
     tell("playing every layer of every micro-batch")
     return routed_told(job, source)
-
-
-def _is_even(loaded: TrainLoaded, job: Job) -> bool:
-    routing = loaded.scenario.routing
-    return routing is None or routing.balanced or not job.model.routed
 
 
 def _with_run(

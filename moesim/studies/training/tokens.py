@@ -20,6 +20,12 @@ PROBE: Final = 8  # tokens of which it is seen what a router makes of them
 MOST_STEPS: Final = 2000  # that a router may have learned from: each routes 2,048 tokens in every layer
 
 
+def are_even(loaded: TrainLoaded, job: Job) -> bool:
+    """Whether every expert gets equal rows."""
+    routing = loaded.scenario.routing
+    return routing is None or routing.balanced or not job.model.routed
+
+
 def tokens_of(loaded: TrainLoaded, job: Job, step: int) -> Sequences:
     """At a step of a run: texts of its own; or, by a router, the same texts, with what it has learned in so many steps
     beyond `routing.warm_up`. Raises BadInput.
