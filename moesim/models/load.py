@@ -82,7 +82,7 @@ def _from_config(config: Config, name: str) -> MoEModel:
         )
     text = config.text()
     blocks = text.data.get("layers_block_type")  # Nemotron-H may give no number beside it
-    layers = len(blocks) if isinstance(blocks, list) else text.integer("num_hidden_layers")
+    layers = len(blocks) if isinstance(blocks, list) else text.integer("num_hidden_layers", "num_layers")
     if layers > MAX_LAYERS:
         raise BadInput(f"more than {MAX_LAYERS} layers", where=f"{text.source} num_hidden_layers")
     family_fields = REGISTRY[family](text)
@@ -101,7 +101,7 @@ def _from_config(config: Config, name: str) -> MoEModel:
             model_type=family,
             approximations=notes,
             hidden_size=text.integer("hidden_size"),
-            num_layers=layers,
+            num_layers=fields.pop("num_layers", layers),
             vocab_size=text.integer("vocab_size"),
             tie_embeddings=bool(text.data.get("tie_word_embeddings", False)),
             **fields,

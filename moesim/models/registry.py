@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from moesim.models import families, hybrids, windowed
+from moesim.models import families, hybrids, longcat, windowed
 from moesim.models.config import Config
 from moesim.models.families import Fields
 
@@ -30,6 +30,7 @@ REGISTRY: Final[dict[str, Callable[[Config], Fields]]] = {
     "llama": families.dense,
     "llama4": families.llama4,
     "llama4_text": families.llama4_text,
+    "longcat_flash": longcat.longcat_flash,
     "mimo_v2_flash": windowed.mimo_v2_flash,
     "minimax": hybrids.minimax,
     "minimax_m2": families.minimax_m2,
@@ -54,7 +55,6 @@ REGISTRY: Final[dict[str, Callable[[Config], Fields]]] = {
 REFUSED: Final = {  # families whose keys look like another's, and why that other's counts would be wrong
     "deepseek_v4": "its attention compresses keys and values by layer, and projects in groups",
     "deepseek_ref": "it is DeepSeek-V4 under another name",
-    "longcat_flash": "some of its experts do nothing, and each layer attends twice",
     "switch_transformers": "it has an encoder and a decoder",
     "nllb-moe": "it has an encoder and a decoder",
 }

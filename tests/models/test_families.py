@@ -159,3 +159,28 @@ def test_layers_that_share_picks_have_no_indexer(tmp_path: Path) -> None:
     assert full.kv_bytes_per_token("bf16") == 4 * (2 * (512 + 64) + 16)  # index keys in fp8
     with pytest.raises(BadInput, match="full or shared"):
         _load(tmp_path, config | {"indexer_types": ["full"]})
+
+
+LONGCAT = {
+    "model_type": "longcat_flash", "num_layers": 28, "hidden_size": 6144, "num_attention_heads": 64,
+    "vocab_size": 131072, "ffn_hidden_size": 12288, "expert_ffn_hidden_size": 2048, "n_routed_experts": 512,
+    "zero_expert_num": 256, "moe_topk": 12, **(LATENT | {"q_lora_rank": 1536}),
+}  # fmt: skip
+
+
+def test_a_longcat_layer_attends_twice_and_a_third_of_its_experts_does_nothing(tmp_path: Path) -> None:
+    model = _load(tmp_path, LONGCAT)
+    attention = 6144 * (1536 + 576) + 1536 * 64 * 192 + 512 * 64 * 256 + 64 * 128 * 6144
+    dense, expert, ends = 3 * 6144 * 12288, 3 * 6144 * 2048, 2 * 131072 * 6144
+    same = 28 * (2 * attention + 2 * dense + 512 * 6144) + ends
+    assert model.total_parameters == same + 28 * 512 * expert and model.active_parameters == same + 28 * 8 * expert
+    assert model.total_parameters / 1e9 == pytest.approx(560, rel=0.005)  # published: 560, and 27 on average
+    assert (model.active_parameters - ends / 2) / 1e9 == pytest.approx(27, rel=0.01)
+    assert "8 choices of every token" in " ".join(model.approximations)
+
+
+def test_longcat_without_empty_experts_plays_all_its_choices(tmp_path: Path) -> None:
+    model = _load(tmp_path, LONGCAT | {"zero_expert_num": 0})
+    assert model.top_k == 12 and model.num_layers == 56 and len(model.approximations) == 1
+    with pytest.raises(BadInput, match="n_routed_experts"):
+        _load(tmp_path, LONGCAT | {"n_routed_experts": 0})
