@@ -63,6 +63,15 @@ def forget(cache: Path, draw: random.Random) -> None:
             path.unlink()
 
 
+def told(found: tuple[int, bytes], expected: tuple[int, bytes]) -> str:
+    """What a run after a kill says, beside what one on an empty cache said."""
+    if found == expected:
+        return "works"
+    lines = zip(found[1].splitlines(), [*expected[1].splitlines(), *[b""] * found[1].count(b"\n")], strict=False)
+    other = next((line.decode(errors="replace") for line, wanted in lines if line != wanted), "less")
+    return f"exit {found[0]}, and says: {other}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 where every start after a kill worked."""
     parser = argparse.ArgumentParser(description="kill processes while they compile")
@@ -77,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             kills += killed(cache, draw.uniform(0.3, longest))
             found = to_the_end(cache)
             broken += found != expected
-            print(f"kill {number + 1}: {'works' if found == expected else found}", flush=True)
+            print(f"kill {number + 1}: {told(found, expected)}", flush=True)
             forget(cache, draw)
             longest = LONGEST * FORGOTTEN
     print(f"{kills} of {given.number} were killed under way, {broken} of the starts after them failed")

@@ -301,6 +301,14 @@ def test_a_matrix_of_a_bridged_pair_and_of_pcie_cards(tmp_path: Path) -> None:
     assert set(cards.cluster.link_capacity) == {32e9} and "nics: 2" in cards.text
 
 
+def test_what_stands_around_a_matrix_tells_another_gpu_and_one_without_nvlinks_says_so(tmp_path: Path) -> None:
+    around = "GPU 0,1,2,3,4,5,6,7: NVIDIA B300 SXM6 AC\nNVIDIA Topology:\n" + matrix(8, "NV18", 8)
+    assert any("names NVIDIA B300, not H100-SXM5" in note for note in imported(tmp_path, around, name="t.txt").notes)
+    assert not any("names" in note for note in imported(tmp_path, around, "b300", "b300.txt").notes)
+    pcie = imported(tmp_path, "root@node:~# nvidia-smi topo -mp\n" + matrix(8, "NODE", 8), name="pcie.txt")
+    assert any("`nvidia-smi topo -mp` leaves them out" in note for note in pcie.notes)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

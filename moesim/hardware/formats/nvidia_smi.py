@@ -19,6 +19,7 @@ SOURCE = "nvidia-smi topo -m"
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 _COLUMN = re.compile(r"GPU\d+|NIC\d+|mlx\d+_\w+")
 _STEPS = {"X": 0, "PIX": 1, "PXB": 2, "PHB": 3, "NODE": 4, "SYS": 5, "SOC": 5}
+_PRODUCT = re.compile(r"(?:NVIDIA|Tesla)[ -](?:GeForce )?((?:RTX (?:PRO )?)?[A-Z]{0,2}\d{1,4}[A-Z]?)\b")
 Rows = dict[str, dict[str, str]]
 
 
@@ -35,9 +36,21 @@ def read(text: str, source: str, like: Document) -> Draft:
         raise BadInput(f"rows of GPUs are {', '.join(gpus) or 'missing'}", where=source, way_out="the whole matrix")
     named = str(like.data["device"]["name"])
     generation = gpu_links.of_device(named, like.source)
-    keys, notes = _nvlinks(rows, gpus, generation, source).keys(generation, SOURCE, source)
+    links = _nvlinks(rows, gpus, generation, source)
+    keys, notes = links.keys(generation, SOURCE, source)
     ports = nearest_ports(_distances(rows, gpus))
-    return Draft(keys, (f"{SOURCE} states no rates: they are those of {named}", *notes, *ports.as_in(like, keys, "it")))
+    notes = [f"{SOURCE} states no rates: they are those of {named}", *_another(text, named), *notes]
+    if len(gpus) > 1 and not (links.direct.any() or links.switched.any()):
+        notes.append("no pair of GPUs has NVLinks; `nvidia-smi topo -mp` leaves them out, -m shows them")
+    return Draft(keys, (*notes, *ports.as_in(like, keys, "it")))
+
+
+def _another(text: str, named: str) -> list[str]:
+    """Where a product is named around the matrix, and it is not the device of `like`."""
+    found = _PRODUCT.search(text)
+    if found is None or f"{named}-".upper().startswith(f"{found[1].replace(' ', '-').upper()}-"):
+        return []
+    return [f"the text names {found[0]}, not {named}: `--like` with a topology of that GPU has its rates"]
 
 
 def _rows(text: str, source: str) -> Rows:
