@@ -45,9 +45,9 @@ Columns = dict[str, Any]
 
 def import_tables(system: str, ops: Iterable[str] = ()) -> Records:
     """All tables of one system that moesim has an operator for, or those of `ops` only. Raises BadInput."""
-    folder = _folder() / system
+    folder = tables_folder() / system
     if not folder.is_dir():
-        raise unknown_name("system", system, (path.name for path in _folder().iterdir() if path.is_dir()))
+        raise unknown_name("system", system, (path.name for path in tables_folder().iterdir() if path.is_dir()))
     parts = [part for path in _tables(folder) for part in _read(system, path)]
     wanted = set(ops)
     kept = [part for part in parts if not wanted or part["op"][0] in wanted]
@@ -60,12 +60,12 @@ def import_communication(system: str, devices: Iterable[str]) -> Records:
     """Tables of NCCL, of engines' all-reduces and of DeepEP, of one system in all versions, rows of `devices` only:
     some tables hold another's.
     """
-    paths = [path for name in COMMUNICATION for path in sorted((_folder() / system).rglob(name))]
+    paths = [path for name in COMMUNICATION for path in sorted((tables_folder() / system).rglob(name))]
     joined = join([part for path in paths for part in _read(system, path)])
     return joined.where(np.isin(joined["device"], list(devices)))
 
 
-def _folder() -> Path:
+def tables_folder() -> Path:
     """The package's data, found without importing it."""
     spec = importlib.util.find_spec("aiconfigurator_core")
     if spec is None or not spec.submodule_search_locations:

@@ -40,6 +40,7 @@ def carry(section: ProfileSection, measured: Device, device: Device) -> ProfileS
     moved = section.elementwise
     elementwise = moved.model_copy(update={"bytes_per_second": memory * moved.bytes_per_second})
     rates = {"operators": operators, "kernels": kernels, "elementwise": elementwise}
+    rates |= {"cache": device.cache_bytes} if device.cache_bytes else {}
     return section.model_copy(update={**rates, "memory_bandwidth": device.memory_bandwidth})
 
 

@@ -18,7 +18,8 @@ NO_LINK = -1
 @dataclass(frozen=True)
 class Device:
     """One kind of GPU. peak_flops: dense FLOP/s by dtype; each figure's source stands in `sources`; like: the shipped
-    profile whose kernels it runs, "" where they were measured on it or nobody can say.
+    profile whose kernels it runs, "" where they were measured on it or nobody can say; cache_bytes: of its last-level
+    cache, 0 where nobody says.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Device:
     sms: int
     sources: Mapping[str, str] = field(default_factory=dict)
     like: str = ""
+    cache_bytes: int = 0
 
 
 class Routes(NamedTuple):

@@ -108,6 +108,7 @@ def _device(section: DeviceSection) -> Device:
         "memory": section.memory.source,
         "memory_bandwidth": section.memory_bandwidth.source,
         "sms": section.sms.source,
+        **({"cache": section.cache.source} if section.cache else {}),
         **{f"flops.{dtype}": figure.source for dtype, figure in section.flops.items()},
     }
     return Device(
@@ -116,6 +117,7 @@ def _device(section: DeviceSection) -> Device:
         memory_bandwidth=section.memory_bandwidth.value,
         peak_flops={dtype: figure.value for dtype, figure in section.flops.items()},
         sms=section.sms.value,
+        cache_bytes=section.cache.value if section.cache else 0,
         sources=sources,
         like=section.like,
     )

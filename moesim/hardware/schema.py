@@ -36,6 +36,10 @@ class DeviceSection(Section):
     memory: Sourced[Annotated[ByteCount, Field(gt=0)]]
     memory_bandwidth: Sourced[Positive]
     sms: Sourced[Count]
+    cache: Sourced[Annotated[ByteCount, Field(gt=0)]] | None = Field(
+        None,
+        description="last-level cache, whose content a carried kernel may find there; left out: the measured one's",
+    )
     flops: dict[Literal["fp32", "bf16", "fp8", "fp4"], Sourced[Annotated[Flops, Field(gt=0)]]]
 
 

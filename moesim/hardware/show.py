@@ -23,6 +23,7 @@ def _device(device: Device) -> str:
         ("memory", show_bytes(device.memory_bytes), device.sources.get("memory", "")),
         ("memory rate", show_bandwidth(device.memory_bandwidth), device.sources.get("memory_bandwidth", "")),
         ("SMs", str(device.sms), device.sources.get("sms", "")),
+        *([("cache", show_bytes(device.cache_bytes), device.sources["cache"])] if device.cache_bytes else []),
         *(
             (f"dense {dtype}", f"{rate / 1e12:g} TFLOP/s", device.sources.get(f"flops.{dtype}", ""))
             for dtype, rate in device.peak_flops.items()

@@ -108,3 +108,14 @@ def test_what_cannot_be_carried_is_refused() -> None:
     with pytest.raises(BadInput, match="unknown cost profile 'h300'"):
         load_costs("auto", replace(device("h20"), like="h300"))
     assert load_profile(known_profiles()["h200_sxm"], device("h20")).device == "H200-SXM-141GB"
+
+
+def test_a_cache_that_a_device_names_is_the_one_that_is_read_from() -> None:
+    small = device("rtx-5090-pcie")
+    assert small.cache_bytes == 96 << 20
+    named, unnamed = (load_costs("rtx_pro_6000", one, "vllm") for one in (small, replace(small, cache_bytes=0)))
+    between = [
+        costs.gemm(1, 8192, 6700, "bf16") for costs in (named, unnamed)
+    ]  # 110 MB: more than 96, less than 128 MB
+    assert between[0].seconds >= 2 * 8192 * 6700 / small.memory_bandwidth > 0
+    assert between[0].seconds >= between[1].seconds
