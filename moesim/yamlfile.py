@@ -8,10 +8,10 @@ anything is composed, and plain scalars resolve by JSON's rules, with the rest l
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar, get_args
+from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -26,7 +26,9 @@ Item = TypeVar("Item")
 MAX_BYTES: Final = 1 << 20
 MAX_DEPTH: Final = 32
 MAX_NODES: Final = 100_000
+WANTED: Final = "Input should be "  # how pydantic begins
 
+_SECTION: Final = re.compile(r"a valid dictionary or instance of \w+")
 _INT: Final = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _FLOAT: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
@@ -70,8 +72,9 @@ def validate(schema: type[Model], data: Any, where: Callable[[Keys], str]) -> Mo
         first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])  # a misspelt key is also missing
         keys = _keys_in(data, first["loc"])
         if first["type"] == "extra_forbidden":
-            raise unknown_name("key", keys[-1], _known_keys(schema, keys[:-1]), where=where(keys)) from None
-        raise BadInput(_message(first), where=where(keys)) from None
+            raise _unknown_key(schema, keys, where(keys)) from None
+        same = [each for each in errors if _keys_in(data, each["loc"]) == keys]
+        raise BadInput(_message(same), where=where(keys)) from None
 
 
 def _keys_in(data: Any, location: Keys) -> Keys:
@@ -86,12 +89,39 @@ def _keys_in(data: Any, location: Keys) -> Keys:
     return tuple(keys)
 
 
-def _message(error: Any) -> str:
-    text = str(error["msg"]).removeprefix("Value error, ")
-    value = error.get("input")
-    if error["type"] == "missing" or isinstance(value, (dict, list)) or repr(value) in text:
+def _unknown_key(schema: type[BaseModel], keys: Keys, where: str) -> BadInput:
+    """With the places where a key of that name is known, before those that stand beside it."""
+    error = unknown_name("key", keys[-1], _known_keys(schema, keys[:-1]), where=where)
+    elsewhere = list(_places_of(str(keys[-1]), schema))[:2]
+    way_out = f"{' or '.join(elsewhere)}; {error.way_out}" if elsewhere else error.way_out
+    return BadInput(error.what, where=where, way_out=way_out)
+
+
+def _places_of(name: str, schema: type[BaseModel], above: str = "", depth: int = 4) -> Iterator[str]:
+    """Dotted keys of that name; none inside of lists."""
+    for key, field_ in schema.model_fields.items():
+        place = f"{above}{field_.alias or key}"
+        if (field_.alias or key) == name:
+            yield place
+        for inner in dict.fromkeys(_models_in(field_.annotation, lists=False)) if depth else ():
+            yield from _places_of(name, inner, f"{place}.", depth - 1)
+
+
+def _message(errors: Sequence[Any]) -> str:
+    """Of the errors of one key: what each member of a union wants of a plain value is one of several ways."""
+    first, value = errors[0], errors[0].get("input")
+    text = str(first["msg"]).removeprefix("Value error, ")
+    wanted = [_of_yaml(str(error["msg"]).removeprefix(WANTED)) for error in errors
+              if str(error["msg"]).startswith(WANTED)]  # fmt: skip
+    text = f"has to be {' or '.join(dict.fromkeys(wanted))}" if wanted else text
+    if first["type"] == "missing" or isinstance(value, (dict, list)) or (not wanted and repr(value) in text):
         return text
-    return f"{text}, not {value!r}{_hint(str(error['type']), str(value).lower())}"
+    return f"{text}, not {value!r}{_hint(str(first['type']), str(value).lower())}"
+
+
+def _of_yaml(wanted: str) -> str:
+    """Without the names that Python has for things of YAML."""
+    return _SECTION.sub("a section of keys", wanted).replace("a valid tuple", "a list")
 
 
 def _hint(kind: str, text: str) -> str:
@@ -114,10 +144,12 @@ def _known_keys(schema: type[BaseModel], keys: Keys) -> list[str]:
     return sorted({field_.alias or name for model in models for name, field_ in model.model_fields.items()})
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def _models_in(annotation: Any, *, lists: bool = True) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [found for argument in get_args(annotation) for found in _models_in(argument)]
+    if not lists and get_origin(annotation) in (tuple, list, dict):
+        return []
+    return [found for argument in get_args(annotation) for found in _models_in(argument, lists=lists)]
 
 
 def dotted(keys: Keys) -> str:

@@ -12,6 +12,8 @@ from typing import Final, NamedTuple
 
 import click
 
+PLAYED: Final = ("serve", "train", "simulate", "play", "step")  # modes, and words of others, for `run`
+
 
 class Command(NamedTuple):
     """module and attribute of a click command, and its one line of help (shown without importing it)."""
@@ -22,7 +24,7 @@ class Command(NamedTuple):
 
 
 VERBS: Final = {
-    "run": Command("run", "run", "Simulate one scenario: step time, and where it goes."),
+    "run": Command("run", "run", "Play a scenario: a step, requests served, or training."),
     "compare": Command("compare", "compare", "Two scenarios, paired seeds: difference and interval."),
     "sweep": Command("sweep", "sweep", "Many runs with keys varied, each stored once, resumable."),
     "search": Command("search", "search", "Many runs with keys varied, chosen by an optimizer."),
@@ -72,7 +74,7 @@ class LazyGroup(click.Group):
         """As click does, but an unknown verb names the nearest known one. Raises click.UsageError."""
         known = self.list_commands(ctx)
         if args[0] not in known and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], known, n=1, cutoff=0.5)
+            near = ["run"] if args[0] in PLAYED else difflib.get_close_matches(args[0], known, n=1, cutoff=0.5)
             guess = f"did you mean {near[0]!r}? " if near else ""
             raise click.UsageError(f"unknown verb {args[0]!r}. Try: {guess}known: {', '.join(known)}", ctx)
         return super().resolve_command(ctx, args)

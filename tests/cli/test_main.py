@@ -14,6 +14,7 @@ import pytest
 from moesim.cli.main import guarded
 from moesim.cli.verbs import VERBS
 from moesim.errors import BadInput, BrokenInvariant, Deadlock, DoesNotFit, TargetMissed, TryAgain
+from tests.cli.conftest import Moesim
 
 HEAVY = ("numpy", "numba", "pydantic", "yaml", "plotly", "rich", "simpy", "networkx", "pyarrow", "scipy", "torch")
 
@@ -71,6 +72,10 @@ def test_a_defect_says_how_to_see_the_traceback(
     monkeypatch.setenv("MOESIM_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
         guarded(raising(ZeroDivisionError("division by zero")))
+
+
+def test_a_mode_taken_for_a_verb_is_told_the_verb(moesim: Moesim) -> None:
+    assert "unknown verb 'serve'. Try: did you mean 'run'?" in moesim("serve", "demo-serve").err
 
 
 def test_help_lists_every_verb_whose_file_exists() -> None:

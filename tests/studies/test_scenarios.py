@@ -41,6 +41,11 @@ def test_the_hash_knows_content_and_not_order_or_name(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ("batch.contxt=1", "--set batch.contxt: unknown key 'contxt'.*did you mean 'context'"),
+        ("tensor_parallel_size=2", "unknown key 'tensor_parallel_size'. Try: parallel.tensor_parallel_size;"),
+        ("batch=3", "--set batch: has to be a section of keys, not 3"),
+        ("faults=3", "--set faults: has to be a list, not 3"),
+        ("overlap.degree=maybe", "has to be a valid integer or 'auto', not 'maybe'"),
+        ("network.background=1", "has to be less than 1, not 1"),
         ("batch.tokens_per_gpu=1e0", "not '1e0'"),
         ("batch.tokens_per_gpu=-1", "greater than or equal to 1"),
         ("cluster.oversubscription=nan", "not 'nan'"),
