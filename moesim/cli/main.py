@@ -30,7 +30,7 @@ PATHS: Final = {
     errno.EROFS, errno.ENXIO, errno.EINVAL,
 }  # fmt: skip
 EXTRA_OF: Final = {  # library -> extra that has it
-    "torch": "torch", "transformers": "torch", "safetensors": "torch", "ray": "ray",
+    "torch": "torch", "transformers": "torch", "safetensors": "torch", "ray": "ray", "submitit": "slurm",
     "optuna": "search",
 }  # fmt: skip
 

@@ -55,6 +55,20 @@ def overrides_option(function: Function) -> Function:
     return click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=text)(function)
 
 
+def engine_option(function: Function) -> Function:
+    """`--engine`: of a verb that plays points of a sweep."""
+    text = ("What runs points: processes here, a Ray cluster (RAY_ADDRESS, or one that runs here; extra ray), or jobs "
+            "of Slurm (SBATCH_PARTITION ...; extra slurm).")  # fmt: skip
+    engines = click.Choice(["local", "ray", "slurm"])
+    return click.option("--engine", type=engines, default="local", show_default=True, help=text)(function)
+
+
+def jobs_option(function: Function) -> Function:
+    """`--jobs`: of the same."""
+    text = "At once; 0: in this process.  [default: one a core; of a cluster, as it has]"
+    return click.option("--jobs", type=click.IntRange(0, 1024), metavar="N", help=text)(function)
+
+
 def json_option(function: Function) -> Function:
     """`--json`."""
     text = "Print one JSON document on stdout; text for people goes to stderr."

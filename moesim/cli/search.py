@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from moesim.cli.options import OptionalReport, json_option, print_json, scenario_argument, text_stream
+from moesim.cli.options import (
+    OptionalReport,
+    engine_option,
+    jobs_option,
+    json_option,
+    print_json,
+    scenario_argument,
+    text_stream,
+)
 
 if TYPE_CHECKING:
     from moesim.studies.searching import Sampler
+    from moesim.studies.sweeping import Engine
 
 
 @click.command(cls=OptionalReport)
@@ -30,9 +39,8 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--exhaustive", is_flag=True, help="Play every point too, and say how far the search alone gets.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of requests and draws.")
-@click.option(
-    "--jobs", type=click.IntRange(0, 1024), metavar="N", help="Processes; 0: this one.  [default: one a core]"
-)
+@jobs_option
+@engine_option
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Store of the runs.  [default: sweeps/<hash>]"
 )
@@ -40,7 +48,7 @@ if TYPE_CHECKING:
 @json_option
 def search(
     scenario: str, settings: tuple[str, ...], front: str, budget: int, sampler: Sampler, exhaustive: bool, seed: int,
-    jobs: int | None, out: Path | None, report: str | None, as_json: bool,
+    jobs: int | None, engine: Engine, out: Path | None, report: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Which values of keys of SCENARIO are best? An optimizer asks for points (extra search: optuna).
 
@@ -48,7 +56,7 @@ def search(
     the same command goes on where it was.
     """
     from moesim import atomic
-    from moesim.cli.sweep import cores, pace
+    from moesim.cli.sweep import jobs_of, pace
     from moesim.compiled import uncompiled
     from moesim.report import tables
     from moesim.report.progress import FIRST, told
@@ -63,7 +71,7 @@ def search(
     wanted = Wanted(plan, read_goals(front), budget, sampler, seed, exhaustive)
     name = plan.subject.name + (FIRST if uncompiled() else "")
     with told(sys.stderr, f"moesim search {name}") as tell:
-        found = find(wanted, jobs=cores() if jobs is None else jobs, folder=out, tell=pace(tell))
+        found = find(wanted, jobs=jobs_of(engine, jobs), engine=engine, folder=out, tell=pace(tell))
     tables.show(search_text(found), text_stream(as_json))
     if report is not None:
         path = Path(report) if report else found.sweep.folder / "report.html"

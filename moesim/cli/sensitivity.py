@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from moesim.cli.options import json_option, print_json, scenario_argument, text_stream
+from moesim.cli.options import engine_option, jobs_option, json_option, print_json, scenario_argument, text_stream
+
+if TYPE_CHECKING:
+    from moesim.studies.sweeping import Engine
+
 
 USUAL = {"morris": 8, "sobol": 64, "transport": 200}
 
@@ -31,19 +36,18 @@ USUAL = {"morris": 8, "sobol": 64, "transport": 200}
     help="morris: trajectories of inputs + 1 runs (8); sobol: power of two, x (inputs + 2) (64); transport: runs (200)",
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of requests and draws.")
-@click.option(
-    "--jobs", type=click.IntRange(0, 1024), metavar="N", help="Processes; 0: this one.  [default: one a core]"
-)
+@jobs_option
+@engine_option
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Store of the runs.  [default: sweeps/<hash>]"
 )
 @json_option
 def sensitivity(
     scenario: str, settings: tuple[str, ...], bands: bool, metric: str, method: str, points: int | None, seed: int,
-    jobs: int | None, out: Path | None, as_json: bool,
+    jobs: int | None, engine: Engine, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Which input moves a number of SCENARIO, and which does not? Runs are stored as a sweep's, and resumable."""
-    from moesim.cli.sweep import cores, pace
+    from moesim.cli.sweep import jobs_of, pace
     from moesim.compiled import uncompiled
     from moesim.report import tables
     from moesim.report.progress import FIRST, told
@@ -62,7 +66,8 @@ def sensitivity(
             number,
             bands=bands,
             folder=out,
-            jobs=cores() if jobs is None else jobs,
+            jobs=jobs_of(engine, jobs),
+            engine=engine,
             tell=pace(tell),
         )
     tables.show(sensitivity_text(found), text_stream(as_json))

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from moesim.cli.options import OptionalReport, json_option, print_json, scenario_argument, text_stream
+from moesim.cli.options import (
+    OptionalReport,
+    engine_option,
+    jobs_option,
+    json_option,
+    print_json,
+    scenario_argument,
+    text_stream,
+)
 
 if TYPE_CHECKING:
     from moesim.studies.sweeping import Engine
@@ -29,13 +37,8 @@ if TYPE_CHECKING:
 @click.option("--points", type=click.IntRange(1), metavar="N", help="Of a random or latin design.")
 @click.option("--seeds", type=click.IntRange(1, 1000), metavar="N", help="Runs of each point.  [1]")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="The first of them.  [0]")
-@click.option(
-    "--jobs", type=click.IntRange(0, 1024), metavar="N", help="Processes; 0: this one.  [default: one a core]"
-)
-@click.option(
-    "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
-    help="What runs points: processes here, or a Ray cluster (RAY_ADDRESS, or one that runs here; extra ray).",
-)  # fmt: skip
+@jobs_option
+@engine_option
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Store of the points.  [default: sweeps/<hash>]"
 )

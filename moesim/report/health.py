@@ -22,6 +22,7 @@ EXTRAS: Final = {  # library -> the extra that has it, and what it is for
     "torch": ("torch", "recording routing and measuring kernels"),
     "transformers": ("torch", "recording Hugging Face models"),
     "ray": ("ray", "sweeps on many machines"),
+    "submitit": ("slurm", "sweeps as jobs of Slurm"),
     "optuna": ("search", "searching spaces that are too large to play whole"),
 }
 SHIPPED: Final = {

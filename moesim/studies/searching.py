@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -21,8 +20,7 @@ from moesim.errors import BadInput
 from moesim.studies.fronts import Floats, Goal, as_goals, quality
 from moesim.studies.sweeping import Axis, Plan, Sweep, sweep
 from moesim.studies.sweeping.axes import Interval, flow
-from moesim.studies.sweeping.executor import Pool
-from moesim.studies.sweeping.sweep import Front, Tell
+from moesim.studies.sweeping.sweep import Engine, Front, Tell, executing
 
 Sampler = Literal["tpe", "nsga2"]
 Values = tuple[Any, ...]  # of each axis
@@ -78,16 +76,21 @@ class Search:
 
 
 def search(
-    wanted: Wanted, *, jobs: int = 1, folder: Path | None = None, tell: Tell = lambda there, of, ran: None
+    wanted: Wanted, *, jobs: int = 1, engine: Engine = "local", folder: Path | None = None,
+    tell: Tell = lambda there, of, ran: None,
 ) -> Search:  # fmt: skip
-    """Raises BadInput, TryAgain, ModuleNotFoundError without optuna where a space is larger than the budget."""
+    """jobs, engine: see `executor_of`. Raises BadInput, TryAgain, ModuleNotFoundError without optuna where a space is
+    larger than the budget.
+    """
     plan, space = _checked(wanted), _size(wanted.plan.axes)
 
-    with closing(Pool(jobs)) as pool:
+    with executing(engine, jobs) as executor:
 
         def play(listed: Sequence[Values] | None) -> Sweep:
             whole = replace(plan, listed=None if listed is None else tuple(listed), design="cartesian", number=None)
-            return sweep(whole, folder=folder, executor=pool, tell=tell, wanted=[goal.metric for goal in wanted.goals])
+            return sweep(
+                whole, folder=folder, executor=executor, tell=tell, wanted=[goal.metric for goal in wanted.goals]
+            )
 
         if space is not None and space <= wanted.budget:
             found = play(None)

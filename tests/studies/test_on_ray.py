@@ -14,8 +14,9 @@ import pytest
 
 from moesim.errors import TryAgain
 from moesim.studies.sweeping import read_plan, sweep
+from moesim.studies.sweeping.elsewhere import played
 from moesim.studies.sweeping.executor import LOST, Here
-from moesim.studies.sweeping.on_ray import Ray, played
+from moesim.studies.sweeping.on_ray import Ray
 from moesim.studies.sweeping.plan import Digests
 from moesim.studies.sweeping.subject import Subject
 

@@ -27,7 +27,7 @@ from moesim.studies.recommending.space import serving_space, training_space
 from moesim.studies.serving import load_serving
 from moesim.studies.sweeping.axes import Axis, one_each, override, read_axis
 from moesim.studies.sweeping.subject import Subject
-from moesim.studies.sweeping.sweep import Tell
+from moesim.studies.sweeping.sweep import Engine, Tell, executing
 from moesim.studies.training import load_training
 
 OWN: Final = {SERVE: ("parallel", "replicas", "pools"), TRAIN: ("parallel", "pipeline")}  # keys that are searched
@@ -51,6 +51,7 @@ class Asked:
     pools: bool | None = None
     seed: int = 0
     jobs: int = 1
+    engine: Engine = "local"
     folder: Path | None = None
 
 
@@ -76,7 +77,10 @@ def recommend(
 ) -> Recommendation:  # fmt: skip
     """Raises BadInput, DoesNotFit where no candidate can be or meets the limits, TryAgain."""
     question = _read(asked)
-    return (_training if question.mode == TRAIN else _serving)(question, tell, pace)
+    with executing(asked.engine, asked.jobs) as executor:
+        if question.mode == TRAIN:
+            return _training(question, Runs(question.subject, 0, executor, asked.folder, pace))
+        return _serving(question, tell, Runs(question.subject, asked.seed, executor, asked.folder, pace))
 
 
 def _read(asked: Asked) -> Question:
@@ -106,14 +110,14 @@ def _read(asked: Asked) -> Question:
     return Question(asked, document, subject, tuple(axes), gpus, cluster.gpus_per_node)
 
 
-def _serving(question: Question, tell: Callable[[str], None], pace: Tell) -> Recommendation:
+def _serving(question: Question, tell: Callable[[str], None], runs: Runs) -> Recommendation:
     """Screened, then simulated; a small space is simulated whole, and tells what the search alone would have found."""
     asked, subject = question.asked, question.subject
     pools = question.document.data.get("pools") is not None if asked.pools is None else asked.pools
     space = serving_space(subject.base, question.gpus, question.node, question.axes, pools=pools)
     able = screen(subject, space, asked.seed, tell)
     screened = able.screen(load_serving(question.document).scenario.slo.limits)
-    runs = Runs(subject, able.candidates, asked.seed, asked.jobs, asked.folder, pace)
+    runs.candidates = able.candidates
 
     def simulate(rows: Sequence[int]) -> Known:
         tell(f"simulating, {len(runs.kept) + len(rows)} of {len(able.candidates)} candidates")
@@ -147,12 +151,12 @@ def _share(rows: Sequence[Row], candidates: Sequence[Any], found: Found) -> floa
     return quality(np.array(seen), box).hypervolume / best
 
 
-def _training(question: Question, tell: Callable[[str], None], pace: Tell) -> Recommendation:
+def _training(question: Question, runs: Runs) -> Recommendation:
     """All of them: a pipelined step takes less time than an estimate of it would need to be any good."""
-    asked, subject = question.asked, question.subject
+    subject = question.subject
     layers = load_model(subject.base.data["model"]).num_layers
     space = training_space(question.document, question.gpus, question.axes, layers)
-    runs = Runs(subject, tuple(space), 0, asked.jobs, asked.folder, pace)
+    runs.candidates = tuple(space)
     runs(range(len(space)))
     rows = [Row(space[row], {name: float(metrics[name]["value"]) for name in GOALS[TRAIN]}, metrics, True)
             for row, metrics in runs.kept.items() if metrics is not None]  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 
 from moesim.studies.recommending.space import Candidate
 from moesim.studies.sweeping.axes import Axis
+from moesim.studies.sweeping.executor import Executor
 from moesim.studies.sweeping.plan import Plan
 from moesim.studies.sweeping.subject import Subject
 from moesim.studies.sweeping.sweep import FOLDER, OK, Tell, sweep
@@ -22,11 +23,11 @@ class Runs:
     """kept: metrics by number of the candidate, None of a failed run; reasons: its exit code and why; folder: store."""
 
     subject: Subject
-    candidates: Sequence[Candidate]
     seed: int
-    jobs: int
+    executor: Executor
     where: Path | None
     pace: Tell
+    candidates: Sequence[Candidate] = ()
     kept: dict[int, Metrics | None] = field(default_factory=dict)
     reasons: dict[int, tuple[int, str]] = field(default_factory=dict)
     folder: Path = FOLDER
@@ -43,8 +44,8 @@ class Runs:
     def _play(self, keys: Sequence[str], rows: Sequence[int]) -> None:
         values = tuple(tuple(self.candidates[row].keys.values()) for row in rows)
         axes = tuple(Axis(key, ()) for key in keys)
-        found = sweep(Plan(self.subject, axes, seed=self.seed, listed=values), jobs=self.jobs, folder=self.where,
-                      tell=self.pace)  # fmt: skip
+        found = sweep(Plan(self.subject, axes, seed=self.seed, listed=values), executor=self.executor,
+                      folder=self.where, tell=self.pace)  # fmt: skip
         self.folder = found.folder
         for row, kept in zip(rows, found.kept, strict=True):
             self.kept[row] = kept.record["metrics"] if kept.code == OK else None

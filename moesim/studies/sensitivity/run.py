@@ -26,7 +26,7 @@ from moesim.studies.sweeping.axes import Interval
 from moesim.studies.sweeping.executor import Executor
 from moesim.studies.sweeping.store import Record
 from moesim.studies.sweeping.subject import ERROR, Step, Subject
-from moesim.studies.sweeping.sweep import Tell
+from moesim.studies.sweeping.sweep import Engine, Tell
 from moesim.version import __version__
 
 METHODS: Final[dict[str, Method]] = {"morris": Morris(), "sobol": Sobol(), "transport": Transport()}
@@ -111,7 +111,8 @@ class LogNormal:
 
 def sensitivity(
     plan: Plan, quantity: str, method: str, number: int, *, bands: bool = False, folder: Path | None = None,
-    jobs: int = 1, executor: Executor | None = None, tell: Tell = lambda there, of, ran: None,
+    jobs: int = 1, engine: Engine = "local", executor: Executor | None = None,
+    tell: Tell = lambda there, of, ran: None,
 ) -> Sensitivity:  # fmt: skip
     """plan: a subject and the axes that are inputs; bands: and the error of each family of costs. Raises BadInput for
     runs that fail: an index over the others would be one of another question.
@@ -124,7 +125,8 @@ def sensitivity(
     shares = asked.shares(len(draws), number, plan.seed)
     listed = tuple(tuple(_value(one, float(u)) for one, u in zip(draws.values(), row, strict=True)) for row in shares)
     axes = tuple(Axis(key, ()) for key in draws)
-    done = sweep(replace(plan, axes=axes, listed=listed), jobs=jobs, folder=folder, executor=executor, tell=tell)
+    asked_for = replace(plan, axes=axes, listed=listed)
+    done = sweep(asked_for, jobs=jobs, engine=engine, folder=folder, executor=executor, tell=tell)
     if done.failed:
         point, one = done.failed[0]
         example = f"{', '.join(point.overrides)} ({one.record['reason']})"

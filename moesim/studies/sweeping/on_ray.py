@@ -1,24 +1,22 @@
 """Ray: points are played by the machines of a cluster (extra `ray`), the store stays with the process that asked.
 
 The cluster is the one that RAY_ADDRESS names or that runs on this machine, else one of this machine alone is started.
-moesim has to be installed on its machines, with the files that scenarios name at the same paths. A point's key is
-worked out again where it is played: another moesim, or a file with other contents, answers "try again" and no number.
+What its machines need is in elsewhere.py.
 """
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from moesim.errors import MoesimError, TryAgain
-from moesim.studies.sweeping.executor import LOST, TRIES, Answer, answer
-from moesim.studies.sweeping.plan import Digests, Point, point_key
+from moesim.errors import TryAgain
+from moesim.studies.sweeping.elsewhere import last_line, played
+from moesim.studies.sweeping.executor import LOST, TRIES, Answer
+from moesim.studies.sweeping.plan import Point
 from moesim.studies.sweeping.subject import Subject
 
 AHEAD: Final = 2  # points a CPU that are handed out: the next is there when one ends
@@ -58,32 +56,10 @@ def _handed(ray: Any, subject: Subject, points: Sequence[Point], most: int) -> I
                     if tries < TRIES:
                         waiting.appendleft((point, tries + 1))
                     else:
-                        yield Answer(point, LOST, reason=f"Ray, {TRIES} times: {_line(error)}")
+                        yield Answer(point, LOST, reason=f"Ray, {TRIES} times: {last_line(error)}")
     finally:
         for task in busy:
             ray.cancel(task, force=True)
-
-
-def played(subject: Subject, point: Point, folder: str) -> tuple[int, dict[str, Any] | None, str]:
-    """On one of the machines: as `answer`, where this machine makes the same of the point as the one that asked.
-
-    folder: where the paths of scenarios begin, if there is such a one here.
-    """
-    with suppress(OSError):
-        os.chdir(folder)
-    try:
-        key = point_key(subject.identity(point.overrides, _digests()), point.seed)
-    except MoesimError as error:
-        return TryAgain.exit_code, None, f"on {os.uname().nodename}: {error}"
-    if key != point.key:
-        return TryAgain.exit_code, None, f"{os.uname().nodename} has another moesim, or other files, than who asked"
-    return answer(subject, point)
-
-
-@cache
-def _digests() -> Digests:
-    """Of one of the machines: each file is read once for a sweep, as its processes are a sweep's own."""
-    return Digests()
 
 
 @contextmanager
@@ -95,14 +71,9 @@ def _cluster(ray: Any) -> Iterator[None]:
     try:
         ray.init(logging_level="ERROR", log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise TryAgain(f"Ray's cluster does not answer: {_line(error)}", where="--engine ray",
+        raise TryAgain(f"Ray's cluster does not answer: {last_line(error)}", where="--engine ray",
                        way_out="ray status, RAY_ADDRESS=HOST:PORT, or no --engine") from None  # fmt: skip
     try:
         yield
     finally:
         ray.shutdown()
-
-
-def _line(error: Exception) -> str:
-    """The last line of what Ray says: it holds what happened."""
-    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -18,8 +19,9 @@ from moesim.studies.shown import Rows, Tabular
 from moesim.studies.sweeping import table
 from moesim.studies.sweeping.axes import Interval
 from moesim.studies.sweeping.design import Design
-from moesim.studies.sweeping.executor import LOST, Answer, Executor, Here, Processes
+from moesim.studies.sweeping.executor import LOST, Answer, Executor, Here, Pool, Processes
 from moesim.studies.sweeping.on_ray import Ray
+from moesim.studies.sweeping.on_slurm import Slurm
 from moesim.studies.sweeping.plan import Digests, Plan, Point, plan_of
 from moesim.studies.sweeping.store import PLAN, Kept, Record, Store, packed, unpacked
 from moesim.version import __version__
@@ -28,7 +30,7 @@ FOLDER: Final = Path("sweeps")
 OK, INFEASIBLE, AGAIN = 0, 3, frozenset({LOST, 75})  # codes of records; AGAIN: another try may end otherwise
 NEARLY: Final = 0.8  # likeness of a mistyped name (difflib): `step_time` 0.86, `ttft` to `mean_ttft_ms` 0.5
 STATES: Final = {0: "ok", 2: "refused", 3: "does not fit", 5: "deadlock", 70: "defect", 75: "try again", LOST: "lost"}
-Engine = Literal["local", "ray"]  # what runs points
+Engine = Literal["local", "ray", "slurm"]  # what runs points
 Tell = Callable[[int, int, int], None]  # points that are there, in all, of them run now
 
 
@@ -182,10 +184,22 @@ def sweep(
 
 
 def executor_of(engine: Engine, jobs: int) -> Executor:
-    """local: so many processes, 0 for this one alone; ray: so many points at once, 0: as its CPUs allow."""
-    if engine == "ray":
-        return Ray(jobs)
-    return Processes(jobs) if jobs else Here()
+    """local: so many processes, 0 for this one alone; ray: so many points at once, 0: as its CPUs allow; slurm: so many
+    jobs at once, 0: its USUAL.
+    """
+    if engine == "local":
+        return Processes(jobs) if jobs else Here()
+    return Ray(jobs) if engine == "ray" else Slurm(jobs)
+
+
+@contextmanager
+def executing(engine: Engine, jobs: int) -> Iterator[Executor]:
+    """The same for several sweeps of one subject: processes stay from one to the next."""
+    if engine != "local":
+        yield executor_of(engine, jobs)
+        return
+    with closing(Pool(jobs)) as pool:
+        yield pool
 
 
 def sweep_over(
