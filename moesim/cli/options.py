@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from click.shell_completion import CompletionItem
 
 from moesim import shipped
 
+WRITES: Final = {"out", "report", "as_json"}  # parameters that say what is written where
 COMPLETE: Final = "_MOESIM_COMPLETE"  # set by a shell that asks how a line may go on
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -67,6 +69,26 @@ def jobs_option(function: Function) -> Function:
     """`--jobs`: of the same."""
     text = "At once; 0: in this process.  [default: one a core; of a cluster, as it has]"
     return click.option("--jobs", type=click.IntRange(0, 1024), metavar="N", help=text)(function)
+
+
+def command_line(files: Mapping[str, str]) -> str:
+    """The command that is running, as somebody types it again. files: name of a parameter -> what stands in its place;
+    where it writes to is left out.
+    """
+    context = click.get_current_context()
+    words: list[str] = []
+    for one in context.command.params:
+        source = context.get_parameter_source(one.name or "")
+        if source is not click.core.ParameterSource.COMMANDLINE or one.name in WRITES:
+            continue
+        value = files.get(one.name or "", context.params[one.name or ""])
+        if isinstance(one, click.Argument):
+            words.append(str(value))
+        elif isinstance(one, click.Option) and one.is_flag:
+            words.append(one.opts[0] if value else one.secondary_opts[0])
+        else:
+            words += [word for each in (value if one.multiple else [value]) for word in (one.opts[0], str(each))]
+    return shlex.join(["moesim", context.command.name or "", *words])
 
 
 def json_option(function: Function) -> Function:

@@ -10,6 +10,7 @@ import click
 
 from moesim.cli.options import (
     OptionalReport,
+    command_line,
     engine_option,
     jobs_option,
     json_option,
@@ -60,7 +61,7 @@ def search(
     from moesim.compiled import uncompiled
     from moesim.report import tables
     from moesim.report.progress import FIRST, told
-    from moesim.report.sweep_page import sweep_page
+    from moesim.report.sweep_page import SCENARIO, sweep_page
     from moesim.report.sweep_tables import search_text
     from moesim.studies.fronts import read_goals
     from moesim.studies.searching import Wanted
@@ -75,7 +76,8 @@ def search(
     tables.show(search_text(found), text_stream(as_json))
     if report is not None:
         path = Path(report) if report else found.sweep.folder / "report.html"
-        atomic.write(path, sweep_page(found.sweep, plan.subject.headline, found.front))
+        command = command_line({"scenario": SCENARIO})
+        atomic.write(path, sweep_page(found.sweep, plan.subject.headline, found.front, command))
         print(path, file=text_stream(as_json))
     if as_json:
         print_json(found.to_json())

@@ -12,6 +12,7 @@ import click
 
 from moesim.cli.options import (
     OptionalReport,
+    command_line,
     engine_option,
     jobs_option,
     json_option,
@@ -65,7 +66,7 @@ def sweep(
     from moesim.compiled import uncompiled
     from moesim.report import tables
     from moesim.report.progress import FIRST, told
-    from moesim.report.sweep_page import sweep_page
+    from moesim.report.sweep_page import SCENARIO, sweep_page
     from moesim.report.sweep_tables import sweep_text
     from moesim.studies.fronts import read_goals
     from moesim.studies.sweeping import read_plan
@@ -87,7 +88,7 @@ def sweep(
     tables.show(sweep_text(found, shown, named=show is not None, front=best), text_stream(as_json))
     if report is not None:
         path = Path(report) if report else found.folder / "report.html"
-        atomic.write(path, sweep_page(found, shown, best))
+        atomic.write(path, sweep_page(found, shown, best, command_line({"scenario": SCENARIO})))
         print(path, file=text_stream(as_json))
     if as_json:
         print_json(found.to_json(best))

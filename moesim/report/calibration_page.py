@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from moesim.calibration.check import Checked, OperatorCheck
 from moesim.calibration.fit_operator import sample
-from moesim.report.drawing import one_document, page_of
+from moesim.report.drawing import panels_of
 
 POINTS: Final = 2000  # drawn of one kernel
 
@@ -20,7 +20,7 @@ def calibration_page(found: Checked) -> str:
         "metrics": document["metrics"],
         "operators": [_operator(one) for one in found.operators],
     }
-    return page_of(f"moesim calibrate: {found.profile}", one_document(data), "panels.js", "calibration.js")
+    return panels_of(f"moesim calibrate: {found.profile}", data, "calibration.js")
 
 
 def _operator(one: OperatorCheck) -> dict[str, Any]:

@@ -29,6 +29,11 @@ def page_of(title: str, data: str, *scripts: str) -> str:
     )
 
 
+def panels_of(title: str, value: Any, script: str) -> str:
+    """The text of a page that draws one document by panels. script: name of the file that does."""
+    return page_of(title, one_document(value), "figures.js", "panels.js", script)
+
+
 def one_document(value: Any) -> str:
     """The data of a page that draws one document."""
     return f'<script type="application/json" id="data">{as_text(value)}</script>'

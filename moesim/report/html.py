@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moesim.errors import BadInput
-from moesim.report.drawing import as_text, one_document, page_of
+from moesim.report.drawing import as_text, page_of, panels_of
 
 SERVE, TRAIN = "serve", "train"  # provenance.kind of runs that have pages of their own
 
@@ -23,19 +23,17 @@ def page(runs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
         return train_page(*runs[0])
     names = ", ".join(str(pictures["name"]) for _, pictures in runs)
     data = "\n".join(_script("result", document) + _script("pictures", drawn) for document, drawn in runs)
-    return page_of(f"moesim: {names}", data, "page.js")
+    return page_of(f"moesim: {names}", data, "figures.js", "page.js")
 
 
 def serve_page(document: Mapping[str, Any], pictures: Mapping[str, Any]) -> str:
     """A serving run's document and pictures -> a self-contained page; both stand in it as JSON."""
-    data = one_document({"document": document, "pictures": pictures})
-    return page_of(f"moesim: {pictures['name']}", data, "panels.js", "serve.js")
+    return panels_of(f"moesim: {pictures['name']}", {"document": document, "pictures": pictures}, "serve.js")
 
 
 def train_page(document: Mapping[str, Any], pictures: Mapping[str, Any]) -> str:
     """The same of a pipelined training step."""
-    data = one_document({"document": document, "pictures": pictures})
-    return page_of(f"moesim: {pictures['name']}", data, "panels.js", "train.js")
+    return panels_of(f"moesim: {pictures['name']}", {"document": document, "pictures": pictures}, "train.js")
 
 
 def _script(kind: str, value: Mapping[str, Any]) -> str:

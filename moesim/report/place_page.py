@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from moesim.report.drawing import one_document, page_of
+from moesim.report.drawing import panels_of
 
 
 def place_page(document: Mapping[str, Any], pictures: Mapping[str, Any]) -> str:
@@ -25,4 +25,4 @@ def history_page(document: Mapping[str, Any]) -> str:
 
 
 def _page(title: str, script: str, content: Mapping[str, Any]) -> str:
-    return page_of(title, one_document(content), "panels.js", script)
+    return panels_of(title, content, script)

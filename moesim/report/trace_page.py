@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from moesim.report.drawing import one_document, page_of
+from moesim.report.drawing import panels_of
 from moesim.routing import RoutingTrace
 from moesim.routing.stats import affinity, balance, load
 from moesim.routing.stats.domains import domain_divergence
@@ -20,9 +20,7 @@ LAYERS_SHOWN: Final = 3  # first, middle and last
 
 def trace_page(trace: RoutingTrace, summary: Summary) -> str:
     """A self-contained HTML page; its numbers stand in it as JSON."""
-    return page_of(
-        f"moesim trace: {trace.header.model}", one_document(trace_data(trace, summary)), "panels.js", "trace.js"
-    )
+    return panels_of(f"moesim trace: {trace.header.model}", trace_data(trace, summary), "trace.js")
 
 
 def trace_data(trace: RoutingTrace, summary: Summary) -> dict[str, Any]:

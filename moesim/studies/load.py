@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel
 
 from moesim import shipped, yamlfile
@@ -100,6 +101,11 @@ def document_of(scenario: Named) -> yamlfile.Document:
     if not isinstance(scenario, (str, Path)) or not str(scenario):
         raise BadInput(f"{scenario!r} is no scenario", way_out="a name, a path, a dict of keys or a Scenario")
     return yamlfile.read_yaml(find(scenario))
+
+
+def as_yaml(scenario: Named) -> str:
+    """Its keys as the text of a file. Raises BadInput."""
+    return yaml.safe_dump(document_of(scenario).data, sort_keys=False, allow_unicode=True)
 
 
 def load_data(data: dict[str, Any], source: str, overrides: Overrides = ()) -> Loaded:

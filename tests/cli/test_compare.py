@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,3 +67,15 @@ def test_errors_of_two_devices_are_independent() -> None:
 def test_bad_comparisons_are_refused(moesim: Moesim, arguments: list[str]) -> None:
     done = moesim("compare", "demo-tiny", *arguments)
     assert (done.code, done.err.count("\n")) == (2, 1)
+
+
+def test_a_page_holds_the_command_and_both_scenarios(moesim: Moesim) -> None:
+    words = ("--with", "demo-qwen3", "--set", "model=tiny-moe", "--set", "routing={trace: tiny-moe}", "--seeds", "2")
+    done = moesim("compare", "demo-tiny", *words, "--report=page.html")
+    assert done.code == 0 and "page.html" in done.out, done.err
+    data = json.loads(Path("page.html").read_text().partition('id="data">')[2].partition("</script>")[0])
+    assert data["command"].startswith("moesim compare base.yaml --with variant.yaml --set model=tiny-moe")
+    for name, text in data["scenarios"].items():
+        Path(name).write_text(text)
+    again = moesim(*shlex.split(data["command"])[1:], "--json")
+    assert json.loads(again.out)["metrics"] == data["document"]["metrics"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from moesim.report import html
 from moesim.report.html import page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -89,3 +92,41 @@ def test_two_runs_stand_side_by_side(document: dict[str, Any], drawn: dict[str, 
     shown, _ = opened(page([(document, drawn), (other, {**drawn, "name": "other"})]), tmp_path)
     assert json.loads(shown.data["metric-1", "step_time_s"]) == 0.123456789
     assert json.loads(shown.data["metric-0", "step_time_s"]) == document["metrics"]["step_time_s"]["value"]
+
+
+def test_a_picture_s_numbers_are_a_table_that_opens(
+    document: dict[str, Any], drawn: dict[str, Any], tmp_path: Path
+) -> None:
+    opens = "document.querySelectorAll('details.data').forEach((one) => (one.open = true))"
+    clicked = f"<script>setTimeout(() => {opens}, 3000);</script></body>"
+    _, shown = opened(page([(document, drawn)]).replace("</body>", clicked), tmp_path)
+    tables = re.findall(r'<details class="data" open="">(.*?)</details>', shown, re.S)
+    assert len(tables) >= 5  # a window of the step, experts, traffic, links, topology
+    cells = [re.findall("<td[^>]*>([^<]*)</td>", row) for row in re.findall("<tr.*?</tr>", tables[2])]
+    sent = {(int(row[0]), int(row[1])): float(row[2]) for row in cells if row}
+    matrix = drawn["traffic"]["bytes"]
+    assert sent == {(there, here): matrix[here][there] for here in range(len(matrix)) for there in range(len(matrix))}
+
+
+def test_colours_of_parts_are_told_apart_by_every_eye(tmp_path: Path) -> None:
+    """Viénot, Brettel and Mollon (1999): what deuteranopes see of them still differs, in both themes. 17 is what orange
+    and yellow of Okabe and Ito's own colours have; red and pink of a common palette have 0.
+    """
+    style = (Path(html.__file__).parent / "page" / "page.css").read_text()
+    names = ("ideal", "imbalance", "comm", "contention", "bubble", "other", "interference", "schedule", "fault")
+    for number in (0, 1):
+        colours = [re.findall(rf"--{name}: #([0-9a-f]{{6}})", style)[number] for name in names]
+        seen = [_without_green(colour) for colour in colours]
+        assert min(math.dist(a, b) for a, b in itertools.combinations(seen, 2)) > 15
+
+
+def _without_green(colour: str) -> tuple[float, float, float]:
+    """sRGB as a deuteranope sees it, CIE L*a*b*."""
+    red, green, blue = ((int(colour[at : at + 2], 16) / 255) ** 2.2 for at in (0, 2, 4))
+    both = 0.29275 * red + 0.70725 * green
+    red, green, blue = both, both, -0.02234 * red + 0.02234 * green + blue
+    white = (0.9505, 1.0, 1.089)
+    xyz = (0.4124 * red + 0.3576 * green + 0.1805 * blue, 0.2126 * red + 0.7152 * green + 0.0722 * blue,
+           0.0193 * red + 0.1192 * green + 0.9505 * blue)  # fmt: skip
+    x, y, z = (max(one / most, 0) ** (1 / 3) for one, most in zip(xyz, white, strict=True))
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)

@@ -38,7 +38,7 @@ def found(tmp_path: Path) -> Sweep:
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 def test_every_number_is_the_table_s_and_every_picture_has_one(found: Sweep, tmp_path: Path) -> None:
     front = found.front(read_goals("x:max,y:max"))
-    shown, text = opened(sweep_page(found, ("x",), front), tmp_path)
+    shown, text = opened(sweep_page(found, ("x",), front, "moesim sweep scenario.yaml"), tmp_path)
     able = [row for row in found.rows() if row["code"] == 0]
     for number, row in enumerate(able):
         assert json.loads(shown.data["point", f"x {number}"]) == row["x"]
@@ -53,4 +53,4 @@ def test_too_many_points_for_a_page_are_refused(found: Sweep) -> None:
     from dataclasses import replace
 
     with pytest.raises(BadInput, match="too many for a page"):
-        sweep_page(replace(found, points=found.points * 500), ("x",), None)
+        sweep_page(replace(found, points=found.points * 500), ("x",), None, "")

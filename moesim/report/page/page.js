@@ -1,4 +1,3 @@
-"use strict";
 /* Draws the page from the JSON documents that stand in it: every number shown is a <data> element whose value is the
    document's own. */
 
@@ -6,12 +5,12 @@ const RUNGS = {
   ideal_compute_s: ["Balanced compute", "--ideal"],
   imbalance_s: ["Imbalance", "--imbalance"],
   exposed_comm_s: ["Exposed communication", "--comm"],
-  interference_s: ["Interference", "--imbalance"],
+  interference_s: ["Interference", "--interference"],
   contention_s: ["Contention", "--contention"],
-  fault_s: ["Faults", "--other"],
+  fault_s: ["Faults", "--fault"],
   bubble_s: ["Pipeline bubble", "--bubble"],
   other_s: ["Host and the rest", "--other"],
-  schedule_effect_s: ["Schedule effect", "--bubble"],
+  schedule_effect_s: ["Schedule effect", "--schedule"],
 };
 const CARDS = [
   ["step_time_s", "step time"],
@@ -28,12 +27,13 @@ const CARDS = [
   ["peak_memory_bytes", "peak memory of a GPU"],
   ["predicted_over_published", "predicted / published"],
 ];
+/* Okabe and Ito's; what goes together is one hue, lighter or darker. */
 const COLOURS = {
-  attention: "#4e79a7", router: "#9cc5e6", dispatch: "#f28e2b", combine: "#ffbe7d", experts: "#59a14f",
-  shared: "#8cd17d", mlp: "#b6992d", head: "#9d7660", host: "#8c8782", optimizer: "#b07aa1", all_gather: "#e15759",
-  all_reduce: "#e15759", reduce_scatter: "#ff9d9a", core: "#2c5a87",
+  attention: "#0072b2", core: "#004b75", router: "#56b4e9", dispatch: "#e69f00", combine: "#f3cf80", experts: "#009e73",
+  shared: "#8fd4bd", mlp: "#b8ab2e", head: "#6b5b4b", host: "#8c8782", optimizer: "#cc79a7", all_gather: "#d55e00",
+  all_reduce: "#a84a00", reduce_scatter: "#f2a678",
 };
-const SPARE = ["#d37295", "#499894", "#86bcb6", "#fabfd2", "#d4a6c8", "#f1ce63"];
+const SPARE = ["#882255", "#44aa99", "#ddcc77", "#aa4499", "#332288", "#999933"]; // Tol's, for classes without a name here
 
 const runs = [...document.querySelectorAll("script.result")].map((node, index) => ({
   result: JSON.parse(node.textContent),
@@ -61,10 +61,18 @@ function scaled(value, steps) {
   return `${digits(value / scale)} ${unit}`;
 }
 
+const BYTES = [[1e12, "TB"], [1e9, "GB"], [1e6, "MB"], [1e3, "kB"], [1, "B"]];
 const seconds = (value) =>
   value === 0 ? "0 s" : scaled(value, [[1, "s"], [1e-3, "ms"], [1e-6, "µs"], [1e-9, "ns"]]);
 const bytes = (value) =>
-  value === 0 ? "0 B" : scaled(value, [[1e12, "TB"], [1e9, "GB"], [1e6, "MB"], [1e3, "kB"], [1, "B"]]);
+  value === 0 ? "0 B" : scaled(value, BYTES);
+/* Ticks of an axis of bytes: up to five round steps, in the words of `bytes`. */
+function byteTicks(most) {
+  const power = 10 ** Math.floor(Math.log10(most / 4)), step = [1, 2, 5, 10].find((one) => one * power >= most / 4) * power;
+  const tickvals = [0, 1, 2, 3, 4].map((one) => one * step).filter((one) => one <= most);
+  const [size, unit] = BYTES.find(([one]) => most >= one) || [1, "B"];
+  return { tickvals, ticktext: tickvals.map((one) => `${+(one / size).toPrecision(3)} ${unit}`) };
+}
 const percent = (value) => `${(value * 100).toFixed(1)} %`;
 
 function formatted(name, value, unit) {
@@ -128,11 +136,15 @@ function spoken(id, traces, extra) {
   return [`${id.replace(/[-_]/g, " ")}: ${kinds} chart`, names.length ? `of ${names.join(", ")}` : "", axes.length ? `over ${axes.join(" and ")}` : ""].filter(Boolean).join(" ");
 }
 
-function figure(id, height, traces, extra) {
+function drawing(id, height, traces, extra) {
   const node = make("div", { class: "figure", id, style: `height:${height}px`, role: "img", "aria-label": spoken(id, traces, extra) });
   const draw = () => Plotly.newPlot(node, traces, layout(extra), { displayModeBar: false, responsive: true });
   requestAnimationFrame(draw);
   return node;
+}
+
+function figure(id, height, traces, extra) {
+  return make("div", {}, drawing(id, height, traces, extra), asTable(traces, extra));
 }
 
 // ---- sections ------------------------------------------------------------------------------------------------------
@@ -197,7 +209,7 @@ function ladderFigure(breakdown, total) {
     text: [...text, seconds(total)], textposition: [...length.map((one) => (one * scale > total / 3 ? "inside" : "outside")), "inside"], insidetextfont: { color: colour("--panel") }, cliponaxis: false, hovertemplate: "%{y}: %{text}<extra></extra>",
     marker: { color: [...keys.map((key) => colour((RUNGS[key] || [])[1] || "--other")), colour("--soft")] },
   };
-  return figure("ladder", 300, [trace], {
+  return drawing("ladder", 300, [trace], {
     xaxis: { title: { text: `time (${unit})` }, rangemode: "tozero", range: [0, (total / scale) * (innerWidth < 600 ? 1.8 : 1.28)] },
     yaxis: { autorange: "reversed", gridcolor: "rgba(0,0,0,0)", ticklabelstandoff: 6 }, showlegend: false, bargap: 0.28,
   });
@@ -215,7 +227,7 @@ function ganttTraces(gantt) {
     return {
       type: "bar", orientation: "h", name, x: bars.map((bar) => gantt.length_us[bar]), base: bars.map((bar) => gantt.start_us[bar]),
       y: bars.map((bar) => gantt.row[bar]), width: 0.82, text: bars.map(() => name.replace(/_/g, " ")), textposition: "inside",
-      insidetextanchor: "middle", textangle: 0, textfont: { color: "#10151c", size: 10 }, hovertext: bars.map(told), hoverinfo: "text",
+      insidetextanchor: "middle", textangle: 0, textfont: { color: inkOn(classColour(name, index)), size: 10 }, hovertext: bars.map(told), hoverinfo: "text",
       marker: { color: classColour(name, index), opacity: /_backward$/.test(name) ? 0.75 : 1, line: { width: 0.5, color: colour("--panel") } },
     };
   }).filter((trace) => trace.x.length);
@@ -256,7 +268,7 @@ function traffic({ pictures }) {
   const { unit, bytes: matrix } = pictures.traffic;
   if (matrix.length < 2) return make("span");
   const text = matrix.map((row) => row.map(bytes));
-  const trace = { type: "heatmap", z: matrix, text, zmin: 0, zmax: Math.max(1, ...matrix.flat()), colorscale: ramp(), colorbar: { thickness: 12, outlinewidth: 0, tickformat: ".2~s", ticksuffix: "B" },
+  const trace = { type: "heatmap", z: matrix, text, zmin: 0, zmax: Math.max(1, ...matrix.flat()), colorscale: ramp(), colorbar: { thickness: 12, outlinewidth: 0, ...byteTicks(Math.max(1, ...matrix.flat())) },
     hovertemplate: `${unit} %{y} to ${unit} %{x}<br>%{text}<extra></extra>` };
   const note = `Bytes that tokens carried from ${unit} to ${unit} in the whole step, after the all-to-all's own deduplication.`;
   return panel("Traffic", note, figure("traffic", 420, [trace], { xaxis: { title: { text: `to ${unit}` }, showgrid: false, constrain: "domain" }, yaxis: { title: { text: `from ${unit}` }, autorange: "reversed", showgrid: false, scaleanchor: "x", constrain: "domain" } }));
@@ -270,7 +282,7 @@ function congestion({ result }) {
   const value = (spot, key, unit) => (spot[key] === null ? "not known" : number(`link-${key}`, spot.link, spot[key], unit, formatted(key, spot[key], unit)));
   const rows = spots.map((spot) => ({ cells: [
     make("span", { class: "whole" }, spot.link), value(spot, "utilisation", "1"), value(spot, "bytes", "B"), `${bytes(spot.capacity)}/s`, value(spot, "busy_s", "s"), value(spot, "saturated_s", "s"),
-    who(spot.senders), who(spot.receivers), spot.experts.length ? `GPU ${spot.experts[0].rank}: ${spot.experts.map(expert).join(", ")}` : "",
+    who(spot.senders), who(spot.receivers), make("span", { class: "experts" }, spot.experts.length ? `GPU ${spot.experts[0].rank}: ${spot.experts.map(expert).join(", ")}` : ""),
   ] }));
   const most = Math.max(...incast);
   const note = `Used: bytes over what the link could have carried in the step, at the rate that the kernels in use achieve. ${spots[0].saturated_s === null ? "Full is not known" : "Full"}: ${saturation}. The experts are the busiest ones of the GPU with the largest share. Up to ${most} GPUs send to one in one collective (${incast.filter((one) => one === most).length} of ${incast.length} GPUs hear that many).`;
@@ -361,9 +373,7 @@ function allMetrics() {
 /* The scenario as it was played, and the command that plays it again. */
 function again({ result, pictures }) {
   if (!pictures.scenario) return make("span");
-  const command = `moesim run scenario.yaml --seed ${result.provenance.seed}`;
-  const text = make("details", {}, make("summary", {}, "scenario.yaml"), make("pre", { id: "scenario" }, pictures.scenario));
-  return panel("Play it again", "Save the scenario below as scenario.yaml; the same version of moesim gives the same numbers.", make("pre", { id: "command" }, command), text);
+  return panel("Play it again", "Save the scenario below as scenario.yaml; the same version of moesim gives the same numbers.", ...playAgain(`moesim run scenario.yaml --seed ${result.provenance.seed}`, { "scenario.yaml": pictures.scenario }));
 }
 
 function chooser() {

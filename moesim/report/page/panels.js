@@ -1,18 +1,10 @@
-"use strict";
 /* What the pages of traces and placements are built of; they draw from the JSON that stands in the page. */
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const page = document.getElementById("page");
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-/* Told apart by colour-blind eyes (Okabe, Ito 2008), in both themes. */
-const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442"];
-
-function element(tag, attributes, ...children) {
-  const node = Object.assign(document.createElement(tag), attributes);
-  node.append(...children);
-  return node;
-}
+const element = build;
 
 /* A number of the document, which a test finds again in the page. */
 function shown(kind, name, value, text) {
@@ -30,7 +22,7 @@ function panel(title, note, ...children) {
   return node;
 }
 
-function figure(parent, traces, layout) {
+function drawing(parent, traces, layout) {
   const kinds = [...new Set(traces.map(({ type }) => type || "scatter"))].join(" and ");
   const axes = [layout.xaxis, layout.yaxis].map((axis) => axis && axis.title && axis.title.text).filter(Boolean);
   const node = element("div", {
@@ -41,11 +33,17 @@ function figure(parent, traces, layout) {
   const axis = { gridcolor: css("--line"), zerolinecolor: css("--line") };
   const above = innerWidth < 600 && traces.length > 1 && traces.every(({ showlegend }) => showlegend !== false);
   Plotly.newPlot(node, traces, {
-    paper_bgcolor: "transparent", plot_bgcolor: "transparent", font: { color: css("--ink") }, colorway: COLOURS,
+    paper_bgcolor: "transparent", plot_bgcolor: "transparent", font: { color: css("--ink") }, colorway: OKABE,
     margin: { l: 60, r: 20, t: 10, b: 50 }, ...layout, height: (layout.height || 380) + (above ? 20 + 20 * Math.ceil(traces.length / 2) : 0),
     ...(above ? { legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" } } : {}),
     xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
   }, { displayModeBar: false, responsive: true });
+}
+
+/* A picture, and its numbers below it. */
+function figure(parent, traces, layout) {
+  drawing(parent, traces, layout);
+  parent.append(asTable(traces, layout));
 }
 
 function heatmap(parent, rows, xTitle, yTitle, extra = {}) {

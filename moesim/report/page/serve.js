@@ -64,6 +64,5 @@ overTime("KV cache", `Share of the ${told.kv_blocks} blocks of each scheduler th
 metrics();
 if (pictures.scenario) {
   panel("Play it again", "Save the scenario below as scenario.yaml; the same version of moesim gives the same numbers.",
-    element("pre", { id: "command", textContent: `moesim run scenario.yaml --seed ${told.seed}` }),
-    element("details", {}, element("summary", { textContent: "scenario.yaml" }), element("pre", { id: "scenario", textContent: pictures.scenario })));
+    ...playAgain(`moesim run scenario.yaml --seed ${told.seeds[0]}`, { "scenario.yaml": pictures.scenario }));
 }

@@ -73,5 +73,4 @@ memory();
 longRun();
 metrics();
 panel("Play it again", "Save the scenario below as scenario.yaml; the same version of moesim gives the same numbers.",
-  element("pre", { id: "command", textContent: "moesim run scenario.yaml" }),
-  element("details", {}, element("summary", { textContent: "scenario.yaml" }), element("pre", { id: "scenario", textContent: pictures.scenario })));
+  ...playAgain("moesim run scenario.yaml", { "scenario.yaml": pictures.scenario }));
