@@ -24,17 +24,19 @@ PAGE: Final = "compare.html"
 @click.argument("base")
 @click.option("--with", "other", metavar="SCENARIO", help="Compare with this one.  [default: BASE with the changes]")
 @overrides_option
+@click.option("--both", multiple=True, metavar="KEY=VALUE", help="Override a key of both; may be repeated.")
 @click.option("--seeds", type=click.IntRange(2, 1000), default=5, show_default=True, help="Paired runs of each.")
 @click.option("--report", metavar="[=FILE]", help=f"Write an HTML page.  [default: {PAGE}]")
 @json_option
 def compare(
-    base: str, other: str | None, overrides: tuple[str, ...], seeds: int, report: str | None, as_json: bool
+    base: str, other: str | None, overrides: tuple[str, ...], both: tuple[str, ...], seeds: int, report: str | None,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Run BASE and a variant of it with the same seeds: steps, each of which draws one error of every family of costs
     for both, or served requests, which are the same for both. Pipelined training steps are played once: nothing of
     them is drawn; the trials of their runs are paired.
 
-    `--set` changes the variant only. The interval is Student's over the paired differences.
+    `--set` changes the variant only, `--both` base and variant. The interval is Student's over the paired differences.
     """
     if other is None and not overrides:
         raise click.UsageError("give --with SCENARIO or --set KEY=VALUE", click.get_current_context())
@@ -43,10 +45,11 @@ def compare(
     from moesim.report.compare_page import compare_page
     from moesim.report.progress import told
     from moesim.studies import compare as compare_scenarios
+    from moesim.studies.any_mode import load_any
     from moesim.studies.load import as_yaml
 
     with told(sys.stderr, f"moesim compare {base}"):
-        found = compare_scenarios(base, other, seeds, overrides=overrides)
+        found = compare_scenarios(load_any(base, both), load_any(other or base, both), seeds, overrides=overrides)
     document = found.to_json()
     tables.show(tables.comparison_table(document), text_stream(as_json))
     if report is not None:

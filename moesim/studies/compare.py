@@ -48,6 +48,7 @@ class Comparison(Tabular):
     variant: tuple[Document, ...]
     metrics: Mapping[str, Difference]
     breakdown: Mapping[str, Difference | None]
+    notes: tuple[str, ...] = ()
 
     def verdict(self) -> str:
         """What it comes to, and what moved."""
@@ -73,7 +74,8 @@ class Comparison(Tabular):
 
     def to_json(self) -> dict[str, Any]:
         """The document that `--json` prints: the values are differences, with both means beside them."""
-        warnings = dict.fromkeys(text for one in (*self.base, *self.variant) for text in one["warnings"])
+        said = (text for one in (*self.base, *self.variant) for text in one["warnings"])
+        warnings = dict.fromkeys((*self.notes, *said))
         return {
             "metrics": {name: asdict(one) for name, one in self.metrics.items()},
             "breakdown": {key: one.value if one else None for key, one in self.breakdown.items()},
@@ -117,6 +119,7 @@ def compare(
         variant=second,
         metrics={name: _metric(name, first, second) for name in shared},
         breakdown={key: _rung(key, first, second) for key in first[0]["breakdown"]},
+        notes=_other_requests(base, other, overrides) if kinds[0] == SERVES else (),
     )
 
 
@@ -144,6 +147,16 @@ def trained(scenario: Named, overrides: Overrides, seeds: int) -> tuple[str, tup
 
 SERVES, TRAINS, STEPS = "serves requests", "is a pipelined training step", "is a step"
 PLAYERS: Final = {SERVES: served, TRAINS: trained, STEPS: stepped}
+
+
+def _other_requests(base: Named, other: Named, overrides: Overrides) -> tuple[str, ...]:
+    """Said where the two do not serve the same: most of what moves is then what is asked for."""
+    asked = [load_serving(*one).scenario.requests for one in ((base, ()), (other, overrides))]
+    keys = [key for key, value in asked[0] if getattr(asked[1], key) != value]
+    if not keys:
+        return ()
+    named = ", ".join(f"requests.{key}" for key in keys)
+    return (f"the two serve different requests ({named}); --both sets a key of base and variant",)
 
 
 def _kernels(document: Document) -> str:

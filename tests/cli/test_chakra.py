@@ -98,6 +98,19 @@ def test_a_kernel_follows_the_rows_that_it_works_on(moesim: Moesim) -> None:
         assert {by[one].type for one in experts.data_deps} >= {RECV}
 
 
+def test_chakra_s_own_reader_finds_the_same_nodes(moesim: Moesim) -> None:
+    """MLCommons' package, which no index has: pip install git+https://github.com/mlcommons/chakra."""
+    schema = pytest.importorskip("chakra.schema.protobuf.et_def_pb2", reason="MLCommons' Chakra is not installed")
+    reader = pytest.importorskip("chakra.src.third_party.utils.protolib", reason="MLCommons' Chakra is not installed")
+    for rank, nodes in enumerate(traces_of(moesim)):
+        with reader.openFileRd(f"t/chakra.{rank}.et") as file:
+            head, node, found = schema.GlobalMetadata(), schema.Node(), []
+            assert reader.decodeMessage(file, head) and head.version == "0.0.4"
+            while reader.decodeMessage(file, node):
+                found.append(node.SerializeToString(deterministic=True))
+        assert found == [one.SerializeToString(deterministic=True) for one in nodes]
+
+
 def test_a_folder_that_is_there_is_not_replaced(moesim: Moesim) -> None:
     traces_of(moesim)
     done = moesim("export", "r", "--as", "chakra", "-o", "t")

@@ -50,3 +50,13 @@ def test_a_step_and_a_served_scenario_cannot_be_compared(moesim: Moesim) -> None
     done = moesim("compare", "qwen3-serve", "--with", "demo-tiny")
     assert done.code == 2 and "one serves requests, the other is a step" in done.err
     assert len(done.err.strip().splitlines()) == 1
+
+
+def test_keys_of_both_leave_the_requests_the_same_and_keys_of_one_are_said(moesim: Moesim) -> None:
+    few = ("--both", "requests.number=6", "--both", "routing.renew=never")
+    found = json.loads(moesim("compare", "qwen3-serve", *few, "--set", "replicas=2", "--seeds", "2", "--json").out)
+    assert found["metrics"]["total_input"]["value"] == 0
+    assert not [text for text in found["warnings"] if "different requests" in text]
+    alone = ("--set", "requests.number=5")
+    found = json.loads(moesim("compare", "qwen3-serve", *few, *alone, "--seeds", "2", "--json").out)
+    assert found["warnings"][0].startswith("the two serve different requests (requests.number)")
