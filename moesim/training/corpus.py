@@ -36,6 +36,7 @@ class Corpus:
         limit: Limit | None = None,
     ) -> None:  # fmt: skip
         self._limit, self.chosen, self.dropped = limit, 0, 0
+        self._slot = placement.expert_slots[:, :, 0]
         self._source, self._node, (first, self._tokens) = source, node, stretch
         shape = (source.moe_layers, source.number)
         lanes, nodes = len(node), int(node.max()) + 1
@@ -75,6 +76,13 @@ class Corpus:
         slots = sent.reshape(*own.shape[:2], len(self._node), -1)
         none = np.zeros((*own.shape[:2], 0), dtype=np.int64)
         return Found(slots.sum(axis=1), Copies(slots.sum(axis=3), none, none, self._node, self._sent(read)))
+
+    def load(self, sequences: Int64s) -> Int64s:
+        """int64[layers, experts]: rows that tokens of these sequences choose."""
+        times = np.bincount(self._source.read(sequences).ravel(), minlength=self._source.number)
+        rows = np.tensordot(times, self._rows.astype(np.int64), axes=(0, 1))
+        found: Int64s = np.take_along_axis(rows, self._slot.astype(np.int64), axis=1)
+        return found
 
     def _sent(self, read: Int64s) -> Int64s:
         """int64[R]: tokens of each rank in a micro-batch."""

@@ -31,7 +31,8 @@ class Job:
     all-to-alls run beside the compute of another micro-batch, as far as there is some; stage_layers: of each stage,
     where they are not even. DualPipe's ranks hold two stages each, and hide all-to-alls in the slots that they overlap.
     zero, shard: stage of ZeRO and data-parallel ranks of a shard group, all by default (layout/shards.py);
-    reduce_beside, gather_beside: their collectives run beside compute; limit: places of experts. Raises BadInput.
+    reduce_beside, gather_beside: their collectives run beside compute; limit: places of experts; placed: where
+    experts of all layers are, in order by default. Raises BadInput.
     """
 
     model: MoEModel
@@ -60,6 +61,7 @@ class Job:
     gather_beside: bool = False
     gradient_bytes: int = 4
     limit: Limit | None = None
+    placed: Placement | None = None
     log: CostLog = field(default_factory=CostLog)
 
     def __post_init__(self) -> None:
@@ -158,7 +160,7 @@ class Job:
         return StepPlan(
             model=model,
             layout=self.layout,
-            placement=self.placement(model),
+            placement=self.placement(model, self.moe_layers_of(stage)),
             routing=routing,
             ops=LayerOps(
                 model,
@@ -189,10 +191,17 @@ class Job:
         tied = self.model.tie_embeddings
         return (2 - tied - stage.tables(tied)) * self.spread(stage).head_gemm().parameters
 
-    def placement(self, model: MoEModel) -> Placement:
-        """Experts in order."""
+    def moe_layers_of(self, stage: Stage) -> range:
+        """Those of a stage, among all layers with experts."""
+        first = sum(layer < stage.first for layer in self.model.moe_layers)
+        return range(first, first + len(stage.model(self.model).moe_layers))
+
+    def placement(self, model: MoEModel, layers: range | None = None) -> Placement:
+        """Of a model of these layers, by default of all."""
         if not model.routed:
             return Placement.none(self.expert)
+        if self.placed:
+            return self.placed if layers is None else self.placed.of_layers(np.array(layers, dtype=np.int64))
         return Placement.contiguous(len(model.moe_layers), model.num_experts, self.expert)
 
     def batch(self, ranks: int) -> Batch:

@@ -54,7 +54,8 @@ class Lanes(NamedTuple):
 @dataclass(frozen=True)
 class RoutedStep:
     """after int64[pipeline ranks, 2] ps: reduction and gathering, and the optimizer, behind the last pass; alltoalls:
-    how many were played; drop_rate: share of rows without a place. done: slots of the first island, from when its first
+    how many were played; drop_rate: share of rows without a place; load
+    int64[moe layers, experts]: rows that were chosen. done: slots of the first island, from when its first
     rank begins to when its last one ends.
     """
 
@@ -64,6 +65,7 @@ class RoutedStep:
     ranks: tuple[tuple[int, ...], ...]
     alltoalls: int
     drop_rate: float
+    load: Int64s
     done: tuple[tuple[int, Slot, int, int], ...]
 
     @property
@@ -140,17 +142,19 @@ class RoutedJob:
         made = Batch.of(one.ranks, one.rank, request, one.query, one.context, Phase.PREFILL)
         return made.for_training()
 
-    def first_moe(self, stage: Stage) -> int:
-        """Layers with experts before those of a stage."""
-        return sum(layer < stage.first for layer in self._moe)
+    def load(self, islands: int) -> Int64s:
+        """int64[moe layers, experts]: rows that tokens of a step choose, on so many islands."""
+        micro = np.arange(self.job.micro_batches)
+        each = [self._corpus.load(self.sequences(one, micro)) for one in range(islands)]
+        return np.asarray(np.sum(each, axis=0))
 
     def rows(self, stage: Stage, island: int, micro_batches: Int64s) -> Rows:
         """What routing makes of micro-batches int64[m] in a stage."""
-        first, plan = self.first_moe(stage), self.plans[stage.number]
-        count, many = len(plan.model.moe_layers), len(micro_batches)
+        layers, plan = self.job.moe_layers_of(stage), self.plans[stage.number]
+        count, many = len(layers), len(micro_batches)
         if not count:
             return Rows({}, {}, {})
-        found = self._corpus.of(slice(first, first + count), self.sequences(island, micro_batches))
+        found = self._corpus.of(slice(layers.start, layers.stop), self.sequences(island, micro_batches))
         ticks = self._work.ps(found.by_rank, plan.dispatch.slowdown if self._exchange else 1.0)
         experts = {key: ps.reshape(many, count, -1) for key, ps in ticks.items()}
         if self._exchange is None:
@@ -250,7 +254,7 @@ def routed_step(job: Job, source: Sequences, islands: int | None = None) -> Rout
     ranks = tuple(tuple(stage.number for stage in job.stages_of(rank)) for rank in range(job.pipeline))
     after = [np.sum([layers.after(job.stages[one]) for one in stages], axis=0) for stages in ranks]
     return RoutedStep(lanes, np.array(after, dtype=np.int64), transfer, ranks, sum(part.alltoalls for part in parts),
-                      whole.drop_rate, tuple(parts[0].done))  # fmt: skip
+                      whole.drop_rate, whole.load(number), tuple(parts[0].done))  # fmt: skip
 
 
 class _Island:

@@ -28,6 +28,10 @@ RUN = (
     "run={steps: 2000, trials: 4, checkpoint_rate: 1 GB/s, checkpoint_every: 100, gpu_mtbf: 2 h, nic_mtbf: 4 h, "
     "node_mtbf: 8 h, restart: 20 s, straggler_rate: 0.01, straggler_slowdown: 1.5}"
 )
+MOVING = (
+    RUN, "routing={router: topk_softmax, generator: {popularity: {lognormal: 1}}}", "batch.micro_batches=2",
+    "run.steps=60", "run.routing_every=30", "run.rebalance={}",
+)  # fmt: skip
 CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the one that is added
     "batch.sequence_length": ((), "batch.sequence_length=1024"),
     "batch.micro_batch_size": ((), "batch.micro_batch_size=2"),
@@ -70,6 +74,9 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
         (RUN, "routing={router: {name: bias_lossfree, u: 0.02}, generator: {popularity: {lognormal: 1}}}",
          "batch.micro_batches=2", "run.steps=60"), "run.routing_every=30"
     ),
+    "run.rebalance.strategy": (MOVING, "run.rebalance.strategy=contiguous"),
+    "run.rebalance.hysteresis": (MOVING, "run.rebalance.hysteresis=0.9"),
+    "run.rebalance.max_moved": (MOVING, "run.rebalance.max_moved=0.01"),
     "prices.gpu_hour": (("prices={gpu_hour: 2}",), "prices.gpu_hour=3"),
     "prices.gpu_watts": (("prices={gpu_hour: 2}",), "prices.gpu_watts=1000"),
     "prices.kilowatt_hour": (("prices={gpu_hour: 2, gpu_watts: 1000}",), "prices.kilowatt_hour=0.1"),
@@ -200,6 +207,9 @@ ROUTER = "routing={router: expert_choice, generator: {popularity: {zipf: 1}}}"
     ((RUN, "run.routing_every=10"), "even rows stay even"),
     ((RUN, "routing={sampled: prefill_in4096}", "run.routing_every=10"), "looked up 200 times; at most 64"),
     ((RUN, "run.gpu_mtbf=1 s"), "it never ends"),
+    ((RUN, "run.rebalance={}"), "no second look at the load"),
+    ((*MOVING, "run.rebalance.strategy=epbl"), "run.rebalance.strategy"),
+    ((*MOVING, "parallel.expert_parallel_size=1"), "no expert can move"),
     ((ROUTER,), "not played in pipelines"),
 ])  # fmt: skip
 def test_runs_that_make_no_sense_are_refused(overrides: tuple[str, ...], said: str) -> None:
@@ -216,6 +226,26 @@ def test_a_router_that_learns_from_step_to_step_evens_rows_out() -> None:
     assert len(steps) == 3 and steps[1] < 0.99 * steps[0] and steps[2] == pytest.approx(steps[1], rel=0.02)
     took = found.metrics["run_s"].value - found.metrics["run_checkpoint_s"].value
     assert took == pytest.approx(30 * sum(steps)) and found.metrics["run_failures"].value == 0
+
+
+def test_experts_that_move_save_what_hot_ones_cost_less_the_moving() -> None:
+    """The same hot experts from look to look: the second look spreads them, and the run is shorter by what 30 steps
+    save, less the seconds in which experts move.
+    """
+    found = run_training("qwen3-train-16", overrides=(*SMALL, *MOVING))
+    first, second = found.provenance["run"]["series"]
+    assert first["moved_experts"] == 0 and first["still_step_time_s"] == first["step_time_s"]
+    assert second["step_time_s"] < 0.97 * second["still_step_time_s"] and second["stall_s"] > 0
+    gain = 30 * (second["still_step_time_s"] - second["step_time_s"]) - second["stall_s"]
+    assert found.metrics["rebalance_gain_s"].value == pytest.approx(gain) and gain > 0
+    assert found.metrics["rebalances"].value == 1 and found.metrics["rebalance_stall_s"].value == second["stall_s"]
+
+
+def test_a_load_that_moves_is_planned_on_what_was_seen() -> None:
+    """Sampled loads drift from look to look: three of four looks are planned, none on the load that it meets."""
+    moving = (*MOVING[:1], "routing={sampled: prefill_in4096}", *MOVING[2:], "run.routing_every=15")
+    found = run_training("qwen3-train-16", overrides=(*SMALL, *moving))
+    assert 1 <= found.metrics["rebalances"].value <= 3 and len(found.provenance["run"]["series"]) == 4
 
 
 def test_cost_and_energy_of_a_run() -> None:

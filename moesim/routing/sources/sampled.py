@@ -48,6 +48,15 @@ class Sampled(PerToken):
         part._pool = np.stack([part._tokens("earlier tokens", layer) for layer in range(self.moe_layers)])
         return part
 
+    def later(self, times: int) -> Self:
+        """Other tokens of the load, after it has moved so many times as far as measured runs of the phase differ."""
+        part = copy(self)
+        for number in range(times):
+            part.shares = moved(part.shares, self._drift, streams.stream(self._seed, "sampled", "later", number))
+        if times:
+            part._pool = np.stack([part._tokens(f"tokens {times} later", one) for one in range(self.moe_layers)])
+        return part
+
     def _tokens(self, which: str, layer: int) -> Experts:
         rng = streams.stream(self._seed, "sampled", which, layer)
         share, model = self.shares[layer], self._model

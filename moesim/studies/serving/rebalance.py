@@ -6,21 +6,18 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from moesim.errors import BadInput, placed
-from moesim.placement import PlacementProblem, Windows, strategies
-from moesim.placement.online import Policy, decide
+from moesim.placement import PlacementProblem, Windows
+from moesim.placement.online import decide
 from moesim.serving.rebalancing import Rebalance
 from moesim.step import StepPlan
-from moesim.yamlfile import Section
+from moesim.studies.moving import MovingSection
 
 
-class RebalanceSection(Section):
+class RebalanceSection(MovingSection):
     """vLLM's eplb_config, or SGLang's --eplb-*: all replicas look at the load of their own steps."""
 
     step_interval: int = Field(3000, ge=1, le=10**9, description="steps from one look to the next (vLLM)")
     window_size: int = Field(1000, ge=1, le=10**9, description="the latest of them, whose load counts (vLLM)")
-    strategy: str = Field("eplb", description="who plans; see `moesim list 'placement strategies'`")
-    hysteresis: float = Field(0.0, ge=0, lt=1, description="least gain of the plan on the window that is worth moving")
-    max_moved: float | None = Field(None, gt=0, le=1, description="share of all slots that a look may move at most")
 
     @model_validator(mode="after")
     def _fits(self) -> RebalanceSection:
@@ -38,8 +35,7 @@ class RebalanceSection(Section):
                 "no expert can move" if layout.expert_tensor_parallel == 1 else "each expert lies across several GPUs"
             )
             raise BadInput(what, where=where, way_out="expert_parallel_size of all GPUs, or leave it out")
-        strategies.find(self.strategy, where=f"{where}.strategy")
-        policy = Policy(1, 1, self.hysteresis, self.max_moved, self.strategy, seed)
+        policy = self.policy(where, seed)
         even = np.ones((1, len(model.moe_layers), model.num_experts), dtype=np.int64)
         problem = PlacementProblem.on(
             plan.fabric.cluster, Windows("loads", even), ranks=layout.expert_parallel,

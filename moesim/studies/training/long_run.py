@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NamedTuple
 
@@ -12,11 +12,13 @@ from pydantic import Field
 from moesim import streams
 from moesim.errors import BadInput
 from moesim.studies.interval import half_width, poisson_interval
+from moesim.studies.moving import MovingSection
 from moesim.studies.prices import HOUR, KILO, PricesSection
 from moesim.studies.result import Metric
 from moesim.studies.scenario import Count
 from moesim.training import Job
 from moesim.training.long_run import LongRun, Played, slowed, young_seconds
+from moesim.training.rebalanced import Look
 from moesim.units import Bandwidth, Seconds
 from moesim.yamlfile import Section
 
@@ -52,6 +54,10 @@ class RunSection(Section):
         None, description="steps after which routing is looked up anew, and routers have learned; default: never"
     )
 
+    rebalance: MovingSection | None = Field(
+        None, description="at each look experts move between GPUs, planned on the load since the one before"
+    )
+
     @property
     def fails(self) -> bool:
         """Whether anything does."""
@@ -66,6 +72,8 @@ class RunSection(Section):
              "auto needs something that fails", "a number of steps, or gpu_mtbf"),
             ((self.straggler_rate > 0) != (self.straggler_slowdown > 1), "straggler_rate",
              "straggler_rate and straggler_slowdown act together", "give both, or neither"),
+            (self.rebalance is not None and self.looks < 2, "rebalance", "there is no second look at the load",
+             "routing_every: steps between two looks"),
             (bool(self.routing_every) and self.looks > MOST_LOOKS, "routing_every",
              f"routing would be looked up {self.looks} times; at most {MOST_LOOKS}",
              f"routing_every: {-(-self.steps // MOST_LOOKS)} or more"),
@@ -77,6 +85,11 @@ class RunSection(Section):
     def looks(self) -> int:
         """How often routing is looked up."""
         return -(-self.steps // self.routing_every) if self.routing_every else 1
+
+    @property
+    def numbers(self) -> list[int]:
+        """Steps at which it is."""
+        return [look * (self.routing_every or 0) for look in range(self.looks)]
 
     def rates(self, job: Job) -> dict[str, float]:
         """Failures a second of all that there is of a kind."""
@@ -105,7 +118,7 @@ class RunTold(NamedTuple):
 class _Run:
     section: RunSection
     job: Job
-    looks: Sequence[float]  # seconds of a step after each look
+    looks: Sequence[Look]
     state_bytes: tuple[float, float]  # written, read
 
     @property
@@ -124,9 +137,20 @@ class _Run:
 
     @property
     def seconds(self) -> Seconds64:
-        """float64[steps], without stragglers."""
+        """float64[steps], without stragglers; experts move before the first of those that follow a look."""
+        taken = self._steps([look.seconds for look in self.looks])
+        taken[self.section.numbers] += [look.stall for look in self.looks]
+        return taken
+
+    @property
+    def saved(self) -> float:
+        """Seconds that a run would be longer in which no expert moves, without stragglers and failures."""
+        return float(self._steps([look.still for look in self.looks]).sum() - self.seconds.sum())
+
+    def _steps(self, looks: Sequence[float]) -> Seconds64:
+        """A number of each look -> of each step."""
         each = self.section.routing_every or self.section.steps
-        return np.repeat(np.array(self.looks), each)[: self.section.steps]
+        return np.repeat(np.array(looks), each)[: self.section.steps]
 
     @property
     def slow(self) -> float:
@@ -162,22 +186,34 @@ class _Run:
 
 
 def run_told(
-    section: RunSection, job: Job, state_bytes: tuple[float, float], step: Callable[[int], float],
+    section: RunSection, job: Job, state_bytes: tuple[float, float], looks: Sequence[Look],
     prices: PricesSection | None,
 ) -> RunTold:  # fmt: skip
-    """step: number of a step -> its seconds; state_bytes: what the fullest GPU writes, and reads. Raises BadInput."""
-    numbers = [look * (section.routing_every or 0) for look in range(section.looks)]
-    whole = _Run(section, job, [step(number) for number in numbers], state_bytes)
+    """looks: of each of `section.numbers`; state_bytes: what the fullest GPU writes, and reads. Raises BadInput."""
+    whole = _Run(section, job, looks, state_bytes)
     found = list(whole.trials())
     drawn = _drawn(whole, found) | _paid(prices, job.world * np.array([one.wall for one, _ in found]))
     metrics = {name: _mean(one) for name, one in drawn.items()}
     if section.fails:
         metrics |= _rare(whole, drawn, metrics)
+    metrics |= _moving(whole) if section.rebalance else {}
     metrics["checkpoint_s"] = Metric(whole.write, "s")
     metrics |= {"checkpoint_read_s": Metric(whole.read, "s")} if section.fails else {}
     metrics["checkpoint_every_steps"] = Metric(float(whole.every), "1")
     notes = (NOTE, ASSUMED) if section.fails else (NOTE,)
-    return RunTold(metrics, drawn, {"run": _provenance(whole, numbers, found)}, notes)
+    return RunTold(metrics, drawn, {"run": _provenance(whole, found)}, notes)
+
+
+def _moving(whole: _Run) -> dict[str, Metric]:
+    """What moving experts costs, and what it saves after that."""
+    looks = whole.looks
+    numbers = {
+        "rebalances": (sum(look.moves > 0 for look in looks), "1"),
+        "moved_experts": (sum(look.moves for look in looks), "1"),
+        "moved_bytes": (sum(look.moved for look in looks), "B"),
+        "rebalance_stall_s": (sum(look.stall for look in looks), "s"), "rebalance_gain_s": (whole.saved, "s"),
+    }  # fmt: skip
+    return {name: Metric(float(value), unit) for name, (value, unit) in numbers.items()}
 
 
 def _drawn(whole: _Run, found: Sequence[tuple[Played, float]]) -> dict[str, Drawn]:
@@ -246,14 +282,20 @@ def _paid(prices: PricesSection | None, gpu_seconds: Seconds64) -> dict[str, Dra
     return found
 
 
-def _provenance(whole: _Run, numbers: Sequence[int], found: Sequence[tuple[Played, float]]) -> dict[str, Any]:
+def _provenance(whole: _Run, found: Sequence[tuple[Played, float]]) -> dict[str, Any]:
     rates = whole.section.rates(whole.job)
     return {
         "series": [
-            {"step": number, "step_time_s": seconds} for number, seconds in zip(numbers, whole.looks, strict=True)
+            {"step": number, "step_time_s": look.seconds, **(_moves(look) if whole.section.rebalance else {})}
+            for number, look in zip(whole.section.numbers, whole.looks, strict=True)
         ],
         "failures": {kind: float(np.mean([one.failures[kind] for one, _ in found])) for kind in rates},
         "mtbf_s": 1.0 / sum(rates.values()) if rates else None,
         "young_every_steps": whole.young,
         "daly_run_s": LongRun(whole.seconds * whole.longer, whole.every, whole.write, whole.back, rates).expected,
     }  # fmt: skip
+
+
+def _moves(look: Look) -> dict[str, Any]:
+    """What a look of a series says of experts that move."""
+    return {"still_step_time_s": look.still, "stall_s": look.stall, "moved_experts": look.moves}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from moesim.layout import HBM, MemoryLedger
 from moesim.layout.shards import GRADIENTS, WEIGHTS
 from moesim.models import MoEModel
+from moesim.routing.sources.sequences import Sequences
 from moesim.studies.basis import borrowed, price_notes
 from moesim.studies.load import Named, Overrides
 from moesim.studies.prices import PAID
@@ -21,6 +22,7 @@ from moesim.studies.training.tokens import are_even, tokens_of
 from moesim.studies.training.told import Done, Told, even_told, routed_told
 from moesim.training import Job, rank_memory, routed_step
 from moesim.training.memory import checkpoint_bytes, restored_bytes
+from moesim.training.rebalanced import Look, rebalanced
 from moesim.training.sharding import data_parallel_bytes, moved_ps
 from moesim.units import from_ps
 from moesim.version import __version__
@@ -95,17 +97,31 @@ def _with_run(
     section = loaded.scenario.run
     assert section
 
-    def step(number: int) -> float:
-        if number == 0:
-            return told.seconds
-        tell(f"looking tokens up again at step {number}")
-        return routed_step(job, tokens_of(loaded, job, number)).seconds
-
     with loaded.placing("run"):
         states = checkpoint_bytes(job), restored_bytes(job)
-        found = run_told(section, job, states, step, loaded.scenario.prices)
+        looks = list(_looks(loaded, job, told, tell))
+        found = run_told(section, job, states, looks, loaded.scenario.prices)
     result = replace(result, metrics={**result.metrics, **found.metrics}, drawn=found.drawn)
     return _more(result, found.provenance, found.notes)
+
+
+def _looks(loaded: TrainLoaded, job: Job, told: Told, tell: Callable[[str], None]) -> Iterator[Look]:
+    """Steps after each look at the routing."""
+    section = loaded.scenario.run
+    assert section
+
+    def source(number: int) -> Sequences:
+        tell(f"looking tokens up at step {number}")
+        return tokens_of(loaded, job, number)
+
+    if section.rebalance:
+        policy = section.rebalance.policy("run.rebalance", 0)
+        with loaded.placing("run.rebalance"):
+            yield from rebalanced(job, policy, map(source, section.numbers))
+        return
+    for number in section.numbers:
+        seconds = routed_step(job, source(number)).seconds if number else told.seconds
+        yield Look(seconds, seconds)
 
 
 def _more(result: TrainResult, provenance: Mapping[str, Any], notes: tuple[str, ...]) -> TrainResult:

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from moesim.errors import BadInput
-from moesim.routing import Routed
+from moesim.routing import Routed, Sampled
 from moesim.routing.sources import Places
 from moesim.routing.sources.sequences import Sequences
 from moesim.studies.routing import looked_up, routed_by
@@ -27,12 +27,15 @@ def are_even(loaded: TrainLoaded, job: Job) -> bool:
 
 
 def tokens_of(loaded: TrainLoaded, job: Job, step: int) -> Sequences:
-    """At a step of a run: texts of its own; or, by a router, the same texts, with what it has learned in so many steps
-    beyond `routing.warm_up`. Raises BadInput.
+    """At a step of a run: texts of its own, of a sampled load one that moves from look to look; or, by a router, the
+    same texts, with what it has learned in so many steps beyond `routing.warm_up`. Raises BadInput.
     """
-    routing = loaded.scenario.routing
+    routing, run = loaded.scenario.routing, loaded.scenario.run
     assert routing
     with loaded.placing("routing"):
+        if routing.sampled:
+            looks = step // run.routing_every if run and run.routing_every else 0
+            return Sequences(Sampled(routing.sampled, job.model, 0).later(looks), SEQUENCES)
         if routing.router is None:
             return Sequences(looked_up(routing, job.model, step, loaded.where("routing.trace")), SEQUENCES)
         return Sequences(_router(loaded, job, routing, step), SEQUENCES)
