@@ -35,7 +35,7 @@ class FixedPrices:
     def ps(self, name: str, part: Batch, stretch: float, mixer: int) -> Int64s:
         """int64[ranks] ps of a task of that name in layers with that mixer, `stretch` times as long as on all SMs."""
         if name == ATTENTION:
-            return self._around(self._cores[mixer].of(part), part, stretch, mixer)
+            return self._attention(part, stretch, mixer)
         if name in CONTEXTS:
             return to_ps(LAYER_PRICES[name](self._ops[mixer], part).stretched(stretch).total)
         whole = (self, name, stretch, mixer)
@@ -43,6 +43,16 @@ class FixedPrices:
             part.memo[whole] = self._ticks(name, part, stretch, mixer)
         found: Int64s = part.memo[whole]
         return found
+
+    def _attention(self, part: Batch, stretch: float, mixer: int) -> Int64s:
+        """int64[ranks] ps of attention with its projections; asked for twice where a routing is renewed."""
+        asked = (self, ATTENTION, stretch, mixer)
+        context, found = part.memo.get(asked, (None, None))
+        if context is not part.context:  # a batch's memo goes on with its next step, whose contexts are others
+            found = self._around(self._cores[mixer].of(part), part, stretch, mixer)
+            part.memo[asked] = part.context, found
+        ticks: Int64s = found
+        return ticks
 
     def ahead(self, part: Batch, stretch: float, mixer: int, steps: int) -> tuple[Int64s, Ahead] | None:
         """int64[n, ranks] ps of attention in this step and the next, see CorePrices.ahead."""

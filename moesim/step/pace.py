@@ -139,17 +139,18 @@ class Pace:
         self.counted.lookups += 1
         ticks = self._play(batch, fresh)
         sums = self.refill.sums
-        self.kept[shape] = Kept(None if sums else fresh, 1, ticks, self.refill.unrouted(batch) if sums else 0)
+        unrouted = self.refill.unrouted(batch) if sums else 0
+        self.kept[shape] = Kept(None if sums else fresh, 1, ticks, unrouted)
         if old is not None:
+            before = self._play(batch, old.routed) if old.routed else old.step + unrouted - old.unrouted
             self.counted.renewed += 1
-            self.counted.corrections += abs(self._with(old, batch) / max(ticks, 1) - 1)
+            self.counted.corrections += abs(before / max(ticks, 1) - 1)
         return ticks
 
     def _with(self, kept: Kept, batch: Batch) -> int:
-        if self.refill.sums:
-            return kept.step + self.refill.unrouted(batch) - kept.unrouted
-        assert kept.routed is not None
-        return self._play(batch, kept.routed)
+        if kept.routed:
+            return self._play(batch, kept.routed)
+        return kept.step + self.refill.unrouted(batch) - kept.unrouted
 
     def _play(self, batch: Batch, routed: Routed) -> int:
         return self.refill.play(self.refill.fill(batch, routed))

@@ -16,7 +16,7 @@ from moesim.units import to_ps
 
 Int64s = npt.NDArray[np.int64]
 BITS: Final = (22, 9, 18, 14)  # of all rows, active slots, most rows of one, rows that fill up tiles
-AROUND: Final = 16  # shapes are priced with neighbours, so many totals by so many of the most rows
+AROUND: Final = 8  # shapes are priced with neighbours, so many totals by so many of the most rows
 FEW: Final = 64  # beyond so many at once, shapes are priced alone: it is the first batch
 
 
