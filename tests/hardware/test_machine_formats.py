@@ -76,6 +76,7 @@ def test_two_ports_a_gpu_act_as_one_and_another_generation_is_said(tmp_path: Pat
     made = imported(tmp_path, xml([SWITCH.format(s=0, n=12)] * 2, "".join(map(net, range(4))), sm=80))
     assert "value: 100 GB/s" in made.text and "value: 300 GB/s" in made.text
     assert len(made.notes) == 2 and "another generation than H100-SXM5-80GB" in made.notes[1]
+    assert made.notes[1].endswith("--like dgx-a100 has theirs")
 
 
 def test_ports_away_from_gpus_and_repeated_ones_do_not_count(tmp_path: Path) -> None:

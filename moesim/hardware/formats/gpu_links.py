@@ -44,6 +44,14 @@ BY_PCI = {
 }
 
 
+SHIPPED = {"dgx-a100": BY_SM[80], "dgx-h100": BY_SM[90], "dgx-b200": BY_SM[100]}
+
+
+def shipped(generation: Generation) -> str:
+    """A shipped topology of GPUs with such links and slots, however many links a GPU has; "" where there is none."""
+    return next((name for name, one in SHIPPED.items() if one._replace(links=generation.links) == generation), "")
+
+
 def of_pci(device: str) -> Generation | None:
     """By a PCI device id such as "0x2330"; None for one that is not known."""
     return BY_PCI.get(device.lower())

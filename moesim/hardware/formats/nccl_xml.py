@@ -101,7 +101,9 @@ def _bare(gpus: list[Place], ports: list[Place], like: Document) -> Draft:
 def _other_device(found: gpu_links.Generation, named: str) -> list[str]:
     if gpu_links.of_device(named, named) == found:
         return []
-    return [f"the file's GPUs are of another generation than {named}, whose memory and FLOP/s are used"]
+    own = gpu_links.shipped(found)
+    way_out = f"; --like {own} has theirs" if own else ""
+    return [f"the file's GPUs are of another generation than {named}, whose memory and FLOP/s are used{way_out}"]
 
 
 def _completed(slots: list[Place], places: list[Place], source: str, like: Document) -> Draft:
