@@ -24,6 +24,7 @@ from moesim.calibration.demands import KIND
 from moesim.calibration.fit_operator import Fitted
 from moesim.calibration.heldout import Errors, Prepared, held_out, pooled, prepare, splits, way_of
 from moesim.calibration.kernels import candidates, default_sets, is_sound, kernel_sets, launches, name_of, roles_of
+from moesim.calibration.moving import elementwise
 from moesim.calibration.physics import BEATS, by_kernel, label
 from moesim.calibration.prior import Prior, priors_of, with_prior
 from moesim.calibration.quality import SLOW
@@ -204,18 +205,13 @@ def _profile(
 ) -> dict[str, Any]:  # fmt: skip
     raw = system.raw
     sources = sorted({str(text).rpartition(" ")[0] or str(text) for text in records["provenance"]})
-    elementwise = {
-        "launch": "2 us", "basis": "assumed",
-        "bytes_per_second": f"{system.device.memory_bandwidth * system.constants.elementwise_of_peak / 1e9:.5g} GB/s",
-        "source": raw["elementwise_source"],
-    }  # fmt: skip
     kept = ("families", "backward", "backward_source", "host", "notes")
     return {
         "moesim_profile": 4, "name": system.name, "device": system.device.name,
         "device_class": str(records["device_class"][0]), "source": "; ".join(sources),
         "default_kernels": {}, "kernels": sets, "operators": sections, "grids": grids,
         "memory_bandwidth": f"{system.device.memory_bandwidth / 1e9:.6g} GB/s", "cache": f"{system.facts.cache} B",
-        "elementwise": elementwise,
+        "elementwise": elementwise(records, system),
         **{name: raw[name] for name in kept},
         **({"sustained": system.facts.sustained.model_dump()} if system.facts.sustained else {}),
     }  # fmt: skip

@@ -18,6 +18,7 @@ from moesim.calibration.distances import transport
 from moesim.calibration.fit import fit_profile
 from moesim.calibration.heldout import held_out, prepare
 from moesim.calibration.histograms import histograms
+from moesim.calibration.moving import elementwise
 from moesim.calibration.physics import BEATS, by_kernel, label
 from moesim.calibration.records import Records, join, read_records, records_of
 from moesim.calibration.shapes_file import read_shapes
@@ -25,6 +26,7 @@ from moesim.calibration.systems import find_system, system_of
 from moesim.costs import load_costs
 from moesim.errors import BadInput
 from moesim.hardware import load_cluster
+from moesim.units import bandwidth, seconds
 
 H200 = find_system("h200_sxm")
 FACTS = {"run": "r", "device": "NVIDIA H200", "device_class": "cuda", "backend": "torch", "version": "1",
@@ -237,3 +239,14 @@ def test_links_are_told_by_one_node_by_even_splits_and_by_graphs() -> None:
     kept = telling(records_of([base | way for way in ways]))
     assert kept["mode"].tolist() == ["graph"]
     assert len(telling(records_of([base | {"mode": "eager"}]))) == 1
+
+
+def test_own_copies_say_how_fast_bytes_move() -> None:
+    base: dict[str, Any] = FACTS | {"op": "elementwise", "kernel": "mul", "dtype": "bf16", "mode": "graph"}
+    rows = [base | {"bytes": 1 << log, "seconds": 3e-6 + (1 << log) / 4e12} for log in (12, 16, 20, 24, 28)]
+    eager = [row | {"mode": "eager", "seconds": row["seconds"] + 9e-6} for row in rows]
+    found = elementwise(records_of([*rows, *eager]), H200)
+    assert found["basis"] == "fitted" and seconds(found["launch"]) == pytest.approx(3e-6, rel=0.02)
+    assert bandwidth(found["bytes_per_second"]) == pytest.approx(4e12 * 0.447 / 0.85, rel=0.02)
+    few = elementwise(records_of(rows[:2]), H200)
+    assert few["basis"] == "assumed" and few["launch"] == "2 us"
