@@ -22,6 +22,7 @@ from moesim.units import ByteCount
 from moesim.yamlfile import Items, Section
 
 FILE = ("calibration", "systems.yaml")
+COLD = "cold L2"  # in the provenance of records whose cache the harness evicted
 
 
 class SystemSection(Section):
@@ -65,12 +66,19 @@ class System:
         return Peaks(flops, self.device.memory_bandwidth, self.facts.cache)
 
 
-def find_system(name: str, file: Path | None = None) -> System:
-    """Raises BadInput with the known names."""
+def find_system(name: str, file: Path | None = None, topology: str | None = None) -> System:
+    """topology: describes the device of a name that the file does not know. Raises BadInput with the known names, and
+    where a known one is described again.
+    """
     document = yamlfile.read_yaml(file or shipped.shipped(*FILE))
     section = document.validate(SystemsSection)
+    if topology is not None and name in section.systems:
+        raise BadInput(f"system {name} is known", where="--topology", way_out="leave --topology out")
+    if topology is not None:
+        return _described(name, topology, section, document.data, warm=True, table=name)
     if name not in section.systems:
-        raise unknown_name("system", name, section.systems)
+        error = unknown_name("system", name, section.systems)
+        raise BadInput(error.what, way_out=f"--topology FILE describes the device of another; {error.way_out}")
     facts = section.systems[name]
     device = load_cluster(facts.topology).devices[0]
     return System(name, facts, device, section, document.data)
@@ -79,8 +87,7 @@ def find_system(name: str, file: Path | None = None) -> System:
 def system_of(records: Records, file: Path | None = None, topology: str | None = None) -> System:
     """The one system that all records were measured on. Raises BadInput.
 
-    A device that the file does not know is described by a `topology` (a shipped name or a YAML file). Its last-level
-    cache is then taken as empty: the harness evicts it before each sample.
+    A device that the file does not know is described by a `topology` (a shipped name or a YAML file).
     """
     names = sorted(set(records["device"]))
     if len(names) != 1:
@@ -94,14 +101,8 @@ def system_of(records: Records, file: Path | None = None, topology: str | None =
         device = load_cluster(topology).devices[0]
         if home and load_cluster(home.topology).devices[0].name != device.name:
             raise BadInput(f"{names[0]} is known, and is no {device.name}", way_out="leave --topology out")
-        own = {
-            "topology": topology,
-            "reported_as": [names[0]],
-            "cache": "0 B",
-            "cache_source": "evicted by the harness",
-        }
-        facts = SystemSection.model_validate(own)
-        return System(device.name, facts, device, section, document.data)
+        warm = not all(COLD in str(text) for text in set(records["provenance"]))
+        return _described(names[0], topology, section, document.data, warm=warm)
     for name, facts in section.systems.items():
         if names[0] in facts.reported_as:
             return find_system(name, file)
@@ -110,3 +111,21 @@ def system_of(records: Records, file: Path | None = None, topology: str | None =
     raise BadInput(
         error.what, way_out=f"--topology FILE describes it (its peaks, see `moesim topo show`); {error.way_out}"
     )
+
+
+def _described(
+    reported: str, topology: str, section: SystemsSection, raw: dict[str, object], *, warm: bool, table: str = ""
+) -> System:  # fmt: skip
+    """A device that only a topology knows. warm: its records may have found their bytes in its last-level cache, which
+    is as large as the topology says.
+    """
+    device = load_cluster(topology).devices[0]
+    cache, source = (device.cache_bytes, device.sources.get("cache", "")) if warm else (0, "evicted by the harness")
+    own = {
+        "topology": topology,
+        "reported_as": [reported],
+        "cache": f"{cache} B",
+        "cache_source": source,
+        "table": table,
+    }
+    return System(device.name, SystemSection.model_validate(own), device, section, raw)

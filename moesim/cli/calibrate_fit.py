@@ -26,13 +26,17 @@ WAYS = ("shape", "size", "skew", "world", "width", "range")
 
 @click.command("import")
 @click.argument("source", type=click.Choice(["aiconfigurator"]))
-@click.option("--system", required=True, help="A system of calibration/systems.yaml, e.g. h200_sxm.")
+@click.option(
+    "--system", required=True, help="A system of calibration/systems.yaml, e.g. h200_sxm; with --topology any."
+)
 @click.option("--op", "ops", multiple=True, help="Only this operator; may be repeated.  [default: all]")
 @click.option("--kernel", "kernels", multiple=True, help="Only this kernel source; may be repeated.  [default: all]")
 @click.option("-o", "--out", type=FILE, required=True, metavar="FILE", help="Records to write.")
+@TOPOLOGY
 @SYSTEMS
 def import_(
-    source: str, system: str, ops: tuple[str, ...], kernels: tuple[str, ...], out: Path, systems: Path | None
+    source: str, system: str, ops: tuple[str, ...], kernels: tuple[str, ...], out: Path, topology: str | None,
+    systems: Path | None,
 ) -> None:  # fmt: skip
     """Read measured tables of SOURCE as records, and label those that beat physics or are slow without reason."""
     import numpy as np
@@ -43,7 +47,7 @@ def import_(
     from moesim.calibration.records import write_records
     from moesim.calibration.systems import find_system
 
-    found = find_system(system, systems)
+    found = find_system(system, systems, topology)
     records = label(import_tables(found.facts.table or system, ops), found)
     if kernels:
         records = records.where(np.isin(records["kernel"].astype(str), kernels))

@@ -133,6 +133,22 @@ def test_a_device_that_nobody_listed_is_described_by_a_topology() -> None:
     assert own.peaks("bf16").flops == 312e12 and own.facts.reported_as == ("Own Accelerator",)
 
 
+def test_a_cache_counts_where_nobody_evicted_it() -> None:
+    row = FACTS | {"op": "gemm", "kernel": "mm", "seconds": 1e-6, "device": "My 5090"}
+    cold = row | {"provenance": "plan gpu-20m, harness 1, cold L2"}
+    caches = [system_of(records_of([one]), topology="rtx-5090-pcie").facts.cache for one in (row, cold)]
+    assert caches == [96 << 20, 0]
+
+
+def test_tables_of_a_device_that_nobody_listed_are_read_with_its_topology() -> None:
+    own = find_system("my_table", topology="rtx-5090-pcie")
+    assert own.facts.table == "my_table" and own.device.name == "RTX-5090-32GB"
+    with pytest.raises(BadInput, match="leave --topology out"):
+        find_system("h200_sxm", topology="hgx-h200")
+    with pytest.raises(BadInput, match="--topology FILE describes the device of another"):
+        find_system("my_table")
+
+
 def test_the_shipped_example_of_a_cpu_is_fitted(tmp_path: Path) -> None:
     records = read_records(Path(__file__).parents[2] / "calibration" / "measurements" / "cpu-example.parquet")
     fit_profile(records, system_of(records, topology="cpu-host")).write(tmp_path / "cpu")

@@ -19,6 +19,7 @@ from moesim.calibration.measure.sentinel import in_random_order
 from moesim.calibration.operators import OPERATORS, find_operator
 from moesim.calibration.operators.operator import Place
 from moesim.calibration.records import Records, records_of
+from moesim.calibration.systems import COLD
 from moesim.errors import BadInput, Interrupted, TryAgain
 
 HARNESS = 1  # counts up when the way of measuring changes
@@ -176,7 +177,7 @@ def _row(number: int, case: Case, taken: Taken, run: _Run) -> dict[str, Any]:
     facts = [
         f"plan {run.plan.name}",
         f"harness {HARNESS}",
-        "cold L2" if run.plan.sampling.cold else "warm L2",
+        COLD if run.plan.sampling.cold else "warm L2",
     ]
     facts += [clock] if target.device_class == "cpu" else []
     return {
