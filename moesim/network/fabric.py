@@ -41,6 +41,7 @@ class Fabric:
         left: float = 1.0,
         over_rdma: Collection[str] = (),
         engine: str = "",
+        unused: Collection[str] = (),
     ) -> None:
         self.cluster, self.communication, self.engine = cluster, communication, engine
         nominal = np.where(_inside(cluster), 1.0, left) * cluster.link_capacity
@@ -69,15 +70,17 @@ class Fabric:
         self._latency[: cluster.num_links] = cluster.link_latency
         self._late = bool(np.any(cluster.link_latency > 0))
         self.link_name: tuple[str, ...] = tuple(names)
-        self.notes = (*_borrowed(cluster, communication), *_stated_latency(cluster))
+        used = {name: cost for name, cost in communication.items() if name not in unused}
+        self.notes = (*_borrowed(cluster, used), *_stated_latency(cluster))
 
     @classmethod
     def of(
-        cls, cluster: Cluster, communication: Mapping[str, CommunicationCost], algorithm: AllToAll, *,
+        cls, cluster: Cluster, communication: Mapping[str, CommunicationCost], algorithm: AllToAll, group: Group, *,
         left: float = 1.0, engine: str = "",
     ) -> Fabric:  # fmt: skip
         """The fabric under an all-to-all algorithm and the collectives of NCCL, with a profile's constants for both;
-        engine: whose all-reduce is played inside a node where the profile has its table.
+        group: one of those that exchange rows, which are alike; engine: whose all-reduce is played inside a node where
+        the profile has its table.
         """
         reduces = ("nccl_nvls",) if cluster.reduces_in_switch else ()
         engine = engine if ENGINES.get(engine) in communication else ""
@@ -85,7 +88,8 @@ class Fabric:
         kernels = dict.fromkeys((*algorithm.all_kernels(), "nccl_ring", *reduces, *own, "nccl"))  # nccl: experts move
         used = {kernel: communication_of(communication, kernel, cluster.devices[0].name) for kernel in kernels}
         over_rdma = algorithm.all_kernels() if algorithm.same_node == "rdma" else ()
-        return cls(cluster, used, left=left, over_rdma=over_rdma, engine=engine)
+        unused = set(algorithm.all_kernels()).difference(algorithm.kernels_in(group))
+        return cls(cluster, used, left=left, over_rdma=over_rdma, engine=engine, unused=unused)
 
     def kernel_ports(self, links: Collection[int]) -> list[int]:
         """The ports beside these links, at which kernels that reach less are limited."""

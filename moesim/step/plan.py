@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from moesim.engine import Speed, TaskGraph
 from moesim.layout import OPTIMIZERS, Layout, Optimizer, Placement, Shards
 from moesim.models import MoEModel
-from moesim.network import AllToAll, Fabric
+from moesim.network import AllToAll, Fabric, Group
 from moesim.routing import RoutingSource
 from moesim.schedules import Node, Schedule
 from moesim.step.dispatch import EVEN
@@ -63,6 +63,11 @@ class StepPlan:
     def exchanges(self) -> bool:
         """Tokens are sent to ranks with other experts: not where every rank has all tokens of the group already."""
         return self.layout.expert_parallel > 1 and self.ops.spread.residual == "sliced"
+
+    @property
+    def expert_group(self) -> Group:
+        """The first of those that exchange rows, which are alike."""
+        return Group(self.fabric.cluster, self.layout.expert_groups()[0])
 
     def nodes(self, micro_batches: int, training: bool) -> tuple[Node, ...]:
         """What each expert-parallel group does in a step, in program order."""

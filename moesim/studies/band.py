@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from moesim.engine import Again, evaluate
-from moesim.network import ENGINES, Group
+from moesim.network import ENGINES
 from moesim.step import Lowered
 from moesim.studies.build import Built
 from moesim.units import PICOSECONDS_PER_SECOND
@@ -71,7 +71,7 @@ def _of_kernels(built: Built, least: float) -> float:
     """The widest of the kernels that move tokens and tensors, twice as wide where its constants come from elsewhere."""
     plan, here = built.plan, built.cluster.devices[0].name
     layout = plan.layout
-    used = {plan.dispatch.algorithm.kernel(Group(built.cluster, layout.expert_groups()[0]))}
+    used = {plan.dispatch.algorithm.kernel(plan.expert_group)}
     if layout.tensor_parallel > 1 or built.scenario.batch.phase == "train":
         used.add("nccl_ring")
         used |= {ENGINES[plan.fabric.engine]} if plan.fabric.engine else set()

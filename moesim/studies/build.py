@@ -20,7 +20,7 @@ from moesim.layout import (
     default_expert_tensor_parallel,
 )
 from moesim.models import DTYPE_BYTES, MoEModel, load_model
-from moesim.network import AllToAll, Fabric, all_to_all
+from moesim.network import AllToAll, Fabric, Group, all_to_all
 from moesim.routing import RoutingSource
 from moesim.routing.sources import Places
 from moesim.step import Batch, CostLog, Dispatch, LayerOps, Lowered, Precision, StepPlan, uniform_batch
@@ -144,12 +144,14 @@ def _unknown_all_reduce(scenario: Scenario, plan: StepPlan) -> list[str]:
 
 def _unknown_startup(scenario: Scenario, plan: StepPlan) -> list[str]:
     """A kernel whose rates were measured with large messages alone looks better in decode than it is."""
-    name = plan.dispatch.algorithm.all_kernels()[0]
-    cost = plan.fabric.communication[name]
-    known = cost.alpha or cost.per_message or cost.steps or not cost.efficiency
-    if known or scenario.batch.phase != "decode" or plan.layout.expert_parallel == 1:
+    if scenario.batch.phase != "decode":
         return []
-    return [f"{name}: rates were measured, a start-up was not and is taken as 0: small transfers look too fast"]
+    used = {name: plan.fabric.communication[name] for name in plan.dispatch.algorithm.kernels_in(plan.expert_group)}
+    return [
+        f"{name}: rates were measured, a start-up was not and is taken as 0: small transfers look too fast"
+        for name, cost in used.items()
+        if not (cost.alpha or cost.per_message or cost.steps) and cost.efficiency
+    ]
 
 
 def _costs(loaded: Loaded, cluster: Cluster, model: MoEModel, layout: Layout) -> CostModel:
@@ -214,8 +216,9 @@ def _plan(
     if algorithm.replicates:
         _check_replicates(loaded, layout, training=training)
     spread = Spread.of(model, layout, training=training, replicated=algorithm.replicates)
+    group = Group(cluster, layout.expert_groups()[0])
     fabric = Fabric.of(
-        cluster, costs.communication, algorithm, left=scenario.network.left, engine=comm.all_reduce or ""
+        cluster, costs.communication, algorithm, group, left=scenario.network.left, engine=comm.all_reduce or ""
     )
     return StepPlan(
         model=model,
@@ -224,7 +227,7 @@ def _plan(
         routing=routing,
         ops=LayerOps(model, costs, precision, spread, log),
         fabric=fabric,
-        dispatch=_dispatch(comm, model, fabric, algorithm),
+        dispatch=_dispatch(comm, model, fabric, algorithm, group),
         schedule=schedule_of(loaded),
         recompute=frozenset(scenario.training.recompute),
         optimizer=replace(OPTIMIZERS[scenario.training.optimizer], master=scenario.training.master),
@@ -245,9 +248,9 @@ def _check_replicates(loaded: Loaded, layout: Layout, *, training: bool) -> None
         raise BadInput(what, where=where, way_out=way_out)
 
 
-def _dispatch(comm: CommSection, model: MoEModel, fabric: Fabric, algorithm: AllToAll) -> Dispatch:
+def _dispatch(comm: CommSection, model: MoEModel, fabric: Fabric, algorithm: AllToAll, group: Group) -> Dispatch:
     sms = fabric.cluster.devices[0].sms
-    held = max(fabric.communication[kernel].sms for kernel in algorithm.all_kernels())
+    held = max((fabric.communication[kernel].sms for kernel in algorithm.kernels_in(group)), default=0)
     return Dispatch(
         algorithm,
         row_bytes(model.row_width, comm.dispatch_dtype),

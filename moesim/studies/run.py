@@ -130,7 +130,7 @@ def _of_experts(built: Built, lowered: Lowered) -> dict[str, Any]:
         "hottest_expert": _hottest(built, lowered.load, "expert {} of"),
         "hottest_rank": _hottest(built, lowered.rank_load, "GPU {} in"),
         "dispatch": algorithm.name,
-        "dispatch_basis": built.plan.fabric.communication[algorithm.all_kernels()[0]].basis,
+        "dispatch_basis": built.plan.fabric.communication[algorithm.kernel(built.plan.expert_group)].basis,
     }
 
 

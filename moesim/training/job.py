@@ -13,7 +13,7 @@ from moesim.hardware import Cluster
 from moesim.layout import OPTIMIZERS, Layout, Placement, Spread
 from moesim.layout.shards import SIZE as SHARD_SIZE
 from moesim.models import DTYPE_BYTES, MoEModel
-from moesim.network import Fabric, all_to_all
+from moesim.network import Fabric, Group, all_to_all
 from moesim.routing import Balanced, NoExperts, RoutingSource
 from moesim.routing.sources.in_places import InPlaces, Limit
 from moesim.schedules.pipelines import Pipeline, find_pipeline
@@ -138,7 +138,12 @@ class Job:
     @cached_property
     def fabric(self) -> Fabric:
         """Links with what kernels reach of them."""
-        return Fabric.of(self.cluster, self.costs.communication, all_to_all.find(self.dispatch))
+        return Fabric.of(self.cluster, self.costs.communication, all_to_all.find(self.dispatch), self._expert_group)
+
+    @cached_property
+    def _expert_group(self) -> Group:
+        """One of those that exchange rows."""
+        return Group(self.cluster, self.layout.expert_groups()[0])
 
     @cached_property
     def _balanced(self) -> RoutingSource:
@@ -154,7 +159,8 @@ class Job:
         """A step of the stage by itself."""
         model, algorithm = stage.model(self.model), all_to_all.find(self.dispatch)
         sms = self.cluster.devices[0].sms
-        held = max(self.fabric.communication[kernel].sms for kernel in algorithm.all_kernels())
+        used = algorithm.kernels_in(self._expert_group)
+        held = max((self.fabric.communication[kernel].sms for kernel in used), default=0)
         row = round(model.row_width * DTYPE_BYTES[ACTIVATION])
         routing: RoutingSource = self._balanced if model.routed else NoExperts()
         return StepPlan(

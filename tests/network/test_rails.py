@@ -156,8 +156,8 @@ def test_an_engines_all_reduce_takes_what_its_table_says(
     """Rows of aiconfigurator-core 0.12.0, the median over versions, of one-shot, two-shot and NCCL's sizes."""
     cluster = load_cluster(topology, nodes=1)
     known = load_costs(profile, cluster.devices[0]).communication
-    fabric = Fabric.of(cluster, known, find("nccl"), engine=engine)
     group = Group(cluster, np.arange(8, dtype=np.int32))
+    fabric = Fabric.of(cluster, known, find("nccl"), group, engine=engine)
     one = ring(fabric, group, "all_reduce", ranks, np.full(8, size // ranks))
     assert fabric.alone(one) * 1e6 == pytest.approx(us, rel=0.01)
 

@@ -75,6 +75,16 @@ def test_a_careless_override_is_one_line_with_the_way_out(change: str, message: 
     assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
 
 
+def test_only_the_kernel_that_carries_the_rows_lends_its_constants_and_holds_its_sms() -> None:
+    changes = ["comm={dispatch: deepep_normal, version: V2}"]
+    wide = ["cluster.nodes=2", "parallel={data_parallel_size: 16, expert_parallel_size: 16}"]
+    inside, between = (build(load("demo-tiny", more), 0) for more in (changes, [*changes, *wide]))
+    assert inside.plan.dispatch.slowdown == 132 / (132 - 64) and between.plan.dispatch.slowdown == 132 / (132 - 12)
+    assert not any(note.startswith("deepep_normal@V2:") for note in inside.warnings)
+    assert any(note.startswith("deepep_normal@V2: constants were fitted on H800") for note in between.warnings)
+    assert not any("deepep" in note for note in build(load("demo-tiny", ["parallel.expert_parallel_size=1"]), 0).warnings)
+
+
 def test_a_model_that_does_not_fit_is_exit_code_3_with_the_table() -> None:
     with pytest.raises(DoesNotFit, match="HBM needs .* KV cache") as caught:
         run(load("demo-qwen3", ["batch.context=200000"]))

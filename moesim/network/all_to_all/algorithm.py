@@ -72,6 +72,10 @@ class AllToAll(ABC):
         """Whose constants hold in this group."""
         return self._versioned(self.kernels[0])
 
+    def kernels_in(self, group: Group) -> tuple[str, ...]:
+        """`kernel`, none where nobody sends: in a group of one."""
+        return (self.kernel(group),) if len(group.devices) > 1 else ()
+
     def all_kernels(self) -> tuple[str, ...]:
         """The names under which a profile may know the constants of any group."""
         return tuple(self._versioned(kernel) for kernel in self.kernels)
