@@ -50,6 +50,8 @@ def _link(used: Told | None, sides: Sequence[Sequence[Mapping[str, Any]]]) -> st
     names = [_fullest(side) for side in sides]
     if used is None or not used.told or None in names:
         return ""
+    if names[0] == names[1]:
+        return f"the fullest link, {names[0]}, {used.base:.1%} to {used.variant:.1%} used"
     return f"the fullest link {names[0]} at {used.base:.1%} to {names[1]} at {used.variant:.1%}"
 
 

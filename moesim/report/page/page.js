@@ -243,7 +243,7 @@ function gantt({ pictures }) {
   const note = `${layers}, ${seconds((data.last_us - data.first_us) * 1e-6)} of ${seconds(data.step_us * 1e-6)}; ${ranks} of ${data.ranks_of} ranks, from the least to the most busy among them, two streams each. White space on a stream is waiting; a transfer's bar lasts until the rank's own sends and receives are done.`;
   const extra = {
     barmode: "overlay", uniformtext: { minsize: 10, mode: "hide" }, shapes: lines, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
-    xaxis: { title: { text: "time since the start of the step (µs)" }, range: [data.first_us, data.last_us], tickformat: ",.6~g" },
+    xaxis: { title: { text: "µs since the step began" }, range: [data.first_us, data.last_us], tickformat: ",.6~g" },
     yaxis: { tickvals: data.rows.map((_, row) => row), ticktext: data.rows.map((row) => `GPU ${row.rank} ${row.stream} `), range: [data.rows.length - 0.5, -0.5], showgrid: false, zeroline: false },
     margin: { l: 10, r: 10, t: 46, b: 44 },
   };
@@ -296,7 +296,7 @@ function linkHeat({ pictures }) {
   const trace = { type: "heatmap", z: utilisation, y: links, x: utilisation[0].map((_, bin) => (bin + 0.5) * width * 1e3), zmin: 0, zmax: Math.max(...utilisation.flat()), colorscale: ramp(),
     colorbar: { thickness: 12, outlinewidth: 0, tickformat: ".0%" }, hovertemplate: "%{y} at %{x:.4~g} ms<br>%{z:.1%} of its capacity<extra></extra>" };
   const note = `The ${links.length} hottest links in ${utilisation[0].length} slices of the step; a transfer counts with its mean rate from first release to last byte.`;
-  return panel("Links over time", note, figure("link-heat", 90 + 17 * links.length, [trace], { xaxis: { title: { text: "time since the start of the step (ms)" }, showgrid: false }, yaxis: { autorange: "reversed", showgrid: false, dtick: 1, tickfont: { size: 11 } } }));
+  return panel("Links over time", note, figure("link-heat", 90 + 17 * links.length, [trace], { xaxis: { title: { text: "ms since the step began" }, showgrid: false }, yaxis: { autorange: "reversed", showgrid: false, dtick: 1, tickfont: { size: 11 } } }));
 }
 
 /* Between the colours of the ramp, as plotly does for heatmaps. */
