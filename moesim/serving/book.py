@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import IntEnum
 
 import numpy as np
@@ -121,12 +122,13 @@ class Book:
         """Different gaps between tokens that end at `since` or later: ascending, ps, and how many of each."""
         single = [gaps[np.broadcast_to(ends, gaps.shape) >= since] for ends, gaps in self._gaps]
         alone = np.concatenate([NOBODY, *single])
-        values, counts = tallied([alone], [np.ones(len(alone), dtype=np.int32)])
-        for cadence in self.cadences:  # one after the other: of a long run there are tens of millions of steps
-            ends, gaps, tokens = cadence.gaps()
-            late = slice(int(np.searchsorted(ends, since)), None)
-            values, counts = tallied([values, gaps[late]], [counts, tokens[late]])
-        return values, counts
+
+        def parts() -> Iterator[tuple[Ints, Whole]]:  # of a long run there are tens of millions of steps
+            yield alone, np.ones(len(alone), dtype=np.int32)
+            for cadence in self.cadences:
+                yield cadence.gaps(since)
+
+        return tallied(parts)
 
     def count(self, state: State) -> int:
         """Requests in a state."""

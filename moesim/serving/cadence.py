@@ -55,11 +55,12 @@ class Cadence:
         """So many tokens at the end of each of these steps."""
         self._tokens[first:last] += tokens
 
-    def gaps(self) -> tuple[Ints, Ints, Whole]:
-        """ps of ends, the gap before each, and how many tokens had it."""
-        ends, tokens = self._ends[: self._steps], self._tokens[: self._steps]
-        kept = np.flatnonzero(tokens[1:]) + 1
-        return ends[kept], ends[kept] - ends[kept - 1], tokens[kept]
+    def gaps(self, since: int) -> tuple[Ints, Whole]:
+        """The gaps before steps that end at `since` ps or later, and how many tokens had each, where some had."""
+        first = max(int(np.searchsorted(self._ends[: self._steps], since)), 1)
+        ends, tokens = self._ends[first - 1 : self._steps], self._tokens[first : self._steps]
+        kept = tokens > 0
+        return np.diff(ends)[kept], tokens[kept]
 
 
 class Span(NamedTuple):

@@ -136,7 +136,8 @@ def _distribution(name: str, values: Floats, many: Whole | None) -> Numbers:
     if not len(values):
         return {}
     weights = np.ones(len(values), np.int64) if many is None else many
-    ends = np.cumsum(weights, dtype=np.int64)
+    small = int(weights.sum(dtype=np.int64)) < 1 << 31  # of a long run there are tens of millions
+    ends: Whole = np.cumsum(weights, dtype=np.int32 if small else np.int64)
     mean = _total(values, weights) / int(ends[-1])
     spread = float(np.sqrt(_total(values, weights, mean, 2) / int(ends[-1])))
     shown = {"mean": mean, "std": spread}
@@ -152,7 +153,7 @@ def _total(values: Floats, weights: Whole, about: float = 0.0, power: int = 1) -
     return sum(float(((values[one] - about) ** power * weights[one]).sum()) for one in blocks)
 
 
-def percentile(values: Floats, ends: Ints, percent: float) -> float:
+def percentile(values: Floats, ends: Whole, percent: float) -> float:
     """As numpy's linear one of ascending values, each repeated by its whole weight, whose running sums are `ends`."""
     place = (int(ends[-1]) - 1) * percent / 100
     low = int(place)
