@@ -7,6 +7,7 @@ import pytest
 
 from moesim.costs import CommunicationCost
 from moesim.engine import GraphBuilder, evaluate, simulate
+from moesim.errors import BadInput
 from moesim.hardware import Cluster, load_cluster
 from moesim.network import Fabric, Flows, Group
 from moesim.network.detours import Named, Search, cut_off
@@ -37,6 +38,14 @@ def test_a_flow_over_a_dead_spine_takes_another_one() -> None:
     left = [name for name in ("spine0", "spine1", "spine2", "spine3") if name != spine]
     assert [cluster.link_ends[way[1]][1] for way in ways if way] == left
     assert all(way and way[0] == old[0] and way[-1] == old[-1] and len(way) == 4 for way in ways)
+
+
+def test_only_a_gpus_own_port_has_another_that_stands_in() -> None:
+    cluster = hashed()
+    for name in ("gpu0/nvlink_up", "gpu3/nvlink_down", "leaf0/up0"):
+        with pytest.raises(BadInput, match=f"no detour is known for {name}"):
+            detour(cluster, cluster.link_name.index(name))
+    assert detour(cluster, cluster.link_name.index("gpu0/nic_out"))[:2] == tuple(path(cluster, 0, 1))
 
 
 def test_without_any_spine_a_rail_is_reached_over_a_neighbour() -> None:
