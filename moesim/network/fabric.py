@@ -76,19 +76,19 @@ class Fabric:
     @classmethod
     def of(
         cls, cluster: Cluster, communication: Mapping[str, CommunicationCost], algorithm: AllToAll, group: Group, *,
-        left: float = 1.0, engine: str = "",
+        left: float = 1.0, engine: str = "", reduces: bool = True,
     ) -> Fabric:  # fmt: skip
         """The fabric under an all-to-all algorithm and the collectives of NCCL, with a profile's constants for both;
         group: one of those that exchange rows, which are alike; engine: whose all-reduce is played inside a node where
-        the profile has its table.
+        the profile has its table; reduces: whether ranks share tensors, so that there are collectives of NCCL at all.
         """
-        reduces = ("nccl_nvls",) if cluster.reduces_in_switch else ()
+        rings = ("nccl_ring", *(("nccl_nvls",) if cluster.reduces_in_switch else ()))
         engine = engine if ENGINES.get(engine) in communication else ""
         own = (ENGINES[engine],) if engine else ()
-        kernels = dict.fromkeys((*algorithm.all_kernels(), "nccl_ring", *reduces, *own, "nccl"))  # nccl: experts move
+        kernels = dict.fromkeys((*algorithm.all_kernels(), *rings, *own, "nccl"))  # nccl: experts move
         used = {kernel: communication_of(communication, kernel, cluster.devices[0].name) for kernel in kernels}
         over_rdma = algorithm.all_kernels() if algorithm.same_node == "rdma" else ()
-        unused = set(algorithm.all_kernels()).difference(algorithm.kernels_in(group))
+        unused = {*algorithm.all_kernels(), *(() if reduces else rings)}.difference(algorithm.kernels_in(group))
         return cls(cluster, used, left=left, over_rdma=over_rdma, engine=engine, unused=unused)
 
     def kernel_ports(self, links: Collection[int]) -> list[int]:

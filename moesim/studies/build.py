@@ -101,9 +101,14 @@ def draft(loaded: Loaded, seed: int) -> Draft:
     plan = _plan(loaded, model, cluster, layout, first, routing, costs, log)
     links = (*cluster.warnings, *plan.fabric.notes, *_network_notes(scenario, plan))
     warnings = (*idle_notes(cluster, layout), *model.approximations, *links, *interference_notes(plan))
-    notes = (*notes, *merge_note(routing, plan.dispatch.algorithm))
+    notes = (*notes, *merge_note(routing, plan.dispatch.algorithm), *_unlike(loaded))
     faults = engine_faults(loaded, plan.fabric, layout.world)
     return Draft(scenario, plan, _batches(scenario, layout.world), log, warnings, notes, faults)
+
+
+def _unlike(loaded: Loaded) -> list[str]:
+    what = f"the published figure is left out: it is of this scenario without --set {', '.join(loaded.unlike)}"
+    return [what] if loaded.unlike else []
 
 
 def idle_notes(cluster: Cluster, layout: Layout) -> list[str]:
@@ -218,8 +223,9 @@ def _plan(
     spread = Spread.of(model, layout, training=training, replicated=algorithm.replicates)
     group = Group(cluster, layout.expert_groups()[0])
     fabric = Fabric.of(
-        cluster, costs.communication, algorithm, group, left=scenario.network.left, engine=comm.all_reduce or ""
-    )
+        cluster, costs.communication, algorithm, group, left=scenario.network.left, engine=comm.all_reduce or "",
+        reduces=training or layout.tensor_parallel > 1 or layout.expert_tensor_parallel > 1,
+    )  # fmt: skip
     return StepPlan(
         model=model,
         layout=layout,

@@ -19,6 +19,7 @@ from moesim.studies.scenario import Scenario
 
 FOLDER = "workloads/scenarios"
 Kind = TypeVar("Kind", bound=BaseModel)
+SAME_SYSTEM = ("name", "description", "published", "network", "costs", "routing")  # how it is told, or modelled
 SERVE, TRAIN = "serve", "train"  # the modes of scenarios that studies.serving and studies.training read
 
 
@@ -63,9 +64,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Loaded(Source):
-    """A Scenario and where each of its keys stands."""
+    """A Scenario and where each of its keys stands. unlike: keys that were changed, so that what was published of the
+    scenario in the file is left out.
+    """
 
     scenario: Scenario
+    unlike: tuple[str, ...] = ()
 
     @contextmanager
     def placing(self) -> Iterator[None]:
@@ -119,8 +123,10 @@ def _sealed(document: yamlfile.Document, overrides: Overrides) -> Loaded:
     if (what := other.get(str(document.data.get("mode")))) is not None:
         way_out = "moesim run plays it; what asks for one step needs a scenario of mode: step"
         raise BadInput(what, where=document.where(("mode",)), way_out=way_out)
-    source = Source(document, overridden)
-    return Loaded(document, overridden, source.read(Scenario))
+    unlike = tuple(sorted(key for key in overridden if key.split(".")[0] not in SAME_SYSTEM))
+    if unlike and document.data.pop("published", None) is None:
+        unlike = ()
+    return Loaded(document, overridden, Source(document, overridden).read(Scenario), unlike)
 
 
 def apply(document: yamlfile.Document, overrides: Overrides) -> frozenset[str]:

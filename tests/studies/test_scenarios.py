@@ -9,7 +9,7 @@ import pytest
 from moesim import shipped
 from moesim.errors import BadInput, DoesNotFit, MoesimError
 from moesim.studies import load, run
-from moesim.studies.build import build
+from moesim.studies.build import build, draft
 from moesim.studies.load import FOLDER
 from moesim.studies.serving import is_serving
 from moesim.studies.training import is_training
@@ -84,6 +84,25 @@ def test_only_the_kernel_that_carries_the_rows_lends_its_constants_and_holds_its
     assert any(note.startswith("deepep_normal@V2: constants were fitted on H800") for note in between.warnings)
     alone = build(load("demo-tiny", ["parallel.expert_parallel_size=1"]), 0)
     assert not any("deepep" in note for note in alone.warnings)
+
+
+def test_what_was_published_stands_beside_the_system_that_it_is_of() -> None:
+    name = "dsv3-decode-ep72"
+    assert load(name, ["network.level=port_load", "costs=h100_sxm"]).scenario.published is not None
+    other = load(name, {"batch": {"context": 1000}})
+    assert other.scenario.published is None and load(other, ["network.level=port_load"]).scenario.published is None
+    told = "the published figure is left out: it is of this scenario without --set batch.context"
+    assert told in draft(other, 0).routing_notes
+    assert not any("published" in note for note in draft(load("demo-tiny", ["batch.context=9"]), 0).routing_notes)
+
+
+def test_collectives_that_nobody_asks_for_lend_no_constants() -> None:
+    gb200 = ["cluster.topology=gb200-nvl72", "cluster.nodes=1", "parallel.expert_parallel_size=8"]
+    apart = [*gb200, "parallel.data_parallel_size=8"]
+    summed = [*gb200, "parallel={data_parallel_size: 4, tensor_parallel_size: 2, expert_parallel_size: 8}"]
+    for changes, said in ((apart, False), (summed, True)):
+        notes = build(load("demo-qwen3", changes), 0).warnings
+        assert any(note.startswith("nccl_nvls: constants were fitted on B200") for note in notes) == said
 
 
 def test_a_model_that_does_not_fit_is_exit_code_3_with_the_table() -> None:

@@ -67,7 +67,7 @@ class PoolLoaded(Loaded):
 def in_pool(loaded: ServeLoaded, role: Role, nodes: int) -> ServeLoaded:
     """A system of one pool's replicas alone, each on so many nodes."""
     scenario, step = loaded.scenario.pool(role, nodes), loaded.step
-    own = PoolLoaded(step.document, step.overridden, scenario.step(), role)
+    own = PoolLoaded(step.document, step.overridden, scenario.step(), role=role)
     return ServeLoaded(step.document, step.overridden, scenario, own)
 
 
