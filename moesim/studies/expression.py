@@ -42,7 +42,7 @@ class Expression:
     ) -> None:
         self.text, self._where = text, where
         if len(text) > MAX_LENGTH:
-            raise BadInput(f"longer than {MAX_LENGTH} characters", where=where)
+            raise BadInput(f"longer than {MAX_LENGTH} characters", where=where, way_out=EXAMPLE)
         try:
             self._tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, MemoryError, RecursionError):
@@ -78,7 +78,7 @@ class Expression:
         try:
             return _value(self._tree, values)
         except ZeroDivisionError:
-            raise BadInput(f"{self.text!r} divides by zero", where=self._where) from None
+            raise BadInput(f"{self.text!r} divides by zero", where=self._where, way_out=EXAMPLE) from None
         except (OverflowError, RecursionError):
             raise BadInput(f"{self.text!r} has a number beyond all range", where=self._where, way_out=EXAMPLE) from None
 

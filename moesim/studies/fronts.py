@@ -44,7 +44,7 @@ def read_goals(text: str) -> tuple[Goal, ...]:
             raise BadInput(f"{part.strip()!r} is no goal", where="--front", way_out="step_time_s:min,mfu:max")
         found.append(Goal(metric, SIGNS[way or "max"]))
     if len({goal.metric for goal in found}) < len(found):
-        raise BadInput("names a metric twice", where="--front")
+        raise BadInput("names a metric twice", where="--front", way_out="each once, METRIC:max or METRIC:min")
     return tuple(found)
 
 

@@ -77,9 +77,9 @@ def paths_of(text: str) -> tuple[str, ...]:
         elif part:
             found.append(part)
     if len(set(found)) != len(found):
-        raise BadInput("names a recording twice", where="--trace")
+        raise BadInput("names a recording twice", where="--trace", way_out="each once")
     if not found:
-        raise BadInput("names no recording", where="--trace")
+        raise BadInput("names no recording", where="--trace", way_out="`moesim list` has the shipped ones, or a file")
     return tuple(found)
 
 

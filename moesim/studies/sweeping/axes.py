@@ -72,7 +72,7 @@ def axis_of(key: str, given: Any, where: str) -> Axis:
     """The same of plain data: a list of values, an interval as text, or one value. Raises BadInput."""
     if isinstance(given, list):
         if not given:
-            raise BadInput("lists no value", where=where)
+            raise BadInput("lists no value", where=where, way_out="KEY=1,2,4 or KEY=0.5..1")
         return Axis(key, tuple(read_value(one, where) if isinstance(one, str) else one for one in given))
     found = _interval(given, where) if isinstance(given, str) else None
     return Axis(key, (given,) if found is None else found)
@@ -113,7 +113,7 @@ def _number(text: str, where: str) -> int | float:
     except ValueError:
         raise BadInput(f"{text!r} is no number", where=where, way_out=EXAMPLE) from None
     if not math.isfinite(number):
-        raise BadInput(f"{text!r} is not finite", where=where)
+        raise BadInput(f"{text!r} is not finite", where=where, way_out="numbers")
     return int(number) if re.fullmatch(r"-?\d+", text) else number
 
 

@@ -232,5 +232,5 @@ def _scenario(asked: SweepFile, where: Any) -> Any:
     if isinstance(asked.scenario, str):
         return asked.scenario
     if not asked.scenario:
-        raise BadInput("has no keys", where=where("scenario"))
+        raise BadInput("has no keys", where=where("scenario"), way_out="a shipped name, a file, or keys of one")
     return yamlfile.Document(asked.scenario, where("scenario"))

@@ -109,7 +109,8 @@ def _filled(path: Path, rows: Sequence[Sequence[str]], columns: int) -> Iterator
         if not any(cell.strip() for cell in row):
             continue
         if len(row) != columns:
-            raise BadInput(f"has {len(row)} cells, the header {columns}", where=f"{path}:{number}")
+            raise BadInput(f"has {len(row)} cells, the header {columns}", where=f"{path}:{number}",
+                           way_out="a cell for each column")  # fmt: skip
         yield number, row
 
 

@@ -34,6 +34,7 @@ FORMAT: Final = 1
 HEADER, PLAN, LOCK, POINTS = "store.json", "plan.json", "lock", "points"
 MAX_BYTES: Final = 1 << 26  # of a record, a plan
 DIGEST: Final = 64  # hexadecimal digits of a sha256
+OTHER: Final = "another --out"  # where this one will not do
 Record = Mapping[str, Any]
 
 
@@ -100,7 +101,7 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise TryAgain(f"cannot be read: {error.strerror}", where=self._path(key)) from None
+            raise TryAgain(f"cannot be read: {error.strerror}", where=self._path(key), way_out=OTHER) from None
 
     def _kept(self, key: str, content: bytes) -> Kept:
         head, _, body = content.partition(b"\n")
@@ -171,9 +172,9 @@ def _held(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except FileExistsError:
-        raise BadInput("is a file, not a folder", where=path.parent, way_out="another --out") from None
+        raise BadInput("is a file, not a folder", where=path.parent, way_out=OTHER) from None
     except OSError as error:
-        raise TryAgain(f"cannot be written: {error.strerror}", where=path) from None
+        raise TryAgain(f"cannot be written: {error.strerror}", where=path, way_out=OTHER) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -91,7 +91,7 @@ class Sweep(Tabular):
         columns = [self.values(goal.metric, "--front") for goal in goals]
         able = [row for row in range(len(self.points)) if all(column[row] is not None for column in columns)]
         if not able:
-            raise BadInput("no point has numbers", where="--front")
+            raise BadInput("no point has numbers", where="--front", way_out="`reason` in results.csv says why")
         found = fronts.quality(fronts.as_goals([[column[row] or 0.0 for row in able] for column in columns], goals))
         return Front(goals, tuple(able[row] for row in found.front), found.hypervolume, found.r2)
 
