@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from moesim.serving.cadence import NEVER, Cadence, Span, Whole
 from moesim.serving.gaps import tallied
 from moesim.serving.requests import Ints, Requests
+from moesim.serving.told import Told
 
 NOBODY: Ints = np.zeros(0, dtype=np.int64)
 
@@ -56,6 +57,7 @@ class Book:
         )
         self.cadences: list[Cadence] = []
         self._gaps: list[tuple[Ints | int, Ints]] = []  # between tokens that keep no beat: ps of ends, and gaps
+        self.told: Told | None = None  # where requests may be lost
 
     def missing(self, request: int) -> int:
         """Tokens that are not cached: of the prompt, or after an eviction of the answer too."""
@@ -66,6 +68,7 @@ class Book:
         is known that they have had one.
         """
         emitted, last, now = self.emitted[requests], self.last[requests], span.end
+        self._tell(requests, span)
         if decodes == len(requests):
             self._gap(last, span)
         else:
@@ -81,6 +84,7 @@ class Book:
 
     def emit_several(self, requests: Ints, tokens: Ints, span: Span) -> Ints:
         """So many tokens int64[...] of each at the end of one step, together; all have had one -> as emit."""
+        self._tell(requests, span)
         self._gap(self.last[requests], span)
         self.emitted[requests] += tokens
         self.last[requests] = span.end
@@ -88,6 +92,7 @@ class Book:
 
     def emit_many(self, requests: Ints, span: Span) -> None:
         """A token of each at the end of every step; all have had one, none is complete before the last."""
+        self._tell(requests, span)
         self._gap(self.last[requests], span)
         span.cadence.count(span.first + 1, span.last, len(requests))
         self.emitted[requests] += span.last - span.first
@@ -113,6 +118,27 @@ class Book:
         if many < len(last):
             now = int(span.ends[0])
             self._gaps.append((now, now - last[~steady]))
+
+    def _tell(self, requests: Ints, span: Span) -> None:
+        if self.told:
+            self.told.note(requests, span)
+
+    def lose(self, requests: Sequence[int]) -> None:
+        """They have no answer; the gaps between the tokens that they had are not counted."""
+        self.state[requests] = State.LOST
+        for cadence, step, gap in self.told.gaps(requests) if self.told and requests else ():
+            if cadence.before(step + 1) - gap == cadence.before(step):
+                cadence.count(step, step + 1, -1)
+            else:
+                self._uncount(cadence.before(step + 1), gap)
+
+    def _uncount(self, end: int, gap: int) -> None:
+        """One of the gaps that keep no beat."""
+        for number, (ends, gaps) in enumerate(self._gaps):
+            which = np.flatnonzero((gaps == gap) & (ends == end))
+            if len(which):
+                self._gaps[number] = ends, np.delete(gaps, which[0])
+                return
 
     def take_gaps(self, gaps: Ints, ends: Ints) -> None:
         """Between tokens that kept no beat, int64[n] ps, and ps at which each ends."""

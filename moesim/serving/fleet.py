@@ -18,6 +18,7 @@ from moesim.serving.book import Book, State
 from moesim.serving.cadence import NEVER
 from moesim.serving.replica import Replica
 from moesim.serving.scaling import Phase, Scaler, Scaling
+from moesim.serving.told import Told
 
 FAR = 1 << 62
 
@@ -59,6 +60,7 @@ class Fleet:
         self._dead = [0] * len(self.replicas)  # outages that it is in
         self._events = [(one.at, int(Kind.DIES), number) for number, one in enumerate(self.outages)]
         self._events += [(one.until, int(Kind.RETURNS), n) for n, one in enumerate(self.outages) if one.until < FAR]
+        book.told = Told() if self.outages else None
         self.scaler = Scaler(scaling) if scaling else None
         if scaling:
             self._events.append((scaling.every, int(Kind.LOOK), 0))
@@ -122,12 +124,13 @@ class Fleet:
     def fail(self, outage: Outage, now: int) -> list[int]:
         """A replica dies -> the requests that it had, in order."""
         book, had = self.book, self.replicas[outage.replica].fail(now)
-        book.state[had] = State.RETRYING if outage.retry else State.LOST
         if outage.retry:
+            book.state[had] = State.RETRYING
             new = [r for r in had if book.started[r] != NEVER and book.evicted[r] == NEVER]
             book.evicted[new] = now
             book.retried[had] += 1
         else:
+            book.lose(had)
             self.left -= len(had)
         return had
 
@@ -144,7 +147,7 @@ class Fleet:
     def give_up(self) -> list[int]:
         """Nobody will be there any more for those that are held -> these."""
         lost = list(self.held)
-        self.book.state[lost] = State.LOST
+        self.book.lose(lost)
         self.left -= len(lost)
         self.held.clear()
         return lost

@@ -1,8 +1,8 @@
 """The numbers of a run, under vLLM's names and by its formulas (`vllm bench serve`).
 
 TTFT: from sending to the first token. E2EL: to the last. TPOT: (E2EL - TTFT) / (tokens - 1), of answers of 2 or more.
-ITL: all gaps between tokens, pooled. Goodput: requests a second that meet every limit. Requests that were sent before
-`since` are not counted, nor gaps that end before it.
+ITL: all gaps between tokens, pooled, but for those of requests that were lost. Goodput: requests a second that meet
+every limit. Requests that were sent before `since` are not counted, nor gaps that end before it.
 """
 
 from __future__ import annotations

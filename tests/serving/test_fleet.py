@@ -108,6 +108,19 @@ def test_those_for_whom_nobody_returns_are_lost() -> None:
     assert found.book.state.tolist() == [State.LOST, State.LOST]
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_gaps_are_those_of_answers_alone(preset: str) -> None:
+    """As many as tokens after the first ones, however many others were lost, and after how many retries."""
+    outages = [Outage(k % 2, (97 + 211 * k) * MS + 7, (397 + 211 * k) * MS, k % 2 == 0, MS) for k in range(9)]
+    book = served(requests_of(*crowd(3, n=100, gap=12.0)), by_tokens, preset, replicas=2, blocks=120,
+                  outages=outages).book  # fmt: skip
+    done = book.state == State.FINISHED
+    gaps, many = book.gaps(0)
+    assert book.count(State.LOST) > 3 and book.emitted[book.state == State.LOST].max() > 1
+    assert many.sum() == (book.output[done] - 1).sum() and many.min() > 0
+    assert (gaps * many).sum() == (book.ended[done] - book.first[done]).sum()
+
+
 @pytest.mark.parametrize("concurrency", [0, 3])
 def test_an_outage_after_the_last_answer_changes_nothing(concurrency: int) -> None:
     requests = requests_of(*crowd(5, n=40), concurrency)
