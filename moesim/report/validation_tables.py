@@ -15,7 +15,11 @@ from rich.text import Text
 from moesim.errors import printable
 from moesim.report.explain import Document
 
-WAYS: Final = {"": "engine constants", "_left_out": "left one out", "_nothing_fitted": "nothing fitted"}  # of serving
+WAYS: Final = {
+    "": "engine constants",
+    "_left_out": "left one out",
+    "_nothing_fitted": "no constant fitted",
+}  # of serving
 
 
 def serving_text(document: Document) -> Group:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from statistics import NormalDist
 
@@ -42,6 +43,20 @@ def test_sobol_meets_the_closed_form_of_ishigami() -> None:
     assert found["first"] == pytest.approx([0.3139, 0.4424, 0.0], abs=0.02)
     assert found["total"] == pytest.approx([0.5576, 0.4424, 0.2437], abs=0.02)
     assert (np.abs(found["first"] - [0.3139, 0.4424, 0.0]) < 2 * found["first_error"] + 1e-3).all()
+
+
+def test_indices_are_those_of_salib() -> None:
+    pytest.importorskip("SALib")
+    analyze = {name: importlib.import_module(f"SALib.analyze.{name}").analyze for name in ("morris", "sobol")}
+    problem = {"num_vars": 3, "names": ["a", "b", "c"], "bounds": [[0, 1]] * 3}
+    few, many = Morris().shares(3, 20, 0), Sobol().shares(3, 1024, 0)
+    theirs = analyze["morris"](problem, few, ishigami(few), num_levels=4)
+    ours = Morris().indices(few, ishigami(few), 0)
+    assert all(ours[name] == pytest.approx(theirs[name]) for name in ("mu_star", "mu", "sigma"))
+    a, b, *mixed = ishigami(many).reshape(5, -1)
+    theirs = analyze["sobol"](problem, np.stack([a, *mixed, b], axis=1).ravel(), calc_second_order=False)
+    ours = Sobol().indices(many, ishigami(many), 0)
+    assert ours["first"] == pytest.approx(theirs["S1"]) and ours["total"] == pytest.approx(theirs["ST"])
 
 
 @pytest.mark.parametrize("method", [Morris(), Sobol(), Transport()])
