@@ -90,9 +90,11 @@ def _keys_in(data: Any, location: Keys) -> Keys:
 
 
 def _unknown_key(schema: type[BaseModel], keys: Keys, where: str) -> BadInput:
-    """With the places where a key of that name is known, before those that stand beside it."""
-    error = unknown_name("key", keys[-1], _known_keys(schema, keys[:-1]), where=where)
-    elsewhere = list(_places_of(str(keys[-1]), schema))[:2]
+    """With the places below the same section where a key of that name is known, before those that stand beside it."""
+    beside = _known_keys(schema, keys[:-1])
+    error = unknown_name("key", keys[-1], beside, where=where)
+    section = dotted((*keys[:-1], "")) if len(keys) > 1 else ""
+    elsewhere = [place for place in _places_of(str(keys[-1]), schema) if place.startswith(section)][:2]
     way_out = f"{' or '.join(elsewhere)}; {error.way_out}" if elsewhere else error.way_out
     return BadInput(error.what, where=where, way_out=way_out)
 

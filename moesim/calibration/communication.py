@@ -89,6 +89,14 @@ def telling(records: Records) -> Records:
     )
 
 
+def untold(records: Records) -> list[str]:
+    """What is said of rows that do not tell what links do."""
+    exchanged = records.where(np.isin(records["op"].astype(str), [op for ops in OPS.values() for op in ops]))
+    left = len(exchanged) - len(telling(exchanged))
+    why = "on several nodes, unevenly split, or eager beside rows in graphs"
+    return [f"links: {left} of {len(exchanged)} rows are left out ({why})"] if left else []
+
+
 def _measured(records: Records) -> list[str]:
     """Engines whose own all-reduce the records hold."""
     return [name for name, kernel in ENGINES.items() if len(records.of(backend=name, kernel=kernel).usable)]

@@ -108,7 +108,7 @@ def fit_profile(
     profile = _profile(records, system, sets, sections, digest(packed_grids(grids)))
     profile |= {"default_kernels": defaults, "heldout": heldout, "heldout_communication": exchanged}
     profile |= {"communication": communication.section(records, system, exchanged)}
-    remarks = [*_remarks(able, chosen), *_rests(sections)]
+    remarks = [*_remarks(able, chosen), *_rests(sections), *communication.untold(records)]
     remarks += [f"{name}: a launch costs {seconds * 1e6:.1f} us more in eager mode than in a graph"
                 for name, seconds in launches([part for part, _ in able]).items()]  # fmt: skip
     if base is not None:

@@ -19,6 +19,8 @@ def longcat_flash(config: Config) -> Fields:
     layers, width = config.integer("num_layers"), config.integer("ffn_hidden_size")
     experts, empty = config.integer("n_routed_experts"), config.integer("zero_expert_num", default=0)
     chosen = config.integer("moe_topk")
+    if not chosen:
+        raise BadInput("is 0", where=f"{config.source} moe_topk")
     return {
         "attention": latent_attention(config),
         "num_layers": 2 * layers,
@@ -43,7 +45,9 @@ def _computing(config: Config, chosen: int, experts: int, empty: int) -> int:
 def _even(chosen: int, experts: int, empty: int) -> str:
     """What is said of it."""
     share = chosen * experts / (experts + empty)
+    played = max(round(share), 1)
     return (
-        f"of top-{chosen} of {experts + empty} experts {empty} compute nothing: {share:g} choices of every token are "
-        "played, as many as an even load leaves; in truth they vary from token to token (routing.router: null_adamoe)"
+        f"of top-{chosen} of {experts + empty} experts {empty} compute nothing: {played} choices of every token are "
+        f"played, an even load leaves {share:.3g}; in truth they vary from token to token (as they do with "
+        f"routing.router: {{name: null_adamoe, null: {empty}, k: {chosen}}})"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,7 +90,9 @@ def load(scenario: Named, overrides: Overrides = ()) -> Loaded:
     """A shipped scenario's name, a YAML file, a dict of its keys, a Scenario or what `load` gave, with overrides as
     texts or as a dict. Raises BadInput.
     """
-    return _sealed(document_of(scenario), overrides) if overrides or not isinstance(scenario, Loaded) else scenario
+    if isinstance(scenario, Loaded):
+        return _sealed(document_of(scenario), overrides, scenario.unlike) if overrides else scenario
+    return _sealed(document_of(scenario), overrides)
 
 
 def document_of(scenario: Named) -> yamlfile.Document:
@@ -117,16 +119,32 @@ def load_data(data: dict[str, Any], source: str, overrides: Overrides = ()) -> L
     return _sealed(yamlfile.Document(data, source), overrides)
 
 
-def _sealed(document: yamlfile.Document, overrides: Overrides) -> Loaded:
+def _sealed(document: yamlfile.Document, overrides: Overrides, unlike: tuple[str, ...] = ()) -> Loaded:
+    """unlike: as in Loaded, from changes before."""
+    before = copy.deepcopy(document.data)
     overridden = apply(document, overrides)
     other = {SERVE: "serves requests, it is not one step", TRAIN: "is a pipelined training step"}
     if (what := other.get(str(document.data.get("mode")))) is not None:
         way_out = "moesim run plays it; what asks for one step needs a scenario of mode: step"
         raise BadInput(what, where=document.where(("mode",)), way_out=way_out)
-    unlike = tuple(sorted(key for key in overridden if key.split(".")[0] not in SAME_SYSTEM))
-    if unlike and document.data.pop("published", None) is None:
-        unlike = ()
+    if any(key.split(".")[0] == "published" for key in overridden):
+        unlike = ()  # a figure of the changed scenario
+    elif "published" in before and (changed := _other_system(before, document.data, overridden)):
+        unlike = changed
+        del document.data["published"]
     return Loaded(document, overridden, Source(document, overridden).read(Scenario), unlike)
+
+
+def _other_system(before: Mapping[str, Any], now: Mapping[str, Any], overridden: Iterable[str]) -> tuple[str, ...]:
+    """Keys of what is simulated that have another value than before."""
+    asked = (key for key in overridden if key.split(".")[0] not in SAME_SYSTEM)
+    return tuple(sorted(key for key in asked if _value(before, key) != _value(now, key)))
+
+
+def _value(data: Mapping[str, Any], key: str) -> Any:
+    for part in key.split("."):
+        data = data.get(part, {}) if isinstance(data, Mapping) else {}
+    return data
 
 
 def apply(document: yamlfile.Document, overrides: Overrides) -> frozenset[str]:

@@ -42,6 +42,7 @@ def test_the_hash_knows_content_and_not_order_or_name(tmp_path: Path) -> None:
     [
         ("batch.contxt=1", "--set batch.contxt: unknown key 'contxt'.*did you mean 'context'"),
         ("tensor_parallel_size=2", "unknown key 'tensor_parallel_size'. Try: parallel.tensor_parallel_size;"),
+        ("cluster.window=2", "unknown key 'window'. Try: known: "),
         ("batch=3", "--set batch: has to be a section of keys, not 3"),
         ("faults=3", "--set faults: has to be a list, not 3"),
         ("overlap.degree=maybe", "has to be a valid integer or 'auto', not 'maybe'"),
@@ -90,7 +91,12 @@ def test_what_was_published_stands_beside_the_system_that_it_is_of() -> None:
     name = "dsv3-decode-ep72"
     assert load(name, ["network.level=port_load", "costs=h100_sxm"]).scenario.published is not None
     other = load(name, {"batch": {"context": 1000}})
-    assert other.scenario.published is None and load(other, ["network.level=port_load"]).scenario.published is None
+    assert other.scenario.published is None
+    again = load(other, ["network.level=port_load"])
+    assert again.scenario.published is None and again.unlike == ("batch.context",)
+    assert load(name, ["cluster.nodes=9"]).scenario.published is not None  # as it stands in the file
+    own = load(name, ["cluster.nodes=10", "published={tokens_per_s_per_node: 12345, source: mine}"])
+    assert own.scenario.published is not None and own.unlike == ()
     told = "the published figure is left out: it is of this scenario without --set batch.context"
     assert told in draft(other, 0).routing_notes
     assert not any("published" in note for note in draft(load("demo-tiny", ["batch.context=9"]), 0).routing_notes)
