@@ -88,8 +88,13 @@ class Fabric:
         kernels = dict.fromkeys((*algorithm.all_kernels(), *rings, *own, "nccl"))  # nccl: experts move
         used = {kernel: communication_of(communication, kernel, cluster.devices[0].name) for kernel in kernels}
         over_rdma = algorithm.all_kernels() if algorithm.same_node == "rdma" else ()
-        unused = {*algorithm.all_kernels(), *(() if reduces else rings)}.difference(algorithm.kernels_in(group))
+        idle = () if reduces else (*rings, "nccl")
+        unused = {*algorithm.all_kernels(), *idle}.difference(algorithm.kernels_in(group))
         return cls(cluster, used, left=left, over_rdma=over_rdma, engine=engine, unused=unused)
+
+    def lent(self, kernel: str) -> tuple[str, ...]:
+        """What is said of a kernel's constants where they are those of another device, whatever `notes` leave out."""
+        return tuple(_borrowed(self.cluster, {kernel: self.communication[kernel]}))
 
     def kernel_ports(self, links: Collection[int]) -> list[int]:
         """The ports beside these links, at which kernels that reach less are limited."""

@@ -45,6 +45,13 @@ def test_pools_serve_and_say_what_each_did(moesim: Moesim) -> None:
     assert not any("idle" in text for text in document["warnings"])
 
 
+def test_pools_that_the_cluster_holds_lack_no_gpus(moesim: Moesim) -> None:
+    two = "pools.prefill={replicas: 2, parallel: {data_parallel_size: 8, expert_parallel_size: 8}}"
+    done = moesim("run", *SMALL, "--json", "--set", two, "--set", "cluster.nodes=3", "--set", "requests.number=4")
+    assert json.loads(done.out)["provenance"]["gpus"] == 24
+    assert not any("the cluster" in text for text in json.loads(done.out)["warnings"])
+
+
 def test_kv_takes_its_bytes_over_the_network(moesim: Moesim) -> None:
     """A request alone on the links takes a start-up and its KV over the receiver's port of 50 GB/s, less
     what NCCL leaves of that; on an infinite network nothing.

@@ -109,6 +109,9 @@ def test_collectives_that_nobody_asks_for_lend_no_constants() -> None:
     for changes, said in ((apart, False), (summed, True)):
         notes = build(load("demo-qwen3", changes), 0).warnings
         assert any(note.startswith("nccl_nvls: constants were fitted on B200") for note in notes) == said
+    h20 = build(load("demo-tiny", ["cluster.topology=h20"]), 0)
+    assert not any(note.startswith("nccl") for note in h20.warnings)
+    assert h20.plan.fabric.lent("nccl")[0].startswith("nccl: constants were fitted on H200")
 
 
 def test_a_model_that_does_not_fit_is_exit_code_3_with_the_table() -> None:

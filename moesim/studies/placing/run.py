@@ -33,7 +33,7 @@ from moesim.placement.formats import Frame, find_format, read_placement, written
 from moesim.placement.formats.format import check_even
 from moesim.placement.limits import check_limits
 from moesim.placement.loads import imbalance
-from moesim.placement.migration import Migration, migrate
+from moesim.placement.migration import KERNEL, Migration, migrate
 from moesim.placement.solve import check_answer
 from moesim.placement.strategies.exhaustive import SMALL
 from moesim.routing.loads import LoadRecord
@@ -407,4 +407,5 @@ def _basis(recorded: Recorded, step: Step | None) -> tuple[str, ...]:
         return routing
     plan = step.draft.plan
     prices = price_notes(step.draft.log, plan.ops.costs, plan.fabric.cluster.devices[0].name)
-    return (*routing, *step.draft.warnings, *prices)
+    lent = (note for note in plan.fabric.lent(KERNEL) if note not in step.draft.warnings)
+    return (*routing, *step.draft.warnings, *lent, *prices)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from moesim.errors import BadInput, DoesNotFit
 from moesim.layout import HBM, MemoryLedger, MemoryRow, Placement, Residency, Rows, serving_ledger
+from moesim.placement.migration import KERNEL
 from moesim.serving import Book, Clock, Hosted, Replica, Scheduler, Settings
 from moesim.serving.fleet import Outage
 from moesim.serving.rebalancing import Rebalance, Rebalanced
@@ -16,7 +17,7 @@ from moesim.step.pace import Pace, Renewals
 from moesim.studies.build import Draft, draft, idle_notes
 from moesim.studies.placement import find_placement
 from moesim.studies.serving.fleet_sections import outages_of
-from moesim.studies.serving.load import ServeLoaded
+from moesim.studies.serving.load import PoolLoaded, ServeLoaded
 from moesim.studies.serving.scenario import ServeScenario
 
 NEVER = 1 << 62  # uses of a routing that is never looked up anew
@@ -103,29 +104,33 @@ def build_serving(loaded: ServeLoaded, seed: int) -> ServeBuilt:
     found = find_placement(loaded.step, made.plan, made.batches[0], seed)
     plan = replace(made.plan, placement=found.placement, replicas=found.replicas, host_seconds=settings.host_time)
     memory = kv_memory(plan, settings)
-    warnings = (*_without_idle(made, loaded.scenario.most_replicas), *made.routing_notes, *found.notes)
-    moves = loaded.scenario.rebalance
+    pooled, moves = isinstance(loaded.step, PoolLoaded), loaded.scenario.rebalance
+    standing = _without_idle(made, 0 if pooled else loaded.scenario.most_replicas)
+    lent = [note for note in made.plan.fabric.lent(KERNEL) if moves and note not in made.warnings]
+    warnings = (*standing, *lent, *made.routing_notes, *found.notes)
     weights = next((row.bytes for row in memory.ledger.rows if row.item == "expert weights"), 0)
     rule = moves.rule(plan, weights, seed) if moves else None
     return ServeBuilt(loaded.scenario, plan, settings, memory, made.log, rule, warnings, found.source)
 
 
 def _without_idle(made: Draft, replicas: int) -> list[str]:
-    """Warnings; GPUs that one replica leaves are another's, as far as there are some; those that lack are counted."""
+    """Warnings; GPUs that one replica leaves are another's, as far as there are some; those that lack are counted.
+    replicas: 0 of a pool, whose cluster is the nodes of one replica: who stands where is said of all pools together.
+    """
     cluster, layout = made.plan.fabric.cluster, made.plan.layout
     taken = replicas * layout.world
     alone, idle = idle_notes(cluster, layout), cluster.num_devices - taken
     if replicas == 1:
         return list(made.warnings)
     rest = [text for text in made.warnings if text not in alone]
-    if idle < 0:
+    if replicas and idle < 0:
         nodes = -(-taken // cluster.gpus_per_node)
         over = (
             f"{replicas} replicas take {taken} GPUs, the cluster has {cluster.num_devices}: more like them are assumed"
         )
         return [f"{over}; cluster.nodes: {nodes} has them", *rest]
     left = f"{idle} of the cluster's {cluster.num_devices} GPUs are idle, {replicas} replicas have the others"
-    return [left, *rest] if idle > 0 else rest
+    return [left, *rest] if replicas and idle > 0 else rest
 
 
 def kv_memory(plan: StepPlan, settings: Settings) -> Memory:

@@ -20,6 +20,10 @@ TURNS: Final = (
     "passes that overlap are queued in turns, whichever can go on first, gradients of weights where nothing else can; "
     "no slot is shorter than the chain of computing and transfers of its backward pass, recomputed ones included"
 )
+DROPPED: Final = (
+    "rows without a place are not computed: mfu and TFLOP/s count their FLOPs all the same, imbalance_cost_s is beside "
+    "even rows of which none is dropped"
+)
 BOUND: Final = (
     "passes that overlap hide all-to-alls behind any of their compute: a lower bound, where experts lie over tensor "
     "groups, layers are sharded, or expert groups cut nodes"
@@ -91,11 +95,12 @@ def routed_told(job: Job, source: Sequences) -> Told:
     more = {name: (float(from_ps(value.mean())), "s") for name, value in waits.items()}
     more["imbalance_cost_s"] = (step.seconds - even.seconds, "s")
     more |= {"drop_rate": (step.drop_rate, "1")} if job.limit else {}
+    said = [*([DROPPED] if step.drop_rate > 0 else []), *([TURNS] if job.order.startswith("dualpipe") else [])]
     return Told(
         step.seconds, _routed_breakdown(step), float(1 - busy.mean()), float(from_ps(moved.max())),
         float(from_ps(step.transfer)), tuple(busy.tolist()), more, step.ranks,
         {"routing": source.basis, "routing_source": source.name, "alltoalls": step.alltoalls},
-        (*source.notes, MEMORY, *([TURNS] if job.order.startswith("dualpipe") else [])), tuple(_routed_done(step)),
+        (*source.notes, MEMORY, *said), tuple(_routed_done(step)),
     )  # fmt: skip
 
 
