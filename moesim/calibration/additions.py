@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from moesim import yamlfile
+from moesim.calibration.kernels import OWN
 from moesim.costs.grid import ResidualGrid, digest, packed_grids
 from moesim.costs.profile_file import read_profile
 from moesim.errors import BadInput
@@ -24,7 +25,10 @@ def added(base: Path, new: dict[str, Any], grids: Grids) -> tuple[dict[str, Any]
     old = dict(yamlfile.read_yaml(base).data)
     kernels = {name: {**old["kernels"].get(name, {}), **new["kernels"].get(name, {})} for name in _sets(old, new)}
     roles = {role: name for one in reversed(kernels.values()) for role, name in one.items()}
-    kernels = {name: {role: one.get(role, roles[role]) for role in sorted(roles)} for name, one in kernels.items()}
+    kernels = {
+        name: {role: one.get(role, roles[role]) for role in sorted(roles) if role in one or not role.startswith(OWN)}
+        for name, one in kernels.items()
+    }
     played = {name for one in kernels.values() for name in one.values()}
     operators = {name: one for name, one in (old["operators"] | new["operators"]).items() if name in played}
     every = {name: grid for name, grid in (held | grids).items() if name in played}

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from moesim.calibration.histograms import histograms, slot_histograms
 from moesim.calibration.records import Records, join, records_from
+from moesim.costs.latent import HIDDEN as LATENT_HIDDEN
 from moesim.errors import BadInput, unknown_name
 
 PACKAGE: Final = "aiconfigurator-core"
@@ -218,6 +219,20 @@ def _mla(op: str) -> Callable[[Table], list[Columns]]:
     return read
 
 
+def _latent(phase: str) -> Callable[[Table], list[Columns]]:
+    """Modules of DeepSeek-V3's latent attention. An engine chooses its backend by the shape: all are one kernel here.
+    Prefill with queries in fp8 is an option that no engine takes by itself, and left out.
+    """
+
+    def read(rows: Table) -> list[Columns]:
+        chosen = (rows["mla_dtype"] == "bfloat16") & (rows["architecture"] == "DeepseekV3ForCausalLM")
+        kept = {name: column[chosen] for name, column in rows.items()}
+        own = {"kernel": "module", "dtype": _dtypes(kept["gemm_type"]), "hidden": LATENT_HIDDEN}
+        return [_sequences(f"latent_{phase}", kept) | own]
+
+    return read
+
+
 def _sparse(phase: str) -> Callable[[Table], list[Columns]]:
     """Modules of sparse attention, those that pick and those that take another layer's picks. SGLang attends in full to
     prompts that are no longer than what would be picked: that is `mla_prefill` and not read here.
@@ -360,6 +375,8 @@ READERS: Final[dict[str, Callable[[Table], list[Columns]]]] = {
     "generation_attention_perf.parquet": _attention("attention_decode"),
     "context_mla_perf.parquet": _mla("mla_prefill"),
     "generation_mla_perf.parquet": _mla("mla_decode"),
+    "mla_context_module_perf.parquet": _latent("prefill"),
+    "mla_generation_module_perf.parquet": _latent("decode"),
     "dsa_context_module_perf.parquet": _sparse("prefill"),
     "dsa_generation_module_perf.parquet": _sparse("decode"),
     "gdn_perf.parquet": _recurrent("gdn"),

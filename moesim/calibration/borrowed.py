@@ -8,6 +8,7 @@ import math
 from typing import Any, Final
 
 from moesim import yamlfile
+from moesim.calibration.kernels import OWN
 from moesim.costs.carried import FAR, NEAR, carry
 from moesim.costs.grid import ResidualGrid, digest, packed_grids
 from moesim.costs.profile_file import OperatorSection, ProfileSection, known_profiles, read_profile
@@ -41,12 +42,12 @@ def borrowed(profile: dict[str, Any], grids: Grids, name: str, device: Device) -
 
 
 def _played(section: ProfileSection) -> dict[str, str]:
-    """role -> operator, of the set that is the default for the role's precision."""
+    """role -> operator, of the set that is the default for the role's precision; modules are an engine's own."""
     first = next(iter(section.default_kernels.values()))
     found: dict[str, str] = {}
     for role in dict.fromkeys(role for roles in section.kernels.values() for role in roles):
         chosen = section.default_kernels.get(_plain(role).rpartition(".")[2], first)
-        if role in section.kernels[chosen]:
+        if role in section.kernels[chosen] and not role.startswith(OWN):
             found[role] = section.kernels[chosen][role]
     return found
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from moesim.calibration.behind import behind
 from moesim.calibration.records import Records
-from moesim.costs import shapes, sparse
+from moesim.costs import latent, shapes, sparse
 from moesim.costs.recurrences import convolution, recurrence
 from moesim.costs.shapes import Demand, Rows
 from moesim.models import Attention
@@ -23,6 +23,7 @@ SPARSE: Final = {  # the two models whose sparse attention was measured, by thei
 KIND: Final = {
     "gemm": "gemm", "grouped_gemm": "experts", "attention_prefill": "attention", "attention_decode": "attention",
     "mla_prefill": "mla", "mla_decode": "mla", "conv_prefill": "convolution", "conv_decode": "convolution",
+    "latent_prefill": "sparse", "latent_decode": "sparse",
     **{f"dsa_{part}{phase}": "sparse" for part in ("", "reuse_") for phase in ("prefill", "decode")},
     "gdn_prefill": "recurrence", "gdn_decode": "recurrence", "kda_prefill": "recurrence", "kda_decode": "recurrence",
     "all_reduce": "collective", "all_gather": "collective",
@@ -85,16 +86,21 @@ def _latent(records: Records, op: str, tile: int) -> Demand:
 
 
 def _sparse(records: Records, op: str, tile: int) -> Demand:
-    """Of each rank's heads apart: a module's weights depend on them."""
+    """Modules. Of each rank's heads apart: a module's weights depend on them."""
     kinds, number = np.unique(np.stack([records["hidden"], records["heads"]]), axis=1, return_inverse=True)
     query, context, batch = (records[name] for name in ("query", "context", "batch"))
     dtypes = (str(records["dtype"][0]), str(records["cache_dtype"][0]))
-    parts, rows = [], [np.flatnonzero(number.ravel() == one) for one in range(kinds.shape[1])]
-    for (hidden, heads), own in zip(kinds.T.tolist(), rows, strict=True):
+    parts, where_of = [], [np.flatnonzero(number.ravel() == one) for one in range(kinds.shape[1])]
+    for (hidden, heads), own in zip(kinds.T.tolist(), where_of, strict=True):
+        rows = (query[own], context[own], batch[own])
+        if op.startswith("latent"):
+            shape = latent.as_measured(latent.MEASURED, heads)
+            parts.append(latent.module(op.partition("_")[2], *rows, shape, *dtypes))
+            continue
         shape = replace(SPARSE[hidden], num_heads=heads, num_kv_heads=heads)
         shape = replace(shape, index_heads=0) if "reuse" in op else shape
-        parts.append(sparse.module(query[own], context[own], batch[own], shape, hidden, *dtypes))
-    order = np.argsort(np.concatenate(rows))
+        parts.append(sparse.module(*rows, shape, hidden, *dtypes))
+    order = np.argsort(np.concatenate(where_of))
     flops, moved, padded = (np.concatenate([part[n] for part in parts])[order] for n in range(3))
     counts, where = (
         tuple(np.concatenate(column)[order] for column in zip(*(part[n] for part in parts), strict=True))

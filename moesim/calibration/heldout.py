@@ -28,6 +28,7 @@ WIDTH: Final = {"gemm": "n"}  # whole widths of it are left out together
 RANGE: Final = {
     "gemm": ("n", "k"), "grouped_gemm": ("hidden", "inter"), "attention_prefill": ("heads", "head_dim"),
     "attention_decode": ("heads", "head_dim"), "mla_prefill": ("heads",), "mla_decode": ("heads",),
+    "latent_prefill": ("heads",), "latent_decode": ("heads",),
     **{f"dsa_{part}{phase}": ("heads",) for part in ("", "reuse_") for phase in ("prefill", "decode")},
     **{f"{kind}_{phase}": (("hidden",) if kind == "conv" else ("heads",)) for kind in ("conv", "gdn", "kda")
        for phase in ("prefill", "decode")},

@@ -27,9 +27,10 @@ LABELS: Final = {
 }
 SPARSE: Final = ("dsa", "dsa_reuse")
 RECURRENT: Final = ("conv", "gdn", "kda")
+OWN: Final = "latent_"  # roles of an engine's own modules: without one it is played by a core, its own or another's
 ROLES: Final = {"gemm": "gemm", "grouped_gemm": "experts", "attention_prefill": "gqa_prefill",
                 "attention_decode": "gqa_decode", "mla_prefill": "mla_prefill", "mla_decode": "mla_decode",
-                **{f"{kind}_{phase}": f"{kind}_{phase}" for kind in (*SPARSE, *RECURRENT)
+                **{f"{kind}_{phase}": f"{kind}_{phase}" for kind in ("latent", *SPARSE, *RECURRENT)
                    for phase in ("prefill", "decode")}}  # fmt: skip
 LEAN: Final = "fp8_block"  # of modules whose GEMMs are taken off again, those with lean ones: less to take off
 FEWEST: Final = 0.2  # of the rows of a role's widest kernel
@@ -72,7 +73,7 @@ def roles_of(records: Records) -> tuple[tuple[str, ...], int]:
     for precision, labels in LABELS.items():
         asked = cache or dtype
         if op in ROLES and asked in labels:
-            best = LEAN if op.startswith("dsa") else "bf16"
+            best = LEAN if op.startswith(("dsa", OWN)) else "bf16"
             suits = 0 if cache and dtype == best else labels.index(asked) + bool(cache)
             role = f"{ROLES[op]}.{precision}"
             return tuple(f"{role}@{one}" for one in behind(str(records["kernel"][0]))) or (role,), suits
@@ -102,8 +103,19 @@ def kernel_sets(found: Sequence[Candidate]) -> dict[str, dict[str, str]]:
     """Set -> role -> operator's name. Sets in ORDER."""
     roles = sorted({one.role for one in found})
     own = [backend for backend in ORDER if any(one.backend == backend for one in found)]
-    best = {key: one.name for key, one in _best_of_each(found).items()}
-    return {name: {role: _first(best, [name, *own], role) for role in roles} for name in own}
+    best = {key: one.name for key, one in _best_of_each(_without_narrow(found)).items()}
+    return {
+        name: {
+            role: _first(best, [name, *own], role) for role in roles if not role.startswith(OWN) or (name, role) in best
+        }
+        for name in own
+    }
+
+
+def _without_narrow(found: Sequence[Candidate]) -> list[Candidate]:
+    """Without modules that nearly all of their table lacks, as where an engine runs with a single head only."""
+    widest = {role: max(one.rows for one in found if one.role == role) for role in {one.role for one in found}}
+    return [one for one in found if not one.role.startswith(OWN) or one.rows >= FEWEST * widest[one.role]]
 
 
 def default_sets(found: Sequence[Candidate]) -> dict[str, str]:
@@ -127,7 +139,8 @@ def launches(parts: Sequence[Records]) -> dict[str, float]:
     """Kernel that was timed both ways -> seconds by which eager calls take longer than graphed ones, the median over
     the cells that both measured: what a launch costs beyond the kernel.
     """
-    timed = {name_of(part): Table(part.usable, np.zeros(len(part.usable))) for part in parts if roles_of(part)[0]}
+    able = [part for part in parts if roles_of(part)[0] and len(part.usable)]
+    timed = {name_of(part): Table(part.usable, np.zeros(len(part.usable))) for part in able}
     pairs = {name.removesuffix("/eager"): (timed[name], timed.get(name.removesuffix("eager") + "graph"))
              for name in timed if name.endswith("/eager")}  # fmt: skip
     longer = {name: eager.seconds - eager.others([graph]) for name, (eager, graph) in pairs.items() if graph}

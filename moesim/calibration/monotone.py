@@ -24,7 +24,8 @@ WIDTHS: Final = (1024, 2048, 4096, 7168)
 EXPERTS: Final = ((7168, 2048), (4096, 1536), (2048, 768))  # hidden, inter: three models' experts
 GROUPS: Final = 8
 MODELS: Final = {
-    "mla": "DeepSeek-V3", "gqa": "Qwen3-235B-A22B", "dsa": "DeepSeek-V3.2", "dsa_reuse": "DeepSeek-V3.2",
+    "mla": "DeepSeek-V3", "latent": "DeepSeek-V3", "gqa": "Qwen3-235B-A22B", "dsa": "DeepSeek-V3.2",
+    "dsa_reuse": "DeepSeek-V3.2",
     "conv": "Qwen3-Next-80B-A3B-Instruct", "gdn": "Qwen3-Next-80B-A3B-Instruct", "kda": "Kimi-K3",
 }  # fmt: skip
 RECURRENT: Final = ("conv", "gdn", "kda")
@@ -156,6 +157,8 @@ def _attention(profile: Profile, op: str, phase: str, precision: str) -> Iterato
                 return profile.sparse_attention(
                     phase, query, context, batch, shape, model.hidden_size, 1, precision
                 ).seconds
+            if op == "latent":
+                return profile.latent_attention(phase, query, context, batch, shape, heads, precision).seconds
             return profile.attention(phase, query, context, batch, shape, heads, precision).seconds
 
         label = "context" if phase == "decode" else "query"

@@ -19,6 +19,7 @@ class Op(NamedTuple):
 
 
 SPARSE: Final = ("hidden", "heads", "batch")
+MODULE: Final = ("heads", "batch")
 ATTENTION: Final = ("heads", "kv_heads", "head_dim", "window")
 
 OPS: Final[dict[str, Op]] = {
@@ -34,6 +35,8 @@ OPS: Final[dict[str, Op]] = {
     "attention_decode": Op("attention", ATTENTION, "context", "core of one new token over `context` cached tokens"),
     "mla_prefill": Op("attention", ("heads", "batch"), "query", "latent attention, keys and values expanded"),
     "mla_decode": Op("attention", ("heads", "batch"), "context", "latent attention in the latent space"),
+    "latent_prefill": Op("attention", MODULE, "query", "module of latent attention: projections, small kernels, core"),
+    "latent_decode": Op("attention", MODULE, "context", "the same of one new token"),
     "dsa_prefill": Op("attention", SPARSE, "query", "module of sparse attention: projections, indexer, core"),
     "dsa_decode": Op("attention", SPARSE, "context", "the same of one new token"),
     "dsa_reuse_prefill": Op("attention", SPARSE, "query", "the same with an earlier layer's picks, without an indexer"),

@@ -67,6 +67,14 @@ class CostModel(Protocol):
         phase "prefill" is causal; in "decode" query is 1. `heads` of the query on this device; dtype of the KV cache.
         """
 
+    def latent_attention(
+        self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
+        heads: int, dtype: str,
+    ) -> Estimate:  # fmt: skip
+        """The same of latent attention as an engine serves it: with the norms, the rotary embedding and whatever else
+        its module does beside the GEMMs, where that was measured.
+        """
+
     def sparse_attention(
         self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
         hidden: int, ways: int, dtype: str,

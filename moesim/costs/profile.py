@@ -11,7 +11,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from moesim.costs import shapes, sparse
+from moesim.costs import latent, shapes, sparse
 from moesim.costs.carried import FAR, NEAR, carry
 from moesim.costs.communication import CommunicationCost, Steps
 from moesim.costs.estimate import Basis, Estimate
@@ -33,8 +33,10 @@ HULL_SLACK = 1e-3  # of an octave
 REACH = NormalDist().inv_cdf(0.9)  # standard deviations from the median to the end of an 80 % interval
 FAMILIES = {
     "gemm": "gemm", "experts": "grouped_gemm", "gqa_prefill": "attention", "gqa_decode": "attention",
-    "mla_prefill": "attention", "mla_decode": "attention", "dsa_prefill": "sparse attention",
-    "dsa_decode": "sparse attention", "dsa_reuse_prefill": "sparse attention", "dsa_reuse_decode": "sparse attention",
+    "mla_prefill": "attention", "mla_decode": "attention",
+    "latent_prefill": "attention", "latent_decode": "attention",
+    "dsa_prefill": "sparse attention", "dsa_decode": "sparse attention",
+    "dsa_reuse_prefill": "sparse attention", "dsa_reuse_decode": "sparse attention",
     "conv_prefill": "recurrence", "conv_decode": "recurrence", "gdn_prefill": "recurrence",
     "gdn_decode": "recurrence", "kda_prefill": "recurrence", "kda_decode": "recurrence",
 }  # fmt: skip
@@ -129,6 +131,27 @@ class Profile:
         _, section = self._operator(role)
         demand = shapes.attention_of(shape, phase, query, context, requests, heads, section.cache_dtype)
         return self._estimate(role, "attention", demand)
+
+    def latent_attention(
+        self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
+        heads: int, dtype: str,
+    ) -> Estimate:  # fmt: skip
+        """See CostModel. The engine's module less its GEMMs, in the module's dtype; its core, where no module was
+        measured. Modules of prompts were measured without cached tokens: these cost what they add to the core.
+        """
+        role, core = latent.role_of(phase, dtype), self.attention(phase, query, context, requests, shape, heads, dtype)
+        if role not in self._roles:
+            return core
+        own, (_, section) = latent.as_measured(shape, heads), self._operator(role)
+        before = context if phase == "decode" else np.zeros_like(context)
+        demand = latent.module(phase, query, before, requests, own, section.dtype, section.cache_dtype)
+        found, tokens = self._estimate(role, "attention", demand), np.multiply(query, requests)
+        precision = shapes.ARITHMETIC.get(section.dtype, section.dtype)
+        gemms = sum(self.gemm(tokens, gemm.n, gemm.k, precision).seconds for gemm in latent.gemms(own))
+        alone = self.attention(phase, query, before, requests, shape, heads, dtype).seconds
+        least = np.maximum(core.flops / (self._clock * self._bf16), core.bytes / self._section.memory_bandwidth)
+        seconds = np.where(core.bytes > 0, np.maximum(found.seconds - gemms + core.seconds - alone, least), 0.0)
+        return replace(found, seconds=seconds, outside=found.outside | core.outside, flops=core.flops, bytes=core.bytes)
 
     def sparse_attention(
         self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,

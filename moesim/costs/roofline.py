@@ -70,6 +70,13 @@ class Roofline:
         demand = shapes.attention_of(shape, phase, query, context, requests, heads, dtype)
         return self._bound("attention", demand.flops, demand.bytes, "bf16")
 
+    def latent_attention(
+        self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
+        heads: int, dtype: str,
+    ) -> Estimate:  # fmt: skip
+        """See CostModel: its core."""
+        return self.attention(phase, query, context, requests, shape, heads, dtype)
+
     def sparse_attention(
         self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
         hidden: int, ways: int, dtype: str,

@@ -62,7 +62,8 @@ class CorePrices:
             batch.memo[self] = _phases(batch, ways)
         decodes, prompts, group, number = batch.memo[self]
         longest = int(batch.context.max(initial=0))
-        if not isinstance(self._ops.mixer, Attention) or self._too_many(int(number.max(initial=0)), longest):
+        priced_alone = batch.training or not isinstance(self._ops.mixer, Attention)
+        if priced_alone or self._too_many(int(number.max(initial=0)), longest):
             return self._ops.core_seconds(batch)
         parts = []
         if len(group):

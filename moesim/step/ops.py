@@ -106,12 +106,14 @@ class LayerOps:
             return Work()
         ways = self.spread.tensor
         kinds = alike(batch, phase, ways)
-        estimates = self.mixing(phase.name.lower(), kinds)
+        estimates = self.mixing(phase.name.lower(), kinds, batch.training)
         share = kinds.count / kinds.number
         return noted(estimates).shared_out(kinds.group, share, batch.ranks // ways).repeated(ways)
 
-    def mixing(self, phase: str, kinds: Alike) -> list[Estimate]:
-        """The kernels of one rank; a recurrence ends with a norm that its output's gate goes into."""
+    def mixing(self, phase: str, kinds: Alike, training: bool = False) -> list[Estimate]:
+        """The kernels of one rank; a recurrence ends with a norm that its output's gate goes into. Training has a core
+        and counts its small kernels; serving has an engine's module.
+        """
         mixer = self.mixer
         if isinstance(mixer, NoMixer):
             return []
@@ -124,7 +126,9 @@ class LayerOps:
             return [self.costs.sparse_attention(phase, kinds.query, kinds.context, kinds.number, *rest)]
         rows = windowed(kinds, mixer.window) if mixer.window else (kinds.query, kinds.context, kinds.number)
         heads = mixer.num_heads // self.spread.tensor
-        return [self.costs.attention(phase, *rows, mixer, heads, self.precision.kv_cache)]
+        latent = mixer.kind == "mla" and not training
+        price = self.costs.latent_attention if latent else self.costs.attention
+        return [price(phase, *rows, mixer, heads, self.precision.kv_cache)]
 
     def rotary(self, batch: Batch) -> Work:
         """Queries and keys rotated, in training; its backward pass moves the same."""

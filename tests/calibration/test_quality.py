@@ -11,7 +11,7 @@ import pytest
 from moesim.calibration.histograms import histograms, slot_histograms
 from moesim.calibration.kernels import candidates, default_sets, kernel_sets
 from moesim.calibration.physics import by_kernel, label
-from moesim.calibration.quality import HOST, OTHERS, SLOW
+from moesim.calibration.quality import HOST, OTHERS, SLOW, UNFUSED
 from moesim.calibration.records import OK, Records, records_of
 from moesim.calibration.systems import find_system
 
@@ -117,3 +117,23 @@ def test_planned_slots_hold_all_rows_and_less_of_them_on_the_busiest_rank() -> N
     assert np.all(planned.sum(axis=1) >= mean)
     one = slot_histograms(4096, 256, 8, 1, "power_law_1.2", 256, True)
     assert sorted(one[0].tolist()) == sorted(histograms(4096, 256, 8, 1, "power_law_1.2")[0].tolist())
+
+
+def modules(backend: str, late: float) -> list[Any]:
+    """Modules of latent attention, of 60 us and more; late: seconds that an engine adds to each."""
+    return [
+        FACTS | {"op": "latent_decode", "dtype": "fp8_block", "cache_dtype": "bf16", "backend": backend, "hidden": 7168,
+                 "kernel": "module", "heads": heads, "batch": batch, "query": 1, "context": context,
+                 "seconds": late + 60e-6 + 4e-7 * batch + (6e-10 + 3e-12 * heads) * batch * context}
+        for heads, batch, context in itertools.product((1, 16, 128), (1, 8, 64, 512), (7, 511, 4095))
+    ]  # fmt: skip
+
+
+def test_modules_whose_small_kernels_ran_one_by_one_play_no_role_and_none_is_lent() -> None:
+    for late, unfused in ((5e-6, False), (40e-6, True)):
+        parts = by_kernel(label(records_of(modules("trtllm", 0.0) + modules("vllm", late)), H100))
+        assert [set(part["label"].tolist()) for part in parts] == [{OK}, {UNFUSED if unfused else OK}]
+        sets = kernel_sets(candidates(parts))
+        plays = {engine: roles["latent_decode.bf16"] for engine, roles in sets.items()}
+        able = ("trtllm",) if unfused else ("trtllm", "vllm")
+        assert plays == {engine: f"latent_decode/{engine}/module/fp8_block/bf16" for engine in able}

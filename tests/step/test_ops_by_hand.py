@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from moesim.costs import load_costs
 from moesim.costs.roofline import Roofline
 from moesim.hardware import load_cluster
 from moesim.layout import Spread
 from moesim.models import load_model
 from moesim.step import Batch, CostLog, LayerOps, Phase, Precision, lower
+from moesim.step.batch import Alike
 from moesim.step.small_kernels import rotary_bytes
 from tests.step.by_hand import (
     DATA,
@@ -349,3 +351,16 @@ def test_only_what_comes_of_latents_is_projected_up_again() -> None:
     keys = gemm(64, mixer.num_heads * (mixer.qk_nope_head_dim + mixer.v_head_dim), mixer.kv_lora_rank)
     assert mixer.gated
     assert ops.up_projections(batch).total == near(query + keys)
+
+
+def test_serving_has_an_engines_module_and_training_its_core() -> None:
+    costs = load_costs("h200_sxm", load_cluster("hgx-h200").devices[0], "trtllm")
+    model = load_model("deepseek-ai/DeepSeek-V3")
+    ops = LayerOps(model, costs, Precision("fp8", "fp8", "bf16"), Spread(model), CostLog())
+    one = np.ones(1, dtype=np.int64)
+    rows = Alike(0 * one, 512 * one, 0 * one, one, one)
+    (served,), (trained,) = ops.mixing("prefill", rows), ops.mixing("prefill", rows, training=True)
+    assert (served.role, trained.role) == ("latent_prefill.bf16", "mla_prefill.bf16")
+    shape, heads = model.attention, model.attention.num_heads
+    assert trained.seconds == costs.attention("prefill", 512 * one, 0 * one, one, shape, heads, "bf16").seconds
+    assert trained.seconds < served.seconds
