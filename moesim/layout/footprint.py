@@ -120,7 +120,7 @@ def _states(
     parameters = (dense_parameters(spread) + router, expert_parameters(spread, placement))
     own = Part("expert weights", spread.expert_gemms(), owned_slots(placement), UNQUANTISED)
     factors = (optimizer.factors(spread.parts(UNQUANTISED)), optimizer.factors((own,)))
-    return state_rows(Shards.of(layout), parameters, BF16, optimizer, factors)
+    return state_rows(Shards.of(layout), parameters, BF16, optimizer, "training.optimizer", factors)
 
 
 def _saved(spread: Spread, keeps: Residency, recompute: frozenset[str]) -> Iterator[MemoryRow]:

@@ -36,7 +36,7 @@ def rank_memory(job: Job, rank: int) -> MemoryLedger:
     alive, saved = job.schedule.alive(rank), {stage.number: _saved(job, spread) for stage, spread in spreads}
     rows = [
         MemoryRow(HBM, "weights", round(BF16 * shards.kept(*parameters, WEIGHTS)), f"parallel, {ZERO}"),
-        *state_rows(shards, parameters, job.gradient_bytes, plans[0].optimizer),
+        *state_rows(shards, parameters, job.gradient_bytes, plans[0].optimizer, "" if job.zero else ZERO),
         *_whole_layers(job, shards, stages),
         MemoryRow(HBM, f"activations of {alive} passes", _most(job, rank, saved), "batch"),
         *_again(job, [spread for _, spread in spreads if spread.model.routed]),
