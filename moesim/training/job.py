@@ -147,9 +147,12 @@ class Job:
 
     @cached_property
     def _balanced(self) -> RoutingSource:
-        """Of any layers: it walks through all alike."""
-        even = Balanced(self.model, 0)
-        return InPlaces(even, self.limit) if self.limit else even
+        """Of any layers: it walks through all alike. Even rows have places wherever there are as many; `Balanced` is
+        not even to the row, and what it has more of at some expert is not dropped.
+        """
+        even, limit = Balanced(self.model, 0), self.limit
+        lacking = self.rows_here < self.tokens_here * self.model.top_k
+        return InPlaces(even, limit) if limit and (limit.pad or lacking) else even
 
     def spread(self, stage: Stage) -> Spread:
         """How the tensors of a stage lie."""

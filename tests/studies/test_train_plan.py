@@ -45,7 +45,7 @@ def test_with_rows_of_their_own_the_plan_is_the_best_of_those_played_so() -> Non
     plan = found.provenance["plan"]
     assert plan["plans"][0]["expert_parallel_size"] == min(by_hand, key=by_hand.__getitem__)
     assert plan["plans"][0]["step_time_s"] == min(by_hand.values()) == found.metrics["step_time_s"].value
-    assert len(plan["plans"]) <= plan["fit"] == 4
+    assert len(plan["plans"]) == plan["fit"] == 4  # all that fit are finalists, whatever even rows say
     assert any("with rows of their own" in said for said in found.warnings)
 
 
@@ -66,6 +66,10 @@ def test_plans_that_take_as_long_are_named() -> None:
         Tried(Degrees(4, 1, 4, 4), 1.1, 9, 1.1),
     )
     note = Plans(fitting, 3, 1).note
+    assert "not played" not in note
+    few = Plans(fitting[:1], 0, 7, 3, ("no islands", "no islands")).note
+    assert "of 3 that fit (0 do not, 7 are no layout)" in few
+    assert "1 of them with rows of their own, 2 not played with rows of their own (no islands)" in few
     assert "as fast within 0.1 %: tensor 2, pipeline 1" in note and "the next takes 10.0% longer" in note
 
 

@@ -95,3 +95,13 @@ def test_experts_keep_their_places(limit: Limit, places: int) -> None:
     plain = replace(job(pipeline=1), model=model)
     held, more = (sum(r.bytes for r in rank_memory(one, 0).rows) for one in (plain, replace(plain, limit=limit)))
     assert more - held == 4 * 2 * 8 * (places - 128) * (H + 3 * 512)
+
+
+def test_even_rows_all_have_places_where_there_are_as_many() -> None:
+    """Two sequences of 250 tokens choose 2 of 8 experts: 125 places each are enough, as many as with more of them."""
+    model = replace(DENSE, moe_layers=(0, 1, 2, 3), num_experts=8, top_k=2, expert_intermediate=512)
+    tight, roomy, free, short = (
+        train_step(replace(job(expert=2, sequence=250, sequences=2), model=model, limit=limit)).played.makespan
+        for limit in (Limit(1.0), Limit(1.25), None, Limit(0.9))
+    )
+    assert tight == roomy == free > short

@@ -1,6 +1,7 @@
 """`parallel.plan: auto`: of all degrees that a scenario leaves open, those whose simulated step is the shortest.
 
-Every plan that fits is played, with even rows: nothing is screened out by a rule of thumb.
+Every plan that fits is played, with even rows: nothing is screened out by a rule of thumb. Where a scenario has rows of
+its own, the fastest of them are played again with those: even rows are no bound on others, which may be faster.
 """
 
 from __future__ import annotations
@@ -61,13 +62,15 @@ class Tried(NamedTuple):
 @dataclass(frozen=True)
 class Plans:
     """Those that fit, fastest first; numbers of those that do not, and that no layout has; of how many rows of their
-    own were played: those alone are in `fitting` then, and `screened` are all that fit; 0: even ones of all.
+    own were played: those alone are in `fitting` then, and `screened` are all that fit; 0: even ones of all; unplayed:
+    why each that is faster with even rows than some of those is not among them.
     """
 
     fitting: tuple[Tried, ...]
     unfit: int
     refused: int
     screened: int = 0
+    unplayed: tuple[str, ...] = ()
 
     @property
     def tied(self) -> list[Tried]:
@@ -83,6 +86,8 @@ class Plans:
         more = f"; the next takes {others[0].seconds / best.seconds - 1:.1%} longer" if others else ""
         of = f"of {self.screened or len(self.fitting)} that fit ({self.unfit} do not, {self.refused} are no layout)"
         few = f", {len(self.fitting)} of them with rows of their own" if self.screened else ""
+        why = "; ".join(sorted(set(self.unplayed)))
+        few += f", {len(self.unplayed)} not played with rows of their own ({why})" if why else ""
         return f"parallel.plan: {best.degrees.words}, {of}, played with even rows{few}{tied}{more}"
 
     def to_json(self) -> dict[str, Any]:
@@ -125,15 +130,12 @@ def _fastest(tried: Iterable[Tried]) -> tuple[Tried, ...]:
 
 
 def _with_rows(loaded: TrainLoaded, plans: Plans, costs: CostModel | None, tell: Callable[[str], None]) -> Plans:
-    """The fastest again, with the rows that the scenario has, until one is faster than the next with even rows: those
-    are not slower than others, unless experts drop some. Raises BadInput where none of them is played so.
-    """
+    """FINALISTS of the fastest again, with the rows that the scenario has. Raises BadInput where none is played so."""
     if are_even(loaded, job_of(with_degrees(loaded, plans.fitting[0].degrees), costs)):
         return plans
     played, refused = list[Tried](), list[BadInput]()
     for one in plans.fitting:
-        beaten = loaded.scenario.training.limit is None and any(other.seconds <= one.even for other in played)
-        if beaten or len(played) == FINALISTS:
+        if len(played) == FINALISTS:
             break
         tell(f"{one.degrees.words}: rows of its own")
         try:
@@ -144,7 +146,8 @@ def _with_rows(loaded: TrainLoaded, plans: Plans, costs: CostModel | None, tell:
             refused.append(error)
     if not played:
         raise refused[0]
-    return Plans(_fastest(played), plans.unfit, plans.refused + len(refused), len(plans.fitting))
+    left = tuple(error.what for error in refused)
+    return replace(plans, fitting=_fastest(played), screened=len(plans.fitting), unplayed=left)
 
 
 def _tried(
