@@ -68,8 +68,7 @@ class Corpus:
 
     def _in_places(self, limit: Limit, layers: slice, read: Int64s) -> Found:
         """Rows that each rank sends to each slot, cut to the places that there are, or padded up to them."""
-        own = _gathered(self._rows[layers], read)
-        places = int(limit.places(self._sent(read)[0] * self._source.top_k, own.shape[2]))
+        own, places = _gathered(self._rows[layers], read), self._places(limit, read)
         kept = np.minimum(own, places)
         self.chosen, self.dropped = self.chosen + int(own.sum()), self.dropped + int((own - kept).sum())
         sent = np.full_like(own, places) if limit.pad else kept
@@ -78,11 +77,20 @@ class Corpus:
         return Found(slots.sum(axis=1), Copies(slots.sum(axis=3), none, none, self._node, self._sent(read)))
 
     def load(self, sequences: Int64s) -> Int64s:
-        """int64[layers, experts]: rows that tokens of these sequences choose."""
-        times = np.bincount(self._source.read(sequences).ravel(), minlength=self._source.number)
-        rows = np.tensordot(times, self._rows.astype(np.int64), axes=(0, 1))
+        """int64[micro-batches, R, n] -> int64[layers, experts]: rows that tokens choose, as far as there are places."""
+        read = self._source.read(sequences)
+        if self._limit:
+            places = self._places(self._limit, read)
+            rows = np.sum([np.minimum(_gathered(self._rows, one[None]), places).sum(axis=1) for one in read], axis=0)
+        else:
+            times = np.bincount(read.ravel(), minlength=self._source.number)
+            rows = np.tensordot(times, self._rows.astype(np.int64), axes=(0, 1))
         found: Int64s = np.take_along_axis(rows, self._slot.astype(np.int64), axis=1)
         return found
+
+    def _places(self, limit: Limit, read: Int64s) -> int:
+        """Of a rank's rows in a micro-batch at each expert."""
+        return int(limit.places(self._sent(read)[0] * self._source.top_k, self._rows.shape[2]))
 
     def _sent(self, read: Int64s) -> Int64s:
         """int64[R]: tokens of each rank in a micro-batch."""

@@ -61,6 +61,9 @@ def rebalanced(job: Job, policy: Policy, sources: Iterable[Sequences]) -> Iterat
 def _problem(job: Job) -> PlacementProblem:
     if job.expert == 1 or not job.model.routed:
         raise BadInput("no expert can move", way_out="an expert_parallel_size, or leave it out")
+    if job.limit and job.limit.pad:
+        raise BadInput("every expert takes as many rows, padding included: nothing is gained where some move",
+                       way_out="training.pad_to_capacity: false, or leave it out")  # fmt: skip
     even = np.ones((1, len(job.model.moe_layers), job.model.num_experts), dtype=np.int64)
     return PlacementProblem.on(job.cluster, Windows("loads", even), ranks=job.expert, groups=job.model.num_groups)
 

@@ -54,9 +54,8 @@ class Lanes(NamedTuple):
 @dataclass(frozen=True)
 class RoutedStep:
     """after int64[pipeline ranks, 2] ps: reduction and gathering, and the optimizer, behind the last pass; alltoalls:
-    how many were played; drop_rate: share of rows without a place; load
-    int64[moe layers, experts]: rows that were chosen. done: slots of the first island, from when its first
-    rank begins to when its last one ends.
+    how many were played; drop_rate: share of rows without a place; load int64[moe layers, experts]: rows that were
+    chosen and had a place. done: slots of the first island, from when its first rank begins to when its last one ends.
     """
 
     lanes: Lanes
@@ -143,7 +142,7 @@ class RoutedJob:
         return made.for_training()
 
     def load(self, islands: int) -> Int64s:
-        """int64[moe layers, experts]: rows that tokens of a step choose, on so many islands."""
+        """int64[moe layers, experts]: rows of a step that have a place, on so many islands."""
         micro = np.arange(self.job.micro_batches)
         each = [self._corpus.load(self.sequences(one, micro)) for one in range(islands)]
         return np.asarray(np.sum(each, axis=0))

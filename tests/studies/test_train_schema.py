@@ -210,6 +210,10 @@ ROUTER = "routing={router: expert_choice, generator: {popularity: {zipf: 1}}}"
     ((RUN, "run.rebalance={}"), "no second look at the load"),
     ((*MOVING, "run.rebalance.strategy=epbl"), "run.rebalance.strategy"),
     ((*MOVING, "parallel.expert_parallel_size=1"), "no expert can move"),
+    ((*MOVING, "run.rebalance.strategy=co_activation"), "run.rebalance.strategy: .*co-activation needs tokens.*eplb, "),
+    ((*MOVING, "run.rebalance.strategy=top_everywhere"), "no answer where loads are all that is seen"),
+    ((*MOVING, "comm={dispatch: nccl}", "training={capacity_factor: 1.25, pad_to_capacity: true}"),
+     "run.rebalance: every expert takes as many"),
     ((ROUTER,), "not played in pipelines"),
 ])  # fmt: skip
 def test_runs_that_make_no_sense_are_refused(overrides: tuple[str, ...], said: str) -> None:
@@ -239,6 +243,17 @@ def test_experts_that_move_save_what_hot_ones_cost_less_the_moving() -> None:
     gain = 30 * (second["still_step_time_s"] - second["step_time_s"]) - second["stall_s"]
     assert found.metrics["rebalance_gain_s"].value == pytest.approx(gain) and gain > 0
     assert found.metrics["rebalances"].value == 1 and found.metrics["rebalance_stall_s"].value == second["stall_s"]
+
+
+def test_seconds_in_which_experts_move_are_no_goodput() -> None:
+    """Nothing fails: a run is its steps, its stalls and a checkpoint; the steps alone are its goodput."""
+    calm = "run={steps: 60, routing_every: 30, checkpoint_rate: 1 GB/s, checkpoint_every: 60, trials: 1, rebalance: {}}"
+    found = run_training("qwen3-train-16", overrides=(*SMALL, *MOVING[1:3], calm))
+    steps = 30 * sum(one["step_time_s"] for one in found.provenance["run"]["series"])
+    whole = found.metrics["run_s"].value
+    stands = found.metrics["run_checkpoint_s"].value + found.metrics["rebalance_stall_s"].value
+    assert found.metrics["rebalance_stall_s"].value > 0 and whole == pytest.approx(steps + stands)
+    assert found.metrics["run_goodput"].value == pytest.approx(steps / whole, rel=1e-12)
 
 
 def test_a_load_that_moves_is_planned_on_what_was_seen() -> None:

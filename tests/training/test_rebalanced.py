@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from moesim.errors import BadInput
 from moesim.layout import Placement
-from moesim.placement.online import Policy
+from moesim.placement import PlacementProblem, Windows
+from moesim.placement.online import Policy, decide
+from moesim.routing import Sampled
+from moesim.routing.sources.in_places import Limit
 from moesim.routing.sources.sequences import Sequences
+from moesim.training import routed_step
 from moesim.training.rebalanced import cost_of, rebalanced
-from tests.training.test_routed import job, sequences
+from tests.training.test_routed import MODEL, job, sequences
 
 EXPERT = 3 * 1024 * 512
 
@@ -47,9 +53,34 @@ def test_what_was_seen_is_planned_on_and_what_stays_costs_nothing() -> None:
     assert third.seconds == second.seconds and third.moves == 0
 
 
-def test_load_is_what_tokens_choose_wherever_experts_are() -> None:
-    from moesim.training import routed_step
+def test_each_look_is_planned_on_the_load_before_it_and_none_on_the_load_that_it_meets() -> None:
+    """Three different loads: where experts are at the second and third look is what the load before them asks for."""
+    one, policy = job(), Policy(1, 1, 0.0, None, "eplb")
+    met = [Sequences(Sampled("prefill_in4096", MODEL, seed), 8) for seed in (3, 4, 5)]
+    windows = [routed_step(one, source).load for source in met]
+    problem = PlacementProblem.on(one.cluster, Windows("loads", windows[0][None]), ranks=4)
+    now, seen = one.placement(MODEL), list(rebalanced(one, policy, met))
+    for before, load, source, look in zip(windows, windows[1:], met[1:], seen[1:], strict=False):
+        oracle = decide(policy, problem, now, (load,)).placement
+        now = decide(policy, problem, now, (before,)).placement
+        assert look.seconds == routed_step(replace(one, placed=now), source).seconds
+        assert look.seconds != routed_step(replace(one, placed=oracle), source).seconds
 
+
+def test_load_of_experts_with_places_is_what_is_not_dropped() -> None:
+    """64 places of a rank's rows at each expert: the kept rows of all are what the drop rate leaves."""
+    free, cut = routed_step(job(), sequences()), routed_step(job(limit=Limit(1.0)), sequences())
+    assert cut.load.sum() == round(free.load.sum() * (1 - cut.drop_rate)) < free.load.sum()
+    assert np.all(cut.load <= np.minimum(free.load, 4 * 8 * 64)) and cut.load.max() == 4 * 8 * 64
+
+
+def test_no_expert_moves_where_empty_places_are_filled() -> None:
+    with pytest.raises(BadInput, match="every expert takes as many rows") as error:
+        next(rebalanced(job(limit=Limit(1.0, pad=True)), Policy(), list[Sequences]()))
+    assert "pad_to_capacity: false" in error.value.way_out
+
+
+def test_load_is_what_tokens_choose_wherever_experts_are() -> None:
     one, other = routed_step(job(), sequences()), routed_step(job(placed=swapped(0, 3)), sequences())
     assert one.load.tolist() == other.load.tolist() and one.load.sum() == 7 * 8 * 4 * 256 * 4
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from moesim import streams
 from moesim.routing.shape import RoutingShape
 from moesim.routing.sources.source import Experts, PerToken, Tokens
-from moesim.routing.synth.shares import Floats, arrange, moved, shares_from_quantiles
+from moesim.routing.synth.shares import Floats, arrange, exchanged, moved, shares_from_quantiles
 from moesim.routing.synth.statistics import LoadStatistics, load_statistics
 from moesim.routing.synth.tokens import sample_tokens
 
@@ -49,10 +49,10 @@ class Sampled(PerToken):
         return part
 
     def later(self, times: int) -> Self:
-        """Other tokens of the load, after it has moved so many times as far as measured runs of the phase differ."""
+        """Other tokens of a load as skewed, moved so many times as far as measured runs of the phase differ."""
         part = copy(self)
         for number in range(times):
-            part.shares = moved(part.shares, self._drift, streams.stream(self._seed, "sampled", "later", number))
+            part.shares = exchanged(part.shares, self._drift, streams.stream(self._seed, "sampled", "later", number))
         if times:
             part._pool = np.stack([part._tokens(f"tokens {times} later", one) for one in range(self.moe_layers)])
         return part

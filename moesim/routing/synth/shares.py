@@ -7,7 +7,7 @@ ranks and the correlation with the layer before are those asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -65,13 +65,33 @@ def moved(shares: Floats, variation: float, rng: np.random.Generator) -> Floats:
     """[L, E] shares (mean 1) -> those of a load that has moved: `variation` of it lies on other experts, mean over
     layers, by noise on the logarithm of each share. 0 moves nothing.
     """
-    noise = rng.normal(size=shares.shape)
+    return _at(shares, variation, rng.normal(size=shares.shape), _shaken, 40)
+
+
+def exchanged(shares: Floats, variation: float, rng: np.random.Generator) -> Floats:
+    """[L, E] shares -> the same of each layer, some at other experts: as far from before as `moved`, and as skewed,
+    however often it moves. Their order is that of shares with noise.
+    """
+    ordered = np.sort(shares, axis=1)
+
+    def other(shares: Floats, noise: Floats, width: float) -> Floats:
+        place = np.argsort(np.argsort(shares * np.exp(width * noise), axis=1), axis=1)
+        found: Floats = np.take_along_axis(ordered, place, axis=1)
+        return found
+
+    return _at(shares, variation, rng.normal(size=shares.shape), other, 16)
+
+
+def _at(
+    shares: Floats, variation: float, noise: Floats, other: Callable[[Floats, Floats, float], Floats], halvings: int
+) -> Floats:  # fmt: skip
+    """other(shares, noise, width), of the width at which `variation` lies on other experts."""
     low, high = 0.0, 4.0
-    for _ in range(40):
+    for _ in range(halvings):
         middle = (low + high) / 2
-        far = np.abs(_shaken(shares, noise, middle) - shares).mean() / 2 > variation
+        far = np.abs(other(shares, noise, middle) - shares).mean() / 2 > variation
         low, high = (low, middle) if far else (middle, high)
-    return _shaken(shares, noise, low)
+    return other(shares, noise, low)
 
 
 def _shaken(shares: Floats, noise: Floats, width: float) -> Floats:

@@ -35,7 +35,7 @@ class RebalanceSection(MovingSection):
                 "no expert can move" if layout.expert_tensor_parallel == 1 else "each expert lies across several GPUs"
             )
             raise BadInput(what, where=where, way_out="expert_parallel_size of all GPUs, or leave it out")
-        policy = self.policy(where, seed)
+        policy = self.policy(where, seed, redundant=plan.placement.num_slots > plan.placement.num_experts)
         even = np.ones((1, len(model.moe_layers), model.num_experts), dtype=np.int64)
         problem = PlacementProblem.on(
             plan.fabric.cluster, Windows("loads", even), ranks=layout.expert_parallel,

@@ -80,6 +80,8 @@ class RunSection(Section):
         ):  # fmt: skip
             if wrong:
                 raise BadInput(what, where=f"run.{key}", way_out=way_out)
+        if self.rebalance:
+            self.rebalance.policy("run.rebalance", 0, redundant=False)
 
     @property
     def looks(self) -> int:
@@ -141,6 +143,11 @@ class _Run:
         taken = self._steps([look.seconds for look in self.looks])
         taken[self.section.numbers] += [look.stall for look in self.looks]
         return taken
+
+    @property
+    def useful(self) -> float:
+        """Seconds of the steps alone."""
+        return float(self._steps([look.seconds for look in self.looks]).sum())
 
     @property
     def saved(self) -> float:
@@ -224,7 +231,7 @@ def _drawn(whole: _Run, found: Sequence[tuple[Played, float]]) -> dict[str, Draw
         "run_lost_s": Drawn(np.array([one.lost for one, _ in found]), "s"),
         "run_restart_s": Drawn(np.array([one.restarting for one, _ in found]), "s"),
         "run_straggler_s": Drawn(np.array([more for _, more in found]), "s"),
-        "run_goodput": Drawn(float(whole.seconds.sum()) / wall, "1"),
+        "run_goodput": Drawn(whole.useful / wall, "1"),
         "run_tokens_per_s": Drawn(whole.job.tokens * whole.section.steps / wall, "tok/s"),
         "run_failures": Drawn(failures, "1"),
     }  # fmt: skip

@@ -115,7 +115,7 @@ def _looks(loaded: TrainLoaded, job: Job, told: Told, tell: Callable[[str], None
         return tokens_of(loaded, job, number)
 
     if section.rebalance:
-        policy = section.rebalance.policy("run.rebalance", 0)
+        policy = section.rebalance.policy("run.rebalance", 0, redundant=False)
         with loaded.placing("run.rebalance"):
             yield from rebalanced(job, policy, map(source, section.numbers))
         return
