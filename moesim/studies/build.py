@@ -100,7 +100,7 @@ def draft(loaded: Loaded, seed: int) -> Draft:
     log = CostLog()
     plan = _plan(loaded, model, cluster, layout, first, routing, costs, log)
     links = (*cluster.warnings, *plan.fabric.notes, *_network_notes(scenario, plan))
-    warnings = (*idle_notes(cluster, layout), *model.approximations, *links, *interference_notes(plan))
+    warnings = (*idle_notes(plan), *model.approximations, *links, *interference_notes(plan))
     notes = (*notes, *merge_note(routing, plan.dispatch.algorithm), *_unlike(loaded))
     faults = engine_faults(loaded, plan.fabric, layout.world)
     return Draft(scenario, plan, _batches(scenario, layout.world), log, warnings, notes, faults)
@@ -111,16 +111,18 @@ def _unlike(loaded: Loaded) -> list[str]:
     return [what] if loaded.unlike else []
 
 
-def idle_notes(cluster: Cluster, layout: Layout) -> list[str]:
+def idle_notes(plan: StepPlan) -> list[str]:
     """GPUs that the layout leaves out, and what would take them in or give them back."""
+    cluster, layout = plan.fabric.cluster, plan.layout
     idle, ways = cluster.num_devices - layout.world, []
     if not idle:
         return []
     times, rest = divmod(cluster.num_devices, layout.world)
     if not rest:
-        sizes = f" with expert_parallel_size: {layout.expert_parallel * times} or {layout.expert_parallel}"
-        more = f"parallel.data_parallel_size: {layout.data_parallel * times}"
-        ways.append(more + (sizes if layout.expert_parallel > 1 else ""))
+        able = [size for size in (layout.expert_parallel * times, layout.expert_parallel)
+                if plan.placement.num_slots % size == 0]  # fmt: skip
+        sizes = f" with expert_parallel_size: {' or '.join(map(str, able))}" if layout.expert_parallel > 1 else ""
+        ways.append(f"parallel.data_parallel_size: {layout.data_parallel * times}{sizes}")
     if (nodes := -(-layout.world // cluster.gpus_per_node)) < cluster.num_nodes:
         ways.append(f"cluster.nodes: {nodes}")
     out = f"; try {', or '.join(ways)}" if ways else ""

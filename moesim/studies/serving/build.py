@@ -119,7 +119,7 @@ def _without_idle(made: Draft, replicas: int) -> list[str]:
     """
     cluster, layout = made.plan.fabric.cluster, made.plan.layout
     taken = replicas * layout.world
-    alone, idle = idle_notes(cluster, layout), cluster.num_devices - taken
+    alone, idle = idle_notes(made.plan), cluster.num_devices - taken
     if replicas == 1:
         return list(made.warnings)
     rest = [text for text in made.warnings if text not in alone]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from moesim.costs import communication_of
 from moesim.errors import BadInput, MoesimError
@@ -12,7 +12,6 @@ from moesim.network import Fabric
 from moesim.serving import Book, Replica
 from moesim.serving.transfer import KERNEL, Instant, Links, Wires
 from moesim.step.pace import Pace
-from moesim.studies.build import idle_notes
 from moesim.studies.serving.build import ServeBuilt, build_serving
 from moesim.studies.serving.load import ServeLoaded, in_pool
 from moesim.studies.serving.pool_sections import ROLES, Role
@@ -82,14 +81,12 @@ def build_pools(loaded: ServeLoaded, seed: int) -> Pools:
 
 
 def _built(loaded: ServeLoaded, role: Role, seed: int) -> ServeBuilt:
-    """One pool; GPUs that one replica leaves are another's."""
+    """One pool."""
     with loaded.placing():
         try:
-            built = build_serving(loaded, seed)
+            return build_serving(loaded, seed)
         except MoesimError as error:
             raise type(error)(error.what, where=error.where or f"pools.{role}", way_out=error.way_out) from None
-    idle = idle_notes(built.plan.fabric.cluster, built.plan.layout)
-    return replace(built, warnings=tuple(text for text in built.warnings if text not in idle))
 
 
 def _stand(worlds: Sequence[int], each: int) -> tuple[tuple[int, ...], int]:
