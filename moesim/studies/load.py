@@ -121,7 +121,7 @@ def load_data(data: dict[str, Any], source: str, overrides: Overrides = ()) -> L
 
 def _sealed(document: yamlfile.Document, overrides: Overrides, unlike: tuple[str, ...] = ()) -> Loaded:
     """unlike: as in Loaded, from changes before."""
-    before = copy.deepcopy(document.data)
+    before = copy.deepcopy(document.data) if "published" in document.data else {}
     overridden = apply(document, overrides)
     other = {SERVE: "serves requests, it is not one step", TRAIN: "is a pipelined training step"}
     if (what := other.get(str(document.data.get("mode")))) is not None:
