@@ -46,11 +46,12 @@ class Residency:
     cached: int  # tokens of each whose keys and values are known
     live_tokens: int  # tokens that one rank computes at a time
     rows: Rows
+    reserved: int = 0  # bytes that an all-to-all keeps for whatever may arrive
 
 
 def serving_ledger(spread: Spread, placement: Placement, keeps: Residency, device_bytes: int) -> MemoryLedger:
     """Weights, KV cache and working buffers of a serving rank."""
-    rows = (*_weights(spread, placement, keeps), *_serving(spread, keeps))
+    rows = (*_weights(spread, placement, keeps), *_serving(spread, keeps), *_reserved(keeps))
     return MemoryLedger(rows, {HBM: _usable(device_bytes)})
 
 
@@ -66,7 +67,7 @@ def training_ledger(
     """Weights, gradients, sharded optimizer states and the activations of one micro-batch of a training rank."""
     states = _states(spread, layout, placement, optimizer, keeps.rows.router)
     rows = (*_weights(spread, placement, keeps), *states)
-    saved = (*_saved(spread, keeps, recompute),)
+    saved = (*_saved(spread, keeps, recompute), *_reserved(keeps))
     return MemoryLedger((*rows, *saved), {HBM: _usable(device_bytes)})
 
 
@@ -111,6 +112,11 @@ def _serving(spread: Spread, keeps: Residency) -> Iterator[MemoryRow]:
     yield MemoryRow(HBM, f"{item} buffers", buffers, knob)
     if keeps.rows.buffer:
         yield MemoryRow(HBM, CAPACITY, 2 * keeps.rows.buffer, PLACES)
+
+
+def _reserved(keeps: Residency) -> Iterator[MemoryRow]:
+    if keeps.reserved:
+        yield MemoryRow(HBM, "slots of the all-to-all", keeps.reserved, "comm.dispatch, batch.tokens_per_gpu")
 
 
 def _states(

@@ -64,6 +64,11 @@ class StepPlan:
         """Tokens are sent to ranks with other experts: not where every rank has all tokens of the group already."""
         return self.layout.expert_parallel > 1 and self.ops.spread.residual == "sliced"
 
+    def reserved_bytes(self, tokens: int) -> int:
+        """What the all-to-all keeps on a rank that sends so many tokens at once at most."""
+        algorithm, slots = self.dispatch.algorithm, self.placement.num_slots
+        return algorithm.reserved_bytes(tokens, slots, self.model.row_width) if self.exchanges else 0
+
     @property
     def expert_group(self) -> Group:
         """The first of those that exchange rows, which are alike."""

@@ -54,8 +54,9 @@ def memory_of(scenario: Scenario, plan: StepPlan, rows: Rows | None = None) -> M
         each = batch.tokens_per_gpu * plan.model.top_k * plan.layout.expert_tensor_parallel
         rows = Rows(each, each * len(plan.model.moe_layers))
     keeps = Residency(
-        precision.weights, precision.experts, precision.kv_cache, sequences, cached, batch.tokens_per_gpu, rows=rows
-    )
+        precision.weights, precision.experts, precision.kv_cache, sequences, cached, batch.tokens_per_gpu, rows,
+        plan.reserved_bytes(batch.tokens_per_gpu),
+    )  # fmt: skip
     size = plan.fabric.cluster.devices[0].memory_bytes
     if batch.phase == "train":
         return training_ledger(

@@ -28,15 +28,13 @@ class Found(NamedTuple):
 class Corpus:
     """Tokens `first` to `first` + `tokens` - 1 of each of the sequences, on an island of ranks on nodes int32[R]; the
     levels of copies that are read; limit: of each rank's rows an expert takes so many, which knows of pairs alone.
-    chosen, dropped: rows of all micro-batches that were asked for.
     """
 
     def __init__(
         self, source: Sequences, placement: Placement, node: Int32s, stretch: tuple[int, int], levels: Collection[str],
         limit: Limit | None = None,
     ) -> None:  # fmt: skip
-        self._limit, self.chosen, self.dropped = limit, 0, 0
-        self._slot = placement.expert_slots[:, :, 0]
+        self._limit, self._slot = limit, placement.expert_slots[:, :, 0]
         self._source, self._node, (first, self._tokens) = source, node, stretch
         shape = (source.moe_layers, source.number)
         lanes, nodes = len(node), int(node.max()) + 1
@@ -69,23 +67,28 @@ class Corpus:
     def _in_places(self, limit: Limit, layers: slice, read: Int64s) -> Found:
         """Rows that each rank sends to each slot, cut to the places that there are, or padded up to them."""
         own, places = _gathered(self._rows[layers], read), self._places(limit, read)
-        kept = np.minimum(own, places)
-        self.chosen, self.dropped = self.chosen + int(own.sum()), self.dropped + int((own - kept).sum())
-        sent = np.full_like(own, places) if limit.pad else kept
+        sent = np.full_like(own, places) if limit.pad else np.minimum(own, places)
         slots = sent.reshape(*own.shape[:2], len(self._node), -1)
         none = np.zeros((*own.shape[:2], 0), dtype=np.int64)
         return Found(slots.sum(axis=1), Copies(slots.sum(axis=3), none, none, self._node, self._sent(read)))
 
+    def chosen(self, sequences: Int64s) -> Int64s:
+        """int64[micro-batches, R, n] -> int64[layers, experts]: rows that tokens choose."""
+        times = np.bincount(self._source.read(sequences).ravel(), minlength=self._source.number)
+        return self._by_expert(np.tensordot(times, self._rows.astype(np.int64), axes=(0, 1)))
+
     def load(self, sequences: Int64s) -> Int64s:
-        """int64[micro-batches, R, n] -> int64[layers, experts]: rows that tokens choose, as far as there are places."""
+        """The same, as far as there are places."""
+        if self._limit is None:
+            return self.chosen(sequences)
         read = self._source.read(sequences)
-        if self._limit:
-            places = self._places(self._limit, read)
-            rows = np.sum([np.minimum(_gathered(self._rows, one[None]), places).sum(axis=1) for one in read], axis=0)
-        else:
-            times = np.bincount(read.ravel(), minlength=self._source.number)
-            rows = np.tensordot(times, self._rows.astype(np.int64), axes=(0, 1))
-        found: Int64s = np.take_along_axis(rows, self._slot.astype(np.int64), axis=1)
+        places = self._places(self._limit, read)
+        each = [np.minimum(_gathered(self._rows, one[None]), places).sum(axis=1) for one in read]
+        return self._by_expert(np.sum(each, axis=0))
+
+    def _by_expert(self, slots: Int64s) -> Int64s:
+        """int64[layers, slots] -> int64[layers, experts]."""
+        found: Int64s = np.take_along_axis(slots, self._slot.astype(np.int64), axis=1)
         return found
 
     def _places(self, limit: Limit, read: Int64s) -> int:

@@ -141,11 +141,13 @@ class RoutedJob:
         made = Batch.of(one.ranks, one.rank, request, one.query, one.context, Phase.PREFILL)
         return made.for_training()
 
-    def load(self, islands: int) -> Int64s:
-        """int64[moe layers, experts]: rows of a step that have a place, on so many islands."""
-        micro = np.arange(self.job.micro_batches)
-        each = [self._corpus.load(self.sequences(one, micro)) for one in range(islands)]
-        return np.asarray(np.sum(each, axis=0))
+    def load(self, islands: int) -> tuple[Int64s, float]:
+        """Rows of a step that have a place int64[moe layers, experts], on so many islands; the share of those chosen
+        that have none.
+        """
+        read = [self.sequences(one, np.arange(self.job.micro_batches)) for one in range(islands)]
+        kept, chosen = (np.sum([ask(one) for one in read], axis=0) for ask in (self._corpus.load, self._corpus.chosen))
+        return kept, float(1 - kept.sum() / max(chosen.sum(), 1))
 
     def rows(self, stage: Stage, island: int, micro_batches: Int64s) -> Rows:
         """What routing makes of micro-batches int64[m] in a stage."""
@@ -175,11 +177,6 @@ class RoutedJob:
             few = OneEach(self.job.model) if plan.model.routed else plan.routing
             self._lowered[key] = lower(replace(plan, schedule=schedule, routing=few), [self.batch])
         return self._lowered[key]
-
-    @property
-    def drop_rate(self) -> float:
-        """Rows without a place over those chosen, of all that was played."""
-        return self._corpus.dropped / max(self._corpus.chosen, 1)
 
     @cached_property
     def taken(self) -> dict[str, int]:
@@ -252,8 +249,9 @@ def routed_step(job: Job, source: Sequences, islands: int | None = None) -> Rout
     layers = Layers(job)
     ranks = tuple(tuple(stage.number for stage in job.stages_of(rank)) for rank in range(job.pipeline))
     after = [np.sum([layers.after(job.stages[one]) for one in stages], axis=0) for stages in ranks]
+    load, dropped = whole.load(number)
     return RoutedStep(lanes, np.array(after, dtype=np.int64), transfer, ranks, sum(part.alltoalls for part in parts),
-                      whole.drop_rate, whole.load(number), tuple(parts[0].done))  # fmt: skip
+                      dropped, load, tuple(parts[0].done))  # fmt: skip
 
 
 class _Island:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from moesim.errors import BadInput
+from moesim.network import all_to_all
 from moesim.studies import Result, run
 from moesim.studies.load import load_data
 from tests.step.by_hand import DATA, DENSE, EXPERTS, HEADS, KV, MODEL, SHARED, VOCAB, WIDTH, D, H
@@ -35,6 +36,18 @@ def test_a_serving_rank() -> None:
 def test_a_tensor_group_caches_all_its_tokens_on_every_rank() -> None:
     found = ledger(parallel={"tensor_parallel_size": 4})
     assert found["KV cache"] == 4 * 8 * 101 * 2 * (KV // 4) * 2 * D * 2
+
+
+def test_low_latency_kernels_make_room_for_every_token_of_every_expert() -> None:
+    """DeepSeek-V3 in bf16 with 56 scales a row, to send and to receive, twice: 4.3 GB for 288 slots and 256 tokens."""
+    kernels = all_to_all.find("deepep_low_latency")
+    assert kernels.reserved_bytes(256, 288, 7168) == 4 * 288 * 256 * (2 * 7168 + 4 * 56)
+    assert kernels.reserved_bytes(8192, 288, 7168) == kernels.reserved_bytes(256, 288, 7168)
+    found = ledger(comm={"dispatch": "deepep_low_latency"})
+    assert found["slots of the all-to-all"] == 4 * EXPERTS * 8 * (2 * H + 4 * H // 128)
+    assert "slots of the all-to-all" not in ledger()
+    alone = {"data_parallel_size": 4, "expert_parallel_size": 1}
+    assert "slots of the all-to-all" not in ledger(comm={"dispatch": "deepep_low_latency"}, parallel=alone)
 
 
 @pytest.mark.parametrize(

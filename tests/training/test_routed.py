@@ -167,17 +167,17 @@ def test_places_that_are_all_sent_make_rows_even_and_as_many_as_there_are() -> N
 
 def test_drops_are_what_finds_no_place_token_by_token() -> None:
     one = RoutedJob(job(limit=Limit(1.0)), sequences())
-    stage, micro = one.job.stages[1], np.arange(3)
-    by_rank = one.rows(stage, 0, micro)
-    kept, chosen = 0, 0
-    for number in micro.tolist():
+    kept, chosen = np.zeros((one.source.moe_layers, 16), dtype=np.int64), 0
+    for number in range(one.job.micro_batches):
         batch = one.micro_batch(0, number)
-        for layer in one.job.moe_layers_of(stage):
+        for layer in range(one.source.moe_layers):
             table = one.source.experts(layer, batch.token_request, batch.token_position)
             for lane in range(4):
                 rows = np.bincount(table[batch.token_rank == lane].ravel(), minlength=16)
-                kept, chosen = kept + int(np.minimum(rows, 256 * 4 // 16).sum()), chosen + int(rows.sum())
-    assert by_rank.experts and one.drop_rate == pytest.approx(1 - kept / chosen) and 0 < one.drop_rate < 0.5
+                kept[layer], chosen = kept[layer] + np.minimum(rows, 256 * 4 // 16), chosen + int(rows.sum())
+    load, dropped = one.load(1)
+    assert np.array_equal(load, kept)
+    assert dropped == pytest.approx(1 - kept.sum() / chosen) and 0 < dropped < 0.5
 
 
 def test_equal_lanes_never_wait_in_their_group() -> None:

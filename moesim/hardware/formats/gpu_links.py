@@ -36,14 +36,12 @@ BY_PCI = {
     **dict.fromkeys(("0x20b5", "0x20f1"), BY_SM[80]._replace(links=0)),  # A100 PCIe 80 and 40 GB
     "0x2324": BY_SM[90]._replace(links=8),  # H800: 400 GB/s both ways together
     **dict.fromkeys(("0x2329", "0x2330", "0x2335"), BY_SM[90]),  # H20, H100 SXM5, H200 SXM
-    **dict.fromkeys(("0x2321", "0x2322", "0x2331", "0x233b"), BY_SM[90]._replace(links=0)),  # H100 NVL, H800 PCIe, H100
-    # PCIe, H200 NVL
+    # H100 NVL, H800 PCIe, H100 PCIe, H200 NVL
+    **dict.fromkeys(("0x2321", "0x2322", "0x2331", "0x233b"), BY_SM[90]._replace(links=0)),
     **dict.fromkeys(("0x2901", "0x2941", "0x3182", "0x31c2", "0x31c3"), BY_SM[100]),  # B200, GB200, B300, GB300 twice
     "0x2684": BY_DEVICE["RTX-4090"],
     **dict.fromkeys(("0x2b85", "0x2bb5"), BY_DEVICE["RTX-5090"]),  # RTX 5090, RTX PRO 6000
 }
-
-
 SHIPPED = {"dgx-a100": BY_SM[80], "dgx-h100": BY_SM[90], "dgx-b200": BY_SM[100]}
 
 

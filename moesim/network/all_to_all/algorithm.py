@@ -76,6 +76,12 @@ class AllToAll(ABC):
         """`kernel`, none where nobody sends: in a group of one."""
         return (self.kernel(group),) if len(group.devices) > 1 else ()
 
+    def reserved_bytes(self, tokens: int, experts: int, width: int) -> int:
+        """What buffers of a rank take before a row is sent, whatever arrives: the most tokens of a rank, slots of all
+        experts, numbers of a row.
+        """
+        return 0
+
     def all_kernels(self) -> tuple[str, ...]:
         """The names under which a profile may know the constants of any group."""
         return tuple(self._versioned(kernel) for kernel in self.kernels)

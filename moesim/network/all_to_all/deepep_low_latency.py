@@ -22,10 +22,18 @@ class DeepEPLowLatency(AllToAll):
     paths = ("nvlink", "rdma")
     message = "row"
     header_bytes = 16  # where a dispatched row comes from
+    most_tokens = 256  # of a rank that its README advises to make room for; engines send more in pieces
 
     def hops(self, copies: Copies, group: Group) -> tuple[Matrix, ...]:
         """Straight."""
         return (copies.pairs,)
+
+    def reserved_bytes(self, tokens: int, experts: int, width: int) -> int:
+        """A message for each token of each expert, in which a row comes back in bf16 with scales of 128: to send and to
+        receive, both twice, as one exchange begins before another's rows are read (csrc/config.hpp, LowLatencyLayout).
+        """
+        there, back = self.header_bytes + 2 * width, 2 * width + 4 * (width // 128)
+        return 2 * experts * min(tokens, self.most_tokens) * (back + max(there, back))
 
     def kernel(self, group: Group) -> str:
         """The constants of one node where rows cross it over NVLink, or those of several."""

@@ -26,6 +26,7 @@ from moesim.studies.recommending.serving import COLUMNS, figures, reached, scree
 from moesim.studies.recommending.space import serving_space, training_space
 from moesim.studies.serving import load_serving
 from moesim.studies.sweeping.axes import Axis, one_each, override, read_axis
+from moesim.studies.sweeping.executor import Executor
 from moesim.studies.sweeping.subject import Subject
 from moesim.studies.sweeping.sweep import Engine, Tell, executing
 from moesim.studies.training import load_training
@@ -79,8 +80,8 @@ def recommend(
     question = _read(asked)
     with executing(asked.engine, asked.jobs) as executor:
         if question.mode == TRAIN:
-            return _training(question, Runs(question.subject, 0, executor, asked.folder, pace))
-        return _serving(question, tell, Runs(question.subject, asked.seed, executor, asked.folder, pace))
+            return _training(question, executor, pace)
+        return _serving(question, tell, executor, pace)
 
 
 def _read(asked: Asked) -> Question:
@@ -110,14 +111,14 @@ def _read(asked: Asked) -> Question:
     return Question(asked, document, subject, tuple(axes), gpus, cluster.gpus_per_node)
 
 
-def _serving(question: Question, tell: Callable[[str], None], runs: Runs) -> Recommendation:
+def _serving(question: Question, tell: Callable[[str], None], executor: Executor, pace: Tell) -> Recommendation:
     """Screened, then simulated; a small space is simulated whole, and tells what the search alone would have found."""
     asked, subject = question.asked, question.subject
     pools = question.document.data.get("pools") is not None if asked.pools is None else asked.pools
     space = serving_space(subject.base, question.gpus, question.node, question.axes, pools=pools)
     able = screen(subject, space, asked.seed, tell)
     screened = able.screen(load_serving(question.document).scenario.slo.limits)
-    runs.candidates = able.candidates
+    runs = Runs(subject, able.candidates, asked.seed, executor, asked.folder, pace)
 
     def simulate(rows: Sequence[int]) -> Known:
         tell(f"simulating, {len(runs.kept) + len(rows)} of {len(able.candidates)} candidates")
@@ -151,12 +152,12 @@ def _share(rows: Sequence[Row], candidates: Sequence[Any], found: Found) -> floa
     return quality(np.array(seen), box).hypervolume / best
 
 
-def _training(question: Question, runs: Runs) -> Recommendation:
+def _training(question: Question, executor: Executor, pace: Tell) -> Recommendation:
     """All of them: a pipelined step takes less time than an estimate of it would need to be any good."""
     subject = question.subject
     layers = load_model(subject.base.data["model"]).num_layers
     space = training_space(question.document, question.gpus, question.axes, layers)
-    runs.candidates = tuple(space)
+    runs = Runs(subject, tuple(space), 0, executor, question.asked.folder, pace)
     runs(range(len(space)))
     rows = [Row(space[row], {name: float(metrics[name]["value"]) for name in GOALS[TRAIN]}, metrics, True)
             for row, metrics in runs.kept.items() if metrics is not None]  # fmt: skip

@@ -23,11 +23,11 @@ class Runs:
     """kept: metrics by number of the candidate, None of a failed run; reasons: its exit code and why; folder: store."""
 
     subject: Subject
+    candidates: Sequence[Candidate]
     seed: int
     executor: Executor
     where: Path | None
     pace: Tell
-    candidates: Sequence[Candidate] = ()
     kept: dict[int, Metrics | None] = field(default_factory=dict)
     reasons: dict[int, tuple[int, str]] = field(default_factory=dict)
     folder: Path = FOLDER

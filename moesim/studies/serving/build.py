@@ -141,7 +141,7 @@ def kv_memory(plan: StepPlan, settings: Settings) -> Memory:
     each = live * plan.model.top_k * (1 if whole else plan.layout.expert_tensor_parallel)
     dtypes = (precision.weights, precision.experts, precision.kv_cache)
     states = -(-settings.max_num_seqs // ways)  # recurrences keep one for each sequence, however short
-    keeps = Residency(*dtypes, states, 0, live, Rows(each, each))
+    keeps = Residency(*dtypes, states, 0, live, Rows(each, each), plan.reserved_bytes(live))
     device = plan.fabric.cluster.devices[0].memory_bytes
     held = serving_ledger(plan.ops.spread, plan.placement, keeps, device)
     usable = min(held.capacity[HBM], int(device * settings.gpu_memory_utilization))

@@ -22,7 +22,7 @@ TURNS: Final = (
 )
 DROPPED: Final = (
     "rows without a place are not computed: mfu and TFLOP/s count their FLOPs all the same, imbalance_cost_s is beside "
-    "even rows of which none is dropped"
+    "even rows, of which fewer are dropped or none"
 )
 BOUND: Final = (
     "passes that overlap hide all-to-alls behind any of their compute: a lower bound, where experts lie over tensor "
