@@ -1,7 +1,7 @@
 """Models: a Hugging Face config.json -> MoEModel, which counts parameters, FLOPs and bytes."""
 
 from moesim.models.inline import InlineModel
-from moesim.models.load import find_model, known_models, load_model, load_routed
+from moesim.models.load import find_model, known_models, load_model, load_played, load_routed
 from moesim.models.mixer import INDEX_BYTES, Attention, Gemm, Linear, Mixer, NoMixer
 from moesim.models.model import DTYPE_BYTES, MoEModel
 from moesim.models.registry import REGISTRY
@@ -20,5 +20,6 @@ __all__ = [
     "find_model",
     "known_models",
     "load_model",
+    "load_played",
     "load_routed",
 ]

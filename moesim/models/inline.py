@@ -82,6 +82,7 @@ class InlineModel(yamlfile.Section):
     hidden_size: int = Field(ge=1, description="width of the residual stream")
     num_layers: int = Field(ge=1, le=MAX_LAYERS, description="all of them, dense ones included")
     dense_layers: int = Field(0, ge=0, description="first layers without experts")
+    expert_interval: int = Field(1, ge=1, description="of the others the last of so many has experts")
     vocab_size: int = Field(ge=1, description="rows of the embedding")
     tie_embeddings: bool = Field(False, description="the output projection is the embedding")
     attention: InlineAttention
@@ -126,9 +127,14 @@ class InlineModel(yamlfile.Section):
             raise BadInput(f"no layer of pattern {self.pattern[:20]!r} attends", where=source, way_out="pattern: LLLA")
         return MoEModel(
             model_type="inline", attention=self.attention.build(), others=tuple(self._others()),
-            moe_layers=tuple(range(self.dense_layers, self.num_layers)) if self.num_experts else (),
+            moe_layers=self._with_experts(),
             weight_dtype=self.dtype, expert_dtype=self.dtype, **self._same(),
         )  # fmt: skip
+
+    def _with_experts(self) -> tuple[int, ...]:
+        """Layers that have some."""
+        first = self.dense_layers + self.expert_interval - 1
+        return tuple(range(first, self.num_layers, self.expert_interval)) if self.num_experts else ()
 
     def _others(self) -> list[tuple[Mixer, tuple[int, ...]]]:
         """Mixers of layers that are not marked A."""
@@ -142,7 +148,24 @@ class InlineModel(yamlfile.Section):
 
     def _same(self) -> dict[str, Any]:
         """What is called the same in both."""
-        return self.model_dump(exclude={"attention", "linear", "pattern", "dense_layers", "dtype"})
+        return self.model_dump(exclude={"attention", "linear", "pattern", "dense_layers", "expert_interval", "dtype"})
+
+
+def decoder(model: MoEModel) -> str:
+    """The decoder of a model with an encoder in words that a scenario takes, as near as they come."""
+    heads, layers = model.attention, model.num_layers - model.encoder_layers
+    sparse = [layer - model.encoder_layers for layer in model.moe_layers if layer >= model.encoder_layers]
+    interval = f", expert_interval: {max(layers // len(sparse), 1)}, dense_intermediate: {model.dense_intermediate}"
+    experts = (
+        f", num_experts: {model.num_experts}, top_k: {model.top_k}, expert_intermediate: {model.expert_intermediate}"
+        f"{interval if len(sparse) < layers else ''}"
+    )
+    return (
+        f"{{name: decoder, hidden_size: {model.hidden_size}, num_layers: {layers}, vocab_size: {model.vocab_size}, "
+        f"tie_embeddings: {str(model.tie_embeddings).lower()}, attention: {{num_heads: {heads.num_heads}, "
+        f"num_kv_heads: {heads.num_kv_heads}, head_dim: {heads.head_dim}}}, expert_matrices: {model.expert_matrices}"
+        f"{experts if sparse else f', dense_intermediate: {model.dense_intermediate}'}}}"
+    )
 
 
 def _where(letters: list[str], letter: str) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from moesim import foreign, shipped, yamlfile
 from moesim.errors import BadInput, unknown_name
 from moesim.models.config import Config, read_config
-from moesim.models.inline import MAX_LAYERS, InlineModel
+from moesim.models.inline import MAX_LAYERS, InlineModel, decoder
 from moesim.models.mixer import Linear
 from moesim.models.model import MoEModel
 from moesim.models.registry import REFUSED, REGISTRY, nearest
@@ -38,6 +38,22 @@ def load_model(source: str | Path | InlineModel | Mapping[str, Any], weights: st
     with foreign.reading(path, "model's config.json"):
         config = replace(read_config(path), given=weights or "")
         return _from_config(config, config.name)
+
+
+def load_played(source: str | Path | InlineModel | Mapping[str, Any], weights: str | None = None) -> MoEModel:
+    """`load_model` where steps are played. Raises BadInput for a model with an encoder: which of its layers a token
+    goes through depends on which half it belongs to.
+    """
+    model = load_model(source, weights)
+    if model.encoder_layers:
+        size, halves = model.total_parameters / 1e9, (model.encoder_layers, model.num_layers - model.encoder_layers)
+        raise BadInput(
+            f"{model.name} ({size:.4g} B parameters, {halves[0]} layers of an encoder and {halves[1]} of a decoder) is "
+            "counted, but steps of it are not played",
+            where=str(source),
+            way_out=f"its decoder without attention to the encoder's output, model: {decoder(model)}",
+        )
+    return model
 
 
 def load_routed(source: str | Path) -> MoEModel:
@@ -82,7 +98,8 @@ def _from_config(config: Config, name: str) -> MoEModel:
         )
     text = config.text()
     blocks = text.data.get("layers_block_type")  # Nemotron-H may give no number beside it
-    layers = len(blocks) if isinstance(blocks, list) else text.integer("num_hidden_layers", "num_layers")
+    named = ("num_hidden_layers", "num_layers", "encoder_layers")
+    layers = len(blocks) if isinstance(blocks, list) else text.integer(*named)
     if layers > MAX_LAYERS:
         raise BadInput(f"more than {MAX_LAYERS} layers", where=f"{text.source} num_hidden_layers")
     family_fields = REGISTRY[family](text)
@@ -100,10 +117,10 @@ def _from_config(config: Config, name: str) -> MoEModel:
             name=name,
             model_type=family,
             approximations=notes,
-            hidden_size=text.integer("hidden_size"),
+            hidden_size=fields.pop("hidden_size", None) or text.integer("hidden_size"),
             num_layers=fields.pop("num_layers", layers),
             vocab_size=text.integer("vocab_size"),
-            tie_embeddings=bool(text.data.get("tie_word_embeddings", False)),
+            tie_embeddings=fields.pop("tie_embeddings", bool(text.data.get("tie_word_embeddings", False))),
             **fields,
         ),
         config.source,

@@ -28,7 +28,8 @@ class Attention:
     window: tokens that a query looks back at, itself included, 0 for all; gated: queries come with a gate of their
     width for the output (MLA: of its values' width, by a projection of its own). selected: tokens that a query of MLA
     looks at, those that an indexer of `index_heads` heads of `index_dim` picks (DeepSeek-V3.2), 0 for all; without
-    heads the picks of an earlier layer are used again.
+    heads the picks of an earlier layer are used again. cross: it attends to an encoder's output as well (T5), by
+    projections of its own: of a token of the prompt those keys and values are cached, of an answer's its own.
     """
 
     kind: Literal["mha", "gqa", "mla"]
@@ -45,6 +46,7 @@ class Attention:
     selected: int = 0
     index_heads: int = 0
     index_dim: int = 0
+    cross: bool = False
 
     @property
     def query_head_dim(self) -> int:
@@ -80,7 +82,8 @@ class Attention:
         out = Gemm("o", hidden, heads * self.v_head_dim)
         if self.kind != "mla":
             kv = max(self.num_kv_heads // tensor_parallel, 1) * (self.head_dim + self.v_head_dim)
-            return (Gemm("qkv", heads * self.head_dim * (2 if self.gated else 1) + kv, hidden), out)
+            own = (Gemm("qkv", heads * self.head_dim * (2 if self.gated else 1) + kv, hidden), out)
+            return own * 2 if self.cross else own
         down = Gemm("qkv_down", self.q_lora_rank + self.kv_lora_rank + self.qk_rope_head_dim, hidden)
         query = heads * self.query_head_dim
         up_q = Gemm("q_up", query, self.q_lora_rank) if self.q_lora_rank else Gemm("q", query, hidden)

@@ -23,7 +23,8 @@ class MoEModel:
     `shared_intermediate` is the total width of the shared experts (0: none), `num_groups`/`topk_groups` the limits of
     group-limited routing (1/1: none), `expert_matrices` 3 for gated experts and 2 for others. `attention` is what mixes
     tokens in layers that `others` does not name: other mixers, each with its layers. `bare_layers` have neither experts
-    nor an FFN. `latent`: width that a token is projected to before it goes to its experts, and back from (0: none).
+    nor an FFN. `encoder_layers`: the first so many are an encoder's (0: there is none). `latent`: width that a token is
+    projected to before it goes to its experts, and back from (0: none).
     `approximations` are sentences that every Result has to repeat.
     """
 
@@ -50,6 +51,7 @@ class MoEModel:
     latent: int = 0
     others: tuple[tuple[Mixer, tuple[int, ...]], ...] = ()
     bare_layers: tuple[int, ...] = ()
+    encoder_layers: int = 0
     approximations: tuple[str, ...] = ()
 
     @property
@@ -157,9 +159,10 @@ class MoEModel:
     def kv_bytes_per_token(self, dtype: str) -> float:
         """Bytes that all layers cache for one token, before any window lets go of it."""
         width = DTYPE_BYTES[dtype]
+        layers = self.mixer_of[self.encoder_layers :]  # an encoder caches nothing: the decoder's layers hold its output
         return sum(
-            layers * (mixer.cached_values_per_token * width + mixer.index_bytes_per_token)
-            for mixer, layers in self.mixed
+            layers.count(number) * (mixer.cached_values_per_token * width + mixer.index_bytes_per_token)
+            for number, mixer in enumerate(self.mixers)
         )
 
     def forward_flops(self, tokens: int, context: float) -> float:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from moesim.models import families, hybrids, longcat, windowed
+from moesim.models import encoders, families, hybrids, longcat, windowed
 from moesim.models.config import Config
 from moesim.models.families import Fields
 
@@ -39,6 +39,7 @@ REGISTRY: Final[dict[str, Callable[[Config], Fields]]] = {
     "mistral": families.dense,
     "mixtral": families.every_layer,
     "nemotron_h": hybrids.nemotron_h,
+    "nllb-moe": encoders.nllb_moe,
     "olmoe": families.olmoe,
     "phimoe": families.every_layer,
     "qwen2": families.dense,
@@ -50,13 +51,12 @@ REGISTRY: Final[dict[str, Callable[[Config], Fields]]] = {
     "qwen3_next": hybrids.qwen3_next,
     "qwen3_vl_moe": families.qwen3_vl_moe,
     "step3p7": windowed.step3p7,
+    "switch_transformers": encoders.switch_transformers,
 }
 
 REFUSED: Final = {  # families whose keys look like another's, and why that other's counts would be wrong
     "deepseek_v4": "its attention compresses keys and values by layer, and projects in groups",
     "deepseek_ref": "it is DeepSeek-V4 under another name",
-    "switch_transformers": "it has an encoder and a decoder",
-    "nllb-moe": "it has an encoder and a decoder",
 }
 SIGNS: Final = (  # keys that tell a layer plan, and the family that has it; the first that are all there decide
     (("kv_lora_rank", "index_topk"), "deepseek_v32"),

@@ -65,6 +65,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     }.items()},
     "model.attention.window": (WINDOW, "64"),
     "model.pattern": (HYBRID, "LAA"),
+    "model.expert_interval": (HYBRID, "2"),
     "model.num_groups": (GROUPS, "8"),
     "model.topk_groups": (GROUPS, "2"),
     "batch.phase": ((*TINY, "batch.context=16"), "prefill"),
