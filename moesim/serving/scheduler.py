@@ -14,6 +14,7 @@ from moesim.serving.batcher import REGISTRY, Queue, Tray
 from moesim.serving.book import NOBODY, Book, State
 from moesim.serving.cadence import NEVER, Span
 from moesim.serving.kv import Blocks
+from moesim.serving.ordering import order_of
 from moesim.serving.requests import Ints
 from moesim.serving.settings import Settings
 from moesim.serving.speculation import Speculation
@@ -53,15 +54,17 @@ class Scheduler:
     """inbox: (ps, request) that have come and were not looked at; leaving: (ps, requests) whose last token is out and
     whose seats and blocks come back when a step is put together that knows of it. landed: (ps, request) whose KV came
     from another pool. hands_over: answers are another pool's, blocks come back by `release` alone; handed: whose have
-    not; expected: whose KV is on the way here.
+    not; expected: whose KV is on the way here. ttft: seconds, the scenario's limit, for an order that goes by it.
     """
 
-    def __init__(self, settings: Settings, book: Book, blocks: int, *, hands_over: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, book: Book, blocks: int, *, hands_over: bool = False, ttft: float | None = None
+    ) -> None:  # fmt: skip
         self.settings, self.book, self.hands_over = settings, book, hands_over
         self.blocks = Blocks(blocks, settings.block_size, len(book.requests))
         self.queue = Queue(
             book, self.blocks, settings.max_num_seqs, settings.reserved_output, settings.prefix_cache,
-            settings.scheduling_policy == "priority", settings.num_speculative_tokens,
+            order_of(settings.scheduling_policy, book, ttft), settings.num_speculative_tokens,
         )  # fmt: skip
         self._speculation = Speculation.of(settings, book.seed)
         self.inbox: deque[tuple[int, int]] = deque()

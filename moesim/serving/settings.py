@@ -24,8 +24,9 @@ class Settings(Section):
     """All of an engine's, complete."""
 
     policy: str = Field(description="what a step is made of; see `moesim list 'batch policies'`")
-    scheduling_policy: Literal["fcfs", "priority"] = Field(
-        description="priority: classes of less priority's number first, who is preempted is the last of them (vLLM)"
+    scheduling_policy: Literal["fcfs", "priority", "deadline"] = Field(
+        description="priority: less priority's number first (vLLM), deadline: least slack to the limit of TTFT first; "
+        "who is preempted is the last of them"
     )
     max_num_batched_tokens: int = Field(ge=1, le=1 << 22, description="new tokens of a step, of one scheduler")
     max_num_seqs: int = Field(ge=1, le=1 << 20, description="requests that run at a time, of one scheduler")
@@ -111,7 +112,7 @@ class SchedulerSection(Section):
 
     preset: str = Field("vllm", description="see `moesim list presets`")
     policy: str | None = _instead("policy")
-    scheduling_policy: Literal["fcfs", "priority"] | None = _instead("scheduling_policy")
+    scheduling_policy: Literal["fcfs", "priority", "deadline"] | None = _instead("scheduling_policy")
     max_num_batched_tokens: int | None = _instead("max_num_batched_tokens")
     max_num_seqs: int | None = _instead("max_num_seqs")
     block_size: int | None = _instead("block_size")

@@ -144,7 +144,7 @@ def test_every_kind_of_arrivals_is_served(moesim: Moesim, arrivals: str) -> None
         ("rebalance={step_interval: 5, window_size: 9}", 2, "more than step_interval 5"),
         ("rebalance={step_interval: 9, window_size: 9, strategy: eplbb}", 2, "did you mean 'eplb'"),
         ("rebalance={step_interval: 0}", 2, "rebalance.step_interval"),
-        ("scheduler.scheduling_policy=fifo", 2, "'fcfs' or 'priority'"),
+        ("scheduler.scheduling_policy=fifo", 2, "'fcfs', 'priority' or 'deadline'"),
         ("scheduler.max_num_seq=4", 2, "did you mean 'max_num_seqs'"),
     ],
 )  # fmt: skip

@@ -26,13 +26,13 @@ def requests_of(arrival: npt.ArrayLike, prompt: npt.ArrayLike, output: npt.Array
 def served(
     requests: Requests, step: Callable[[Batch], int], preset: str = "vllm", *, blocks: int = 10**6, replicas: int = 1,
     schedulers: int = 1, balancer: str = "round_robin", watch: Any = None, outages: Sequence[Outage] = (),
-    scaling: Scaling | None = None, **changes: Any,
+    scaling: Scaling | None = None, ttft: float | None = None, **changes: Any,
 ) -> Served:  # fmt: skip
     settings = engine(preset, **{**BARE, **changes})
 
     def make(book: Book) -> Sequence[Replica]:
         return [
-            Replica([Scheduler(settings, book, blocks) for _ in range(schedulers)], Given(step), 1,
+            Replica([Scheduler(settings, book, blocks, ttft=ttft) for _ in range(schedulers)], Given(step), 1,
                     ahead=settings.schedule_ahead)
             for _ in range(replicas)
         ]  # fmt: skip

@@ -11,6 +11,7 @@ import numpy as np
 from moesim.serving.book import Book, State
 from moesim.serving.cadence import NEVER
 from moesim.serving.kv import Blocks
+from moesim.serving.ordering import Rank
 from moesim.serving.requests import Ints
 
 NONE: Ints = np.zeros(0, dtype=np.int64)
@@ -20,9 +21,9 @@ NONE: Ints = np.zeros(0, dtype=np.int64)
 class Queue:
     """Of one scheduler, requests by number: waiting in order; started, of whose prompt a part is cached, in order;
     decoding int64[...]; seats that are free; turn: how many have got one; held: what share of an answer's KV is held
-    from admission on; cache: blocks of shared prefixes are found again; ranked: priority says who comes first, then
-    arrival, and the last by these of those that run is who loses its cache; drafts: tokens
-    beyond the next one that a step checks of each request.
+    from admission on; cache: blocks of shared prefixes are found again; rank: who comes first, and the last by it of
+    those that run is who loses its cache, None for arrival; drafts: tokens beyond the next one that a step checks of
+    each request.
     """
 
     book: Book
@@ -30,7 +31,7 @@ class Queue:
     seats: int
     held: float
     cache: bool = False
-    ranked: bool = False
+    rank: Rank | None = None
     drafts: int = 0
     waiting: deque[int] = field(default_factory=deque)
     started: list[int] = field(default_factory=list)
@@ -51,14 +52,10 @@ class Queue:
 
     def line_up(self, request: int) -> None:
         """A request waits behind the others, or those that come before it."""
-        if self.ranked:
-            insort(self.waiting, request, key=self._rank)
+        if self.rank:
+            insort(self.waiting, request, key=self.rank)
         else:
             self.waiting.append(request)
-
-    def _rank(self, request: int) -> tuple[int, int, int]:
-        classes = self.book.requests.classes
-        return int(classes.priority[request]) if classes else 0, int(self.book.sent[request]), request
 
     def contents(self, request: int) -> list[int]:
         """Identities of the blocks that its prompt shares with others'."""
@@ -83,7 +80,7 @@ class Queue:
         """Who got its seat last, or is the last by rank, loses its cache and goes to the front of the queue."""
         running = np.append(self.decoding, self.started).astype(np.int64)
         seats = self.book.admitted[running]
-        last = max(running.tolist(), key=self._rank) if self.ranked else int(running[np.argmax(seats)])
+        last = max(running.tolist(), key=self.rank) if self.rank else int(running[np.argmax(seats)])
         if last in self.started:
             self.started.remove(last)
         else:
@@ -94,7 +91,7 @@ class Queue:
         self.book.evicted[last] = now
         self.book.state[last] = State.WAITING
         self.seats += 1
-        if self.ranked:
+        if self.rank:
             self.line_up(last)
         else:
             self.waiting.appendleft(last)

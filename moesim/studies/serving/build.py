@@ -88,7 +88,10 @@ class ServeBuilt:
 
     def _replica(self, book: Book, clock: Clock, device: int, *, hands_over: bool) -> Replica:
         layout, settings, blocks = self.plan.layout, self.settings, self.memory.blocks
-        schedulers = [Scheduler(settings, book, blocks, hands_over=hands_over) for _ in range(layout.data_parallel)]
+        ttft = self.scenario.slo.ttft
+        schedulers = [
+            Scheduler(settings, book, blocks, hands_over=hands_over, ttft=ttft) for _ in range(layout.data_parallel)
+        ]
         return Replica(schedulers, clock, layout.tensor_parallel, ahead=settings.schedule_ahead, device=device)
 
 

@@ -27,6 +27,7 @@ from moesim.studies.serving.cache_notes import cache_notes
 from moesim.studies.serving.costs import costs
 from moesim.studies.serving.fleet import check_answered, fleet_notes
 from moesim.studies.serving.load import ServeLoaded, load_serving
+from moesim.studies.serving.order_notes import order_notes
 from moesim.studies.serving.pool_sections import ROLES
 from moesim.studies.serving.pools import Pools, build_pools
 from moesim.units import from_ps, to_ps
@@ -114,7 +115,7 @@ def once(loaded: ServeLoaded, seed: int) -> Once:
         measured |= costs(prices, _paid(parts, served, since), measured)
         found = (*found, PAID)
     said = (*_drafts(parts), *_rejected(served), *fleet_notes(served), *cache_notes(served), *_growth(served, since))
-    every = (*notes, *found, *said)
+    every = (*notes, *found, *said, *order_notes(parts, requests))
     return Once(
         seed, parts, served, since, measured, breakdown(served, since, front), every,
         tuple(_lookups(clock) for clock in clocks), pools, loaded.scenario.digest,
