@@ -29,7 +29,7 @@ RUNGS: Final = {
 MADE: Final = ("remedy", "risk")  # kinds of changes that somebody can make, or meet
 WORTH: Final = 0.01  # of the rate: smaller changes are not worth a sentence of their own
 PARTS: Final[Mapping[str, str]] = {
-    "frontend_s": "to the scheduler", "queue_s": "in the queue", "prefill_s": "prefill",
+    "frontend_s": "to the scheduler", "stages_s": "in stages before", "queue_s": "in the queue", "prefill_s": "prefill",
     "handover_s": "waiting for room to decode", "transfer_s": "KV on the way", "decode_s": "decode",
     "preempted_s": "without a cache",
 }  # fmt: skip

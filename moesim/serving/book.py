@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,9 @@ from moesim.serving.cadence import NEVER, Cadence, Span, Whole
 from moesim.serving.gaps import tallied
 from moesim.serving.requests import Ints, Requests
 from moesim.serving.told import Told
+
+if TYPE_CHECKING:
+    from moesim.serving.stages import Inside
 
 NOBODY: Ints = np.zeros(0, dtype=np.int64)
 
@@ -58,6 +62,7 @@ class Book:
         self.cadences: list[Cadence] = []
         self._gaps: list[tuple[Ints | int, Ints]] = []  # between tokens that keep no beat: ps of ends, and gaps
         self.told: Told | None = None  # where requests may be lost
+        self.inside: list[Inside] = []  # stages that steps wait for, of each pool that has some
 
     def missing(self, request: int) -> int:
         """Tokens that are not cached: of the prompt, or after an eviction of the answer too."""

@@ -82,6 +82,7 @@ def unplayed(book: Book, replicas: Sequence[Replica]) -> str:
         f"policy {settings.policy}": FILLS.get(settings.policy) is not REGISTRY[settings.policy].fill,
         "replicas differ": any(_kind(one) != _kind(replicas[0]) for one in replicas),
         "answers are another pool's": first.hands_over,
+        "steps wait for stages": bool(book.inside),
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
 

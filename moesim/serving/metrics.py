@@ -7,6 +7,7 @@ every limit. Requests that were sent before `since` are not counted, nor gaps th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -21,6 +22,7 @@ from moesim.serving.rebalancing import Rebalanced
 from moesim.serving.replica import Replica
 from moesim.serving.requests import Ints
 from moesim.serving.run import Served
+from moesim.serving.stages import Inside, Line
 from moesim.units import from_ps
 
 Floats = npt.NDArray[np.float64]
@@ -79,7 +81,7 @@ def numbers(served: Served, since: int, limits: Mapping[str, float]) -> Numbers:
     found |= _latencies(book, which, limits, seconds)
     found |= _distribution("itl", *itl(book, since))
     kinds = dict(_kinds(served, which, limits, seconds, classes)) if classes else {}
-    return {**found, **kinds, **dict(_system(served, seconds))}
+    return {**found, **kinds, **dict(_staged(served, which)), **dict(_system(served, seconds))}
 
 
 def _latencies(book: Book, which: Ints, limits: Mapping[str, float], seconds: float) -> Numbers:
@@ -198,6 +200,24 @@ def _system(served: Served, seconds: float) -> Iterator[tuple[str, tuple[float, 
     yield from _transfers(book)
 
 
+def _staged(served: Served, which: Ints) -> Iterator[tuple[str, tuple[float, str]]]:
+    """Stages: seconds of work in all, warm-up included; of those with own devices, how busy they are until the end, and
+    how long counted requests are there.
+    """
+    book, busy = served.book, Counter[str]()
+    everywhere: list[Inside | Line] = [*book.inside, *([served.line] if served.line else [])]
+    for one in everywhere:
+        busy.update({stage.name: ticks for stage, ticks in zip(one.stages, one.busy, strict=True)})
+    for name, ticks in busy.items():
+        yield f"stage_{name}_work_s", (float(from_ps(ticks)), "s")
+    if not served.line:
+        return
+    for number, stage in enumerate(served.line.stages):
+        there = np.sort(from_ps(served.line.left[number, which] - served.line.came[number, which]))
+        yield from _distribution(f"stage_{stage.name}", there, None).items()
+        yield f"stage_{stage.name}_busy_fraction", (busy[stage.name] / (stage.servers * int(book.ended.max())), "1")
+
+
 def _sessions(book: Book, follows: Follows) -> Iterator[tuple[str, tuple[float, str]]]:
     """Sessions all of whose requests have an answer, and how long they took."""
     many = np.bincount(follows.session, book.state != State.FINISHED)[: follows.first]
@@ -257,18 +277,21 @@ def most_at_once(book: Book) -> int:
 def breakdown(served: Served, since: int, front: int) -> dict[str, float]:
     """Mean seconds of each part of a counted request's time; they add up to its mean E2EL.
 
-    queue_s: until its first step; prefill_s: until its first token; decode_s: until its last one, but for preempted_s:
-    without a cache (it was preempted, or its replica died), waiting to be computed again. Between pools: handover_s
-    until its KV leaves, transfer_s until it is there, with the first token. front: ps from the client to the queue.
+    stages_s: in stages before the replicas, where there are some; queue_s: then until its first step; prefill_s: until
+    its first token; decode_s: until its last one, but for preempted_s: without a cache (it was preempted, or its
+    replica died), waiting to be computed again. Between pools: handover_s until its KV leaves, transfer_s until it is
+    there, with the first token. front: ps from the client to the first of them.
     """
     book, which = served.book, counted(served.book, since)
     lost = book.lost[which]
     moved = book.landed[which] != NEVER
     begin, end = (np.where(moved, column[which], book.first[which]) for column in (book.prefilled, book.landed))
     leaves = np.where(moved, book.departed[which], begin)
+    stages = served.line.waited(which) if served.line else np.zeros_like(lost)
     parts = {
         "frontend_s": np.full(len(which), front),
-        "queue_s": book.started[which] - book.sent[which] - front,
+        "stages_s": stages,
+        "queue_s": book.started[which] - book.sent[which] - front - stages,
         "prefill_s": begin - book.started[which],
         "handover_s": leaves - begin,
         "transfer_s": end - leaves,
@@ -277,4 +300,6 @@ def breakdown(served: Served, since: int, front: int) -> dict[str, float]:
     }
     if served.entry is None:
         del parts["handover_s"], parts["transfer_s"]
+    if not served.line:
+        del parts["stages_s"]
     return {name: float(from_ps(int(column.sum()))) / len(which) for name, column in parts.items()}

@@ -18,6 +18,7 @@ from moesim.serving.pools import Handover
 from moesim.serving.replica import Replica
 from moesim.serving.requests import Requests
 from moesim.serving.scaling import Scaling
+from moesim.serving.stages import Line, Stage
 from moesim.serving.transfer import Links
 
 AFTER = 1  # ps from an answer to its client's next request: no step that begins with the answer knows of it
@@ -26,7 +27,7 @@ AFTER = 1  # ps from an answer to its client's next request: no step that begins
 @dataclass
 class Served:
     """What happened: the book, the replicas, and the rejected: request -> why; entry: how many of the replicas, the
-    first ones, take requests in, where others answer them; fleet: where replicas come and go.
+    first ones, take requests in, where others answer them; fleet: where replicas come and go; line: of stages before.
     """
 
     book: Book
@@ -34,6 +35,7 @@ class Served:
     rejected: dict[int, str] = field(default_factory=dict)
     entry: int | None = None
     fleet: Fleet | None = None
+    line: Line | None = None
 
     @property
     def pools(self) -> tuple[tuple[Replica, ...], ...]:
@@ -59,6 +61,7 @@ class Loop:
     entry: int = 0
     outages: Sequence[Outage] = ()
     scaling: Scaling | None = None
+    stages: Sequence[Stage] = ()
 
     def __post_init__(self) -> None:
         self._coming: list[tuple[int, int]] = []  # heaps of (ps, request), (ps, replica); at the same time, requests
@@ -72,6 +75,7 @@ class Loop:
         )
         follows = self.book.requests.follows
         self.due = Due(follows) if follows else None
+        self.line = Line(self.stages, self.book) if self.stages else None
         changes = self.outages or self.scaling
         self.fleet = Fleet(self.book, self.replicas, self.outages, self.scaling) if changes else None
 
@@ -87,7 +91,7 @@ class Loop:
             for request in self.fleet.give_up():
                 self._drop(request)
         check_end(self.book, self.replicas)
-        return Served(self.book, self.replicas, self.rejected, self.entry or None, self.fleet)
+        return Served(self.book, self.replicas, self.rejected, self.entry or None, self.fleet, self.line)
 
     def _send_first(self) -> None:
         """In a closed loop every client sends one request, else they come by themselves."""
@@ -162,6 +166,9 @@ class Loop:
         return sorted(touched)
 
     def _come(self, request: int, now: int) -> Sequence[int]:
+        if self.line and (leaves := self.line.enter(request, now)) is not None:
+            heapq.heappush(self._coming, (leaves, request))
+            return ()
         chosen = self._choose(request)
         if chosen is None:
             return ()
@@ -267,14 +274,14 @@ def check_end(book: Book, replicas: Sequence[Replica]) -> None:
 def serve(
     requests: Requests, make: Callable[[Book], Sequence[Replica]], balancer: str = "least_outstanding", front: int = 0,
     seed: int = 0, watch: Callable[[Book, Sequence[Replica], int], None] | None = None, links: Links | None = None,
-    entry: int = 0, outages: Sequence[Outage] = (), scaling: Scaling | None = None,
+    entry: int = 0, outages: Sequence[Outage] = (), scaling: Scaling | None = None, stages: Sequence[Stage] = (),
 ) -> Served:  # fmt: skip
     """Serve all requests; `make` builds the replicas on the book of the run. With `links` the first `entry` of them
-    compute prompts, the others answer; without, replicas have `outages` and `scaling`.
+    compute prompts, the others answer; without, replicas have `outages` and `scaling`. stages: on their way there.
     """
     book = Book(requests, seed)
     replicas = tuple(make(book))
-    plain = not (watch or links or outages or scaling) and len(requests) >= FEWEST
+    plain = not (watch or links or outages or scaling or stages) and len(requests) >= FEWEST
     if plain and not unplayed(book, replicas):
         pace = pace_of(replicas)
         given = (book, replicas, balancer, front, seed)
@@ -282,4 +289,4 @@ def serve(
         check_end(book, replicas)
         return Served(book, replicas, rejected)
     seen = (lambda now: watch(book, replicas, now)) if watch else None
-    return Loop(book, replicas, balancer, front, seed, seen, links, entry, outages, scaling).serve()
+    return Loop(book, replicas, balancer, front, seed, seen, links, entry, outages, scaling, stages).serve()

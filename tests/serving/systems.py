@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moesim.serving import Book, Given, Replica, Requests, Scheduler, Served, engine, serve
+from moesim.serving import Book, Clock, Given, Replica, Requests, Scheduler, Served, engine, serve
 from moesim.serving.fleet import Outage
 from moesim.serving.scaling import Scaling
+from moesim.serving.stages import Inside, Stage, Staged
 from moesim.serving.transfer import Links
 from moesim.step import Batch
 
@@ -26,18 +27,24 @@ def requests_of(arrival: npt.ArrayLike, prompt: npt.ArrayLike, output: npt.Array
 def served(
     requests: Requests, step: Callable[[Batch], int], preset: str = "vllm", *, blocks: int = 10**6, replicas: int = 1,
     schedulers: int = 1, balancer: str = "round_robin", watch: Any = None, outages: Sequence[Outage] = (),
-    scaling: Scaling | None = None, ttft: float | None = None, **changes: Any,
+    scaling: Scaling | None = None, stages: Sequence[Stage] = (), ttft: float | None = None, **changes: Any,
 ) -> Served:  # fmt: skip
+    """stages: those with servers come before the replicas, the steps of all replicas wait for the others."""
     settings = engine(preset, **{**BARE, **changes})
 
     def make(book: Book) -> Sequence[Replica]:
+        clock: Clock = Given(step)
+        if within := [stage for stage in stages if not stage.servers]:
+            book.inside.append(Inside(within, book, 1))
+            clock = Staged(clock, book.inside[-1])
         return [
-            Replica([Scheduler(settings, book, blocks, ttft=ttft) for _ in range(schedulers)], Given(step), 1,
+            Replica([Scheduler(settings, book, blocks, ttft=ttft) for _ in range(schedulers)], clock, 1,
                     ahead=settings.schedule_ahead)
             for _ in range(replicas)
         ]  # fmt: skip
 
-    return serve(requests, make, balancer, watch=watch, outages=outages, scaling=scaling)
+    before = [stage for stage in stages if stage.servers]
+    return serve(requests, make, balancer, watch=watch, outages=outages, scaling=scaling, stages=before)
 
 
 def by_tokens(batch: Batch) -> int:

@@ -73,6 +73,14 @@ COUNTS = {
     "fixed": "{fixed: 5}", "uniform.low": "{uniform: {low: 1, high: 6}}",
     "uniform.high": "{uniform: {low: 1, high: 9}}", "geometric": "{geometric: 4.0}",
 }  # fmt: skip
+
+
+def stages(**changes: str) -> str:
+    given = {"name": "a", "seconds": "1 ms", **changes}
+    return "stages=[{" + ", ".join(f"{key}: {value}" for key, value in given.items() if value) + "}]"
+
+
+MODEL = {"model": "Qwen/Qwen3-32B", "devices": "2"}
 DRAFTS = ("scheduler={preset: vllm_dp_ep, num_speculative_tokens: 1, draft_acceptance_rate: 0.8}",)
 MOVES = "rebalance={step_interval: 20, window_size: 10}"
 RANKED = ("scheduler={scheduling_policy: priority, preset: vllm_dp_ep, max_num_seqs: 1}", ranked(0))
@@ -262,6 +270,19 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     "scheduler.graph_tokens": (("scheduler.eager_time_per_layer=5 ms",), "scheduler.graph_tokens=2048"),
     "scheduler.prompt_slowdown": ((), "scheduler.prompt_slowdown=1.5"),
     "scheduler.frontend_time": ((), "scheduler.frontend_time=1 ms"),
+    **{
+        f"stages.{key}": ((stages(),), stages(**{key: text}))
+        for key, text in {
+            "name": "b", "where": "per_token", "seconds": "9 ms", "passes": "2", "devices": "replica"
+        }.items()
+    },
+    "stages.model": ((stages(),), stages(seconds="", model="Qwen/Qwen3-32B")),
+    **{
+        f"stages.{key}": ((stages(seconds="", **MODEL),), stages(seconds="", **{**MODEL, key: text}))
+        for key, text in {
+            "input_length": "99", "output_length": "9", "resident": "2", "tensor_parallel_size": "2"
+        }.items()
+    },
     **{f"slo.{key}": ((), f"slo={{{key}: 1 us}}") for key in ("ttft", "tpot", "e2el")},
     "prices.gpu_hour": (("prices={gpu_hour: 2}",), "prices.gpu_hour=3"),
     "prices.gpu_watts": (("prices={gpu_hour: 2}",), "prices.gpu_watts=1000"),
@@ -295,11 +316,13 @@ REFUSED = {
         ), "has no",
     ),
     "scheduler.scheduling_policy": "priorities do not count",
+    "stages.resident": "stage a weights 131 GB",  # of a stage's own GPUs only the ledger sees it
 }  # fmt: skip
 
 
 def test_every_key_has_a_case() -> None:
-    own = {key for key in leaves(ServeScenario) if not key.startswith("pools.")} - set(leaves(Setup)) - {"mode"}
+    elsewhere = ("pools.", "stages.model.")  # walked with the keys of pools, and of models
+    own = {key for key in leaves(ServeScenario) if not key.startswith(elsewhere)} - set(leaves(Setup)) - {"mode"}
     assert own == set(CASES)
 
 

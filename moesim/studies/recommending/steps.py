@@ -33,7 +33,7 @@ class Steps:
 
     def tokens(self, settings: Settings) -> int:
         """Of KV, that a scheduler has room for. Raises DoesNotFit."""
-        held = kv_memory(self.built.plan, settings)
+        held = kv_memory(self.built.plan, settings, self.built.beside)
         return held.blocks * held.block_size
 
     def seconds(self, decodes: float, prompts: int = 0, tokens: float = 0.0) -> float:

@@ -12,6 +12,7 @@ from moesim.serving import Book, Clock, Hosted, Replica, Scheduler, Settings
 from moesim.serving.fleet import Outage
 from moesim.serving.rebalancing import Rebalance, Rebalanced
 from moesim.serving.speculation import drafted
+from moesim.serving.stages import Inside, Stage, Staged
 from moesim.step import CostLog, StepPlan
 from moesim.step.pace import Pace, Renewals
 from moesim.studies.build import Draft, draft, idle_notes
@@ -19,6 +20,7 @@ from moesim.studies.placement import find_placement
 from moesim.studies.serving.fleet_sections import outages_of
 from moesim.studies.serving.load import PoolLoaded, ServeLoaded
 from moesim.studies.serving.scenario import ServeScenario
+from moesim.studies.serving.stages import BuiltStage, build_stages
 
 NEVER = 1 << 62  # uses of a routing that is never looked up anew
 KV_KNOB = "scheduler.gpu_memory_utilization"
@@ -45,6 +47,7 @@ class ServeBuilt:
     rebalance: Rebalance | None
     warnings: tuple[str, ...]
     placement_source: str
+    stages: tuple[BuiltStage, ...] = ()
 
     def clock(self) -> Pace:
         """A new one: its tables are those of the plan, its lookups its own. Raises BadInput."""
@@ -60,22 +63,42 @@ class ServeBuilt:
         """The scenario's replicas on a book, by one clock: they are alike until their experts move. first: the number
         of the first GPU of each; hands_over: others answer.
         """
-        with_host = self._hosted(clock, self.plan)
+        inside = self._inside(book)
+        with_host = self._hosted(clock, self.plan, inside)
         places = first or [number * self.plan.layout.world for number in range(self.scenario.most_replicas)]
-        clocks = [self._moving(with_host, clock.counted) for _ in places]
+        clocks = [self._moving(with_host, clock.counted, inside) for _ in places]
         pairs = zip(clocks, places, strict=True)
         return [self._replica(book, one, place, hands_over=hands_over) for one, place in pairs]
 
-    def _hosted(self, clock: Clock, plan: StepPlan) -> Clock:
-        layout = plan.layout
-        return Hosted(drafted(clock, self.settings, plan), self.settings, plan.model.num_layers, layout.tensor_parallel)
+    @property
+    def beside(self) -> tuple[MemoryRow, ...]:
+        """What stages hold on the replicas' GPUs."""
+        return _beside(self.stages)
 
-    def _moving(self, clock: Clock, counted: Renewals) -> Clock:
+    @property
+    def before(self) -> tuple[Stage, ...]:
+        """Stages with devices of their own, on the way to the replicas."""
+        return tuple(one.stage for one in self.stages if one.stage.servers)
+
+    def _inside(self, book: Book) -> Inside | None:
+        """Stages that steps wait for; the book counts their work."""
+        stages = [one.stage for one in self.stages if not one.stage.servers]
+        if not stages:
+            return None
+        book.inside.append(Inside(stages, book, self.plan.layout.tensor_parallel))
+        return book.inside[-1]
+
+    def _hosted(self, clock: Clock, plan: StepPlan, inside: Inside | None) -> Clock:
+        ways, layers = plan.layout.tensor_parallel, plan.model.num_layers
+        hosted = Hosted(drafted(clock, self.settings, plan), self.settings, layers, ways)
+        return Staged(hosted, inside) if inside else hosted
+
+    def _moving(self, clock: Clock, counted: Renewals, inside: Inside | None) -> Clock:
         """Of a replica whose experts move, where they do; counted: by all of its placements' clocks together."""
 
         def other(placement: Placement) -> Clock:
             plan = replace(self.plan, placement=placement)
-            return self._hosted(Pace(plan, self._renewed, counted), plan)
+            return self._hosted(Pace(plan, self._renewed, counted), plan, inside)
 
         return Rebalanced(clock, self.plan, self.rebalance, other) if self.rebalance else clock
 
@@ -106,14 +129,19 @@ def build_serving(loaded: ServeLoaded, seed: int) -> ServeBuilt:
     made = draft(loaded.step, seed)
     found = find_placement(loaded.step, made.plan, made.batches[0], seed)
     plan = replace(made.plan, placement=found.placement, replicas=found.replicas, host_seconds=settings.host_time)
-    memory = kv_memory(plan, settings)
+    stages = build_stages(loaded, settings, seed)
+    memory = kv_memory(plan, settings, _beside(stages))
     pooled, moves = isinstance(loaded.step, PoolLoaded), loaded.scenario.rebalance
     standing = _without_idle(made, 0 if pooled else loaded.scenario.most_replicas)
     lent = [note for note in made.plan.fabric.lent(KERNEL) if moves and note not in made.warnings]
     warnings = (*standing, *lent, *made.routing_notes, *found.notes)
     weights = next((row.bytes for row in memory.ledger.rows if row.item == "expert weights"), 0)
     rule = moves.rule(plan, weights, seed) if moves else None
-    return ServeBuilt(loaded.scenario, plan, settings, memory, made.log, rule, warnings, found.source)
+    return ServeBuilt(loaded.scenario, plan, settings, memory, made.log, rule, warnings, found.source, stages)
+
+
+def _beside(stages: Sequence[BuiltStage]) -> tuple[MemoryRow, ...]:
+    return tuple(row for one in stages if not one.stage.servers for row in one.rows)
 
 
 def _without_idle(made: Draft, replicas: int) -> list[str]:
@@ -136,8 +164,10 @@ def _without_idle(made: Draft, replicas: int) -> list[str]:
     return [left, *rest] if replicas and idle > 0 else rest
 
 
-def kv_memory(plan: StepPlan, settings: Settings) -> Memory:
-    """What weights and buffers leave for KV, in blocks. Raises DoesNotFit with the table."""
+def kv_memory(plan: StepPlan, settings: Settings, beside: Sequence[MemoryRow] = ()) -> Memory:
+    """What weights and buffers leave for KV, those `beside` the model among them, in blocks. Raises DoesNotFit with the
+    table.
+    """
     precision, ways = plan.ops.precision, plan.layout.tensor_parallel
     whole = plan.ops.spread.residual == "replicated"  # every rank has all tokens of its group
     live = settings.max_num_batched_tokens if whole else -(-settings.max_num_batched_tokens // ways)
@@ -149,7 +179,7 @@ def kv_memory(plan: StepPlan, settings: Settings) -> Memory:
     held = serving_ledger(plan.ops.spread, plan.placement, keeps, device)
     usable = min(held.capacity[HBM], int(device * settings.gpu_memory_utilization))
     share = settings.draft_layers / plan.model.num_layers if settings.num_speculative_tokens else 0.0
-    rows = (*(_renamed(row) for row in held.rows if row.bytes), *_draft_rows(held, share))
+    rows = (*(_renamed(row) for row in held.rows if row.bytes), *_draft_rows(held, share), *beside)
     free = usable - sum(row.bytes for row in rows)
     block = settings.block_size * plan.ops.spread.kv_bytes_per_token(precision.kv_cache) * (1 + share)
     blocks = int(max(free, 0) * settings.free_gpu_memory_fraction / block)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moesim.models import find_model
 from moesim.serving.readers import find_requests
 from moesim.studies.inputs import files_of, hash_of
 from moesim.studies.load import SERVE, Loaded, Named, Overrides, Source
@@ -72,12 +73,12 @@ def in_pool(loaded: ServeLoaded, role: Role, nodes: int) -> ServeLoaded:
 
 
 def serving_hash(loaded: ServeLoaded) -> str:
-    """As content_hash, with the files of requests. Raises BadInput."""
+    """As content_hash, with the files of requests and stages. Raises BadInput."""
     return hash_of(loaded.scenario, serving_files(loaded))
 
 
 def serving_files(loaded: ServeLoaded) -> dict[str, Path]:
-    """As files_of, with the files of requests. Raises BadInput for unknown names."""
+    """As files_of, with the files of requests and of stages' models. Raises BadInput for unknown names."""
     requests = loaded.scenario.requests
     named = {"requests.arrivals.replay.file": requests.arrivals.replay}
     owners: dict[str, Any] = {f"requests.classes[{number}]": one for number, one in enumerate(requests.classes)}
@@ -88,4 +89,8 @@ def serving_files(loaded: ServeLoaded) -> dict[str, Path]:
             length = getattr(section, side)
             named[f"{owner}.{side}.dataset.file"] = length.dataset if length else None
     files = {key: find_requests(one.file) for key, one in named.items() if one is not None}
-    return {**files_of(loaded.scenario), **files}
+    models = {
+        f"stages[{number}].model": find_model(one.model)
+        for number, one in enumerate(loaded.scenario.stages) if isinstance(one.model, str)
+    }  # fmt: skip
+    return {**files_of(loaded.scenario), **files, **models}

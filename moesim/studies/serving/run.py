@@ -30,6 +30,7 @@ from moesim.studies.serving.load import ServeLoaded, load_serving
 from moesim.studies.serving.order_notes import order_notes
 from moesim.studies.serving.pool_sections import ROLES
 from moesim.studies.serving.pools import Pools, build_pools
+from moesim.studies.serving.stages import BuiltStage, stage_gpus
 from moesim.units import from_ps, to_ps
 from moesim.version import __version__
 
@@ -93,13 +94,13 @@ def once(loaded: ServeLoaded, seed: int) -> Once:
             _check_answers(requests)
             links = pools.links()
             make = partial(pools.replicas, clocks=clocks)
-            served = serve(requests, make, chosen, front, seed, links=links, entry=pools.entry)
+            served = serve(requests, make, chosen, front, seed, links=links, entry=pools.entry, stages=built.before)
         else:
             auto = loaded.scenario.autoscale
             scaling = auto.scaling(loaded.scenario.replicas) if auto else None
             served = serve(
                 requests, lambda book: built.replicas(book, clocks[0]), chosen, front, seed,
-                outages=built.outages, scaling=scaling,
+                outages=built.outages, scaling=scaling, stages=built.before,
             )  # fmt: skip
         _check_any(built, served)
         check_answered(served)
@@ -123,11 +124,13 @@ def once(loaded: ServeLoaded, seed: int) -> Once:
 
 
 def _paid(parts: Sequence[ServeBuilt], served: Served, since: int) -> list[float]:
-    """GPU-seconds of the counted time, of each pool."""
+    """GPU-seconds of the counted time, of each pool; stages before belong to the first."""
     begin, end = window(served.book, counted(served.book, since), since)
+    seconds = float(from_ps(end - begin))
+    paid = [_gpus(part) * seconds for part in parts]
     if served.fleet:
-        return [parts[0].plan.layout.world * float(from_ps(served.fleet.paid(begin, end)))]
-    return [_gpus(part) * float(from_ps(end - begin)) for part in parts]
+        paid = [parts[0].plan.layout.world * float(from_ps(served.fleet.paid(begin, end)))]
+    return [paid[0] + stage_gpus(parts[0].stages) * seconds, *paid[1:]]
 
 
 def _gpus(part: ServeBuilt) -> int:
@@ -221,6 +224,9 @@ def _pool_notes(once: Once) -> Iterator[str]:
         prices = price_notes(part.log, part.plan.ops.costs, part.plan.fabric.cluster.devices[0].name)
         yield from (f"{role}: {text}" if once.pools else text for text in (*part.warnings, *prices))
     yield from once.pools.notes if once.pools else ()
+    yield from (note for stage in once.built.stages for note in stage.notes)
+    if gpus := stage_gpus(once.built.stages):
+        yield f"stages have {gpus} GPUs of their own, beside those of replicas; no link to them is modelled"
 
 
 def _metric(values: Sequence[float], unit: str) -> Metric:
@@ -249,7 +255,8 @@ def _provenance(every: Sequence[Once]) -> dict[str, Any]:
         **({"routing_renewed_every": built.scenario.renew} if plan.model.routed else {}),
         "preset": built.scenario.scheduler.preset,
         **_system(built, first.lookups[0]),
-        "gpus": sum(map(_gpus, first.parts)),
+        "gpus": sum(map(_gpus, first.parts)) + stage_gpus(built.stages),
+        **_stages(built.stages),
         "warmup_s": first.since / 1e12,
         "network": _network(first),
         **_pooled(first),
@@ -271,6 +278,19 @@ def _system(built: ServeBuilt, lookups: Mapping[str, float]) -> dict[str, Any]:
         "memory": {row.item: row.bytes for row in built.memory.ledger.rows}
         | {"usable": built.memory.ledger.capacity[HBM]},
     }
+
+
+def _stages(stages: Sequence[BuiltStage]) -> dict[str, Any]:
+    """Where each runs, and what it holds there."""
+    told = {
+        one.stage.name: {
+            "where": one.stage.where,
+            "gpus": one.gpus,
+            "memory": {row.item: row.bytes for row in one.rows},
+        }
+        for one in stages
+    }
+    return {"stages": told} if told else {}
 
 
 def _of_experts(built: ServeBuilt, lookups: Mapping[str, float]) -> dict[str, Any]:

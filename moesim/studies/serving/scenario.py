@@ -16,6 +16,7 @@ from moesim.studies.scenario import BatchSection, RoutingSection, Scenario, Setu
 from moesim.studies.serving.fleet_sections import AutoscaleSection, OutageSection
 from moesim.studies.serving.pool_sections import MOST_REPLICAS, PoolsSection, Role
 from moesim.studies.serving.rebalance import RebalanceSection
+from moesim.studies.serving.stage_sections import StageSection, check_stages
 from moesim.yamlfile import Items
 
 
@@ -40,6 +41,9 @@ class ServeScenario(Setup):
     pools: PoolsSection | None = Field(None, description="replicas that compute prompts, and others that answer")
     faults: Items[OutageSection] = Field((), max_length=256, description="replicas that die, and when they return")
     autoscale: AutoscaleSection | None = Field(None, description="replicas that are started and let go by load")
+    stages: Items[StageSection] = Field(
+        (), max_length=64, description="what requests or tokens go through beside the model; default: nothing"
+    )
     rebalance: RebalanceSection | None = Field(None, description="experts move between GPUs as loads say")
     balancer: str = Field("least_outstanding", description="who serves a request; see `moesim list balancers`")
     seeds: int = Field(1, ge=1, le=1000, description="runs with other requests; metrics are means, with 95 % intervals")
@@ -58,6 +62,7 @@ class ServeScenario(Setup):
         if self.prices:
             self.prices.check()
         self.requests.check()
+        check_stages(self.stages)
         self._check_priorities()
         if self.pools and self.autoscale:
             raise BadInput("pools keep their sizes", where="autoscale", way_out="leave it out, or serve without pools")
@@ -104,6 +109,7 @@ class ServeScenario(Setup):
         if role == "decode":
             scheduler = pool.scheduler or self.scheduler
             changed["scheduler"] = scheduler.model_copy(update={"prefix_cache": False})
+            changed["stages"] = tuple(one for one in self.stages if one.where == "per_token")
         return self.model_copy(update=changed)
 
     @property

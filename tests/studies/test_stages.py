@@ -1,0 +1,101 @@
+"""Stages of serving scenarios: priced as steps are, in the ledger, counted as GPUs, refused where they cannot be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from moesim.errors import BadInput, DoesNotFit
+from moesim.studies import run
+from moesim.studies.serving import ServeResult, run_serving
+
+SMALL = {
+    "name": "small", "hidden_size": 1024, "num_layers": 4, "vocab_size": 32000, "dense_intermediate": 4096,
+    "attention": {"num_heads": 8, "num_kv_heads": 8, "head_dim": 128},
+}  # fmt: skip
+H100 = {"topology": "dgx-h100", "nodes": 1}
+SERVE: dict[str, Any] = {
+    "name": "staged", "mode": "serve", "model": {**SMALL, "name": "served"}, "cluster": H100,
+    "requests": {
+        "number": 6, "arrivals": {"poisson": {"rate": "50/s"}}, "input_length": {"fixed": 300},
+        "output_length": {"fixed": 5},
+    },
+    "scheduler": {"host_time": "0 s"},
+}  # fmt: skip
+
+
+def served(*stages: dict[str, Any], **changes: Any) -> ServeResult:
+    return run_serving({**SERVE, **changes, "stages": [{"name": "a", **one} for one in stages]})
+
+
+def step(phase: str, tokens: int, context: int) -> float:
+    """Seconds that kernels take of a step on one GPU."""
+    batch = {"phase": phase, "tokens_per_gpu": tokens, "context": context}
+    found = run({"name": "step", "model": SMALL, "cluster": H100, "batch": batch})
+    return float(found.metrics["step_time_s"].value - (found.breakdown["other_s"] or 0.0))
+
+
+def test_a_model_takes_what_its_steps_take() -> None:
+    """Reads 300 tokens and writes 3: a prompt's step and two of decoding, for each of 6 requests."""
+    took = served({"model": SMALL, "output_length": 3}).metrics["stage_a_work_s"].value
+    by_hand = step("prefill", 300, 300) + step("decode", 1, 300) + step("decode", 1, 301)
+    assert took == pytest.approx(6 * by_hand, abs=1e-11)
+
+
+def test_none_and_one_that_takes_nothing_are_the_same() -> None:
+    plain, free = run_serving(SERVE), served({"seconds": "0 s"})
+    assert {name: free.metrics[name] for name in plain.metrics} == plain.metrics
+    assert free.breakdown == {**plain.breakdown, "stages_s": 0.0}
+
+
+def test_a_stage_on_the_replica_takes_room_from_its_cache() -> None:
+    """Weights of three alike models in bf16, as they are counted by hand; own GPUs leave the cache as it is."""
+    own, three = served({"model": SMALL}), served({"model": SMALL, "devices": "replica", "resident": 3})
+    attention, ffn = 4 * 1024 * 1024, 3 * 1024 * 4096
+    weights = three.provenance["stages"]["a"]["memory"]["stage a weights"]
+    assert weights == pytest.approx(3 * 2 * (4 * (attention + ffn) + 2 * 32000 * 1024), rel=1e-3)
+    assert own.provenance["kv_blocks"] == run_serving(SERVE).provenance["kv_blocks"] > three.provenance["kv_blocks"]
+    assert three.provenance["memory"]["stage a weights"] == weights
+    assert (own.provenance["gpus"], three.provenance["gpus"]) == (2, 1)
+
+
+def test_gpus_of_stages_are_paid_for() -> None:
+    prices = {"gpu_hour": 2}
+    plain, more = run_serving({**SERVE, "prices": prices}), served({"model": SMALL, "devices": 3}, prices=prices)
+    hours = [one.metrics["gpu_hours"].value / one.metrics["duration_s"].value for one in (plain, more)]
+    assert hours[1] == pytest.approx(4 * hours[0])
+
+
+def test_pools_have_them_before_their_prompts_and_in_all_steps() -> None:
+    pool = {"parallel": {"tensor_parallel_size": 1}}
+    found = served(
+        {"seconds": "3 ms", "devices": "replica"}, {"name": "b", "seconds": "1 ms", "where": "per_token"},
+        pools={"prefill": pool, "decode": pool},
+    )  # fmt: skip
+    assert found.metrics["stage_a_work_s"].value == pytest.approx(6 * 3e-3)
+    steps = found.metrics["prefill_steps"].value + found.metrics["decode_steps"].value
+    assert found.metrics["stage_b_work_s"].value == pytest.approx(steps * 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ({}, "give either seconds or model"),
+        ({"seconds": "1 ms", "resident": 2}, "resident has nothing to act on"),
+        ({"model": "Qwen/Qwen3-30B-A3B"}, "has experts, which stages do not play"),
+        ({"model": SMALL, "devices": 3, "tensor_parallel_size": 2}, "no multiple of tensor_parallel_size 2"),
+        ({"seconds": "1 ms", "where": "per_token", "devices": 2}, "devices: replica"),
+    ],
+)
+def test_what_cannot_be_is_refused(stage: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message) as caught:
+        served(stage)
+    assert "stages[0]" in str(caught.value.where)
+
+
+def test_a_name_twice_and_a_model_that_is_too_large_are_refused() -> None:
+    with pytest.raises(BadInput, match="name of another stage"):
+        served({"seconds": "1 ms"}, {"seconds": "2 ms"})
+    with pytest.raises(DoesNotFit, match="stage a weights"):
+        served({"model": "meta-llama/Meta-Llama-3-70B"})
