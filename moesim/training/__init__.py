@@ -5,6 +5,7 @@ from __future__ import annotations
 from moesim.training.beside import overlapped_ps
 from moesim.training.job import Job
 from moesim.training.memory import rank_memory
+from moesim.training.passes import plays_fluid
 from moesim.training.routed import RoutedStep, routed_step
 from moesim.training.stages import Stage, even_stages
 from moesim.training.step import StepTime, train_step
@@ -16,6 +17,7 @@ __all__ = [
     "StepTime",
     "even_stages",
     "overlapped_ps",
+    "plays_fluid",
     "rank_memory",
     "routed_step",
     "train_step",

@@ -141,6 +141,17 @@ class Job:
         return Fabric.of(self.cluster, self.costs.communication, all_to_all.find(self.dispatch), self._expert_group)
 
     @cached_property
+    def meets(self) -> bool:
+        """Whether bytes of several GPUs pass one port, or links that are none of theirs: port loads know when a GPU's
+        own bytes have landed, not what else has to pass before them.
+        """
+        if self.cluster.collides:
+            return True
+        gpu = np.arange(self.cluster.num_devices, dtype=np.int32)
+        port = self.fabric.port_out(gpu, np.roll(gpu, -self.cluster.gpus_per_node))
+        return len(np.unique(port[port >= 0])) < int((port >= 0).sum())
+
+    @cached_property
     def _expert_group(self) -> Group:
         """One of those that exchange rows."""
         return Group(self.cluster, self.layout.expert_groups()[0])

@@ -7,11 +7,11 @@ ranks that hold all experts together, and counted as often as the stage has it.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from moesim.engine import Timeline, evaluate
+from moesim.engine import FLUID_GPUS, TaskGraph, Timeline, evaluate, simulate
 from moesim.layout.shards import GRADIENTS
 from moesim.models import MoEModel
 from moesim.schedules import Verb, Way
@@ -24,6 +24,7 @@ from moesim.training.slots import EXCHANGES
 from moesim.training.stages import SplitSchedule, Stage
 from moesim.units import to_ps
 
+WINDOW: Final = 0.01  # completions closer than this share are merged, as in a step of its own
 Kind = tuple[int, bool, bool]  # of a layer: number of its mixer, whether it has experts, whether it has nothing
 
 StageKind = tuple[tuple[Kind, ...], bool, bool]  # its layers' kinds, and the ends of the model that it has
@@ -125,7 +126,7 @@ class Layers:
         """Of one layer."""
         plan = self._job.island(part)
         lowered = lower(plan, [self._job.batch(plan.layout.world)])
-        timeline = evaluate(lowered.graph, self._job.fabric.capacity)
+        timeline = self._timed(lowered.graph)
         kind = np.array([_way(node.verb, node.way) for node in lowered.nodes])[timeline.task]
         forward, backward = (int(timeline.end[kind == which].max(initial=0)) for which in (0, 1))
         return Pair(forward, backward - forward, *_parts(lowered, timeline), 0, self._weights(part))
@@ -136,10 +137,15 @@ class Layers:
             return 0
         plan = replace(self._job.island(part), schedule=SplitSchedule(part))
         lowered = lower(plan, [self._job.batch(plan.layout.world)])
-        timeline = evaluate(lowered.graph, self._job.fabric.capacity)
+        timeline = self._timed(lowered.graph)
         own = np.array([node.way == Way.BACKWARD_WEIGHT for node in lowered.nodes])[timeline.task]
         last = int(timeline.end[own].max(initial=0))
         return last - int(timeline.start[own].min(initial=last))
+
+    def _timed(self, graph: TaskGraph) -> Timeline:
+        """By the fluid network where flows of several GPUs meet: a lane's port loads are of its own bytes."""
+        capacity = self._job.fabric.capacity
+        return simulate(graph, capacity, window=WINDOW) if plays_fluid(self._job) else evaluate(graph, capacity)
 
     def after(self, stage: Stage) -> tuple[int, int]:
         """Gradients and parameters of all ranks of a stage; the optimizer."""
@@ -165,6 +171,11 @@ class Layers:
         first = graph.lane_ptr[graph.name.index("optimizer")]
         reduced, updated = int(line.start[first]), int(line.end[first])
         return reduced, updated - reduced, int(line.end.max()) - updated
+
+
+def plays_fluid(job: Job) -> bool:
+    """Whether layers with even rows are played by the fluid network."""
+    return job.meets and job.layout.island <= FLUID_GPUS
 
 
 def stage_kind(model: MoEModel, stage: Stage) -> StageKind:

@@ -59,3 +59,13 @@ def test_an_overlapped_step_is_shorter_and_never_below_its_compute() -> None:
     apart, beside = (Layers(one).passes(one.stages[0]) for one in (plain, replace(plain, overlap=True)))
     whole = apart.one.whole
     assert whole - apart.one.exchange <= beside.one.whole < whole
+
+
+def test_gpus_that_share_a_port_wait_for_each_other() -> None:
+    """Two nodes of four GPUs with one port each: half of all rows leave their node, there and back, twice."""
+    cluster = load_cluster("rtx-2080ti-pcie", nodes=2)
+    shared = replace(job(MIXED, expert=8), cluster=cluster, costs=load_costs("roofline", cluster.devices[0]))
+    left = 4 * 512 * MIXED.top_k / 2 * H * 2  # rows of four GPUs, bytes of one
+    alone = len(MIXED.moe_layers) * 4 * left / 12.5e9 * 1e12
+    assert shared.meets and not job(MIXED, expert=4).meets
+    assert alone <= Layers(shared).passes(shared.stages[0]).one.exchange <= 1.2 * alone

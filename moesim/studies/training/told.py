@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
+from moesim.engine import FLUID_GPUS
 from moesim.routing import Balanced
 from moesim.routing.sources.sequences import Sequences
 from moesim.schedules.pipelines import Slot
-from moesim.training import Job, RoutedStep, StepTime, overlapped_ps, routed_step, train_step
+from moesim.training import Job, RoutedStep, StepTime, overlapped_ps, plays_fluid, routed_step, train_step
 from moesim.units import from_ps
 
 EVEN: Final = (
@@ -27,6 +28,13 @@ DROPPED: Final = (
 BOUND: Final = (
     "passes that overlap hide all-to-alls behind any of their compute: a lower bound, where experts lie over tensor "
     "groups, layers are sharded, or expert groups cut nodes"
+)
+
+FLUID: Final = "layers are played by the fluid network: GPUs share ports, or flows meet away from the GPUs' own links"
+PORTS: Final = (
+    "GPUs share ports, or flows meet away from the GPUs' own links, and passes that overlap, rows of ranks' own and "
+    f"groups of more than {FLUID_GPUS} GPUs are played by port loads, which time a GPU's transfers by its own bytes: a "
+    "lower bound"
 )
 
 
@@ -76,9 +84,14 @@ def even_told(job: Job) -> Told:
 
 
 def _even_notes(job: Job, bound: bool) -> tuple[str, ...]:
-    """Of a job with experts."""
-    said = ((True, EVEN), (bound, BOUND), (not bound and job.order.startswith("dualpipe"), TURNS))
-    return tuple(text for true, text in said if true) if job.model.routed else ()
+    """Of experts, where there are some, and of ports that GPUs share."""
+    overlaps = any(len(slot) > 1 for order in job.schedule.orders for slot in order)
+    experts, fluid = bool(job.model.routed), plays_fluid(job) and not overlaps
+    said = (
+        (experts, EVEN), (experts and bound, BOUND), (overlaps and not bound, TURNS), (fluid, FLUID),
+        (job.meets and not fluid, PORTS),
+    )  # fmt: skip
+    return tuple(text for true, text in said if true)
 
 
 def routed_told(job: Job, source: Sequences) -> Told:
@@ -95,7 +108,8 @@ def routed_told(job: Job, source: Sequences) -> Told:
     more = {name: (float(from_ps(value.mean())), "s") for name, value in waits.items()}
     more["imbalance_cost_s"] = (step.seconds - even.seconds, "s")
     more |= {"drop_rate": (step.drop_rate, "1")} if job.limit else {}
-    said = [*([DROPPED] if step.drop_rate > 0 else []), *([TURNS] if job.order.startswith("dualpipe") else [])]
+    said = [*([DROPPED] if step.drop_rate > 0 else []), *([TURNS] if job.order.startswith("dualpipe") else []),
+            *([PORTS] if job.meets else [])]  # fmt: skip
     return Told(
         step.seconds, _routed_breakdown(step), float(1 - busy.mean()), float(from_ps(moved.max())),
         float(from_ps(step.transfer)), tuple(busy.tolist()), more, step.ranks,
