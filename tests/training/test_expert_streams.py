@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from moesim.studies import run
 from moesim.training.expert_streams import (
     POLICIES,
     Operations,
@@ -59,3 +60,15 @@ def test_start_ups_make_fewer_parts_better() -> None:
 def test_on_infinite_links_only_compute_is_left() -> None:
     fast = tuple(Operations(0, 0, one.experts, 0, one.dense) for one in PASSES)
     assert [layer_seconds(policy, (fast[0], fast[1]), NONE, 1.5) for policy in POLICIES] == pytest.approx([27.0] * 4)
+
+
+@pytest.mark.parametrize("testbed", ["a", "b"])
+def test_shipped_testbeds_order_schedules_as_streams_allow(testbed: str) -> None:
+    """Tutel is slowest; and the NIC of a node carries what its GPUs send: rows there and back, twice in two layers."""
+    nodes, rate = {"a": (6, 25e9), "b": (8, 12.5e9)}[testbed]
+    asked = ("overlap={schedule: tutel, degree: auto}", "overlap.inter_intra=false", "overlap.inter_intra=true")
+    tutel, one_stream, fsmoe = (run(f"fsmoe-testbed-{testbed}", overrides=[each]) for each in asked)
+    assert tutel.metrics["step_time_s"].value > one_stream.metrics["step_time_s"].value
+    assert tutel.metrics["step_time_s"].value > 1.03 * fsmoe.metrics["step_time_s"].value
+    sent = 4096 * 2 * (nodes - 1) / nodes * 2 * 4096  # tokens x top-k x those that leave x bytes of a row
+    assert fsmoe.metrics["alltoall_s"].value == pytest.approx(2 * 4 * sent / rate, rel=0.02)
