@@ -184,7 +184,8 @@ def _routing(
 ) -> npt.NDArray[np.int64]:
     lanes = np.arange(LANES)
     request = ((replica * len(STAGES) + stage) * MICRO_BATCHES + micro_batch) * LANES + lanes
-    found = counts.stretches(request, request % 977, np.full(LANES, TOKENS // 2), lanes, LANES)
+    recorded, half = counts.recording.requests(request), np.full(LANES, TOKENS // 2)
+    found = counts.stretches(recorded, request % 977, half, lanes, LANES)
     return load_and_pairs(found, owner, LANES)[1]
 
 

@@ -132,7 +132,7 @@ def to_ps(time: npt.ArrayLike) -> npt.NDArray[np.int64]:
     SimPy accepts a NaN delay and lets its clock run backwards, so every duration passes through here.
     """
     values = np.asarray(time, dtype=np.float64)
-    least, most = (float(ends) for ends in (values.min(initial=0.0), values.max(initial=0.0)))  # NaN if one is
+    least, most = (ends.reduce(values, axis=None, initial=0.0) for ends in (np.minimum, np.maximum))  # NaN if one is
     if not least >= 0:
         raise BrokenInvariant("a duration is negative or NaN")
     if most >= LAST_SECOND:

@@ -34,13 +34,12 @@ class Counts:
         self._asked = np.zeros(len(rows), dtype=np.int64)  # long stretches of each request so far
         self._sums: Int32s = np.zeros((int(rows.sum()), self.layers, num_experts + 1), dtype=np.int32)
 
-    def stretches(self, request: Int64s, first: Int64s, tokens: Int64s, group: Int64s, groups: int) -> Int32s:
-        """S stretches: simulated request, first position, tokens, group, int64[S] -> int32[groups, layers, experts].
+    def stretches(self, which: Int64s, first: Int64s, tokens: Int64s, group: Int64s, groups: int) -> Int32s:
+        """S stretches: recorded request, first position, tokens, group, int64[S] -> int32[groups, layers, experts].
 
         What a recorded request has is repeated where a stretch goes on beyond its end, as in Replay. A choice that is
         none is counted nowhere.
         """
-        which = self.recording.requests(request)
         short = tokens <= self.block
         found = np.zeros((groups, self.layers, self.num_experts + 1), dtype=np.int32)
         if not short.all():
@@ -51,12 +50,12 @@ class Counts:
         return found[:, :, : self.num_experts]
 
     def load_and_pairs(
-        self, request: Int64s, first: Int64s, tokens: Int64s, group: Int64s, groups: int, owner: Int32s, ranks: int
+        self, which: Int64s, first: Int64s, tokens: Int64s, group: Int64s, groups: int, owner: Int32s, ranks: int
     ) -> tuple[Int64s, Int64s]:
         """`load_and_pairs` of `stretches`, whose groups ascend; short ones without the counts of all groups at once."""
         if np.any(tokens > self.block) or int(tokens.sum()) > MOST_TOKENS:
-            return load_and_pairs(self.stretches(request, first, tokens, group, groups), owner, ranks)
-        rows, group = self._rows(self.recording.requests(request), first, tokens, group)
+            return load_and_pairs(self.stretches(which, first, tokens, group, groups), owner, ranks)
+        rows, group = self._rows(which, first, tokens, group)
         load = np.zeros((self.layers, self.num_experts), dtype=np.int64)
         pairs = np.zeros((self.layers, groups, ranks), dtype=np.int64)
         begin = np.searchsorted(group, np.arange(groups + 1))

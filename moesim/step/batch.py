@@ -119,7 +119,23 @@ class Batch:
 
     def onward(self, more: npt.NDArray[Any]) -> Batch:
         """The same rows with `more` [S] tokens before them: what does not depend on those is kept."""
-        found = replace(self, context=self.context + more)
+        return self._at(self.context + more)
+
+    def following(self, last: Batch | None) -> Batch:
+        """The same batch, with what is kept of `last` where the two differ in contexts alone."""
+        if last is None or last.memo is self.memo or not self._rows_of(last):
+            return self
+        return last._at(self.context)
+
+    def _rows_of(self, other: Batch) -> bool:
+        """Is all but contexts the same?"""
+        if (self.ranks, self.training) != (other.ranks, other.training):
+            return False
+        columns = ("rank", "request", "query", "phase", "emits")
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in columns)
+
+    def _at(self, context: Ints) -> Batch:
+        found = replace(self, context=context)
         for name in KEPT.intersection(self.__dict__):
             found.__dict__[name] = self.__dict__[name]
         return found

@@ -38,6 +38,7 @@ class Exchange:
         self._plan, self._group = plan, group
         self._algorithm = plan.dispatch.algorithm
         self._cost = plan.fabric.communication[self._algorithm.kernel(group)]
+        self._tabled = any(steps.op == "all_to_all" for steps in self._cost.steps)
         self._startup_of: dict[tuple[int, int, int], int] = {}  # ps; kept, as layers ask for the same
         self.there = tuple(self._stage(Flows.between(group, rows), back=False) for rows in self._possible())
         self.back = tuple(
@@ -98,7 +99,7 @@ class Exchange:
 
     def _startups(self, peers: Int64s, messages: Int64s, busiest: Int64s) -> Int64s:
         """int64[layers] each, of the busiest rank or port -> int64[layers] ps, as Fabric does for one exchange."""
-        if not any(steps.op == "all_to_all" for steps in self._cost.steps):
+        if not self._tabled:
             return to_ps(np.where(peers == 0, 0.0, self._cost.alpha + self._cost.per_message * messages))
         asked = list(zip((peers + 1).tolist(), messages.tolist(), busiest.tolist(), strict=True))
         if new := list(set(asked).difference(self._startup_of)):

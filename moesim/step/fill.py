@@ -82,6 +82,7 @@ class Refill:
         self.skeleton = Skeleton(graph, tuple(self.pool.patterns), pattern)
         self._speed = plan.speed(graph)
         self._beside: Beside | None = None
+        self._last: Batch | None = None
 
     def _patterns(self, tasks: int) -> Int32s:
         """int32[tasks]: the pair list of each collective; of rings, any that it can have."""
@@ -183,6 +184,7 @@ class Refill:
 
     def parts_of(self, batch: Batch) -> Mapping[Part, Batch]:
         """The cuts of a batch that the schedule has."""
+        batch = self._last = batch.following(self._last)
         cuts = {of: batch.split(of) for of in sorted({part.of for part in self.structure.parts})}
         return {Part(index, of): part for of, parts in cuts.items() for index, part in enumerate(parts)}
 

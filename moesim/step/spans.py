@@ -112,11 +112,14 @@ class _Slots:
 
     def counted(self, counts: Counts, batch: Batch) -> tuple[Int64s, Int64s]:
         """Rows and pairs by prefix sums; every expert has one slot."""
-        rows = np.flatnonzero(batch.routed)
+        if counts not in batch.memo:
+            rows = np.flatnonzero(batch.routed)
+            recorded = counts.recording.requests(batch.request[rows])
+            batch.memo[counts] = rows, recorded, batch.query[rows], batch.rank[rows]
+        rows, recorded, query, rank = batch.memo[counts]
         load, pairs = counts.load_and_pairs(
-            batch.request[rows], batch.context[rows], batch.query[rows], batch.rank[rows], batch.ranks, self._owner,
-            self._place.num_ranks,
-        )  # fmt: skip
+            recorded, batch.context[rows], query, rank, batch.ranks, self._owner, self._place.num_ranks
+        )
         return _taken(load, self._experts), self._spread(pairs)
 
     def pooled(self, source: Sampled, batch: Batch) -> tuple[Int64s, Int64s]:

@@ -35,7 +35,8 @@ def test_stretches_are_counted_as_their_tokens_are(make: MakeTrace, toy: Routing
     request, first, group = draw.integers(0, 50, 30), draw.integers(0, 700, 30), draw.integers(0, 3, 30)
     tokens = draw.integers(0 if longest > 1 else 1, longest + 1, 30)
     group[:3] = range(3)
-    found = Counts(source.recording, 16).stretches(request, first, tokens, group, 3)
+    counts = Counts(source.recording, 16)
+    found = counts.stretches(source.recording.requests(request), first, tokens, group, 3)
     assert np.array_equal(found, by_hand(source, request, first, tokens, group))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from moesim.errors import BadInput
 from moesim.layout import Placement
-from moesim.step import uniform_batch
+from moesim.step import Batch, Phase, uniform_batch
 from moesim.step.traffic import traffic
 
 NODES = np.array([0, 0, 1, 1], dtype=np.int32)
@@ -86,3 +86,14 @@ def test_permuting_experts_in_routing_and_placement_changes_nothing() -> None:
     one = traffic(experts, batch, placement, 0, NODES)
     other = traffic(rename[experts], batch, renamed, 0, NODES)
     assert np.array_equal(one.rows, other.rows) and np.array_equal(one.copies.pairs, other.copies.pairs)
+
+
+def test_a_batch_takes_over_what_is_known_of_one_that_differs_in_contexts_alone() -> None:
+    last = uniform_batch("decode", 4, 8, 100)
+    last.memo["asked before"] = True
+    longer = Batch.of(4, last.rank, last.request, 1, last.context + 7, Phase.DECODE)
+    taken = longer.following(last)
+    assert taken.memo is last.memo
+    assert np.array_equal(taken.context, last.context + 7)
+    for other in (replace(longer, emits=~longer.emits), longer.for_training(), uniform_batch("decode", 4, 9, 100)):
+        assert other.following(last) is other
