@@ -38,6 +38,7 @@ def added(base: Path, new: dict[str, Any], grids: Grids) -> tuple[dict[str, Any]
     joined = old | {
         "moesim_profile": new["moesim_profile"], "source": sources, "default_kernels": defaults, "kernels": kernels,
         "operators": operators, "grids": digest(packed_grids(every)), "heldout": heldout,
+        **{name: new[name] for name in ("activation",) if name in new},
     }  # fmt: skip
     return joined, every
 

@@ -65,8 +65,13 @@ def spread_of(p90: float) -> float:
 def exchanges(records: Records, kernel: str, world: int) -> Records | None:
     """Dispatch and combine of one kernel over `world` ranks; None where there is neither."""
     parts = [records.of(op=op, kernel=kernel).usable for op in ("dispatch", "combine")]
-    kept = [part.where(part["world"] == world) for part in parts if len(part)]
+    kept = [part.where((part["world"] == world) & _uniform(part)) for part in parts if len(part)]
     return join(kept) if any(map(len, kept)) else None
+
+
+def _uniform(rows: Records) -> npt.NDArray[np.bool_]:
+    """bool[rows]: as the formula of their bytes has it; skewed ones tell what a rank waits for, not what links do."""
+    return np.isin(rows["distribution"].astype(str), ["", "balanced"])
 
 
 def fit(rows: Records, nominal: float) -> tuple[float, float, float]:
@@ -89,13 +94,13 @@ def predicted(rows: Records, nominal: float, alpha: float, share: float, sm_rate
 
 def nvlink_bytes(rows: Records) -> Floats:
     """float64[rows]: bytes that a rank of one node sends to its peers."""
-    dispatch = rows["op"] == "dispatch"
+    value = np.where(rows["dtype"] == "fp8", FP8, 2.0)  # bytes
     away = (rows["world"] - 1) / rows["world"]
     if str(rows["kernel"][0]).endswith("low_latency"):
-        row = np.where(dispatch, rows["hidden"] * FP8 + HEADER, 2 * rows["hidden"])
+        row = rows["hidden"] * value + np.where(rows["op"] == "dispatch", HEADER, 0)
         return np.asarray(rows["tokens"] * rows["topk"] * away * row)
     reached = [rows_away(*key) for key in zip(rows["experts"], rows["topk"], rows["world"], strict=True)]
-    return np.asarray(rows["tokens"] * np.array(reached) * np.where(dispatch, FP8, 2) * rows["hidden"])
+    return np.asarray(rows["tokens"] * np.array(reached) * value * rows["hidden"])
 
 
 def rows_away(experts: int, topk: int, devices: int) -> float:

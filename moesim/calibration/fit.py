@@ -24,7 +24,7 @@ from moesim.calibration.demands import KIND
 from moesim.calibration.fit_operator import Fitted
 from moesim.calibration.heldout import Errors, Prepared, held_out, pooled, prepare, splits, way_of
 from moesim.calibration.kernels import candidates, default_sets, is_sound, kernel_sets, launches, name_of, roles_of
-from moesim.calibration.moving import elementwise
+from moesim.calibration.moving import activation, copies, elementwise
 from moesim.calibration.physics import BEATS, by_kernel, label
 from moesim.calibration.prior import Prior, priors_of, with_prior
 from moesim.calibration.quality import SLOW
@@ -108,7 +108,8 @@ def fit_profile(
     profile = _profile(records, system, sets, sections, digest(packed_grids(grids)))
     profile |= {"default_kernels": defaults, "heldout": heldout, "heldout_communication": exchanged}
     profile |= {"communication": communication.section(records, system, exchanged)}
-    remarks = [*_remarks(able, chosen), *_rests(sections), *communication.untold(records)]
+    remarks = [*_remarks(able, chosen), *_rests(sections), *communication.untold(records), *copies(labelled)]
+    remarks += _unfused(profile)
     remarks += [f"{name}: a launch costs {seconds * 1e6:.1f} us more in eager mode than in a graph"
                 for name, seconds in launches([part for part, _ in able]).items()]  # fmt: skip
     if base is not None:
@@ -138,6 +139,14 @@ def _rests(sections: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             yield f"{name}: {one['rows']} rows correct {one['prior']}"
         elif one["rows"] < TOO_FEW:
             yield f"too few rows: {name} rests on {one['rows']}, and on nothing else"
+
+
+def _unfused(profile: Mapping[str, Any]) -> list[str]:
+    """What is said where experts are bare GEMMs and nobody timed what lies between them."""
+    bare = sorted(name for name, one in profile["operators"].items() if one["bare"])
+    if not bare or "activation" in profile:
+        return []
+    return [f"activation: not measured, assumed to be as other elementwise kernels ({', '.join(bare)})"]
 
 
 def _of_op(errors: Mapping[str, Errors], op: str) -> list[Errors]:
@@ -212,6 +221,7 @@ def _profile(
         "default_kernels": {}, "kernels": sets, "operators": sections, "grids": grids,
         "memory_bandwidth": f"{system.device.memory_bandwidth / 1e9:.6g} GB/s", "cache": f"{system.facts.cache} B",
         "elementwise": elementwise(records, system),
+        **({"activation": fused} if (fused := activation(records, system)) else {}),
         **{name: raw[name] for name in kept},
         **({"sustained": system.facts.sustained.model_dump()} if system.facts.sustained else {}),
     }  # fmt: skip

@@ -3,7 +3,8 @@
 Kernel sources of one operator are different kernels. A set is a backend; a role is what a cost model is asked for, e.g.
 `experts.fp8`, or `experts.fp8@deepep_normal` behind a dispatch. Of the dtypes that a role may run in the first one that
 was measured widely counts, and of its sound kernels the fastest. Roles for which a backend has no sound kernel are
-played by those of the next one in ORDER.
+played by those of the next one in ORDER. Libraries that the harness calls play in its own set, torch: engines call them
+too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from moesim.calibration.quality import SLOW, Table
 from moesim.calibration.records import Records
 
 ORDER: Final = ("sglang", "trtllm", "vllm", "torch")
+LIBRARIES: Final = ("flash_mla", "flashinfer", "flash_attn")
 LABELS: Final = {
     "bf16": ("bf16",),
     "fp8": ("fp8_block", "fp8"),
@@ -93,10 +95,14 @@ def candidates(parts: Sequence[Records]) -> list[Candidate]:
         usable = part.usable
         if roles and len(usable):
             table = Table(usable, np.zeros(len(usable)))
-            facts = (str(part["backend"][0]), name_of(part), suits, len(usable), is_sound(part), table,
+            facts = (_set_of(str(part["backend"][0])), name_of(part), suits, len(usable), is_sound(part), table,
                      str(part["mode"][0]))  # fmt: skip
             found += [Candidate(role, *facts) for role in roles]
     return found
+
+
+def _set_of(backend: str) -> str:
+    return ORDER[-1] if backend in LIBRARIES else backend
 
 
 def kernel_sets(found: Sequence[Candidate]) -> dict[str, dict[str, str]]:

@@ -49,6 +49,7 @@ OPS: Final[dict[str, Op]] = {
     "kda_decode": Op("recurrence", ("heads", "kv_heads"), "batch", "Kimi delta attention of one new token"),
     "permute": Op("elementwise", ("hidden", "topk"), "tokens", "rows sorted by expert"),
     "unpermute": Op("elementwise", ("hidden", "topk"), "tokens", "rows back in order, weighted and summed"),
+    "activation": Op("elementwise", ("inter",), "bytes", "between the two GEMMs of experts, in one kernel"),
     "elementwise": Op("elementwise", (), "bytes", "a kernel that only moves `bytes`"),
     "copy_h2d": Op("copy", (), "bytes", "host to device"),
     "copy_d2h": Op("copy", (), "bytes", "device to host"),

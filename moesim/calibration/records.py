@@ -85,6 +85,7 @@ FIELDS: Final[dict[str, Column]] = {
     "group_basis": Column(TEXT, "", "recorded or regenerated"),
     "split_matrix": Column(COUNTS, "rows", "[world, world] flattened: rows from source to destination"),
     "mode": Column(TEXT, "", "eager or graph; empty if unknown"),
+    "calls": Column(INT, "", "that a sample is the mean over: those of one graph; 1 of eager calls"),
     "world": Column(INT, "ranks", "in the process group; 1 for a single device"),
     "nodes": Column(INT, "nodes", "that the process group spans"),
     "rank": Column(INT, "", "whose time this is"),
@@ -96,8 +97,8 @@ FIELDS: Final[dict[str, Column]] = {
 }  # fmt: skip
 SCHEMA: Final = pa.schema([pa.field(name, column.kind, nullable=False) for name, column in FIELDS.items()])
 _EMPTY: Final[dict[pa.DataType, Any]] = {TEXT: "", INT: 0, REAL: 0.0, COUNTS: [], REALS: []}
-_DEFAULTS: Final = {"world": 1, "nodes": 1, "tp": 1, "ep": 1, "label": OK}
-LATER: Final = frozenset({"nodes", "device_sms"})  # columns that files of earlier versions do not have
+_DEFAULTS: Final = {"calls": 1, "world": 1, "nodes": 1, "tp": 1, "ep": 1, "label": OK}
+LATER: Final = frozenset({"nodes", "device_sms", "calls"})  # columns that files of earlier versions do not have
 
 
 @dataclass(frozen=True)

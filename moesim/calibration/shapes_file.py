@@ -36,13 +36,15 @@ def _shape(row: list[str], where: str) -> Shape:
 
 
 def of_shapes(records: Records, shapes: frozenset[Shape]) -> npt.NDArray[np.bool_]:
-    """bool[rows]: grouped GEMMs of one of the shapes."""
+    """bool[rows]: grouped GEMMs of one of the shapes; bare ones (`matrices` 1) where they are one of its two."""
     if not shapes:
         return np.zeros(len(records), dtype=np.bool_)
-    columns = [records[name] for name in ("hidden", "inter", "topk", "experts")]
+    hidden, inter, bare = records["hidden"], records["inter"], records["matrices"] == 1
     found = np.zeros(len(records), dtype=np.bool_)
-    for shape in shapes:
-        found |= np.all([column == value for column, value in zip(columns, shape, strict=True)], axis=0)
+    for h, i, topk, experts in shapes:
+        whole = (hidden == h) & (inter == i)
+        part = (hidden == h) & ((inter == i) | (inter == 2 * i)) | (hidden == i) & (inter == h)
+        found |= np.where(bare, part, whole) & (records["topk"] == topk) & (records["experts"] == experts)
     return found
 
 

@@ -37,9 +37,12 @@ def carry(section: ProfileSection, measured: Device, device: Device) -> ProfileS
         engine: {role: name for role, name in roles.items() if name in operators}
         for engine, roles in section.kernels.items()
     }
-    moved = section.elementwise
-    elementwise = moved.model_copy(update={"bytes_per_second": memory * moved.bytes_per_second})
-    rates = {"operators": operators, "kernels": kernels, "elementwise": elementwise}
+    moved = {
+        name: one.model_copy(update={"bytes_per_second": memory * one.bytes_per_second})
+        for name in ("elementwise", "activation")
+        if (one := getattr(section, name)) is not None
+    }
+    rates = {"operators": operators, "kernels": kernels, **moved}
     rates |= {"cache": device.cache_bytes} if device.cache_bytes else {}
     return section.model_copy(update={**rates, "memory_bandwidth": device.memory_bandwidth})
 

@@ -16,7 +16,13 @@ from moesim.costs.carried import FAR, NEAR, carry
 from moesim.costs.communication import CommunicationCost, Steps
 from moesim.costs.estimate import Basis, Estimate
 from moesim.costs.grid import ResidualGrid
-from moesim.costs.profile_file import CommunicationSection, OperatorSection, ProfileSection, read_profile
+from moesim.costs.profile_file import (
+    CommunicationSection,
+    ElementwiseSection,
+    OperatorSection,
+    ProfileSection,
+    read_profile,
+)
 from moesim.costs.recurrences import demands_of
 from moesim.costs.shapes import KINDS
 from moesim.errors import BadInput, unknown_name
@@ -113,12 +119,14 @@ class Profile:
             self._estimate(role, "grouped_gemm", shapes.experts(rows, *shape, section.dtype, 1, choices))
             for shape in ((hidden, (matrices - 1) * inter), (inter, hidden))
         )
+        moved = np.asarray(rows.total * shapes.BF16 * matrices * inter)  # wide rows in, rows of `inter` out
+        between = self._moving(self._section.activation or self._section.elementwise, moved)
         return replace(
             up,
-            seconds=up.seconds + down.seconds,
+            seconds=up.seconds + between + down.seconds,
             outside=up.outside | down.outside,
             flops=np.add(up.flops, down.flops),
-            bytes=np.add(up.bytes, down.bytes),
+            bytes=np.add(up.bytes, down.bytes) + moved,
         )
 
     def attention(
@@ -236,10 +244,13 @@ class Profile:
     def elementwise(self, moved: npt.ArrayLike) -> Estimate:
         """See CostModel."""
         nbytes = np.asarray(moved, dtype=np.float64)
-        section = self._section.elementwise
-        seconds = np.where(nbytes > 0, section.launch + nbytes / section.bytes_per_second, 0.0)
-        basis: Basis = "assumed" if self._carried else section.basis
+        seconds = self._moving(self._section.elementwise, nbytes)
+        basis: Basis = "assumed" if self._carried else self._section.elementwise.basis
         return Estimate(seconds, "elementwise", basis, np.zeros(nbytes.shape, dtype=np.bool_), bytes=nbytes)
+
+    @staticmethod
+    def _moving(section: ElementwiseSection, nbytes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.where(nbytes > 0, section.launch + nbytes / section.bytes_per_second, 0.0)
 
     def host_seconds(self, phase: str, layers: int) -> float:
         """See CostModel."""

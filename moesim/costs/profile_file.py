@@ -162,6 +162,7 @@ class ProfileSection(Section):
     heldout: dict[str, HeldOut] = Field(description="by operator, all kernels of the sets together")
     heldout_communication: dict[str, HeldOut] = Field(description="collectives by world size, DeepEP by shape")
     elementwise: ElementwiseSection
+    activation: ElementwiseSection | None = Field(None, description="between bare grouped GEMMs, one fused kernel")
     families: dict[str, Annotated[float, Field(ge=0)]] = Field(
         description="error families without operators: standard deviation of the logarithm"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,18 +37,20 @@ def small(**changes: object) -> PlanSection:
 @pytest.mark.parametrize("name", HERE)
 def test_every_operator_that_runs_alone_gives_the_right_result(name: str) -> None:
     models = ("deepseek-ai/DeepSeek-V3",) if name.startswith("mla") else ("tiny-moe",)
-    cases = list(OPERATORS[name].cases(small(models=models, contexts=(8,)), 1))
+    backends = ("math",) if name.startswith("mla") else ("flash", "math")
+    cases = list(OPERATORS[name].cases(small(models=models, contexts=(8,), sdpa=backends), 1))
     assert cases
     for case in cases:
         prepared = OPERATORS[name].prepare(case, ALONE)
-        prepared.check(prepared.call())
+        with prepared.within():
+            prepared.check(prepared.call())
         assert prepared.bytes > 0
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_cases_speak_the_language_of_records(name: str) -> None:
     models = ("deepseek-ai/DeepSeek-V3",) if name.startswith("mla") else ("tiny-moe",)
-    plan = small(models=models, dtypes=("bf16", "fp8"))
+    plan = small(models=models, dtypes=("bf16", "fp8"), sdpa=("math",))
     case = next(iter(OPERATORS[name].cases(plan, 2)))
     assert set(case.row(0)) <= set(FIELDS)
     assert case.operator == name and find_op(case.op)
@@ -130,3 +133,53 @@ def test_no_fp8_on_a_cpu() -> None:
 def test_shapes_must_agree() -> None:
     with pytest.raises(WrongResult, match="shape"):
         expect_close(torch.zeros(2, 3), torch.zeros(3, 2))
+
+
+def test_experts_are_timed_as_bare_gemms() -> None:
+    """Into the wide space, gate and value at once, and back: the FLOPs of a whole FFN of three matrices."""
+    up, down, *_ = OPERATORS["grouped_gemm"].cases(small(dtypes=("fp32",), routing=("balanced",)), 1)
+    hidden, inter = down["inter"], down["hidden"]
+    assert (up["hidden"], up["inter"]) == (hidden, 2 * inter) and up["matrices"] == down["matrices"] == 1
+    flops = [OPERATORS["grouped_gemm"].prepare(case, ALONE).flops for case in (up, down)]
+    assert sum(flops) == 2 * 3 * hidden * inter * sum(up.sizes(0))
+
+
+def test_the_activation_is_one_kernel_of_torch_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def kept(function: Any, **how: object) -> Any:
+        asked.append((function.__name__, how))
+        return function
+
+    monkeypatch.setattr(torch, "compile", kept)
+    case = next(iter(OPERATORS["activation"].cases(small(dtypes=("bf16",)), 1)))
+    prepared = OPERATORS["activation"].prepare(case, ALONE)
+    found = prepared.call()
+    prepared.check(found)
+    assert asked == [("activate", {"dynamic": True})]
+    assert case["bytes"] == 2 * found.numel() * 3  # two wide rows in, one out
+    assert OPERATORS["activation"].refuses(ALONE.target) == "triton runs on GPUs only"
+
+
+def test_copies_go_both_ways_from_pinned_and_pageable_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pinned memory needs CUDA: here it is only asked for."""
+    plan = small(device="cuda")
+    for name in ("copy_h2d", "copy_d2h"):
+        assert [case.kernel for case in OPERATORS[name].cases(plan, 1)] == ["torch_copy_pinned", "torch_copy_pageable"]
+        assert [case.kernel for case in OPERATORS[name].cases(small(), 1)] == ["torch_copy_pageable"]
+    asked: list[bool] = []
+
+    def unpinned(plain: Any) -> Any:
+        def make(*size: Any, pin_memory: bool = False, **how: Any) -> Any:
+            asked.append(pin_memory)
+            return plain(*size, **how)
+
+        return make
+
+    for made in ("randint", "zeros"):
+        monkeypatch.setattr(torch, made, unpinned(getattr(torch, made)))
+    pinned, pageable = OPERATORS["copy_d2h"].cases(plan, 1)
+    for case in (pinned, pageable):
+        prepared = OPERATORS["copy_d2h"].prepare(case, ALONE)
+        prepared.check(prepared.call())
+    assert asked == [True, False, True, False, False, False]  # the host's two buffers, and the device's between

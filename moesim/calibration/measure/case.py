@@ -16,7 +16,7 @@ class Case:
     operator: name in the registry of this room; op: what records call it; shape: columns of records and their values;
     group_sizes [ranks, local experts]: rows of each rank's experts, () where the operator has none; split_matrix
     [world, world]: rows from source to destination; mode: eager or graph; label: "" or why no fit may use it; seed: of
-    the routing.
+    the routing; kernel: where the operator has several, as records call it.
     """
 
     operator: str
@@ -29,6 +29,7 @@ class Case:
     mode: str = "eager"
     label: str = ""
     seed: int = 0
+    kernel: str = ""
 
     def __getitem__(self, column: str) -> int:
         """The value of a shape's column, 0 where it has none."""
@@ -65,7 +66,7 @@ class Case:
 
     def __str__(self) -> str:
         shape = " ".join(f"{name}={value}" for name, value in self.shape)
-        return " ".join(filter(None, (self.operator, shape, self.dtype, self.distribution, self.mode)))
+        return " ".join(filter(None, (self.operator, self.kernel, shape, self.dtype, self.distribution, self.mode)))
 
 
 def shape(**columns: int) -> tuple[tuple[str, int], ...]:

@@ -10,7 +10,7 @@ import ctypes
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -55,9 +55,18 @@ class CpuTarget:
     def release(self) -> None:
         """The allocator gives it back by itself."""
 
-    def graph(self, call: Callable[[], Any]) -> None:
+    def held(self) -> int:
+        """Nobody counts them."""
+        return 0
+
+    def waits(self, call: Callable[[], Any]) -> bool:
+        """Host and device are one."""
+        call()
+        return False
+
+    def graph(self, calls: Sequence[Callable[[], Any]]) -> None:
         """A CPU has no graphs."""
-        del call
+        del calls
 
     def clock(self) -> tuple[float, str]:
         """The fastest core's MHz as the kernel reports it."""

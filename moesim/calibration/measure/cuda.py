@@ -6,7 +6,8 @@ NVML's documentation for the bits of the throttle reasons.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from moesim.calibration.measure.peers import local_rank
 
 MIN_FLUSH = 256 << 20  # bytes written to evict the L2, at least
 PAUSE_CYCLES = 400_000  # about 0.2 ms of an SM: longer than the host needs to launch what follows
+SYNCHRONIZING = "called a synchronizing CUDA operation"  # torch's words
 WARM_CALLS = 3  # before a capture, on a side stream, as torch.cuda.graph asks for
 # not 0x04, the power cap: large GEMMs run at it all the time, and a fall of the clock shows
 SLOWDOWNS = {
@@ -63,24 +65,40 @@ class CudaTarget:
         """See Target."""
         torch.cuda.empty_cache()
 
-    def graph(self, call: Callable[[], Any]) -> Callable[[], Any]:
-        """See Target. Raises RuntimeError where the call cannot be captured."""
+    def held(self) -> int:
+        """See Target."""
+        return int(torch.cuda.memory_allocated(self.device))
+
+    def waits(self, call: Callable[[], Any]) -> bool:
+        """See Target: torch warns of each operation that synchronizes (torch.cuda.set_sync_debug_mode)."""
+        before = torch.cuda.get_sync_debug_mode()
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                call()
+            finally:
+                torch.cuda.set_sync_debug_mode(before)
+        return any(SYNCHRONIZING in str(one.message) for one in said)
+
+    def graph(self, calls: Sequence[Callable[[], Any]]) -> Callable[[], Any]:
+        """See Target. Raises RuntimeError where a call cannot be captured."""
         try:
-            return self._captured(call)
+            return self._captured(calls)
         except RuntimeError as error:
             raise RuntimeError(f"cannot be captured as a graph: {str(error).splitlines()[0]}") from None
 
-    def _captured(self, call: Callable[[], Any]) -> Callable[[], Any]:
+    def _captured(self, calls: Sequence[Callable[[], Any]]) -> Callable[[], Any]:
         """Warm-up and capture share one side stream; NCCL's watchdog thread must not break the capture."""
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            for _ in range(WARM_CALLS):
+            for call in [*calls, *[calls[0]] * WARM_CALLS][: max(WARM_CALLS, len(calls))]:
                 call()
         torch.cuda.current_stream().wait_stream(side)
         captured = torch.cuda.CUDAGraph()
         with torch.cuda.graph(captured, stream=side, capture_error_mode="thread_local"):
-            result = call()
+            result = [call() for call in calls][-1]
 
         def replay() -> Any:
             captured.replay()

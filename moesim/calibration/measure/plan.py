@@ -46,6 +46,9 @@ class PlanSection(Section):
     routing: Items[str] = Field(("balanced",), description="balanced, trace:NAME, sampled:NAME")
     batches: Items[Positive] = (1,)
     contexts: Items[Positive] = (128,)
+    sdpa: Items[Literal["flash", "cudnn", "efficient", "math"]] = Field(
+        ("flash",), description="backends of scaled_dot_product_attention, each a kernel of its own"
+    )
     sizes: Items[ByteCount] = Field((), description="of copies, collectives and elementwise kernels")
     sampling: SamplingSection = SamplingSection()
     sentinel_every: Positive = Field(20, description="cases between two measurements of the sentinel")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from moesim.calibration.records import Records, records_of
 from moesim.calibration.systems import COLD
 from moesim.errors import BadInput, Interrupted, TryAgain
 
-HARNESS = 1  # counts up when the way of measuring changes
+HARNESS = 2  # counts up when the way of measuring changes
 LEAST_BUDGET = 0.05  # seconds of a case, however many there are
 
 
@@ -88,10 +90,10 @@ def expand(plan: PlanSection, place: Place) -> tuple[list[Case], tuple[Refused, 
     refused: list[Refused] = []
     for name in plan.operators:
         why = _refusal(name, place)
-        if why:
-            refused.append(Refused(name, why))
-        else:
-            cases += _in_modes(OPERATORS[name].cases(plan, place.peers.world), plan, OPERATORS[name].graphs)
+        found = [] if why else list(OPERATORS[name].cases(plan, place.peers.world))
+        if not found:
+            refused.append(Refused(name, why or "the plan's models, dtypes, sizes and backends make no case of it"))
+        cases += _in_modes(found, plan, OPERATORS[name].graphs)
     if not cases:
         told = "; ".join(f"{one.operator}: {one.why}" for one in refused) or "its lists make no case"
         raise BadInput(f"plan {plan.name} has nothing to measure here ({told})")
@@ -173,6 +175,7 @@ def _row(number: int, case: Case, taken: Taken, run: _Run) -> dict[str, Any]:
     target, peers, operator = run.place.target, run.place.peers, OPERATORS[case.operator]
     identity = target.identity()
     backend = operator.backend or target.backend
+    version = identity["nccl"] if backend == "nccl" else version_of(operator.module) or identity["torch"]
     clock = "wall seconds" if operator.collective and peers.world > 1 else "CPU seconds"
     facts = [
         f"plan {run.plan.name}",
@@ -183,12 +186,19 @@ def _row(number: int, case: Case, taken: Taken, run: _Run) -> dict[str, Any]:
     return {
         **case.row(peers.rank), **identity, "device_sms": target.sms, "run": run.journal.run, "case": number,
         "device_class": target.device_class,
-        "backend": backend, "version": identity["nccl"] if backend == "nccl" else identity["torch"],
-        "kernel": operator.kernel, "world": peers.world, "nodes": peers.nodes,
+        "backend": backend, "version": version, "kernel": case.kernel or operator.kernel,
+        **taken.columns, "world": peers.world, "nodes": peers.nodes,
         "rank": peers.rank, "samples": taken.samples,
         "clock_before": taken.clock_before, "clock_after": taken.clock_after, "label": taken.label,
         "provenance": ", ".join(facts),
     }  # fmt: skip
+
+
+@lru_cache(maxsize=8)
+def version_of(module: str) -> str:
+    """Of the distribution that brings that module, "" where none says so."""
+    found = importlib.metadata.packages_distributions().get(module, []) if module else []
+    return importlib.metadata.version(found[0]) if found else ""
 
 
 def _same_label(records: Records) -> Records:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -39,8 +39,16 @@ class Target(Protocol):
     def release(self) -> None:
         """Give back the memory of the last case."""
 
-    def graph(self, call: Call) -> Call | None:
-        """The call as a captured graph to replay; None where the device has no graphs."""
+    def held(self) -> int:
+        """Bytes of the tensors that are there, 0 where nobody counts them."""
+
+    def waits(self, call: Call) -> bool:
+        """Call it once: whether the host waits for the device inside."""
+
+    def graph(self, calls: Sequence[Call]) -> Call | None:
+        """The calls, one after another, as one captured graph; a replay returns what the last one does. None where the
+        device has no graphs.
+        """
 
     def clock(self) -> tuple[float, str]:
         """MHz now, 0 if unknown, and the reason why the device slows itself down, "" if it does not."""

@@ -1,13 +1,18 @@
-"""Attention cores in scaled_dot_product_attention: prefill and decode, with grouped heads or MLA."""
+"""Attention cores in scaled_dot_product_attention: prefill and decode, with grouped heads or MLA. Which backend runs is
+forced, and part of the kernel's name: a shape that it has no kernel for fails rather than falls back.
+
+Source: torch.nn.attention.sdpa_kernel and SDPBackend in PyTorch's documentation.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from moesim.calibration.measure.case import Case, shape
 from moesim.calibration.measure.plan import MOST_CACHED, PlanSection
@@ -17,6 +22,11 @@ from moesim.calibration.operators.operator import Operator, Place, Prepared, exp
 from moesim.models import Attention
 
 DTYPES = ("bf16", "fp16", "fp32")
+BACKENDS: Final = {
+    "flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION, "math": SDPBackend.MATH,
+}  # fmt: skip
+KERNEL: Final = "torch_sdpa"
 Phase = Literal["prefill", "decode"]
 MAX_PREFILL = 32768  # tokens of one call
 CHECKED_HEADS = 2  # of the first sequence: the reference is slow
@@ -24,11 +34,19 @@ MLA_VALUE, MLA_LATENT = 128, 512  # v_head_dim and kv_lora_rank of DeepSeek-V2, 
 
 
 def cases(plan: PlanSection, world: int, *, operator: str, phase: Phase, latent: bool) -> Iterator[Case]:
-    """Attention of the plan's models, by batch and context; prefill starts from nothing.
+    """Attention of the plan's models, by batch, context and backend."""
+    del world
+    for columns in shapes(plan, phase=phase, latent=latent):
+        for dtype in (name for name in plan.dtypes if name in DTYPES):
+            for backend in (name for name in plan.sdpa if _able(name, columns, latent, phase)):
+                yield Case(operator, operator, dtype, shape(**columns), kernel=f"{KERNEL}_{backend}")
+
+
+def shapes(plan: PlanSection, *, phase: Phase, latent: bool) -> Iterator[dict[str, int]]:
+    """Columns of the plan's attentions; prefill starts from nothing.
 
     If `latent`, MLA with DeepSeek's widths: records have no column for others.
     """
-    del world
     attentions = {model.attention for model in models(plan) if _is_latent(model.attention) == latent}
     for attention in sorted(attentions, key=str):
         for degree in plan.tensor_parallel:
@@ -39,9 +57,17 @@ def cases(plan: PlanSection, world: int, *, operator: str, phase: Phase, latent:
                     if batch * length > (MAX_PREFILL if phase == "prefill" else MOST_CACHED):
                         continue
                     query, context = (length, 0) if phase == "prefill" else (1, length - 1)
-                    columns = shape(batch=batch, query=query, context=context, **_columns(attention, degree, phase))
-                    for dtype in (name for name in plan.dtypes if name in DTYPES):
-                        yield Case(operator, operator, dtype, columns)
+                    yield {"batch": batch, "query": query, "context": context, **_columns(attention, degree, phase)}
+
+
+def _able(backend: str, columns: dict[str, int], latent: bool, phase: Phase) -> bool:
+    """Flash attention has one width for keys and values, the efficient one no grouped heads: as torch's checks of their
+    inputs say (aten/src/ATen/native/transformers/sdp_utils_cpp.h).
+    """
+    if backend == "flash":
+        return not latent
+    shares_cache = latent and phase == "decode"  # heads are rows of one head: see `prepare`
+    return backend != "efficient" or shares_cache or columns["heads"] == columns["kv_heads"]
 
 
 def _is_latent(attention: Attention) -> bool | None:
@@ -84,14 +110,15 @@ def prepare(case: Case, place: Place, *, value_width: int = 0) -> Prepared:
     moved += case["batch"] * case["heads"] * case["query"] * values
     return Prepared(
         call,
-        lambda found: expect_close(found[:1, :CHECKED_HEADS], _reference(query[:1], key[:1], value[:1], causal)),
+        lambda found: expect_close(found[:1, :CHECKED_HEADS], reference(query[:1], key[:1], value[:1], causal)),
         2.0 * pairs * case["heads"] * (width + values),
         float(moved * query.element_size()),
+        within=partial(sdpa_kernel, BACKENDS[case.kernel.removeprefix(f"{KERNEL}_")]),
     )
 
 
-def _reference(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool) -> torch.Tensor:
-    """softmax(q k / sqrt(d)) v in fp32 of the first heads, one by one."""
+def reference(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool) -> torch.Tensor:
+    """[B, H, q, d], [B, G, n, d], [B, G, n, v] -> [B, CHECKED_HEADS, q, v]: softmax(q k / sqrt(d)) v in fp32."""
     repeat = query.shape[1] // key.shape[1]
     parts = []
     for head in range(min(query.shape[1], CHECKED_HEADS)):
@@ -108,12 +135,12 @@ def _no_kernel(target: Target) -> str:
     """On a GPU scaled_dot_product_attention takes 576-wide keys by its reference path, which no engine runs."""
     if target.device_class != "cuda":
         return ""
-    return "torch has no kernel for it there, and FlashMLA, FlashInfer and FA3 are not called; `fit` takes the prior's"
+    return "torch has no kernel for it there; mla_decode_flashmla, _flashinfer and _fa3 call libraries that have one"
 
 
 def _operator(name: str, phase: Phase, *, value_width: int = 0) -> Operator:
     expand = partial(cases, operator=name, phase=phase, latent=bool(value_width))
-    return Operator("torch_sdpa", expand, partial(prepare, value_width=value_width))
+    return Operator(KERNEL, expand, partial(prepare, value_width=value_width))
 
 
 PREFILL, DECODE = _operator("attention_prefill", "prefill"), _operator("attention_decode", "decode")

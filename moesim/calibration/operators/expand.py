@@ -58,17 +58,25 @@ def _columns(model: MoEModel, tokens: int, world: int) -> dict[str, int]:
 
 
 def expert_cases(plan: PlanSection, world: int, *, operator: str, dtypes: tuple[str, ...]) -> Iterator[Case]:
-    """Grouped GEMM: alone, for each degree of expert parallelism, its hottest and its median rank."""
+    """Grouped GEMMs: alone, for each degree of expert parallelism, its hottest and its median rank; each of an expert's
+    two on its own. What lies between them, engines run as one kernel: see `activation`.
+    """
     del world
     for degree in plan.expert_parallel:
         for layer in layers(plan, degree):
             chosen = {_rank_at(layer.routed, quantile) for quantile in (0.5, 1.0)}
             for rank in sorted(rank for rank in chosen if any(layer.routed.group_sizes[rank])):
-                for dtype in (name for name in plan.dtypes if name in dtypes):
-                    yield Case(
-                        operator, "grouped_gemm", dtype, shape(**layer.columns), layer.distribution,
-                        (layer.routed.group_sizes[rank],), seed=plan.seed,
-                    )  # fmt: skip
+                sizes = (layer.routed.group_sizes[rank],)
+                for columns in bare_gemms(layer.columns):
+                    for dtype in (name for name in plan.dtypes if name in dtypes):
+                        yield Case(operator, "grouped_gemm", dtype, shape(**columns), layer.distribution, sizes,
+                                   seed=plan.seed)  # fmt: skip
+
+
+def bare_gemms(columns: dict[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+    """Columns of experts -> those of their GEMM into the wide space, gate and value at once, and of the one back."""
+    hidden, inter, wide = columns["hidden"], columns["inter"], max(columns["matrices"] - 1, 1) * columns["inter"]
+    return columns | {"matrices": 1, "inter": wide}, columns | {"matrices": 1, "hidden": inter, "inter": hidden}
 
 
 def _rank_at(routed: Routed, quantile: float) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from moesim.calibration.measure.case import Case
+from moesim.calibration.operators.activation import activate
 from moesim.calibration.operators.operator import Place
 
 grouped_mm = getattr(functional, "grouped_mm", None) or torch._grouped_mm  # public since torch 2.10
@@ -38,10 +39,7 @@ class Experts:
 
     def activate(self, wide: torch.Tensor) -> torch.Tensor:
         """[rows, width] -> [rows, inter]."""
-        if self.matrices == 3:
-            gate, value = wide.chunk(2, dim=-1)
-            return functional.silu(gate) * value
-        return functional.silu(wide)
+        return activate(wide, self.matrices)
 
     def grouped(self, rows: torch.Tensor) -> torch.Tensor:
         """[rows, hidden] sorted by expert -> [rows, hidden], in two grouped GEMMs (one if matrices is 1)."""

@@ -24,4 +24,4 @@ def prepare(case: Case, place: Place) -> Prepared:
     )
 
 
-OPERATOR = Operator("torch_grouped_mm", partial(expert_cases, operator="grouped_gemm", dtypes=DTYPES), prepare)
+OPERATOR = Operator("torch_grouped_mm_bare", partial(expert_cases, operator="grouped_gemm", dtypes=DTYPES), prepare)

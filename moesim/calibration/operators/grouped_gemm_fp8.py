@@ -31,26 +31,18 @@ def quantised(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 @dataclass(frozen=True)
 class Fp8Experts:
-    """Weights of `Experts`, quantised; the rows between its two GEMMs are quantised in the call, as engines do."""
+    """Weights [G, inter, hidden] of one bare GEMM of each expert, quantised; ends int32[G] of their rows."""
 
-    experts: Experts
-    up: tuple[torch.Tensor, torch.Tensor]
-    down: tuple[torch.Tensor, torch.Tensor]
+    ends: torch.Tensor
+    weight: torch.Tensor
+    weight_scale: torch.Tensor
 
     def __call__(self, rows: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """fp8 [rows, hidden] and float32 [rows] -> bf16 [rows, hidden]."""
-        wide = self._multiply(rows, scale, *self.up)
-        if self.experts.matrices == 1:
-            return wide
-        return self._multiply(*quantised(self.experts.activate(wide)), *self.down)
-
-    def _multiply(
-        self, rows: torch.Tensor, scale: torch.Tensor, weight: torch.Tensor, weight_scale: torch.Tensor
-    ) -> torch.Tensor:
+        """fp8 [rows, hidden] and float32 [rows] -> bf16 [rows, inter]."""
         assert scaled_grouped_mm is not None  # or `refuses` had said so
         by_row = functional.ScalingType.RowWise
         return scaled_grouped_mm(
-            rows, weight.transpose(-2, -1), scale, by_row, weight_scale, by_row, offs=self.experts.ends,
+            rows, self.weight.transpose(-2, -1), scale, by_row, self.weight_scale, by_row, offs=self.ends,
             output_dtype=torch.bfloat16, use_fast_accum=True,
         )  # fmt: skip
 
@@ -58,21 +50,22 @@ class Fp8Experts:
 def prepare(case: Case, place: Place) -> Prepared:
     """See Operator. The reference multiplies what is left after quantising rows and weights."""
     experts = Experts.of(case, place, dtype="bf16", sizes=case.sizes(place.peers.rank))
-    kernel = Fp8Experts(experts, quantised(experts.up), quantised(experts.down))
+    kernel = Fp8Experts(experts.ends, *quantised(experts.up))
     rows, scale = quantised(place.random(sum(experts.sizes), case["hidden"], dtype="bf16"))
-    up, down = ((fp8.float() * factor.unsqueeze(-1)) for fp8, factor in (kernel.up, kernel.down))
-    exact = Experts(up, down, experts.matrices, experts.sizes, experts.ends)
-    return Prepared(
-        partial(kernel, rows, scale),
-        lambda found: expect_close(found, exact.loop(rows.float() * scale.unsqueeze(-1))),
-        experts.flops(),
-        experts.bytes(1) / 2,  # fp8 weights, and about half of what bf16 rows are
-    )
+
+    def check(found: torch.Tensor) -> None:
+        exact = kernel.weight.float() * kernel.weight_scale.unsqueeze(-1)
+        wide = Experts(exact, experts.down, 1, experts.sizes, experts.ends)
+        expect_close(found, wide.loop(rows.float() * scale.unsqueeze(-1)))
+
+    weights = experts.bytes(0) / experts.up.element_size()
+    written = len(rows) * experts.out_width * torch.bfloat16.itemsize
+    return Prepared(partial(kernel, rows, scale), check, experts.flops(), weights + rows.numel() + written)
 
 
 TINY = Case(
     "grouped_gemm_fp8", "grouped_gemm", "fp8",
-    shape(tokens=32, hidden=256, inter=256, topk=1, experts=2, matrices=3, ep=1, tp=1), "balanced", ((16, 16),),
+    shape(tokens=32, hidden=256, inter=256, topk=1, experts=2, matrices=1, ep=1, tp=1), "balanced", ((16, 16),),
 )  # fmt: skip
 
 
@@ -84,7 +77,7 @@ def refuses(target: Target) -> str:
 
 
 OPERATOR = Operator(
-    "torch_scaled_grouped_mm",
+    "torch_scaled_grouped_mm_bare",
     partial(expert_cases, operator="grouped_gemm_fp8", dtypes=("fp8",)),
     prepare,
     refuses=refuses,

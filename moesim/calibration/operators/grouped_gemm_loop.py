@@ -23,4 +23,4 @@ def prepare(case: Case, place: Place) -> Prepared:
     )
 
 
-OPERATOR = Operator("torch_loop", partial(expert_cases, operator="grouped_gemm_loop", dtypes=DTYPES), prepare)
+OPERATOR = Operator("torch_loop_bare", partial(expert_cases, operator="grouped_gemm_loop", dtypes=DTYPES), prepare)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -22,7 +24,8 @@ class WrongResult(Exception):
 
 class Prepared(NamedTuple):
     """call: launches the operator once, on buffers that are there; check: raises WrongResult for what it returned;
-    flops, bytes: of this rank; takes_part: False where this rank only stands by.
+    flops, bytes: of this rank; takes_part: False where this rank only stands by; within: what holds while it is called;
+    before: runs ahead of each call, outside its time; columns: of records, known only now.
     """
 
     call: Callable[[], Any]
@@ -30,6 +33,9 @@ class Prepared(NamedTuple):
     flops: float = 0.0
     bytes: float = 0.0
     takes_part: bool = True
+    within: Callable[[], AbstractContextManager[Any]] = nullcontext
+    before: Callable[[], Any] | None = None
+    columns: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,9 @@ class Place:
 class Operator(NamedTuple):
     """kernel: as records call it; cases(plan, world): what a plan asks of it; prepare(case, place): buffers and call.
 
-    collective: all ranks call it together; least_world: ranks it needs; refuses(target): why it cannot run there.
+    collective: all ranks call it together; least_world: ranks it needs; refuses(target): why it cannot run there;
+    backend: who runs it, as records call them, "" torch.distributed's; module: whose version is recorded, "" torch's;
+    waits: the host waits for the device in it wherever it is called.
     """
 
     kernel: str
@@ -64,17 +72,19 @@ class Operator(NamedTuple):
     refuses: Callable[[Target], str] = lambda target: ""
     graphs: bool = True
     backend: str = "torch"
+    module: str = ""
+    waits: bool = False
 
 
-def expect_close(found: torch.Tensor, expected: torch.Tensor) -> None:
-    """Raises WrongResult unless both agree to what the dtype of `found` can hold."""
+def expect_close(found: torch.Tensor, expected: torch.Tensor, *, limit: float = 0.0) -> None:
+    """Raises WrongResult unless both agree to a share of the largest value: to what the dtype of `found` can hold."""
     if found.shape != expected.shape:
         raise WrongResult(f"shape {tuple(found.shape)}, not {tuple(expected.shape)}")
     if not found.numel():
         return
     off = (found.float() - expected.float()).abs().max().item()
     largest = max(expected.float().abs().max().item(), 1e-6)
-    limit = TOLERANCE.get(found.dtype, TOLERANCE[torch.bfloat16])
+    limit = limit or TOLERANCE.get(found.dtype, TOLERANCE[torch.bfloat16])
     if not off <= limit * largest:
         raise WrongResult(f"off by {off / largest:.2g} of the largest value, {limit:g} allowed")
 
