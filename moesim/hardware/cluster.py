@@ -19,7 +19,7 @@ NO_LINK = -1
 class Device:
     """One kind of GPU. peak_flops: dense FLOP/s by dtype; each figure's source stands in `sources`; like: the shipped
     profile whose kernels it runs, "" where they were measured on it or nobody can say; cache_bytes: of its last-level
-    cache, 0 where nobody says.
+    cache, host_link: B/s to memory of the host and back, 0 where nobody says.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Device:
     sources: Mapping[str, str] = field(default_factory=dict)
     like: str = ""
     cache_bytes: int = 0
+    host_link: float = 0.0
 
 
 class Routes(NamedTuple):

@@ -109,6 +109,7 @@ def _device(section: DeviceSection) -> Device:
         "memory_bandwidth": section.memory_bandwidth.source,
         "sms": section.sms.source,
         **({"cache": section.cache.source} if section.cache else {}),
+        **({"host_link": section.host_link.source} if section.host_link else {}),
         **{f"flops.{dtype}": figure.source for dtype, figure in section.flops.items()},
     }
     return Device(
@@ -118,6 +119,7 @@ def _device(section: DeviceSection) -> Device:
         peak_flops={dtype: figure.value for dtype, figure in section.flops.items()},
         sms=section.sms.value,
         cache_bytes=section.cache.value if section.cache else 0,
+        host_link=section.host_link.value if section.host_link else 0.0,
         sources=sources,
         like=section.like,
     )

@@ -40,6 +40,9 @@ class DeviceSection(Section):
         None,
         description="last-level cache, whose content a carried kernel may find there; left out: the measured one's",
     )
+    host_link: Sourced[Positive] | None = Field(
+        None, description="between the GPU and memory of its host, each direction"
+    )
     flops: dict[Literal["fp32", "bf16", "fp8", "fp4"], Sourced[Annotated[Flops, Field(gt=0)]]]
 
 

@@ -24,6 +24,7 @@ def _device(device: Device) -> str:
         ("memory rate", show_bandwidth(device.memory_bandwidth), device.sources.get("memory_bandwidth", "")),
         ("SMs", str(device.sms), device.sources.get("sms", "")),
         *([("cache", show_bytes(device.cache_bytes), device.sources["cache"])] if device.cache_bytes else []),
+        *([("host link", show_bandwidth(device.host_link), device.sources["host_link"])] if device.host_link else []),
         *(
             (f"dense {dtype}", f"{rate / 1e12:g} TFLOP/s", device.sources.get(f"flops.{dtype}", ""))
             for dtype, rate in device.peak_flops.items()

@@ -191,6 +191,7 @@ def _system(served: Served, seconds: float) -> Iterator[tuple[str, tuple[float, 
     )
     if asked and book.requests.prefixes:
         yield "prefix_cache_hit_rate", (found / asked, "1")
+    yield from _hosts(served)
     if served.entry is None:
         end = int(book.ended.max())
         yield from _worked(served.replicas, served.fleet.paid(0, end) if served.fleet else end * len(served.replicas))
@@ -216,6 +217,18 @@ def _staged(served: Served, which: Ints) -> Iterator[tuple[str, tuple[float, str
         there = np.sort(from_ps(served.line.left[number, which] - served.line.came[number, which]))
         yield from _distribution(f"stage_{stage.name}", there, None).items()
         yield f"stage_{stage.name}_busy_fraction", (busy[stage.name] / (stage.servers * int(book.ended.max())), "1")
+
+
+def _hosts(served: Served) -> Iterator[tuple[str, tuple[float, str]]]:
+    """KV that went to host memory, where there is some."""
+    swaps = [one.queue.swap for replica in served.replicas for one in replica.schedulers if one.queue.swap]
+    if not swaps:
+        return
+    moved = sum((one.out + one.back) * one.memory.block_bytes for one in swaps)
+    yield "swapped_blocks", (sum(one.out for one in swaps), "1")
+    yield "swapped_bytes", (moved, "B")
+    yield "swap_refused", (sum(one.full for one in swaps), "1")
+    yield "host_copy_s", (float(from_ps(sum(replica.copied for replica in served.replicas))), "s")
 
 
 def _sessions(book: Book, follows: Follows) -> Iterator[tuple[str, tuple[float, str]]]:

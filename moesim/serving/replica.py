@@ -85,6 +85,8 @@ class Replica:
         self._held: list[Ints] = [NOBODY for _ in self.schedulers]  # blocks of each row of the parts
         self._joined: Joined | None = None
         self._turn = self.steps = self.busy = 0
+        self._copying = tuple(one for one in self.schedulers if one.queue.swap)
+        self.copied = 0  # ps that steps have waited for copies from and to the host
         self._throttle = Throttle(self.schedulers[0].settings, len(self.schedulers))
         self._waited = self._gathered = 0  # steps that prompts have waited for those of others, and for more
         self.running = False  # a step is under way
@@ -201,6 +203,10 @@ class Replica:
     def _play(self, now: int, horizon: int, most: int) -> Ints:
         """int64[steps] ps: ends of the steps."""
         joined = self._join()
+        if self._copying:
+            waits = max(one.wait() for one in self._copying)
+            self.copied += waits
+            now += waits
         return self.clock.ends(joined.batch(len(self._cadence)), joined.grows, now, horizon, most)
 
     def _join(self) -> Joined:
@@ -242,7 +248,7 @@ class Replica:
     def _sample(self) -> Sample:
         queues = [one.queue for one in self.schedulers]
         running = sum(len(queue.started) + len(queue.decoding) for queue in queues)
-        waiting = sum(len(one.inbox) + len(one.queue.waiting) for one in self.schedulers)
+        waiting = sum(len(one.inbox) + len(one.queue.waiting) + len(one.queue.swapped) for one in self.schedulers)
         used = sum(q.blocks.total - q.blocks.free for q in queues) + self._grown()
         return Sample(self._ended, running, waiting, used)
 

@@ -18,6 +18,7 @@ from moesim.serving.ordering import order_of
 from moesim.serving.requests import Ints
 from moesim.serving.settings import Settings
 from moesim.serving.speculation import Speculation
+from moesim.serving.swap import HostMemory, Swap
 
 UNLIMITED = 1 << 40  # steps that a scheduler without requests does not mind
 
@@ -55,16 +56,19 @@ class Scheduler:
     whose seats and blocks come back when a step is put together that knows of it. landed: (ps, request) whose KV came
     from another pool. hands_over: answers are another pool's, blocks come back by `release` alone; handed: whose have
     not; expected: whose KV is on the way here. ttft: seconds, the scenario's limit, for an order that goes by it.
+    host: memory behind the HBM, where there is some.
     """
 
     def __init__(
-        self, settings: Settings, book: Book, blocks: int, *, hands_over: bool = False, ttft: float | None = None
+        self, settings: Settings, book: Book, blocks: int, *, hands_over: bool = False, ttft: float | None = None,
+        host: HostMemory | None = None,
     ) -> None:  # fmt: skip
         self.settings, self.book, self.hands_over = settings, book, hands_over
         self.blocks = Blocks(blocks, settings.block_size, len(book.requests))
         self.queue = Queue(
             book, self.blocks, settings.max_num_seqs, settings.reserved_output, settings.prefix_cache,
             order_of(settings.scheduling_policy, book, ttft), settings.num_speculative_tokens,
+            Swap(host) if host and host.swap else None,
         )  # fmt: skip
         self._speculation = Speculation.of(settings, book.seed)
         self.inbox: deque[tuple[int, int]] = deque()
@@ -91,12 +95,13 @@ class Scheduler:
     def load(self) -> int:
         """Requests that have come and are not answered."""
         queue = self.queue
-        return len(self.inbox) + len(self.landed) + len(queue.waiting) + len(queue.started) + len(queue.decoding)
+        come, running = len(self.inbox) + len(self.landed), len(queue.started) + len(queue.decoding)
+        return come + len(queue.waiting) + len(queue.swapped) + running
 
     def welcome(self, request: int) -> bool:
         """Hold a seat and blocks for a request whose KV is to come; False where there are none, or others wait."""
         queue, tokens = self.queue, int(self.book.prompt[request])
-        if not queue.seats or queue.waiting:
+        if not queue.seats or queue.waiting or queue.swapped:
             return False
         if not self.blocks.admit(request, (), max(tokens, queue.needed(request))):
             return False
@@ -130,7 +135,8 @@ class Scheduler:
     def has_prompt(self, known: int) -> bool:
         """Is there one that could run, as far as is known?"""
         self._learn(known)
-        return bool(self.queue.started or (self.queue.waiting and self.queue.seats))
+        queue = self.queue
+        return bool(queue.started or (queue.waiting and queue.seats and not queue.swapped))
 
     def _learn(self, known: int, *, idle: bool = False) -> None:
         while self.leaving and self.leaving[0][0] <= known:
@@ -185,6 +191,11 @@ class Scheduler:
     def news(self) -> bool:
         """Somebody came or goes: what goes on by itself has to be put together anew."""
         return bool(self.inbox or self.landed or self.leaving)
+
+    def wait(self) -> int:
+        """ps of copies that the step which was put together waits for."""
+        waits, self.queue.copies = self.queue.copies, 0
+        return waits
 
     def settle(self, rows: Rows, span: Span) -> Ints:
         """The step is over -> requests that are answered."""
@@ -256,6 +267,8 @@ class Scheduler:
         while self.leaving:
             self._learn(self.leaving[0][0])
         self.blocks.check_integrity()
+        if self.queue.swap:
+            self.queue.swap.check_integrity()
 
     def fail(self) -> list[int]:
         """The memory of its GPUs is lost -> requests that it had and that are not answered, in order."""
@@ -266,10 +279,12 @@ class Scheduler:
             self.blocks.give_back(request)
         self.blocks.forget()
         queue.seats += len(running) + len(gone)
-        had = [*running, *queue.waiting, *(request for _, request in self.inbox)]
-        self.book.cached[running] = 0
+        had = [*running, *queue.swapped, *queue.waiting, *(request for _, request in self.inbox)]
+        self.book.cached[[*running, *queue.swapped]] = 0
         queue.decoding, queue.started, self._since_poll = NOBODY, [], 0
-        for line in (queue.waiting, self.inbox, self.leaving):
+        if queue.swap:
+            queue.swap.forget()
+        for line in (queue.swapped, queue.waiting, self.inbox, self.leaving):
             line.clear()
         return had
 
@@ -283,7 +298,7 @@ class Scheduler:
         if self._speculation:
             return 1
         alone = rows.decodes == len(rows.request) and not queue.started
-        coming = self.inbox or self.landed or (queue.waiting and queue.seats)
+        coming = self.inbox or self.landed or ((queue.waiting or queue.swapped) and queue.seats)
         if not alone or self.leaving or coming or not rows.decodes:
             return 1
         steps = int((book.goal[rows.request] - book.emitted[rows.request]).min())

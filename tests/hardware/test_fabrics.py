@@ -116,7 +116,7 @@ def test_every_shape_is_sound(
     ("fabric", "says"),
     [
         ("kind: rails, nodes: 2, dims: [2]", "dims has no effect on rails.*kind: torus"),
-        ("kind: torus, nodes: 5, dims: [2, 2]", "fabric.yaml:17 fabric: dims.*hold 4 nodes, there are 5"),
+        ("kind: torus, nodes: 5, dims: [2, 2]", "fabric.yaml:18 fabric: dims.*hold 4 nodes, there are 5"),
         ("kind: rails, nodes: 2, routing: ecmp, spines: 4, queue_pairs: 64, planes: 2", "over 128 ways, at most 64"),
         ("kind: torus, nodes: 64, dims: [64]", "ways of 32 links, at most 12"),
         ("kind: dragonfly, nodes: 2", "routing of dragonfly is minimal or valiant"),

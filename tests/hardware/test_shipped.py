@@ -58,6 +58,7 @@ def test_every_shipped_topology_is_sound_and_every_figure_has_a_source(name: str
         device = cluster.devices[0]
         figures = {"memory", "memory_bandwidth", "sms", *(f"flops.{dtype}" for dtype in device.peak_flops)}
         figures |= {"cache"} if device.cache_bytes else set()
+        figures |= {"host_link"} if device.host_link else set()
         assert set(device.sources) == figures and all(device.sources.values())
 
 

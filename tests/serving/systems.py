@@ -12,6 +12,7 @@ from moesim.serving import Book, Clock, Given, Replica, Requests, Scheduler, Ser
 from moesim.serving.fleet import Outage
 from moesim.serving.scaling import Scaling
 from moesim.serving.stages import Inside, Stage, Staged
+from moesim.serving.swap import HostMemory
 from moesim.serving.transfer import Links
 from moesim.step import Batch
 
@@ -27,7 +28,8 @@ def requests_of(arrival: npt.ArrayLike, prompt: npt.ArrayLike, output: npt.Array
 def served(
     requests: Requests, step: Callable[[Batch], int], preset: str = "vllm", *, blocks: int = 10**6, replicas: int = 1,
     schedulers: int = 1, balancer: str = "round_robin", watch: Any = None, outages: Sequence[Outage] = (),
-    scaling: Scaling | None = None, stages: Sequence[Stage] = (), ttft: float | None = None, **changes: Any,
+    scaling: Scaling | None = None, stages: Sequence[Stage] = (), ttft: float | None = None,
+    host: HostMemory | None = None, **changes: Any,
 ) -> Served:  # fmt: skip
     """stages: those with servers come before the replicas, the steps of all replicas wait for the others."""
     settings = engine(preset, **{**BARE, **changes})
@@ -38,7 +40,7 @@ def served(
             book.inside.append(Inside(within, book, 1))
             clock = Staged(clock, book.inside[-1])
         return [
-            Replica([Scheduler(settings, book, blocks, ttft=ttft) for _ in range(schedulers)], clock, 1,
+            Replica([Scheduler(settings, book, blocks, ttft=ttft, host=host) for _ in range(schedulers)], clock, 1,
                     ahead=settings.schedule_ahead)
             for _ in range(replicas)
         ]  # fmt: skip

@@ -82,6 +82,10 @@ def stages(**changes: str) -> str:
 
 MODEL = {"model": "Qwen/Qwen3-32B", "devices": "2"}
 DRAFTS = ("scheduler={preset: vllm_dp_ep, num_speculative_tokens: 1, draft_acceptance_rate: 0.8}",)
+SHORT = (  # of KV: preempted requests go to the host
+    "scheduler={preset: vllm_dp_ep, free_gpu_memory_fraction: 4.0e-5}", "kv_offload={swap_space: 1 GiB}",
+    requests(arrivals="{burst: {size: 24, every: 1 s}}", output_length="{fixed: 150}"),
+)  # fmt: skip
 MOVES = "rebalance={step_interval: 20, window_size: 10}"
 RANKED = ("scheduler={scheduling_policy: priority, preset: vllm_dp_ep, max_num_seqs: 1}", ranked(0))
 SCALES = (autoscale(),)
@@ -255,6 +259,10 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     ),
     "scheduler.prefill_schedule_interval": ((), "scheduler.prefill_schedule_interval=8"),
     "scheduler.prefill_decode_interval": ((), "scheduler.prefill_decode_interval=8"),
+    **{
+        f"kv_offload.{key}": (SHORT, f"kv_offload.{key}={text}")
+        for key, text in {"swap_space": "160 KiB", "host_link": "1 GB/s"}.items()
+    },
     **{
         f"rebalance.{key}": ((MOVES,), f"rebalance.{key}={text}")
         for key, text in {

@@ -9,4 +9,5 @@ def fill(tray: Tray) -> None:
     """Requests that run come before those that wait."""
     tray.add_decodes()
     tray.add_started()
+    tray.add_swapped()
     tray.add_waiting(chunked=True)

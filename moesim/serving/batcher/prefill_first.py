@@ -11,3 +11,4 @@ def fill(tray: Tray) -> None:
     tray.add_waiting(chunked=True)
     if tray.empty:
         tray.add_decodes()
+        tray.add_swapped()

@@ -13,6 +13,7 @@ from moesim.serving.cadence import NEVER
 from moesim.serving.kv import Blocks
 from moesim.serving.ordering import Rank
 from moesim.serving.requests import Ints
+from moesim.serving.swap import Swap
 
 NONE: Ints = np.zeros(0, dtype=np.int64)
 
@@ -23,7 +24,8 @@ class Queue:
     decoding int64[...]; seats that are free; turn: how many have got one; held: what share of an answer's KV is held
     from admission on; cache: blocks of shared prefixes are found again; rank: who comes first, and the last by it of
     those that run is who loses its cache, None for arrival; drafts: tokens beyond the next one that a step checks of
-    each request.
+    each request; swap: host memory for KV of those that lost their blocks, and swapped: these, who come before all that
+    wait; copies: ps that the step which is put together has to wait for copies.
     """
 
     book: Book
@@ -33,10 +35,13 @@ class Queue:
     cache: bool = False
     rank: Rank | None = None
     drafts: int = 0
+    swap: Swap | None = None
+    swapped: deque[int] = field(default_factory=deque)
     waiting: deque[int] = field(default_factory=deque)
     started: list[int] = field(default_factory=list)
     decoding: Ints = field(default_factory=lambda: NONE)
     turn: int = 0
+    copies: int = 0
 
     def needed(self, request: int) -> int:
         """Tokens whose KV has to be there at admission, all of a step's prompt aside."""
@@ -77,25 +82,52 @@ class Queue:
             self.book.reused[request] = tokens
 
     def evict_last(self, now: int) -> int:
-        """Who got its seat last, or is the last by rank, loses its cache and goes to the front of the queue."""
+        """Who got its seat last, or is the last by rank, loses its blocks and goes to the front of the queue; its KV is
+        lost, or goes to the host where it decodes and there is room.
+        """
         running = np.append(self.decoding, self.started).astype(np.int64)
         seats = self.book.admitted[running]
         last = max(running.tolist(), key=self.rank) if self.rank else int(running[np.argmax(seats)])
-        if last in self.started:
-            self.started.remove(last)
-        else:
+        whole = last not in self.started
+        if whole:
             self.decoding = self.decoding[self.decoding != last]
+        else:
+            self.started.remove(last)
+        kept = whole and self._to_host(last)
         self.blocks.give_back(last)
-        self.book.cached[last] = 0
+        if not kept:
+            self.book.cached[last] = 0
         self.book.preempted[last] += 1
         self.book.evicted[last] = now
         self.book.state[last] = State.WAITING
         self.seats += 1
-        if self.rank:
-            self.line_up(last)
-        else:
-            self.waiting.appendleft(last)
+        self._line_up_again(self.swapped if kept else self.waiting, last)
         return last
+
+    def _to_host(self, request: int) -> bool:
+        """Its KV goes there, if there is room."""
+        blocks = self.blocks.of(int(self.book.cached[request]))
+        if not self.swap or not self.swap.take(request, blocks):
+            return False
+        self.copies += blocks * self.swap.memory.copy
+        return True
+
+    def _line_up_again(self, line: deque[int], request: int) -> None:
+        if self.rank:
+            insort(line, request, key=self.rank)
+        else:
+            line.appendleft(request)
+
+    def come_back(self, request: int, now: int) -> None:
+        """The first of those whose KV is at the host has a seat, and blocks for it: it decodes again."""
+        assert self.swap is not None
+        self.swapped.popleft()
+        self.copies += self.swap.give_back(request) * self.swap.memory.copy
+        self.sit(request)
+        self.decoding = np.append(self.decoding, request)
+        self.book.lost[request] += now - self.book.evicted[request]
+        self.book.evicted[request] = NEVER
+        self.book.state[request] = State.RUNNING
 
 
 @dataclass
@@ -137,13 +169,28 @@ class Tray:
             if tokens > 0 and self.queue.blocks.hold(request, int(self.queue.book.cached[request]) + tokens):
                 self._add(request, tokens)
 
+    def add_swapped(self) -> None:
+        """Requests whose KV is at the host come back and decode, in order, while there are seats, room and blocks; none
+        in a step that had to evict.
+        """
+        queue, each = self.queue, 1 + self.queue.drafts
+        while queue.swapped and queue.seats and self.left >= each and not self.evicted:
+            request = queue.swapped[0]
+            tokens = int(queue.book.cached[request]) + each
+            if not queue.blocks.hold(request, max(tokens, queue.needed(request))):
+                return
+            queue.come_back(request, self.now)
+            self.decodes = queue.decoding
+            self.left -= each
+
     def add_waiting(self, *, chunked: bool) -> None:
         """Requests from the front of the queue while there are seats, room and KV; whole prompts, or what fits.
 
-        None is admitted in a step that had to evict.
+        None is admitted in a step that had to evict, nor before those whose KV is at the host.
         """
         queue = self.queue
-        while not self.held and queue.waiting and queue.seats and self.left > 0 and not self.evicted:
+        may = not (self.held or self.evicted or queue.swapped)
+        while may and queue.waiting and queue.seats and self.left > 0:
             request = queue.waiting[0]
             known = queue.reusable(request)
             found = len(known) * queue.blocks.size

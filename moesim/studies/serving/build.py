@@ -13,6 +13,7 @@ from moesim.serving.fleet import Outage
 from moesim.serving.rebalancing import Rebalance, Rebalanced
 from moesim.serving.speculation import drafted
 from moesim.serving.stages import Inside, Stage, Staged
+from moesim.serving.swap import HostMemory
 from moesim.step import CostLog, StepPlan
 from moesim.step.pace import Pace, Renewals
 from moesim.studies.build import Draft, draft, idle_notes
@@ -28,11 +29,14 @@ KV_KNOB = "scheduler.gpu_memory_utilization"
 
 @dataclass(frozen=True)
 class Memory:
-    """The fullest rank: its ledger, the KV cache as its last row; blocks of one scheduler, of block_size tokens."""
+    """The fullest rank: its ledger, the KV cache as its last row; blocks of one scheduler, of block_size tokens, whose
+    part on a rank is block_bytes.
+    """
 
     ledger: MemoryLedger
     blocks: int
     block_size: int
+    block_bytes: float
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class ServeBuilt:
     memory: Memory
     log: CostLog
     rebalance: Rebalance | None
+    host: HostMemory | None
     warnings: tuple[str, ...]
     placement_source: str
     stages: tuple[BuiltStage, ...] = ()
@@ -111,9 +116,9 @@ class ServeBuilt:
 
     def _replica(self, book: Book, clock: Clock, device: int, *, hands_over: bool) -> Replica:
         layout, settings, blocks = self.plan.layout, self.settings, self.memory.blocks
-        ttft = self.scenario.slo.ttft
         schedulers = [
-            Scheduler(settings, book, blocks, hands_over=hands_over, ttft=ttft) for _ in range(layout.data_parallel)
+            Scheduler(settings, book, blocks, hands_over=hands_over, ttft=self.scenario.slo.ttft, host=self.host)
+            for _ in range(layout.data_parallel)
         ]
         return Replica(schedulers, clock, layout.tensor_parallel, ahead=settings.schedule_ahead, device=device)
 
@@ -134,10 +139,13 @@ def build_serving(loaded: ServeLoaded, seed: int) -> ServeBuilt:
     pooled, moves = isinstance(loaded.step, PoolLoaded), loaded.scenario.rebalance
     standing = _without_idle(made, 0 if pooled else loaded.scenario.most_replicas)
     lent = [note for note in made.plan.fabric.lent(KERNEL) if moves and note not in made.warnings]
-    warnings = (*standing, *lent, *made.routing_notes, *found.notes)
+    offload, device = loaded.scenario.kv_offload, plan.fabric.cluster.devices[0]
+    host = offload.memory(device, memory.block_bytes, plan.layout.tensor_parallel) if offload else None
+    offloaded = offload.notes(device) if offload else ()
+    warnings = (*standing, *lent, *made.routing_notes, *found.notes, *offloaded)
     weights = next((row.bytes for row in memory.ledger.rows if row.item == "expert weights"), 0)
     rule = moves.rule(plan, weights, seed) if moves else None
-    return ServeBuilt(loaded.scenario, plan, settings, memory, made.log, rule, warnings, found.source, stages)
+    return ServeBuilt(loaded.scenario, plan, settings, memory, made.log, rule, host, warnings, found.source, stages)
 
 
 def _beside(stages: Sequence[BuiltStage]) -> tuple[MemoryRow, ...]:
@@ -191,7 +199,7 @@ def kv_memory(plan: StepPlan, settings: Settings, beside: Sequence[MemoryRow] = 
             f"free_gpu_memory_fraction {settings.free_gpu_memory_fraction:g} of {free} bytes holds no block of "
             f"{int(block)} bytes", where="scheduler.free_gpu_memory_fraction", way_out="a larger fraction",
         )  # fmt: skip
-    return Memory(ledger, blocks, settings.block_size)
+    return Memory(ledger, blocks, settings.block_size, block)
 
 
 def _draft_rows(held: MemoryLedger, share: float) -> tuple[MemoryRow, ...]:

@@ -274,6 +274,7 @@ def _system(built: ServeBuilt, lookups: Mapping[str, float]) -> dict[str, Any]:
         "engine": built.settings.model_dump(mode="json"),
         "replicas": built.scenario.replicas,
         "kv_blocks": built.memory.blocks,
+        **({"swap_blocks": built.host.swap} if built.host else {}),
         "kv_tokens": built.memory.blocks * built.memory.block_size,
         "memory": {row.item: row.bytes for row in built.memory.ledger.rows}
         | {"usable": built.memory.ledger.capacity[HBM]},

@@ -14,6 +14,7 @@ from moesim.serving.workload import RequestsSection
 from moesim.studies.prices import PricesSection
 from moesim.studies.scenario import BatchSection, RoutingSection, Scenario, Setup, StepOverlapSection
 from moesim.studies.serving.fleet_sections import AutoscaleSection, OutageSection
+from moesim.studies.serving.offload_section import KvOffloadSection
 from moesim.studies.serving.pool_sections import MOST_REPLICAS, PoolsSection, Role
 from moesim.studies.serving.rebalance import RebalanceSection
 from moesim.studies.serving.stage_sections import StageSection, check_stages
@@ -44,6 +45,7 @@ class ServeScenario(Setup):
     stages: Items[StageSection] = Field(
         (), max_length=64, description="what requests or tokens go through beside the model; default: nothing"
     )
+    kv_offload: KvOffloadSection | None = Field(None, description="memory behind the HBM that holds KV")
     rebalance: RebalanceSection | None = Field(None, description="experts move between GPUs as loads say")
     balancer: str = Field("least_outstanding", description="who serves a request; see `moesim list balancers`")
     seeds: int = Field(1, ge=1, le=1000, description="runs with other requests; metrics are means, with 95 % intervals")
@@ -64,6 +66,9 @@ class ServeScenario(Setup):
         self.requests.check()
         check_stages(self.stages)
         self._check_priorities()
+        if self.kv_offload:
+            answers = self.pools.decode.scheduler if self.pools else None
+            self.kv_offload.check([(answers or self.scheduler).settings()])
         if self.pools and self.autoscale:
             raise BadInput("pools keep their sizes", where="autoscale", way_out="leave it out, or serve without pools")
         if self.autoscale:
