@@ -83,7 +83,7 @@ def unplayed(book: Book, replicas: Sequence[Replica]) -> str:
         "replicas differ": any(_kind(one) != _kind(replicas[0]) for one in replicas),
         "answers are another pool's": first.hands_over,
         "steps wait for stages": bool(book.inside),
-        "KV goes to the host": first.queue.swap is not None,
+        "KV goes to the host": first.host is not None,
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
 

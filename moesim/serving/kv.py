@@ -1,7 +1,8 @@
 """Paged KV cache of one scheduler: blocks are counted; those of shared prefixes are known by what they hold.
 
 A block that a prompt filled and whose content others may ask for keeps it when nobody uses it any more, until it is
-needed for something else: the one longest unused goes first, of one request's the last first (vLLM).
+needed for something else: the one longest unused goes first, of one request's the last first (vLLM). Where there are
+tiers behind it its content goes there, and comes back when it is asked for.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import numpy as np
 
 from moesim.errors import BrokenInvariant
 from moesim.serving.requests import Ints
+from moesim.serving.tiers import Tier
 
 
 class Blocks:
     """`total` blocks of `size` tokens; free: those that nobody uses, with content or without; held int64[requests]:
-    blocks of a request, shared ones among them.
+    blocks of a request, shared ones among them; below: the tier behind it; copies: ps of copies from there and to it
+    that the step which is put together has to wait for.
     """
 
-    def __init__(self, total: int, size: int, requests: int) -> None:
+    def __init__(self, total: int, size: int, requests: int, below: Tier | None = None) -> None:
+        self.below, self.copies = below, 0
         self.total, self.size, self.free = total, size, total
         self.held: Ints = np.zeros(requests, dtype=np.int64)
         self.taken = self.returned = 0
@@ -33,19 +37,29 @@ class Blocks:
         """Blocks that so many tokens take."""
         return -(-tokens // self.size)
 
+    @property
+    def unseen(self) -> int:
+        """Blocks that can be taken unseen by others: what falls into a shared tier is there for them."""
+        shared = self.below and (self.below.shared or self.below.below)
+        return self.free - len(self._idle) if shared else self.free
+
     def known(self, contents: Sequence[int]) -> int:
         """How many of these blocks, from the first on, are there."""
         for number, content in enumerate(contents):
-            if content not in self._users and content not in self._idle:
+            if not self._here(content) and not (self.below and self.below.find(content)):
                 return number
         return len(contents)
+
+    def _here(self, content: int) -> bool:
+        return content in self._users or content in self._idle
 
     def admit(self, request: int, contents: Sequence[int], tokens: int) -> bool:
         """Give a request these known blocks, and empty ones up to so many tokens; False, and nothing, where there are
         not enough.
         """
         idle = sum(content in self._idle for content in contents)
-        if max(self.of(tokens) - len(contents), 0) + idle > self.free:
+        apart = [content for content in contents if not self._here(content)] if self.below else []
+        if max(self.of(tokens) - len(contents), 0) + idle + len(apart) > self.free:
             return False
         for content in contents:
             if content in self._idle:
@@ -55,6 +69,9 @@ class Blocks:
         if contents:
             self._shared[request] = list(contents)
             self.held[request] = len(contents)
+        if apart and self.below:
+            self.copies += sum(map(self.below.lift, apart))
+            self._take(len(apart))  # after all of them have left: what falls out now may push others out below
         return self.hold(request, tokens)
 
     def fill(self, request: int, contents: Sequence[int]) -> None:
@@ -63,8 +80,10 @@ class Blocks:
         """
         mine = self._shared.setdefault(request, [])
         for content in contents[len(mine) :]:
-            if content in self._users or content in self._idle:
+            if self._here(content):
                 return
+            if self.below:
+                self.below.forget_one(content)
             self._users[content] = 1
             mine.append(content)
 
@@ -111,15 +130,20 @@ class Blocks:
         self.returned += back
 
     def forget(self) -> None:
-        """What blocks hold that nobody uses."""
+        """What blocks hold that nobody uses, and what this engine has behind them."""
         self._idle.clear()
+        self.copies = 0
+        if self.below:
+            self.below.forget()
 
     def _take(self, many: int) -> None:
         """Of the free ones; content is lost where no empty one is left."""
         self.free -= many
         self.taken += many
         while len(self._idle) > max(self.free, 0):
-            self._idle.popitem(last=False)
+            oldest, _ = self._idle.popitem(last=False)
+            if self.below:
+                self.below.put(oldest)
 
     def check_integrity(self) -> None:
         """Raises BrokenInvariant where blocks were lost, made up, or handed out twice."""
@@ -130,3 +154,5 @@ class Blocks:
             raise BrokenInvariant(f"{self.taken} blocks taken, {self.returned} returned, {used} used")
         if sum(self._users.values()) != sum(map(len, self._shared.values())) or len(self._idle) > self.free:
             raise BrokenInvariant("shared blocks are used by others than hold them")
+        if self.below:
+            self.below.check_integrity(self._here)

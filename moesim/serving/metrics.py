@@ -18,11 +18,13 @@ from moesim.serving.cadence import NEVER, Whole
 from moesim.serving.classes import Classes
 from moesim.serving.fleet import Fleet
 from moesim.serving.follows import Follows
+from moesim.serving.kv import Blocks
 from moesim.serving.rebalancing import Rebalanced
 from moesim.serving.replica import Replica
 from moesim.serving.requests import Ints
 from moesim.serving.run import Served
 from moesim.serving.stages import Inside, Line
+from moesim.serving.swap import HostMemory
 from moesim.units import from_ps
 
 Floats = npt.NDArray[np.float64]
@@ -220,15 +222,33 @@ def _staged(served: Served, which: Ints) -> Iterator[tuple[str, tuple[float, str
 
 
 def _hosts(served: Served) -> Iterator[tuple[str, tuple[float, str]]]:
-    """KV that went to host memory, where there is some."""
-    swaps = [one.queue.swap for replica in served.replicas for one in replica.schedulers if one.queue.swap]
-    if not swaps:
+    """KV that is kept behind the HBM, where there is something."""
+    every = [one for replica in served.replicas for one in replica.schedulers]
+    memory = next((one.host for one in every if one.host), None)
+    if not memory:
         return
-    moved = sum((one.out + one.back) * one.memory.block_bytes for one in swaps)
-    yield "swapped_blocks", (sum(one.out for one in swaps), "1")
-    yield "swapped_bytes", (moved, "B")
-    yield "swap_refused", (sum(one.full for one in swaps), "1")
+    if memory.swap:
+        swaps = [one.queue.swap for one in every if one.queue.swap]
+        yield "swapped_blocks", (sum(one.out for one in swaps), "1")
+        yield "swapped_bytes", (sum(one.out + one.back for one in swaps) * memory.block_bytes, "B")
+        yield "swap_refused", (sum(one.full for one in swaps), "1")
+    if memory.cache or memory.pool:
+        yield from _tiers([one.blocks for one in every], memory)
     yield "host_copy_s", (float(from_ps(sum(replica.copied for replica in served.replicas))), "s")
+
+
+def _tiers(every: Sequence[Blocks], memory: HostMemory) -> Iterator[tuple[str, tuple[float, str]]]:
+    """Prefixes that came back from behind the HBM, shares of all tokens of prompts that looked."""
+    asked, size = sum(one.asked for one in every), every[0].size
+    tiers = [tier for one in every for tier in (one.below, one.below.below if one.below else None) if tier]
+    hits = {
+        shared: sum(tier.hits for tier in {id(tier): tier for tier in tiers if tier.shared == shared}.values())
+        for shared in (False, True)
+    }
+    for name, shared, there in (("host_cache", False, memory.cache), ("kv_pool", True, memory.pool)):
+        if there:
+            yield f"{name}_hit_rate", (hits[shared] * size / max(asked, 1), "1")
+    yield "restored_bytes", (sum(hits.values()) * memory.block_bytes, "B")
 
 
 def _sessions(book: Book, follows: Follows) -> Iterator[tuple[str, tuple[float, str]]]:

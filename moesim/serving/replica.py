@@ -85,7 +85,7 @@ class Replica:
         self._held: list[Ints] = [NOBODY for _ in self.schedulers]  # blocks of each row of the parts
         self._joined: Joined | None = None
         self._turn = self.steps = self.busy = 0
-        self._copying = tuple(one for one in self.schedulers if one.queue.swap)
+        self._copying = tuple(one for one in self.schedulers if one.host)
         self.copied = 0  # ps that steps have waited for copies from and to the host
         self._throttle = Throttle(self.schedulers[0].settings, len(self.schedulers))
         self._waited = self._gathered = 0  # steps that prompts have waited for those of others, and for more

@@ -19,6 +19,7 @@ from moesim.serving.requests import Ints
 from moesim.serving.settings import Settings
 from moesim.serving.speculation import Speculation
 from moesim.serving.swap import HostMemory, Swap
+from moesim.serving.tiers import Tier
 
 UNLIMITED = 1 << 40  # steps that a scheduler without requests does not mind
 
@@ -56,15 +57,17 @@ class Scheduler:
     whose seats and blocks come back when a step is put together that knows of it. landed: (ps, request) whose KV came
     from another pool. hands_over: answers are another pool's, blocks come back by `release` alone; handed: whose have
     not; expected: whose KV is on the way here. ttft: seconds, the scenario's limit, for an order that goes by it.
-    host: memory behind the HBM, where there is some.
+    host: memory behind the HBM, where there is some, pool: that of all engines.
     """
 
     def __init__(
         self, settings: Settings, book: Book, blocks: int, *, hands_over: bool = False, ttft: float | None = None,
-        host: HostMemory | None = None,
+        host: HostMemory | None = None, pool: Tier | None = None,
     ) -> None:  # fmt: skip
         self.settings, self.book, self.hands_over = settings, book, hands_over
-        self.blocks = Blocks(blocks, settings.block_size, len(book.requests))
+        self.host = host
+        below = host.tiers(pool) if host and settings.prefix_cache else None
+        self.blocks = Blocks(blocks, settings.block_size, len(book.requests), below)
         self.queue = Queue(
             book, self.blocks, settings.max_num_seqs, settings.reserved_output, settings.prefix_cache,
             order_of(settings.scheduling_policy, book, ttft), settings.num_speculative_tokens,
@@ -194,7 +197,7 @@ class Scheduler:
 
     def wait(self) -> int:
         """ps of copies that the step which was put together waits for."""
-        waits, self.queue.copies = self.queue.copies, 0
+        waits, self.blocks.copies = self.blocks.copies, 0
         return waits
 
     def settle(self, rows: Rows, span: Span) -> Ints:
@@ -290,7 +293,7 @@ class Scheduler:
 
     def stretch(self, rows: Rows) -> int:
         """So many steps like this one, of decodes alone, come one after the other if nobody else arrives; 1 if it is
-        not known, or their KV might not fit.
+        not known, or their KV might not fit, or push something out into a pool in which others look meanwhile.
         """
         queue, book = self.queue, self.book
         if not (rows.decodes or self.load or self.leaving):
@@ -302,4 +305,4 @@ class Scheduler:
         if not alone or self.leaving or coming or not rows.decodes:
             return 1
         steps = int((book.goal[rows.request] - book.emitted[rows.request]).min())
-        return min(steps, self.blocks.free // rows.decodes * self.blocks.size + 1)
+        return min(steps, self.blocks.unseen // rows.decodes * self.blocks.size + 1)

@@ -9,17 +9,30 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from moesim.errors import BrokenInvariant
+from moesim.serving.tiers import Tier
 
 
 @dataclass(frozen=True)
 class HostMemory:
-    """Behind one scheduler: `swap` blocks for KV of preempted requests; copy: ps of a block over the host links;
-    block_bytes: of a block, of all its ranks.
+    """Behind one scheduler: `swap` blocks for KV of preempted requests, `cache` for prefixes that fall out of the HBM;
+    copy: ps of a block over the host links; block_bytes: of a block, of all its ranks; pool: blocks behind that of all
+    engines, pool_copy ps each.
     """
 
     swap: int = 0
     copy: int = 0
     block_bytes: int = 0
+    cache: int = 0
+    pool: int = 0
+    pool_copy: int = 0
+
+    def shared(self) -> Tier | None:
+        """A new pool, where there is one."""
+        return Tier(self.pool, self.pool_copy, shared=True) if self.pool else None
+
+    def tiers(self, pool: Tier | None) -> Tier | None:
+        """What is behind a new HBM."""
+        return Tier(self.cache, self.copy, below=pool) if self.cache else pool
 
 
 @dataclass

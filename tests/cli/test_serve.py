@@ -146,6 +146,8 @@ def test_every_kind_of_arrivals_is_served(moesim: Moesim, arrivals: str) -> None
         ("kv_offload={}", 2, "kv_offload: give swap_space"),
         ("kv_offload={swap_space: 1 B}", 2, "1 B hold no KV block of"),
         ("kv_offload={swap_space: 4}", 2, "no unit"),
+        ("kv_offload={host_link: 9 GB/s, pool: {size: 1 GB, rate: 1 GB/s}}", 2, "host_link needs swap_space"),
+        ("kv_offload={pool: {size: 1 GB}}", 2, "kv_offload.pool.rate"),
         ("kv_offload={swap_space: 4 GiB, host_link: 0 GB/s}", 2, "kv_offload.host_link"),
         ("rebalance={step_interval: 0}", 2, "rebalance.step_interval"),
         ("scheduler.scheduling_policy=fifo", 2, "'fcfs', 'priority' or 'deadline'"),

@@ -33,6 +33,7 @@ def served(
 ) -> Served:  # fmt: skip
     """stages: those with servers come before the replicas, the steps of all replicas wait for the others."""
     settings = engine(preset, **{**BARE, **changes})
+    pool = host.shared() if host else None
 
     def make(book: Book) -> Sequence[Replica]:
         clock: Clock = Given(step)
@@ -40,8 +41,8 @@ def served(
             book.inside.append(Inside(within, book, 1))
             clock = Staged(clock, book.inside[-1])
         return [
-            Replica([Scheduler(settings, book, blocks, ttft=ttft, host=host) for _ in range(schedulers)], clock, 1,
-                    ahead=settings.schedule_ahead)
+            Replica([Scheduler(settings, book, blocks, ttft=ttft, host=host, pool=pool) for _ in range(schedulers)],
+                    clock, 1, ahead=settings.schedule_ahead)
             for _ in range(replicas)
         ]  # fmt: skip
 

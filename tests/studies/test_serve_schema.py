@@ -86,6 +86,10 @@ SHORT = (  # of KV: preempted requests go to the host
     "scheduler={preset: vllm_dp_ep, free_gpu_memory_fraction: 4.0e-5}", "kv_offload={swap_space: 1 GiB}",
     requests(arrivals="{burst: {size: 24, every: 1 s}}", output_length="{fixed: 150}"),
 )  # fmt: skip
+SHARING = (  # more texts than the HBM has room for
+    "scheduler={preset: vllm_dp_ep, free_gpu_memory_fraction: 2.0e-5}",
+    requests(number="80", arrivals="{poisson: {rate: 1000/s}}", prefix="{documents: 12, share: 0.9, zipf: 0.5}"),
+)  # fmt: skip
 MOVES = "rebalance={step_interval: 20, window_size: 10}"
 RANKED = ("scheduler={scheduling_policy: priority, preset: vllm_dp_ep, max_num_seqs: 1}", ranked(0))
 SCALES = (autoscale(),)
@@ -262,6 +266,11 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     **{
         f"kv_offload.{key}": (SHORT, f"kv_offload.{key}={text}")
         for key, text in {"swap_space": "160 KiB", "host_link": "1 GB/s"}.items()
+    },
+    "kv_offload.host_cache": ((*SHARING, "kv_offload={host_cache: 1 GiB}"), "kv_offload.host_cache=1 MiB"),
+    **{
+        f"kv_offload.pool.{key}": ((*SHARING, "kv_offload={pool: {size: 1 GiB, rate: 9 GB/s}}"), change)
+        for key, change in {"size": "kv_offload.pool.size=1 MiB", "rate": "kv_offload.pool.rate=1 GB/s"}.items()
     },
     **{
         f"rebalance.{key}": ((MOVES,), f"rebalance.{key}={text}")

@@ -25,7 +25,7 @@ class Queue:
     from admission on; cache: blocks of shared prefixes are found again; rank: who comes first, and the last by it of
     those that run is who loses its cache, None for arrival; drafts: tokens beyond the next one that a step checks of
     each request; swap: host memory for KV of those that lost their blocks, and swapped: these, who come before all that
-    wait; copies: ps that the step which is put together has to wait for copies.
+    wait.
     """
 
     book: Book
@@ -41,7 +41,6 @@ class Queue:
     started: list[int] = field(default_factory=list)
     decoding: Ints = field(default_factory=lambda: NONE)
     turn: int = 0
-    copies: int = 0
 
     def needed(self, request: int) -> int:
         """Tokens whose KV has to be there at admission, all of a step's prompt aside."""
@@ -109,7 +108,7 @@ class Queue:
         blocks = self.blocks.of(int(self.book.cached[request]))
         if not self.swap or not self.swap.take(request, blocks):
             return False
-        self.copies += blocks * self.swap.memory.copy
+        self.blocks.copies += blocks * self.swap.memory.copy
         return True
 
     def _line_up_again(self, line: deque[int], request: int) -> None:
@@ -122,7 +121,7 @@ class Queue:
         """The first of those whose KV is at the host has a seat, and blocks for it: it decodes again."""
         assert self.swap is not None
         self.swapped.popleft()
-        self.copies += self.swap.give_back(request) * self.swap.memory.copy
+        self.blocks.copies += self.swap.give_back(request) * self.swap.memory.copy
         self.sit(request)
         self.decoding = np.append(self.decoding, request)
         self.book.lost[request] += now - self.book.evicted[request]

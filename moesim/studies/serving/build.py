@@ -14,6 +14,7 @@ from moesim.serving.rebalancing import Rebalance, Rebalanced
 from moesim.serving.speculation import drafted
 from moesim.serving.stages import Inside, Stage, Staged
 from moesim.serving.swap import HostMemory
+from moesim.serving.tiers import Tier
 from moesim.step import CostLog, StepPlan
 from moesim.step.pace import Pace, Renewals
 from moesim.studies.build import Draft, draft, idle_notes
@@ -72,8 +73,9 @@ class ServeBuilt:
         with_host = self._hosted(clock, self.plan, inside)
         places = first or [number * self.plan.layout.world for number in range(self.scenario.most_replicas)]
         clocks = [self._moving(with_host, clock.counted, inside) for _ in places]
+        pool = self.host.shared() if self.host else None
         pairs = zip(clocks, places, strict=True)
-        return [self._replica(book, one, place, hands_over=hands_over) for one, place in pairs]
+        return [self._replica(book, one, place, pool, hands_over=hands_over) for one, place in pairs]
 
     @property
     def beside(self) -> tuple[MemoryRow, ...]:
@@ -114,10 +116,10 @@ class ServeBuilt:
         world, node = self.plan.layout.world, cluster.gpus_per_node
         return outages_of(self.scenario.faults, many, world, node, cluster.num_devices)
 
-    def _replica(self, book: Book, clock: Clock, device: int, *, hands_over: bool) -> Replica:
-        layout, settings, blocks = self.plan.layout, self.settings, self.memory.blocks
+    def _replica(self, book: Book, clock: Clock, device: int, pool: Tier | None, *, hands_over: bool) -> Replica:
+        layout, settings, blocks, ttft = self.plan.layout, self.settings, self.memory.blocks, self.scenario.slo.ttft
         schedulers = [
-            Scheduler(settings, book, blocks, hands_over=hands_over, ttft=self.scenario.slo.ttft, host=self.host)
+            Scheduler(settings, book, blocks, hands_over=hands_over, ttft=ttft, host=self.host, pool=pool)
             for _ in range(layout.data_parallel)
         ]
         return Replica(schedulers, clock, layout.tensor_parallel, ahead=settings.schedule_ahead, device=device)

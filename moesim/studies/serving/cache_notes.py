@@ -13,6 +13,11 @@ def cache_notes(served: Served) -> Iterator[str]:
     what nobody asks for again.
     """
     book, pool = served.book, served.pools[0]
+    host = pool[0].schedulers[0].host
+    if host and (host.cache or host.pool) and not book.requests.prefixes:
+        yield (
+            "kv_offload: prompts have nothing in common, so no tier finds anything (requests.prefix, requests.sessions)"
+        )
     if not isinstance(book.requests.prefixes, Documents) or not pool[0].schedulers[0].settings.prefix_cache:
         return
     room = sum(one.blocks.total * one.blocks.size for replica in pool for one in replica.schedulers)

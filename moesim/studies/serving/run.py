@@ -274,7 +274,7 @@ def _system(built: ServeBuilt, lookups: Mapping[str, float]) -> dict[str, Any]:
         "engine": built.settings.model_dump(mode="json"),
         "replicas": built.scenario.replicas,
         "kv_blocks": built.memory.blocks,
-        **({"swap_blocks": built.host.swap} if built.host else {}),
+        **_behind(built),
         "kv_tokens": built.memory.blocks * built.memory.block_size,
         "memory": {row.item: row.bytes for row in built.memory.ledger.rows}
         | {"usable": built.memory.ledger.capacity[HBM]},
@@ -292,6 +292,13 @@ def _stages(stages: Sequence[BuiltStage]) -> dict[str, Any]:
         for one in stages
     }
     return {"stages": told} if told else {}
+
+
+def _behind(built: ServeBuilt) -> dict[str, int]:
+    """KV blocks behind the HBM of a scheduler, and of all."""
+    host = built.host
+    named = {"swap_blocks": host.swap, "host_cache_blocks": host.cache, "kv_pool_blocks": host.pool} if host else {}
+    return {name: blocks for name, blocks in named.items() if blocks}
 
 
 def _of_experts(built: ServeBuilt, lookups: Mapping[str, float]) -> dict[str, Any]:

@@ -67,8 +67,9 @@ class ServeScenario(Setup):
         check_stages(self.stages)
         self._check_priorities()
         if self.kv_offload:
-            answers = self.pools.decode.scheduler if self.pools else None
-            self.kv_offload.check([(answers or self.scheduler).settings()])
+            ends = (self.pools.prefill, self.pools.decode) if self.pools else ()
+            engines = [(pool.scheduler or self.scheduler).settings() for pool in ends] or [self.scheduler.settings()]
+            self.kv_offload.check(prompts=engines[0], answers=engines[-1])
         if self.pools and self.autoscale:
             raise BadInput("pools keep their sizes", where="autoscale", way_out="leave it out, or serve without pools")
         if self.autoscale:
