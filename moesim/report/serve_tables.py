@@ -40,10 +40,12 @@ def _memories(told: Document) -> list[Text]:
 
 
 def _metrics(document: Document) -> Table:
-    """name, value, and the interval where several seeds were run."""
+    """name, value, and the interval where several seeds were run; memory is told in a line of its own."""
     interval = document["provenance"]["interval"]
     table = _plain("metric", "value", interval) if interval else _plain("metric", "value")
     for name, metric in document["metrics"].items():
+        if "memory." in name:
+            continue
         ends = [show_metric(name, metric[end], metric["unit"]) for end in ("low", "high") if end in metric]
         table.add_row(
             name, show_metric(name, metric["value"], metric["unit"]), *([" .. ".join(ends)] if interval else [])

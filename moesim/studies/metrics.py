@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from moesim.layout import HBM
+from moesim.layout import HBM, MemoryLedger
 from moesim.step import Lowered
 from moesim.studies.band import Band
 from moesim.studies.build import Built
@@ -63,7 +63,7 @@ def _medians(built: Built, lowered: Lowered, ladder: Ladder) -> dict[str, Metric
         **_byte_metrics(built, lowered),
         "flops": Metric(sum(float(one.flops.sum()) for one in lowered.demand.values()), "FLOP"),
         "peak_memory_bytes": Metric(float(built.memory.used(HBM)), "B"),
-        **{f"memory.{key}": Metric(value, "B") for key, value in _memory_rows(built)},
+        **{f"memory.{key}": Metric(value, "B") for key, value in memory_rows(built.memory)},
         **_load_metrics(lowered),
         **router_metrics(built.plan.routing, lowered, sum(batch.tokens for batch in built.batches)),
         **_link_metrics(ladder),
@@ -104,9 +104,9 @@ def _byte_metrics(built: Built, lowered: Lowered) -> dict[str, Metric]:
     return {name: Metric(float(value), "B") for name, value in found.items()}
 
 
-def _memory_rows(built: Built) -> list[tuple[str, float]]:
-    """(name, bytes) of the ledger's rows of the HBM."""
-    rows = [row for row in built.memory.rows if row.pool == HBM]
+def memory_rows(memory: MemoryLedger) -> list[tuple[str, float]]:
+    """(name, bytes) of a ledger's rows of the HBM."""
+    rows = [row for row in memory.rows if row.pool == HBM]
     return [(re.sub("[^a-z0-9]+", "_", row.item.lower()), float(row.bytes)) for row in rows]
 
 

@@ -88,3 +88,20 @@ def test_a_row_is_found_by_number_system_title_and_feature() -> None:
     assert len(find_rows(["F30"])) > 3
     with pytest.raises(BadInput, match="unknown row"):
         find_rows(["S999"])
+
+
+SERVED = """
+gallery: 1
+seed: S063
+system: test
+title: test
+base: {scenario: _serve, set: {requests.number: 2}}
+variants: {staged: {set: {stages: [{name: router, seconds: 5 ms}]}}}
+law: [staged.median_tpot_ms == base.median_tpot_ms]
+"""
+
+
+def test_a_row_may_serve_requests() -> None:
+    """Five more milliseconds to the first token, none after it."""
+    row = made(SERVED + "expect: [abs(staged.mean_ttft_ms - base.mean_ttft_ms - 5) < 1e-6]\n")
+    assert play(row, _command).failures == ()

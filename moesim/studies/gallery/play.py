@@ -15,9 +15,10 @@ from moesim import shipped, yamlfile
 from moesim.errors import BadInput, MoesimError
 from moesim.studies.expression import values_of
 from moesim.studies.gallery.laws import parts, unlawful
-from moesim.studies.gallery.row import BASE, FOLDER, Row, Side
-from moesim.studies.load import find, load_data
+from moesim.studies.gallery.row import FOLDER, OURS, Row, Side, own_files
+from moesim.studies.load import SERVE, find, load_data
 from moesim.studies.run import run
+from moesim.studies.serving import load_serving, run_serving
 
 Values = dict[str, float | None]
 Command = Callable[[Sequence[str]], Mapping[str, Any]]  # runs a verb -> its JSON document, {} where it prints none
@@ -110,7 +111,7 @@ def _side(row: Row, name: str, side: Side, command: Command, folder: str) -> tup
     try:
         if side.commands:
             return _commanded(name, side, command, folder)
-        found = [_stepped(row, name, side, seed) for seed in range(row.file.seeds)]
+        found = [_played(row, name, side, seed) for seed in range(row.file.seeds)]
     except MoesimError as error:
         where = f"{row.document.where(('variants', name) if name != 'base' else ('base',))}: {error.where}"
         raise type(error)(error.what, where=where, way_out=error.way_out) from None
@@ -127,9 +128,9 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _commanded(name: str, side: Side, command: Command, folder: str) -> tuple[Values, list[str]]:
     """Metrics of the last verb, and the law that its parts break, where it plays a step."""
     found: Mapping[str, Any] = {}
-    base = str(shipped.shipped(FOLDER, f"{BASE}.yaml"))
+    places = {"{tmp}": folder} | {f"{{{own[len(OURS) :]}}}": str(path) for own, path in own_files().items()}
     for words in side.commands:
-        found = command([word.replace("{tmp}", folder).replace("{base}", base) for word in words])
+        found = command([_filled(word, places) for word in words])
     if "metrics" not in found:
         raise BadInput("the last command prints no metrics", where=" ".join(side.commands[-1]), way_out="--json")
     values = {key: value for key, value in values_of(found).items() if not isinstance(value, list)}
@@ -138,14 +139,26 @@ def _commanded(name: str, side: Side, command: Command, folder: str) -> tuple[Va
     return values, [f"{name}: {law}" for law in broken]
 
 
-def _stepped(row: Row, name: str, side: Side, seed: int) -> tuple[Values, list[str]]:
-    """A step's metrics, and the laws of every step that it breaks."""
-    path = shipped.shipped(FOLDER, f"{BASE}.yaml") if side.scenario == BASE else find(side.scenario)
+def _filled(word: str, places: Mapping[str, str]) -> str:
+    """An argument with the paths that its braces stand for."""
+    for brace, path in places.items():
+        word = word.replace(brace, path)
+    return word
+
+
+def _played(row: Row, name: str, side: Side, seed: int) -> tuple[Values, list[str]]:
+    """Metrics of a step, or of served requests, and the laws that it breaks."""
+    ours = side.scenario.startswith(OURS)
+    path = shipped.shipped(FOLDER, f"{side.scenario}.yaml") if ours else find(side.scenario)
     data = copy.deepcopy(yamlfile.read_yaml(path).data)
     for key, value in side.set.items():
         _put(data, key, copy.deepcopy(value))
-    result = run(load_data(data, f"{path.name} as {row.file.seed} {name}"), seed=seed, loop=True)
-    return values_of(result.to_json()), unlawful(result)
+    source = f"{path.name} as {row.file.seed} {name}"
+    if data.get("mode") != SERVE:
+        result = run(load_data(data, source), seed=seed, loop=True)
+        return values_of(result.to_json()), unlawful(result)
+    served = run_serving(load_serving(yamlfile.Document(data, source)), seed=seed)
+    return values_of(served.to_json()), list(parts(served.breakdown, served.metrics["mean_e2el_ms"].value / 1e3))
 
 
 def _put(data: dict[str, Any], key: str, value: Any) -> None:

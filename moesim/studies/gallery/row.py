@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
@@ -16,16 +17,17 @@ from moesim.yamlfile import Items, Section
 
 FOLDER: Final = "workloads/gallery"
 BASE: Final = "_base"  # the scenario that rows are changes of, unless they name another
+OURS: Final = "_"  # how names of the gallery's own scenarios begin
 WORD: Final = r"^[a-z][a-z0-9_]*$"
 
 
 class Side(Section):
     """One thing to run: a scenario with keys set, or verbs one after the other, the last of which prints JSON."""
 
-    scenario: str = Field(BASE, description="a shipped scenario, or _base of the gallery")
+    scenario: str = Field(BASE, description="a shipped scenario of a step or of mode: serve, or _base, _serve of here")
     set: dict[str, Any] = Field(default_factory=dict, description="dotted key -> value; null takes the key away")
     commands: Items[Items[str]] = Field(
-        (), description="verbs with arguments; {tmp}: a folder of the row; {base}: the file of _base"
+        (), description="verbs with arguments; {tmp}: a folder of the row; {base}: the file of _base, as all of ours"
     )
 
     @model_validator(mode="after")
@@ -122,8 +124,13 @@ def _on(base: Side, side: Side) -> Side:
 
 def rows() -> list[Row]:
     """All of them, in order. Raises BadInput with file and line."""
-    files = {name: path for name, path in shipped.names(FOLDER, ".yaml").items() if name != BASE}
-    return [_read(yamlfile.read_yaml(path)) for path in files.values()]
+    files = shipped.names(FOLDER, ".yaml")
+    return [_read(yamlfile.read_yaml(files[name])) for name in files if not name.startswith(OURS)]
+
+
+def own_files() -> dict[str, Path]:
+    """Scenarios and models of the gallery itself: name -> file."""
+    return {name: path for name, path in shipped.names(FOLDER, ".yaml").items() if name.startswith(OURS)}
 
 
 def _read(document: yamlfile.Document) -> Row:

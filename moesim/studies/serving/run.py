@@ -13,13 +13,14 @@ import numpy as np
 from moesim.errors import BadInput, DoesNotFit
 from moesim.layout import HBM
 from moesim.serving import Requests, Served, serve
-from moesim.serving.metrics import breakdown, counted, e2el, numbers, ttft, window
+from moesim.serving.metrics import Numbers, breakdown, counted, e2el, numbers, ttft, window
 from moesim.serving.prefixes import Hashed, check_blocks
 from moesim.serving.steady import grows, transient
 from moesim.step.pace import Pace
 from moesim.studies.basis import price_notes
 from moesim.studies.interval import CONFIDENCE, half_width
 from moesim.studies.load import Named, Overrides
+from moesim.studies.metrics import memory_rows
 from moesim.studies.prices import PAID
 from moesim.studies.result import Findings, Metric
 from moesim.studies.serving.build import ServeBuilt, build_serving
@@ -111,7 +112,7 @@ def once(loaded: ServeLoaded, seed: int) -> Once:
                 f"the warm-up leaves {len(which)} of {len(requests)} requests", where="requests.warmup",
                 way_out="a shorter warm-up, or more requests",
             )  # fmt: skip
-    measured = numbers(served, since, loaded.scenario.slo.limits)
+    measured = numbers(served, since, loaded.scenario.slo.limits) | _held(parts)
     if prices := loaded.scenario.prices:
         measured |= costs(prices, _paid(parts, served, since), measured)
         found = (*found, PAID)
@@ -121,6 +122,17 @@ def once(loaded: ServeLoaded, seed: int) -> Once:
         seed, parts, served, since, measured, breakdown(served, since, front), every,
         tuple(_lookups(clock) for clock in clocks), pools, loaded.scenario.digest,
     )  # fmt: skip
+
+
+def _held(parts: Sequence[ServeBuilt]) -> Numbers:
+    """Bytes of the fullest GPU of the replicas, row by row, or of each pool's; and of each stage's own."""
+    leads = [""] if len(parts) == 1 else [f"{role}_" for role in ROLES]
+    rows = {
+        f"{lead}memory.{row}": (size, "B")
+        for lead, part in zip(leads, parts, strict=True) for row, size in memory_rows(part.memory.ledger)
+    }  # fmt: skip
+    own = {one.stage.name: sum(row.bytes for row in one.rows) for one in parts[0].stages if one.gpus}
+    return rows | {f"stage_{name}_memory_bytes": (float(size), "B") for name, size in own.items()}
 
 
 def _paid(parts: Sequence[ServeBuilt], served: Served, since: int) -> list[float]:

@@ -54,6 +54,24 @@ def test_locality_locmoe(build: Build, given: Given) -> None:
     assert smallest_capacity(8, 0, 0.5) == 1 / 8 < smallest_capacity(8, 4, 0.5)
 
 
+def test_parallel_t2mir(build: Build, given: Given, noise: Noise) -> None:
+    """The best of the first three for the token, of the others for its task: alike for all tokens of that."""
+    logits = noise(400, 6)
+    tasks = np.arange(400) % 2
+    found = build("parallel_t2mir", a=3).route(given(logits, columns={"domain": tasks}))
+    ids = found.expert.reshape(400, 2)
+    assert (ids[:, 0] == logits[:, :3].argmax(axis=1)).all() and (ids[:, 1] >= 3).all()
+    assert len(set(ids[tasks == 0, 1])) == len(set(ids[tasks == 1, 1])) == 1
+
+
+def test_contrast_scmoe(build: Build, given: Given) -> None:
+    """Request 1 is the weak pass of request 0: by the same logits its second expert, whatever its own are."""
+    rows = [[3, 2, 1, 0], [0, 1, 2, 3], [0, 1, 5, 4], [9, 0, 0, 0]]
+    found = build("contrast_scmoe", k=2, rank=2).route(given(rows, request=np.arange(4)))
+    assert [found.experts_of(token) for token in range(4)] == [[0, 1], [1], [2, 3], [3]]
+    assert found.weight[found.token % 2 == 1] == pytest.approx(1.0)
+
+
 def test_product_cartesian(build: Build, given: Given) -> None:
     found = build("product_cartesian", a=3).route(given([[1, 3, 2, 9, 8, 7]]))
     assert found.expert.tolist() == [1, 3] and found.round.tolist() == [0, 1]
