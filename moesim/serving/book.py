@@ -62,6 +62,7 @@ class Book:
         self.cadences: list[Cadence] = []
         self._gaps: list[tuple[Ints | int, Ints]] = []  # between tokens that keep no beat: ps of ends, and gaps
         self.told: Told | None = None  # where requests may be lost
+        self.pooled = False  # a token that a goal below the output ends with is with the client when KV has landed
         self.inside: list[Inside] = []  # stages that steps wait for, of each pool that has some
 
     def missing(self, request: int) -> int:
@@ -73,6 +74,8 @@ class Book:
         is known that they have had one.
         """
         emitted, last, now = self.emitted[requests], self.last[requests], span.end
+        if self.pooled and decodes < len(requests):
+            return self._emit_apart(requests, span)
         self._tell(requests, span)
         if decodes == len(requests):
             self._gap(last, span)
@@ -86,6 +89,36 @@ class Book:
         if not over.any():
             return NOBODY
         return self._leave(requests[over])
+
+    def _emit_apart(self, requests: Ints, span: Span) -> Ints:
+        """The same where prompts may have been computed for another pool."""
+        handed = (self.goal[requests] < self.output[requests]) & (self.emitted[requests] + 1 == self.goal[requests])
+        stay, gone = requests[~handed], requests[handed]
+        self._tell(stay, span)
+        self._gap(self.last[stay[self.emitted[stay] > 0]], span)
+        for some in (stay, gone[self.emitted[gone] == 0]):
+            self.first[some[self.emitted[some] == 0]] = span.end
+            self.last[some] = span.end
+        self.emitted[requests] += 1
+        return self._leave(requests[self.emitted[requests] == self.goal[requests]])
+
+    def deliver(self, request: int, now: int) -> None:
+        """The KV of a request has landed, and with it the client has its token."""
+        if self.landed[request] == NEVER:
+            self.first[request] = self.landed[request] = now
+        else:
+            self._gaps.append((now, now - self.last[[request]]))
+        self.last[request] = now
+        self.state[request] = State.RUNNING
+        if self.told:
+            self.told.mark(request, now)
+
+    def recall(self, request: int) -> None:
+        """KV of a request whose prompt is computed is lost on its way, and the token that would have come with it."""
+        self.emitted[request] -= 1
+        self.cached[request] = 0
+        if not self.emitted[request]:
+            self.first[request] = self.last[request] = NEVER
 
     def emit_several(self, requests: Ints, tokens: Ints, span: Span) -> Ints:
         """So many tokens int64[...] of each at the end of one step, together; all have had one -> as emit."""
@@ -132,7 +165,9 @@ class Book:
         """They have no answer; the gaps between the tokens that they had are not counted."""
         self.state[requests] = State.LOST
         for cadence, step, gap in self.told.gaps(requests) if self.told and requests else ():
-            if cadence.before(step + 1) - gap == cadence.before(step):
+            if cadence is None:
+                self._uncount(step, gap)
+            elif cadence.before(step + 1) - gap == cadence.before(step):
                 cadence.count(step, step + 1, -1)
             else:
                 self._uncount(cadence.before(step + 1), gap)

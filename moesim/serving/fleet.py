@@ -91,7 +91,7 @@ class Fleet:
     def _look(self, loads: Sequence[int], now: int) -> None:
         """As many replicas as the rule wants; it looks again unless all are dead for ever."""
         assert self.scaler is not None
-        kv = tuple(self.replicas[number].kv_share() for number in self._there())
+        kv = tuple(self.replicas[number].kv_share() for number in self.there())
         look = Look(sum(loads) + len(self.held), kv)
         for number in self.scaler.move(self.scaler.decide(look, now), self._dead, loads, now):
             heapq.heappush(self._events, (now + self.scaler.scaling.startup, int(Kind.READY), number))
@@ -106,32 +106,31 @@ class Fleet:
             self.replicas[replica].fail(now)
             self.scaler.stop(replica, now)
 
-    def _there(self) -> list[int]:
-        """Replicas that take requests in."""
+    def there(self) -> list[int]:
+        """Replicas that serve."""
         alive = [number for number, dead in enumerate(self._dead) if not dead]
         phase = self.scaler.phase if self.scaler else None
         return [number for number in alive if phase[number] == Phase.ON] if phase else alive
 
     def choose(self, loads: Sequence[int], choose: Callable[[Sequence[int]], int]) -> int | None:
         """The replica that `choose` picks by the loads of those that are there; None where none is."""
-        there = self._there()
+        there = [number for number in self.there() if number < len(loads)]
         return there[choose([loads[number] for number in there])] if there else None
 
     def paid(self, begin: int, end: int) -> int:
         """ps between two times that replicas were paid, all together; dead ones too."""
         return self.scaler.paid(begin, end) if self.scaler else (end - begin) * len(self.replicas)
 
-    def fail(self, outage: Outage, now: int) -> list[int]:
-        """A replica dies -> the requests that it had, in order."""
-        book, had = self.book, self.replicas[outage.replica].fail(now)
+    def fail(self, outage: Outage, now: int, held: Sequence[int] = ()) -> list[int]:
+        """A replica dies -> the requests that it had, in order; held: those whose KV it held for others, after them."""
+        book, had = self.book, [*self.replicas[outage.replica].fail(now), *held]
         if outage.retry:
             book.state[had] = State.RETRYING
             new = [r for r in had if book.started[r] != NEVER and book.evicted[r] == NEVER]
             book.evicted[new] = now
             book.retried[had] += 1
         else:
-            book.lose(had)
-            self.left -= len(had)
+            self.lose(had)
         return had
 
     def down(self, end: int) -> int:
@@ -147,7 +146,11 @@ class Fleet:
     def give_up(self) -> list[int]:
         """Nobody will be there any more for those that are held -> these."""
         lost = list(self.held)
-        self.book.lose(lost)
-        self.left -= len(lost)
         self.held.clear()
+        self.lose(lost)
         return lost
+
+    def lose(self, requests: Sequence[int]) -> None:
+        """They have no answer."""
+        self.book.lose(requests)
+        self.left -= len(requests)

@@ -48,7 +48,7 @@ class Served:
 class Loop:
     """front: ps from a client to the replicas; watch: called after every event with the time (tests count there);
     links: where the first `entry` replicas compute prompts for the others, what carries KV between them; outages: when
-    replicas are dead; scaling: how many there are; both not together with links.
+    replicas are dead; scaling: how many there are, not together with links.
     """
 
     book: Book
@@ -82,16 +82,36 @@ class Loop:
     def serve(self) -> Served:
         """Until every request is answered or rejected."""
         self._send_first()
-        while (now := self._soonest()) < FAR:
-            for replica in self._happen(now):
-                self._begin(replica, now)
-            if self.watch:
-                self.watch(now)
+        now = self._play(0)
+        while self.handover and self.fleet and self.handover.stranded:
+            now = self._play(self._strand(self.handover, self.fleet, now))
         if self.fleet:
             for request in self.fleet.give_up():
                 self._drop(request)
         check_end(self.book, self.replicas)
         return Served(self.book, self.replicas, self.rejected, self.entry or None, self.fleet, self.line)
+
+    def _play(self, now: int) -> int:
+        """As long as something happens -> when it last did."""
+        while (soonest := self._soonest()) < FAR:
+            now = soonest
+            for replica in self._happen(now):
+                self._begin(replica, now)
+            if self.watch:
+                self.watch(now)
+        return now
+
+    def _strand(self, handover: Handover, fleet: Fleet, now: int) -> int:
+        """Nobody will answer those whose prompts are computed: they are lost, and their blocks are free for others."""
+        lost = handover.give_up()
+        fleet.lose(lost)
+        for request in lost:
+            self._drop(request)
+            self._go_on(request, now + AFTER)
+        for replica in range(self.entry):
+            if not self.replicas[replica].running:
+                self._begin(replica, now)
+        return now
 
     def _send_first(self) -> None:
         """In a closed loop every client sends one request, else they come by themselves."""
@@ -138,7 +158,7 @@ class Loop:
         """When something happens next; requests that come by themselves are sent as the clock reaches them."""
         first = min(self._next_come(), self._ending[0][0] if self._ending else FAR)
         if self.fleet:
-            return min(first, self.fleet.soonest())
+            first = min(first, self.fleet.soonest())
         return min(first, self.handover.links.soonest()) if self.handover else first
 
     def _next_come(self) -> int:
@@ -184,6 +204,8 @@ class Loop:
             return ()
         self.book.replica[request] = chosen
         self._loads[chosen] += 1
+        if self.handover:
+            self.handover.enter(request)
         return () if self.replicas[chosen].running else (chosen,)
 
     def _choose(self, request: int) -> int | None:
@@ -205,6 +227,8 @@ class Loop:
             again, delay = self._die(fleet, outage, now), outage.delay
         else:
             fleet.held.clear()
+            if self.handover:
+                self.handover.revive(fleet.there(), now)
         for request in again:
             heapq.heappush(self._coming, (now + delay, request))
 
@@ -212,8 +236,12 @@ class Loop:
         """A replica dies -> the requests that come again; clients of lost ones send their next."""
         self._ending = [event for event in self._ending if event[1] != outage.replica]
         heapq.heapify(self._ending)
-        self._loads[outage.replica] = 0
-        had = fleet.fail(outage, now)
+        if outage.replica < len(self._loads):
+            self._loads[outage.replica] = 0
+        held = self.handover.fail(outage.replica, now) if self.handover else ()
+        had = fleet.fail(outage, now, held)
+        if self.handover and outage.replica >= self.entry:
+            self.handover.loads[outage.replica - self.entry] = 0
         fleet.emptied(outage.replica, 0, now)
         if outage.retry:
             return had
@@ -234,10 +262,11 @@ class Loop:
                 self.handover.hand(request, now)
             else:
                 self._over(request, now)
+                if self.fleet:
+                    self.fleet.left -= 1
         if self.handover:
             self.handover.pump(replica, now)
         elif self.fleet:
-            self.fleet.left -= len(done)
             self.fleet.emptied(replica, self._loads[replica], now)
         return (replica,)
 
@@ -277,7 +306,7 @@ def serve(
     entry: int = 0, outages: Sequence[Outage] = (), scaling: Scaling | None = None, stages: Sequence[Stage] = (),
 ) -> Served:  # fmt: skip
     """Serve all requests; `make` builds the replicas on the book of the run. With `links` the first `entry` of them
-    compute prompts, the others answer; without, replicas have `outages` and `scaling`. stages: on their way there.
+    compute prompts, the others answer; without, replicas may have `scaling`. stages: on their way there.
     """
     book = Book(requests, seed)
     replicas = tuple(make(book))

@@ -53,11 +53,12 @@ def _yes(many: int) -> npt.NDArray[np.bool_]:
 
 
 class Scheduler:
-    """inbox: (ps, request) that have come and were not looked at; leaving: (ps, requests) whose last token is out and
-    whose seats and blocks come back when a step is put together that knows of it. landed: (ps, request) whose KV came
-    from another pool. hands_over: answers are another pool's, blocks come back by `release` alone; handed: whose have
-    not; expected: whose KV is on the way here. ttft: seconds, the scenario's limit, for an order that goes by it.
-    host: memory behind the HBM, where there is some, pool: that of all engines.
+    """inbox: (ps, request) that have come and were not looked at; leaving: (ps, requests, those of them whose blocks no
+    other pool waits for) whose last token is out and whose seats and blocks come back when a step is put together that
+    knows of it. landed: (ps, request) whose KV came from another pool. hands_over: answers are another pool's, blocks
+    come back by `release` alone; handed: whose have not; expected: whose KV is on the way here. ttft: seconds, the
+    scenario's limit, for an order that goes by it. host: memory behind the HBM, where there is some, pool: that of all
+    engines.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Scheduler:
         )  # fmt: skip
         self._speculation = Speculation.of(settings, book.seed)
         self.inbox: deque[tuple[int, int]] = deque()
-        self.leaving: deque[tuple[int, Ints]] = deque()
+        self.leaving: deque[tuple[int, Ints, Ints]] = deque()
         self.landed: deque[tuple[int, int]] = deque()
         self.handed = self.expected = 0
         self._fill, self._chunked = REGISTRY[settings.policy]
@@ -84,7 +85,9 @@ class Scheduler:
 
     def refuses(self, request: int) -> str:
         """Why a request can never run here, "" if it can."""
-        prompt, output = int(self.book.prompt[request]), 1 if self.hands_over else int(self.book.output[request])
+        had = int(self.book.emitted[request])
+        prompt = int(self.book.prompt[request]) + had
+        output = 1 if self.hands_over else int(self.book.output[request]) - had
         if self.blocks.of(prompt + output + self.queue.drafts) > self.blocks.total:
             room = self.blocks.total * self.settings.block_size
             drafts = f" + {self.queue.drafts} drafts" if self.queue.drafts else ""
@@ -103,7 +106,7 @@ class Scheduler:
 
     def welcome(self, request: int) -> bool:
         """Hold a seat and blocks for a request whose KV is to come; False where there are none, or others wait."""
-        queue, tokens = self.queue, int(self.book.prompt[request])
+        queue, tokens = self.queue, int(self.book.cached[request])
         if not queue.seats or queue.waiting or queue.swapped:
             return False
         if not self.blocks.admit(request, (), max(tokens, queue.needed(request))):
@@ -116,6 +119,12 @@ class Scheduler:
         """Its KV is there."""
         self.expected -= 1
         self.landed.append((now, request))
+
+    def cancel(self, request: int) -> None:
+        """Its KV will not come: seat and blocks are free again."""
+        self.expected -= 1
+        self.queue.seats += 1
+        self.blocks.give_back(request)
 
     def release(self, request: int) -> None:
         """Its KV is elsewhere."""
@@ -143,10 +152,10 @@ class Scheduler:
 
     def _learn(self, known: int, *, idle: bool = False) -> None:
         while self.leaving and self.leaving[0][0] <= known:
-            for request in self.leaving.popleft()[1].tolist():
-                self.queue.seats += 1
-                if not self._hands(request):
-                    self.blocks.give_back(request)
+            _, done, mine = self.leaving.popleft()
+            self.queue.seats += len(done)
+            for request in mine.tolist():
+                self.blocks.give_back(request)
         while self.landed and self.landed[0][0] <= known:
             self.queue.decoding = np.append(self.queue.decoding, self.landed.popleft()[1])
         queue = self.queue
@@ -252,18 +261,15 @@ class Scheduler:
                 self._keep(done.tolist())
             decoding = self.queue.decoding
             self.queue.decoding = decoding[self.book.emitted[decoding] < self.book.goal[decoding]]
-            self.leaving.append((end, done))
-            self.handed += sum(map(self._hands, done.tolist())) if self.hands_over else 0
+            mine = done[self.book.state[done] == State.FINISHED] if self.hands_over else done
+            self.leaving.append((end, done, mine))
+            self.handed += len(done) - len(mine)
 
     def _keep(self, requests: Sequence[int]) -> None:
         """What they have computed is found by others from now on."""
         for request in requests:
             full = int(self.book.cached[request]) // self.blocks.size
             self.blocks.fill(request, self.queue.contents(request)[:full])
-
-    def _hands(self, request: int) -> bool:
-        """Another pool answers it."""
-        return self.hands_over and int(self.book.output[request]) > 1
 
     def drain(self) -> None:
         """Nothing runs any more: all that is leaving is gone. Raises BrokenInvariant where the blocks do not add up."""
@@ -276,8 +282,8 @@ class Scheduler:
     def fail(self) -> list[int]:
         """The memory of its GPUs is lost -> requests that it had and that are not answered, in order."""
         queue = self.queue
-        running = [*queue.decoding.tolist(), *queue.started]
-        gone = [request for _, done in self.leaving for request in done.tolist()]
+        running = [*queue.decoding.tolist(), *(request for _, request in self.landed), *queue.started]
+        gone = [request for _, done, _ in self.leaving for request in done.tolist()]
         for request in (*running, *gone):
             self.blocks.give_back(request)
         self.blocks.forget()
@@ -287,7 +293,7 @@ class Scheduler:
         queue.decoding, queue.started, self._since_poll = NOBODY, [], 0
         if queue.swap:
             queue.swap.forget()
-        for line in (queue.swapped, queue.waiting, self.inbox, self.leaving):
+        for line in (queue.swapped, queue.waiting, self.inbox, self.leaving, self.landed):
             line.clear()
         return had
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -37,6 +37,9 @@ class Links(Protocol):
     def landed(self, now: int) -> list[int]:
         """Move on to `now`, at most the soonest -> requests whose KV is all there."""
 
+    def abort(self, requests: Sequence[int], now: int) -> None:
+        """KV of these is not wanted any more."""
+
 
 class Instant:
     """An infinite network: what leaves is there."""
@@ -58,6 +61,10 @@ class Instant:
         """See Links."""
         found, self._there = self._there, []
         return found
+
+    def abort(self, requests: Sequence[int], now: int) -> None:
+        """See Links."""
+        self._there = [request for request in self._there if request not in requests]
 
 
 @dataclass
@@ -108,6 +115,20 @@ class Wires:
         while self._landing and self._landing[0][0] <= now:
             found.append(heapq.heappop(self._landing)[1])
         return found
+
+    def abort(self, requests: Sequence[int], now: int) -> None:
+        """See Links: what has not flowed leaves the links to others."""
+        self._move(now)
+        self._waiting = [one for one in self._waiting if one[1] not in requests]
+        self._landing = [one for one in self._landing if one[1] not in requests]
+        heapq.heapify(self._waiting)
+        heapq.heapify(self._landing)
+        flows = [flow for flow, request in self._whose.items() if request in requests]
+        if self._net and flows:
+            self._net.abort(np.array(flows, dtype=np.int64))
+            self._due = None
+        for flow in flows:
+            self._rides.pop(self._whose.pop(flow), None)
 
     def _enter(self, request: int, coflow: Coflow, now: int) -> None:
         """Its bytes begin to flow."""

@@ -51,9 +51,21 @@ def test_what_cannot_be_is_refused(moesim: Moesim, faults: str, code: int, where
     assert "Traceback" not in done.err
 
 
-def test_pools_do_not_die(moesim: Moesim) -> None:
-    done = moesim("run", "dsv3-pools", "--set", "faults=[{replica: 0, at: 1 s}]")
-    assert done.code == 2 and "replicas of pools do not die" in done.err
+def test_replicas_of_pools_die_by_their_own_gpus(moesim: Moesim) -> None:
+    """Replicas 0 and 1 compute prompts on a node each, 2 and 3 answer on the next two."""
+    pools = [f"pools.{role}={{replicas: 2, parallel: {{data_parallel_size: 8, expert_parallel_size: 8}}}}"
+             for role in ("prefill", "decode")]  # fmt: skip
+    asked = ("model=tiny-moe", "routing={trace: tiny-moe}", "precision={}", "cluster.nodes=4", *pools,
+             "scheduler={preset: vllm_dp_ep}", "requests={number: 24, arrivals: {poisson: {rate: 300/s}}, "
+             "input_length: {fixed: 200}, output_length: {fixed: 20}}")  # fmt: skip
+    base = ("run", "dsv3-pools", *(word for text in asked for word in ("--set", text)))
+    for what in ("replica: 2", "node: 2", "gpu: 17"):
+        done = moesim(*base, "--set", f"faults=[{{{what}, at: 20 ms}}]", "--json")
+        assert done.code == 0, done.err
+        values = {name: metric["value"] for name, metric in json.loads(done.out)["metrics"].items()}
+        assert values["completed"] == 24 and values["retries"] > 0 and values["lost"] == 0, what
+    done = moesim(*base, "--set", "faults=[{replica: 4, at: 1 s}]")
+    assert done.code == 2 and "no replica 4, there are 4" in done.err
 
 
 def test_late_outages_are_said_to_change_nothing(moesim: Moesim) -> None:

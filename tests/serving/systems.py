@@ -58,7 +58,7 @@ def by_tokens(batch: Batch) -> int:
 def split(
     requests: Requests, step: Callable[[Batch], int], links: Links, preset: str = "vllm", *,
     blocks: tuple[int, int] = (10**6, 10**6), replicas: tuple[int, int] = (1, 1), schedulers: int = 1,
-    watch: Any = None, balancer: str = "round_robin", **changes: Any,
+    watch: Any = None, balancer: str = "round_robin", outages: Sequence[Outage] = (), **changes: Any,
 ) -> Served:  # fmt: skip
     """The same with a pool that computes prompts and one that answers; a GPU for each scheduler."""
     settings = engine(preset, **{**BARE, **changes})
@@ -70,4 +70,4 @@ def split(
             for pool in (0, 1) for number in range(replicas[pool])
         ]  # fmt: skip
 
-    return serve(requests, make, balancer, watch=watch, links=links, entry=replicas[0])
+    return serve(requests, make, balancer, watch=watch, links=links, entry=replicas[0], outages=outages)

@@ -112,9 +112,9 @@ class ServeBuilt:
     @property
     def outages(self) -> tuple[Outage, ...]:
         """Of the replicas. Raises BadInput where what dies is none of theirs."""
-        cluster, many = self.plan.fabric.cluster, self.scenario.most_replicas
-        world, node = self.plan.layout.world, cluster.gpus_per_node
-        return outages_of(self.scenario.faults, many, world, node, cluster.num_devices)
+        cluster, world = self.plan.fabric.cluster, self.plan.layout.world
+        places = [range(number * world, (number + 1) * world) for number in range(self.scenario.most_replicas)]
+        return outages_of(self.scenario.faults, places, cluster.gpus_per_node, cluster.num_devices)
 
     def _replica(self, book: Book, clock: Clock, device: int, pool: Tier | None, *, hands_over: bool) -> Replica:
         layout, settings, blocks, ttft = self.plan.layout, self.settings, self.memory.blocks, self.scenario.slo.ttft

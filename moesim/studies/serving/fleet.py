@@ -32,5 +32,10 @@ def fleet_notes(served: Served) -> Iterator[str]:
         f"{len(fleet.outages) - fleet.unplayed} times a replica died: {int((served.book.retried > 0).sum())} requests "
         f"were computed again, {served.book.count(State.LOST)} lost; the router knows at once, GPUs are paid meanwhile"
     )
+    if served.entry:
+        yield (
+            "faults of pools: KV is where its prompt was computed until all of it has landed, and leaves again for "
+            "another replica where the one that waits for it dies"
+        )
     if fleet.unplayed:
         yield f"{fleet.unplayed} outages begin after the last answer, and change nothing"

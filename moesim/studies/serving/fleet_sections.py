@@ -25,7 +25,7 @@ class OutageSection(Section):
     until: Seconds | None = Field(
         None, le=LATEST, description="when its replicas serve again, weights loaded; default: never"
     )
-    replica: int | None = Field(None, ge=0, description="which replica dies, from 0")
+    replica: int | None = Field(None, ge=0, description="which replica dies, from 0; of pools those of prefill first")
     gpu: int | None = Field(None, ge=0, description="the GPU that dies; replicas have theirs one after the other")
     node: int | None = Field(None, ge=0, description="the node that dies, with all of its GPUs")
     then: Literal["retry", "lose"] = Field(
@@ -81,34 +81,32 @@ class AutoscaleSection(Section):
         return Scaling(self.policy, self.target, self.min_replicas, self.max_replicas, first, *times)
 
 
-def outages_of(
-    sections: Sequence[OutageSection], replicas: int, world: int, node: int, gpus: int
-) -> tuple[Outage, ...]:  # fmt: skip
-    """Of replicas of `world` GPUs, on a cluster of `gpus` in nodes of `node`. Raises BadInput where nothing dies."""
+def outages_of(sections: Sequence[OutageSection], places: Sequence[range], node: int, gpus: int) -> tuple[Outage, ...]:
+    """places: GPUs of each replica, on a cluster of `gpus` in nodes of `node`. Raises BadInput where nothing dies."""
     return tuple(
         Outage(struck, int(to_ps(one.at)), FAR if one.until is None else int(to_ps(one.until)), one.then == "retry",
                int(to_ps(one.retry_after)))
         for number, one in enumerate(sections)
-        for struck in _struck(one, f"faults[{number}]", replicas, world, node, gpus)
+        for struck in _struck(one, f"faults[{number}]", places, node, gpus)
     )  # fmt: skip
 
 
-def _struck(one: OutageSection, where: str, replicas: int, world: int, node: int, gpus: int) -> Iterator[int]:
+def _struck(one: OutageSection, where: str, places: Sequence[range], node: int, gpus: int) -> Iterator[int]:
     """The replicas that have a part in what dies."""
     if one.replica is not None:
-        if one.replica >= replicas:
-            raise BadInput(f"no replica {one.replica}, there are {replicas}", where=f"{where}.replica",
-                           way_out=f"0 to {replicas - 1}")  # fmt: skip
+        if one.replica >= len(places):
+            raise BadInput(f"no replica {one.replica}, there are {len(places)}", where=f"{where}.replica",
+                           way_out=f"0 to {len(places) - 1}")  # fmt: skip
         yield one.replica
         return
     key, first, many = ("gpu", one.gpu, 1) if one.gpu is not None else ("node", (one.node or 0) * node, node)
     assert first is not None
-    used = max(replicas * world, gpus)
+    used = max(places[-1].stop, gpus)
     if first >= used:
         raise BadInput(f"no {key} {first // many}, the last is {(used - 1) // many}", where=f"{where}.{key}",
                        way_out=f"0 to {(used - 1) // many}")  # fmt: skip
-    struck = range(first // world, min((first + many - 1) // world + 1, replicas))
+    struck = [number for number, place in enumerate(places) if place.start < first + many and first < place.stop]
     if not struck:
         raise BadInput(f"{key} {first // many} is no replica's", where=f"{where}.{key}",
-                       way_out=f"replicas have GPUs 0 to {replicas * world - 1}")  # fmt: skip
+                       way_out=f"replicas have GPUs 0 to {places[-1].stop - 1}")  # fmt: skip
     yield from struck

@@ -10,9 +10,11 @@ from moesim.errors import BadInput, MoesimError
 from moesim.hardware import Cluster, load_cluster
 from moesim.network import Fabric
 from moesim.serving import Book, Replica
+from moesim.serving.fleet import Outage
 from moesim.serving.transfer import KERNEL, Instant, Links, Wires
 from moesim.step.pace import Pace
 from moesim.studies.serving.build import ServeBuilt, build_serving
+from moesim.studies.serving.fleet_sections import OutageSection, outages_of
 from moesim.studies.serving.load import ServeLoaded, in_pool
 from moesim.studies.serving.pool_sections import ROLES, Role
 from moesim.studies.serving.scenario import ServeScenario
@@ -51,6 +53,15 @@ class Pools:
             one for number, (part, clock, first) in enumerate(pairs)
             for one in part.replicas(book, clock, first, hands_over=number == 0)
         ]  # fmt: skip
+
+    def outages(self, sections: Sequence[OutageSection]) -> tuple[Outage, ...]:
+        """Of the replicas of both pools. Raises BadInput where what dies is none of theirs."""
+        cluster = self.fabric.cluster
+        pairs = [
+            (one, part.plan.layout.world) for part, first in zip(self.parts, self.first, strict=True) for one in first
+        ]
+        places = [range(first, first + world) for first, world in pairs]
+        return outages_of(sections, places, cluster.gpus_per_node, cluster.num_devices)
 
     def links(self) -> Links:
         """New ones."""

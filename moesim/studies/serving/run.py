@@ -95,7 +95,10 @@ def once(loaded: ServeLoaded, seed: int) -> Once:
             _check_answers(requests)
             links = pools.links()
             make = partial(pools.replicas, clocks=clocks)
-            served = serve(requests, make, chosen, front, seed, links=links, entry=pools.entry, stages=built.before)
+            dies = pools.outages(loaded.scenario.faults)
+            served = serve(
+                requests, make, chosen, front, seed, links=links, entry=pools.entry, outages=dies, stages=built.before
+            )
         else:
             auto = loaded.scenario.autoscale
             scaling = auto.scaling(loaded.scenario.replicas) if auto else None
@@ -140,7 +143,7 @@ def _paid(parts: Sequence[ServeBuilt], served: Served, since: int) -> list[float
     begin, end = window(served.book, counted(served.book, since), since)
     seconds = float(from_ps(end - begin))
     paid = [_gpus(part) * seconds for part in parts]
-    if served.fleet:
+    if served.fleet and served.fleet.scaler:
         paid = [parts[0].plan.layout.world * float(from_ps(served.fleet.paid(begin, end)))]
     return [paid[0] + stage_gpus(parts[0].stages) * seconds, *paid[1:]]
 

@@ -74,11 +74,6 @@ class ServeScenario(Setup):
             raise BadInput("pools keep their sizes", where="autoscale", way_out="leave it out, or serve without pools")
         if self.autoscale:
             self.autoscale.check(self.replicas)
-        if self.pools and self.faults:
-            raise BadInput(
-                "replicas of pools do not die here: what happens to KV on its way is not modelled", where="faults",
-                way_out="leave faults out, or serve without pools",
-            )  # fmt: skip
         if self.pools:
             self._check_pools(self.pools)
 
