@@ -60,6 +60,12 @@ class History(Sequence[Sample]):
         self._rows[self._many] = (sample.end, sample.running, sample.waiting, sample.blocks)
         self._many += 1
 
+    def at(self, times: Ints) -> Ints:
+        """int64[n, 3]: requests that run and wait, and KV blocks, as the last steps before each ps left them."""
+        rows = self._rows[: self._many]
+        last = np.searchsorted(rows[:, 0], times, side="right") - 1
+        return np.where((last < 0)[:, None], 0, rows[last, 1:]) if self._many else np.zeros((len(times), 3), np.int64)
+
     @property
     def most_blocks(self) -> int:
         """In use at a time."""

@@ -15,6 +15,7 @@ from moesim.layout import HBM
 from moesim.serving import Requests, Served, serve
 from moesim.serving.metrics import Numbers, breakdown, counted, e2el, numbers, ttft, window
 from moesim.serving.prefixes import Hashed, check_blocks
+from moesim.serving.series import series
 from moesim.serving.steady import grows, transient
 from moesim.step.pace import Pace
 from moesim.studies.basis import price_notes
@@ -274,6 +275,7 @@ def _provenance(every: Sequence[Once]) -> dict[str, Any]:
         **_stages(built.stages),
         "warmup_s": first.since / 1e12,
         "network": _network(first),
+        "series": series(first.served),
         **_pooled(first),
     }
 
