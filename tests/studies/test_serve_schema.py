@@ -297,7 +297,8 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     **{
         f"stages.{key}": ((stages(seconds="", **MODEL),), stages(seconds="", **{**MODEL, key: text}))
         for key, text in {
-            "input_length": "99", "output_length": "9", "resident": "2", "tensor_parallel_size": "2"
+            "input_length": "99", "output_length": "9", "bidirectional": "true", "resident": "2",
+            "tensor_parallel_size": "2",
         }.items()
     },
     **{f"slo.{key}": ((), f"slo={{{key}: 1 us}}") for key in ("ttft", "tpot", "e2el")},

@@ -43,6 +43,19 @@ def test_a_model_takes_what_its_steps_take() -> None:
     assert took == pytest.approx(6 * by_hand, abs=1e-11)
 
 
+def test_an_encoder_attends_twice_as_much() -> None:
+    """Of 8,192 tokens by peak rates: what attention's core takes of a causal step is added once more."""
+    length = 8192
+    causal, full = (
+        served({"model": SMALL, "input_length": length, "bidirectional": both}, costs="roofline")
+        for both in (False, True)
+    )
+    more = (full.metrics["stage_a_work_s"].value - causal.metrics["stage_a_work_s"].value) / 6
+    batch = {"phase": "prefill", "tokens_per_gpu": length, "context": length}
+    found = run({"name": "step", "model": SMALL, "cluster": H100, "batch": batch, "costs": "roofline"}).operators
+    assert more == pytest.approx(sum(row["seconds"] for row in found if row["label"] == "attention core"), rel=1e-3)
+
+
 def test_none_and_one_that_takes_nothing_are_the_same() -> None:
     plain, free = run_serving(SERVE), served({"seconds": "0 s"})
     assert {name: free.metrics[name] for name in plain.metrics} == plain.metrics

@@ -33,7 +33,10 @@ class StageSection(Section):
         None, description="before, model: tokens that it reads of a request; default: the prompt"
     )
     output_length: int = Field(
-        0, ge=0, le=4096, description="before, model: tokens that it writes, one after the other; 0: an encoder"
+        0, ge=0, le=4096, description="before, model: tokens that it writes, one after the other; 0: it only reads"
+    )
+    bidirectional: bool = Field(
+        False, description="before, model that only reads: a token attends to all of them, as in an encoder"
     )
     passes: int = Field(1, ge=1, le=1000, description="times that it runs, one after the other")
     resident: int = Field(
@@ -62,9 +65,10 @@ class StageSection(Section):
     @property
     def _without_effect(self) -> set[str]:
         """Keys that do not go with the others."""
-        reads = {"input_length", "output_length"}
+        reads = {"input_length", "output_length", "bidirectional"}
         found = reads | {"resident", "tensor_parallel_size"} if self.model is None else set()
         found |= reads if self.where == "per_token" else set()
+        found |= {"bidirectional"} if self.output_length else set()
         return found | ({"tensor_parallel_size"} if not self.own else set())
 
     @property

@@ -107,10 +107,10 @@ def _step(scenario: ServeScenario, section: StageSection, model: str | InlineMod
 
 
 def _rows(plan: StepPlan, section: StageSection, settings: Settings, role: str) -> tuple[MemoryRow, ...]:
-    """Weights of all that are resident, and what one request leaves behind: its KV and activations."""
+    """Weights of all that are resident, and what one request leaves behind: activations, and KV where it is decoded."""
     precision = plan.ops.precision
     live = 1 if section.where == "per_token" else section.input_length or settings.max_num_batched_tokens
-    cached = 0 if section.where == "per_token" else live + section.output_length
+    cached = 0 if section.where == "per_token" or section.bidirectional else live + section.output_length
     dtypes = (precision.weights, precision.experts, precision.kv_cache)
     keeps = Residency(*dtypes, 1, cached, live, Rows(0, 0))
     ledger = serving_ledger(plan.ops.spread, plan.placement, keeps, _device(plan))
@@ -132,7 +132,8 @@ def _assumptions(section: StageSection) -> tuple[str, ...]:
         return ("tokens see nothing but themselves in it, all of a step at once: assumed",)
     if section.output_length:
         return ("one request at a time, its prompt in one piece: assumed",)
-    return ("one request at a time, in one piece; attention is causal, an encoder's takes twice as long: assumed",)
+    full = ", and each attends to all as if half as many were before them" if section.bidirectional else ""
+    return (f"one request at a time, its tokens in one piece{full}: assumed",)
 
 
 def _priced(pace: Pace, section: StageSection) -> Callable[[int], int]:
@@ -149,9 +150,12 @@ def _priced(pace: Pace, section: StageSection) -> Callable[[int], int]:
 
 
 def _request(pace: Pace, section: StageSection, prompt: int) -> int:
-    """The pass over what it reads, and one for each further token that it writes."""
+    """The pass over what it reads, and one for each further token that it writes. Where each of q tokens attends to all
+    q, there are as many pairs as of q tokens that attend to earlier ones, and to q / 2 before them.
+    """
     reads, writes = section.input_length or prompt, section.output_length
-    first = pace.ps(_row(pace, reads, 0, Phase.PREFILL, emits=writes > 0))
+    before = reads // 2 if section.bidirectional else 0
+    first = pace.ps(_row(pace, reads, before, Phase.PREFILL, emits=writes > 0))
     return first + sum(pace.ps(_row(pace, 1, reads + number, Phase.DECODE)) for number in range(writes - 1))
 
 
