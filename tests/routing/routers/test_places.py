@@ -72,6 +72,18 @@ def test_contrast_scmoe(build: Build, given: Given) -> None:
     assert found.weight[found.token % 2 == 1] == pytest.approx(1.0)
 
 
+def test_recurrent_hecto(build: Build, given: Given, noise: Noise) -> None:
+    """Half of the tokens leave the FFNs; the GRU of a sequence of 100 has a step for each of its own."""
+    tokens = given(noise(400, 6), request=np.arange(400) // 100, rank=np.arange(400) // 200, ranks=2, hidden=32)
+    router = build("recurrent_hecto", split=0.5)
+    found = router.route(tokens)
+    left = np.bincount(found.owner[found.token[found.status == Status.NULL]] // 100, minlength=4)
+    assert 160 < left.sum() < 240 and found.moves.sum() == 400 - left.sum()
+    steps = [m for m, n, k in router.chores(tokens, found).gemms if (n, k) == (768, 256)]
+    assert len(steps) == left.max() and sum(m.sum() for m in steps) == left.sum()
+    assert steps[0].tolist() == [2, 2] and sum(m[0] for m in steps) == left[:2].sum()
+
+
 def test_product_cartesian(build: Build, given: Given) -> None:
     found = build("product_cartesian", a=3).route(given([[1, 3, 2, 9, 8, 7]]))
     assert found.expert.tolist() == [1, 3] and found.round.tolist() == [0, 1]
