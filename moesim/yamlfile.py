@@ -160,6 +160,11 @@ def dotted(keys: Keys) -> str:
     return text.removeprefix(".")
 
 
+def undotted(text: str) -> Keys:
+    """The way back."""
+    return tuple(int(row) if row else key for row, key in re.findall(r"\[(\d+)\]|([^.\[\]]+)", text))
+
+
 def read_yaml(path: Path) -> Document:
     """The mapping in a YAML file of at most 1 MiB, nested at most 32 deep, without aliases or tags. Raises BadInput."""
     return parse_yaml(read_text(path), str(path))

@@ -37,8 +37,8 @@ class Source:
         return cls(document, apply(document, overrides))
 
     def where(self, key: str) -> str:
-        """The place of a dotted key: its --set option, or file and line."""
-        return place(self.document, self.overridden, tuple(key.split(".")))
+        """The place of a dotted key, `a.b[2].c` for one of a row: its --set option, or file and line."""
+        return place(self.document, self.overridden, yamlfile.undotted(key))
 
     @property
     def given(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class Source:
         try:
             yield
         except MoesimError as error:
-            if (error.where or "").split(".")[0] not in schema.model_fields and (error.where or not otherwise):
+            if re.split(r"[.\[]", error.where or "")[0] not in schema.model_fields and (error.where or not otherwise):
                 raise
             where = self.where(error.where) if error.where else otherwise
             raise type(error)(error.what, where=where, way_out=error.way_out) from None

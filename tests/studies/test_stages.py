@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from moesim.errors import BadInput, DoesNotFit
 from moesim.studies import run
@@ -105,6 +107,15 @@ def test_what_cannot_be_is_refused(stage: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message) as caught:
         served(stage)
     assert "stages[0]" in str(caught.value.where)
+
+
+def test_an_error_has_the_line_of_its_stage(tmp_path: Path) -> None:
+    text = yaml.safe_dump({**SERVE, "cluster": H100}) + "stages:\n- {name: a, seconds: 1 ms}\n"
+    file = tmp_path / "served.yaml"
+    file.write_text(text + "- {name: b, model: Qwen/Qwen3-30B-A3B}\n")
+    with pytest.raises(BadInput, match="has experts") as caught:
+        run_serving(file)
+    assert str(caught.value.where).endswith(f"served.yaml:{len(text.splitlines()) + 1} stages[1].model")
 
 
 def test_a_name_twice_and_a_model_that_is_too_large_are_refused() -> None:
