@@ -292,11 +292,11 @@ function congestion({ result }) {
 function linkHeat({ pictures }) {
   const { links, step_s: step, utilisation } = pictures.link_heat;
   if (!links.length) return make("span");
-  const width = step / utilisation[0].length;
+  const width = step / utilisation[0].length, phone = innerWidth < 600; // where the kernel stands in the table alone
   const trace = { type: "heatmap", z: utilisation, y: links, x: utilisation[0].map((_, bin) => (bin + 0.5) * width * 1e3), zmin: 0, zmax: Math.max(...utilisation.flat()), colorscale: ramp(),
     colorbar: { thickness: 12, outlinewidth: 0, tickformat: ".0%" }, hovertemplate: "%{y} at %{x:.4~g} ms<br>%{z:.1%} of its capacity<extra></extra>" };
   const note = `The ${links.length} hottest links in ${utilisation[0].length} slices of the step; a transfer counts with its mean rate from first release to last byte.`;
-  return panel("Links over time", note, figure("link-heat", 90 + 17 * links.length, [trace], { xaxis: { title: { text: "ms since the step began" }, showgrid: false }, yaxis: { autorange: "reversed", showgrid: false, dtick: 1, tickfont: { size: 11 } } }));
+  return panel("Links over time", note, figure("link-heat", 90 + 17 * links.length, [trace], { xaxis: { title: { text: phone ? "ms" : "ms since the step began" }, showgrid: false }, yaxis: { autorange: "reversed", showgrid: false, tickvals: links, ticktext: links.map((link) => (phone ? link.replace(/ \(.*\)$/, " …") : link)), tickfont: { size: 11 } } }));
 }
 
 /* Between the colours of the ramp, as plotly does for heatmaps. */
@@ -304,6 +304,19 @@ function rampColour(share) {
   const [low, middle, high] = ["--low", "--accent", "--high"].map((name) => colour(name).match(/[0-9a-f]{2}/gi).map((part) => parseInt(part, 16)));
   const [from, to, part] = share < 0.5 ? [low, middle, share * 2] : [middle, high, share * 2 - 1];
   return `rgb(${from.map((one, at) => Math.round(one + (to[at] - one) * part)).join(",")})`;
+}
+
+/* Names of what stands in one row, as many as do not run into each other on this screen. */
+function spaced(chosen, from, to) {
+  const pixels = 0.85 * (Math.min(innerWidth, 1100) - 90); // without margins, and what plotly leaves free at both ends
+  const row = {};
+  const shown = new Set([...chosen].sort((one, other) => one.x - other.x).filter(({ name, x, y }) => {
+    const at = ((x - from) / Math.max(to - from, 1e-9)) * pixels, half = 3.7 * name.length + 3;
+    if (row[y] !== undefined && at - half < row[y]) return false;
+    row[y] = at + half;
+    return true;
+  }));
+  return chosen.map((one) => (shown.has(one) ? one.name : ""));
 }
 
 function topology({ pictures }) {
@@ -322,7 +335,8 @@ function topology({ pictures }) {
   const told = cables.map(({ ends: [a, b], used }) => `${a} and ${b}${way(a, b, used[0])}${way(b, a, used[1])}`);
   const middle = (axis) => cables.map(({ ends }) => (at[ends[0]][axis] + at[ends[1]][axis]) / 2);
   const points = { type: "scatter", mode: "markers", x: middle(0), y: middle(1), text: told, hoverinfo: "text", marker: { size: 9, opacity: 0 } };
-  const dots = (chosen, size, most) => ({ type: "scatter", mode: chosen.length > most ? "markers" : "markers+text", x: chosen.map(({ x }) => x), y: chosen.map(({ y }) => y), text: chosen.map(({ name }) => name), textposition: chosen.map(({ y }) => (y > 0 ? "top center" : "bottom center")), hoverinfo: "text", marker: { symbol: "square", size, color: colour("--ink") } });
+  const ends = [Math.min, Math.max].map((most) => most(...nodes.map(({ x }) => x)));
+  const dots = (chosen, size, most) => ({ type: "scatter", mode: chosen.length > most ? "markers" : "markers+text", x: chosen.map(({ x }) => x), y: chosen.map(({ y }) => y), text: spaced(chosen, ...ends), hovertext: chosen.map(({ name }) => name), textposition: chosen.map(({ y }) => (y > 0 ? "top center" : "bottom center")), hoverinfo: "text", marker: { symbol: "square", size, color: colour("--ink") } });
   const gpus = nodes.filter(({ name }) => /^gpu\d+$/.test(name)), switches = nodes.filter(({ name }) => !/^gpu\d+$/.test(name));
   const note = `GPUs in one row, switches of a node below them, the others above. Colour and width: utilisation of the busier way of a cable over the whole step, from 0 to ${percent(hottest)}.`;
   const hidden = { visible: false, showgrid: false, zeroline: false };
