@@ -27,9 +27,11 @@ from moesim.errors import BadInput, unknown_name
 
 PACKAGE: Final = "aiconfigurator-core"
 VERSIONS: Final = {"vllm": "0.24.0", "trtllm": "1.3.0rc20", "sglang": "0.5.14"}
-DTYPES: Final = {"bfloat16": "bf16", "half": "bf16", "default": "fp8"}
+DTYPES: Final = {"bfloat16": "bf16", "half": "bf16", "default": "fp8", "fp8_e4m3": "fp8"}
 BYTES: Final = {"half": 2, "bfloat16": 2, "int8": 1}
 HIDDEN: Final = {"DeepseekV32ForCausalLM": 7168, "GlmMoeDsaForCausalLM": 6144}
+COMPRESSED: Final = {"DeepSeek-V4-Flash": 4096, "DeepSeek-V4-Pro": 7168}
+BLOCKS: Final = 6144  # of MiniMax-M3, whose 64 heads are at most on a rank
 COMMUNICATION: Final = (
     "nccl_perf.parquet", "custom_allreduce_perf.parquet", "wideep_deepep_ll_perf.parquet",
     "wideep_deepep_normal_perf.parquet", "trtllm_alltoall_perf.parquet",
@@ -254,6 +256,42 @@ def _sparse(phase: str) -> Callable[[Table], list[Columns]]:
     return read
 
 
+def _compressed(kind: str, phase: str) -> Callable[[Table], list[Columns]]:
+    """Modules of DeepSeek-V4's attention, of both of its sizes."""
+
+    def read(rows: Table) -> list[Columns]:
+        names = [str(name).rpartition("/")[2].removesuffix("-FP8") for name in rows["model"]]
+        return [{**_sequences(f"{kind}_{phase}", rows), "dtype": _dtypes(rows["gemm_type"]),
+                 "hidden": np.array([COMPRESSED[name] for name in names])}]  # fmt: skip
+
+    return read
+
+
+def _blocks(phase: str) -> Callable[[Table], list[Columns]]:
+    """Modules of MiniMax-M3's attention to picked blocks. Kernels are chosen by the shape: all are one here."""
+
+    def read(rows: Table) -> list[Columns]:
+        chosen = (rows["num_heads"] >= 4) & (rows["num_heads"] <= 64)
+        kept = {name: column[chosen] for name, column in rows.items()}
+        own = {"kernel": "module", "dtype": _dtypes(kept["gemm_type"]), "hidden": BLOCKS}
+        return [_sequences(f"msa_{phase}", kept) | own]
+
+    return read
+
+
+def _hyper(rows: Table) -> list[Columns]:
+    """Hyper-connections around one of a layer's `num_sites` blocks, which the table adds up. Kernels are chosen by the
+    number of tokens: all are one here.
+    """
+    ops = rows["op_name"].astype(str)
+    parts = [(f"hyper_{part}", ops == part) for part in ("pre", "post")]
+    return [
+        {"op": op, "kernel": "module", "dtype": "bf16", "seconds": _ms(rows)[own] / rows["num_sites"][own],
+         "tokens": rows["num_tokens"][own], "hidden": rows["hidden_size"][own]}
+        for op, own in parts if own.any()
+    ]  # fmt: skip
+
+
 def _sequences(op: str, rows: Table) -> Columns:
     """In decode a sequence has isl + step cached tokens, the new one among them."""
     decode = op.endswith("decode")
@@ -379,6 +417,14 @@ READERS: Final[dict[str, Callable[[Table], list[Columns]]]] = {
     "mla_generation_module_perf.parquet": _latent("decode"),
     "dsa_context_module_perf.parquet": _sparse("prefill"),
     "dsa_generation_module_perf.parquet": _sparse("decode"),
+    **{
+        f"dsv4_{kind}_{table}_module_perf.parquet": _compressed(kind, phase)
+        for kind in ("csa", "hca")
+        for table, phase in (("context", "prefill"), ("generation", "decode"))
+    },
+    "msa_context_module_perf.parquet": _blocks("prefill"),
+    "msa_generation_module_perf.parquet": _blocks("decode"),
+    "mhc_module_perf.parquet": _hyper,
     "gdn_perf.parquet": _recurrent("gdn"),
     "kda_perf.parquet": _recurrent("kda"),
     "mamba2_perf.parquet": _mamba2,

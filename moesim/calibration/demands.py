@@ -13,18 +13,35 @@ from moesim.calibration.records import Records
 from moesim.costs import latent, shapes, sparse
 from moesim.costs.recurrences import convolution, recurrence
 from moesim.costs.shapes import Demand, Rows
-from moesim.models import Attention
+from moesim.models import Attention, Compressed
 
 TAPS: Final = 4  # of every convolution that was measured
-SPARSE: Final = {  # the two models whose sparse attention was measured, by their width: DeepSeek-V3.2 and GLM-5
-    7168: Attention("mla", 128, 128, 192, 128, 1536, 512, 128, 64, selected=2048, index_heads=64, index_dim=128),
-    6144: Attention("mla", 64, 64, 256, 256, 2048, 512, 192, 64, selected=2048, index_heads=32, index_dim=128),
+COPIES: Final = 4  # of hyper-connections that were measured
+
+
+def _v4(heads: int, queries: int, ratio: int, picked: int) -> Compressed:
+    """DeepSeek-V4's; picked: 0, without an indexer."""
+    found = Compressed("mla", heads, heads, 512, 512, queries, window=128, ratio=ratio, out_rank=1024,
+                       out_groups=heads // 8)  # fmt: skip
+    return replace(found, selected=picked, index_heads=64, index_dim=128) if picked else found
+
+
+SPARSE: Final[dict[str, dict[int, Attention]]] = {  # models whose modules were measured, by their width
+    "dsa": {  # DeepSeek-V3.2, GLM-5
+        7168: Attention("mla", 128, 128, 192, 128, 1536, 512, 128, 64, selected=2048, index_heads=64, index_dim=128),
+        6144: Attention("mla", 64, 64, 256, 256, 2048, 512, 192, 64, selected=2048, index_heads=32, index_dim=128),
+    },
+    "csa": {4096: _v4(64, 1024, 4, 512), 7168: _v4(128, 1536, 4, 1024)},
+    "hca": {4096: _v4(64, 1024, 128, 0), 7168: _v4(128, 1536, 128, 0)},
+    "msa": {6144: Attention("gqa", 64, 4, 128, 128, selected=2048, index_heads=4, index_dim=128)},
 }
 KIND: Final = {
     "gemm": "gemm", "grouped_gemm": "experts", "attention_prefill": "attention", "attention_decode": "attention",
     "mla_prefill": "mla", "mla_decode": "mla", "conv_prefill": "convolution", "conv_decode": "convolution",
     "latent_prefill": "sparse", "latent_decode": "sparse",
-    **{f"dsa_{part}{phase}": "sparse" for part in ("", "reuse_") for phase in ("prefill", "decode")},
+    **{f"{kind}_{phase}": "sparse" for kind in ("dsa", "dsa_reuse", "csa", "hca", "msa")
+       for phase in ("prefill", "decode")},
+    "hyper_pre": "hyper", "hyper_post": "hyper",
     "gdn_prefill": "recurrence", "gdn_decode": "recurrence", "kda_prefill": "recurrence", "kda_decode": "recurrence",
     "all_reduce": "collective", "all_gather": "collective",
     "reduce_scatter": "collective", "all_to_all": "collective", "dispatch": "exchange", "combine": "exchange",
@@ -97,7 +114,7 @@ def _sparse(records: Records, op: str, tile: int) -> Demand:
             shape = latent.as_measured(latent.MEASURED, heads)
             parts.append(latent.module(op.partition("_")[2], *rows, shape, *dtypes))
             continue
-        shape = replace(SPARSE[hidden], num_heads=heads, num_kv_heads=heads)
+        shape = SPARSE[op.partition("_")[0]][hidden].with_heads(heads)
         shape = replace(shape, index_heads=0) if "reuse" in op else shape
         parts.append(sparse.module(*rows, shape, hidden, *dtypes))
     order = np.argsort(np.concatenate(where_of))
@@ -119,6 +136,10 @@ def _recurrence(records: Records, op: str, tile: int) -> Demand:
     return recurrence(phase, query, batch, keys, heads, width, width, kind)
 
 
+def _hyper(records: Records, op: str, tile: int) -> Demand:
+    return shapes.hyper(op.partition("_")[2], records["tokens"], records["hidden"], COPIES)
+
+
 def _collective(records: Records, op: str, tile: int) -> Demand:
     return shapes.collective(op, records["bytes"], records["world"])
 
@@ -131,6 +152,6 @@ def _exchange(records: Records, op: str, tile: int) -> Demand:
 
 _DEMANDS: Final[dict[str, Callable[[Records, str, int], Demand]]] = {
     "gemm": _gemm, "experts": _experts, "attention": _attention, "mla": _latent,
-    "sparse": _sparse, "convolution": _convolution, "recurrence": _recurrence, "collective": _collective,
-    "exchange": _exchange,
+    "sparse": _sparse, "hyper": _hyper, "convolution": _convolution, "recurrence": _recurrence,
+    "collective": _collective, "exchange": _exchange,
 }  # fmt: skip

@@ -29,7 +29,9 @@ RANGE: Final = {
     "gemm": ("n", "k"), "grouped_gemm": ("hidden", "inter"), "attention_prefill": ("heads", "head_dim"),
     "attention_decode": ("heads", "head_dim"), "mla_prefill": ("heads",), "mla_decode": ("heads",),
     "latent_prefill": ("heads",), "latent_decode": ("heads",),
-    **{f"dsa_{part}{phase}": ("heads",) for part in ("", "reuse_") for phase in ("prefill", "decode")},
+    **{f"{kind}_{phase}": ("heads",) for kind in ("dsa", "dsa_reuse", "csa", "hca", "msa")
+       for phase in ("prefill", "decode")},
+    "hyper_pre": ("tokens",), "hyper_post": ("tokens",),
     **{f"{kind}_{phase}": (("hidden",) if kind == "conv" else ("heads",)) for kind in ("conv", "gdn", "kda")
        for phase in ("prefill", "decode")},
 }  # fmt: skip

@@ -27,13 +27,14 @@ LABELS: Final = {
     "fp4": ("nvfp4", "w4a8_mxfp4_mxfp8", "w4a16_mxfp4", "int4_wo"),
     "fp32": ("fp32",),
 }
-SPARSE: Final = ("dsa", "dsa_reuse")
+SPARSE: Final = ("dsa", "dsa_reuse", "csa", "hca", "msa")
+HYPER: Final = ("hyper_pre", "hyper_post")
 RECURRENT: Final = ("conv", "gdn", "kda")
 OWN: Final = "latent_"  # roles of an engine's own modules: without one it is played by a core, its own or another's
 ROLES: Final = {"gemm": "gemm", "grouped_gemm": "experts", "attention_prefill": "gqa_prefill",
                 "attention_decode": "gqa_decode", "mla_prefill": "mla_prefill", "mla_decode": "mla_decode",
                 **{f"{kind}_{phase}": f"{kind}_{phase}" for kind in ("latent", *SPARSE, *RECURRENT)
-                   for phase in ("prefill", "decode")}}  # fmt: skip
+                   for phase in ("prefill", "decode")}, **{part: part for part in HYPER}}  # fmt: skip
 LEAN: Final = "fp8_block"  # of modules whose GEMMs are taken off again, those with lean ones: less to take off
 FEWEST: Final = 0.2  # of the rows of a role's widest kernel
 UNSOUND: Final = 0.25  # of a kernel's rows labelled slow: the rest says little about it
@@ -75,7 +76,7 @@ def roles_of(records: Records) -> tuple[tuple[str, ...], int]:
     for precision, labels in LABELS.items():
         asked = cache or dtype
         if op in ROLES and asked in labels:
-            best = LEAN if op.startswith(("dsa", OWN)) else "bf16"
+            best = LEAN if op.startswith((*SPARSE, OWN)) else "bf16"
             suits = 0 if cache and dtype == best else labels.index(asked) + bool(cache)
             role = f"{ROLES[op]}.{precision}"
             return tuple(f"{role}@{one}" for one in behind(str(records["kernel"][0]))) or (role,), suits

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from moesim.costs.profile import Profile
 from moesim.costs.profile_file import read_profile
-from moesim.models import Linear, load_model
+from moesim.costs.sparse import role_of
+from moesim.models import Attention, Linear, load_model
 
 Floats = npt.NDArray[np.float64]
 Sweep = tuple[str, Floats, Callable[[Floats], Floats]]
@@ -25,7 +26,8 @@ EXPERTS: Final = ((7168, 2048), (4096, 1536), (2048, 768))  # hidden, inter: thr
 GROUPS: Final = 8
 MODELS: Final = {
     "mla": "DeepSeek-V3", "latent": "DeepSeek-V3", "gqa": "Qwen3-235B-A22B", "dsa": "DeepSeek-V3.2",
-    "dsa_reuse": "DeepSeek-V3.2",
+    "dsa_reuse": "DeepSeek-V3.2", "csa": "DeepSeek-V4-Flash", "hca": "DeepSeek-V4-Flash", "msa": "MiniMax-M3",
+    "hyper": "DeepSeek-V4-Flash",
     "conv": "Qwen3-Next-80B-A3B-Instruct", "gdn": "Qwen3-Next-80B-A3B-Instruct", "kda": "Kimi-K3",
 }  # fmt: skip
 RECURRENT: Final = ("conv", "gdn", "kda")
@@ -114,6 +116,13 @@ def _sweeps(profile: Profile, role: str) -> Iterator[Sweep]:
                 sizes(4096),
                 _experts(profile, hidden, inter, precision),
             )
+    elif op == "hyper":
+        model = load_model(MODELS[op])
+        part = 0 if phase == "pre" else 1
+        yield (
+            f"{model.name}: tokens", sizes(16384),
+            lambda tokens: profile.hyper(tokens, model.hidden_size, model.hyper)[part].seconds,
+        )  # fmt: skip
     elif op in RECURRENT:
         yield from _recurrence(profile, op, phase)
     else:
@@ -145,15 +154,21 @@ def _recurrence(profile: Profile, op: str, phase: str) -> Iterator[Sweep]:
             yield f"{MODELS[op]}, {label}", sizes(1024 if phase == "decode" else 16384), price
 
 
+def _plays(shape: Attention, op: str) -> bool:
+    """Of a model's mixers: the one whose role that is; of other operators any."""
+    return op not in ("csa", "hca") or role_of(shape, "decode").startswith(op)
+
+
 def _attention(profile: Profile, op: str, phase: str, precision: str) -> Iterator[Sweep]:
     model = load_model(MODELS[op])
-    shape = replace(model.attention, index_heads=0) if op == "dsa_reuse" else model.attention
+    shape = next(one for one in model.mixers if isinstance(one, Attention) and _plays(one, op))
+    shape = replace(shape, index_heads=0) if op == "dsa_reuse" else shape
     heads = shape.num_heads // 8 if op == "gqa" else shape.num_heads
     for batch in (1, 8, 64):
 
         def price(size: Floats, batch: int = batch) -> Floats:
             query, context = (1.0, size) if phase == "decode" else (size, 0.0)
-            if shape.selected:
+            if shape.by_module:
                 return profile.sparse_attention(
                     phase, query, context, batch, shape, model.hidden_size, 1, precision
                 ).seconds

@@ -56,7 +56,8 @@ class Cell(NamedTuple):
 
 
 ATTENTION: Final = ("heads", "kv_heads", "head_dim", "batch", "query", "context")
-MODULES: Final = frozenset({"dsa_decode", "dsa_reuse_decode"})
+MODULES: Final = frozenset({"dsa_decode", "dsa_reuse_decode", "csa_decode", "hca_decode", "msa_decode", "msa_prefill"})
+PICKING: Final = ("dsa", "dsa_reuse", "csa", "hca", "msa")
 LATENT: Final = frozenset({"latent_prefill", "latent_decode"})
 ONE_BY_ONE: Final = 1.5  # times the start of another engine's module
 SPARSE: Final = ("hidden", "heads", "batch", "context")
@@ -68,11 +69,9 @@ CELLS: Final[dict[str, Cell]] = {
     "attention_prefill": Cell(ATTENTION, ("batch", "query", "context"), "query"),
     "attention_decode": Cell(ATTENTION, ("batch", "context"), "batch"),
     "mla_prefill": Cell(("heads", "batch", "query", "context"), ("heads", "batch", "query", "context"), "query"),
-    **{f"dsa_{part}decode": Cell(SPARSE, ("batch", "context"), "batch") for part in ("", "reuse_")},
-    **{
-        f"dsa_{part}prefill": Cell((*SPARSE, "query"), ("batch", "query", "context"), "query")
-        for part in ("", "reuse_")
-    },
+    **{f"{kind}_decode": Cell(SPARSE, ("batch", "context"), "batch") for kind in PICKING},
+    **{f"{kind}_prefill": Cell((*SPARSE, "query"), ("batch", "query", "context"), "query") for kind in PICKING},
+    **{f"hyper_{part}": Cell(("hidden", "tokens"), ("hidden", "tokens"), "tokens") for part in ("pre", "post")},
     "conv_prefill": Cell(("hidden", "batch", "query"), ("hidden", "batch", "query"), "query"),
     "conv_decode": Cell(("hidden", "batch"), ("hidden", "batch"), "batch"),
     "gdn_prefill": Cell(RECURRENT, ("heads", "batch", "query"), "query", compared=False),

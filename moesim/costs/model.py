@@ -88,6 +88,9 @@ class CostModel(Protocol):
     ) -> tuple[Estimate, ...]:
         """The kernels of a linear recurrence on one of `ways` ranks, in order: its convolution, and itself."""
 
+    def hyper(self, tokens: npt.ArrayLike, hidden: int, copies: int) -> tuple[Estimate, ...]:
+        """The kernels of hyper-connections before a block and behind it, of a residual stream in so many copies."""
+
     def elementwise(self, moved: npt.ArrayLike) -> Estimate:
         """Kernels that only move `moved` bytes (norms, activations, optimizer)."""
 

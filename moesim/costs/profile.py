@@ -14,6 +14,7 @@ import numpy.typing as npt
 from moesim.costs import latent, shapes, sparse
 from moesim.costs.carried import FAR, NEAR, carry
 from moesim.costs.communication import CommunicationCost, Steps
+from moesim.costs.compressed import HCA, windowed
 from moesim.costs.estimate import Basis, Estimate
 from moesim.costs.grid import ResidualGrid
 from moesim.costs.profile_file import (
@@ -27,7 +28,7 @@ from moesim.costs.recurrences import demands_of
 from moesim.costs.shapes import KINDS
 from moesim.errors import BadInput, unknown_name
 from moesim.hardware import Device, shipped_device
-from moesim.models import Attention, Linear
+from moesim.models import Attention, Compressed, Linear
 
 UNMEASURED = "roofline/peak rates: nobody measured it"  # in place of a kernel's name
 PICKED = "full attention to as many tokens as are picked, and an indexer at peak rates: nobody measured it"
@@ -43,6 +44,9 @@ FAMILIES = {
     "latent_prefill": "attention", "latent_decode": "attention",
     "dsa_prefill": "sparse attention", "dsa_decode": "sparse attention",
     "dsa_reuse_prefill": "sparse attention", "dsa_reuse_decode": "sparse attention",
+    **{f"{kind}_{phase}": "compressed attention" for kind in ("csa", "hca") for phase in ("prefill", "decode")},
+    "msa_prefill": "block attention", "msa_decode": "block attention",
+    "hyper_pre": "hyper-connections", "hyper_post": "hyper-connections",
     "conv_prefill": "recurrence", "conv_decode": "recurrence", "gdn_prefill": "recurrence",
     "gdn_decode": "recurrence", "kda_prefill": "recurrence", "kda_decode": "recurrence",
 }  # fmt: skip
@@ -165,19 +169,34 @@ class Profile:
         self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
         hidden: int, ways: int, dtype: str,
     ) -> Estimate:  # fmt: skip
-        """See CostModel. Prompts that are no longer than what is picked are attended to in full. Where nobody measured
-        the module, what is picked costs as much as attention to so many tokens, and the indexer as physics lets it.
+        """See CostModel. Latent attention to prompts that are no longer than what is picked is in full. Where nobody
+        measured the module, what is picked costs as much as attention to so many tokens, and the indexer, or all of a
+        compressed one's core, as physics lets it.
         """
         own, role = sparse.of_rank(shape, ways), f"{sparse.role_of(shape, phase)}.{dtype}"
         q, c, number = np.broadcast_arrays(*(np.asarray(one, dtype=np.int64) for one in (query, context, requests)))
+        if isinstance(own, Compressed):
+            return self._compressed(role, q, c, number, own, hidden, dtype)
         if role in self._roles:
             picked = self._beyond_gemms(role, sparse.core(q, c, number, own, dtype), q, c, number, own, hidden)
         else:
             picked = self._unmeasured_picks(phase, q, c, number, own, dtype)
-        if phase == "decode":
+        if phase == "decode" or shape.kind != "mla":
             return picked
         whole = self.attention(phase, q, c, number, shape, own.num_heads, dtype)
         return _either(c + q <= shape.selected, whole, picked)
+
+    def _compressed(
+        self, role: str, query: npt.NDArray[np.int64], context: npt.NDArray[np.int64],
+        requests: npt.NDArray[np.int64], own: Compressed, hidden: int, dtype: str,
+    ) -> Estimate:  # fmt: skip
+        """Where its module was measured; a layer that sees its window alone takes what HCA's takes beyond its GEMMs."""
+        core = sparse.core(query, context, requests, own, dtype)
+        if role not in self._roles:
+            return self._roofline(role, self._at_rates(core, sparse.scores(query, context, requests, own, dtype)))
+        if not own.ratio:
+            context, own = windowed(context, own, HCA)
+        return self._beyond_gemms(role, core, query, context, requests, own, hidden)
 
     def _beyond_gemms(
         self, role: str, core: shapes.Demand, query: npt.ArrayLike, context: npt.ArrayLike,
@@ -186,7 +205,7 @@ class Profile:
         """What a measured module takes beyond its GEMMs, in its own dtype: no less than physics asks of its core."""
         _, section = self._operator(role)
         demand = sparse.module(query, context, requests, own, hidden, section.dtype, section.cache_dtype)
-        found, tokens = self._estimate(role, "sparse attention", demand), np.multiply(query, requests)
+        found, tokens = self._estimate(role, FAMILIES[role.partition(".")[0]], demand), np.multiply(query, requests)
         precision = shapes.ARITHMETIC.get(section.dtype, section.dtype)
         gemms = sum(self.gemm(tokens, gemm.n, gemm.k, precision).seconds for gemm in own.gemms(hidden))
         scores = sparse.scores(query, context, requests, own, section.cache_dtype)
@@ -220,6 +239,14 @@ class Profile:
             if f"{role}.bf16" in self._roles
             else self._roofline(f"{role}.bf16", demand)
             for role, demand in demands_of(shape, phase, query, requests, ways).items()
+        )
+
+    def hyper(self, tokens: npt.ArrayLike, hidden: int, copies: int) -> tuple[Estimate, ...]:
+        """See CostModel. Two kernels in front of a block and behind it, measured or as fast as physics lets them be."""
+        demands = {f"hyper_{part}.bf16": shapes.hyper(part, tokens, hidden, copies) for part in ("pre", "post")}
+        return tuple(
+            self._estimate(role, "hyper-connections", demand) if role in self._roles else self._roofline(role, demand)
+            for role, demand in demands.items()
         )
 
     def _at_rates(self, core: shapes.Demand, scores: shapes.Demand) -> shapes.Demand:

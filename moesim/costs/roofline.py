@@ -95,6 +95,11 @@ class Roofline:
         demands = demands_of(shape, phase, query, requests, ways)
         return tuple(self._bound("recurrence", one.flops, one.bytes, "bf16") for one in demands.values())
 
+    def hyper(self, tokens: npt.ArrayLike, hidden: int, copies: int) -> tuple[Estimate, ...]:
+        """See CostModel."""
+        demands = [shapes.hyper(part, tokens, hidden, copies) for part in ("pre", "post")]
+        return tuple(self._bound("hyper-connections", one.flops, one.bytes, "bf16") for one in demands)
+
     def elementwise(self, moved: npt.ArrayLike) -> Estimate:
         """See CostModel."""
         nbytes = np.asarray(moved, dtype=np.float64)

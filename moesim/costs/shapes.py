@@ -127,6 +127,12 @@ KINDS: Final[dict[str, Kind]] = {
         ),
         0.05,
     ),
+    "hyper": Kind(
+        ("tokens",),
+        ("tokens", "hidden", "bytes"),
+        ({"tokens": 0.5}, {"tokens": 1, "hidden": 0.5}, {"bytes": 0.5}),
+        0.05,
+    ),
     "convolution": Kind(
         ("sequences",),
         ("tokens", "length", "channels", "bytes"),
@@ -272,6 +278,17 @@ def collective(op: str, nbytes: npt.ArrayLike, world: npt.ArrayLike) -> Demand:
     rounds = ranks - 1 + 0 * size
     where = (size + 0 * moved, size / ranks)
     return Demand(0 * moved, moved, rounds, (np.sqrt(moved), size + 0 * moved), logs(*where))
+
+
+def hyper(part: str, tokens: npt.ArrayLike, hidden: npt.ArrayLike, copies: int) -> Demand:
+    """Hyper-connections before a block ("pre": weights of the copies from all of them, their weighted sum) or behind it
+    ("post": copies mixed, and the block's output added to each). The copies are bf16.
+    """
+    t, h = (np.asarray(value, dtype=np.float64) for value in (tokens, hidden))
+    rows = copies + 1 if part == "pre" else 2 * copies + 1
+    mixing = (2 + copies) * copies**2 + copies if part == "pre" else copies * (copies + 1)
+    moved, flops = t * rows * h * BF16, 2.0 * t * h * mixing
+    return Demand(flops, moved, flops, (t + 0 * moved,), logs(t + 0 * moved, h + 0 * moved, moved))
 
 
 def exchange(

@@ -1,4 +1,5 @@
-"""What latent attention demands whose queries look at the tokens that an indexer picks (DeepSeek-V3.2, GLM-5).
+"""What attention demands whose queries look at the tokens that an indexer picks: latent (DeepSeek-V3.2, GLM-5), grouped
+(MiniMax-M3, in blocks) or compressed (DeepSeek-V4: compressed.py).
 
 Its tables time a layer's whole module: projections, indexer, picking, core. A price of the core alone is what the
 module takes beyond the GEMMs that are priced beside it. Widths are those of one rank; the indexer lies whole on each.
@@ -11,18 +12,23 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from moesim.costs import compressed
 from moesim.costs.shapes import BF16, WEIGHT_BYTES, Demand, Floats, logs
-from moesim.models import INDEX_BYTES, Attention
+from moesim.models import Attention, Compressed
 
 
 def role_of(shape: Attention, phase: str) -> str:
     """Of the module: with an indexer of its own, or of a layer that reuses an earlier one's picks."""
+    if isinstance(shape, Compressed):
+        return compressed.role_of(shape, phase)
+    if shape.kind != "mla":
+        return f"msa_{phase}"
     return f"{'dsa' if shape.index_heads else 'dsa_reuse'}_{phase}"
 
 
 def of_rank(shape: Attention, ways: int) -> Attention:
     """The heads of one of `ways` ranks."""
-    return replace(shape, num_heads=shape.num_heads // ways, num_kv_heads=shape.num_kv_heads // ways)
+    return shape.with_heads(shape.num_heads // ways)
 
 
 def module(
@@ -42,20 +48,28 @@ def module(
 def core(
     query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention, cache_dtype: str
 ) -> Demand:  # fmt: skip
-    """Scores of the indexer over all that came before, and latent attention to the `selected` best of it, each
-    of which is read once.
+    """Scores of the indexer over all that came before, and attention to the `selected` best of it, each of which is
+    read once.
     """
+    if isinstance(shape, Compressed):
+        return compressed.core(query, context, requests, shape, cache_dtype)
     tokens, q, c, number = _tokens(query, context, requests)
-    heads, latent = shape.num_heads, shape.kv_lora_rank + shape.qk_rope_head_dim
+    heads, cached, (keys, values) = shape.num_heads, shape.cached_values_per_token, _widths(shape)
     every, seen = number * q * (c + (q + 1) / 2), number * (_seen(c + q, shape.selected) - _seen(c, shape.selected))
-    flops = 2.0 * (every * shape.index_heads * shape.index_dim + seen * heads * (latent + shape.kv_lora_rank))
+    flops = 2.0 * (every * shape.index_heads * shape.index_dim + seen * heads * (keys + values))
     read = np.minimum(c + q, q * shape.selected)  # picks of neighbours may be the same
-    keys = (c + q) * shape.index_dim * INDEX_BYTES * bool(shape.index_heads)
-    values = tokens * heads * (latent + shape.kv_lora_rank) * BF16
-    moved = np.where(tokens > 0, number * (keys + read * latent * WEIGHT_BYTES[cache_dtype]) + values, 0.0)
+    index, own = (c + q) * shape.index_bytes_per_token, tokens * heads * (keys + values) * BF16
+    moved = np.where(tokens > 0, number * (index + read * cached * WEIGHT_BYTES[cache_dtype]) + own, 0.0)
     counts = (np.where(tokens > 0, tokens, 0.0),)
     where = (tokens, c + q, heads + 0 * tokens, number + 0 * tokens, 1 + 0 * tokens, moved)
     return Demand(flops, moved, flops, counts, logs(*where))
+
+
+def _widths(shape: Attention) -> tuple[int, int]:
+    """Of a head's keys and values: latent attention takes both out of what is cached."""
+    if shape.kind != "mla":
+        return shape.head_dim, shape.v_head_dim
+    return shape.kv_lora_rank + shape.qk_rope_head_dim, shape.kv_lora_rank
 
 
 def at_rates(core: Demand, scores: Demand, fp8: float, bf16: float) -> Demand:

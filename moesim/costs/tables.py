@@ -187,6 +187,10 @@ class Tables:
         """See CostModel; as few as the different lengths of a batch, so that none is kept."""
         return self.asked.recurrence(phase, query, requests, shape, ways)
 
+    def hyper(self, tokens: npt.ArrayLike, hidden: int, copies: int) -> tuple[Estimate, ...]:
+        """See CostModel; of few different numbers of tokens, so that none is kept."""
+        return self.asked.hyper(tokens, hidden, copies)
+
     def elementwise(self, moved: npt.ArrayLike) -> Estimate:
         """See CostModel; as cheap as a table."""
         return self.asked.elementwise(moved)

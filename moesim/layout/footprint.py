@@ -14,7 +14,7 @@ from moesim.layout.placement import Placement
 from moesim.layout.shards import Shards
 from moesim.layout.spread import TENSOR, UNQUANTISED, Part, Spread
 from moesim.layout.states import HBM, state_rows
-from moesim.models import DTYPE_BYTES
+from moesim.models import DTYPE_BYTES, Linear
 
 BF16 = 2
 LIVE = "batch.tokens_per_gpu"
@@ -106,7 +106,9 @@ def _serving(spread: Spread, keeps: Residency) -> Iterator[MemoryRow]:
     cache = sequences * spread.kv_bytes(keeps.kv_dtype, keeps.cached)
     yield MemoryRow(HBM, "KV cache", int(cache), "batch.tokens_per_gpu, batch.context")
     if states := sequences * spread.state_bytes:
-        yield MemoryRow(HBM, "linear attention states", states, LIVE)
+        linear = any(isinstance(one, Linear) for one in model.mixers)
+        kind = "linear attention states" if linear else "windows and unfinished blocks"
+        yield MemoryRow(HBM, kind, states, LIVE)
     buffers = BF16 * model.row_width * 2 * (keeps.live_tokens + keeps.rows.layer)
     item, knob = ("dispatch and combine", "batch.tokens_per_gpu, routing") if model.routed else ("working", LIVE)
     yield MemoryRow(HBM, f"{item} buffers", buffers, knob)

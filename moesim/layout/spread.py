@@ -27,7 +27,7 @@ from typing import Final, Literal, NamedTuple
 
 from moesim.errors import BadInput
 from moesim.layout.layout import Layout
-from moesim.models import DTYPE_BYTES, Attention, Gemm, Linear, Mixer, MoEModel, NoMixer
+from moesim.models import DTYPE_BYTES, Attention, Compressed, Gemm, Linear, Mixer, MoEModel, NoMixer
 
 UNQUANTISED: Final = "bf16"  # router, embedding and head stay so in fp8 and fp4 checkpoints
 TENSOR, EXPERT_TENSOR = "parallel.tensor_parallel_size", "parallel.expert_tensor_parallel_size"
@@ -178,9 +178,11 @@ class Spread:
 
     @property
     def state_bytes(self) -> int:
-        """Bytes that recurrences of one rank keep for a sequence of its tensor group, however long."""
+        """Bytes that recurrences and windows of compressed attention of one rank keep for a sequence of its tensor
+        group, however long.
+        """
         return sum(layers * mixer.state_bytes(self.tensor) for mixer, layers in self.model.mixed
-                   if isinstance(mixer, Linear))  # fmt: skip
+                   if isinstance(mixer, Linear | Compressed))  # fmt: skip
 
     def _cached(self, mixer: Mixer) -> int:
         """Values of a token in one layer."""

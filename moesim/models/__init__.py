@@ -1,7 +1,8 @@
 """Models: a Hugging Face config.json -> MoEModel, which counts parameters, FLOPs and bytes."""
 
+from moesim.models.compressed import Compressed
 from moesim.models.inline import InlineModel
-from moesim.models.load import find_model, known_models, load_model, load_played, load_routed
+from moesim.models.load import find_model, known_models, load_model, load_played, load_routed, load_trained
 from moesim.models.mixer import INDEX_BYTES, Attention, Gemm, Linear, Mixer, NoMixer
 from moesim.models.model import DTYPE_BYTES, MoEModel
 from moesim.models.registry import REGISTRY
@@ -11,6 +12,7 @@ __all__ = [
     "INDEX_BYTES",
     "REGISTRY",
     "Attention",
+    "Compressed",
     "Gemm",
     "InlineModel",
     "Linear",
@@ -22,4 +24,5 @@ __all__ = [
     "load_model",
     "load_played",
     "load_routed",
+    "load_trained",
 ]

@@ -41,6 +41,13 @@ class Config:
             raise BadInput(f"has no {' or '.join(names)}", where=self.source)
         return default
 
+    def positive(self, name: str) -> int:
+        """A count of one or more. Raises BadInput."""
+        found = self.integer(name)
+        if not found:
+            raise BadInput("is 0", where=f"{self.source} {name}")
+        return found
+
     def integers(self, name: str) -> tuple[int, ...]:
         """A list of counts. Raises BadInput where it is none."""
         values = self.data.get(name)
@@ -78,7 +85,7 @@ class Config:
     @property
     def expert_dtype(self) -> str:
         """Of the experts."""
-        return self._quantised.dtype or "bf16"
+        return self._quantised.experts or self._quantised.dtype or "bf16"
 
     @property
     def kv_dtype(self) -> str:

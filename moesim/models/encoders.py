@@ -14,13 +14,13 @@ def switch_transformers(config: Config) -> Fields:
     """Switch Transformers (T5 with experts): of each half `num_sparse_*_layers` layers have experts, the second of
     every stretch; an FFN has two matrices and a token goes to one expert.
     """
-    encoder, width = config.integer("num_layers"), config.integer("d_ff")
-    decoder = config.integer("num_decoder_layers", default=encoder)
+    encoder, width = config.positive("num_layers"), config.positive("d_ff")
+    decoder = config.integer("num_decoder_layers", default=encoder) or config.positive("num_decoder_layers")
     sparse = [
         _second_of(layers, config.integer(f"num_sparse_{half}_layers"))
         for half, layers in (("encoder", encoder), ("decoder", decoder))
     ]
-    heads, each = config.integer("num_heads"), config.integer("d_kv")
+    heads, each = config.positive("num_heads"), config.positive("d_kv")
     return {**_halves(heads, each, encoder, decoder, *sparse), **_ffn(config, width), "top_k": 1}
 
 
@@ -32,7 +32,7 @@ def nllb_moe(config: Config) -> Fields:
     width = config.integer("encoder_ffn_dim")
     if width != config.integer("decoder_ffn_dim"):
         raise BadInput("FFNs of encoder and decoder differ", where=config.source)
-    encoder, decoder = config.integer("encoder_layers"), config.integer("decoder_layers")
+    encoder, decoder = config.positive("encoder_layers"), config.positive("decoder_layers")
     steps = [config.integer(f"{half}_sparse_step", default=4) for half in ("encoder", "decoder")]
     sparse = [
         tuple(layer for layer in range(layers) if step and (layer + 1) % step == 0)

@@ -11,7 +11,6 @@ from moesim.models.mixer import Attention
 
 Fields = dict[str, Any]
 
-SPARSE = "sparse attention (its indexer and the tokens it skips) is approximated by full attention"
 LAYER_TYPES = ("full_attention", "sliding_attention", "linear_attention")
 CHUNKED = "chunked attention layers are approximated by full attention"
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")

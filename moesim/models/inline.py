@@ -108,6 +108,12 @@ class InlineModel(yamlfile.Section):
         if any(given.values()) and not all(given.values()):
             missing = next(name for name, value in given.items() if not value)
             raise ValueError(f"{missing} is missing: experts need {', '.join(given)}; a dense model has none of them")
+        alone = self.num_experts and self.dense_layers + self.expert_interval > self.num_layers
+        if alone and self.expert_interval > 1:
+            raise ValueError(
+                f"expert_interval {self.expert_interval} after {self.dense_layers} dense layers of {self.num_layers} "
+                "leaves none with experts"
+            )
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from moesim.models.config import Config, read_config
 from moesim.models.inline import MAX_LAYERS, InlineModel, decoder
 from moesim.models.mixer import Linear
 from moesim.models.model import MoEModel
-from moesim.models.registry import REFUSED, REGISTRY, nearest
+from moesim.models.registry import REGISTRY, nearest
 
 FOLDER = "workloads/models"
 SUFFIX = "_config.json"
@@ -56,6 +56,20 @@ def load_played(source: str | Path | InlineModel | Mapping[str, Any], weights: s
     return model
 
 
+def load_trained(source: str | Path | InlineModel | Mapping[str, Any], weights: str | None = None) -> MoEModel:
+    """`load_played` where a backward pass follows. Raises BadInput for hyper-connections, of whose backward pass and
+    activations nothing is known.
+    """
+    model = load_played(source, weights)
+    if model.hyper:
+        raise BadInput(
+            f"{model.name} has hyper-connections in {model.hyper} copies, whose backward pass is not modelled",
+            where=str(source),
+            way_out="batch.phase: prefill or decode, mode: serve; or another model",
+        )
+    return model
+
+
 def load_routed(source: str | Path) -> MoEModel:
     """`load_model` where experts are what it is about. Raises BadInput for a model without."""
     model = load_model(source)
@@ -90,7 +104,7 @@ def _from_config(config: Config, name: str) -> MoEModel:
     if not isinstance(family, str | None):
         raise BadInput(f"{str(family)[:40]} is no name", where=f"{config.source} model_type")
     if family not in REGISTRY:
-        advice = nearest(config if family in REFUSED else config.text(), REGISTRY)
+        advice = nearest(config.text(), REGISTRY)
         raise BadInput(
             f"model_type {family!r} is not one whose parameter counts were checked",
             where=config.source,

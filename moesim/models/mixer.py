@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple
 
 INDEX_BYTES: Final = 1  # of a value of an index key: fp8 in every engine
+STATE_BYTES: Final = 4  # a recurrent state is kept in fp32: vLLM's and SGLang's default for these models
+TAIL_BYTES: Final = 2  # the last inputs of a convolution are kept in bf16
 
 
 class Gemm(NamedTuple):
@@ -26,10 +28,11 @@ class Attention:
     """Heads and widths of one attention layer; the low-rank fields are 0 unless kind is "mla".
 
     window: tokens that a query looks back at, itself included, 0 for all; gated: queries come with a gate of their
-    width for the output (MLA: of its values' width, by a projection of its own). selected: tokens that a query of MLA
-    looks at, those that an indexer of `index_heads` heads of `index_dim` picks (DeepSeek-V3.2), 0 for all; without
-    heads the picks of an earlier layer are used again. cross: it attends to an encoder's output as well (T5), by
-    projections of its own: of a token of the prompt those keys and values are cached, of an answer's its own.
+    width for the output (MLA: of its values' width, by a projection of its own). selected: tokens that a query looks
+    at, those that an indexer of `index_heads` heads of `index_dim` picks (MLA: one by one, DeepSeek-V3.2; others: in
+    blocks, MiniMax-M3), 0 for all; without heads the picks of an earlier layer are used again. cross: it attends to an
+    encoder's output as well (T5), by projections of its own: of a token of the prompt those keys and values are cached,
+    of an answer's its own.
     """
 
     kind: Literal["mha", "gqa", "mla"]
@@ -65,7 +68,26 @@ class Attention:
     @property
     def index_bytes_per_token(self) -> int:
         """Bytes of the index key that one layer caches beside them, whatever the cache's dtype."""
-        return self.index_dim * INDEX_BYTES if self.index_heads else 0
+        return self.index_dim * self.index_width if self.index_heads else 0
+
+    @property
+    def index_width(self) -> int:
+        """Bytes of a value of its index keys: MiniMax-M3's are bf16 (256 sequences of 65,536 tokens take 870 us longer
+        than of 8,192 on H200: 255 bytes a token at 0.9 of its bandwidth).
+        """
+        return INDEX_BYTES if self.kind == "mla" else TAIL_BYTES
+
+    @property
+    def by_module(self) -> bool:
+        """Tables of it time a layer's whole module: projections, indexer, core."""
+        return bool(self.selected)
+
+    def with_heads(self, heads: int) -> Attention:
+        """`heads` of them, with the key-value heads and, of grouped attention, the index heads that they share."""
+        if self.kind == "mla":
+            return replace(self, num_heads=heads, num_kv_heads=heads)
+        shared = [max(one * heads // self.num_heads, min(one, 1)) for one in (self.num_kv_heads, self.index_heads)]
+        return replace(self, num_heads=heads, num_kv_heads=shared[0], index_heads=shared[1])
 
     @property
     def other_parameters(self) -> int:
@@ -82,8 +104,10 @@ class Attention:
         out = Gemm("o", hidden, heads * self.v_head_dim)
         if self.kind != "mla":
             kv = max(self.num_kv_heads // tensor_parallel, 1) * (self.head_dim + self.v_head_dim)
-            own = (Gemm("qkv", heads * self.head_dim * (2 if self.gated else 1) + kv, hidden), out)
-            return own * 2 if self.cross else own
+            up = Gemm("qkv", heads * self.head_dim * (2 if self.gated else 1) + kv, hidden)
+            if self.index_heads:
+                return (up, self._block_index(hidden, heads), out)
+            return (up, out) * (2 if self.cross else 1)
         down = Gemm("qkv_down", self.q_lora_rank + self.kv_lora_rank + self.qk_rope_head_dim, hidden)
         query = heads * self.query_head_dim
         up_q = Gemm("q_up", query, self.q_lora_rank) if self.q_lora_rank else Gemm("q", query, hidden)
@@ -97,6 +121,11 @@ class Attention:
             return ()
         queries = Gemm("index_q", self.index_heads * self.index_dim, self.q_lora_rank or hidden)
         return (queries, Gemm("index_kw", self.index_dim + self.index_heads, hidden))
+
+    def _block_index(self, hidden: int, heads: int) -> Gemm:
+        """Index queries, as many heads as there are key-value heads, and one key."""
+        queries = max(self.index_heads * heads // self.num_heads, 1)
+        return Gemm("index_qk", (queries + 1) * self.index_dim, hidden)
 
     def mixing_flops(self, context: float) -> float:
         """FLOPs of one token that attends to `context` earlier ones."""
@@ -113,8 +142,6 @@ class Attention:
         return ""
 
 
-STATE_BYTES: Final = 4  # a recurrent state is kept in fp32: vLLM's and SGLang's default for these models
-TAIL_BYTES: Final = 2  # the last inputs of a convolution are kept in bf16
 FLOPS_A_CELL: Final = {"gdn": 8, "kda": 9, "mamba2": 5, "mamba1": 6, "lightning": 5}  # decay, read, write, read out
 
 

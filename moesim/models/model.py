@@ -25,6 +25,7 @@ class MoEModel:
     tokens in layers that `others` does not name: other mixers, each with its layers. `bare_layers` have neither experts
     nor an FFN. `encoder_layers`: the first so many are an encoder's (0: there is none). `latent`: width that a token is
     projected to before it goes to its experts, and back from (0: none).
+    `hyper`: copies of the residual stream that hyper-connections mix before and after every block (0: a plain one).
     `approximations` are sentences that every Result has to repeat.
     """
 
@@ -52,6 +53,7 @@ class MoEModel:
     others: tuple[tuple[Mixer, tuple[int, ...]], ...] = ()
     bare_layers: tuple[int, ...] = ()
     encoder_layers: int = 0
+    hyper: int = 0
     approximations: tuple[str, ...] = ()
 
     @property
@@ -96,6 +98,11 @@ class MoEModel:
         return sum(layers * _parameters(mixer, self.hidden_size) for mixer, layers in self.mixed)
 
     @property
+    def hyper_parameters(self) -> int:
+        """Of hyper-connections: weights of all copies' mixing, twice a layer, from all copies of a token."""
+        return 2 * self.num_layers * (2 + self.hyper) * self.hyper**2 * self.hidden_size
+
+    @property
     def embedding_parameters(self) -> int:
         """Input and output embeddings; tied ones count once."""
         return self.vocab_size * self.hidden_size * (1 if self.tie_embeddings else 2)
@@ -116,7 +123,8 @@ class MoEModel:
         moe += sum(gemm.parameters for gemm in (self.router_gemm(), *self.latent_gemms()))
         dense = ffn * self.dense_intermediate
         layers = len(self.moe_layers)
-        return self.mixing_parameters + layers * moe + self.dense_layers * dense + self.embedding_parameters
+        own = self.mixing_parameters + self.hyper_parameters + self.embedding_parameters
+        return own + layers * moe + self.dense_layers * dense
 
     def mixer_gemms(self, tensor_parallel: int = 1, mixer: int = 0) -> tuple[Gemm, ...]:
         """Projections of one layer with that mixer, by number, on one rank."""

@@ -21,20 +21,24 @@ KNOWN = {
     "fp8_pb_wo": "fp8",
     "mxfp4": "fp4",
     "nvfp4": "fp4",
+    "w4a16_nvfp4": "fp4",
 }  # method -> dtype of what it quantises
+MIXED = "mixed_precision"
 LEFT_ALONE = ("ignore", "exclude_modules", "modules_to_not_convert")
 
 
 @dataclass(frozen=True)
 class Quantisation:
     """dtype: of what is quantised, "" where nothing is; kept: names and patterns of the modules that are not; kv:
-    "fp8", or "" where the checkpoint says nothing of its cache; unknown: the method, where nobody checked it.
+    "fp8", or "" where the checkpoint says nothing of its cache; unknown: the method, where nobody checked it. experts:
+    dtype of theirs, where it is another.
     """
 
     dtype: str
     kept: tuple[str, ...]
     kv: str
     unknown: str = ""
+    experts: str = ""
 
     @classmethod
     def of(
@@ -47,7 +51,8 @@ class Quantisation:
         from_own = isinstance(own, dict) and bool(own)
         found = own if from_own else other if isinstance(other, dict) else {}
         assert isinstance(found, dict)
-        name = str(found.get("quant_algo") or _packed(found) or found.get("quant_method") or "").lower()
+        name = _method(found)
+        experts = KNOWN.get(_mixed(found)[0], "")
         if name not in KNOWN and given:
             return cls(given, (), _cache(found), unknown=name)
         if name not in KNOWN:
@@ -57,7 +62,7 @@ class Quantisation:
                 way_out="precision.weights in the scenario: bf16, fp8 or fp4, what they are loaded as",
             )
         kept: list[object] = next((found[key] for key in LEFT_ALONE if isinstance(found.get(key), list)), [])
-        return cls(KNOWN[name], tuple(map(str, kept)), _cache(found))
+        return cls(KNOWN[name], tuple(map(str, kept)), _cache(found), experts=experts)
 
     def keeps(self, part: str) -> bool:
         """Some layer's `part` (self_attn, shared_experts) is left as it was trained."""
@@ -77,6 +82,30 @@ class Quantisation:
     def _kept_parts(self, shared: bool) -> list[str]:
         """MXFP4 is a format of experts: gpt-oss quantises nothing else."""
         return [part for part in _parts(shared) if self.keeps(part)] or ([] if self.kept else ["all"])
+
+
+def _method(found: Mapping[str, Any]) -> str:
+    """Of all that is not said apart: ModelOpt's mixed files name the experts' beside it, and maybe attention's."""
+    algorithm = str(found.get("quant_algo") or _packed(found) or "").lower()
+    if algorithm == MIXED and all(_mixed(found)):
+        return _mixed(found)[1]
+    return algorithm or str(found.get("quant_method") or "").lower()
+
+
+def _mixed(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Methods of experts and of attention in a ModelOpt file of several, "" where it does not say one."""
+    if str(found.get("quant_algo")).lower() != MIXED:
+        return "", ""
+    layers = found.get("quantized_layers")
+    named = layers if isinstance(layers, dict) else {}
+    experts = _alike(named, "experts") or str(found.get("moe_quant_algo") or "").lower()
+    return experts, _alike(named, "attn") or str(found.get("quant_method") or "").lower()
+
+
+def _alike(layers: Mapping[str, Any], part: str) -> str:
+    """The one method of all modules with that in their name, "" where there is none, or several."""
+    own = {str(how.get("quant_algo")).lower() for name, how in layers.items() if part in name and isinstance(how, dict)}
+    return own.pop() if len(own) == 1 else ""
 
 
 def _packed(found: Mapping[str, Any]) -> str:

@@ -6,14 +6,16 @@ import difflib
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from moesim.models import encoders, families, hybrids, longcat, windowed
+from moesim.models import deepseek_v4, encoders, families, hybrids, longcat, windowed
 from moesim.models.config import Config
 from moesim.models.families import Fields
 
 REGISTRY: Final[dict[str, Callable[[Config], Fields]]] = {
     "deepseek_v2": families.deepseek_v3,
     "deepseek_v3": families.deepseek_v3,
+    "deepseek_ref": deepseek_v4.deepseek_v4,
     "deepseek_v32": families.deepseek_sparse,
+    "deepseek_v4": deepseek_v4.deepseek_v4,
     "dots1": families.grouped_deepseek,
     "ernie4_5_moe": families.ernie4_5_moe,
     "gemma4": windowed.gemma4,
@@ -54,11 +56,8 @@ REGISTRY: Final[dict[str, Callable[[Config], Fields]]] = {
     "switch_transformers": encoders.switch_transformers,
 }
 
-REFUSED: Final = {  # families whose keys look like another's, and why that other's counts would be wrong
-    "deepseek_v4": "its attention compresses keys and values by layer, and projects in groups",
-    "deepseek_ref": "it is DeepSeek-V4 under another name",
-}
 SIGNS: Final = (  # keys that tell a layer plan, and the family that has it; the first that are all there decide
+    (("compress_ratios",), "deepseek_v4"),
     (("kv_lora_rank", "index_topk"), "deepseek_v32"),
     (("kv_lora_rank", "n_routed_experts"), "deepseek_v3"),
     (("linear_attn_config",), "kimi_linear"),
@@ -75,12 +74,10 @@ SIGNS: Final = (  # keys that tell a layer plan, and the family that has it; the
 
 
 def nearest(config: Config, known: Iterable[str]) -> str:
-    """Advice for a model_type that is not known: why it is like none; or the family whose keys the file has, or whose
-    name is alike; "" where there is none.
+    """Advice for a model_type that is not known: the family whose keys the file has, or whose name is alike; "" where
+    there is none.
     """
     named = str(config.data.get("model_type"))
-    if named in REFUSED:
-        return f"{REFUSED[named]}: give the widths that matter, "
     given = {key for key, value in config.data.items() if value}
     found = next((family for keys, family in SIGNS if given.issuperset(keys)), "")
     found = found or next(iter(difflib.get_close_matches(named, list(known), 1)), "")

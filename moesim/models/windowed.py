@@ -7,7 +7,6 @@ from dataclasses import replace
 from moesim.errors import BadInput
 from moesim.models.config import Config
 from moesim.models.families import (
-    SPARSE,
     TEXT_ONLY,
     Fields,
     after_dense_layers,
@@ -75,12 +74,31 @@ def minimax_m3(config: Config) -> Fields:
     """MiniMax-M3: leading dense layers of their own width; blocks of tokens are picked in the others."""
     shared = config.integer("n_shared_experts", default=0)
     return {
-        "attention": grouped_attention(config),
+        **_picked_blocks(config),
         "moe_layers": after_dense_layers(config),
         "num_experts": config.integer("num_local_experts"),
         "expert_intermediate": config.integer("moe_intermediate_size", "intermediate_size"),
         "shared_intermediate": shared * config.integer("shared_intermediate_size", default=0),
         "dense_intermediate": config.integer("dense_intermediate_size"),
         "mtp_layers": config.integer("num_nextn_predict_layers", default=0),
-        "approximations": (SPARSE,),
     }
+
+
+def _picked_blocks(config: Config) -> Fields:
+    """Attention to the blocks that an indexer picks, in the layers of `sparse_attention_freq`."""
+    whole, layers = grouped_attention(config), config.integer("num_hidden_layers")
+    found = config.data.get("sparse_attention_config")
+    if found is None:
+        return {"attention": whole}
+    said = config.section("sparse_attention_config")
+    if said.data.get("use_sparse_attention") is False:
+        return {"attention": whole}
+    flags = said.integers("sparse_attention_freq")
+    if len(flags) != layers or set(flags) - {0, 1} or 1 not in flags:
+        raise BadInput(f"says not of each of {layers} layers 0 or 1", where=f"{said.source} sparse_attention_freq")
+    picks = replace(
+        whole, selected=said.positive("sparse_topk_blocks") * said.positive("sparse_block_size"),
+        index_heads=said.positive("sparse_num_index_heads"), index_dim=said.positive("sparse_index_dim"),
+    )  # fmt: skip
+    dense = tuple(layer for layer, flag in enumerate(flags) if not flag)
+    return {"attention": picks, "others": ((whole, dense),) if dense else ()}

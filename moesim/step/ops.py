@@ -24,6 +24,7 @@ from moesim.step.work import CostLog, Floats, Work
 ACTIVATION_BYTES = 2  # residual stream and norms are bf16 in every engine and stack looked at
 GATED_PASSES = 3  # the gated norm behind a recurrence reads its output and the gate, and writes
 NORM_PASSES = 4  # a norm with residual add reads two tensors and writes two
+BARE_PASSES = 2  # and without reads one and writes one
 ROUTER_BYTES = 4  # router scores are fp32
 WEIGHT_SHARE = {"gemm": 0.5, "experts": 0.5}  # of a backward pass: both gradients of a GEMM multiply as much as it does
 
@@ -121,7 +122,7 @@ class LayerOps:
             gated = kinds.query * kinds.number * (GATED_PASSES * ACTIVATION_BYTES * mixer.value_heads * mixer.value_dim)
             kernels = self.costs.recurrence(phase, kinds.query, kinds.number, mixer, self.spread.tensor)
             return [*kernels, self.costs.elementwise(gated / self.spread.tensor)]
-        if mixer.selected:
+        if mixer.by_module:
             rest = (mixer, self.model.hidden_size, self.spread.tensor, self.precision.kv_cache)
             return [self.costs.sparse_attention(phase, kinds.query, kinds.context, kinds.number, *rest)]
         rows = windowed(kinds, mixer.window) if mixer.window else (kinds.query, kinds.context, kinds.number)
@@ -157,9 +158,17 @@ class LayerOps:
         return self._elementwise(self.group_head_rows(batch) * (LOSS_BYTES * self.spread.head_gemm().n))
 
     def norm(self, batch: Batch) -> Work:
-        """Norm and residual add over the tokens that the rank has between attention and FFN."""
-        moved = self._residual_tokens(batch) * (NORM_PASSES * ACTIVATION_BYTES * self.model.hidden_size)
-        return self._elementwise(moved)
+        """Norm and residual add over the tokens that the rank has between attention and FFN; hyper-connections add by
+        kernels of their own.
+        """
+        tokens, hidden = self._residual_tokens(batch), self.model.hidden_size
+        if not self.model.hyper:
+            return self._elementwise(tokens * (NORM_PASSES * ACTIVATION_BYTES * hidden))
+        alone = self._elementwise(tokens * (BARE_PASSES * ACTIVATION_BYTES * hidden))
+        return self._hyper(tokens) + alone
+
+    def _hyper(self, tokens: npt.NDArray[np.int64]) -> Work:
+        return self.log.work(self.costs.hyper(tokens, self.model.hidden_size, self.model.hyper))
 
     def router(self, batch: Batch, chores: Chores | None = None) -> Work:
         """Norm, then the router's chores; without any the gate GEMM, and top-k over its scores. Where experts work in a

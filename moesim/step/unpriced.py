@@ -46,6 +46,9 @@ class Weightless(LayerOps):
     def _elementwise(self, moved: npt.NDArray[np.int64] | Floats) -> Work:
         return Work()
 
+    def _hyper(self, tokens: npt.NDArray[np.int64]) -> Work:
+        return Work()
+
     def _core(self, batch: Batch, phase: Phase, noted: Callable[[list[Estimate]], Work]) -> Work:
         return Work()
 

@@ -19,7 +19,7 @@ from moesim.layout import (
     Spread,
     default_expert_tensor_parallel,
 )
-from moesim.models import DTYPE_BYTES, MoEModel, load_played
+from moesim.models import DTYPE_BYTES, MoEModel, load_played, load_trained
 from moesim.network import AllToAll, Fabric, Group, all_to_all
 from moesim.routing import RoutingSource
 from moesim.routing.sources import Places
@@ -89,7 +89,8 @@ def draft(loaded: Loaded, seed: int) -> Draft:
     """All of `build` that does not depend on the placement. Raises BadInput."""
     scenario = loaded.scenario
     with placed(loaded.where("model")):
-        model = load_played(scenario.model, scenario.precision.weights)
+        load = load_trained if scenario.batch.phase == "train" else load_played
+        model = load(scenario.model, scenario.precision.weights)
     check_experts(loaded, model)
     with placed(loaded.where("cluster.topology")):
         cluster = load_cluster(scenario.cluster.topology, **scenario.cluster.changes)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from moesim.costs.profile import PICKED, UNMEASURED
 from moesim.errors import BadInput
 from moesim.step import Batch, CostLog, LayerOps, StepPlan
 from moesim.step.work import Work
@@ -33,8 +34,8 @@ def narrow_notes(plan: StepPlan, batch: Batch) -> Iterator[str]:
         try:
             wider, others = _asked(replace(plan.ops, precision=replace(plan.ops.precision, **{key: WIDE})), ask)
         except BadInput:
-            continue  # a kernel set without that dtype has nothing to compare with
-        if kernels and seconds > SLOWER * wider:
+            continue  # a kernel set without that dtype has nothing to compare with, nor has one that nobody measured
+        if kernels and seconds > SLOWER * wider and not others & {UNMEASURED, PICKED}:
             yield (
                 f"{key} {narrow} is slower than {WIDE}: the {what} take {seconds / wider:.2f} times as long "
                 f"({', '.join(sorted(kernels - others))} against {', '.join(sorted(others - kernels))})"

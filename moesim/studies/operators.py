@@ -24,7 +24,9 @@ REACHED: Final = (
 ROUNDING: Final = 1e-3
 LABELS: Final = {
     "attention: gemm": "attention projections", "attention: attention": "attention core",
-    "attention: recurrence": "linear attention",
+    "attention: recurrence": "linear attention", "attention: sparse attention": "sparse attention",
+    "attention: compressed attention": "compressed attention", "attention: block attention": "attention to blocks",
+    "attention: hyper-connections": "hyper-connections", "router: hyper-connections": "hyper-connections, experts",
     "attention: unmeasured kernels": "attention, roofline", "attention: elementwise": "attention norms",
     "router: gemm": "router", "router: elementwise": "router scores, norm",
     "experts: grouped_gemm": "experts", "experts: gemm": "experts", "shared: gemm": "shared expert",

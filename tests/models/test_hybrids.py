@@ -210,6 +210,18 @@ def test_a_tiny_minimax_m3_by_hand(tmp_path: Path) -> None:
     assert read(tmp_path, M3).total_parameters == 2 * attention + dense + experts + 2 * 80
 
 
+def test_picked_blocks_have_an_indexer_in_the_layers_that_say_so(tmp_path: Path) -> None:
+    """Two index queries and one key of 3 values, in the second of two layers: 8 x 3 x 3 parameters; bf16 keys."""
+    said = {"use_sparse_attention": True, "sparse_attention_freq": [0, 1], "sparse_topk_blocks": 2,
+            "sparse_block_size": 16, "sparse_num_index_heads": 2, "sparse_index_dim": 3}  # fmt: skip
+    whole, picks = read(tmp_path, M3), read(tmp_path, {**M3, "sparse_attention_config": said})
+    assert picks.total_parameters - whole.total_parameters == 8 * 3 * 3
+    assert picks.kv_bytes_per_token("bf16") - whole.kv_bytes_per_token("bf16") == 3 * 2
+    assert (picks.attention.selected, picks.mixer_of) == (32, (1, 0))
+    with pytest.raises(BadInput, match="sparse_attention_freq"):
+        read(tmp_path, {**M3, "sparse_attention_config": {**said, "sparse_attention_freq": [1]}})
+
+
 def test_mimo_counts_both_kinds_of_heads() -> None:
     """309 B and 15 B: its model card. 39 of 48 layers keep 8 heads of a window of 128, 9 keep 4 of all tokens."""
     model = load_model("MiMo-V2-Flash")

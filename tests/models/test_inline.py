@@ -40,6 +40,13 @@ def test_experts_of_two_matrices_and_tied_embeddings() -> None:
     assert plain.expert_dtype == "fp4"
 
 
+def test_every_so_many_layers_has_experts() -> None:
+    model = load_model({**SMALL, "num_layers": 9, "expert_interval": 4})
+    assert model.moe_layers == (4, 8)
+    with pytest.raises(BadInput, match="expert_interval 4 after 1 dense layers of 3 leaves none with experts"):
+        load_model({**SMALL, "expert_interval": 4})
+
+
 def test_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "small.yaml"
     lines = [f"{key}: {value}" for key, value in SMALL.items() if key != "attention"]

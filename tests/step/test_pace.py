@@ -69,6 +69,10 @@ CASES = {
     "merged copies of a pool": (*WIDE, "comm.dispatch=deepep_normal", POOL, REPLICAS),
     "merged copies of replicas": (*WIDE, "comm.dispatch=deepep_normal", REPLICAS),
     "picked tokens": ("routing={balanced: true}", "precision={}", PICKS),
+    **{
+        name: ("routing={balanced: true}", "precision={}", f"model={model}", "cluster.topology=hgx-h200", "costs=auto")
+        for name, model in (("compressed", "DeepSeek-V4-Flash"), ("picked blocks", "MiniMax-M3"))
+    },
     "width and merged copies": (*NODES, parallel(4, 4, 8), "comm.dispatch=deepep_normal"),
 }
 

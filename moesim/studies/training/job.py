@@ -6,7 +6,7 @@ from moesim.costs import CostModel, Tables, load_costs
 from moesim.errors import BadInput, DoesNotFit
 from moesim.hardware import Cluster, load_cluster
 from moesim.layout import default_expert_tensor_parallel
-from moesim.models import DTYPE_BYTES, Attention, MoEModel, load_played
+from moesim.models import DTYPE_BYTES, Attention, MoEModel, load_trained
 from moesim.network import all_to_all
 from moesim.schedules.pipelines import find_pipeline
 from moesim.studies.dense import refuse_experts
@@ -20,7 +20,7 @@ def job_of(loaded: TrainLoaded, priced: CostModel | None = None) -> Job:
     scenario = loaded.scenario
     degrees, batch = scenario.parallel, scenario.batch
     with loaded.placing("model"):
-        model = load_played(scenario.model, scenario.dtype)
+        model = load_trained(scenario.model, scenario.dtype)
     _check_names(loaded, model)
     tensor, expert, pipeline = (
         degrees.tensor_parallel_size,

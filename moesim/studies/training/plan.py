@@ -14,7 +14,7 @@ from moesim.costs import CostModel
 from moesim.errors import BadInput, DoesNotFit, MoesimError
 from moesim.hardware import load_cluster
 from moesim.layout import HBM
-from moesim.models import load_played
+from moesim.models import load_trained
 from moesim.studies.training.job import job_of
 from moesim.studies.training.load import TrainLoaded
 from moesim.studies.training.tokens import are_even, tokens_of
@@ -190,7 +190,7 @@ def _candidates(loaded: TrainLoaded) -> Iterator[Degrees]:
     scenario = loaded.scenario
     asked, batch, given = scenario.parallel, scenario.batch, scenario.parallel.model_fields_set
     with loaded.placing("model"):
-        model = load_played(scenario.model, scenario.dtype)
+        model = load_trained(scenario.model, scenario.dtype)
     with loaded.placing("cluster"):
         cluster = load_cluster(scenario.cluster.topology, **scenario.cluster.changes)
     for tensor in _divisors(cluster.gpus_per_node):

@@ -22,7 +22,12 @@ COMPUTE: Final = {  # operator of a step -> operator of a profile
     "sparse attention's module, decode": "dsa_decode", "gated delta net, prefill": "gdn_prefill",
     "gated delta net, decode": "gdn_decode", "Kimi delta attention, prefill": "kda_prefill",
     "Kimi delta attention, decode": "kda_decode", "causal convolution, prefill": "conv_prefill",
-    "causal convolution, decode": "conv_decode",
+    "causal convolution, decode": "conv_decode", "compressed attention's module (CSA), prefill": "csa_prefill",
+    "compressed attention's module (CSA), decode": "csa_decode",
+    "compressed attention's module (HCA), prefill": "hca_prefill",
+    "compressed attention's module (HCA), decode": "hca_decode",
+    "picked blocks' module, prefill": "msa_prefill", "picked blocks' module, decode": "msa_decode",
+    "hyper-connections, before a block": "hyper_pre", "hyper-connections, behind a block": "hyper_post",
 }  # fmt: skip
 OWN: Final = ("nvlink_domain",)  # whose held-out errors a profile has under their own name
 COLLECTIVES: Final = ("all_reduce", "all_gather", "reduce_scatter")
