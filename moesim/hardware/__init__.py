@@ -2,10 +2,10 @@
 
 from moesim.hardware.blueprint import Paths, changed
 from moesim.hardware.cluster import Cluster, Device, Routes
-from moesim.hardware.load import find_topology, known_topologies, load_cluster, shipped_device
+from moesim.hardware.load import find_topology, known_topologies, load_cluster, refuse_mixed, shipped_device
 from moesim.hardware.schema import BETWEEN, INSIDE
 
 __all__ = [
     "BETWEEN", "INSIDE", "Cluster", "Device", "Paths", "Routes", "changed", "find_topology", "known_topologies",
-    "load_cluster", "shipped_device",
+    "load_cluster", "refuse_mixed", "shipped_device",
 ]  # fmt: skip

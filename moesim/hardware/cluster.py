@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -50,7 +50,8 @@ class Cluster:
     pairs (ECMP), spines (spray) and planes; a message is divided evenly over all of them. link_ends: the two names that
     each link joins, for pictures and exports. collides: flows may meet away from the GPUs' own links at any
     oversubscription (ECMP, listed links, ports behind PCIe).
-    reduces_in_switch: the switch inside a node adds up and copies (NVLS).
+    reduces_in_switch: the switch inside a node adds up and copies (NVLS). kind_of int32[D]: which of `devices` each is;
+    empty where all are the first.
     """
 
     name: str
@@ -69,6 +70,34 @@ class Cluster:
     link_ends: tuple[tuple[str, str], ...] = ()
     collides: bool = False
     reduces_in_switch: bool = False
+    kind_of: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+
+    @property
+    def smallest_memory(self) -> int:
+        """Bytes of the GPU that has least."""
+        return min(device.memory_bytes for device in self.devices)
+
+    def mean_device(self, gpus: int) -> Device:
+        """What the first `gpus` have on average, of the rates that all of them have: theirs, where they are alike."""
+        kinds: list[int] = self.kind_of[:gpus].tolist() or [0]
+        own = [self.devices[kind] for kind in kinds]
+        if len(set(kinds)) == 1:
+            return own[0]
+        rates = set.intersection(*(set(one.peak_flops) for one in own))
+        return replace(
+            own[0], name=" + ".join(dict.fromkeys(one.name for one in own)),
+            memory_bytes=min(one.memory_bytes for one in own),
+            memory_bandwidth=sum(one.memory_bandwidth for one in own) / len(own),
+            peak_flops={rate: sum(one.peak_flops[rate] for one in own) / len(own) for rate in sorted(rates)},
+            sms=min(one.sms for one in own),
+        )  # fmt: skip
+
+    @property
+    def kinds(self) -> str:
+        """How many there are of each kind, in words; "" where there is one."""
+        counts = np.bincount(self.kind_of, minlength=len(self.devices))
+        named = [f"{count} {device.name}" for device, count in zip(self.devices, counts.tolist(), strict=True)]
+        return ", ".join(named) if len(self.devices) > 1 else ""
 
     @property
     def num_devices(self) -> int:

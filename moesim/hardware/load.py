@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from moesim import shipped, yamlfile
 from moesim.errors import BadInput, unknown_name
@@ -33,16 +35,28 @@ def seal(document: yamlfile.Document, **changes: Any) -> Cluster:
     if topology.node is None:
         if given:
             raise BadInput(f"a list of links has no {' or '.join(given)} to set", where=document.where(("links",)))
-        return _cluster(topology, graph.build(topology, document.where), FabricSection())
+        return _cluster(topology, graph.build(topology, document.where), FabricSection(), document)
     fabric = _fabric(topology.fabric or FabricSection(), given, document)
-    return _cluster(topology, templates.build(topology.node, fabric, document.where(("fabric",))), fabric)
+    return _cluster(topology, templates.build(topology.node, fabric, document.where(("fabric",))), fabric, document)
 
 
-def _cluster(topology: TopologySection, plan: Blueprint, fabric: FabricSection) -> Cluster:
-    device = _device(topology.device)
+def refuse_mixed(name_or_path: str, what: str) -> None:
+    """Raises BadInput where a topology has GPUs of several kinds and `what` knows one only."""
+    document = yamlfile.read_yaml(find_topology(name_or_path))
+    if document.validate(TopologySection).others:
+        raise BadInput(
+            f"GPUs of several kinds are played in mode: step, not in {what}",
+            where=document.where(("others",)),
+            way_out="a topology of each kind, and moesim compare; or mode: step",
+        )
+
+
+def _cluster(topology: TopologySection, plan: Blueprint, fabric: FabricSection, document: yamlfile.Document) -> Cluster:
+    device, (devices, kind_of) = _device(topology.device), _kinds(topology, plan, document)
     return Cluster(
         name=topology.name,
-        devices=(device,),
+        devices=devices,
+        kind_of=kind_of,
         node_of=plan.node_of,
         rail_of=plan.rail_of,
         link_name=tuple(link.name for link in plan.links),
@@ -58,6 +72,27 @@ def _cluster(topology: TopologySection, plan: Blueprint, fabric: FabricSection) 
         collides=_collides(topology.node, plan, fabric),
         reduces_in_switch=topology.node is not None and topology.node.inside[1].in_switch_reduction,
     )
+
+
+def _kinds(
+    topology: TopologySection, plan: Blueprint, document: yamlfile.Document
+) -> tuple[tuple[Device, ...], npt.NDArray[np.int32]]:  # fmt: skip
+    """The kinds of GPUs, that of most nodes first, and int32[D]: which each is. Raises BadInput."""
+    devices, nodes = [_device(topology.device)], int(plan.node_of.max()) + 1
+    kind_of = np.zeros(len(plan.node_of), dtype=np.int32)
+    for number, other in enumerate(topology.others):
+        where = document.where(("others", number))
+        if lost := [node for node in other.nodes if node >= nodes]:
+            raise BadInput(f"there is no node {lost[0]} of {nodes}", where=where, way_out=f"0 to {nodes - 1}")
+        own = np.isin(plan.node_of, other.nodes)
+        if kind_of[own].any():
+            raise BadInput("a node stands in two entries", where=where, way_out="each node once")
+        found = shipped_device(other.device) if isinstance(other.device, str) else _device(other.device)
+        if found is None:
+            raise unknown_name("device", str(other.device), known_devices(), where=where)
+        devices.append(found)
+        kind_of[own] = number + 1
+    return tuple(devices), kind_of if topology.others else np.zeros(0, dtype=np.int32)
 
 
 def _collides(node: NodeSection | None, plan: Blueprint, fabric: FabricSection) -> bool:
@@ -90,6 +125,12 @@ def shipped_device(name: str) -> Device | None:
         if f"\n  name: {name}\n" in path.read_text(encoding="utf-8"):
             return _device(yamlfile.read_yaml(path).validate(TopologySection).device)
     return None
+
+
+def known_devices() -> list[str]:
+    """Names of the devices of shipped topologies."""
+    texts = [path.read_text(encoding="utf-8") for path in known_topologies().values()]
+    return sorted({name for text in texts for name in re.findall(r"\n  name: (.+)\n", text)})
 
 
 def _fabric(fabric: FabricSection, given: Mapping[str, Any], document: yamlfile.Document) -> FabricSection:

@@ -183,9 +183,17 @@ class LinkSection(Section):
     origin: str = Field("stated in this file", alias="source")
 
 
+class OthersSection(Section):
+    """Nodes whose GPUs are of another kind than the others'."""
+
+    device: DeviceSection | str = Field(description="its figures, or the name of a device that a shipped topology has")
+    nodes: Items[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="numbered from 0")
+
+
 class TopologySection(Section):
     """A topology file: a device, and either node + fabric or an explicit list of links between gpu0.. and switches.
 
+    `others` are nodes with other GPUs, on the same links.
     `switches` names every end of a link that is no GPU; `nodes` lists the GPUs of each node (default: one node).
     `spray`: a message is divided evenly over so many of its equally good paths, where there are as many.
     """
@@ -194,6 +202,7 @@ class TopologySection(Section):
     name: str
     description: str = ""
     device: DeviceSection
+    others: Items[OthersSection] = ()
     node: NodeSection | None = None
     fabric: FabricSection | None = None
     links: Items[LinkSection] = ()
@@ -206,8 +215,8 @@ class TopologySection(Section):
     def _one_kind(cls, device: object) -> object:
         if isinstance(device, list):
             raise ValueError(
-                f"a cluster has one kind of device, this is a list of {len(device)}; try a topology file for each "
-                "kind, and `moesim compare` of the two"
+                f"is the kind of most nodes, this is a list of {len(device)}; try the others' nodes beside it: "
+                "others: [{device: H200-SXM-141GB, nodes: [1]}]"
             )
         return device
 

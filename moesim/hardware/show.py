@@ -12,6 +12,7 @@ def show(cluster: Cluster) -> str:
     """Devices, kinds of links with their rates and sources, one route of each shape, warnings."""
     size = f"{cluster.num_nodes} nodes, {cluster.num_devices} GPUs, {cluster.num_links} directed links"
     parts = [f"{cluster.name}: {size}, oversubscription {cluster.oversubscription:g}:1"]
+    parts += [f"kinds: {cluster.kinds}"] if cluster.kinds else []
     parts += [_device(device) for device in cluster.devices]
     parts += [_links(cluster), _routes(cluster)]
     parts += [f"warning: {warning}" for warning in cluster.warnings]

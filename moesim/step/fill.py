@@ -257,6 +257,7 @@ def needs_graph(plan: StepPlan) -> str:
     algorithm, cluster = plan.dispatch.algorithm, plan.fabric.cluster
     reasons = {
         "a training step": plan.ops.spread.training,
+        "GPUs are of several kinds": bool(plan.others),
         f"tokens travel with {algorithm.name}": algorithm.travels,
         "messages are divided over queue pairs": bool(cluster.more_paths),
         "links state a latency": bool(np.any(cluster.link_latency > 0)),

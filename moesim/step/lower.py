@@ -8,6 +8,7 @@ hold all experts together, do not talk to each other inside a layer, so each is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +29,16 @@ def lower(plan: StepPlan, batches: Sequence[Batch]) -> Lowered:
     """One step: a single decode or prefill batch, or the micro-batches of a training step. Raises BadInput.
 
     Every batch covers all ranks of the layout; a training step ends with the reduction of gradients and the optimizer.
+    Where GPUs are of several kinds every rank takes as long as its own.
     """
     check(plan, batches)
+    found = _lowered(plan, batches)
+    for number, ops in enumerate(plan.others, 1):
+        found = found.with_some_of(_lowered(replace(plan, ops=ops), batches), plan.kinds == number)
+    return found
+
+
+def _lowered(plan: StepPlan, batches: Sequence[Batch]) -> Lowered:
     layers, experts = len(plan.model.moe_layers), plan.placement.num_experts
     lowering = Lowering.of(layers, experts, plan.layout.world, plan.schedule.most_cuts)
     nodes = plan.nodes(len(batches), batches[0].training)

@@ -40,6 +40,17 @@ class Lowered:
     gates: npt.NDArray[np.int64]
     buffers: npt.NDArray[np.int64]
 
+    def with_some_of(self, other: Lowered, ranks: npt.NDArray[np.bool_]) -> Lowered:
+        """The same step with what the chosen bool[ranks] do as `other` has it, which differs in prices alone."""
+        lanes = ranks[self.graph.lane_rank]
+        graph = replace(self.graph, lane_seconds=np.where(lanes, other.graph.lane_seconds, self.graph.lane_seconds))
+        demand = {
+            key: _chosen(self.demand.get(key), other.demand.get(key), ranks)
+            for key in dict.fromkeys((*self.demand, *other.demand))
+        }
+        work, balanced = (_some_of(*both, lanes) for both in ((self.work, other.work), (self.balanced, other.balanced)))
+        return replace(self, graph=graph, work=work, balanced=balanced, demand=demand)
+
     def play_as(self, draw: Mapping[str, float], *, balanced: bool = False, host: bool = True) -> TaskGraph:
         """The graph with each family's seconds times its factor in `draw`; with rows as they are or balanced.
 
@@ -59,6 +70,22 @@ class Lowered:
             * draw.get(family, 1.0)
             for family in sorted({*self.work, *self.balanced})
         }
+
+
+def _some_of(
+    own: Mapping[str, Floats], others: Mapping[str, Floats], lanes: npt.NDArray[np.bool_]
+) -> dict[str, Floats]:  # fmt: skip
+    """Of the chosen lanes the others'."""
+    none = np.zeros(len(lanes))
+    return {name: np.where(lanes, others.get(name, none), own.get(name, none)) for name in sorted({*own, *others})}
+
+
+def _chosen(own: Demand | None, other: Demand | None, ranks: npt.NDArray[np.bool_]) -> Demand:
+    """Of each rank its own kind's."""
+    none = Demand(np.zeros(len(ranks)), np.zeros(len(ranks)), frozenset(), frozenset())
+    one, two = own or none, other or none
+    flops, moved = np.where(ranks, two.flops, one.flops), np.where(ranks, two.bytes, one.bytes)
+    return Demand(flops, moved, one.dtypes | two.dtypes, one.kernels | two.kernels)
 
 
 def _total(families: Mapping[str, Floats], draw: Mapping[str, float], host: bool) -> Floats:

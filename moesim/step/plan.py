@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
 
 from moesim.engine import Speed, TaskGraph
 from moesim.layout import OPTIMIZERS, Layout, Optimizer, Placement, Shards
@@ -34,6 +37,7 @@ class StepPlan:
     zero, shard: stage of ZeRO and ranks of a shard group (layout/shards.py).
     replicas: how a token picks one of an expert's replicas (step/dispatch.py).
     interference: times as long as alone that a rank computes while a transfer of its own is under way.
+    others, kinds int32[ranks]: prices on GPUs of other kinds, and which of `ops` (0) and them each rank has.
     """
 
     model: MoEModel
@@ -53,6 +57,8 @@ class StepPlan:
     shard: int | None = None
     replicas: int = EVEN
     interference: float = 1.0
+    others: tuple[LayerOps, ...] = ()
+    kinds: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
 
     @property
     def shards(self) -> Shards:

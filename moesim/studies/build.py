@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from moesim.costs import CostModel, Tables, load_costs
 from moesim.engine import Fault
 from moesim.errors import BadInput, placed
-from moesim.hardware import Cluster, load_cluster
+from moesim.hardware import Cluster, Device, load_cluster
 from moesim.layout import (
     OPTIMIZERS,
     Layout,
@@ -97,11 +98,12 @@ def draft(loaded: Loaded, seed: int) -> Draft:
     layout = _layout(loaded, cluster)
     routing, notes = routing_source(loaded, model, seed, _places(cluster, layout))
     first = first_placement(loaded, model, layout.expert_parallel)
-    costs = _costs(loaded, cluster, model, layout)
+    costs = _costs(loaded, cluster.devices[0], model, layout)
     log = CostLog()
     plan = _plan(loaded, model, cluster, layout, first, routing, costs, log)
+    plan = with_kinds(plan, [_costs(loaded, one, model, layout, costs.kernels) for one in cluster.devices[1:]])
     links = (*cluster.warnings, *plan.fabric.notes, *_network_notes(scenario, plan))
-    warnings = (*idle_notes(plan), *model.approximations, *links, *interference_notes(plan))
+    warnings = (*idle_notes(plan), *_kind_notes(plan), *model.approximations, *links, *interference_notes(plan))
     notes = (*notes, *merge_note(routing, plan.dispatch.algorithm), *_unlike(loaded))
     faults = engine_faults(loaded, plan.fabric, layout.world)
     return Draft(scenario, plan, _batches(scenario, layout.world), log, warnings, notes, faults)
@@ -162,9 +164,27 @@ def _unknown_startup(scenario: Scenario, plan: StepPlan) -> list[str]:
     ]
 
 
-def _costs(loaded: Loaded, cluster: Cluster, model: MoEModel, layout: Layout) -> CostModel:
-    """Prices of the kernels of one engine, the profile's default for that precision of the experts; where experts lie
-    on several ranks, of those that stand behind the dispatch.
+def with_kinds(plan: StepPlan, others: Sequence[CostModel]) -> StepPlan:
+    """The plan with prices on each of the cluster's other kinds of GPUs."""
+    ops = tuple(replace(plan.ops, costs=costs) for costs in others)
+    return replace(plan, others=ops, kinds=plan.fabric.cluster.kind_of[: plan.layout.world]) if ops else plan
+
+
+def _kind_notes(plan: StepPlan) -> list[str]:
+    """Said where GPUs are of several kinds."""
+    cluster = plan.fabric.cluster
+    if not cluster.kinds:
+        return []
+    profiles = ", ".join(ops.costs.name for ops in (plan.ops, *plan.others))
+    return [
+        f"GPUs of several kinds ({cluster.kinds}): each computes by its own profile ({profiles}); constants of "
+        f"transfers and the host's time are those of {cluster.devices[0].name}, memory is the smallest's"
+    ]
+
+
+def _costs(loaded: Loaded, device: Device, model: MoEModel, layout: Layout, like: str = "") -> CostModel:
+    """Prices on a device of the kernels of one engine, the profile's default for that precision of the experts, or one
+    that others run; where experts lie on several ranks, of those that stand behind the dispatch.
     """
     scenario, asked = loaded.scenario, loaded.scenario.costs
     profile, kernels = (asked, None) if isinstance(asked, str) else (asked.profile, asked.kernels)
@@ -173,7 +193,7 @@ def _costs(loaded: Loaded, cluster: Cluster, model: MoEModel, layout: Layout) ->
     width = (model.row_width, model.expert_intermediate // layout.expert_tensor_parallel)
     experts = _precision(scenario, model).experts
     costs = load_costs(
-        profile, cluster.devices[0], kernels, precision=experts, dispatch=dispatch, width=width, where=where
+        profile, device, kernels or like or None, precision=experts, dispatch=dispatch, width=width, where=where
     )
     return Tables(costs.sustained() if scenario.batch.phase == "train" else costs)
 
@@ -258,7 +278,7 @@ def _check_replicates(loaded: Loaded, layout: Layout, *, training: bool) -> None
 
 
 def _dispatch(comm: CommSection, model: MoEModel, fabric: Fabric, algorithm: AllToAll, group: Group) -> Dispatch:
-    sms = fabric.cluster.devices[0].sms
+    sms = min(device.sms for device in fabric.cluster.devices)
     held = max((fabric.communication[kernel].sms for kernel in algorithm.kernels_in(group)), default=0)
     return Dispatch(
         algorithm,

@@ -57,7 +57,7 @@ def memory_of(scenario: Scenario, plan: StepPlan, rows: Rows | None = None) -> M
         precision.weights, precision.experts, precision.kv_cache, sequences, cached, batch.tokens_per_gpu, rows,
         plan.reserved_bytes(batch.tokens_per_gpu),
     )  # fmt: skip
-    size = plan.fabric.cluster.devices[0].memory_bytes
+    size = plan.fabric.cluster.smallest_memory
     if batch.phase == "train":
         return training_ledger(
             plan.ops.spread, plan.layout, plan.placement, keeps, plan.recompute, plan.optimizer, size

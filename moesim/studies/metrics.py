@@ -88,7 +88,7 @@ def _phase_metrics(built: Built, step: float, tokens: int) -> dict[str, Metric]:
     context = built.scenario.batch.context
     flops = 3 * built.model.forward_flops(tokens, context / 2)  # backward is twice forward; causal mean context
     rate = flops / step / built.plan.layout.world
-    peak = built.cluster.devices[0].peak_flops["bf16"]
+    peak = built.cluster.mean_device(built.plan.layout.world).peak_flops["bf16"]
     return {"tflops_per_gpu": Metric(rate / 1e12, "TFLOP/s"), "mfu": Metric(rate / peak, "1"),
             "bubble_fraction": Metric(0.0, "1")}  # fmt: skip
 
@@ -127,7 +127,7 @@ def _transfer_metrics(lowered: Lowered, ladder: Ladder, ranks: int, *, training:
 
 def _utilisation(built: Built, lowered: Lowered, step: float) -> dict[str, Metric]:
     """mfu: of the peaks of the arithmetic that is used, whatever it is done for (training: see _phase_metrics)."""
-    mfu, mbu = utilisation(lowered, built.cluster.devices[0], step)
+    mfu, mbu = utilisation(lowered, built.cluster.mean_device(built.plan.layout.world), step)
     return {**({} if mfu is None else {"mfu": Metric(mfu, "1")}), "mbu": Metric(mbu, "1")}
 
 

@@ -99,6 +99,7 @@ def _provenance(
         "seed": seed,
         "model": built.model.name,
         "topology": built.cluster.name,
+        **({"devices": built.cluster.kinds} if built.cluster.kinds else {}),
         "costs": built.costs.name,
         "kernel_set": built.costs.kernels,
         "kernels": dict(sorted(log.kernels.items())),
@@ -136,7 +137,8 @@ def _of_experts(built: Built, lowered: Lowered) -> dict[str, Any]:
 
 def _operators(built: Built, lowered: Lowered, ladder: Ladder, draw: Mapping[str, float]) -> list[dict[str, Any]]:
     ideal = ladder.breakdown["ideal_compute_s"] or 0.0
-    return [one.to_json() for one in operators(lowered, built.cluster.devices[0], ideal, draw)]
+    device = built.cluster.mean_device(built.plan.layout.world)
+    return [one.to_json() for one in operators(lowered, device, ideal, draw)]
 
 
 def _band_provenance(found: Band | None) -> dict[str, Any]:
@@ -172,6 +174,6 @@ def _warnings(built: Built, lowered: Lowered, ladder: Ladder) -> tuple[str, ...]
     lost = lost_tokens(built, lowered, ladder.timeline)
     gone = [lost_words(lost, built)] if lost else []
     beliefs = overlap_notes(built.plan, lowered)
-    fast = from_cache(operators(lowered, built.cluster.devices[0], 0.0, {}))
+    fast = from_cache(operators(lowered, built.cluster.mean_device(built.plan.layout.world), 0.0, {}))
     words = (*built.warnings, *beliefs, *prices, *fast, *narrow, *ignored, *routers, *ladder.notes, *gone)
     return (*words, *_published(built))

@@ -116,10 +116,10 @@ def test_an_import_says_what_it_found_and_validate_compares_it(moesim: Moesim, t
     assert "dgx-h100: nvlink 200 GB/s, there 450 GB/s" in moesim("topo", "validate", "mine.yaml").out
 
 
-def test_mixed_devices_are_refused_with_a_way_out(moesim: Moesim) -> None:
+def test_a_list_of_devices_is_refused_with_the_way_to_say_it(moesim: Moesim) -> None:
     head, _, rest = shipped.shipped("topologies", "dgx-h100.yaml").read_text().partition("device:\n")
     kept = f"{head}device: [{{name: H100}}, {{name: H200}}]\nnode:{rest.partition('node:')[2]}"
     Path("mixed.yaml").write_text(kept)
     done = moesim("topo", "validate", "mixed.yaml")
-    assert done.code == 2 and "mixed.yaml:4 device: a cluster has one kind of device" in done.err
-    assert "a topology file for each kind" in done.err
+    assert done.code == 2 and "mixed.yaml:4 device: is the kind of most nodes, this is a list of 2" in done.err
+    assert "others: [{device: H200-SXM-141GB, nodes: [1]}]" in done.err

@@ -15,7 +15,7 @@ def write(cluster: Cluster) -> Written:
         raise BadInput("its links have no named ends", where=f"topology {cluster.name}")
     graph: nx.MultiDiGraph[str] = nx.MultiDiGraph(name=cluster.name)
     for gpu, (node, rail) in enumerate(zip(cluster.node_of, cluster.rail_of, strict=True)):
-        graph.add_node(f"gpu{gpu}", kind="gpu", device=cluster.devices[0].name, node=int(node), rail=int(rail))
+        graph.add_node(f"gpu{gpu}", kind="gpu", device=_device(cluster, gpu), node=int(node), rail=int(rail))
     for name in sorted({end for ends in cluster.link_ends for end in ends} - set(graph)):
         graph.add_node(name, kind="switch")
     for index, (start, end) in enumerate(cluster.link_ends):
@@ -30,6 +30,10 @@ def write(cluster: Cluster) -> Written:
             source=cluster.link_source[index],
         )
     return Written("\n".join(nx.generate_graphml(graph)) + "\n")
+
+
+def _device(cluster: Cluster, gpu: int) -> str:
+    return cluster.devices[cluster.kind_of[gpu] if len(cluster.kind_of) else 0].name
 
 
 FORMAT = Format("graphml", "GraphML (networkx, Gephi, yEd)", write=write)

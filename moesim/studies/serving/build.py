@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from moesim.errors import BadInput, DoesNotFit
+from moesim.hardware import refuse_mixed
 from moesim.layout import HBM, MemoryLedger, MemoryRow, Placement, Residency, Rows, serving_ledger
 from moesim.placement.migration import KERNEL
 from moesim.serving import Book, Clock, Hosted, Replica, Scheduler, Settings
@@ -133,6 +134,7 @@ def build_serving(loaded: ServeLoaded, seed: int) -> ServeBuilt:
             "acts where a replica has several data-parallel ranks, as in vLLM",
             where="scheduler.prefill_schedule_interval", way_out="data_parallel_size: 2 or more, or leave it out",
         )  # fmt: skip
+    refuse_mixed(loaded.scenario.cluster.topology, "mode: serve")
     made = draft(loaded.step, seed)
     found = find_placement(loaded.step, made.plan, made.batches[0], seed)
     plan = replace(made.plan, placement=found.placement, replicas=found.replicas, host_seconds=settings.host_time)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from moesim.costs import CostModel, Tables, load_costs
 from moesim.errors import BadInput, DoesNotFit
-from moesim.hardware import Cluster, load_cluster
+from moesim.hardware import Cluster, load_cluster, refuse_mixed
 from moesim.layout import default_expert_tensor_parallel
 from moesim.models import DTYPE_BYTES, Attention, MoEModel, load_trained
 from moesim.network import all_to_all
@@ -29,6 +29,7 @@ def job_of(loaded: TrainLoaded, priced: CostModel | None = None) -> Job:
     )
     stage = tensor * degrees.context_parallel_size * degrees.data_parallel_size
     with loaded.placing("cluster"):
+        refuse_mixed(scenario.cluster.topology, "mode: train")
         cluster = _cluster(scenario.cluster, stage, pipeline)
     with loaded.placing("costs"):
         profile, kernels = (
