@@ -1,6 +1,6 @@
 """Where things live: the rank grid and its groups, experts in slots, and what each device has to hold."""
 
-from moesim.layout.activations import row_values, shared_values, token_values
+from moesim.layout.activations import row_bytes_kept, shared_values, token_values
 from moesim.layout.footprint import (
     Residency,
     Rows,
@@ -35,7 +35,7 @@ __all__ = [
     "default_expert_tensor_parallel",
     "dense_parameters",
     "expert_parameters",
-    "row_values",
+    "row_bytes_kept",
     "serving_ledger",
     "shared_values",
     "state_rows",

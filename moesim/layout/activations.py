@@ -1,4 +1,4 @@
-"""What a layer's forward pass keeps for its backward pass, in values of a token or of a row that goes to an expert.
+"""What a layer's forward pass keeps for its backward pass, in values of a token or bytes of a row that an expert gets.
 
 Both norms' inputs and outputs (in slices), what the mixer keeps, of a gated FFN its two halves and their product; of a
 row the row and the same (the router's weight is multiplied in before the down projection, so that its output is not
@@ -7,8 +7,12 @@ kept). Korthikanti et al. (2022), section 4, for flash attention, gated FFNs and
 
 from __future__ import annotations
 
+from typing import Final
+
 from moesim.layout.spread import Spread
 from moesim.models import Attention, Linear, Mixer, NoMixer
+
+BF16: Final = 2
 
 
 def token_values(spread: Spread, recompute: frozenset[str]) -> int:
@@ -19,9 +23,10 @@ def token_values(spread: Spread, recompute: frozenset[str]) -> int:
     return model.num_layers * 4 * model.hidden_size + heads + dense
 
 
-def row_values(spread: Spread) -> int:
-    """Of a row on one of the ranks that share its expert."""
-    return spread.model.row_width + spread.model.expert_matrices * spread.expert_width
+def row_bytes_kept(spread: Spread, received: int | None = None) -> int:
+    """Of a row on one of the ranks that share its expert; received: the row's bytes, as it came: by default bf16."""
+    row = BF16 * spread.model.row_width if received is None else received
+    return row + BF16 * spread.model.expert_matrices * spread.expert_width
 
 
 def shared_values(spread: Spread) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from moesim.layout.activations import row_values, shared_values, token_values
+from moesim.layout.activations import row_bytes_kept, shared_values, token_values
 from moesim.layout.layout import Layout
 from moesim.layout.memory import MemoryLedger, MemoryRow
 from moesim.layout.optimizer import Optimizer
@@ -47,6 +47,7 @@ class Residency:
     live_tokens: int  # tokens that one rank computes at a time
     rows: Rows
     reserved: int = 0  # bytes that an all-to-all keeps for whatever may arrive
+    received: int | None = None  # bytes of a row that an expert gets, as it came; None: bf16
 
 
 def serving_ledger(spread: Spread, placement: Placement, keeps: Residency, device_bytes: int) -> MemoryLedger:
@@ -132,15 +133,16 @@ def _states(
 
 
 def _saved(spread: Spread, keeps: Residency, recompute: frozenset[str]) -> Iterator[MemoryRow]:
-    """Bytes of all layers that the backward pass finds again, in bf16; of recomputed experts one layer's at a time. Of
-    a router with places one layer's rows on their way there, and what came back to be weighed: weights have gradients.
+    """Bytes of all layers that the backward pass finds again, in bf16, rows of experts as they came; of recomputed
+    experts one layer's at a time. Of a router with places one layer's rows on their way there, and what came back to be
+    weighed: weights have gradients.
     """
     again, layers = "moe" in recompute, len(spread.model.moe_layers)
     rows = keeps.rows.layer if again else keeps.rows.step
     tokens = token_values(spread, recompute) + (min(layers, 1) if again else layers) * shared_values(spread)
     yield MemoryRow(HBM, "activations", BF16 * keeps.live_tokens * tokens, LIVE)
     if spread.model.routed:
-        kept = BF16 * rows * row_values(spread)
+        kept = rows * row_bytes_kept(spread, keeps.received)
         yield MemoryRow(HBM, "expert activations", kept, "training.recompute, batch.tokens_per_gpu, routing")
     if keeps.rows.buffer:
         outputs = keeps.rows.buffer if again else keeps.rows.buffers

@@ -14,6 +14,7 @@ from typing import Final
 from moesim.models.mixer import Attention, Gemm, Mixer
 
 DTYPE_BYTES: Final[dict[str, float]] = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0, "fp4": 0.5}
+SCALE_BYTES: Final = {"bf16": 0.0, "fp8": 4 / 128, "fp4": 1 / 16}  # fp32 scale of 128 values; a byte of 16
 
 
 @dataclass(frozen=True)
@@ -189,3 +190,8 @@ class MoEModel:
 
 def _parameters(mixer: Mixer, hidden: int) -> int:
     return sum(gemm.parameters for gemm in mixer.gemms(hidden)) + mixer.other_parameters
+
+
+def row_bytes(width: int, dtype: str) -> int:
+    """Bytes of one token's row on the wire: values and their scales (fp8: 7168 + 224 for DeepSeek-V3)."""
+    return round(width * (DTYPE_BYTES[dtype] + SCALE_BYTES[dtype]))

@@ -18,7 +18,7 @@ from moesim.routing.routers import Chores
 from moesim.schedules import Way
 from moesim.step.batch import Alike, Batch, Phase, alike, windowed
 from moesim.step.router_work import router_work
-from moesim.step.small_kernels import LOSS_BYTES, SORT_ROWS, permute_rows, rotary_bytes
+from moesim.step.small_kernels import LOSS_BYTES, SORT_PASSES, permute_rows, rotary_bytes
 from moesim.step.work import CostLog, Floats, Work
 
 ACTIVATION_BYTES = 2  # residual stream and norms are bf16 in every engine and stack looked at
@@ -26,6 +26,7 @@ GATED_PASSES = 3  # the gated norm behind a recurrence reads its output and the 
 NORM_PASSES = 4  # a norm with residual add reads two tensors and writes two
 BARE_PASSES = 2  # and without reads one and writes one
 ROUTER_BYTES = 4  # router scores are fp32
+SMALL = "elementwise"
 WEIGHT_SHARE = {"gemm": 0.5, "experts": 0.5}  # of a backward pass: both gradients of a GEMM multiply as much as it does
 
 
@@ -146,9 +147,12 @@ class LayerOps:
         row = ACTIVATION_BYTES * self.model.row_width
         return self._elementwise(batch.tokens_of_rank * (permute_rows(self.model.top_k) * row))
 
-    def sorted_rows(self, rows: npt.NDArray[np.int64]) -> Work:
-        """rows int64[ranks, slots of a rank] put in order of experts, and back, in training; backward the same."""
-        moved = SORT_ROWS * ACTIVATION_BYTES * self.model.row_width if rows.shape[1] > 1 else 0
+    def sorted_rows(self, rows: npt.NDArray[np.int64], received: int | None = None) -> Work:
+        """rows int64[ranks, slots of a rank] put in order of experts, and back in bf16, in training; backward the same.
+        received: bytes of a row as it came, by default of bf16.
+        """
+        result = ACTIVATION_BYTES * self.model.row_width
+        moved = SORT_PASSES * ((result if received is None else received) + result) if rows.shape[1] > 1 else 0
         return self._elementwise(rows.sum(axis=1) * moved)
 
     def loss(self, batch: Batch) -> Work:
@@ -253,11 +257,14 @@ class LayerOps:
 
     def backward(self, op: str, forward: Work, way: Way = Way.BACKWARD) -> Work:
         """The backward pass of `forward`, or the `way`'s share of it, by the profile's factor for `op`; assumed where
-        nothing was measured.
+        nothing was measured. Small kernels stand before the GEMM that gives a gradient of inputs, or behind it.
         """
-        of_weights = WEIGHT_SHARE.get(op, 0.0)
-        share = {Way.BACKWARD_DATA: 1 - of_weights, Way.BACKWARD_WEIGHT: of_weights}.get(way, 1.0)
-        return forward.times(self.costs.backward[op] * share)
+        whole, of_weights = forward.times(self.costs.backward[op]), WEIGHT_SHARE.get(op, 0.0)
+        if way == Way.BACKWARD_WEIGHT:
+            return whole.without(SMALL).times(of_weights)
+        if way == Way.BACKWARD_DATA:
+            return whole.without(SMALL).times(1 - of_weights) + whole.only(SMALL)
+        return whole
 
     def _ffn(self, gemms: Iterable[Gemm], width: int, rows: npt.NDArray[np.int64]) -> Work:
         moved = rows * (ACTIVATION_BYTES * width * self.model.expert_matrices)

@@ -19,7 +19,9 @@ from moesim.step.ops import LayerOps
 
 @dataclass(frozen=True)
 class Dispatch:
-    """The all-to-all of a step: its algorithm, and the bytes of one token's row on the way there and back."""
+    """The all-to-all of a step: its algorithm, and the bytes of one token's row on the way there and back, in the
+    backward pass of its gradient.
+    """
 
     algorithm: AllToAll
     dispatch_row_bytes: int
@@ -69,6 +71,11 @@ class StepPlan:
     def exchanges(self) -> bool:
         """Tokens are sent to ranks with other experts: not where every rank has all tokens of the group already."""
         return self.layout.expert_parallel > 1 and self.ops.spread.residual == "sliced"
+
+    @property
+    def received_bytes(self) -> int | None:
+        """Of a row that an expert gets from another rank, as it came; None where none does."""
+        return self.dispatch.dispatch_row_bytes if self.exchanges else None
 
     def reserved_bytes(self, tokens: int) -> int:
         """What the all-to-all keeps on a rank that sends so many tokens at once at most."""

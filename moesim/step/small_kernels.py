@@ -30,4 +30,4 @@ def permute_rows(choices: int) -> int:
     return 2 * (choices + 1)
 
 
-SORT_ROWS = 4  # that the experts' rank reads and writes for a row that came: put in order of experts, and back
+SORT_PASSES = 2  # of a row that came, read and written: put in order of experts; and of its result, put back

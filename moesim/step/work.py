@@ -91,6 +91,14 @@ class Work:
         demand = {name: one.summed() for name, one in self.demand.items()}
         return Work({family: seconds.sum(axis=1) for family, seconds in self.seconds.items()}, demand)
 
+    def only(self, family: str) -> Work:
+        """What is of that family."""
+        return Work(*({name: one for name, one in of.items() if name == family} for of in (self.seconds, self.demand)))
+
+    def without(self, family: str) -> Work:
+        """What is of all others."""
+        return Work(*({name: one for name, one in of.items() if name != family} for of in (self.seconds, self.demand)))
+
     @property
     def total(self) -> Floats | float:
         """float64[ranks]: all families together."""

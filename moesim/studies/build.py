@@ -20,7 +20,7 @@ from moesim.layout import (
     Spread,
     default_expert_tensor_parallel,
 )
-from moesim.models import DTYPE_BYTES, MoEModel, load_played, load_trained
+from moesim.models import MoEModel, load_played, load_trained, row_bytes
 from moesim.network import AllToAll, Fabric, Group, all_to_all
 from moesim.routing import RoutingSource
 from moesim.routing.sources import Places
@@ -35,7 +35,6 @@ from moesim.studies.routing import merge_note, routing_source
 from moesim.studies.scenario import CommSection, Scenario
 
 MOST_TOKENS = 1 << 25  # of one batch: columns of so many take 0.3 GB each
-SCALE_BYTES = {"bf16": 0.0, "fp8": 4 / 128, "fp4": 1 / 16}  # fp8: one fp32 scale per 128 values; fp4: one byte per 16
 
 
 @dataclass(frozen=True)
@@ -286,11 +285,6 @@ def _dispatch(comm: CommSection, model: MoEModel, fabric: Fabric, algorithm: All
         row_bytes(model.row_width, comm.combine_dtype),
         slowdown=sms / (sms - held),
     )
-
-
-def row_bytes(hidden: int, dtype: str) -> int:
-    """Bytes of one token's row on the wire: values and their scales (fp8: 7168 + 224 for DeepSeek-V3)."""
-    return round(hidden * (DTYPE_BYTES[dtype] + SCALE_BYTES[dtype]))
 
 
 def _batches(scenario: Scenario, ranks: int) -> tuple[Batch, ...]:

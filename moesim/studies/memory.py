@@ -55,7 +55,7 @@ def memory_of(scenario: Scenario, plan: StepPlan, rows: Rows | None = None) -> M
         rows = Rows(each, each * len(plan.model.moe_layers))
     keeps = Residency(
         precision.weights, precision.experts, precision.kv_cache, sequences, cached, batch.tokens_per_gpu, rows,
-        plan.reserved_bytes(batch.tokens_per_gpu),
+        plan.reserved_bytes(batch.tokens_per_gpu), plan.received_bytes,
     )  # fmt: skip
     size = plan.fabric.cluster.smallest_memory
     if batch.phase == "train":

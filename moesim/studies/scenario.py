@@ -89,8 +89,10 @@ class CommSection(Section):
     """The all-to-all of the expert layers."""
 
     dispatch: str = Field("nccl", description="all-to-all algorithm; see `moesim list`")
-    dispatch_dtype: Dtype = Field("bf16", description="of a token's row on its way to its experts")
-    combine_dtype: Dtype = Field("bf16", description="and on its way back")
+    dispatch_dtype: Dtype = Field(
+        "bf16", description="of a token's row on its way to its experts, and of its gradient on that way"
+    )
+    combine_dtype: Dtype = Field("bf16", description="and on the way back")
     version: str | None = Field(None, description="of the library, e.g. '2025-02'; default: the newest known")
     all_reduce: Literal["nccl", "sglang", "trtllm", "vllm"] | None = Field(
         None, description="whose all-reduce runs inside a node: an engine's own; default: the preset's, or else NCCL's"

@@ -20,7 +20,7 @@ class ExpertWork:
     """Of a plan whose ranks hold `slots` experts each. As step/makers/experts.py adds it up, to the tick."""
 
     def __init__(self, plan: StepPlan, slots: int) -> None:
-        self._ops, self._gradient_bytes = plan.ops, plan.gradient_bytes
+        self._ops, self._gradient_bytes, self._received = plan.ops, plan.gradient_bytes, plan.received_bytes
         self._silent = replace(plan.ops, log=CostLog())  # counts that are priced ahead are none that were asked for
         self._parameters = slots * plan.ops.spread.expert_parameters
         self._table, self._outside = Work(), np.zeros(0, dtype=np.bool_)
@@ -30,7 +30,7 @@ class ExpertWork:
         GEMMs take `slowdown` times as long.
         """
         rows = by_rank.reshape(-1, by_rank.shape[2])
-        plain, moved = self._ops.trained_experts(self._gemms(rows), rows), self._ops.sorted_rows(rows)
+        plain, moved = self._ops.trained_experts(self._gemms(rows), rows), self._ops.sorted_rows(rows, self._received)
         added = self._ops.accumulate_gradients(len(rows), self._parameters, self._gradient_bytes)
         beside = {Way.FORWARD: moved, Way.BACKWARD: moved + added, Way.BACKWARD_DATA: moved, Way.BACKWARD_WEIGHT: added}
         works = {

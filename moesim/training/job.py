@@ -12,7 +12,7 @@ from moesim.errors import BadInput
 from moesim.hardware import Cluster
 from moesim.layout import OPTIMIZERS, Layout, Placement, Spread
 from moesim.layout.shards import SIZE as SHARD_SIZE
-from moesim.models import DTYPE_BYTES, MoEModel
+from moesim.models import MoEModel, row_bytes
 from moesim.network import Fabric, Group, all_to_all
 from moesim.routing import Balanced, NoExperts, RoutingSource
 from moesim.routing.sources.in_places import InPlaces, Limit
@@ -20,14 +20,13 @@ from moesim.schedules.pipelines import Pipeline, find_pipeline
 from moesim.step import Batch, CostLog, Dispatch, LayerOps, Phase, Precision, StepPlan
 from moesim.training.stages import Stage, StageSchedule, even_stages, listed_stages
 
-ACTIVATION = "bf16"
-
 
 @dataclass(frozen=True)
 class Job:
     """A step of `micro_batches` micro-batches of `sequences` sequences of `sequence` tokens, on every replica.
     Degrees: tensor (with sequence parallelism), context, pipeline, expert and expert-tensor; the rest of the
-    `world` ranks are data-parallel. Experts get even rows (forced balance). attention: dtype of its core; overlap:
+    `world` ranks are data-parallel. Experts get even rows (forced balance). dispatch_dtype, combine_dtype: of rows on
+    their way to experts and back, in the backward pass of their gradients; attention: dtype of its core; overlap:
     all-to-alls run beside the compute of another micro-batch, as far as there is some; stage_layers: of each stage,
     where they are not even. DualPipe's ranks hold two stages each, and hide all-to-alls in the slots that they overlap.
     zero, shard: stage of ZeRO and data-parallel ranks of a shard group, all by default (layout/shards.py);
@@ -51,6 +50,8 @@ class Job:
     chunks: int = 1
     precision: str = "bf16"
     dispatch: str = "nccl"
+    dispatch_dtype: str = "bf16"
+    combine_dtype: str = "bf16"
     attention: str = "bf16"
     overlap: bool = False
     stage_layers: tuple[int, ...] = ()
@@ -105,6 +106,11 @@ class Job:
         """Of a micro-batch in a layer with experts, that a rank sends and receives with even rows, padding included."""
         chosen = self.tokens_here * self.model.top_k
         return self.limit.taken(chosen, self.model.num_experts) if self.limit else chosen
+
+    @property
+    def dispatch_row_bytes(self) -> int:
+        """Of a token's row on its way to an expert, and of its gradient on that way."""
+        return row_bytes(self.model.row_width, self.dispatch_dtype)
 
     @cached_property
     def layout(self) -> Layout:
@@ -175,7 +181,6 @@ class Job:
         sms = self.cluster.devices[0].sms
         used = algorithm.kernels_in(self._expert_group)
         held = max((self.fabric.communication[kernel].sms for kernel in used), default=0)
-        row = round(model.row_width * DTYPE_BYTES[ACTIVATION])
         routing: RoutingSource = self._balanced if model.routed else NoExperts()
         return StepPlan(
             model=model,
@@ -190,7 +195,9 @@ class Job:
                 self.log,
             ),
             fabric=self.fabric,
-            dispatch=Dispatch(algorithm, row, row, sms / (sms - held)),
+            dispatch=Dispatch(
+                algorithm, self.dispatch_row_bytes, row_bytes(model.row_width, self.combine_dtype), sms / (sms - held)
+            ),
             schedule=StageSchedule(stage),
             optimizer=OPTIMIZERS["adam"],
             gradient_bytes=self.gradient_bytes,

@@ -10,7 +10,7 @@ from moesim.layout import (
     MemoryRow,
     Shards,
     Spread,
-    row_values,
+    row_bytes_kept,
     shared_values,
     state_rows,
     token_values,
@@ -107,8 +107,11 @@ def _saved(job: Job, spread: Spread) -> int:
 
 def _of_experts(job: Job, spread: Spread) -> int:
     """Bytes of a micro-batch in a layer with experts, with even rows, padding included."""
-    rows = job.rows_here * spread.expert_tensor * row_values(spread) if spread.model.routed else 0
-    return BF16 * (rows + job.tokens_here * shared_values(spread))
+    tokens = BF16 * job.tokens_here * shared_values(spread)
+    if not spread.model.routed:
+        return tokens
+    received = job.dispatch_row_bytes if job.expert > 1 else None
+    return tokens + job.rows_here * spread.expert_tensor * row_bytes_kept(spread, received)
 
 
 def _again(job: Job, routed: Sequence[Spread]) -> Iterator[MemoryRow]:

@@ -40,10 +40,11 @@ def test_dispatch_and_combine_in_their_own_dtypes(out: str, back: str, there_byt
 MIXED = {"dispatch": "nccl", "dispatch_dtype": "fp8", "combine_dtype": "bf16"}
 
 
-def test_gradients_go_where_results_came_from_in_the_combine_dtype() -> None:
+def test_gradients_go_to_experts_as_rows_do_and_back_as_results_do() -> None:
+    """DeepSeek-V3, section 3.3.3: fp8 on both ways to the experts, bf16 on both ways back."""
     found = step(FIRST, batch=TRAIN, comm=MIXED)
     there, back = (np.array(way) * 8 for way in (TO_FIRST, BACK))  # 64 tokens a rank
-    assert rows(found, "combine_backward", BF16) == there.tolist()
+    assert rows(found, "combine_backward", FP8) == there.tolist()
     assert rows(found, "dispatch_backward", BF16) == back.tolist()
     assert rows(found, "dispatch", FP8) == there.tolist() and rows(found, "combine", BF16) == back.tolist()
 

@@ -99,6 +99,17 @@ def test_a_key_changes_a_result(key: str) -> None:
     assert played((*base, change)) != played(base), change
 
 
+@pytest.mark.parametrize("changed", ["dispatch_dtype", "combine_dtype"])
+def test_rows_in_fp8_take_half_of_the_ways_that_they_go(changed: str) -> None:
+    """Two of four ways of a layer: to the experts or back; values and their scales are 33/64 of bf16's bytes."""
+    long = "batch.sequence_length=32768"  # so that bytes are most of an exchange
+    own = {name: played((long, f"comm={{dispatch: nccl, {changed}: {name}}}"))["metrics"] for name in ("bf16", "fp8")}
+    shorter = own["fp8"]["alltoall_s"]["value"] / own["bf16"]["alltoall_s"]["value"]
+    assert shorter == pytest.approx((1 + 33 / 64) / 2, abs=0.02)
+    kept = own["bf16"]["peak_memory_bytes"]["value"] > own["fp8"]["peak_memory_bytes"]["value"]
+    assert kept == (changed == "dispatch_dtype")
+
+
 def test_rows_of_their_own_change_the_step() -> None:
     """Other statistics, other steps; a section of routing acts here as it does in a single step."""
     found = [played((f"routing={{sampled: {name}}}",)) for name in ("prefill_in4096", "decode_in2000out100")]

@@ -136,7 +136,7 @@ class Whole:
 
 
 @pytest.mark.parametrize("changes", [
-    {}, {"order": "dualpipe"}, {"order": "zb-h1"}, {"dispatch": "deepep_normal"},
+    {}, {"order": "dualpipe"}, {"order": "zb-h1"}, {"dispatch": "deepep_normal"}, {"dispatch_dtype": "fp8"},
     {"recompute": frozenset({"moe"})}, {"sequences": 2}, {"tensor": 2, "expert_tensor": 1},
     {"order": "interleaved", "chunks": 2}, {"dispatch": "hierarchical_2d", "recompute": frozenset({"core_attn"})},
     {"limit": Limit(1.0)}, {"limit": Limit(0.9), "order": "dualpipe"}, {"limit": Limit(1.25, pad=True)},

@@ -21,11 +21,12 @@ def forward(chain: Chain) -> None:
 
 
 def backward(chain: Chain) -> None:
-    """Gradients of results go to the experts, and over the tensor group of a shared one; before that later rounds,
-    from the last to the second.
+    """Gradients of results go to the experts as rows do forward, and over the tensor group of a shared one; before that
+    later rounds, from the last to the second. DeepSeek-V3 (section 3.3.3) sends rows and these gradients in fp8, and
+    brings results and the others back in bf16.
     """
     first, *later = chain.site.routing(chain.node).rounds
-    row_bytes = chain.plan.dispatch.combine_row_bytes
+    row_bytes = chain.plan.dispatch.dispatch_row_bytes
     for sent in reversed(later):
         dispatch.send(chain, "combine_backward", sent, row_bytes)
         experts.backward_of_round(chain, sent)

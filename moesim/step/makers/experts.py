@@ -49,7 +49,7 @@ def _sorted(chain: Chain, sent: Traffic) -> Work:
     """Rows put in order of experts and back, in training."""
     if not chain.batch.training:
         return Work()
-    return chain.plan.ops.sorted_rows(_rows(chain, sent))
+    return chain.plan.ops.sorted_rows(_rows(chain, sent), chain.plan.received_bytes)
 
 
 def _rows(chain: Chain, sent: Traffic) -> npt.NDArray[np.int64]:

@@ -139,7 +139,7 @@ class TrainScenario(Setup):
                 raise BadInput("even rows stay even", where="run.routing_every", way_out="leave it out, or routing")
             self.run.check()
         for key, default in CommSection().model_dump().items():
-            if key != "dispatch" and getattr(self.comm, key) != default:
+            if key not in ("dispatch", "dispatch_dtype", "combine_dtype") and getattr(self.comm, key) != default:
                 raise BadInput("nothing to act on in mode: train", where=f"comm.{key}", way_out="leave it out")
         if self.precision.kv_cache:
             raise BadInput("training has no cache", where="precision.kv_cache", way_out="leave it out")

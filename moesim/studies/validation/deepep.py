@@ -15,9 +15,9 @@ from moesim import streams
 from moesim.costs import CommunicationCost, communication_of
 from moesim.engine import GraphBuilder, Timeline, choose_level, evaluate, simulate
 from moesim.hardware import Cluster, load_cluster
+from moesim.models import row_bytes
 from moesim.network import AllToAll, Copies, Fabric, Flows, Group, all_to_all, count_copies
 from moesim.network.ports import rdma_paths
-from moesim.studies.build import row_bytes
 
 BLOCK = 1 << 14  # tokens whose scores are in memory at once
 
