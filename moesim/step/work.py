@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -93,11 +93,18 @@ class Work:
 
     def only(self, family: str) -> Work:
         """What is of that family."""
-        return Work(*({name: one for name, one in of.items() if name == family} for of in (self.seconds, self.demand)))
+        return self._of({family} & self.seconds.keys())
 
     def without(self, family: str) -> Work:
         """What is of all others."""
-        return Work(*({name: one for name, one in of.items() if name != family} for of in (self.seconds, self.demand)))
+        return self._of(self.seconds.keys() - {family})
+
+    def _of(self, families: Set[str]) -> Work:
+        kept = [name for name in self.seconds if name in families]
+        return Work(
+            {name: self.seconds[name] for name in kept},
+            {name: self.demand[name] for name in kept if name in self.demand},
+        )
 
     @property
     def total(self) -> Floats | float:

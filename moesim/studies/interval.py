@@ -1,4 +1,4 @@
-"""95 % intervals: Student's of a mean (few seeds, windows or recordings), the exact one of a count of rare events."""
+"""95 % intervals: Student's of a mean (few seeds, windows or recordings)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,3 @@ def half_width(values: npt.ArrayLike) -> float:
     column = np.asarray(values, dtype=np.float64)
     spreads = float(scipy.special.stdtrit(len(column) - 1, (1 + CONFIDENCE) / 2))
     return spreads * float(column.std(ddof=1)) / math.sqrt(len(column))
-
-
-def poisson_interval(count: float) -> tuple[float, float]:
-    """Expected numbers of events with which `count` is not unlikely: Garwood, "Fiducial limits for the Poisson
-    distribution" (1936).
-    """
-    tail = (1 - CONFIDENCE) / 2
-    low = float(scipy.special.gammaincinv(count, tail)) if count else 0.0
-    return low, float(scipy.special.gammaincinv(count + 1, 1 - tail))

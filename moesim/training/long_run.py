@@ -8,7 +8,7 @@ the machine together.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -56,11 +56,24 @@ class LongRun:
 
     def play(self, random: np.random.Generator) -> Played:
         """One run."""
-        ends, rate = self.ends, self.rate
+        return self._played(random.exponential(1.0 / self.rate) if self.rate else math.inf, random)
+
+    def trial(self, random: np.random.Generator) -> Trial:
+        """One run without any failure, and one with: its first failure is drawn from those that come before the end, so
+        that rare ones are in every trial by their chance, and not in a few of many by luck.
+        """
+        chance = -math.expm1(-self.rate * float(self.ends[-1]))
+        calm = self._played(math.inf, random)
+        if not chance:
+            return Trial(0.0, calm, calm)
+        return Trial(chance, self._played(-math.log1p(-chance * random.random()) / self.rate, random), calm)
+
+    def _played(self, failed: float, random: np.random.Generator) -> Played:
+        """failed: seconds until the first failure."""
+        ends = self.ends
         now = saved = lost = restarting = 0.0
         failures = 0
         while True:
-            failed = now + random.exponential(1.0 / rate) if rate else math.inf
             done = int(np.searchsorted(ends, saved + failed - now, side="right"))
             if done == len(ends):
                 return self._told(now + float(ends[-1]) - saved, lost, restarting, self._kinds(failures, random))
@@ -69,6 +82,7 @@ class LongRun:
             saved, failures = kept, failures + 1
             more, again = self._back(random)
             now, restarting, failures = failed + more, restarting + more, failures + again
+            failed = now + random.exponential(1.0 / self.rate)
 
     def _back(self, random: np.random.Generator) -> tuple[float, int]:
         """Seconds until it goes on, and failures meanwhile."""
@@ -109,6 +123,19 @@ class Played:
     lost: float
     restarting: float
     failures: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Something fails by `chance`: what a run is then, and what it is else."""
+
+    chance: float
+    failing: Played
+    calm: Played
+
+    def mean(self, of: Callable[[Played], float]) -> float:
+        """Of both, by their chances."""
+        return self.chance * of(self.failing) + (1.0 - self.chance) * of(self.calm)
 
 
 def young_seconds(write: float, mtbf: float) -> float:

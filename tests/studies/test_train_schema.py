@@ -304,28 +304,21 @@ def test_what_sharding_moves_is_told_hidden_or_not() -> None:
     assert {"gathered layers", "gradients of layers to reduce"} <= rows
 
 
-def test_trials_without_a_failure_do_not_know_that_there_is_none() -> None:
-    """0 failures in 8 trials: up to 3.69 / 8 are not unlikely (Garwood), and each costs what is done again."""
-    run = "run={steps: 100, trials: 8, checkpoint_rate: 1 GB/s, checkpoint_every: 100, gpu_mtbf: 9000 d, restart: 1 h}"
-    found = run_training("qwen3-train-16", overrides=(*SMALL, run)).metrics
-    failures, wall = found["run_failures"], found["run_s"]
-    assert failures.value == 0.0 and failures.low == 0.0 and failures.high == pytest.approx(3.6889 / 8, rel=1e-4)
-    assert wall.low is not None and wall.low <= wall.value
-    assert wall.high is not None and wall.high - wall.value > 3.6889 / 8 * 3600
-    goodput = found["run_goodput"]
-    assert goodput.low == pytest.approx(goodput.value * wall.value / wall.high)
-
-
-def test_no_interval_reaches_beyond_a_run_without_failures() -> None:
-    """Few trials with a failure, most without: Student's lower edges would be below nothing."""
-    run = "run={steps: 100, trials: 8, checkpoint_rate: 1 GB/s, checkpoint_every: 100, gpu_mtbf: 1 h, restart: 20 s}"
+@pytest.mark.parametrize("mtbf", ["9000 d", "1 h"])
+def test_failures_that_hardly_any_run_meets_are_in_its_goodput(mtbf: str) -> None:
+    """Eight trials, of which plain draws of the rarest have none with a failure: near Daly's closed form, and failures
+    as often as their rate says.
+    """
+    every = f"checkpoint_every: 100, gpu_mtbf: {mtbf}, restart: 20 s"
+    run = f"run={{steps: 100, trials: 8, checkpoint_rate: 1 GB/s, {every}}}"
     told = run_training("qwen3-train-16", overrides=(*SMALL, run))
-    found = told.metrics
-    assert 0 < found["run_failures"].value < 1
-    assert all(found[name].low == 0 for name in ("run_failures", "run_lost_s", "run_restart_s"))
+    found, daly = told.metrics, told.provenance["run"]["daly_run_s"]
     least = 100 * found["step_time_s"].value + found["run_checkpoint_s"].value
-    best = found["run_goodput"].high
-    assert found["run_s"].low == pytest.approx(least) and best is not None and best < 1
+    whole = found["run_s"]
+    assert whole.low is not None and whole.high is not None
+    assert whole.low <= daly <= whole.high and whole.value - least == pytest.approx(daly - least, rel=0.5)
+    rate = 1 / told.provenance["run"]["mtbf_s"]
+    assert found["run_failures"].value == pytest.approx(rate * whole.value, rel=0.2)
 
 
 @pytest.mark.parametrize("stage", [2, 3])

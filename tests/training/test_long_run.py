@@ -34,6 +34,16 @@ def test_a_run_takes_what_daly_s_formula_says(every: int) -> None:
     assert wall == pytest.approx(run(every).expected, abs=4 * error) and error < 0.01 * wall
 
 
+@pytest.mark.parametrize("mtbf", [DAY / 4, 3 * DAY, 3000 * DAY])
+def test_trials_are_runs_by_the_chance_that_something_fails(mtbf: float) -> None:
+    """From many failures to one in a thousand runs: the same mean as Daly's, with an error of its own excess."""
+    one, random = run(161, mtbf=mtbf), stream(8, "trials")
+    found = np.array([one.trial(random).mean(lambda played: played.wall) for _ in range(200)])
+    calm = one.trial(random).calm.wall
+    assert found.mean() - calm == pytest.approx(one.expected - calm, rel=0.15)
+    assert found.mean() == pytest.approx(one.expected, abs=4 * float(found.std()) / np.sqrt(200))
+
+
 def test_the_best_interval_is_young_s() -> None:
     """sqrt(2 x 60 s x 6 h) = 1,610 s: 161 steps; half and twice as many take longer."""
     best = round(young_seconds(60.0, DAY / 4) / 10)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -11,13 +12,13 @@ from pydantic import Field
 
 from moesim import streams
 from moesim.errors import BadInput
-from moesim.studies.interval import half_width, poisson_interval
+from moesim.studies.interval import half_width
 from moesim.studies.moving import MovingSection
 from moesim.studies.prices import HOUR, KILO, PricesSection
 from moesim.studies.result import Metric
 from moesim.studies.scenario import Count
 from moesim.training import Job
-from moesim.training.long_run import LongRun, Played, slowed, young_seconds
+from moesim.training.long_run import LongRun, Played, Trial, slowed, young_seconds
 from moesim.training.rebalanced import Look
 from moesim.units import Bandwidth, Seconds
 from moesim.yamlfile import Section
@@ -183,13 +184,13 @@ class _Run:
         given = self.section.checkpoint_every
         return min(given if isinstance(given, int) else self.young or self.section.steps, self.section.steps)
 
-    def trials(self) -> Iterator[tuple[Played, float]]:
+    def trials(self) -> Iterator[tuple[Trial, float]]:
         """Each with the seconds that stragglers add."""
         section, plain = self.section, self.seconds
         for trial in range(section.trials):
             taken = slowed(plain, self.slow, section.straggler_slowdown, streams.stream(trial, "stragglers"))
             one = LongRun(taken, self.every, self.write, self.back, section.rates(self.job))
-            yield one.play(streams.stream(trial, "failures")), float(taken.sum() - plain.sum())
+            yield one.trial(streams.stream(trial, "failures")), float(taken.sum() - plain.sum())
 
 
 def run_told(
@@ -199,10 +200,8 @@ def run_told(
     """looks: of each of `section.numbers`; state_bytes: what the fullest GPU writes, and reads. Raises BadInput."""
     whole = _Run(section, job, looks, state_bytes)
     found = list(whole.trials())
-    drawn = _drawn(whole, found) | _paid(prices, job.world * np.array([one.wall for one, _ in found]))
+    drawn = _drawn(whole, found) | _paid(prices, job.world * _each(found, lambda one: one.wall))
     metrics = {name: _mean(one) for name, one in drawn.items()}
-    if section.fails:
-        metrics |= _rare(whole, drawn, metrics)
     metrics |= _moving(whole) if section.rebalance else {}
     metrics["checkpoint_s"] = Metric(whole.write, "s")
     metrics |= {"checkpoint_read_s": Metric(whole.read, "s")} if section.fails else {}
@@ -223,17 +222,26 @@ def _moving(whole: _Run) -> dict[str, Metric]:
     return {name: Metric(float(value), unit) for name, (value, unit) in numbers.items()}
 
 
-def _drawn(whole: _Run, found: Sequence[tuple[Played, float]]) -> dict[str, Drawn]:
-    wall = np.array([one.wall for one, _ in found])
-    failures = np.array([sum(one.failures.values()) for one, _ in found], dtype=float)
+def _each(found: Sequence[tuple[Trial, float]], of: Callable[[Played], float]) -> Seconds64:
+    """A number of runs -> float64[trials] what it is of each."""
+    return np.array([trial.mean(of) for trial, _ in found])
+
+
+def _failed(kind: str, played: Played) -> float:
+    return played.failures[kind]
+
+
+def _drawn(whole: _Run, found: Sequence[tuple[Trial, float]]) -> dict[str, Drawn]:
+    tokens = whole.job.tokens * whole.section.steps
     return {
-        "run_s": Drawn(wall, "s"), "run_checkpoint_s": Drawn(np.array([one.writing for one, _ in found]), "s"),
-        "run_lost_s": Drawn(np.array([one.lost for one, _ in found]), "s"),
-        "run_restart_s": Drawn(np.array([one.restarting for one, _ in found]), "s"),
+        "run_s": Drawn(_each(found, lambda one: one.wall), "s"),
+        "run_checkpoint_s": Drawn(_each(found, lambda one: one.writing), "s"),
+        "run_lost_s": Drawn(_each(found, lambda one: one.lost), "s"),
+        "run_restart_s": Drawn(_each(found, lambda one: one.restarting), "s"),
         "run_straggler_s": Drawn(np.array([more for _, more in found]), "s"),
-        "run_goodput": Drawn(whole.useful / wall, "1"),
-        "run_tokens_per_s": Drawn(whole.job.tokens * whole.section.steps / wall, "tok/s"),
-        "run_failures": Drawn(failures, "1"),
+        "run_goodput": Drawn(_each(found, lambda one: whole.useful / one.wall), "1"),
+        "run_tokens_per_s": Drawn(_each(found, lambda one: tokens / one.wall), "tok/s"),
+        "run_failures": Drawn(_each(found, lambda one: sum(one.failures.values())), "1"),
     }  # fmt: skip
 
 
@@ -241,40 +249,6 @@ def _mean(drawn: Drawn) -> Metric:
     """Mean over trials with its 95 % interval."""
     middle, half = float(drawn.values.mean()), half_width(drawn.values) if len(drawn.values) > 1 else 0.0
     return Metric(middle, drawn.unit, middle - half, middle + half)
-
-
-def _rare(whole: _Run, drawn: Mapping[str, Drawn], metrics: Mapping[str, Metric]) -> dict[str, Metric]:
-    """Metrics whose interval is that of a mean of few failures: trials without any know less than they agree upon.
-
-    Failures of all trials together are a Poisson count; each costs the work since a checkpoint and getting back. Where
-    that reaches further than the trials differ, it is the interval; it never reaches beyond a run without any failure.
-    """
-    trials, count = len(drawn["run_failures"].values), float(drawn["run_failures"].values.sum())
-    low, high = (edge / trials for edge in poisson_interval(count))
-    mean = {name: float(one.values.mean()) for name, one in drawn.items()}
-    again = min(whole.every * float(whole.seconds.mean()) * whole.longer, float(whole.seconds.sum())) / 2
-    lost, back = (
-        (mean["run_lost_s"] * trials / count, mean["run_restart_s"] * trials / count) if count else (again, whole.back)
-    )
-    each = {"run_failures": 1.0, "run_lost_s": lost, "run_restart_s": back, "run_s": lost + back}
-    wide = {name: (mean[name] + each[name] * (low - count / trials), mean[name] + each[name] * (high - count / trials))
-            for name in each}  # fmt: skip
-    first, last = (edge / mean["run_s"] for edge in wide["run_s"])
-    wide |= {name: (mean[name] / last, mean[name] / first) for name in ("run_goodput", "run_tokens_per_s")}
-    wide |= {name: (mean[name] * first, mean[name] * last) for name in ("run_cost", "run_energy") if name in mean}
-    least = (float(whole.seconds.sum()) + mean["run_checkpoint_s"]) / mean["run_s"]
-    best = {name: mean[name] * (1 / least if name in ("run_goodput", "run_tokens_per_s") else least) for name in wide}
-    best |= {"run_failures": 0.0, "run_lost_s": 0.0, "run_restart_s": 0.0}
-    return {name: _wider(metrics[name], edges, best[name]) for name, edges in wide.items()}
-
-
-def _wider(metric: Metric, edges: tuple[float, float], best: float) -> Metric:
-    """best: what a run without failures has, on one side of all that can be."""
-    assert metric.low is not None and metric.high is not None
-    low, high = min(metric.low, edges[0]), max(metric.high, edges[1])
-    if best <= metric.value:
-        return replace(metric, low=max(low, best), high=high)
-    return replace(metric, low=low, high=min(high, best))
 
 
 def _paid(prices: PricesSection | None, gpu_seconds: Seconds64) -> dict[str, Drawn]:
@@ -289,14 +263,14 @@ def _paid(prices: PricesSection | None, gpu_seconds: Seconds64) -> dict[str, Dra
     return found
 
 
-def _provenance(whole: _Run, found: Sequence[tuple[Played, float]]) -> dict[str, Any]:
+def _provenance(whole: _Run, found: Sequence[tuple[Trial, float]]) -> dict[str, Any]:
     rates = whole.section.rates(whole.job)
     return {
         "series": [
             {"step": number, "step_time_s": look.seconds, **(_moves(look) if whole.section.rebalance else {})}
             for number, look in zip(whole.section.numbers, whole.looks, strict=True)
         ],
-        "failures": {kind: float(np.mean([one.failures[kind] for one, _ in found])) for kind in rates},
+        "failures": {kind: float(_each(found, partial(_failed, kind)).mean()) for kind in rates},
         "mtbf_s": 1.0 / sum(rates.values()) if rates else None,
         "young_every_steps": whole.young,
         "daly_run_s": LongRun(whole.seconds * whole.longer, whole.every, whole.write, whole.back, rates).expected,
