@@ -45,8 +45,9 @@ class Blocks:
 
     def known(self, contents: Sequence[int]) -> int:
         """How many of these blocks, from the first on, are there."""
+        users, idle, below = self._users, self._idle, self.below
         for number, content in enumerate(contents):
-            if not self._here(content) and not (self.below and self.below.find(content)):
+            if content not in users and content not in idle and not (below and below.find(content)):
                 return number
         return len(contents)
 
