@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from moesim.serving.transfer import Wires
 from moesim.studies.serving import ServeScenario, run_serving
+from moesim.studies.serving.load import load_serving
+from moesim.studies.serving.pools import build_pools
 from tests.studies.test_schema_walk import leaves
 
 BASE = (
@@ -46,3 +49,16 @@ def played(*overrides: str) -> dict[str, Any]:
 @pytest.mark.parametrize("key", CASES)
 def test_a_key_changes_a_result(key: str) -> None:
     assert played(CASES[key]) != played(), key
+
+
+@pytest.mark.parametrize("drafts", ["", ", num_speculative_tokens: 2, draft_acceptance_rate: 0.8"])
+def test_kv_that_moves_is_kv_that_memory_holds(drafts: str) -> None:
+    """A block of tokens, with what a draft module keeps of them."""
+    loaded = load_serving("dsv3-pools", (*BASE, f"pools.decode.scheduler={{preset: vllm_dp_ep{drafts}}}"))
+    pools = build_pools(loaded, 0)
+    wires, answers = pools.links(), pools.parts[1]
+    assert isinstance(wires, Wires) and not answers.plan.ops.spread.state_bytes
+    assert wires.bytes_of(answers.memory.block_size) == pytest.approx(answers.memory.block_bytes, rel=1e-12)
+    layers = answers.plan.model.num_layers
+    plain = answers.memory.block_size * answers.plan.ops.spread.kv_bytes_per_token(answers.plan.ops.precision.kv_cache)
+    assert answers.memory.block_bytes == pytest.approx(plain * ((layers + 1) / layers if drafts else 1.0), rel=1e-12)

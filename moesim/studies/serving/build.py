@@ -190,7 +190,7 @@ def kv_memory(plan: StepPlan, settings: Settings, beside: Sequence[MemoryRow] = 
     device = plan.fabric.cluster.devices[0].memory_bytes
     held = serving_ledger(plan.ops.spread, plan.placement, keeps, device)
     usable = min(held.capacity[HBM], int(device * settings.gpu_memory_utilization))
-    share = settings.draft_layers / plan.model.num_layers if settings.num_speculative_tokens else 0.0
+    share = draft_share(plan, settings)
     rows = (*(_renamed(row) for row in held.rows if row.bytes), *_draft_rows(held, share), *beside)
     free = usable - sum(row.bytes for row in rows)
     block = settings.block_size * plan.ops.spread.kv_bytes_per_token(precision.kv_cache) * (1 + share)
@@ -204,6 +204,11 @@ def kv_memory(plan: StepPlan, settings: Settings, beside: Sequence[MemoryRow] = 
             f"{int(block)} bytes", where="scheduler.free_gpu_memory_fraction", way_out="a larger fraction",
         )  # fmt: skip
     return Memory(ledger, blocks, settings.block_size, block)
+
+
+def draft_share(plan: StepPlan, settings: Settings) -> float:
+    """What a draft module has of the model's layers: weights, and KV of every token."""
+    return settings.draft_layers / plan.model.num_layers if settings.num_speculative_tokens else 0.0
 
 
 def _draft_rows(held: MemoryLedger, share: float) -> tuple[MemoryRow, ...]:

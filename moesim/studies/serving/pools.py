@@ -13,7 +13,7 @@ from moesim.serving import Book, Replica
 from moesim.serving.fleet import Outage
 from moesim.serving.transfer import KERNEL, Instant, Links, Wires
 from moesim.step.pace import Pace
-from moesim.studies.serving.build import ServeBuilt, build_serving
+from moesim.studies.serving.build import ServeBuilt, build_serving, draft_share
 from moesim.studies.serving.fleet_sections import OutageSection, outages_of
 from moesim.studies.serving.load import ServeLoaded, in_pool
 from moesim.studies.serving.pool_sections import ROLES, Role
@@ -67,9 +67,10 @@ class Pools:
         """New ones."""
         plan = self.parts[1].plan
         spread, dtype = plan.ops.spread, plan.ops.precision.kv_cache
+        layers = 1 + draft_share(plan, self.parts[1].settings)
         if self.instant:
             return Instant()
-        return Wires(self.fabric, lambda tokens: spread.kv_bytes(dtype, tokens) + spread.state_bytes)
+        return Wires(self.fabric, lambda tokens: spread.kv_bytes(dtype, tokens) * layers + spread.state_bytes)
 
 
 def build_pools(loaded: ServeLoaded, seed: int) -> Pools:
