@@ -1,8 +1,9 @@
 """Paged KV cache of one scheduler: blocks are counted; those of shared prefixes are known by what they hold.
 
-A block that a prompt filled and whose content others may ask for keeps it when nobody uses it any more, until it is
-needed for something else: the one longest unused goes first, of one request's the last first (vLLM). Where there are
-tiers behind it its content goes there, and comes back when it is asked for.
+A full block keeps what it holds when nobody uses it any more, until it is needed for something else: the one longest
+unused goes first, of one request's the last first (vLLM). That holds for those whose content others may ask for and for
+all others: of these a request's are one entry. Where there are tiers behind it what it held goes there, and comes back
+when it is asked for.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class Blocks:
         self.taken = self.returned = 0
         self.asked = self.found = 0  # tokens of prompts that were looked for, and found
         self._users: dict[int, int] = {}  # content -> requests that use its block
-        self._idle: OrderedDict[int, None] = OrderedDict()  # content of blocks that nobody uses, longest unused first
+        self._idle: OrderedDict[int, int] = OrderedDict()  # content -> blocks that nobody uses, longest unused first
+        self._kept = 0  # all of these
         self._shared: dict[int, list[int]] = {}  # request -> content of its shared blocks
 
     def of(self, tokens: int) -> int:
@@ -41,7 +43,7 @@ class Blocks:
     def unseen(self) -> int:
         """Blocks that can be taken unseen by others: what falls into a shared tier is there for them."""
         shared = self.below and (self.below.shared or self.below.below)
-        return self.free - len(self._idle) if shared else self.free
+        return self.free - self._kept if shared else self.free
 
     def known(self, contents: Sequence[int]) -> int:
         """How many of these blocks, from the first on, are there."""
@@ -65,6 +67,7 @@ class Blocks:
         for content in contents:
             if content in self._idle:
                 del self._idle[content]
+                self._kept -= 1
                 self._take(1)
             self._users[content] = self._users.get(content, 0) + 1
         if contents:
@@ -115,25 +118,32 @@ class Blocks:
         self.held[requests] += more
         self._take(int(more.sum()))
 
-    def give_back(self, request: int) -> None:
-        """All of a request's; shared ones stay others', or keep their content."""
+    def give_back(self, request: int, tokens: int = 0) -> None:
+        """All of a request's; shared ones stay others', or keep their content, as do those that so many tokens fill."""
         many, mine = int(self.held[request]), self._shared.pop(request, [])
-        left = 0
+        left, own = 0, min(tokens // self.size, many) - len(mine)
+        if own > 0:
+            self._keep(-1 - request, own + self._idle.pop(-1 - request, 0), own)
         for content in reversed(mine):
             self._users[content] -= 1
             if not self._users[content]:
                 del self._users[content]
-                self._idle[content] = None
+                self._keep(content, 1, 1)
                 left += 1
         self.held[request] = 0
         back = many - len(mine) + left
         self.free += back
         self.returned += back
 
+    def _keep(self, content: int, blocks: int, new: int) -> None:
+        """So many blocks hold it, the latest used; new of them did not until now."""
+        self._idle[content] = blocks
+        self._kept += new
+
     def forget(self) -> None:
         """What blocks hold that nobody uses, and what this engine has behind them."""
         self._idle.clear()
-        self.copies = 0
+        self._kept = self.copies = 0
         if self.below:
             self.below.forget()
 
@@ -141,10 +151,16 @@ class Blocks:
         """Of the free ones; content is lost where no empty one is left."""
         self.free -= many
         self.taken += many
-        while len(self._idle) > max(self.free, 0):
-            oldest, _ = self._idle.popitem(last=False)
+        while (over := self._kept - max(self.free, 0)) > 0:
+            oldest, blocks = next(iter(self._idle.items()))
+            gone = min(blocks, over)
+            self._kept -= gone
+            if gone < blocks:
+                self._idle[oldest] = blocks - gone
+            else:
+                del self._idle[oldest]
             if self.below:
-                self.below.put(oldest)
+                self.below.put(oldest, gone)
 
     def check_integrity(self) -> None:
         """Raises BrokenInvariant where blocks were lost, made up, or handed out twice."""
@@ -153,7 +169,9 @@ class Blocks:
             raise BrokenInvariant(f"{self.free} blocks free and {used} used of {self.total}")
         if self.taken - self.returned != used:
             raise BrokenInvariant(f"{self.taken} blocks taken, {self.returned} returned, {used} used")
-        if sum(self._users.values()) != sum(map(len, self._shared.values())) or len(self._idle) > self.free:
+        if sum(self._users.values()) != sum(map(len, self._shared.values())) or self._kept > self.free:
             raise BrokenInvariant("shared blocks are used by others than hold them")
+        if self._kept != sum(self._idle.values()):
+            raise BrokenInvariant(f"{self._kept} blocks keep content, not {sum(self._idle.values())}")
         if self.below:
             self.below.check_integrity(self._here)

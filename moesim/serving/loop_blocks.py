@@ -1,7 +1,8 @@
 """KV blocks of a compiled loop: counts, and of shared prefixes what they hold. As serving/kv.py, in columns.
 
 What a block holds is a node of its scheduler: found by a hash of its content, chained in buckets; those that nobody
-uses stand in a second chain, longest unused first. Nodes are numbered from 1 on, 0 is none.
+uses stand in a second chain, longest unused first. Full blocks that nobody can ask for are one node a request. Nodes
+are numbered from 1 on, 0 is none.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from moesim.serving.prefixes import PLACES, Documents, Hashed
 from moesim.serving.requests import Ints
 
 Int32s = npt.NDArray[np.int32]
-# numbers of a row of State.kept, one a scheduler; UNUSED: a node that held something, which others follow in its chain
+# numbers of a row of State.kept, one a scheduler; IDLE: blocks that nobody uses and that keep what they hold; UNUSED: a
+# node that held something, which others follow in its chain
 FREE, NODES, UNUSED, IDLE, OLDEST, NEWEST, ASKED, FOUND = range(8)
 # numbers of a row of State.has, one a request: blocks, of them those that others may share, and could share at most
 HELD, MINE, OFFERED, REUSED = range(4)
@@ -26,7 +28,8 @@ WHOLE_TEXT = 1 << 40  # tokens that one hash stands for where a text has one
 
 class Prefixed(NamedTuple):
     """Contents: hashes int64[...] of `unit` tokens each, those of request r from begin[r] on. Nodes of schedulers:
-    heads int32[schedulers, buckets]; key int64[schedulers, nodes]: content; users, chain, older, newer int32[...].
+    heads int32[schedulers, buckets]; key int64[schedulers, nodes]: content; users, chain, older, newer int32[...];
+    many: blocks.
     """
 
     begin: Ints
@@ -38,6 +41,7 @@ class Prefixed(NamedTuple):
     chain: Int32s
     older: Int32s
     newer: Int32s
+    many: Int32s
 
     @classmethod
     def of(cls, prefixes: object, schedulers: int, blocks: int, size: int) -> tuple[Prefixed, Ints]:
@@ -49,9 +53,9 @@ class Prefixed(NamedTuple):
             offered = np.minimum(prefixes.prompt, np.diff(begin) * unit)
         else:
             begin, hashes, unit, offered = (np.zeros(1, dtype=np.int64),) * 2 + (WHOLE_TEXT, np.zeros(1, np.int64))
-        nodes = max(min(blocks, int((offered // size).sum())), 1)  # each has a block of its own
+        nodes = max(min(blocks, int((offered // size).sum()) + len(begin) - 1), 1)  # each has a block of its own
         buckets = 1 << max(nodes // CHAINED, 1).bit_length()
-        columns = [np.zeros((schedulers, nodes), dtype=np.int32) for _ in range(4)]
+        columns = [np.zeros((schedulers, nodes), dtype=np.int32) for _ in range(5)]
         made = cls(
             begin.astype(np.int64), hashes.astype(np.int64), unit, np.zeros((schedulers, buckets), dtype=np.int32),
             np.zeros((schedulers, nodes), dtype=np.int64), *columns,
@@ -83,8 +87,8 @@ def find(s: Any, r: Any, what: Any) -> Any:
 
 
 @inner
-def enter(s: Any, r: Any, what: Any) -> Any:
-    """A block with that content, used by one."""
+def enter(s: Any, r: Any, what: Any, users: Any, many: Any) -> Any:
+    """Blocks with that content, used by so many -> its node."""
     p, kept = s.prefixed, s.kept[r]
     if kept[UNUSED]:
         node = kept[UNUSED]
@@ -93,8 +97,10 @@ def enter(s: Any, r: Any, what: Any) -> Any:
         kept[NODES] += 1
         node = kept[NODES]
     place = bucket(s, what)
-    p.key[r, node - 1], p.users[r, node - 1], p.chain[r, node - 1] = what, 1, p.heads[r, place]
+    p.key[r, node - 1], p.users[r, node - 1], p.chain[r, node - 1] = what, users, p.heads[r, place]
+    p.many[r, node - 1] = many
     p.heads[r, place] = node
+    return node
 
 
 @inner
@@ -107,7 +113,7 @@ def rest(s: Any, r: Any, node: Any) -> Any:
     else:
         kept[OLDEST] = node
     kept[NEWEST] = node
-    kept[IDLE] += 1
+    kept[IDLE] += p.many[r, node - 1]
 
 
 @inner
@@ -123,7 +129,7 @@ def wake(s: Any, r: Any, node: Any) -> Any:
         p.older[r, newer - 1] = older
     else:
         kept[NEWEST] = older
-    kept[IDLE] -= 1
+    kept[IDLE] -= p.many[r, node - 1]
 
 
 @inner
@@ -149,7 +155,12 @@ def take(s: Any, r: Any, many: Any) -> Any:
     kept = s.kept[r]
     kept[FREE] -= many
     while kept[IDLE] > kept[FREE]:
-        forget(s, r, kept[OLDEST])
+        over, oldest = kept[IDLE] - kept[FREE], kept[OLDEST]
+        if s.prefixed.many[r, oldest - 1] > over:
+            s.prefixed.many[r, oldest - 1] -= over
+            kept[IDLE] -= over
+        else:
+            forget(s, r, oldest)
 
 
 @inner
@@ -188,7 +199,7 @@ def offer(s: Any, e: Any, r: Any, request: Any, tokens: Any) -> Any:
         what = content(s, e, request, number)
         if find(s, r, what):
             return
-        enter(s, r, what)
+        enter(s, r, what, 1, 1)
         has[MINE] += 1
 
 
@@ -205,9 +216,18 @@ def hold(s: Any, e: Any, r: Any, request: Any, tokens: Any) -> Any:
 
 
 @inner
-def return_blocks(s: Any, e: Any, r: Any, request: Any) -> Any:
-    """As Blocks.give_back."""
+def return_blocks(s: Any, e: Any, r: Any, request: Any, tokens: Any) -> Any:
+    """As Blocks.give_back; tokens: in its cache."""
     has, left = s.has[request], 0
+    own = min(tokens // e.size, has[HELD]) - has[MINE]
+    if e.cache and own > 0:
+        node = find(s, r, -1 - request)
+        if node:
+            wake(s, r, node)
+            s.prefixed.many[r, node - 1] += own
+        else:
+            node = enter(s, r, -1 - request, 0, own)
+        rest(s, r, node)
     for place in range(has[MINE]):
         node = find(s, r, content(s, e, request, has[MINE] - 1 - place))
         s.prefixed.users[r, node - 1] -= 1

@@ -198,7 +198,7 @@ def learn(s: Any, e: Any, r: Any, known: Any, idle: Any) -> Any:
     at = s.at[r]
     gone = 0
     while gone < at[LEFT] and s.left_at[r, gone] <= known:
-        return_blocks(s, e, r, s.left[r, gone])
+        return_blocks(s, e, r, s.left[r, gone], s.of[s.left[r, gone], CACHED])
         at[SEATS] += 1
         gone += 1
     if gone:
@@ -252,7 +252,7 @@ def evict_last(s: Any, e: Any, r: Any) -> Any:
             last = s.started[r, number]
     remove(s.ordered[r], at[DECODING], last)
     at[DECODING], at[STARTED] = remove(s.decoding[r], at[DECODING], last), remove(s.started[r], at[STARTED], last)
-    return_blocks(s, e, r, last)
+    return_blocks(s, e, r, last, s.of[last, CACHED])
     at[SEATS] += 1
     of = s.of[last]
     of[CACHED], of[EVICTED_AT], of[STATE], of[NEXT] = 0, s.clock[NOW], WAITING_STATE, at[FIRST]

@@ -129,7 +129,7 @@ class Scheduler:
     def release(self, request: int) -> None:
         """Its KV is elsewhere."""
         self.handed -= 1
-        self.blocks.give_back(request)
+        self.queue.give_back(request)
 
     def compose(self, now: int, known: int, *, held: bool = False) -> Rows:
         """The rows of the step that begins at `now`, from what had happened by `known`; none where there is nothing.
@@ -155,7 +155,7 @@ class Scheduler:
             _, done, mine = self.leaving.popleft()
             self.queue.seats += len(done)
             for request in mine.tolist():
-                self.blocks.give_back(request)
+                self.queue.give_back(request)
         while self.landed and self.landed[0][0] <= known:
             self.queue.decoding = np.append(self.queue.decoding, self.landed.popleft()[1])
         queue = self.queue

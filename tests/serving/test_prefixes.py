@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from moesim.errors import BadInput
-from moesim.serving import Book, Replica, State
+from moesim.serving import Book, Replica, Requests, State
 from moesim.serving.balancer import Ask, prefix_affinity
 from moesim.serving.kv import Blocks
 from moesim.serving.prefixes import Continued, Documents, Hashed, check_blocks
 from moesim.step import Batch
-from moesim.studies.serving.cache_notes import cache_notes
 from tests.serving.systems import MS, by_tokens, requests_of, served
+from tests.serving.test_laws import COLUMNS
 
 
 def documents(text: list[int], shared: list[int]) -> Documents:
@@ -98,17 +99,39 @@ def test_prefixes_that_nobody_shares_change_nothing_while_none_is_evicted() -> N
         assert np.array_equal(getattr(one, name), getattr(other, name)), name
 
 
-def test_texts_outlive_what_is_nobody_elses_and_that_is_said() -> None:
-    """A text, two prompts of their own, the text again; 14 blocks: who keeps all full ones has lost it by then."""
-    asked = requests_of(np.arange(4) * 50 * MS, [64, 128, 128, 64], 2)
-    shared = documents([7, 0, 0, 7], [48, 0, 0, 48])
-    whole = Continued(np.array([11, -1, -1, 11]), shared.shared, asked.prompt + asked.output, np.arange(4))
-    texts, all_of, wide = (
-        served(replace(asked, prefixes=prefixes), by_tokens, blocks=blocks)
-        for prefixes, blocks in ((shared, 14), (whole, 14), (shared, 99))
+def continued(asked: Requests, shared: Documents) -> Requests:
+    """The same as sessions of one turn, which know all blocks by what they hold."""
+    n = len(asked)
+    whole = Continued(n + shared.text, shared.shared, asked.prompt + asked.output, np.arange(n))
+    return replace(asked, prefixes=whole)
+
+
+def test_full_blocks_of_others_push_a_text_out() -> None:
+    """A text of 48 tokens, two prompts of their own of 129 (9 blocks, 8 of them full), the text again: of 14 blocks it
+    has none left by then, of 40 all.
+    """
+    asked = requests_of(np.arange(4) * 50 * MS, [64, 129, 129, 64], 2)
+    shared = documents([7, 0, 1, 7], [48, 0, 0, 48])
+    few, many = (served(replace(asked, prefixes=shared), by_tokens, blocks=blocks).book for blocks in (14, 40))
+    assert (few.reused.tolist()[3], many.reused.tolist()[3]) == (0, 48)
+
+
+@pytest.mark.parametrize("blocks", [150, 250, 400])
+@pytest.mark.parametrize("schedulers", [1, 2])
+def test_blocks_that_nobody_asks_for_count_as_if_each_were_known(blocks: int, schedulers: int) -> None:
+    """One entry for all of a request's own blocks, against an identity for each."""
+    draw = np.random.default_rng(blocks)
+    text = draw.integers(0, 30, 250)
+    shared = Documents(text, 100 + 17 * (text % 11))
+    at, own = np.cumsum(draw.exponential(60 * MS, 250)).astype(int), draw.integers(1, 200, 250)
+    asked = requests_of(at, shared.shared + own, draw.integers(1, 60, 250))
+    case: dict[str, Any] = {"blocks": blocks, "schedulers": schedulers, "max_num_seqs": 4}
+    one, other = (
+        served(requests, by_tokens, **case) for requests in (replace(asked, prefixes=shared), continued(asked, shared))
     )
-    assert [one.book.reused.tolist()[3] for one in (texts, all_of, wide)] == [48, 0, 48]
-    assert [len(list(cache_notes(one))) for one in (texts, all_of, wide)] == [1, 0, 0]
+    assert not one.book.preempted.any() and 0 < one.book.reused.sum() < 0.9 * (shared.shared // 16 * 16).sum()
+    for name in (*COLUMNS, "reused"):
+        assert np.array_equal(getattr(one.book, name), getattr(other.book, name)), name
 
 
 def test_recorded_hashes_stand_for_the_blocks_that_end_in_them() -> None:

@@ -93,7 +93,7 @@ class Queue:
         else:
             self.started.remove(last)
         kept = whole and self._to_host(last)
-        self.blocks.give_back(last)
+        self.give_back(last)
         if not kept:
             self.book.cached[last] = 0
         self.book.preempted[last] += 1
@@ -102,6 +102,11 @@ class Queue:
         self.seats += 1
         self._line_up_again(self.swapped if kept else self.waiting, last)
         return last
+
+    def give_back(self, request: int) -> None:
+        """Its blocks are free; what full ones hold stays in the prefix cache until they are needed."""
+        kept = self.cache and self.book.requests.prefixes is not None
+        self.blocks.give_back(request, int(self.book.cached[request]) if kept else 0)
 
     def _to_host(self, request: int) -> bool:
         """Its KV goes there, if there is room."""
