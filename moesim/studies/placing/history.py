@@ -21,7 +21,7 @@ from moesim.placement.different import clusters, one_each
 from moesim.placement.formats import Frame
 from moesim.placement.online import Policy, Replayed, replay, value
 from moesim.studies.placing.options import Options
-from moesim.studies.placing.recordings import Recording
+from moesim.studies.placing.recordings import RecordedFile
 from moesim.studies.result import Metric
 from moesim.units import show_bytes, show_seconds
 
@@ -148,7 +148,7 @@ def _numbered(kin: list[int]) -> tuple[int, ...]:
 
 
 def follow(
-    problem: PlacementProblem, found: tuple[Recording, ...], frame: Frame, options: Options,
+    problem: PlacementProblem, found: tuple[RecordedFile, ...], frame: Frame, options: Options,
     fabric: Fabric | None = None, expert_bytes: int = 0, step: float | None = None,
 ) -> History:  # fmt: skip
     """Play all ways on the recordings, in the order of their names. Raises BadInput for fewer than three."""

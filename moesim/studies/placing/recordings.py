@@ -30,7 +30,7 @@ Recorded = RoutingTrace | LoadRecord
 
 
 @dataclass(frozen=True)
-class Recording:
+class RecordedFile:
     """One recording under the name of its file. kin: number of the different load that it is of."""
 
     name: str
@@ -88,9 +88,9 @@ def _one(folder: Path) -> bool:
     return any((folder / name).exists() for name in ("meta_info.json",)) or any(folder.glob("layer_*.parquet"))
 
 
-def recordings(names: Sequence[str], model: str | None = None) -> tuple[Recording, ...]:
+def recordings(names: Sequence[str], model: str | None = None) -> tuple[RecordedFile, ...]:
     """Read and compared; equal shapes. Raises BadInput."""
-    read = [Recording(name, read_recorded(name, model)) for name in names]
+    read = [RecordedFile(name, read_recorded(name, model)) for name in names]
     first = read[0].recorded.header
     for one in read[1:]:
         header = one.recorded.header
@@ -106,21 +106,21 @@ def recordings(names: Sequence[str], model: str | None = None) -> tuple[Recordin
         if not one.load.any():
             raise BadInput("all counts are 0", where=one.name, way_out="record while the engine serves requests")
     kin = clusters([one.load for one in read])
-    return tuple(Recording(one.name, one.recorded, number) for one, number in zip(read, kin, strict=True))
+    return tuple(RecordedFile(one.name, one.recorded, number) for one, number in zip(read, kin, strict=True))
 
 
-def joined(chosen: Sequence[Recording], window: int, name: str = "recordings") -> Windows:
+def joined(chosen: Sequence[RecordedFile], window: int, name: str = "recordings") -> Windows:
     """All as one Windows, every different load with the same weight. Raises BadInput."""
     if all(isinstance(one.recorded, LoadRecord) for one in chosen):
         return Windows(name, one_each([one.load for one in chosen], [one.kin for one in chosen]), group=_groups(chosen))
     return _tokens(chosen, window, name)
 
 
-def _groups(chosen: Sequence[Recording]) -> Counts:
+def _groups(chosen: Sequence[RecordedFile]) -> Counts:
     return np.arange(len({one.kin for one in chosen}), dtype=np.int64)
 
 
-def _tokens(chosen: Sequence[Recording], window: int, name: str) -> Windows:
+def _tokens(chosen: Sequence[RecordedFile], window: int, name: str) -> Windows:
     """Equally many windows of each different load, from its recordings in turn."""
     traces = [one.recorded for one in chosen if isinstance(one.recorded, RoutingTrace)]
     widths = {trace.header.top_k for trace in traces}

@@ -41,7 +41,7 @@ from moesim.studies.basis import price_notes
 from moesim.studies.placing.history import History, follow
 from moesim.studies.placing.options import Options
 from moesim.studies.placing.outcome import Outcome
-from moesim.studies.placing.recordings import Recorded, Recording, paths_of, read_recorded, recordings
+from moesim.studies.placing.recordings import Recorded, RecordedFile, paths_of, read_recorded, recordings
 from moesim.studies.placing.step import Step, find_cluster, find_model, make_step
 from moesim.studies.placing.timing import BY_BATCH, Run, ceilings, grouped, playable, program_cost, remarks, timed
 from moesim.studies.placing.windows import HELD_OUT, Split, drawn, on_model, split, split_many
@@ -125,10 +125,10 @@ def rebalance(options: Options) -> History:
     return replace(done, notes=(*made.notes, *why_not, *_basis(recorded, step)))
 
 
-def _recordings(options: Options) -> tuple[Recording, ...]:
+def _recordings(options: Options) -> tuple[RecordedFile, ...]:
     names = paths_of(options.trace)
     model = _named(options)
-    return (Recording(names[0], read_recorded(names[0], model)),) if len(names) == 1 else recordings(names, model)
+    return (RecordedFile(names[0], read_recorded(names[0], model)),) if len(names) == 1 else recordings(names, model)
 
 
 def _named(options: Options) -> str | None:

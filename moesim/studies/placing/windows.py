@@ -21,7 +21,7 @@ from moesim.routing.synth.tokens import sample_tokens
 from moesim.routing.trace import PHASES
 from moesim.streams import stream
 from moesim.studies.placing.options import HOLDOUT, LEAVE_ONE_OUT, WINDOW, Options
-from moesim.studies.placing.recordings import Recorded, Recording, joined, read_recorded
+from moesim.studies.placing.recordings import Recorded, RecordedFile, joined, read_recorded
 
 HELD_OUT, DRIFT = "held out", "drift"
 FEWEST = 8  # windows that a short trace is cut into
@@ -65,7 +65,7 @@ class Split:
         return HELD_OUT if self.folds else self.deciding.name
 
 
-def split_many(found: Sequence[Recording], options: Options) -> Split:
+def split_many(found: Sequence[RecordedFile], options: Options) -> Split:
     """Several recordings: one named is held out, or each different load in its turn. Raises BadInput."""
     if isinstance(options.holdout, float) and options.holdout:
         raise BadInput("a share of several recordings is not held out", where="--holdout",
@@ -84,7 +84,7 @@ def split_many(found: Sequence[Recording], options: Options) -> Split:
     return _with_drift(Split(joined(kept, window), judged, window, notes), found[0].recorded.header, options)
 
 
-def _named(found: Sequence[Recording], name: str) -> tuple[list[Recording], list[Recording]]:
+def _named(found: Sequence[RecordedFile], name: str) -> tuple[list[RecordedFile], list[RecordedFile]]:
     """(the others, the named one); near copies of it are not planned on. Raises BadInput."""
     fits = [one for one in found if name in (one.name, Path(one.name).name, Path(one.name).stem)]
     if not fits:
@@ -95,7 +95,7 @@ def _named(found: Sequence[Recording], name: str) -> tuple[list[Recording], list
     return kept, fits[:1]
 
 
-def _folds(found: Sequence[Recording], window: int) -> tuple[Fold, ...]:
+def _folds(found: Sequence[RecordedFile], window: int) -> tuple[Fold, ...]:
     """One for each different load, where there are two or more."""
     kins = list(dict.fromkeys(one.kin for one in found))
     if len(kins) < 2:
@@ -127,7 +127,7 @@ def drawn(windows: Windows, model: MoEModel, seed: int) -> Windows:
     return Windows.of_tokens(windows.name, np.stack(tokens), windows.counts.shape[2], WINDOW)
 
 
-def _told(found: Sequence[Recording]) -> str:
+def _told(found: Sequence[RecordedFile]) -> str:
     """Which recordings there are, and which of them are near copies."""
     names = ", ".join(f"{Path(one.name).stem} ({one.phases})" for one in found)
     groups = [[Path(o.name).stem for o in found if o.kin == kin] for kin in dict.fromkeys(o.kin for o in found)]

@@ -25,7 +25,7 @@ from moesim.studies.sweeping import Axis, Plan, sweep
 from moesim.studies.sweeping.axes import Interval
 from moesim.studies.sweeping.executor import Executor
 from moesim.studies.sweeping.store import Record
-from moesim.studies.sweeping.subject import ERROR, Step, Subject
+from moesim.studies.sweeping.subject import ERROR, SingleStep, Subject
 from moesim.studies.sweeping.sweep import Engine, Tell
 from moesim.version import __version__
 
@@ -141,7 +141,7 @@ def sensitivity(
 def families(subject: Subject, seed: int) -> dict[str, LogNormal]:
     """error.<family> -> its distribution, of a scenario that is one step. Raises BadInput for others."""
     played = subject.read(())
-    if not isinstance(played, Step):
+    if not isinstance(played, SingleStep):
         raise BadInput("errors of costs are drawn where one step is played", where="--bands",
                        way_out="a scenario of mode: step")  # fmt: skip
     with played.loaded.placing():

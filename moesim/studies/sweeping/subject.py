@@ -41,7 +41,7 @@ class Played(Protocol):
         """As `moesim run`; factors: error family -> on its seconds. Raises MoesimError."""
 
 
-class Step:
+class SingleStep:
     """One step, of training too."""
 
     headline: ClassVar = ("step_time_s", "tokens_per_s_per_gpu")
@@ -116,8 +116,8 @@ class Placing:
         return search(self.loaded.options(seed)).to_json()
 
 
-KINDS: Final[dict[str, type[Step] | type[Training] | type[Serving] | type[Placing]]] = {
-    "step": Step, TRAIN: Training, SERVE: Serving, PLACE: Placing,
+KINDS: Final[dict[str, type[SingleStep] | type[Training] | type[Serving] | type[Placing]]] = {
+    "step": SingleStep, TRAIN: Training, SERVE: Serving, PLACE: Placing,
 }  # fmt: skip
 
 
