@@ -60,7 +60,7 @@ class StepClock:
     @cached_property
     def _refill(self) -> Refill | None:
         """None where a plan's steps need the graph player."""
-        return None if needs_graph(self.plan) else Refill(self.plan)
+        return None if needs_graph(self.plan)[0] else Refill(self.plan)
 
     def _contention(self, graph: TaskGraph) -> float:
         few = self.plan.layout.world <= FLUID_GPUS

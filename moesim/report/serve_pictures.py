@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.serving import Replica, State
-from moesim.serving.metrics import counted, e2el, itl, tpot, ttft
+from moesim.serving.metrics import counted, e2el, tpot, ttft
 from moesim.studies.serving import ServeResult
+from moesim.units import from_ps
 
 POINTS: Final = 400  # of a curve
 REPLICAS: Final = 8  # drawn one by one
@@ -21,14 +22,14 @@ def serve_pictures(result: ServeResult) -> dict[str, Any]:
     """The name, distributions of latencies (s), what replicas did over time, limits."""
     once = result.first
     book = once.served.book
-    which = counted(book, once.since)
+    which, (gaps, many) = counted(book, once.since), book.gaps(once.since)
     columns = {"ttft": ttft(book, which), "tpot": tpot(book, which), "e2el": e2el(book, which)}
     return {
         "name": result.name,
         "limits": once.built.scenario.slo.limits,
         "cdf": {
             **{name: _cdf(np.sort(c[~np.isnan(c)]), None) for name, c in columns.items()},
-            "itl": _cdf(*itl(book, once.since)),
+            "itl": _cdf(from_ps(gaps), many),
         },
         "replicas": [_history(replica) for replica in once.served.replicas[:REPLICAS]],
         "warmup": once.since / 1e12,

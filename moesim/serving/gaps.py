@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
+from moesim.compiled import njit
 from moesim.serving.cadence import Whole
 from moesim.serving.requests import Ints
 
@@ -21,6 +23,7 @@ def tallied(parts: Parts) -> tuple[Ints, Whole]:
     """
     most = max((int(gaps.max(initial=0)) for gaps, _ in parts()), default=0)
     bits = min(63 - max(most, 1).bit_length(), 31)
+    total = sum(int(counts.sum(dtype=np.int64)) for _, counts in parts())
     packed = np.empty(sum(int(_pieces(counts, bits).sum()) for _, counts in parts()), dtype=np.int64)
     at = 0
     for gaps, counts in parts():
@@ -28,16 +31,25 @@ def tallied(parts: Parts) -> tuple[Ints, Whole]:
         packed[at : at + len(some)] = some
         at += len(some)
     packed.sort()
-    many: Whole = np.empty(len(packed), dtype=np.int32)
-    np.bitwise_and(packed, (1 << bits) - 1, out=many, casting="unsafe")
-    packed >>= bits
-    if int(many.sum(dtype=np.int64)) >= 1 << 31:
-        many = many.astype(np.int64)
-    new = np.append(True, packed[1:] != packed[:-1])[: len(packed)]
-    if new.all():
-        return packed, many
-    many = np.add.reduceat(many, np.flatnonzero(new))
-    return packed[new], many
+    many: Whole = np.empty(len(packed), dtype=np.int64 if total >= 1 << 31 else np.int32)
+    different = int(merged(packed, bits, many))
+    return packed[:different], many[:different]
+
+
+@njit
+def merged(packed: Any, bits: int, many: Any) -> Any:
+    """packed int64[n] ascending (gap << bits | count) -> how many different gaps there are, which stand at its front
+    then; many [n]: their counts.
+    """
+    last, mask = -1, (np.int64(1) << bits) - 1
+    for one in range(packed.shape[0]):
+        gap, count = packed[one] >> bits, packed[one] & mask
+        if last >= 0 and packed[last] == gap:
+            many[last] += count
+        else:
+            last += 1
+            packed[last], many[last] = gap, count
+    return last + 1
 
 
 def _pieces(counts: Whole, bits: int) -> Whole:

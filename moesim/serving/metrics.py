@@ -25,7 +25,7 @@ from moesim.serving.requests import Ints
 from moesim.serving.run import Served
 from moesim.serving.stages import Inside, Line
 from moesim.serving.swap import HostMemory
-from moesim.units import from_ps
+from moesim.units import PICOSECONDS_PER_SECOND, from_ps
 
 Floats = npt.NDArray[np.float64]
 PERCENTILES = (50, 90, 95, 99)
@@ -57,12 +57,6 @@ def tpot(book: Book, which: Ints) -> Floats:
     return found
 
 
-def itl(book: Book, since: int) -> tuple[Floats, Whole]:
-    """Different seconds between tokens, ascending, and how many tokens had each."""
-    gaps, many = book.gaps(since)
-    return from_ps(gaps), many
-
-
 def numbers(served: Served, since: int, limits: Mapping[str, float]) -> Numbers:
     """name -> (value, unit). limits: seconds by "ttft", "tpot", "e2el"; goodput is there where there are any."""
     book, which = served.book, counted(served.book, since)
@@ -81,7 +75,7 @@ def numbers(served: Served, since: int, limits: Mapping[str, float]) -> Numbers:
     }
     classes = book.requests.classes
     found |= _latencies(book, which, limits, seconds)
-    found |= _distribution("itl", *itl(book, since))
+    found |= _distribution("itl", *book.gaps(since), PICOSECONDS_PER_SECOND)
     kinds = dict(_kinds(served, which, limits, seconds, classes)) if classes else {}
     return {**found, **kinds, **dict(_staged(served, which)), **dict(_system(served, seconds))}
 
@@ -135,29 +129,31 @@ def window(book: Book, which: Ints, since: int) -> tuple[int, int]:
     return max(int(book.sent[which].min()), since), int(book.ended[which].max())
 
 
-def _distribution(name: str, values: Floats, many: Whole | None) -> Numbers:
-    """Mean, median, standard deviation and percentiles in ms of ascending seconds, each `many` times."""
+def _distribution(name: str, values: Floats | Ints, many: Whole | None, second: int = 1) -> Numbers:
+    """Mean, median, standard deviation and percentiles in ms of ascending values, each `many` times, of which so many
+    are a second. `many` is used up: of a long run there are tens of millions.
+    """
     if not len(values):
         return {}
-    weights = np.ones(len(values), np.int64) if many is None else many
-    small = int(weights.sum(dtype=np.int64)) < 1 << 31  # of a long run there are tens of millions
-    ends: Whole = np.cumsum(weights, dtype=np.int32 if small else np.int64)
-    mean = _total(values, weights) / int(ends[-1])
-    spread = float(np.sqrt(_total(values, weights, mean, 2) / int(ends[-1])))
+    ends = np.ones(len(values), np.int64) if many is None else many
+    number = int(ends.sum(dtype=np.int64))
+    mean = _total(values, ends) / number
+    spread = float(np.sqrt(_total(values, ends, mean, 2) / number))
+    np.cumsum(ends, out=ends)
     shown = {"mean": mean, "std": spread}
     for percent in PERCENTILES:
         shown["median" if percent == 50 else f"p{percent}"] = percentile(values, ends, percent)
     order = ("mean", "median", "std", "p90", "p95", "p99")
-    return {f"{key}_{name}_ms": (shown[key] * 1e3, "ms") for key in order}
+    return {f"{key}_{name}_ms": (shown[key] / second * 1e3, "ms") for key in order}
 
 
-def _total(values: Floats, weights: Whole, about: float = 0.0, power: int = 1) -> float:
+def _total(values: Floats | Ints, weights: Whole, about: float = 0.0, power: int = 1) -> float:
     """The sum of weights x (values - about) ** power, in blocks: all at once take more memory than a long run has."""
     blocks = (slice(begin, begin + BLOCK) for begin in range(0, len(values), BLOCK))
     return sum(float(((values[one] - about) ** power * weights[one]).sum()) for one in blocks)
 
 
-def percentile(values: Floats, ends: Whole, percent: float) -> float:
+def percentile(values: Floats | Ints, ends: Whole, percent: float) -> float:
     """As numpy's linear one of ascending values, each repeated by its whole weight, whose running sums are `ends`."""
     place = (int(ends[-1]) - 1) * percent / 100
     low = int(place)

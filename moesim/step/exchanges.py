@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.compiled import inlined, njit
+from moesim.errors import BrokenInvariant
 from moesim.network import Coflow, Copies, Flows, Group
 from moesim.network.copies import Matrix
 from moesim.step.plan import StepPlan
@@ -46,8 +47,12 @@ class Exchange:
         )
 
     def hops(self, copies: Copies) -> tuple[Matrix, ...]:
-        """Rows int64[layers, R, R] of each stage on the way there."""
-        return self._algorithm.hops(copies, self._group)
+        """Rows int64[layers, R, R] of each stage on the way there. Raises BrokenInvariant."""
+        found = self._algorithm.hops(copies, self._group)
+        if len(found) != len(self.there):
+            many = f"{len(found)} stages for a batch, {len(self.there)} where every lane sends to every other"
+            raise BrokenInvariant(f"hops of {self._algorithm.name}: {many}; how many may depend on the lanes alone")
+        return found
 
     def fill(
         self, hops: tuple[Matrix, ...], layers: Int64s, size_at: Int64s, size: Int64s, *, back: bool

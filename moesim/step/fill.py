@@ -54,11 +54,10 @@ class Refill:
     """Steps of inference by `plan`. Raises BadInput where a plan's steps need the graph player, saying why."""
 
     def __init__(self, plan: StepPlan) -> None:
-        if reason := needs_graph(plan):
-            raise BadInput(
-                f"these steps are lowered one by one: {reason}",
-                way_out="another dispatch, router or cluster, or single steps (run)",
-            )
+        reason, way_out = needs_graph(plan)
+        if reason:
+            way_out = f"{way_out}, or single steps (run)"
+            raise BadInput(f"these steps are lowered one by one: {reason}", way_out=way_out)
         self.plan, layout = plan, plan.layout
         self.pool = Pool(plan.fabric.capacity)
         self._islands = layout.islands()
@@ -252,15 +251,17 @@ class Refill:
         return np.repeat(ps, plan.layout.expert_tensor_parallel, axis=2)
 
 
-def needs_graph(plan: StepPlan) -> str:
-    """What a Refill of the plan cannot do; "" where it can."""
+def needs_graph(plan: StepPlan) -> tuple[str, str]:
+    """What a Refill of the plan cannot do, and a way out; "" twice where it can all."""
     algorithm, cluster = plan.dispatch.algorithm, plan.fabric.cluster
     reasons = {
-        "a training step": plan.ops.spread.training,
-        "GPUs are of several kinds": bool(plan.others),
-        f"tokens travel with {algorithm.name}": algorithm.travels,
-        "messages are divided over queue pairs": bool(cluster.more_paths),
-        "links state a latency": bool(np.any(cluster.link_latency > 0)),
-        "a router decides, and its own work is priced": not isinstance(plan.routing, PerToken),
+        ("a training step", "mode: train"): plan.ops.spread.training,
+        ("GPUs are of several kinds", "a cluster of one kind"): bool(plan.others),
+        (f"tokens travel with {algorithm.name}", "another comm.dispatch"): algorithm.travels,
+        ("messages are divided over queue pairs", "a topology without queue pairs"): bool(cluster.more_paths),
+        ("links state a latency", "a topology without latency"): bool(np.any(cluster.link_latency > 0)),
+        ("a router decides, and its own work is priced", "recorded routing, without routing.router"): not isinstance(
+            plan.routing, PerToken
+        ),
     }
-    return next((reason for reason, holds in reasons.items() if holds), "")
+    return next((reason for reason, holds in reasons.items() if holds), ("", ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,20 @@ def test_combine_is_dispatch_reversed(name: str) -> None:
     algorithm = all_to_all.find(name)
     there, back = (by_pair(*way(copies, 8, GROUP)) for way in (algorithm.dispatch, algorithm.combine))
     assert back == {(b, a): n for (a, b), n in there.items()}
+
+
+@pytest.mark.parametrize("name", sorted(set(all_to_all.REGISTRY) - {"nvlink_domain"}))
+def test_layers_go_their_ways_together_as_each_does_alone_and_in_as_many_stages(name: str) -> None:
+    rng, ways = np.random.default_rng(3), all_to_all.find(name)
+    source = list(np.repeat(range(16), 4))
+    layers = [copies_of(source, rng.integers(-1, 16, (64, 4)).tolist()) for _ in range(3)]
+    layers.append(copies_of(source, [[-1]] * 64))  # nobody sends
+    levels = ("pairs", "devices", "nodes", "tokens")
+    stacked = replace(layers[0], **{level: np.stack([getattr(one, level) for one in layers]) for level in levels})
+    alone = [ways.hops(one, GROUP) for one in layers]
+    for stage, rows in enumerate(ways.hops(stacked, GROUP)):
+        assert np.array_equal(rows, np.stack([one[stage] for one in alone]))
+    assert len({len(one) for one in alone}) == 1
 
 
 @pytest.mark.parametrize("name", sorted(all_to_all.REGISTRY))
