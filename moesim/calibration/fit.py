@@ -91,7 +91,10 @@ def fit_profile(
     sets = kernel_sets(could)
     if not sets:
         told = "; ".join(_remarks(able, {}))
-        raise BadInput(told or "the records hold no GEMM, experts or attention of a known backend")
+        raise BadInput(
+            told or "the records hold no GEMM, experts or attention of a known backend",
+            way_out="records of gemm, grouped_gemm or attention, of two shapes or sizes and more",
+        )
     wanted = {name for roles in sets.values() for name in roles.values()}
     chosen = {name_of(part): (part, way) for part, way in able if way and name_of(part) in wanted}
     with ProcessPoolExecutor(min(JOBS, os.cpu_count() or 1), multiprocessing.get_context("spawn")) as pool:
@@ -219,7 +222,7 @@ def _profile(
         "moesim_profile": 4, "name": system.name, "device": system.device.name,
         "device_class": str(records["device_class"][0]), "source": "; ".join(sources),
         "default_kernels": {}, "kernels": sets, "operators": sections, "grids": grids,
-        "memory_bandwidth": f"{system.device.memory_bandwidth / 1e9:.6g} GB/s", "cache": f"{system.facts.cache} B",
+        "memory_bandwidth": f"{system.device.memory_bandwidth / 1e9:.6g} GB/s", "cache": f"{system.cache} B",
         "elementwise": elementwise(records, system),
         **({"activation": fused} if (fused := activation(records, system)) else {}),
         **{name: raw[name] for name in kept},

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FILE = click.Path(path_type=Path)
 SYSTEMS = click.option(
-    "--systems", type=FILE, help="Devices and constants.  [default: the shipped calibration/systems.yaml]"
+    "--systems", type=FILE, help="Devices and constants of one's own, over the shipped calibration/systems.yaml."
 )
 TOPOLOGY = click.option("--topology", help="Topology whose device it is, where the device is not a known one.")
 DISTANCES = ("conditional", "bidirectional", "entropic", "gibbs")
@@ -206,7 +206,8 @@ def _shapes(path: Path | None, records: Records) -> frozenset[Shape]:
     shapes = read_shapes(path) if path else frozenset()
     unknown = ["/".join(map(str, shape)) for shape in absent(records, shapes)]
     if unknown and len(unknown) == len(shapes):
-        raise BadInput(f"no record is of its shapes, such as {unknown[0]}", where=path or "")
+        way_out = "shapes of these records, or no such file"
+        raise BadInput(f"no record is of its shapes, such as {unknown[0]}", where=path or "", way_out=way_out)
     if unknown:
         click.echo(f"{path}: no record is of {', '.join(unknown)}", err=True)
     return shapes

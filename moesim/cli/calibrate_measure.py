@@ -37,9 +37,12 @@ def measure(plan: str | None, models: str | None, budget: str, out: Path, retry:
     chosen = _plan(plan or default_plan(), models)
     with this_place(chosen.device) as place, _progress(place.peers.rank == 0) as watch:
         summary = run(chosen, place, out, seconds, watch, retry=retry)
+        device = place.target.identity()["device"]
     if summary is None:
         return
     _tell(summary, text_stream(as_json))
+    if summary.complete and summary.path:
+        print(f"next: {_fit_of(summary.path, chosen, device)}", file=text_stream(as_json))
     if as_json:
         print_json(_document(summary, chosen))
 
@@ -115,14 +118,35 @@ def _clock(seconds: float) -> str:
 def _tell(summary: Summary, stream: IO[str]) -> None:
     for one in summary.refused:
         print(f"left out: {one.operator}: {one.why}", file=stream)
-    for case, reason in summary.failed:
-        print(f"failed: {case}: {reason}", file=stream)
+    print(*_failures(summary), sep="", end="", file=stream)
     failed = f", {len(summary.failed)} failed" if summary.failed else ""
     print(f"{summary.measured} of {summary.total} cases measured{failed}: {summary.path or 'no records'}", file=stream)
     if summary.failed:
         print("cases that failed are left out from now on; --retry tries them again", file=stream)
     if not summary.complete:
         print("the budget is spent; the same command goes on with the cases that are left", file=stream)
+
+
+def _failures(summary: Summary) -> Iterator[str]:
+    """A line for each reason: a backend without a kernel for a model's heads fails at every size alike."""
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for case, reason in summary.failed:
+        alike.setdefault((case.operator, case.kernel, reason), []).append(str(case))
+    for (operator, kernel, reason), cases in alike.items():
+        what = cases[0] if len(cases) == 1 else f"{len(cases)} of {' '.join(filter(None, (operator, kernel)))}"
+        such = f" (such as {cases[0]})" if len(cases) > 1 else ""
+        yield f"failed: {what}: {reason}{such}\n"
+
+
+def _fit_of(records: Path, plan: PlanSection, device: str) -> str:
+    """The command that makes a profile of these records, as it runs on this device."""
+    from moesim.calibration.systems import known_devices
+
+    command = f"moesim calibrate fit {records} -o my-{'gpu' if plan.device == 'cuda' else 'cpu'}"
+    if plan.device == "cpu":
+        return f"{command} --topology cpu-host"
+    known = device in known_devices()
+    return command if known else f"{command} --topology FILE (a topology with the peaks of {device})"
 
 
 def _document(summary: Summary, plan: PlanSection) -> dict[str, Any]:

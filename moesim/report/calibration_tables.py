@@ -14,7 +14,9 @@ from moesim.calibration.selection import Selection
 
 
 def operators_table(section: Mapping[str, Any]) -> Table:
-    """A profile's plain data -> its kernels, how many rows they rest on, and their errors on unseen shapes."""
+    """A profile's plain data -> its kernels, how many rows they rest on, and their errors on unseen shapes. Those that
+    another profile lends rest on none of its records.
+    """
     table = Table(
         "kernel",
         "rows",
@@ -27,7 +29,7 @@ def operators_table(section: Mapping[str, Any]) -> Table:
         "80 % interval",
         "covers",
     )
-    for name, one in section["operators"].items():
+    for name, one in ((name, one) for name, one in section["operators"].items() if one["basis"] != "assumed"):
         held, (low, high) = one["heldout"], np.expm1(one["interval"])
         table.add_row(
             name, str(one["rows"]), str(one["beats_physics"]), str(one.get("too_slow", 0)), str(one["other_labels"]),

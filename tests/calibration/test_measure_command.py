@@ -40,6 +40,9 @@ def test_a_plan_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert found["metrics"]["measured"]["value"] == 4 and found["complete"]  # two copies, two sentinels
     assert "left out: all_reduce: needs 2 ranks" in said.err and "time" not in found["warnings"]
     assert (tmp_path / "run" / "records.parquet").is_file()
+    assert (
+        f"next: moesim calibrate fit {tmp_path / 'run' / 'records.parquet'} -o my-cpu --topology cpu-host" in said.err
+    )
     assert command(*words) == 0  # nothing is left to do
 
 
@@ -89,3 +92,24 @@ def test_a_file_is_no_folder_and_a_folder_no_file(tmp_path: Path, capsys: pytest
     assert "mine.yaml: is a file. Try: -o names the folder" in capsys.readouterr().err
     assert command("fit", str(tmp_path), "-o", str(tmp_path / "p.yaml")) == 2
     assert "is a folder. Try: " in capsys.readouterr().err
+
+
+def test_cases_that_fail_alike_are_one_line_and_the_rest_is_a_profile(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The way from a plan to a priced run, by the commands that each step names."""
+    plan = PLAN.replace("[copy_h2d, all_reduce]", "[gemm, attention_decode]").replace(
+        "models: []", "models: [tiny-moe]"
+    )
+    plan += "sdpa: [flash, cudnn]\nbatches: [1, 2]\ncontexts: [8, 16]\ndrift: 0.9\n"
+    (tmp_path / "mine.yaml").write_text(plan.replace("fp32", "bf16").replace("tokens: [1]", "tokens: [1, 4, 64]"))
+    assert command("measure", "--plan", str(tmp_path / "mine.yaml"), "-o", str(tmp_path / "run")) == 0
+    said = capsys.readouterr().out
+    assert "failed: 4 of attention_decode torch_sdpa_cudnn: No viable backend" in said
+    follow = next(line for line in said.splitlines() if line.startswith("next: ")).split()[3:]
+    follow[follow.index("-o") + 1] = str(tmp_path / "my-cpu")
+    assert command(*follow, "--prior", "none") == 0
+    said = capsys.readouterr().out
+    assert "torch_sdpa_flash" in said and "torch_linear" in said
+    assert command("check", str(tmp_path / "my-cpu.yaml"), "--against", follow[1]) == 2
+    assert "Try: --topology cpu-host" in capsys.readouterr().err
