@@ -21,7 +21,10 @@ def added(base: Path, new: dict[str, Any], grids: Grids) -> tuple[dict[str, Any]
     """
     section, held = read_profile(base)
     if section.device != new["device"]:
-        raise BadInput(f"the records are of {new['device']}, the profile is of {section.device}", where=base)
+        raise BadInput(
+            f"the records are of {new['device']}, the profile is of {section.device}", where=base,
+            way_out="no --keep: --prior lends what the records do not play",
+        )  # fmt: skip
     old = dict(yamlfile.read_yaml(base).data)
     kernels = {name: {**old["kernels"].get(name, {}), **new["kernels"].get(name, {})} for name in _sets(old, new)}
     roles = {role: name for one in reversed(kernels.values()) for role, name in one.items()}

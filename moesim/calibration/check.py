@@ -160,6 +160,10 @@ def profile_path(profile: str) -> Path:
     return path
 
 
+def _other_way(way: str | None) -> str:
+    return f"another --holdout than {way}, or none" if way else "records that the profile was fitted to, or a new fit"
+
+
 def check_profile(
     path: Path, records: Records, system: System, way: str | None = None, shapes: frozenset[Shape] = frozenset()
 ) -> Checked:  # fmt: skip
@@ -170,7 +174,10 @@ def check_profile(
     """
     section, grids = read_profile(path)
     if section.device != system.device.name:
-        raise BadInput(f"the records are of {system.device.name}, the profile is of {section.device}", where=path)
+        raise BadInput(
+            f"the records are of {system.device.name}, the profile is of {section.device}", where=path,
+            way_out=f"a profile of {system.device.name}: moesim calibrate fit makes one of these records",
+        )  # fmt: skip
     found: list[OperatorCheck] = []
     skipped: dict[str, list[str]] = {}
     for part in by_kernel(label(records, system)):
@@ -199,7 +206,7 @@ def check_profile(
             fitted = Fitted(section.operators[name].form, grids[name], section.operators[name].tile, ())
             found.append(_judged(name, part, _as_it_is(prepared, fitted, _asked_for(part, shapes))))
     if not found:
-        raise BadInput(f"none of the records can be judged ({_told(skipped)})", where=path)
+        raise BadInput(f"none of the records can be judged ({_told(skipped)})", where=path, way_out=_other_way(way))
     return Checked(section.name, way or "", tuple(found), skipped)
 
 

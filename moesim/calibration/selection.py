@@ -71,7 +71,10 @@ def select(records: Records, system: System, ops: Sequence[str] = ()) -> list[Se
     wanted = records.where(np.isin(records["op"].astype(str), ops or known))
     found = list(_selections(label(wanted, system), system))
     if not found:
-        raise BadInput("no kernel that a profile knows has rows of two shapes or sizes", where="select")
+        way_out = "records of gemm, grouped_gemm or attention, of two shapes or sizes and more"
+        raise BadInput(
+            "no kernel that a profile knows has rows of two shapes or sizes", where="select", way_out=way_out
+        )
     return found
 
 

@@ -15,23 +15,24 @@ from moesim.yamlfile import read_text
 
 Shape = tuple[int, int, int, int]
 HEADER: Final = ["hidden", "inter", "topk", "num_experts"]
+EXAMPLE: Final = "7168,2048,8,256"
 
 
 def read_shapes(path: Path) -> frozenset[Shape]:
     """Raises BadInput for another header, no row, or a field that is no positive whole number."""
     rows = list(csv.reader(read_text(path).splitlines()))
     if not rows or [cell.strip() for cell in rows[0]] != HEADER:
-        raise BadInput(f"the first line must be {','.join(HEADER)}", where=path)
+        raise BadInput("has another first line", where=path, way_out=f"{','.join(HEADER)} there")
     shapes = [_shape(row, f"{path}:{line}") for line, row in enumerate(rows[1:], 2) if row]
     if not shapes:
-        raise BadInput("holds no shape", where=path)
+        raise BadInput("holds no shape", where=path, way_out=f"a row such as {EXAMPLE}")
     return frozenset(shapes)
 
 
 def _shape(row: list[str], where: str) -> Shape:
     numbers = [int(cell) if cell.strip().isdecimal() else 0 for cell in row]
     if len(numbers) != len(HEADER) or min(numbers) < 1:
-        raise BadInput(f"{','.join(row)!r} is no {','.join(HEADER)}", where=where)
+        raise BadInput(f"{','.join(row)!r} is no {','.join(HEADER)}", where=where, way_out=EXAMPLE)
     return numbers[0], numbers[1], numbers[2], numbers[3]
 
 

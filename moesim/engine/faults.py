@@ -43,11 +43,15 @@ class Fault:
             if not math.isfinite(value) or value < 0:
                 raise BadInput(f"{name} {value} must be finite and not negative", where=where)
         if self.until is not None and self.until <= self.at:
-            raise BadInput(f"the repair at {self.until} s does not come after it", where=where)
+            raise BadInput(
+                f"the repair at {self.until} s does not come after it", where=where, way_out="a later until, or none"
+            )
         if self.then not in POLICIES:
             raise unknown_name("fault policy", self.then, POLICIES, where=where)
         if self.then != "stall" and (self.factor != 0 or self.link is None):
-            raise BadInput(f"{self.then!r} is for a link of factor 0", where=where)
+            raise BadInput(
+                f"{self.then!r} is for a link of factor 0", where=where, way_out="factor: 0 of a link, or then: stall"
+            )
         ways = bool(self.detour) + (self.around is not None)
         if ways != (self.then == "reroute") or self.link in self.detour:
             raise BadInput("'reroute', and only it, needs a detour of other links", where=where)

@@ -90,7 +90,9 @@ def engine_faults(loaded: Loaded, fabric: Fabric, ranks: int) -> tuple[Fault, ..
 def _of_rank(section: FaultSection, ranks: int, where: str) -> Iterator[Fault]:
     assert section.rank is not None
     if section.rank >= ranks:
-        raise BadInput(f"rank {section.rank} takes no part, there are {ranks}", where=where)
+        raise BadInput(
+            f"rank {section.rank} takes no part, there are {ranks}", where=where, way_out=f"rank: 0 to {ranks - 1}"
+        )
     yield Fault(section.at, section.factor, rank=section.rank, until=section.until)
 
 
@@ -148,7 +150,10 @@ def _given(
         raise BadInput("a detour is for one direction", where=where, way_out=f"link: {cluster.link_name[link]}")
     over = _one_each([names.find(name, where) for name in section.detour], section.detour, where)
     if link in over:
-        raise BadInput(f"the detour of {cluster.link_name[link]} goes over the link itself", where=where)
+        way_out = "other links, or then: stall with until:, when it is repaired"
+        raise BadInput(
+            f"the detour of {cluster.link_name[link]} goes over the link itself", where=where, way_out=way_out
+        )
     ends, at = cluster.link_ends, cluster.link_ends[link][0]
     for one in over:
         if ends[one][0] != at:

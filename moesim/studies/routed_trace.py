@@ -60,7 +60,8 @@ def _layer(built: Built, batch: Batch, layer: int) -> npt.NDArray[np.uint16]:
     ranks = batch.token_rank
     found = source.assignment(layer, *who, ranks)
     if found.unit != "token" or found.units != batch.tokens:
-        raise BadInput(f"{source.router_name} fills slots, a trace has tokens", where="routing.router")
+        way_out = "router: topk_softmax, or another in which tokens choose"
+        raise BadInput(f"{source.router_name} fills slots, a trace has tokens", where="routing.router", way_out=way_out)
     return _distinct(found)
 
 

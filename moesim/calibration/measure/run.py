@@ -96,7 +96,10 @@ def expand(plan: PlanSection, place: Place) -> tuple[list[Case], tuple[Refused, 
         cases += _in_modes(found, plan, OPERATORS[name].graphs)
     if not cases:
         told = "; ".join(f"{one.operator}: {one.why}" for one in refused) or "its lists make no case"
-        raise BadInput(f"plan {plan.name} has nothing to measure here ({told})")
+        way_out = (
+            "a plan of other operators, or of this device: --plan cpu-smoke" if refused else "longer lists in the plan"
+        )
+        raise BadInput(f"plan {plan.name} has nothing to measure here ({told})", way_out=way_out)
     return in_random_order(dict.fromkeys(cases), plan), tuple(refused)
 
 

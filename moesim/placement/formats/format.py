@@ -73,7 +73,10 @@ def even_placement(rows: Ints, frame: Frame, where: str) -> Placement:
 def sealed(experts: Ints, ranks: npt.NDArray[np.int32], frame: Frame, num_ranks: int, where: str) -> Placement:
     """A Placement, whose own refusals name the file. The number of experts is the frame's, or read off the ids."""
     if frame.moe_layers is not None and len(experts) != len(frame.moe_layers):
-        raise BadInput(f"holds {len(experts)} layers, the model has {len(frame.moe_layers)} with experts", where=where)
+        raise BadInput(
+            f"holds {len(experts)} layers, the model has {len(frame.moe_layers)} with experts", where=where,
+            way_out="the model that it was made for, or the file without rows of other layers",
+        )  # fmt: skip
     if frame.ranks is not None and frame.ranks != num_ranks:
         raise BadInput(f"is for {num_ranks} GPUs, not {frame.ranks}", where=where, way_out=f"{num_ranks} GPUs")
     number = frame.experts or int(experts.max(initial=0)) + 1

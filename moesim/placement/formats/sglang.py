@@ -28,7 +28,10 @@ def read(source: Source, frame: Frame) -> Placement:
     if frame.moe_layers is not None:
         total = frame.total_layers or len(frame.moe_layers)
         if len(rows) != total:
-            raise BadInput(f"has {len(rows)} rows, SGLang wants one for each of {total} layers", where=where)
+            raise BadInput(
+                f"has {len(rows)} rows, SGLang wants one for each of {total} layers", where=where,
+                way_out="rows for dense layers too, which are not read",
+            )  # fmt: skip
         rows = rows[list(frame.moe_layers)]
     return even_placement(rows, frame, where)
 

@@ -16,6 +16,7 @@ from moesim.errors import BadInput
 from moesim.routing.arrays import read_npy_file, read_npz
 
 MAX_JSON: Final = 64 << 20
+AGAIN: Final = "write it again: a download or a copy may have been cut short"
 NO_NUMBER: Final = 65535  # expert and slot numbers lie below
 ARRAYS: Final = (
     "phy2log", "log2phy", "logcnt", "physical_to_logical_map", "logical_to_physical_map", "logical_replica_count",
@@ -54,11 +55,12 @@ def _json(path: Path) -> Any:
         text = path.read_bytes().decode("utf-8-sig")
         return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
     except OSError as error:
-        raise BadInput(f"cannot be read: {error.strerror}", where=path) from None
+        raise BadInput(f"cannot be read: {error.strerror}", where=path, way_out="a file that is there") from None
     except json.JSONDecodeError as error:
-        raise BadInput(f"is not JSON: {error.msg}", where=f"{path}:{error.lineno}:{error.colno}") from None
+        where = f"{path}:{error.lineno}:{error.colno}"
+        raise BadInput(f"is not JSON: {error.msg}", where=where, way_out=AGAIN) from None
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"is not JSON: {error}", where=path) from None
+        raise BadInput(f"is not JSON: {error}", where=path, way_out=AGAIN) from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -95,24 +97,33 @@ def table(value: Any, where: str) -> Ints:
     """Rows of equally many numbers, as lists or an array -> int64[rows, columns]. Raises BadInput naming the row."""
     if isinstance(value, np.ndarray):
         if value.ndim != 2 or value.dtype.kind not in "iu" or not value.size:
-            raise BadInput(f"is {value.dtype}{list(value.shape)}, not integers [layers, slots]", where=where)
+            raise BadInput(
+                f"is {value.dtype}{list(value.shape)}, not integers [layers, slots]", where=where,
+                way_out="a row of expert numbers for each layer",
+            )  # fmt: skip
         return value.astype(np.int64)
     if not isinstance(value, list) or not value:
         raise BadInput("is no list of rows", where=where, way_out="a row of expert numbers for each layer")
     rows = [row_of(one, f"{where}[{number}]") for number, one in enumerate(value)]
     for number, one in enumerate(rows):
         if len(one) != len(rows[0]):
-            raise BadInput(f"has {len(one)} slots, row 0 has {len(rows[0])}", where=f"{where}[{number}]")
+            raise BadInput(
+                f"has {len(one)} slots, row 0 has {len(rows[0])}", where=f"{where}[{number}]",
+                way_out="equally many in every row; an empty slot is -1",
+            )  # fmt: skip
     return np.stack(rows)
 
 
 def row_of(value: Any, where: str) -> Ints:
     """A list of expert or slot numbers -> int64[n]. Raises BadInput naming the first that is none."""
     if not isinstance(value, list) or not value:
-        raise BadInput("is no list of numbers", where=where)
+        raise BadInput("is no list of numbers", where=where, way_out="[0, 1, 2, ...]: the expert in each slot")
     wrong = next((n for n, one in enumerate(value) if type(one) is not int or not -1 <= one < NO_NUMBER), None)
     if wrong is not None:
-        raise BadInput(f"{value[wrong]!r} at {wrong} is no expert's number", where=where)
+        raise BadInput(
+            f"{value[wrong]!r} at {wrong} is no expert's number", where=where,
+            way_out="whole numbers from 0, or -1 for an empty slot",
+        )  # fmt: skip
     return np.array(value, dtype=np.int64)
 
 

@@ -30,16 +30,29 @@ def read(source: Source, frame: Frame) -> Placement:
     assigned, slots = take(source, KEY), take(source, "num_slots")
     where = f"{source.path} {KEY}"
     if not isinstance(assigned, dict) or not assigned or not all(name.isdecimal() for name in assigned):
-        raise BadInput("is no mapping from layer numbers to lists of experts", where=where)
+        raise BadInput(
+            "is no mapping from layer numbers to lists of experts", where=where, way_out="{3: [0, 1, 2, ...]}"
+        )
     layers = sorted(map(int, assigned))
     if frame.moe_layers is not None and tuple(layers) != frame.moe_layers:
         missing = sorted(set(frame.moe_layers) ^ set(layers))
-        raise BadInput(f"layer {missing[0]} is not in both the file and the model's expert layers", where=where)
+        raise BadInput(
+            f"layer {missing[0]} is not in both the file and the model's expert layers", where=where,
+            way_out=f"a row for each of {_span(frame.moe_layers)}, and no other",
+        )  # fmt: skip
     rows = [row_of(assigned[str(layer)], f"{where}.{layer}") for layer in layers]
     for layer, row in zip(layers, rows, strict=True):
         if len(row) != slots:
-            raise BadInput(f"has {len(row)} experts, num_slots is {slots!r}", where=f"{where}.{layer}")
+            raise BadInput(
+                f"has {len(row)} experts, num_slots is {slots!r}", where=f"{where}.{layer}",
+                way_out=f"num_slots: {len(row)}, if all rows have so many",
+            )  # fmt: skip
     return even_placement(np.stack(rows), frame, where)
+
+
+def _span(layers: tuple[int, ...]) -> str:
+    run = layers == tuple(range(layers[0], layers[-1] + 1))
+    return f"layers {layers[0]} to {layers[-1]}" if run else f"layers {', '.join(map(str, layers))}"
 
 
 def write(placement: Placement, frame: Frame, suffix: str) -> Written:

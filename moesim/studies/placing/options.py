@@ -65,9 +65,9 @@ class Options:
             raise BadInput(f"layers cannot be given slots beside {other}", where="--by-layer", way_out="one of them")
         if self.slots and self.redundant:
             raise BadInput("--slots and --redundant say the same twice", way_out="one of them")
-        for name, value in (("--load-cap", self.load_cap), ("--time-limit", self.time_limit)):
+        for name, value, usual in (("--load-cap", self.load_cap, "1.2"), ("--time-limit", self.time_limit, "60")):
             if value is not None and not value > 0:
-                raise BadInput(f"{value:g} is not above 0", where=name)
+                raise BadInput(f"{value:g} is not above 0", where=name, way_out=f"{name} {usual}")
         if len(self.speed) not in (0, self.gpus):
             raise BadInput(f"{len(self.speed)} speeds for {self.gpus} GPUs", where="--speed", way_out="one for each")
 

@@ -99,6 +99,7 @@ def recordings(names: Sequence[str], model: str | None = None) -> tuple[Recorded
                 f"has {header.moe_layers} layers of {header.num_experts} experts, {names[0]} {first.moe_layers} of "
                 f"{first.num_experts}",
                 where=one.name,
+                way_out=f"recordings of one model: leave it or {names[0]} out",
             )
         if isinstance(one.recorded, LoadRecord) != isinstance(read[0].recorded, LoadRecord):
             raise BadInput("counts and tokens do not go together", where=one.name, way_out="recordings of one kind")
@@ -125,7 +126,9 @@ def _tokens(chosen: Sequence[RecordedFile], window: int, name: str) -> Windows:
     traces = [one.recorded for one in chosen if isinstance(one.recorded, RoutingTrace)]
     widths = {trace.header.top_k for trace in traces}
     if len(widths) > 1:
-        raise BadInput("the recordings take different numbers of experts", where=name)
+        told = ", ".join(f"{one.name}: {trace.header.top_k}" for trace, one in zip(traces, chosen, strict=True))
+        way_out = "recordings of one model with one top-k"
+        raise BadInput(f"the recordings take different numbers of experts ({told})", where=name, way_out=way_out)
     members = {kin: [t for t, one in zip(traces, chosen, strict=True) if one.kin == kin] for kin in
                dict.fromkeys(one.kin for one in chosen)}  # fmt: skip
     fewest = min(sum(trace.tokens for trace in group) for group in members.values())

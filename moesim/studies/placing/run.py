@@ -263,7 +263,8 @@ def _step(
     if options.simulate is False:
         return None, ("step time was not simulated, as asked: the objective picked the winner",)
     if reasons and options.simulate:
-        raise BadInput(f"step time cannot be simulated: {reasons[0]}", where=options.trace)
+        way_out = "--model NAME of the same shape, or no --simulate"
+        raise BadInput(f"step time cannot be simulated: {reasons[0]}", where=options.trace, way_out=way_out)
     if reasons or model is None:
         return None, (f"step time was not simulated, the objective picked the winner: {'; '.join(reasons)}",)
     if not isinstance(recorded, LoadRecord):

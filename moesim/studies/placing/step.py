@@ -64,6 +64,7 @@ def make_step(options: Options, model: MoEModel, cluster: Cluster, recorded: Rec
         raise BadInput(
             f"expert_parallel_size is {layout.expert_parallel}, the placement is for {options.gpus} GPUs",
             where=loaded.where("parallel.expert_parallel_size"),
+            way_out=f"no --set of it, or --gpus {layout.expert_parallel}",
         )
     way = dispatch.find(options.rule).way
     clock = StepClock(replace(sealed.plan, replicas=way), batch, int(batch.query[0]))

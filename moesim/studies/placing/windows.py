@@ -259,6 +259,7 @@ def _with_drift(made: Split, header: TraceHeader, options: Options) -> Split:
         raise BadInput(
             f"has {shape[0]} layers of {shape[1]} experts, {options.trace} {header.moe_layers} of {header.num_experts}",
             where=options.drift,
+            way_out="--drift with a trace of the same model",
         )
     windows = Windows.of_loads(other) if isinstance(other, LoadRecord) else Windows.of_trace(other, made.window)
     note = f"drift: all of {options.drift}"
