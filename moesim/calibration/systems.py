@@ -159,8 +159,9 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         old = below.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict) and "source" not in old
-        merged[key] = _over(old, value) if both else value
+        if isinstance(old, dict) and isinstance(value, dict) and "source" not in old:
+            value = _over(old, value)
+        merged[key] = value
     return merged
 
 

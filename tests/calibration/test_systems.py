@@ -85,7 +85,7 @@ def test_tables_of_a_new_device_become_a_profile_that_prices(
                 rows[name].append(value)
     pq.write_table(pa.table(rows), folder / "gemm_perf.parquet")
     monkeypatch.setattr(aiconfigurator, "tables_folder", lambda: tmp_path / "data")
-    monkeypatch.setattr(aiconfigurator.importlib.metadata, "version", lambda name: "0.12.0")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.12.0")
     monkeypatch.chdir(tmp_path)
     words = ["calibrate", "import", "aiconfigurator", "--system", "my_5090", "--topology", "rtx-5090-pcie", "-o", "r"]
     assert guarded(lambda: dispatch(words)) == 0

@@ -61,7 +61,7 @@ def test_a_step_on_other_gpus_than_are_placed_for(moesim: Moesim) -> None:
     works(moesim, *words)
 
 
-def _table(path: Path, rows: list[list[Any]]) -> str:
+def _table(path: Path, rows: Any) -> str:
     path.write_text(json.dumps({"physical_to_logical_map": rows}))
     return path.name
 
