@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float64]
 SEGMENT = 16
 RANKS = (8, 16, 32, 64, 128)
 WINDOWS = 8
-COUNTED = ("tokens", "requests", "steps", "common_tokens")
+COUNTED = ("tokens", "requests", "steps")
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _drops(trace: RoutingTrace) -> dict[str, Floats]:
 
 def unit_of(name: str) -> str:
     """The unit of a metric of a trace, by its name: most are ratios."""
-    return "bits" if "_bits" in name else name if name in COUNTED else "1"
+    return "bits" if "_bits" in name else next((what for what in COUNTED if name.endswith(what)), "1")
 
 
 def _mean(values: Floats) -> float:

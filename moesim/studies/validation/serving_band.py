@@ -25,8 +25,8 @@ WIDTHS: Final[Mapping[str, Mapping[str, float]]] = {  # engine -> (model, system
         "zhipuai/GLM-5 b200_sxm": 0.211,
     },
     "trtllm": {
-        ALL: 0.21, "Qwen/Qwen3-235B-A22B-FP8 h100_sxm": 0.185, "deepseek-ai/DeepSeek-R1 b200_sxm": 0.209,
-        "openai/gpt-oss-120b b200_sxm": 0.223,
+        ALL: 0.169, "Qwen/Qwen3-235B-A22B-FP8 h100_sxm": 0.185, "deepseek-ai/DeepSeek-R1 b200_sxm": 0.167,
+        "openai/gpt-oss-120b b200_sxm": 0.169,
     },
     "vllm": {
         ALL: 0.137, "openai/gpt-oss-120b b200_sxm": 0.1, "openai/gpt-oss-120b h100_sxm": 0.169,

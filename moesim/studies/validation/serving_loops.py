@@ -57,8 +57,8 @@ LEFT_OUT: Final[Mapping[str, Mapping[str, Constants]]] = {  # engine -> (model, 
         "zhipuai/GLM-5 b200_sxm": Constants(2e-3, 1.5e-3, 100e-3, 1.3),
     },
     "trtllm": {
-        "Qwen/Qwen3-235B-A22B-FP8 h100_sxm": Constants(0.6e-3, 0.15e-3, 15e-3, 1.5),
-        "deepseek-ai/DeepSeek-R1 b200_sxm": Constants(0.4e-3, 0.15e-3, 20e-3, 1.4),
+        "Qwen/Qwen3-235B-A22B-FP8 h100_sxm": Constants(0.2e-3, 0.15e-3, 30e-3, 1.3),
+        "deepseek-ai/DeepSeek-R1 b200_sxm": Constants(0.2e-3, 0.15e-3, 30e-3, 1.3),
         "openai/gpt-oss-120b b200_sxm": Constants(0.2e-3, 0.0, 30e-3, 1.3),
     },
     "vllm": {
