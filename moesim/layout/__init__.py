@@ -6,6 +6,7 @@ from moesim.layout.footprint import (
     Rows,
     dense_parameters,
     expert_parameters,
+    held,
     serving_ledger,
     training_ledger,
 )
@@ -15,13 +16,14 @@ from moesim.layout.optimizer import OPTIMIZERS, Optimizer
 from moesim.layout.placement import EMPTY, Placement
 from moesim.layout.shards import Shards
 from moesim.layout.spread import UNQUANTISED, Part, Spread
-from moesim.layout.states import HBM, state_rows
+from moesim.layout.states import HBM, Held, state_rows
 
 __all__ = [
     "EMPTY",
     "HBM",
     "OPTIMIZERS",
     "UNQUANTISED",
+    "Held",
     "Layout",
     "MemoryLedger",
     "MemoryRow",
@@ -35,6 +37,7 @@ __all__ = [
     "default_expert_tensor_parallel",
     "dense_parameters",
     "expert_parameters",
+    "held",
     "row_bytes_kept",
     "serving_ledger",
     "shared_values",

@@ -13,7 +13,7 @@ from moesim.layout.optimizer import Optimizer
 from moesim.layout.placement import Placement
 from moesim.layout.shards import Shards
 from moesim.layout.spread import TENSOR, UNQUANTISED, Part, Spread
-from moesim.layout.states import HBM, state_rows
+from moesim.layout.states import HBM, Held, state_rows
 from moesim.models import DTYPE_BYTES, Linear
 
 BF16 = 2
@@ -82,6 +82,17 @@ def expert_parameters(spread: Spread, placement: Placement) -> int:
     return owned_slots(placement) * spread.expert_parameters
 
 
+def held(spread: Spread, placement: Placement, elsewhere: int = 0, router: int = 0) -> Held:
+    """What an optimizer updates on the rank that holds most slots; elsewhere: parameters of tables that others hold;
+    router: parameters of a router's own beside its gate.
+    """
+    *matrices, tables = spread.parts(UNQUANTISED)
+    here = tables._replace(layers=tables.layers - elsewhere // spread.head_gemm().parameters)
+    experts = Part("expert weights", spread.expert_gemms(), owned_slots(placement), UNQUANTISED)
+    dense = dense_parameters(spread) - elsewhere + router
+    return Held(dense, expert_parameters(spread, placement), tuple(matrices), here, experts)
+
+
 def owned_slots(placement: Placement) -> int:
     """Slots of the rank that holds most, over all layers."""
     return int(placement.owned.sum(axis=0).max())
@@ -126,10 +137,9 @@ def _states(
     spread: Spread, layout: Layout, placement: Placement, optimizer: Optimizer, router: int
 ) -> Iterator[MemoryRow]:
     """bf16 gradients on every rank; what the optimizer keeps is sharded over equal ranks."""
-    parameters = (dense_parameters(spread) + router, expert_parameters(spread, placement))
-    own = Part("expert weights", spread.expert_gemms(), owned_slots(placement), UNQUANTISED)
-    factors = (optimizer.factors(spread.parts(UNQUANTISED)), optimizer.factors((own,)))
-    return state_rows(Shards.of(layout), parameters, BF16, optimizer, "training.optimizer", factors)
+    mine, shards = held(spread, placement, router=router), Shards.of(layout)
+    states = mine.state_bytes(optimizer, shards)
+    return state_rows(shards, (mine.dense, mine.expert), BF16, states, "training.optimizer")
 
 
 def _saved(spread: Spread, keeps: Residency, recompute: frozenset[str]) -> Iterator[MemoryRow]:

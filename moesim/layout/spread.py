@@ -136,7 +136,9 @@ class Spread:
         return self.model.head_gemm(self.tensor)
 
     def parts(self, weights: str) -> Iterator[Part]:
-        """All that a rank holds beside experts; `weights`: dtype of what quantised checkpoints quantise."""
+        """All that a rank holds beside experts, the vocabulary's tables last; `weights`: dtype of what quantised
+        checkpoints quantise.
+        """
         model, moe = self.model, len(self.model.moe_layers)
         tables = 1 if model.tie_embeddings else 2
         for number, (mixer, layers) in enumerate(model.mixed):

@@ -8,12 +8,14 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 
 from moesim.engine import Join
-from moesim.layout import Shards, dense_parameters, expert_parameters
+from moesim.layout import Held, Shards, held
 from moesim.layout.shards import GRADIENTS, OPTIMIZER, WEIGHTS
 from moesim.network import Coflow, Group, algorithms, groups, rail_ring
 from moesim.schedules import WHOLE, Node, Verb
 from moesim.step.lowered import Lowering
 from moesim.step.plan import StepPlan
+from moesim.step.whole import Whole
+from moesim.step.work import Work
 
 PARAMETER_BYTES: Final = 2  # bf16 parameters are gathered
 NODE = Node(Verb.OPTIMIZER, -1, WHOLE)
@@ -81,23 +83,38 @@ def coflow_of(plan: StepPlan, moved: Moved) -> Coflow:
 
 def parameters_of(plan: StepPlan) -> tuple[int, int]:
     """Dense and expert ones of a rank."""
-    return dense_parameters(plan.ops.spread) - plan.elsewhere, expert_parameters(plan.ops.spread, plan.placement)
+    mine = held_by(plan)
+    return mine.dense, mine.expert
+
+
+def held_by(plan: StepPlan, router: int = 0) -> Held:
+    """What the optimizer updates on a rank; router: parameters of a router's own beside its gate."""
+    return held(plan.ops.spread, plan.placement, plan.elsewhere, router)
+
+
+def whole_matrices(plan: StepPlan) -> Whole | None:
+    """Those that the optimizer needs whole, if it does."""
+    return Whole(held_by(plan), plan.shards, plan.layout.world) if plan.optimizer.orthogonal else None
 
 
 def optimizer_step(plan: StepPlan, lowering: Lowering, islands: Sequence[list[int]]) -> None:
-    """Gradients reduced as their sharding says, the optimizer on what each rank keeps the states of, parameters
-    gathered; the sums of gradients are set to zero again. `islands`: the last tasks of each expert-parallel group.
+    """Gradients reduced as their sharding says, the optimizer on what each rank keeps the states of, and on whole
+    matrices where it needs them, parameters gathered; the sums of gradients are set to zero again. `islands`: the last
+    tasks of each expert-parallel group.
     """
     layout, shards = plan.layout, plan.shards
     ranks = np.arange(layout.world, dtype=np.int32)
-    dense, expert = parameters_of(plan)
-    dense += int(lowering.gates.sum())
+    mine, whole = held_by(plan, int(lowering.gates.sum())), whole_matrices(plan)
+    dense, expert = mine.dense, mine.expert
     before = after_step(shards, dense - reduced_before(plan), expert, plan.gradient_bytes)[0]
     behind = after_step(shards, dense, expert, plan.gradient_bytes)[1]
     after = _transfers(plan, lowering, before, [(task, Join.GROUP) for tasks in islands for task in tasks])
-    moved = plan.optimizer.update_bytes(plan.gradient_bytes) * shards.kept(dense, expert, OPTIMIZER)
+    for name, coflow in whole.gathered(plan.fabric) if whole else ():
+        after = [(lowering.transfer(name, ranks, coflow, after, NODE), Join.LANE)]
+    moved = mine.update_bytes(plan.optimizer, shards, plan.gradient_bytes)
     zeroed = plan.gradient_bytes * shards.kept(dense, expert, GRADIENTS)
     work = plan.ops.update(layout.world, moved + zeroed)
+    work += whole.newton_schulz(plan.ops) if whole else Work()
     after = [(lowering.compute("optimizer", ranks, work, after, NODE), Join.LANE)]
     _transfers(plan, lowering, behind, after)
 

@@ -12,7 +12,6 @@ from moesim.engine import Fault
 from moesim.errors import BadInput, placed
 from moesim.hardware import Cluster, Device, load_cluster
 from moesim.layout import (
-    OPTIMIZERS,
     Layout,
     MemoryLedger,
     Placement,
@@ -258,7 +257,7 @@ def _plan(
         dispatch=_dispatch(comm, model, fabric, algorithm, group),
         schedule=schedule_of(loaded),
         recompute=frozenset(scenario.training.recompute),
-        optimizer=replace(OPTIMIZERS[scenario.training.optimizer], master=scenario.training.master),
+        optimizer=scenario.training.updates,
         host_seconds=costs.host_seconds(scenario.batch.phase, model.num_layers),
         interference=scenario.overlap.interference,
     )

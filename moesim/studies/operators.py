@@ -32,6 +32,7 @@ LABELS: Final = {
     "experts: grouped_gemm": "experts", "experts: gemm": "experts", "shared: gemm": "shared expert",
     "shared: elementwise": "shared activation", "mlp: gemm": "dense FFN", "mlp: elementwise": "dense activation",
     "head: gemm": "output head", "optimizer: elementwise": "optimizer",
+    "optimizer: gemm": "optimizer, matrices made orthogonal",
 }  # fmt: skip
 Floats = npt.NDArray[np.float64]
 Key = tuple[str, str]

@@ -12,6 +12,7 @@ from moesim.costs import error_draw
 from moesim.engine import check_timeline
 from moesim.errors import pick
 from moesim.step import Lowered, lower
+from moesim.step.whole import NOTE as MATRICES
 from moesim.studies.band import COVERAGE, Band, band, spreads
 from moesim.studies.basis import borrowed, price_notes
 from moesim.studies.build import Built, build, with_rows
@@ -174,6 +175,7 @@ def _warnings(built: Built, lowered: Lowered, ladder: Ladder) -> tuple[str, ...]
     lost = lost_tokens(built, lowered, ladder.timeline)
     gone = [lost_words(lost, built)] if lost else []
     beliefs = overlap_notes(built.plan, lowered)
+    muon = [MATRICES] if built.plan.optimizer.orthogonal else []
     fast = from_cache(operators(lowered, built.cluster.mean_device(built.plan.layout.world), 0.0, {}))
-    words = (*built.warnings, *beliefs, *prices, *fast, *narrow, *ignored, *routers, *ladder.notes, *gone)
+    words = (*built.warnings, *beliefs, *muon, *prices, *fast, *narrow, *ignored, *routers, *ladder.notes, *gone)
     return (*words, *_published(built))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
+from moesim.layout import OPTIMIZERS, Optimizer
 from moesim.models import InlineModel
 from moesim.routing.sources.columns import LogitKnobs
 from moesim.units import Seconds
@@ -235,14 +237,25 @@ class FaultSection(Section):
         return self
 
 
-class TrainingSection(Section):
+class OptimizerKeys(Section):
+    """How weights are updated."""
+
+    optimizer: Literal["adam", "momentum", "sgd", "adafactor", "muon"] = Field(
+        "adam", description="what is kept of each parameter, sharded over equal ranks, and moved by its update; muon: "
+        "matrices are gathered whole and made orthogonal, embedding and output head have adam",
+    )  # fmt: skip
+    master: bool = Field(True, description="fp32 copies of the bf16 parameters")
+
+    @property
+    def updates(self) -> Optimizer:
+        """What they say."""
+        return replace(OPTIMIZERS[self.optimizer], master=self.master)
+
+
+class TrainingSection(OptimizerKeys):
     """What the backward pass computes again, and how weights are updated."""
 
     recompute: Items[Literal["core_attn", "moe"]] = Field((), description="Megatron's --recompute-modules")
-    optimizer: Literal["adam", "momentum", "sgd", "adafactor"] = Field(
-        "adam", description="what is kept of each parameter, sharded over equal ranks, and moved by its update"
-    )
-    master: bool = Field(True, description="fp32 copies of the bf16 parameters")
 
 
 class CostsSection(Section):

@@ -10,8 +10,9 @@ import numpy as np
 from moesim.costs import CostModel
 from moesim.errors import BadInput
 from moesim.hardware import Cluster
-from moesim.layout import OPTIMIZERS, Layout, Placement, Spread
+from moesim.layout import OPTIMIZERS, Layout, Optimizer, Placement, Spread
 from moesim.layout.shards import SIZE as SHARD_SIZE
+from moesim.layout.shards import WEIGHTS
 from moesim.models import MoEModel, row_bytes
 from moesim.network import Fabric, Group, all_to_all
 from moesim.routing import Balanced, NoExperts, RoutingSource
@@ -61,6 +62,7 @@ class Job:
     reduce_beside: bool = False
     gather_beside: bool = False
     gradient_bytes: int = 4
+    optimizer: Optimizer = OPTIMIZERS["adam"]
     limit: Limit | None = None
     placed: Placement | None = None
     log: CostLog = field(default_factory=CostLog)
@@ -76,6 +78,9 @@ class Job:
         if self.shard and self.data % self.shard:
             raise BadInput(f"{self.shard} does not divide {self.data} data-parallel ranks", where=SHARD_SIZE,
                            way_out=f"a divisor of {self.data}")  # fmt: skip
+        if self.optimizer.orthogonal and self.zero >= WEIGHTS:
+            what = f"{self.optimizer.name} needs whole matrices, and all ranks have parts of each with zero_stage 3"
+            raise BadInput(what, where="training.optimizer", way_out="parallel.zero_stage: 1 or 2, or adam")
         if self.sequence % (self.tensor * self.context):
             raise BadInput(
                 f"{self.sequence} tokens do not divide over tensor {self.tensor} x context {self.context}",
@@ -199,7 +204,7 @@ class Job:
                 algorithm, self.dispatch_row_bytes, row_bytes(model.row_width, self.combine_dtype), sms / (sms - held)
             ),
             schedule=StageSchedule(stage),
-            optimizer=OPTIMIZERS["adam"],
+            optimizer=self.optimizer,
             gradient_bytes=self.gradient_bytes,
             zero=self.zero,
             shard=self.shard and self.shard * self.context,

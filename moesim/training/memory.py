@@ -15,14 +15,14 @@ from moesim.layout import (
     state_rows,
     token_values,
 )
-from moesim.layout.shards import GRADIENTS, OPTIMIZER, WEIGHTS
+from moesim.layout.shards import GRADIENTS, WEIGHTS
 from moesim.schedules.pipelines import Pass
-from moesim.step.optimizer import parameters_of
+from moesim.step.optimizer import held_by, parameters_of
 from moesim.training.job import Job
 from moesim.training.stages import Stage
 
 BF16, FP32 = 2, 4
-ZERO = "parallel.zero_stage"
+ZERO, OPTIMIZER_KEY = "parallel.zero_stage", "training.optimizer"
 
 
 def rank_memory(job: Job, rank: int) -> MemoryLedger:
@@ -34,9 +34,11 @@ def rank_memory(job: Job, rank: int) -> MemoryLedger:
     parameters = (sum(one[0] for one in each), sum(one[1] for one in each))
     shards = plans[0].shards
     alive, saved = job.schedule.alive(rank), {stage.number: _saved(job, spread) for stage, spread in spreads}
+    states = sum(held_by(plan).state_bytes(plan.optimizer, shards) for plan in plans)
+    knob = OPTIMIZER_KEY if job.zero else f"{OPTIMIZER_KEY}, {ZERO}"
     rows = [
         MemoryRow(HBM, "weights", round(BF16 * shards.kept(*parameters, WEIGHTS)), f"parallel, {ZERO}"),
-        *state_rows(shards, parameters, job.gradient_bytes, plans[0].optimizer, "" if job.zero else ZERO),
+        *state_rows(shards, parameters, job.gradient_bytes, states, knob),
         *_whole_layers(job, shards, stages),
         MemoryRow(HBM, f"activations of {alive} passes", _most(job, rank, saved), "batch"),
         *_again(job, [spread for _, spread in spreads if spread.model.routed]),
@@ -50,8 +52,7 @@ def checkpoint_bytes(job: Job) -> float:
     found = 0.0
     for rank in range(job.pipeline):
         plans = [job.plan(stage) for stage in job.stages_of(rank)]
-        parts = (Shards.of(plan.layout).kept(*parameters_of(plan), OPTIMIZER) for plan in plans)
-        found = max(found, plans[0].optimizer.bytes_per_parameter * sum(parts))
+        found = max(found, sum(held_by(one).state_bytes(one.optimizer, Shards.of(one.layout)) for one in plans))
     return found
 
 
@@ -62,8 +63,7 @@ def restored_bytes(job: Job) -> float:
     found = 0.0
     for rank in range(job.pipeline):
         plans = [job.plan(stage) for stage in job.stages_of(rank)]
-        parts = (plan.shards.kept(*parameters_of(plan), OPTIMIZER) for plan in plans)
-        found = max(found, plans[0].optimizer.bytes_per_parameter * sum(parts))
+        found = max(found, sum(held_by(one).state_bytes(one.optimizer, one.shards) for one in plans))
     return found
 
 

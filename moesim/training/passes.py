@@ -18,6 +18,7 @@ from moesim.schedules import Verb, Way
 from moesim.step import lower
 from moesim.step.lowered import Lowered, Lowering
 from moesim.step.optimizer import optimizer_step
+from moesim.step.whole import GATHERED
 from moesim.training.job import Job
 from moesim.training.sharding import LayerMoves, Sharding
 from moesim.training.slots import EXCHANGES
@@ -168,8 +169,9 @@ class Layers:
         optimizer_step(plan, lowering, [])
         graph = lowering.finish().graph
         line = evaluate(graph, self._job.fabric.capacity)
-        first = graph.lane_ptr[graph.name.index("optimizer")]
-        reduced, updated = int(line.start[first]), int(line.end[first])
+        updates = [task for task, name in enumerate(graph.name) if name == "optimizer" or name.endswith(GATHERED)]
+        reduced, updated = (int(graph.lane_ptr[task]) for task in (updates[0], updates[-1]))
+        reduced, updated = int(line.start[reduced]), int(line.end[updated])
         return reduced, updated - reduced, int(line.end.max()) - updated
 
 
@@ -196,7 +198,7 @@ def _parts(lowered: Lowered, timeline: Timeline) -> tuple[int, int, int]:
     gemm = lowered.work.get("gemm", np.zeros(lowered.graph.num_lanes))[first]
     sends, layers = np.isin(names, EXCHANGES), np.array([node.verb != Verb.OPTIMIZER for node in lowered.nodes])
     others = (lowered.graph.coflow >= 0) & ~sends & layers
-    return int(spent[sends].sum()), int(to_ps(float(gemm.sum()))), int(spent[others].sum())
+    return int(spent[sends].sum()), int(to_ps(float(gemm[layers].sum()))), int(spent[others].sum())
 
 
 def _way(verb: Verb, way: Way) -> int:

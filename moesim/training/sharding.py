@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from moesim.schedules.pipelines import Pass
 from moesim.step import StepPlan
-from moesim.step.optimizer import Moved, after_step, coflow_of, in_passes, parameters_of
+from moesim.step.optimizer import Moved, after_step, coflow_of, in_passes, parameters_of, whole_matrices
 from moesim.training.job import Job
 from moesim.training.stages import Stage
 from moesim.units import to_ps
@@ -113,7 +113,7 @@ def moved_ps(job: Job, rank: int) -> tuple[int, int]:
 
 
 def data_parallel_bytes(job: Job, rank: int) -> float:
-    """Bytes that a pipeline rank sends in a step to reduce gradients and to gather parameters."""
+    """Bytes that a pipeline rank sends in a step to reduce gradients and to gather parameters and whole matrices."""
     total = 0.0
     for stage, passes in job.passed(rank):
         plan = job.plan(stage)
@@ -121,4 +121,6 @@ def data_parallel_bytes(job: Job, rank: int) -> float:
         (gather, reduce), once = in_passes(*of), after_step(*of)
         every = 2 * sum(one.sent for one in gather) + sum(one.sent for one in reduce)
         total += passes * every + sum(one.sent for moves in once for one in moves)
+        whole = whole_matrices(plan)
+        total += whole.sent_bytes if whole else 0.0
     return total

@@ -60,6 +60,8 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     "training.capacity_factor": ((), "training.capacity_factor=0.5"),
     "training.pad_to_capacity": (("training.capacity_factor=1.5",), "training.pad_to_capacity=true"),
     "training.recompute": ((), "training.recompute=[moe]"),
+    "training.optimizer": ((), "training.optimizer=muon"),
+    "training.master": ((), "training.master=false"),
     "run.steps": ((RUN,), "run.steps=3000"),
     "run.trials": ((RUN,), "run.trials=5"),
     "run.checkpoint_rate": ((RUN,), "run.checkpoint_rate=2 GB/s"),

@@ -51,6 +51,7 @@ def job_of(loaded: TrainLoaded, priced: CostModel | None = None) -> Job:
             zero=degrees.zero_stage, shard=degrees.data_parallel_shard_size,
             reduce_beside=scenario.training.overlap_grad_reduce, gather_beside=scenario.training.overlap_param_gather,
             gradient_bytes=round(DTYPE_BYTES[scenario.training.gradients]), limit=scenario.training.limit,
+            optimizer=scenario.training.updates,
         )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from moesim.layout import HBM, MemoryLedger
 from moesim.layout.shards import GRADIENTS, WEIGHTS
 from moesim.models import MoEModel
 from moesim.routing.sources.sequences import Sequences
+from moesim.step.whole import NOTE as MATRICES
 from moesim.studies.basis import borrowed, price_notes
 from moesim.studies.load import Named, Overrides
 from moesim.studies.prices import PAID
@@ -180,7 +181,12 @@ def _sharded(job: Job) -> dict[str, tuple[float, str]]:
 
 def _notes(job: Job) -> tuple[str, ...]:
     """What is assumed, after all prices were asked for."""
-    said = ((job.context > 1, HIDDEN), (job.pipeline > 1, HOP), (job.order.startswith("dualpipe"), TWICE))
+    said = (
+        (job.context > 1, HIDDEN),
+        (job.pipeline > 1, HOP),
+        (job.order.startswith("dualpipe"), TWICE),
+        (job.optimizer.orthogonal, MATRICES),
+    )
     clock = [note for note in (job.costs.clock_note,) if note]
     return (
         *job.cluster.warnings, *job.fabric.notes, *job.model.approximations,

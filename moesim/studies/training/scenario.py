@@ -10,7 +10,7 @@ from moesim.errors import BadInput
 from moesim.routing.routers.capacity import Factor
 from moesim.routing.sources.in_places import Limit
 from moesim.studies.prices import PricesSection
-from moesim.studies.scenario import CommSection, Count, ParallelSection, Setup
+from moesim.studies.scenario import CommSection, Count, OptimizerKeys, ParallelSection, Setup
 from moesim.studies.training.flags import BATCH, DTYPE, TRAINING, named, read_parallel, valued
 from moesim.studies.training.long_run import RunSection
 from moesim.yamlfile import Items, Section
@@ -76,8 +76,8 @@ class PipelineSection(Section):
     )
 
 
-class TrainingSection(Section):
-    """What the backward pass computes again, and how gradients are kept and moved."""
+class TrainingSection(OptimizerKeys):
+    """What the backward pass computes again, how gradients are kept and moved, and how weights are updated."""
 
     recompute: Items[Literal["core_attn", "moe", "mla_up_proj"]] = Field(
         (), description="Megatron's --recompute-modules; moe: transfers included"
@@ -116,7 +116,7 @@ class TrainingSection(Section):
 
 
 class TrainScenario(Setup):
-    """A training job: Adam with fp32 master copies."""
+    """A training job."""
 
     silent: ClassVar[tuple[str, ...]] = ("experts", "overlap", "network")  # sections of a single step alone
     mode: Literal["train"] = Field(description="a step of training in pipelines")
