@@ -22,10 +22,10 @@ from moesim.report.train_tables import train_text
 from moesim.studies import Played, load
 from moesim.studies import run as play_scenario
 from moesim.studies.expression import Expression
-from moesim.studies.inputs import content_hash, files_of, hash_of
+from moesim.studies.inputs import content_hash, hash_of
 from moesim.studies.serving import is_serving, load_serving, run_serving, serving_hash
 from moesim.studies.sweeping.sources import sources_digest
-from moesim.studies.training import TrainResult, is_training, load_training, run_training
+from moesim.studies.training import TrainResult, is_training, load_training, run_training, training_files
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _train(
     document = result.to_json()
     if target:
         target.check(document)
-    folder = files.out or _folder(hash_of(loaded.scenario, files_of(loaded.scenario)))
+    folder = files.out or _folder(hash_of(loaded.scenario, training_files(loaded.scenario)))
     run = stored.StoredRun(folder, document, train_pictures(result))
     stored.save(run, yaml.safe_dump(loaded.document.data, sort_keys=False, allow_unicode=True))
     tables.show(train_text(document), stream)

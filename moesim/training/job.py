@@ -146,6 +146,11 @@ class Job:
         """The order of passes; `chunks` stages on each rank."""
         return find_pipeline(self.order)(self.pipeline, self.micro_batches, self.chunks if self.chunks > 1 else None)
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether some slots are two passes at once."""
+        return any(len(slot) > 1 for order in self.schedule.orders for slot in order)
+
     @cached_property
     def fabric(self) -> Fabric:
         """Links with what kernels reach of them."""

@@ -124,6 +124,7 @@ FLAGS = {
     "batch.seq_len": ("batch.sequence_length", 1024),
     "batch.micro-batch-size": ("batch.micro_batch_size", 2),
     "batch.local_batch_size": ("batch.micro_batch_size", 2),
+    "pipeline.pipeline_parallel_schedule_csv": ("pipeline.schedule", "mine.csv"),
     "training.moe-expert-capacity-factor": ("training.capacity_factor", 1.5),
     "training.recompute-modules": ("training.recompute", ("moe",)),
 } | {f"parallel.{flag}": (f"parallel.{key}", 2) for flag, key in PARALLEL.items()}

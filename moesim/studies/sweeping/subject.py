@@ -23,7 +23,7 @@ from moesim.studies.placing import search
 from moesim.studies.run import run
 from moesim.studies.serving import load_serving, run_serving, serving_files
 from moesim.studies.sweeping.place import PLACE, load_placing
-from moesim.studies.training import load_training, run_training
+from moesim.studies.training import load_training, run_training, training_files
 
 ERROR: Final = "error."  # before the name of a family of costs
 Result = Mapping[str, Any]  # the JSON document of a run
@@ -70,7 +70,7 @@ class Training:
 
     def identity(self, digest: Digest) -> str:
         """See Played."""
-        return hash_of(self.loaded.scenario, files_of(self.loaded.scenario), digest)
+        return hash_of(self.loaded.scenario, training_files(self.loaded.scenario), digest)
 
     def play(self, seed: int, factors: Mapping[str, float]) -> Result:
         """See Played."""

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from moesim.studies.training.load import TrainLoaded, is_training, load_training
+from moesim.studies.training.load import TrainLoaded, is_training, load_training, training_files
 from moesim.studies.training.run import TrainResult, run_training
 from moesim.studies.training.scenario import TrainScenario
 
-__all__ = ["TrainLoaded", "TrainResult", "TrainScenario", "is_training", "load_training", "run_training"]
+__all__ = [
+    "TrainLoaded",
+    "TrainResult",
+    "TrainScenario",
+    "is_training",
+    "load_training",
+    "run_training",
+    "training_files",
+]

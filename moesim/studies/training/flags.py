@@ -28,6 +28,7 @@ BATCH: Final[Mapping[str, str]] = {
     "seq-length": "sequence_length", "micro-batch-size": "micro_batch_size", "seq_len": "sequence_length",
     "local_batch_size": "micro_batch_size", "global-batch-size": "global_batch_size",
 }  # fmt: skip
+PIPELINE: Final[Mapping[str, str]] = {"pipeline_parallel_schedule_csv": "schedule"}
 TRAINING: Final[Mapping[str, str]] = {
     "recompute-modules": "recompute", "overlap-grad-reduce": "overlap_grad_reduce",
     "overlap-param-gather": "overlap_param_gather", "moe-expert-capacity-factor": "capacity_factor",

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+from moesim.schedules.pipelines import is_file
+from moesim.studies.inputs import files_of
 from moesim.studies.load import TRAIN, Named, Overrides, Source
 from moesim.studies.training.scenario import TrainScenario
 
@@ -21,6 +24,12 @@ class TrainLoaded(Source):
         """Errors of rooms that know a key, or none, but no file: they get its line, or that of `key`."""
         with self.keyed(TrainScenario, self.where(key)):
             yield
+
+
+def training_files(scenario: TrainScenario) -> dict[str, Path]:
+    """As files_of, with the order of a pipeline. Raises BadInput."""
+    order = scenario.pipeline.schedule
+    return {**files_of(scenario), **({"pipeline.schedule": Path(order)} if is_file(order) else {})}
 
 
 def is_training(scenario: Named, overrides: Overrides = ()) -> bool:

@@ -11,7 +11,7 @@ from moesim.routing.routers.capacity import Factor
 from moesim.routing.sources.in_places import Limit
 from moesim.studies.prices import PricesSection
 from moesim.studies.scenario import CommSection, Count, OptimizerKeys, ParallelSection, Setup
-from moesim.studies.training.flags import BATCH, DTYPE, TRAINING, named, read_parallel, valued
+from moesim.studies.training.flags import BATCH, DTYPE, PIPELINE, TRAINING, named, read_parallel, valued
 from moesim.studies.training.long_run import RunSection
 from moesim.yamlfile import Items, Section
 
@@ -69,11 +69,19 @@ class TrainParallel(ParallelSection):
 class PipelineSection(Section):
     """In which order a rank does the passes of its micro-batches."""
 
-    schedule: str = Field("1f1b", description="pipeline; see `moesim list pipelines`")
+    schedule: str = Field(
+        "1f1b", description="pipeline; see `moesim list pipelines`; or FILE.csv, an order as PyTorch's runtime reads "
+        "it (torchtitan's pipeline_parallel_schedule_csv)",
+    )  # fmt: skip
     hide_alltoall: bool = Field(
         False,
         description="all-to-alls beside the compute of another micro-batch; dualpipe does in its overlapped slots",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flags(cls, data: Any) -> Any:
+        return named(data, PIPELINE, "pipeline")
 
 
 class TrainingSection(OptimizerKeys):

@@ -85,8 +85,8 @@ def even_told(job: Job) -> Told:
 
 def _even_notes(job: Job, bound: bool) -> tuple[str, ...]:
     """Of experts, where there are some, and of ports that GPUs share."""
-    overlaps = any(len(slot) > 1 for order in job.schedule.orders for slot in order)
-    experts, fluid = bool(job.model.routed), plays_fluid(job) and not overlaps
+    overlaps, experts = job.overlaps, bool(job.model.routed)
+    fluid = plays_fluid(job) and not overlaps
     said = (
         (experts, EVEN), (experts and bound, BOUND), (overlaps and not bound, TURNS), (fluid, FLUID),
         (job.meets and not fluid, PORTS),
@@ -108,7 +108,7 @@ def routed_told(job: Job, source: Sequences) -> Told:
     more = {name: (float(from_ps(value.mean())), "s") for name, value in waits.items()}
     more["imbalance_cost_s"] = (step.seconds - even.seconds, "s")
     more |= {"drop_rate": (step.drop_rate, "1")} if job.limit else {}
-    said = [*([DROPPED] if step.drop_rate > 0 else []), *([TURNS] if job.order.startswith("dualpipe") else []),
+    said = [*([DROPPED] if step.drop_rate > 0 else []), *([TURNS] if job.overlaps else []),
             *([PORTS] if job.meets else [])]  # fmt: skip
     return Told(
         step.seconds, _routed_breakdown(step), float(1 - busy.mean()), float(from_ps(moved.max())),
