@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from click.shell_completion import CompletionItem
 from moesim import shipped
 
 WRITES: Final = {"out", "report", "as_json"}  # parameters that say what is written where
+MOST_RANKS: Final = 64  # that a page draws at once, when it is asked for them
 COMPLETE: Final = "_MOESIM_COMPLETE"  # set by a shell that asks how a line may go on
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -49,6 +51,20 @@ class ScenarioName(click.types.StringParamType):
         """Shipped names first; where there are none, files."""
         found = [name for name in shipped.names("workloads/scenarios", ".yaml") if name.startswith(incomplete)]
         return [CompletionItem(name) for name in found] or [CompletionItem(incomplete, type="file")]
+
+
+def ranks_of(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, ...]:
+    """Numbers and stretches of them, "0,3,8-11" -> (0, 3, 8, 9, 10, 11): at most MOST_RANKS, in order, each once."""
+    found = set[int]()
+    for part in text.split(",") if text is not None else ():
+        ends = re.fullmatch(r"(\d{1,7})(?:-(\d{1,7}))?", part.strip())
+        first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
+        if not 0 <= last - first < MOST_RANKS:
+            raise click.BadParameter(f"{part!r} is no rank and no stretch of up to {MOST_RANKS}, e.g. 0,3,8-11")
+        found.update(range(first, last + 1))
+    if len(found) > MOST_RANKS:
+        raise click.BadParameter(f"{len(found)} ranks are more than {MOST_RANKS}")
+    return tuple(sorted(found))
 
 
 def overrides_option(function: Function) -> Function:

@@ -30,11 +30,12 @@ from moesim.studies.training import TrainResult, is_training, load_training, run
 
 @dataclass(frozen=True)
 class Files:
-    """Where to write; None: not, or in the default folder; "": under the default name in the run's folder."""
+    """Where to write, and what; None: not, or in the default folder; "": under the default name in the run's folder."""
 
     out: Path | None = None
     report: str | None = None
     trace: str | None = None
+    ranks: tuple[int, ...] = ()  # that are drawn
 
 
 def play(
@@ -49,7 +50,7 @@ def play(
     name = loaded.scenario.name + (FIRST if uncompiled() else "")
     with told(sys.stderr, f"moesim run {name}") as tell:
         result = play_scenario(loaded, seed=seed, tell=tell)
-    document, drawn = result.to_json(), pictures(result)
+    document, drawn = result.to_json(), pictures(result, files.ranks)
     if target:
         target.check(document)
     folder = files.out or _folder(content_hash(loaded), seed)
@@ -73,6 +74,8 @@ def _serve(
     if files.trace is not None:
         raise BadInput("a trace shows the tasks of one step, this scenario serves requests", where="--trace",
                        way_out="--report, or a scenario of mode: step")  # fmt: skip
+    if files.ranks:
+        raise BadInput("a served run has no chart of ranks", where="--ranks", way_out="leave it out")
     loaded = load_serving(scenario, overrides)
     with told(sys.stderr, f"moesim run {loaded.scenario.name}") as tell:
         result = run_serving(loaded, seed=seed, tell=tell)
@@ -99,7 +102,7 @@ def _train(
     if target:
         target.check(document)
     folder = files.out or _folder(hash_of(loaded.scenario, training_files(loaded.scenario)))
-    run = stored.StoredRun(folder, document, train_pictures(result))
+    run = stored.StoredRun(folder, document, train_pictures(result, files.ranks))
     stored.save(run, yaml.safe_dump(loaded.document.data, sort_keys=False, allow_unicode=True))
     tables.show(train_text(document), stream)
     beside = [*_write_page(run, files.report), *_write_timeline(result, folder, files.trace)]

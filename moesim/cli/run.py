@@ -8,7 +8,15 @@ from typing import Final
 
 import click
 
-from moesim.cli.options import OptionalFiles, ScenarioName, json_option, overrides_option, print_json, text_stream
+from moesim.cli.options import (
+    OptionalFiles,
+    ScenarioName,
+    json_option,
+    overrides_option,
+    print_json,
+    ranks_of,
+    text_stream,
+)
 from moesim.compiled import CACHED, KERNELS
 
 DEMO: Final = ("demo-tiny", "demo-qwen3")  # the recorded trace on its own model, then on one that people serve
@@ -25,11 +33,17 @@ SERVED: Final = "demo-serve"  # and requests to it
 )
 @click.option("--report", metavar="[=FILE]", help="Write an HTML page.  [default: report.html in the run's folder]")
 @click.option("--trace", metavar="[=FILE]", help="Write a trace for Perfetto; a folder gets a file a rank, for HTA.")
+@click.option(
+    "--ranks",
+    callback=ranks_of,
+    metavar="LIST",
+    help="Ranks that the page draws, e.g. 0,3,8-11.  [default: of a pipeline all, else 8 idlest to busiest]",
+)
 @json_option
 @click.option("--assert", "assertion", metavar="EXPR", help="Exit with 4 unless it holds, e.g. 'step_time_s < 0.05'.")
 def run(
     scenario: str | None, demo: bool, overrides: tuple[str, ...], seed: int, out: Path | None, report: str | None,
-    trace: str | None, as_json: bool, assertion: str | None,
+    trace: str | None, ranks: tuple[int, ...], as_json: bool, assertion: str | None,
 ) -> None:  # fmt: skip
     """Simulate SCENARIO: a shipped name (see `moesim list`) or a YAML file (see `moesim init`)."""
     if demo == (scenario is not None):
@@ -44,7 +58,7 @@ def run(
     for name in DEMO[:-1] if demo else ():
         play(name, (), seed, Files(), None, stream)
     chosen = DEMO[-1] if scenario is None else scenario
-    stored = play(chosen, overrides, seed, Files(out, report, trace), target, stream)
+    stored = play(chosen, overrides, seed, Files(out, report, trace, ranks), target, stream)
     if demo:
         play(SERVED, (), seed, Files(), None, stream)
     if as_json:

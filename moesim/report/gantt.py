@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.engine import TaskGraph, Timeline
+from moesim.errors import BadInput
 
 MAX_RANKS: Final = 8
 MAX_BARS: Final = 4000
@@ -16,15 +17,17 @@ MICROSECOND: Final = 1_000_000  # ticks (ps)
 Ints = npt.NDArray[np.int64]
 
 
-def gantt(graph: TaskGraph, timeline: Timeline) -> dict[str, Any]:
+def gantt(graph: TaskGraph, timeline: Timeline, chosen: tuple[int, ...] = ()) -> dict[str, Any]:
     """Columns of bars (row, class, task name, layer, micro-batch, start and length in us) and the rows' labels.
 
-    Rows are (rank, stream) pairs of up to MAX_RANKS ranks, spread evenly over all ranks ordered by their busy time, so
-    that the fullest and the emptiest are among them. Lanes that never ran, or took no time, are left out.
+    Rows are (rank, stream) pairs of the `chosen` ranks, by default of up to MAX_RANKS, spread evenly over all ranks
+    ordered by their busy time, so that the fullest and the emptiest are among them. Lanes that never ran, or took no
+    time, are left out. Raises BadInput for a rank that is not there.
     """
     first, last, layers = window(graph, timeline)
     inside = (timeline.end > timeline.start) & (timeline.start < last) & (timeline.end > first)
-    ranks = _spread_of_ranks(graph, timeline, np.flatnonzero(inside))
+    check_ranks(chosen, graph.num_ranks)
+    ranks = np.array(chosen) if chosen else _spread_of_ranks(graph, timeline, np.flatnonzero(inside))
     lanes = np.flatnonzero(inside & np.isin(timeline.rank, ranks))[:MAX_BARS]
     task = timeline.task[lanes]
     rows = [(int(rank), stream) for rank in ranks for stream in range(len(graph.streams))]
@@ -36,6 +39,7 @@ def gantt(graph: TaskGraph, timeline: Timeline) -> dict[str, Any]:
         "layers": layers,
         "rows": [{"rank": rank, "stream": graph.streams[stream]} for rank, stream in rows],
         "ranks_of": graph.num_ranks,
+        "chosen": bool(chosen),
         "classes": list(graph.classes),
         "class": graph.task_class[task].tolist(),
         "row": [number[int(timeline.rank[lane]), int(graph.stream[timeline.task[lane]])] for lane in lanes],
@@ -44,6 +48,12 @@ def gantt(graph: TaskGraph, timeline: Timeline) -> dict[str, Any]:
         "start_us": (timeline.start[lanes] / MICROSECOND).tolist(),
         "length_us": ((timeline.end - timeline.start)[lanes] / MICROSECOND).tolist(),
     }
+
+
+def check_ranks(chosen: tuple[int, ...], ranks: int) -> None:
+    """Raises BadInput for a rank that is not there."""
+    if chosen and max(chosen) >= ranks:
+        raise BadInput(f"there is no rank {max(chosen)}, but {ranks}", where="--ranks", way_out=f"0 to {ranks - 1}")
 
 
 def window(graph: TaskGraph, timeline: Timeline) -> tuple[int, int, list[int]]:

@@ -16,13 +16,13 @@ from moesim.studies import Played, Result
 MAX_MATRIX: Final = 128  # ranks; larger traffic matrices are summed by node
 
 
-def pictures(result: Result) -> dict[str, Any]:
-    """The name, the words, and the data of each picture of one run."""
+def pictures(result: Result, ranks: tuple[int, ...] = ()) -> dict[str, Any]:
+    """The name, the words, and the data of each picture of one run; ranks: see gantt. Raises BadInput."""
     played = result.played
     return {
         "name": result.name,
         "words": words(result.to_json()),
-        "gantt": gantt(played.graph, played.timeline),
+        "gantt": gantt(played.graph, played.timeline, ranks),
         "experts": {"rows": played.expert_load.tolist()},
         "traffic": _traffic(played),
         "link_heat": heat(played),

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
+from moesim.report.gantt import check_ranks
 from moesim.studies.training import TrainResult
 from moesim.studies.training.told import SYNC, UPDATE, Done
 
@@ -14,14 +15,16 @@ MICROSECOND: Final = 1_000_000  # ps
 KINDS: Final = {"F": "forward", "B": "backward", "D": "gradients of inputs", "W": "gradients of weights"}
 
 
-def train_pictures(result: TrainResult) -> dict[str, Any]:
-    """The name, and bars of the pipeline in us."""
-    ranks = 1 + max((one.rank for one in result.done), default=0)
-    each = max(SLOTS // ranks, 1)
-    shown = [one for rank in range(ranks) for one in [d for d in result.done if d.rank == rank][:each]]
+def train_pictures(result: TrainResult, chosen: tuple[int, ...] = ()) -> dict[str, Any]:
+    """The name, and bars of the pipeline in us, of the `chosen` ranks or of all. Raises BadInput."""
+    every = 1 + max((one.rank for one in result.done), default=0)
+    check_ranks(chosen, every)
+    ranks = chosen or tuple(range(every))
+    each = max(SLOTS // len(ranks), 1)
+    shown = [one for rank in ranks for one in [d for d in result.done if d.rank == rank][:each]]
     return {
         "name": result.name,
-        "left_out": len(result.done) - len(shown),
+        "left_out": sum(one.rank in ranks for one in result.done) - len(shown),
         "slots": {
             "rank": [one.rank for one in shown], "what": [one.what for one in shown],
             "kind": [kind_of(one) for one in shown], "start_us": [one.start / MICROSECOND for one in shown],

@@ -80,6 +80,23 @@ def test_a_missed_target_is_exit_code_4_and_the_run_is_kept(moesim: Moesim) -> N
     assert Path("missed/result.json").is_file()
 
 
+def test_a_page_draws_the_ranks_that_are_asked_for(moesim: Moesim) -> None:
+    """Of a step two streams each, of a pipeline one GPU of each of its ranks; others by what they compute."""
+    assert moesim(*GOOD, "--ranks", "5,0-1", "--out", "a").code == 0
+    drawn = json.loads(Path("a/pictures.json").read_text())["gantt"]
+    assert [row["rank"] for row in drawn["rows"]] == sorted([0, 1, 5] * (len(drawn["rows"]) // 3))
+    assert drawn["chosen"] and len(set(drawn["row"])) > 3
+    small = ("run", "qwen3-train-16", "--set", "batch.micro_batches=4")
+    assert moesim(*small, "--ranks", "1", "--out", "b").code == 0
+    slots = json.loads(Path("b/pictures.json").read_text())["slots"]
+    assert set(slots["rank"]) == {1}
+    for words, said in (((*GOOD, "--ranks", "8"), "0 to 7"), ((*small, "--ranks", "0,2"), "0 to 1"),
+                        ((*GOOD, "--ranks", "3-1"), "no stretch"), ((*GOOD, "--ranks", "0-99"), "no stretch"),
+                        (("run", "demo-serve", "--ranks", "0"), "no chart of ranks")):  # fmt: skip
+        done = moesim(*words, "--out", "c")
+        assert done.code == 2 and said in done.err and not Path("c").exists()
+
+
 def test_explain_and_report_read_stored_runs(moesim: Moesim) -> None:
     moesim(*GOOD, "--out", "a")
     moesim(*GOOD, "--seed", "1", "--out", "b")

@@ -240,7 +240,7 @@ function gantt({ pictures }) {
     .map((row) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: row - 0.5, y1: row - 0.5, line: { color: colour("--line"), width: 1 } }));
   const ranks = new Set(data.rows.map((row) => row.rank)).size;
   const layers = data.layers.length && data.layers.length <= 3 ? `layers ${data.layers.join(" and ")}` : "all layers";
-  const note = `${layers}, ${seconds((data.last_us - data.first_us) * 1e-6)} of ${seconds(data.step_us * 1e-6)}; ${ranks} of ${data.ranks_of} ranks, from the least to the most busy among them, two streams each. White space on a stream is waiting; a transfer's bar lasts until the rank's own sends and receives are done.`;
+  const note = `${layers}, ${seconds((data.last_us - data.first_us) * 1e-6)} of ${seconds(data.step_us * 1e-6)}; ${ranks} of ${data.ranks_of} ranks${data.chosen ? "" : ", from the least to the most busy among them"}, two streams each. White space on a stream is waiting; a transfer's bar lasts until the rank's own sends and receives are done.`;
   const extra = {
     barmode: "overlay", uniformtext: { minsize: 10, mode: "hide" }, shapes: lines, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
     xaxis: { title: { text: "µs since the step began" }, range: [data.first_us, data.last_us], tickformat: ",.6~g" },
