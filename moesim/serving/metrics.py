@@ -331,4 +331,9 @@ def breakdown(served: Served, since: int, front: int) -> dict[str, float]:
         del parts["handover_s"], parts["transfer_s"]
     if not served.line:
         del parts["stages_s"]
-    return {name: float(from_ps(int(column.sum()))) / len(which) for name, column in parts.items()}
+    return {name: _exact(column) / PICOSECONDS_PER_SECOND / len(which) for name, column in parts.items()}
+
+
+def _exact(column: Ints) -> int:
+    """The sum of ps: of many requests that wait for long it is beyond int64."""
+    return (int((column >> 32).sum()) << 32) + int((column & 0xFFFFFFFF).sum())

@@ -116,3 +116,12 @@ def test_work_per_token_is_of_every_step() -> None:
     found = served(requests_of(0, 10, 4), lambda batch: MS, stages=[each])
     assert ended(found) == [(4 + 10 + 3) * MS]
     assert numbers(found, 0, {})["stage_reroute_work_s"][0] == pytest.approx(13e-3)
+
+
+def test_parts_of_time_add_up_beyond_the_range_of_64_bits() -> None:
+    """Twelve wait 1e6 s in each other's company: 1.2e7 s together, where int64 holds 9.2e6 s of ps."""
+    late = served(requests_of(np.zeros(12), 1, 1), by_tokens, stages=[stage(10**9, 12)])
+    parts = breakdown(late, 0, 0)
+    assert parts["stages_s"] == pytest.approx(1e6) and sum(parts.values()) == pytest.approx(
+        e2el(late.book, np.arange(12)).mean(), rel=1e-12
+    )

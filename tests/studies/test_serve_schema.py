@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from moesim.hardware import load_cluster
 from moesim.studies.scenario import Setup
 from moesim.studies.serving import ServeScenario, run_serving
+from moesim.studies.serving.offload_section import KvOffloadSection
 from tests.studies.test_schema_walk import leaves
 
 SMALL = ("model=tiny-moe", "routing={trace: tiny-moe}", "precision={}", "seeds=1")
@@ -358,3 +360,9 @@ def test_a_key_changes_a_result_or_is_refused(key: str) -> None:
             played((*base, change))
     else:
         assert played((*base, change)) != played(base), change
+
+
+def test_large_blocks_are_swapped_where_there_is_no_pool() -> None:
+    """64 tokens of Qwen3-30B-A3B are 6.3 MB; none of them is priced at the rate of a pool that is not there."""
+    host = KvOffloadSection.model_validate({"swap_space": "1 GB"}).memory(load_cluster("dgx-h100").devices[0], 6.4e6, 1)
+    assert (host.swap, host.copy, host.pool, host.pool_copy) == (156, 10**8, 0, 0)

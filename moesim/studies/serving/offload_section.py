@@ -83,12 +83,12 @@ class KvOffloadSection(Section):
 
     def memory(self, device: Device, block: float, ranks: int) -> HostMemory:
         """Behind a scheduler of so many ranks, each of which holds `block` bytes of a KV block. Raises BadInput."""
-        size, rate = self.pool.size if self.pool else 0, self.pool.rate if self.pool else 1.0
+        size, lift = (self.pool.size, int(to_ps(block / self.pool.rate))) if self.pool else (0, 0)
         copy = int(to_ps(block / self.rate(device))) if self.swap_space or self.host_cache else 0
         return HostMemory(
             _blocks("swap_space", self.swap_space, block), copy, round(block * ranks),
             _blocks("host_cache", self.host_cache, block),
-            _blocks("pool.size", size, block * ranks), int(to_ps(block / rate)),
+            _blocks("pool.size", size, block * ranks), lift,
         )  # fmt: skip
 
 
