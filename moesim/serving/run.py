@@ -85,9 +85,11 @@ class Loop:
         now = self._play(0)
         while self.handover and self.fleet and self.handover.stranded:
             now = self._play(self._strand(self.handover, self.fleet, now))
-        if self.fleet:
+        while self.fleet and self.fleet.held:
             for request in self.fleet.give_up():
                 self._drop(request)
+                self._go_on(request, now + AFTER)
+            now = self._play(now)
         check_end(self.book, self.replicas)
         return Served(self.book, self.replicas, self.rejected, self.entry or None, self.fleet, self.line)
 
