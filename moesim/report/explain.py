@@ -30,8 +30,8 @@ MADE: Final = ("remedy", "risk")  # kinds of changes that somebody can make, or 
 WORTH: Final = 0.01  # of the rate: smaller changes are not worth a sentence of their own
 PARTS: Final[Mapping[str, str]] = {
     "frontend_s": "to the scheduler", "stages_s": "in stages before", "queue_s": "in the queue", "prefill_s": "prefill",
-    "handover_s": "waiting for room to decode", "transfer_s": "KV on the way", "decode_s": "decode",
-    "preempted_s": "without a cache",
+    "handover_s": "until a decode step takes it in", "transfer_s": "KV on the way", "decode_s": "decode",
+    "preempted_s": "preempted",
 }  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def advice(document: Document, tried: Sequence[Mapping[str, Any]]) -> list[str]:
     sentences = list(_ideals(document, tried))
     sentences += [_tried(document, one, gain) for one, gain in remedies if abs(gain) >= WORTH]
     if remedies and all(gain < WORTH for _, gain in remedies):
-        sentences.append(f"None of the {len(remedies)} changes that were tried gains {WORTH:.0%} or more.")
+        sentences.append(f"None of the {len(remedies)} changes that were tried gains {WORTH:.0%} or more of the rate.")
     little = [one["change"] for one, gain in remedies if abs(gain) < WORTH]
     sentences += [f"Tried, within {WORTH:.0%}: {'; '.join(little)}."] if little else []
     sentences += [_tried(document, one, gain) for one, gain in played if one["kind"] == "risk"]

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from moesim.report.explain import PARTS
 from moesim.serving import Replica, State
 from moesim.serving.metrics import counted, e2el, tpot, ttft
 from moesim.studies.serving import ServeResult
@@ -26,6 +27,7 @@ def serve_pictures(result: ServeResult) -> dict[str, Any]:
     columns = {"ttft": ttft(book, which), "tpot": tpot(book, which), "e2el": e2el(book, which)}
     return {
         "name": result.name,
+        "parts": dict(PARTS),
         "limits": once.built.scenario.slo.limits,
         "cdf": {
             **{name: _cdf(np.sort(c[~np.isnan(c)]), None) for name, c in columns.items()},

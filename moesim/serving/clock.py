@@ -12,7 +12,7 @@ import numpy.typing as npt
 from moesim.serving.requests import Ints
 from moesim.serving.settings import Settings
 from moesim.step import Batch, Phase
-from moesim.units import to_ps
+from moesim.units import LAST_TICK, beyond_clock, to_ps
 
 Grows = npt.NDArray[np.bool_]
 
@@ -34,6 +34,8 @@ def stepped(clock: Clock, batch: Batch, grows: Grows, now: int, horizon: int, mo
     ends: list[int] = []
     while not ends or (len(ends) < most and now < horizon):
         now += max(clock.ps(batch), least)
+        if now >= LAST_TICK:
+            raise beyond_clock("steps take too long", "shorter stages, faster links, or fewer requests")
         ends.append(now)
         batch = batch.onward(grows)
     return np.array(ends, dtype=np.int64)

@@ -133,10 +133,10 @@ class Fleet:
             self.lose(had)
         return had
 
-    def down(self, end: int) -> int:
-        """ps until `end` that replicas were dead, of all together."""
+    def down(self, end: int, which: Sequence[int]) -> int:
+        """ps until `end` that these replicas were dead, of all together."""
         total = 0
-        for number in range(len(self.replicas)):
+        for number in which:
             last = 0
             for at, until in sorted((one.at, one.until) for one in self.outages if one.replica == number):
                 total += max(min(until, end) - max(at, last), 0)

@@ -182,7 +182,7 @@ def _system(served: Served, seconds: float) -> Iterator[tuple[str, tuple[float, 
     if book.requests.follows:
         yield from _sessions(book, book.requests.follows)
     if served.fleet:
-        yield from _fleet(served.fleet, int(book.ended.max()))
+        yield from _fleet(served.fleet, served.end)
     asked, found = (
         sum(getattr(one.blocks, name) for replica in served.replicas for one in replica.schedulers)
         for name in ("asked", "found")
@@ -191,11 +191,12 @@ def _system(served: Served, seconds: float) -> Iterator[tuple[str, tuple[float, 
         yield "prefix_cache_hit_rate", (found / asked, "1")
     yield from _hosts(served)
     if served.entry is None:
-        end = int(book.ended.max())
-        yield from _worked(served.replicas, served.fleet.paid(0, end) if served.fleet else end * len(served.replicas))
+        yield from _worked(served.replicas, _there(served, 0, len(served.replicas)))
         return
+    first = 0
     for role, pool in zip(("prefill", "decode"), served.pools, strict=True):
-        yield from ((f"{role}_{name}", value) for name, value in _worked(pool, int(book.ended.max()) * len(pool)))
+        there, first = _there(served, first, first + len(pool)), first + len(pool)
+        yield from ((f"{role}_{name}", value) for name, value in _worked(pool, there))
     yield from _transfers(book)
 
 
@@ -214,7 +215,7 @@ def _staged(served: Served, which: Ints) -> Iterator[tuple[str, tuple[float, str
     for number, stage in enumerate(served.line.stages):
         there = np.sort(from_ps(served.line.left[number, which] - served.line.came[number, which]))
         yield from _distribution(f"stage_{stage.name}", there, None).items()
-        yield f"stage_{stage.name}_busy_fraction", (busy[stage.name] / (stage.servers * int(book.ended.max())), "1")
+        yield f"stage_{stage.name}_busy_fraction", (busy[stage.name] / (stage.servers * served.end), "1")
 
 
 def _hosts(served: Served) -> Iterator[tuple[str, tuple[float, str]]]:
@@ -226,25 +227,25 @@ def _hosts(served: Served) -> Iterator[tuple[str, tuple[float, str]]]:
     if memory.swap:
         swaps = [one.queue.swap for one in every if one.queue.swap]
         yield "swapped_blocks", (sum(one.out for one in swaps), "1")
-        yield "swapped_bytes", (sum(one.out + one.back for one in swaps) * memory.block_bytes, "B")
+        yield "swapped_bytes", (sum((one.out + one.back) * one.memory.block_bytes for one in swaps), "B")
         yield "swap_refused", (sum(one.full for one in swaps), "1")
     if memory.cache or memory.pool:
-        yield from _tiers([one.blocks for one in every], memory)
+        yield from _tiers([(one.blocks, one.host.block_bytes) for one in every if one.host], memory)
     yield "host_copy_s", (float(from_ps(sum(replica.copied for replica in served.replicas))), "s")
 
 
-def _tiers(every: Sequence[Blocks], memory: HostMemory) -> Iterator[tuple[str, tuple[float, str]]]:
-    """Prefixes that came back from behind the HBM, shares of all tokens of prompts that looked."""
-    asked, size = sum(one.asked for one in every), every[0].size
-    tiers = [tier for one in every for tier in (one.below, one.below.below if one.below else None) if tier]
-    hits = {
-        shared: sum(tier.hits for tier in {id(tier): tier for tier in tiers if tier.shared == shared}.values())
-        for shared in (False, True)
-    }
+def _tiers(every: Sequence[tuple[Blocks, int]], memory: HostMemory) -> Iterator[tuple[str, tuple[float, str]]]:
+    """Prefixes that came back from behind the HBM, shares of all tokens of prompts that looked; bytes of a block."""
+    asked, tiers = sum(blocks.asked for blocks, _ in every), {}
+    for blocks, each in every:
+        for tier in (blocks.below, blocks.below.below if blocks.below else None):
+            if tier:
+                tiers[id(tier)] = tier, blocks.size, each  # a shared one is behind many
     for name, shared, there in (("host_cache", False, memory.cache), ("kv_pool", True, memory.pool)):
         if there:
-            yield f"{name}_hit_rate", (hits[shared] * size / max(asked, 1), "1")
-    yield "restored_bytes", (sum(hits.values()) * memory.block_bytes, "B")
+            found = sum(tier.hits * size for tier, size, _ in tiers.values() if tier.shared == shared)
+            yield f"{name}_hit_rate", (found / max(asked, 1), "1")
+    yield "restored_bytes", (sum(tier.hits * each for tier, _, each in tiers.values()), "B")
 
 
 def _sessions(book: Book, follows: Follows) -> Iterator[tuple[str, tuple[float, str]]]:
@@ -265,11 +266,20 @@ def _fleet(fleet: Fleet, end: int) -> Iterator[tuple[str, tuple[float, str]]]:
     yield "lost", (book.count(State.LOST), "1")
     if fleet.outages:
         yield "retries", (int(book.retried.sum()), "1")
-        yield "down_s", (float(from_ps(fleet.down(end))), "s")
+        yield "down_s", (float(from_ps(fleet.down(end, range(len(fleet.replicas))))), "s")
     if fleet.scaler:
         yield "mean_replicas", (fleet.paid(0, end) / max(end, 1), "1")
         yield "replicas_started", (fleet.scaler.ups, "1")
         yield "replicas_let_go", (fleet.scaler.downs, "1")
+
+
+def _there(served: Served, first: int, last: int) -> int:
+    """ps until the end in which replicas first .. last - 1 could work, all together: dead ones cannot."""
+    end, fleet = served.end, served.fleet
+    if fleet is None:
+        return end * (last - first)
+    whole = fleet.paid(0, end) if fleet.scaler else end * (last - first)
+    return whole - fleet.down(end, range(first, last))
 
 
 def _worked(pool: Sequence[Replica], there: int) -> Iterator[tuple[str, tuple[float, str]]]:

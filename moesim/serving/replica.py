@@ -100,6 +100,11 @@ class Replica:
         self.schedulers[0].book.cadences.append(self._cadence)
 
     @property
+    def ended(self) -> int:
+        """ps of the end of its last step, NEVER before the first."""
+        return self._cadence.before(len(self._cadence))
+
+    @property
     def load(self) -> int:
         """Requests that have come and are not answered."""
         return sum(one.load for one in self.schedulers)

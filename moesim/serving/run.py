@@ -38,6 +38,13 @@ class Served:
     line: Line | None = None
 
     @property
+    def end(self) -> int:
+        """ps of the last answer, or of work that is lost or in vain after it."""
+        steps = [replica.ended for replica in self.replicas]
+        stages = [int(self.line.left.max(initial=0))] if self.line else []
+        return max(int(self.book.ended.max(initial=0)), *steps, *stages)
+
+    @property
     def pools(self) -> tuple[tuple[Replica, ...], ...]:
         """One, or those that compute prompts and those that answer."""
         split = self.entry or len(self.replicas)

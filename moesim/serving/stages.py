@@ -19,6 +19,7 @@ from moesim.serving.cadence import NEVER
 from moesim.serving.clock import Clock, Grows, stepped
 from moesim.serving.requests import Ints
 from moesim.step import Batch, Phase
+from moesim.units import LAST_TICK, beyond_clock
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Line:
         takes = stage.ps(int(self._prompt[request]))
         begin = now if len(free) < stage.servers else max(now, heapq.heappop(free))
         heapq.heappush(free, begin + takes)
+        if begin + takes >= LAST_TICK:
+            raise beyond_clock(f"stage {stage.name} lets requests go too late")
         self.came[at, request], self.left[at, request] = now, begin + takes
         self.busy[at] += takes
         self._passed[request] += 1
@@ -73,13 +76,15 @@ class Inside:
     def __init__(self, stages: Sequence[Stage], book: Book, ways: int) -> None:
         self.stages, self._book, self._ways = tuple(stages), book, ways
         self.busy = [0] * len(stages)
+        self._passed = np.zeros(len(book.requests), dtype=np.bool_)  # once, whatever comes of the request
 
     def ps(self, batch: Batch) -> int:
         """Ticks that a step takes longer: the slowest scheduler's, as others wait for it."""
         group, many = batch.rank // self._ways, batch.ranks // self._ways
         real = batch.phase != Phase.DUMMY
         tokens = np.bincount(group[real], weights=batch.query[real], minlength=many).astype(np.int64)
-        begins = np.flatnonzero((batch.phase == Phase.PREFILL) & (batch.context == self._book.reused[batch.request]))
+        begins = np.flatnonzero((batch.phase == Phase.PREFILL) & ~self._passed[batch.request])
+        self._passed[batch.request[begins]] = True
         total = 0
         for number, stage in enumerate(self.stages):
             takes = np.zeros(many, dtype=np.int64)

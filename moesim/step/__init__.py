@@ -5,7 +5,7 @@ from moesim.step.lower import lower
 from moesim.step.lowered import Lowered
 from moesim.step.ops import LayerOps, Precision
 from moesim.step.pace import Pace
-from moesim.step.plan import Dispatch, StepPlan
+from moesim.step.plan import Dispatch, StepPlan, slowdown
 from moesim.step.traffic import Traffic
 from moesim.step.work import CostLog
 
@@ -21,5 +21,6 @@ __all__ = [
     "StepPlan",
     "Traffic",
     "lower",
+    "slowdown",
     "uniform_batch",
 ]

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.engine import Speed, TaskGraph
+from moesim.errors import BadInput
 from moesim.layout import OPTIMIZERS, Layout, Optimizer, Placement, Shards
 from moesim.models import MoEModel
 from moesim.network import AllToAll, Fabric, Group
@@ -27,6 +28,14 @@ class Dispatch:
     dispatch_row_bytes: int
     combine_row_bytes: int
     slowdown: float  # all SMs over those that its kernels leave to what computes beside them
+
+
+def slowdown(algorithm: AllToAll, sms: int, held: int) -> float:
+    """See Dispatch; sms of a GPU, of which its kernels hold so many. Raises BadInput where none is left."""
+    if held >= sms:
+        what = f"kernels of {algorithm.name} hold {held} SMs here, and a GPU has {sms}"
+        raise BadInput(what, where="comm.dispatch", way_out="dispatch: nccl, or costs of these GPUs")
+    return sms / (sms - held)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from moesim.models import MoEModel, load_played, load_trained, row_bytes
 from moesim.network import AllToAll, Fabric, Group, all_to_all
 from moesim.routing import RoutingSource
 from moesim.routing.sources import Places
-from moesim.step import Batch, CostLog, Dispatch, LayerOps, Lowered, Precision, StepPlan, uniform_batch
+from moesim.step import Batch, CostLog, Dispatch, LayerOps, Lowered, Precision, StepPlan, slowdown, uniform_batch
 from moesim.studies.dense import check_experts
 from moesim.studies.faults import engine_faults
 from moesim.studies.load import Loaded
@@ -282,7 +282,7 @@ def _dispatch(comm: CommSection, model: MoEModel, fabric: Fabric, algorithm: All
         algorithm,
         row_bytes(model.row_width, comm.dispatch_dtype),
         row_bytes(model.row_width, comm.combine_dtype),
-        slowdown=sms / (sms - held),
+        slowdown=slowdown(algorithm, sms, held),
     )
 
 

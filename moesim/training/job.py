@@ -18,7 +18,7 @@ from moesim.network import Fabric, Group, all_to_all
 from moesim.routing import Balanced, NoExperts, RoutingSource
 from moesim.routing.sources.in_places import InPlaces, Limit
 from moesim.schedules.pipelines import Pipeline, find_pipeline
-from moesim.step import Batch, CostLog, Dispatch, LayerOps, Phase, Precision, StepPlan
+from moesim.step import Batch, CostLog, Dispatch, LayerOps, Phase, Precision, StepPlan, slowdown
 from moesim.training.stages import Stage, StageSchedule, even_stages, listed_stages
 
 
@@ -206,7 +206,10 @@ class Job:
             ),
             fabric=self.fabric,
             dispatch=Dispatch(
-                algorithm, self.dispatch_row_bytes, row_bytes(model.row_width, self.combine_dtype), sms / (sms - held)
+                algorithm,
+                self.dispatch_row_bytes,
+                row_bytes(model.row_width, self.combine_dtype),
+                slowdown(algorithm, sms, held),
             ),
             schedule=StageSchedule(stage),
             optimizer=self.optimizer,

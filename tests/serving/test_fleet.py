@@ -203,7 +203,8 @@ def test_blocks_in_use_are_the_same_in_stretches(preset: str, monkeypatch: pytes
 
 
 def test_clients_of_replicas_that_are_dead_for_ever_lose_all_their_requests() -> None:
-    """A closed loop of two, and one replica that dies in the second step: what would have been sent later is lost too."""
-    found = served(requests_of(0, 1, np.ones(9), concurrency=2), lambda batch: MS, outages=[Outage(0, 3 * MS // 2)])
+    """A closed loop of two, and one replica that dies in the second step: what was to be sent later is lost too."""
+    clients = requests_of(0, 1, np.ones(9), concurrency=2)
+    found = served(clients, lambda batch: MS, outages=[Outage(0, 3 * MS // 2)])
     counts = [found.book.count(state) for state in (State.FINISHED, State.LOST)]
     assert counts == [2, 7] and found.fleet is not None and found.fleet.left == 0

@@ -5,7 +5,7 @@ const told = found.provenance;
 const digits = (value, count = 4) => String(+value.toPrecision(count));
 const seconds = (value) => (value >= 1 ? `${digits(value)} s` : value >= 1e-3 ? `${digits(value * 1e3)} ms` : `${digits(value * 1e6)} µs`);
 const names = { ttft: "time to the first token", tpot: "time per output token", itl: "gaps between tokens", e2el: "whole request" };
-const parts = { frontend_s: "to the scheduler", queue_s: "in the queue", prefill_s: "prefill", decode_s: "decode", preempted_s: "without a cache" };
+const parts = Object.fromEntries(Object.entries(pictures.parts).filter(([key]) => key in found.breakdown));
 
 function metrics() {
   const spread = told.interval !== null;
