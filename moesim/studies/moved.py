@@ -12,8 +12,8 @@ from moesim.units import show_seconds
 NAMES: Final = {  # of parts that do not speak for themselves
     "ideal_compute_s": "balanced compute", "exposed_comm_s": "exposed communication", "bubble_s": "pipeline bubble",
     "other_s": "host and the rest", "frontend_s": "the way to the scheduler", "queue_s": "the queue",
-    "stages_s": "stages before the model",
-    "handover_s": "time until a decode step takes it in", "transfer_s": "KV on the way", "preempted_s": "time preempted",
+    "stages_s": "stages before the model", "handover_s": "time until a decode step takes it in",
+    "transfer_s": "KV on the way", "preempted_s": "time preempted",
     "compute_s": "computing", "exposed_alltoall_s": "exposed all-to-alls",
     "waiting_group_s": "waiting for others in all-to-alls", "exposed_tensor_parallel_s": "transfers of tensor groups",
     "exposed_sharding_s": "sharded layers gathered and reduced", "gradient_sync_s": "gradients and parameters",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 from moesim.serving import Book, Served
 from moesim.serving.fleet import FAR, Outage
 from moesim.serving.metrics import breakdown, e2el, numbers
-from moesim.serving.stages import Line, Stage
-from moesim.step import Batch
+from moesim.serving.stages import Inside, Line, Stage
+from moesim.step import Batch, Phase
 from tests.serving.systems import MS, by_tokens, requests_of, served
 
 
@@ -125,3 +126,20 @@ def test_parts_of_time_add_up_beyond_the_range_of_64_bits() -> None:
     assert parts["stages_s"] == pytest.approx(1e6) and sum(parts.values()) == pytest.approx(
         e2el(late.book, np.arange(12)).mean(), rel=1e-12
     )
+
+
+def test_a_prompt_that_is_computed_again_has_passed_its_stage_on_the_replica() -> None:
+    inside = Inside([Stage("x", "before", 0, lambda tokens: MS)], Book(requests_of(0, 100, [5, 5])), 1)
+    first = Batch.of(1, 0, [0], 60, 0, Phase.PREFILL)
+    assert [inside.ps(first), inside.ps(replace(first, context=first.context + 60)), inside.ps(first)] == [MS, 0, 0]
+    assert inside.ps(Batch.of(1, 0, [0, 1], 60, 0, Phase.PREFILL)) == MS  # the other's
+    assert inside.busy == [2 * MS]
+
+
+def test_dead_replicas_are_not_idle_and_lost_work_is_within_the_time_that_is_told() -> None:
+    """One of two replicas is dead from its second step on; the other works on to the end."""
+    found = served(requests_of(0, 1, np.full(4, 10)), lambda batch: MS, outages=[Outage(1, 3 * MS // 2)], replicas=2)
+    busy = numbers(found, 0, {})["busy_fraction"][0]
+    assert found.end >= found.book.ended.max()
+    assert busy == pytest.approx(sum(one.busy for one in found.replicas) / (found.end + 3 * MS // 2))
+    assert 0.9 < busy <= 1
