@@ -125,7 +125,7 @@ def test_every_kind_of_arrivals_is_served(moesim: Moesim, arrivals: str) -> None
         ("network.level=fluid", 2, "network.level: nothing to act on"),
         ("network.window=0.1", 2, "network.window: nothing to act on"),
         ("routing.renew=0", 2, "greater than or equal to 1"),
-        ("comm.dispatch=exflow", 2, "another dispatch"),
+        ("comm.dispatch=exflow", 2, "another comm.dispatch"),
         ("replicas=0", 2, "greater than or equal to 1"),
         ("requests.classes=[{name: a, share: -0.5}, {name: b, share: 1.5}]", 2, "classes[0].share"),
         ("requests.classes=[{name: a, share: 0.5}, {name: b, share: 0.6}]", 2, "the shares add up to 1.1"),

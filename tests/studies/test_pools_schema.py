@@ -51,14 +51,19 @@ def test_a_key_changes_a_result(key: str) -> None:
     assert played(CASES[key]) != played(), key
 
 
-@pytest.mark.parametrize("drafts", ["", ", num_speculative_tokens: 2, draft_acceptance_rate: 0.8"])
-def test_kv_that_moves_is_kv_that_memory_holds(drafts: str) -> None:
-    """A block of tokens, with what a draft module keeps of them."""
-    loaded = load_serving("dsv3-pools", (*BASE, f"pools.decode.scheduler={{preset: vllm_dp_ep{drafts}}}"))
-    pools = build_pools(loaded, 0)
+DRAFTS = ", num_speculative_tokens: 2, draft_acceptance_rate: 0.8"
+
+
+@pytest.mark.parametrize(("first", "second", "moved"), [("", "", 0), (DRAFTS, DRAFTS, 1), ("", DRAFTS, 0)])
+def test_kv_that_moves_is_kv_that_both_memories_hold(first: str, second: str, moved: int) -> None:
+    """A block of tokens, with what a draft module keeps of them where prompts have gone through one."""
+    pools = build_pools(load_serving("dsv3-pools", (
+        *BASE, f"pools.prefill.scheduler={{preset: sglang{first}}}",
+        f"pools.decode.scheduler={{preset: vllm_dp_ep{second}}}",
+    )), 0)  # fmt: skip
     wires, answers = pools.links(), pools.parts[1]
     assert isinstance(wires, Wires) and not answers.plan.ops.spread.state_bytes
-    assert wires.bytes_of(answers.memory.block_size) == pytest.approx(answers.memory.block_bytes, rel=1e-12)
-    layers = answers.plan.model.num_layers
-    plain = answers.memory.block_size * answers.plan.ops.spread.kv_bytes_per_token(answers.plan.ops.precision.kv_cache)
-    assert answers.memory.block_bytes == pytest.approx(plain * ((layers + 1) / layers if drafts else 1.0), rel=1e-12)
+    layers, size = answers.plan.model.num_layers, answers.memory.block_size
+    plain = size * answers.plan.ops.spread.kv_bytes_per_token(answers.plan.ops.precision.kv_cache)
+    assert wires.bytes_of(size) == pytest.approx(plain * (layers + moved) / layers, rel=1e-12)
+    assert answers.memory.block_bytes == pytest.approx(plain * (layers + bool(second)) / layers, rel=1e-12)
