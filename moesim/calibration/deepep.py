@@ -20,12 +20,13 @@ from scipy.optimize import least_squares
 from moesim.calibration.records import Records, join
 from moesim.calibration.systems import System
 from moesim.hardware import Cluster
+from moesim.models import value_bytes
 
 Floats = npt.NDArray[np.float64]
 KERNELS: Final = {"deepep_normal": "deepep_intranode", "deepep_low_latency": "deepep_low_latency_intranode"}
 NODE: Final = 8  # GPUs of a node in the imported tables
 HEADER: Final = 16  # bytes beside a dispatched row of the low-latency kernels
-FP8: Final = 1 + 4 / 128  # bytes of a value with its scale
+FP8: Final = value_bytes("fp8")
 FEWEST: Final = 20  # rows that three constants can be fitted to
 P90: Final = 1.645  # standard deviations of a normal, within which nine of ten lie
 

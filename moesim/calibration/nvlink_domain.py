@@ -17,10 +17,11 @@ from moesim.calibration.records import Records, join
 from moesim.calibration.systems import System
 from moesim.costs.communication import CommunicationCost, Steps
 from moesim.hardware import Cluster
+from moesim.models import value_bytes
 
 Floats = npt.NDArray[np.float64]
 KERNELS: Final = {"nvlink_one_sided": "nvlink_domain", "nvlink_two_sided": "nvlink_domain@two-sided"}
-WIDTH: Final = {"bf16": 2.0, "fp8": 1 + 4 / 128, "nvfp4": 0.5 + 1 / 16}  # bytes of a value with its scale
+WIDTH: Final = {"bf16": value_bytes("bf16"), "fp8": value_bytes("fp8"), "nvfp4": value_bytes("fp4")}
 OCTAVES: Final = 2  # sizes within half an octave of each other are one point of a table
 
 

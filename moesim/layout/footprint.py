@@ -14,7 +14,7 @@ from moesim.layout.placement import Placement
 from moesim.layout.shards import Shards
 from moesim.layout.spread import TENSOR, UNQUANTISED, Part, Spread
 from moesim.layout.states import HBM, Held, state_rows
-from moesim.models import DTYPE_BYTES, Linear
+from moesim.models import Linear
 
 BF16 = 2
 LIVE = "batch.tokens_per_gpu"
@@ -103,8 +103,8 @@ def _usable(device_bytes: int) -> int:
 
 
 def _weights(spread: Spread, placement: Placement, keeps: Residency) -> Iterator[MemoryRow]:
-    dense = sum(part.bytes for part in spread.parts(keeps.weight_dtype))
-    experts = expert_parameters(spread, placement) * DTYPE_BYTES[keeps.expert_dtype]
+    dense = sum(spread.held(part) for part in spread.parts(keeps.weight_dtype))
+    experts = expert_parameters(spread, placement) * spread.model.weight_bytes(keeps.expert_dtype)
     yield MemoryRow(HBM, "dense weights", int(dense), TENSOR)
     if keeps.rows.router:
         yield MemoryRow(HBM, "router weights", BF16 * keeps.rows.router, "routing.router")

@@ -47,11 +47,6 @@ class Part(NamedTuple):
         """On one rank, all layers."""
         return self.layers * sum(gemm.parameters for gemm in self.gemms)
 
-    @property
-    def bytes(self) -> float:
-        """On one rank, all layers."""
-        return self.parameters * DTYPE_BYTES[self.dtype]
-
 
 @dataclass(frozen=True)
 class Spread:
@@ -177,6 +172,10 @@ class Spread:
             layers * mixer.cached_tokens(tokens) * (self._cached(mixer) * width + mixer.index_bytes_per_token)
             for mixer, layers in self.model.mixed
         )
+
+    def held(self, part: Part) -> float:
+        """Bytes of a part, all layers."""
+        return part.parameters * self.model.weight_bytes(part.dtype)
 
     @property
     def state_bytes(self) -> int:

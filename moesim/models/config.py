@@ -88,6 +88,11 @@ class Config:
         return self._quantised.experts or self._quantised.dtype or "bf16"
 
     @property
+    def fp4_block(self) -> int:
+        """Weights in fp4 that share a byte of scale."""
+        return self._quantised.fp4_block
+
+    @property
     def kv_dtype(self) -> str:
         """Of the KV cache that the checkpoint was calibrated for."""
         return self._quantised.kv or "bf16"

@@ -9,6 +9,7 @@ from moesim.errors import BadInput
 from moesim.models.compressed import Compressed
 from moesim.models.config import Config
 from moesim.models.families import Fields
+from moesim.models.model import MXFP4
 
 EXPERTS = ("fp4", "fp8", "bf16")
 PICKS = 4  # tokens of a block whose keys an indexer picks from; those of longer blocks are all looked at
@@ -79,4 +80,4 @@ def _expert_dtype(config: Config) -> Fields:
         raise BadInput(
             f"{str(said)[:40]!r} is not known", where=f"{config.source} expert_dtype", way_out=" or ".join(EXPERTS)
         )
-    return {"expert_dtype": said}
+    return {"expert_dtype": said, "fp4_block": MXFP4}  # scales are powers of two (ue8m0), as MXFP4's are

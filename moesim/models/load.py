@@ -123,6 +123,7 @@ def _from_config(config: Config, name: str) -> MoEModel:
         "weight_dtype": text.weight_dtype,
         "expert_dtype": text.expert_dtype,
         "kv_dtype": text.kv_dtype,
+        "fp4_block": text.fp4_block,
         **family_fields,
     }
     notes = (*fields.pop("approximations", ()), *text.dtype_notes)

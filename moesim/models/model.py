@@ -15,6 +15,7 @@ from moesim.models.mixer import Attention, Gemm, Mixer
 
 DTYPE_BYTES: Final[dict[str, float]] = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0, "fp4": 0.5}
 SCALE_BYTES: Final = {"bf16": 0.0, "fp8": 4 / 128, "fp4": 1 / 16}  # fp32 scale of 128 values; a byte of 16
+NVFP4, MXFP4 = 16, 32  # weights that share a byte of scale
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class MoEModel:
     nor an FFN. `encoder_layers`: the first so many are an encoder's (0: there is none). `latent`: width that a token is
     projected to before it goes to its experts, and back from (0: none).
     `hyper`: copies of the residual stream that hyper-connections mix before and after every block (0: a plain one).
+    `fp4_block`: weights in fp4 that share a byte of scale.
     `approximations` are sentences that every Result has to repeat.
     """
 
@@ -55,6 +57,7 @@ class MoEModel:
     bare_layers: tuple[int, ...] = ()
     encoder_layers: int = 0
     hyper: int = 0
+    fp4_block: int = NVFP4
     approximations: tuple[str, ...] = ()
 
     @property
@@ -165,6 +168,10 @@ class MoEModel:
         up = (self.expert_matrices - 1) * width
         return (Gemm(f"{name}_up", up, row), Gemm(f"{name}_down", row, width))
 
+    def weight_bytes(self, dtype: str) -> float:
+        """Of a weight, with its share of a scale; one of fp8 is for a block of 128 x 128 and counts nothing."""
+        return DTYPE_BYTES[dtype] + (1 / self.fp4_block if dtype == "fp4" else 0.0)
+
     def kv_bytes_per_token(self, dtype: str) -> float:
         """Bytes that all layers cache for one token, before any window lets go of it."""
         width = DTYPE_BYTES[dtype]
@@ -192,6 +199,11 @@ def _parameters(mixer: Mixer, hidden: int) -> int:
     return sum(gemm.parameters for gemm in mixer.gemms(hidden)) + mixer.other_parameters
 
 
+def value_bytes(dtype: str) -> float:
+    """Bytes of a value of a row, with its share of a scale."""
+    return DTYPE_BYTES[dtype] + SCALE_BYTES[dtype]
+
+
 def row_bytes(width: int, dtype: str) -> int:
     """Bytes of one token's row on the wire: values and their scales (fp8: 7168 + 224 for DeepSeek-V3)."""
-    return round(width * (DTYPE_BYTES[dtype] + SCALE_BYTES[dtype]))
+    return round(width * value_bytes(dtype))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from moesim.errors import BadInput
+from moesim.models.model import MXFP4, NVFP4
 
 FILE = "hf_quant_config.json"  # ModelOpt's, beside config.json
 KNOWN = {
@@ -31,7 +32,7 @@ LEFT_ALONE = ("ignore", "exclude_modules", "modules_to_not_convert")
 class Quantisation:
     """dtype: of what is quantised, "" where nothing is; kept: names and patterns of the modules that are not; kv:
     "fp8", or "" where the checkpoint says nothing of its cache; unknown: the method, where nobody checked it. experts:
-    dtype of theirs, where it is another.
+    dtype of theirs, where it is another; fp4_block: weights in fp4 that share a byte of scale.
     """
 
     dtype: str
@@ -39,6 +40,7 @@ class Quantisation:
     kv: str
     unknown: str = ""
     experts: str = ""
+    fp4_block: int = NVFP4
 
     @classmethod
     def of(
@@ -53,6 +55,7 @@ class Quantisation:
         assert isinstance(found, dict)
         name = _method(found)
         experts = KNOWN.get(_mixed(found)[0], "")
+        block = MXFP4 if "mxfp4" in (name, _mixed(found)[0]) else NVFP4
         if name not in KNOWN and given:
             return cls(given, (), _cache(found), unknown=name)
         if name not in KNOWN:
@@ -62,7 +65,7 @@ class Quantisation:
                 way_out="precision.weights in the scenario: bf16, fp8 or fp4, what they are loaded as",
             )
         kept: list[object] = next((found[key] for key in LEFT_ALONE if isinstance(found.get(key), list)), [])
-        return cls(KNOWN[name], tuple(map(str, kept)), _cache(found), experts=experts)
+        return cls(KNOWN[name], tuple(map(str, kept)), _cache(found), experts=experts, fp4_block=block)
 
     def keeps(self, part: str) -> bool:
         """Some layer's `part` (self_attn, shared_experts) is left as it was trained."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from moesim.costs import CostModel, Estimate
 from moesim.layout import UNQUANTISED, Spread
-from moesim.models import DTYPE_BYTES, Attention, Gemm, Linear, Mixer, MoEModel, NoMixer
+from moesim.models import Attention, Gemm, Linear, Mixer, MoEModel, NoMixer
 from moesim.routing.routers import Chores
 from moesim.schedules import Way
 from moesim.step.batch import Alike, Batch, Phase, alike, windowed
@@ -181,7 +181,7 @@ class LayerOps:
         rows = self._residual_tokens(batch)
         beside = self._gemms(self.model.latent_gemms(), rows) + self.norm(batch)
         if chores is not None:
-            experts = self.spread.expert_parameters * DTYPE_BYTES[self.precision.experts]
+            experts = self.spread.expert_parameters * self.model.weight_bytes(self.precision.experts)
             return router_work(self.chores_here(chores), self.costs, self.log, experts) + beside
         scores = self._elementwise(rows * (2 * ROUTER_BYTES * self.model.num_experts))
         return self._gemms((self.model.router_gemm(),), rows, UNQUANTISED) + scores + beside

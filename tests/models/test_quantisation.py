@@ -121,3 +121,14 @@ def test_expert_layers_that_cannot_be(tmp_path: Path, layers: Any) -> None:
     path.write_text(json.dumps({**config, "text_config": inner} if "text_config" in config else inner))
     with pytest.raises(BadInput, match="moe_layers: .* is no list of layers below 48"):
         load_model(path)
+
+
+def test_weights_in_fp4_have_a_byte_of_scale_for_16_or_32_of_them() -> None:
+    """gpt-oss-120b in MXFP4: 36 layers of 128 experts of three 2880 x 2880 are 60.9 GB, 57.3 without scales; OpenAI
+    tells 60.8 GiB of checkpoint, of which 2.2 GB are in bf16. NVFP4's experts are an eighth more than half a byte each.
+    """
+    model = load_model("gpt-oss-120b")
+    assert 36 * 128 * 3 * 2880**2 * model.weight_bytes("fp4") == pytest.approx(60.9e9, rel=1e-3)
+    assert load_model("Kimi-K2.6-NVFP4").weight_bytes("fp4") == 0.5 + 1 / 16
+    assert load_model("DeepSeek-V4-Flash").weight_bytes("fp4") == 0.5 + 1 / 32
+    assert model.weight_bytes("bf16") == 2

@@ -21,11 +21,12 @@ from moesim.calibration.operators.expand import layers
 from moesim.calibration.operators.library import lacks
 from moesim.calibration.operators.operator import Operator, Place, Prepared, expect_close
 from moesim.calibration.routed import route
+from moesim.models import value_bytes
 
 BLOCK: Final = 128  # values that share a scale
 LARGEST: Final = 448.0  # of float8_e4m3fn
 FP8_LIMIT: Final = 0.07  # of the largest value: three bits of mantissa round by up to 1/16
-ROW: Final = {"bf16": 2.0, "fp8": 1 + 4 / BLOCK}  # bytes of a value, with its share of a scale
+ROW: Final = {dtype: value_bytes(dtype) for dtype in ("bf16", "fp8")}
 
 
 def cases(plan: PlanSection, world: int, *, operator: str, prefix: str, most: int = 0) -> Iterator[Case]:

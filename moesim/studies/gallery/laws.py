@@ -71,7 +71,7 @@ def _dense(result: Result) -> Iterator[str]:
         layers = [1 if task == "head" else part.layers for part in own]
         gemms = [(gemm, count) for part, count in zip(own, layers, strict=True) for gemm in part.gemms]
         read = _read(demand.flops, demand.bytes, gemms, own[0].dtype)
-        held = sum(part.bytes / part.layers * count for part, count in zip(own, layers, strict=True))
+        held = sum(ops.spread.held(part) / part.layers * count for part, count in zip(own, layers, strict=True))
         times = _tasks(played, task) / sum(layers)
         if not np.allclose(read.weights, np.where(read.rows > 0, times, 0) * held, rtol=WHOLE):
             most = read.weights.max()

@@ -8,7 +8,7 @@ from typing import Any
 from moesim.errors import BadInput
 from moesim.hardware import Cluster, load_cluster
 from moesim.layout import HBM
-from moesim.models import DTYPE_BYTES, MoEModel, known_models, load_routed
+from moesim.models import MoEModel, known_models, load_routed
 from moesim.placement import Memory, StepClock, dispatch
 from moesim.routing.loads import LoadRecord
 from moesim.routing.trace import PHASES
@@ -110,5 +110,5 @@ def _memory(sealed: Draft) -> Memory:
     plan = sealed.plan
     ledger = memory_of(sealed.scenario, plan)
     others = sum(row.bytes for row in ledger.rows if row.pool == HBM and row.item != "expert weights")
-    expert = int(plan.ops.spread.expert_parameters * DTYPE_BYTES[plan.ops.precision.experts])
+    expert = int(plan.ops.spread.expert_parameters * plan.model.weight_bytes(plan.ops.precision.experts))
     return Memory(expert, max(ledger.capacity[HBM] - others, 0))
