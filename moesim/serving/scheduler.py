@@ -105,15 +105,23 @@ class Scheduler:
         return come + len(queue.waiting) + len(queue.swapped) + running
 
     def welcome(self, request: int) -> bool:
-        """Hold a seat and blocks for a request whose KV is to come; False where there are none, or others wait."""
+        """Hold a seat and blocks for a request whose KV is to come; False where there are none, or others wait, or
+        those that decode need them for their next token.
+        """
         queue, tokens = self.queue, int(self.book.cached[request])
         if not queue.seats or queue.waiting or queue.swapped:
             return False
-        if not self.blocks.admit(request, (), max(tokens, queue.needed(request))):
+        tokens = max(tokens, queue.needed(request))
+        if self.blocks.of(tokens) + self._lacking(queue.decoding) > self.blocks.free:
             return False
+        self.blocks.admit(request, (), tokens)
         queue.sit(request)
         self.expected += 1
         return True
+
+    def _lacking(self, requests: Ints) -> int:
+        """Of these, those that need a block for one token more."""
+        return len(self.blocks.lacking(requests, self.book.cached[requests]))
 
     def land(self, request: int, now: int) -> None:
         """Its KV is there."""
@@ -311,4 +319,5 @@ class Scheduler:
         if not alone or self.leaving or coming or not rows.decodes:
             return 1
         steps = int((book.goal[rows.request] - book.emitted[rows.request]).min())
-        return min(steps, self.blocks.unseen // rows.decodes * self.blocks.size + 1)
+        first = 0 if self._lacking(rows.request) else 1  # a step that was put together has blocks for its tokens
+        return min(steps, max(self.blocks.unseen // rows.decodes * self.blocks.size + first, 1))
