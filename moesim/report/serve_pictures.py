@@ -49,16 +49,15 @@ def _cdf(seconds: npt.NDArray[np.float64], many: npt.NDArray[np.signedinteger[An
 
 
 def _history(replica: Replica) -> dict[str, list[float]]:
-    """s, running, waiting, share of KV at ends of steps, at most so many as a curve has points."""
+    """s, running, waiting, share of KV at ends of steps, or at as many times as a curve has points."""
     every = replica.history
     total = sum(one.blocks.total for one in replica.schedulers)
-    chosen = [every[i] for i in np.unique(np.linspace(0, len(every) - 1, POINTS).astype(int)).tolist()] if every else []
-    return {
-        "seconds": [sample.end / 1e12 for sample in chosen],
-        "running": [sample.running for sample in chosen],
-        "waiting": [sample.waiting for sample in chosen],
-        "kv": [sample.blocks / total for sample in chosen],
-    }
+    few = len(every) <= POINTS
+    ends = [sample.end for sample in every] if few else np.linspace(every[0].end, every[-1].end, POINTS)
+    times = np.array(ends, dtype=np.int64)
+    running, waiting, blocks = every.at(times).T.tolist()
+    return {"seconds": from_ps(times).tolist(), "running": running, "waiting": waiting,
+            "kv": [one / total for one in blocks]}  # fmt: skip
 
 
 def requests_csv(result: ServeResult) -> str:

@@ -48,5 +48,6 @@ class ParallelT2mir(Router):
     def _split(self, given: RouterInput) -> int:
         a = self.a or given.experts // 2
         if not 0 < a < given.experts:
-            raise BadInput(f"the token-wise block has {a} of {given.experts} experts", where="parallel_t2mir.a")
+            raise BadInput(f"the token-wise block has {a} of {given.experts} experts", where="parallel_t2mir.a",
+                           way_out=f"1 to {given.experts - 1}")  # fmt: skip
         return a

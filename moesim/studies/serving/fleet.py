@@ -32,6 +32,9 @@ def fleet_notes(served: Served) -> Iterator[str]:
         f"{len(fleet.outages) - fleet.unplayed} times a replica died: {int((served.book.retried > 0).sum())} requests "
         f"were computed again, {served.book.count(State.LOST)} lost; the router knows at once, GPUs are paid meanwhile"
     )
+    book, done = served.book, served.book.state == State.FINISHED
+    if late := int(((book.state == State.LOST) & (book.sent > book.ended[done].max(initial=0))).sum()):
+        yield f"faults: {late} of the lost requests came after the last answer, until which rates are told"
     if served.entry:
         yield (
             "faults of pools: KV is where its prompt was computed until all of it has landed, and leaves again for "

@@ -67,9 +67,7 @@ class Pools:
         """New ones."""
         plan = self.parts[1].plan
         spread, dtype = plan.ops.spread, plan.ops.precision.kv_cache
-        layers = 1 + min(
-            draft_share(part.plan, part.settings) for part in self.parts
-        )  # what one computes and both keep
+        layers = 1 + min(draft_share(part.plan, part.settings) for part in self.parts)  # what both have
         if self.instant:
             return Instant()
         return Wires(self.fabric, lambda tokens: spread.kv_bytes(dtype, tokens) * layers + spread.state_bytes)

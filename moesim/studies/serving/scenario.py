@@ -81,12 +81,13 @@ class ServeScenario(Setup):
         """Raises BadInput for priorities that no scheduler looks at."""
         pools = self.pools and (self.pools.prefill, self.pools.decode)
         sections = [pool.scheduler or self.scheduler for pool in pools] if pools else [self.scheduler]
-        if any(section.settings().scheduling_policy == "priority" for section in sections):
+        policies = [section.settings().scheduling_policy for section in sections]
+        if "priority" in policies:
             return
         for number, one in enumerate(self.requests.classes):
             if one.priority:
                 raise BadInput(
-                    "priorities do not count: requests are served as they come",
+                    f"priorities do not count with scheduling_policy: {policies[0]}",
                     where=f"requests.classes[{number}].priority", way_out="scheduler.scheduling_policy: priority",
                 )  # fmt: skip
 

@@ -64,18 +64,22 @@ class BuiltStage:
 
 def build_stages(loaded: ServeLoaded, settings: Settings, seed: int) -> tuple[BuiltStage, ...]:
     """Check and seal. Raises BadInput, or DoesNotFit where a stage's own GPUs are too small."""
-    return tuple(_built(loaded, settings, number, one, seed) for number, one in enumerate(loaded.scenario.stages))
+    stages = loaded.scenario.stages
+    whole = any(one.model is not None and one.where == "before" and not one.input_length for one in stages)
+    longest = int(loaded.scenario.requests.draw(seed)[0].prompt.max(initial=1)) if whole else 1
+    return tuple(_built(loaded, settings, one, longest, seed) for one in stages)
 
 
-def _built(loaded: ServeLoaded, settings: Settings, number: int, section: StageSection, seed: int) -> BuiltStage:
+def _built(loaded: ServeLoaded, settings: Settings, section: StageSection, longest: int, seed: int) -> BuiltStage:
     if section.model is None:
         assert section.seconds is not None
         ticks = int(to_ps(section.seconds)) * section.passes
         return BuiltStage(Stage(section.name, section.where, section.servers, lambda tokens: ticks), (), 0)
-    role = f"stages[{number}]"
+    names = [one["name"] for one in loaded.document.data["stages"]]
+    role = f"stages[{names.index(section.name)}]"  # a pool has some of them
     made = _drafted(loaded, section, role, seed)
     plan = replace(made.plan, host_seconds=settings.host_time)
-    rows = _rows(plan, section, settings, role)
+    rows = _rows(plan, section, longest, role)
     if section.own:
         with placed(loaded.where(role)):
             MemoryLedger(rows, {HBM: int(_device(plan) * settings.gpu_memory_utilization)}).check()
@@ -92,6 +96,9 @@ def _drafted(loaded: ServeLoaded, section: StageSection, role: str, seed: int) -
             raise BadInput(f"{model.name} has experts, which stages do not play", way_out="a dense model, or seconds")
     scenario = loaded.scenario
     ways = section.tensor_parallel_size if section.own else scenario.parallel.tensor_parallel_size
+    if uneven := next(filter(None, (mixer.uneven(ways) for mixer in model.mixers)), ""):
+        where = loaded.where(f"{role}.tensor_parallel_size" if section.own else role)
+        raise BadInput(f"{uneven} of {model.name} do not divide over {ways} GPUs", where=where, way_out="a divisor")
     own = StageLoaded(loaded.document, loaded.overridden, _step(scenario, section, section.model, ways), role=role)
     return draft(own, seed)
 
@@ -106,10 +113,12 @@ def _step(scenario: ServeScenario, section: StageSection, model: str | InlineMod
     )  # fmt: skip
 
 
-def _rows(plan: StepPlan, section: StageSection, settings: Settings, role: str) -> tuple[MemoryRow, ...]:
-    """Weights of all that are resident, and what one request leaves behind: activations, and KV where it is decoded."""
+def _rows(plan: StepPlan, section: StageSection, longest: int, role: str) -> tuple[MemoryRow, ...]:
+    """Weights of all that are resident, and what one request leaves behind: activations, and KV where it is decoded.
+    longest: tokens of a prompt.
+    """
     precision = plan.ops.precision
-    live = 1 if section.where == "per_token" else section.input_length or settings.max_num_batched_tokens
+    live = 1 if section.where == "per_token" else section.input_length or longest
     cached = 0 if section.where == "per_token" or section.bidirectional else live + section.output_length
     dtypes = (precision.weights, precision.experts, precision.kv_cache)
     keeps = Residency(*dtypes, 1, cached, live, Rows(0, 0))
