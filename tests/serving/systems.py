@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from moesim.serving import Book, Clock, Given, Replica, Requests, Scheduler, Served, engine, serve
 from moesim.serving.fleet import Outage
@@ -71,3 +72,15 @@ def split(
         ]  # fmt: skip
 
     return serve(requests, make, balancer, watch=watch, links=links, entry=replicas[0], outages=outages)
+
+
+def in_stretches_and_steps(
+    play: Callable[[], Served], names: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> tuple[Served, Served]:
+    """The same run with stretches of decodes in one go, and step by step: these columns of the book are the same."""
+    whole = play()
+    monkeypatch.setattr(Scheduler, "stretch", lambda self, rows: 1)
+    single = play()
+    for name in names:
+        assert np.array_equal(*(getattr(one.book, name) for one in (whole, single))), name
+    return whole, single

@@ -12,9 +12,8 @@ import pytest
 from moesim.serving import Requests, RequestsSection, Served
 from moesim.serving.classes import Classes
 from moesim.serving.metrics import numbers
-from moesim.serving.scheduler import Scheduler
 from moesim.yamlfile import validate
-from tests.serving.systems import MS, by_tokens, requests_of, served
+from tests.serving.systems import MS, by_tokens, in_stretches_and_steps, requests_of, served
 from tests.serving.test_laws import COLUMNS, crowd
 
 BASE: dict[str, Any] = {
@@ -130,10 +129,6 @@ def test_stretches_change_nothing_and_nothing_is_lost(blocks: int, monkeypatch: 
         asked = of_kinds(requests_of(*crowd(3, n=120, gap=9.0)), kind, (2, 0, 1))
         return served(asked, by_tokens, blocks=blocks, schedulers=2, max_num_seqs=16, scheduling_policy="priority")
 
-    whole = play()
-    monkeypatch.setattr(Scheduler, "stretch", lambda self, rows: 1)
-    single = play()
-    for name in COLUMNS:
-        assert np.array_equal(*(getattr(one.book, name) for one in (whole, single))), name
+    whole, _ = in_stretches_and_steps(play, COLUMNS, monkeypatch)
     assert np.array_equal(whole.book.emitted, whole.book.output)
     assert (whole.book.preempted.sum() > 0) == (blocks == 90)

@@ -12,8 +12,7 @@ import pytest
 from moesim.serving import Requests
 from moesim.serving.classes import Classes
 from moesim.serving.metrics import numbers
-from moesim.serving.scheduler import Scheduler
-from tests.serving.systems import MS, by_tokens, requests_of, served
+from tests.serving.systems import MS, by_tokens, in_stretches_and_steps, requests_of, served
 from tests.serving.test_laws import COLUMNS, crowd
 
 ONE: dict[str, Any] = {"max_num_seqs": 1, "scheduling_policy": "deadline"}
@@ -81,11 +80,7 @@ def test_stretches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def play() -> Any:
         asked = limited(requests_of(*crowd(6, n=120, gap=9.0)), kind, 0.05, 0.5, None)
-        return served(asked, by_tokens, blocks=90, schedulers=2, max_num_seqs=16, scheduling_policy="deadline").book
+        return served(asked, by_tokens, blocks=90, schedulers=2, max_num_seqs=16, scheduling_policy="deadline")
 
-    whole = play()
-    monkeypatch.setattr(Scheduler, "stretch", lambda self, rows: 1)
-    single = play()
-    for name in COLUMNS:
-        assert np.array_equal(getattr(whole, name), getattr(single, name)), name
-    assert np.array_equal(whole.emitted, whole.output) and whole.preempted.sum() > 0
+    book = in_stretches_and_steps(play, COLUMNS, monkeypatch)[0].book
+    assert np.array_equal(book.emitted, book.output) and book.preempted.sum() > 0

@@ -11,9 +11,8 @@ import pytest
 from moesim.serving import Book, Replica, Served, State
 from moesim.serving.fleet import FAR, Outage
 from moesim.serving.metrics import breakdown, counted, e2el, numbers
-from moesim.serving.scheduler import Scheduler
 from moesim.serving.transfer import Instant
-from tests.serving.systems import MS, by_tokens, requests_of, split
+from tests.serving.systems import MS, by_tokens, in_stretches_and_steps, requests_of, split
 from tests.serving.test_laws import COLUMNS, crowd
 from tests.serving.test_pools import BYTES, wires
 
@@ -115,9 +114,5 @@ def test_stretches_change_nothing(retry: bool, monkeypatch: pytest.MonkeyPatch) 
         asked = requests_of(*crowd(3, n=120, gap=9.0))
         return split(asked, by_tokens, wires(4), blocks=(120, 120), replicas=(2, 2), outages=outages(retry))
 
-    whole = play()
-    monkeypatch.setattr(Scheduler, "stretch", lambda self, rows: 1)
-    single = play()
-    for name in COLUMNS:
-        assert np.array_equal(getattr(whole.book, name), getattr(single.book, name)), name
+    whole, single = in_stretches_and_steps(play, COLUMNS, monkeypatch)
     assert numbers(whole, 0, {}) == numbers(single, 0, {}) and (whole.book.retried.sum() > 0) == retry

@@ -15,10 +15,9 @@ from moesim.serving.balancer import Ask, session_affinity
 from moesim.serving.fleet import Outage
 from moesim.serving.metrics import numbers
 from moesim.serving.prefixes import Continued
-from moesim.serving.scheduler import Scheduler
 from moesim.step import Batch
 from moesim.yamlfile import validate
-from tests.serving.systems import MS, by_tokens, served
+from tests.serving.systems import MS, by_tokens, in_stretches_and_steps, served
 from tests.serving.test_laws import COLUMNS
 
 ASK: dict[str, Any] = {
@@ -95,12 +94,8 @@ def test_stretches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def play() -> Served:
         return served(asked, by_tokens, replicas=2, schedulers=2, blocks=300, balancer="session_affinity")
 
-    whole = play()
+    whole, _ = in_stretches_and_steps(play, (*COLUMNS, "reused"), monkeypatch)
     assert sum(len(one.history) for one in whole.replicas) < sum(one.steps for one in whole.replicas)
-    monkeypatch.setattr(Scheduler, "stretch", lambda self, rows: 1)
-    single = play()
-    for name in (*COLUMNS, "reused"):
-        assert np.array_equal(*(getattr(one.book, name) for one in (whole, single))), name
 
 
 def test_a_turn_finds_what_was_said_before() -> None:

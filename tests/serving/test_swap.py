@@ -10,9 +10,8 @@ import pytest
 
 from moesim.serving import Book, Replica, State
 from moesim.serving.metrics import numbers
-from moesim.serving.scheduler import Scheduler
 from moesim.serving.swap import HostMemory
-from tests.serving.systems import MS, by_tokens, requests_of, served
+from tests.serving.systems import MS, by_tokens, in_stretches_and_steps, requests_of, served
 from tests.serving.test_laws import COLUMNS, crowd
 
 PRESETS = ("vllm", "sglang")
@@ -105,9 +104,5 @@ def test_stretches_change_nothing(preset: str, drafts: dict[str, Any], monkeypat
             asked, by_tokens, preset, blocks=90, schedulers=2, max_num_seqs=16, reserved_output=0.0, host=host, **drafts
         )
 
-    whole = play()
-    monkeypatch.setattr(Scheduler, "stretch", lambda self, rows: 1)
-    single = play()
-    for name in COLUMNS:
-        assert np.array_equal(getattr(whole.book, name), getattr(single.book, name)), name
+    whole, single = in_stretches_and_steps(play, COLUMNS, monkeypatch)
     assert numbers(whole, 0, {}) == numbers(single, 0, {}) and whole.replicas[0].copied > 0

@@ -10,10 +10,9 @@ import pytest
 
 from moesim.errors import BadInput
 from moesim.serving import Served
-from moesim.serving.scheduler import Scheduler
 from moesim.step import Batch, Phase
 from moesim.studies.serving import run_serving
-from tests.serving.systems import MS, by_tokens, requests_of, served
+from tests.serving.systems import MS, by_tokens, in_stretches_and_steps, requests_of, served
 from tests.serving.test_laws import COLUMNS, crowd
 
 BOTH: tuple[dict[str, Any], ...] = (
@@ -72,11 +71,7 @@ def test_stretches_change_nothing(case: dict[str, Any], ahead: bool, monkeypatch
         return served(requests_of(*crowd(3, n=100, gap=25.0)), by_tokens, **{
             "replicas": 2, "schedulers": 2, "blocks": 120, "schedule_ahead": ahead, **case})  # fmt: skip
 
-    whole = play()
-    monkeypatch.setattr(Scheduler, "stretch", lambda self, rows: 1)
-    single = play()
-    for name in COLUMNS:
-        assert np.array_equal(*(getattr(one.book, name) for one in (whole, single))), name
+    in_stretches_and_steps(play, COLUMNS, monkeypatch)
 
 
 def test_it_needs_several_ranks() -> None:

@@ -13,10 +13,9 @@ from moesim.serving import Book, Replica, Requests, Served
 from moesim.serving.fleet import Outage
 from moesim.serving.metrics import numbers
 from moesim.serving.prefixes import Documents
-from moesim.serving.scheduler import Scheduler
 from moesim.serving.swap import HostMemory
 from moesim.serving.tiers import Tier
-from tests.serving.systems import MS, by_tokens, requests_of, served
+from tests.serving.systems import MS, by_tokens, in_stretches_and_steps, requests_of, served
 from tests.serving.test_laws import COLUMNS
 
 ALL = (*COLUMNS, "reused")
@@ -116,11 +115,7 @@ def test_stretches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         host = HostMemory(swap=30, copy=MS // 50, cache=25, pool=40, pool_copy=MS // 10)
         return served(readers(4, gap=6.0), by_tokens, blocks=70, replicas=2, schedulers=2, host=host)
 
-    whole = play()
-    monkeypatch.setattr(Scheduler, "stretch", lambda self, rows: 1)
-    single = play()
-    for name in ALL:
-        assert np.array_equal(getattr(whole.book, name), getattr(single.book, name)), name
+    whole, single = in_stretches_and_steps(play, ALL, monkeypatch)
     assert numbers(whole, 0, {}) == numbers(single, 0, {}) and whole.replicas[0].copied > 0
 
 
