@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from moesim.report.explain import PARTS
-from moesim.serving import Replica, State
+from moesim.serving import Replica, Served, State
 from moesim.serving.metrics import counted, e2el, tpot, ttft
+from moesim.serving.run import POOLS
+from moesim.serving.series import replica_curves
 from moesim.studies.serving import ServeResult
 from moesim.units import from_ps
 
 POINTS: Final = 400  # of a curve
-REPLICAS: Final = 8  # drawn one by one
+REPLICAS: Final = 8  # drawn one by one, as many of each pool
 
 
 def serve_pictures(result: ServeResult) -> dict[str, Any]:
@@ -33,9 +36,22 @@ def serve_pictures(result: ServeResult) -> dict[str, Any]:
             **{name: _cdf(np.sort(c[~np.isnan(c)]), None) for name, c in columns.items()},
             "itl": _cdf(from_ps(gaps), many),
         },
-        "replicas": [_history(replica) for replica in once.served.replicas[:REPLICAS]],
+        "replicas": [{"name": name, **_history(replica)} for name, replica in _drawn(once.served)],
+        "scaled": {
+            f"{name}replicas".replace("_", " "): {"seconds": from_ps(np.array(times)).tolist(), "paid": list(paid)}
+            for name, curve in replica_curves(once.served).items()
+            for times, paid in [zip(*curve, strict=True)]
+        },
         "warmup": once.since / 1e12,
     }
+
+
+def _drawn(served: Served) -> Iterator[tuple[str, Replica]]:
+    """The first replicas of each pool, and what they are called."""
+    pools = served.pools
+    for name, pool in zip(("replica",) if len(pools) == 1 else POOLS, pools, strict=True):
+        lead = name.replace("_", " replica")
+        yield from ((f"{lead} {number}", one) for number, one in enumerate(pool[: REPLICAS // len(pools)]))
 
 
 def _cdf(seconds: npt.NDArray[np.float64], many: npt.NDArray[np.signedinteger[Any]] | None) -> dict[str, list[float]]:

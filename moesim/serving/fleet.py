@@ -46,13 +46,13 @@ class Outage:
 
 
 class Fleet:
-    """held: requests that wait at the router; left: those that are not answered, rejected or lost; scaler: who says
-    how many replicas there are, None where they are always all there.
+    """held: requests that wait at the router; left: those that are not answered, rejected or lost; pools: numbers of
+    the replicas of each; scalers: who says how many there are, none for a pool whose replicas are always all there.
     """
 
     def __init__(
-        self, book: Book, replicas: Sequence[Replica], outages: Sequence[Outage],
-        scaling: Scaling | None = None,
+        self, book: Book, replicas: Sequence[Replica], outages: Sequence[Outage], pools: Sequence[range],
+        scalings: Sequence[Scaling | None],
     ) -> None:  # fmt: skip
         self.book, self.replicas, self.outages = book, tuple(replicas), tuple(outages)
         self.held: deque[int] = deque()
@@ -61,9 +61,11 @@ class Fleet:
         self._events = [(one.at, int(Kind.DIES), number) for number, one in enumerate(self.outages)]
         self._events += [(one.until, int(Kind.RETURNS), n) for n, one in enumerate(self.outages) if one.until < FAR]
         book.told = Told() if self.outages else None
-        self.scaler = Scaler(scaling) if scaling else None
-        if scaling:
-            self._events.append((scaling.every, int(Kind.LOOK), 0))
+        self.pools = tuple(pools)
+        scales = zip(pools, scalings, strict=False)  # without any none does
+        self.scalers = [Scaler(one, pool.start) for pool, one in scales if one]
+        self._whose = {number: one for one in self.scalers for number in one.numbers}
+        self._events += [(one.scaling.every, int(Kind.LOOK), n) for n, one in enumerate(self.scalers)]
         heapq.heapify(self._events)
 
     @property
@@ -75,51 +77,58 @@ class Fleet:
         """ps at which something changes, while there is a request that it could matter to."""
         return self._events[0][0] if self._events and self.left else FAR
 
-    def change(self, loads: Sequence[int]) -> Outage | None:
-        """The first change, made; loads: of each replica -> an outage that begins, its replica is dead now."""
+    def change(self, loads: Sequence[int], stranded: int) -> Outage | None:
+        """The first change, made; loads: of each replica, and of those that answer what others have begun so many
+        requests that no replica has -> an outage that begins, its replica is dead now.
+        """
         now, kind, number = heapq.heappop(self._events)
         if kind == Kind.LOOK:
-            self._look(loads, now)
-        elif kind == Kind.READY and self.scaler:
-            self.scaler.serves(number, now)
-        elif kind in (Kind.DIES, Kind.RETURNS):
+            scaler = self.scalers[number]
+            nobodys = len(self.held) if 0 in scaler.numbers else stranded
+            self._look(scaler, sum(loads[one] for one in scaler.numbers) + nobodys, loads, now)
+            if self._live():
+                heapq.heappush(self._events, (now + scaler.scaling.every, int(Kind.LOOK), number))
+        elif kind == Kind.READY:
+            self._whose[number].serves(number, now)
+        else:
             outage = self.outages[number]
             self._dead[outage.replica] += 1 if kind == Kind.DIES else -1
             return outage if kind == Kind.DIES else None
         return None
 
-    def _look(self, loads: Sequence[int], now: int) -> None:
-        """As many replicas as the rule wants; it looks again unless all are dead for ever."""
-        assert self.scaler is not None
-        kv = tuple(self.replicas[number].kv_share() for number in self.there())
-        look = Look(sum(loads) + len(self.held), kv)
-        for number in self.scaler.move(self.scaler.decide(look, now), self._dead, loads, now):
-            heapq.heappush(self._events, (now + self.scaler.scaling.startup, int(Kind.READY), number))
-        for number, load in enumerate(loads):
-            self.emptied(number, load, now)
-        if not all(self._dead) or any(kind == Kind.RETURNS for _, kind, _ in self._events):
-            heapq.heappush(self._events, (now + self.scaler.scaling.every, int(Kind.LOOK), 0))
+    def _look(self, scaler: Scaler, requests: int, loads: Sequence[int], now: int) -> None:
+        """As many replicas as the rule wants."""
+        serve = [number for number in self.there() if number in scaler.numbers]
+        look = Look(requests, tuple(self.replicas[number].kv_share() for number in serve))
+        for number in scaler.move(scaler.decide(look, now), self._dead, loads, now):
+            heapq.heappush(self._events, (now + scaler.scaling.startup, int(Kind.READY), number))
 
-    def emptied(self, replica: int, load: int, now: int) -> None:
-        """One that is let go stops once it has no request; its cache is gone."""
-        if self.scaler and not load and self.scaler.phase[replica] == Phase.DRAINING:
-            self.replicas[replica].fail(now)
-            self.scaler.stop(replica, now)
+    def _live(self) -> bool:
+        """Of every pool there is a replica, or comes back: else no look brings anybody an answer."""
+        back = {self.outages[number].replica for _, kind, number in self._events if kind == Kind.RETURNS}
+        return all(any(not self._dead[number] or number in back for number in pool) for pool in self.pools)
+
+    def settle(self, empty: Callable[[int], bool], now: int) -> None:
+        """Those that were let go and are empty stop; their caches are gone."""
+        for scaler in self.scalers:
+            for number in filter(empty, scaler.draining()):
+                self.replicas[number].fail(now)
+                scaler.stop(number, now)
 
     def there(self) -> list[int]:
         """Replicas that serve."""
         alive = [number for number, dead in enumerate(self._dead) if not dead]
-        phase = self.scaler.phase if self.scaler else None
-        return [number for number in alive if phase[number] == Phase.ON] if phase else alive
+        return [n for n in alive if n not in self._whose or self._whose[n].phase[n] == Phase.ON]
 
     def choose(self, loads: Sequence[int], choose: Callable[[Sequence[int]], int]) -> int | None:
         """The replica that `choose` picks by the loads of those that are there; None where none is."""
         there = [number for number in self.there() if number < len(loads)]
         return there[choose([loads[number] for number in there])] if there else None
 
-    def paid(self, begin: int, end: int) -> int:
-        """ps between two times that replicas were paid, all together; dead ones too."""
-        return self.scaler.paid(begin, end) if self.scaler else (end - begin) * len(self.replicas)
+    def paid(self, begin: int, end: int, which: range) -> int:
+        """ps between two times that replicas of a pool were paid, all together; dead ones too."""
+        scaler = self._whose.get(which.start)
+        return scaler.paid(begin, end) if scaler else (end - begin) * len(which)
 
     def fail(self, outage: Outage, now: int, held: Sequence[int] = ()) -> list[int]:
         """A replica dies -> the requests that it had, in order; held: those whose KV it held for others, after them."""

@@ -22,7 +22,7 @@ from moesim.serving.kv import Blocks
 from moesim.serving.rebalancing import Rebalanced
 from moesim.serving.replica import Replica
 from moesim.serving.requests import Ints
-from moesim.serving.run import Served
+from moesim.serving.run import POOLS, Served
 from moesim.serving.stages import Inside, Line
 from moesim.serving.swap import HostMemory
 from moesim.units import PICOSECONDS_PER_SECOND, from_ps
@@ -182,7 +182,7 @@ def _system(served: Served, seconds: float) -> Iterator[tuple[str, tuple[float, 
     if book.requests.follows:
         yield from _sessions(book, book.requests.follows)
     if served.fleet:
-        yield from _fleet(served.fleet, served.end)
+        yield from _fleet(served.fleet, served.end, ("",) if served.entry is None else POOLS)
     asked, found = (
         sum(getattr(one.blocks, name) for replica in served.replicas for one in replica.schedulers)
         for name in ("asked", "found")
@@ -191,12 +191,12 @@ def _system(served: Served, seconds: float) -> Iterator[tuple[str, tuple[float, 
         yield "prefix_cache_hit_rate", (found / asked, "1")
     yield from _hosts(served)
     if served.entry is None:
-        yield from _worked(served.replicas, _there(served, 0, len(served.replicas)))
+        yield from _worked(served.replicas, _there(served, range(len(served.replicas))))
         return
     first = 0
-    for role, pool in zip(("prefill", "decode"), served.pools, strict=True):
-        there, first = _there(served, first, first + len(pool)), first + len(pool)
-        yield from ((f"{role}_{name}", value) for name, value in _worked(pool, there))
+    for lead, pool in zip(POOLS, served.pools, strict=True):
+        there, first = _there(served, range(first, first + len(pool))), first + len(pool)
+        yield from ((f"{lead}{name}", value) for name, value in _worked(pool, there))
     yield from _transfers(book)
 
 
@@ -260,26 +260,24 @@ def _sessions(book: Book, follows: Follows) -> Iterator[tuple[str, tuple[float, 
         yield "mean_session_s", (float(from_ps((ends - book.sent[: follows.first])[whole]).mean()), "s")
 
 
-def _fleet(fleet: Fleet, end: int) -> Iterator[tuple[str, tuple[float, str]]]:
-    """Replicas that died, or came and went, until `end` ps."""
+def _fleet(fleet: Fleet, end: int, leads: Sequence[str]) -> Iterator[tuple[str, tuple[float, str]]]:
+    """Replicas that died, or came and went, until `end` ps; leads: of the names of each pool's."""
     book = fleet.book
     yield "lost", (book.count(State.LOST), "1")
     if fleet.outages:
         yield "retries", (int(book.retried.sum()), "1")
         yield "down_s", (float(from_ps(fleet.down(end, range(len(fleet.replicas))))), "s")
-    if fleet.scaler:
-        yield "mean_replicas", (fleet.paid(0, end) / max(end, 1), "1")
-        yield "replicas_started", (fleet.scaler.ups, "1")
-        yield "replicas_let_go", (fleet.scaler.downs, "1")
+    for scaler in fleet.scalers:
+        lead = leads[[pool.start for pool in fleet.pools].index(scaler.numbers.start)]
+        yield f"{lead}mean_replicas", (scaler.paid(0, end) / max(end, 1), "1")
+        yield f"{lead}replicas_started", (scaler.ups, "1")
+        yield f"{lead}replicas_let_go", (scaler.downs, "1")
 
 
-def _there(served: Served, first: int, last: int) -> int:
-    """ps until the end in which replicas first .. last - 1 could work, all together: dead ones cannot."""
+def _there(served: Served, which: range) -> int:
+    """ps until the end in which the replicas of a pool could work, all together: dead ones cannot."""
     end, fleet = served.end, served.fleet
-    if fleet is None:
-        return end * (last - first)
-    whole = fleet.paid(0, end) if fleet.scaler else end * (last - first)
-    return whole - fleet.down(end, range(first, last))
+    return fleet.paid(0, end, which) - fleet.down(end, which) if fleet else end * len(which)
 
 
 def _worked(pool: Sequence[Replica], there: int) -> Iterator[tuple[str, tuple[float, str]]]:

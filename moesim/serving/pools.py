@@ -20,13 +20,13 @@ from moesim.serving.balancer import ask_of, choose
 from moesim.serving.book import Book
 from moesim.serving.cadence import NEVER
 from moesim.serving.replica import Replica
-from moesim.serving.scheduler import Scheduler
 from moesim.serving.transfer import Links
 
 
 class Handover:
-    """replicas: of both pools, the first `entry` of them compute prompts; loads: of each other one, requests that it
-    has; there: which of these are alive; stranded: requests whose KV has nowhere to go.
+    """replicas: of both pools, the first `entry` of them compute prompts; held: requests whose KV each of these holds
+    for others; loads: of each other one, requests that it has; there: which of these serve; stranded: requests whose KV
+    has nowhere to go.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class Handover:
     ) -> None:
         self.book, self.replicas, self.entry, self.links = book, tuple(replicas), entry, links
         self._balancer, self._rng = balancer, rng
+        self.held = [0] * entry
         self.loads = [0] * (len(replicas) - entry)
         self.there = list(range(len(self.loads)))
         self.stranded: deque[int] = deque()
@@ -61,6 +62,7 @@ class Handover:
         self.book.goal[request] = self.book.output[request]
         if self.book.landed[request] == NEVER:
             self.book.prefilled[request] = now
+        self.held[int(self.book.replica[request])] += 1
         self._place(request, now)
 
     def _place(self, request: int, now: int) -> None:
@@ -96,13 +98,19 @@ class Handover:
             book, to = self.book, int(self.book.decoder[request])
             book.deliver(request, now)
             self.replicas[to].schedulers[self._seats.pop(request)].land(request, now)
-            self._held(request).release(request)
+            self._let_go(request)
             touched |= {to, int(book.replica[request])}
         return touched
 
-    def _held(self, request: int) -> Scheduler:
-        """Where its KV is until it has landed."""
-        return self.replicas[int(self.book.replica[request])].schedulers[int(self.book.scheduler[request])]
+    def _let_go(self, request: int) -> None:
+        """Its KV is not held any more where its prompt was computed."""
+        number = int(self.book.replica[request])
+        self.replicas[number].schedulers[int(self.book.scheduler[request])].release(request)
+        self.held[number] -= 1
+
+    def empty(self, replica: int) -> bool:
+        """It holds no KV for others, or answers nobody."""
+        return not (self.held[replica] if replica < self.entry else self.loads[replica - self.entry])
 
     def fail(self, replica: int, now: int) -> list[int]:
         """A replica dies -> requests whose KV it held for others, which have to be computed again."""
@@ -115,7 +123,7 @@ class Handover:
         self._take_back(gone, now)
         for request in gone:
             if replica < self.entry:
-                self._held(request).release(request)
+                self._let_go(request)
                 self.book.recall(request)
             else:
                 self._place(request, now)
@@ -139,7 +147,7 @@ class Handover:
                 self._queues[number].remove(request)
 
     def revive(self, there: Sequence[int], now: int) -> None:
-        """These of all replicas are alive: what had nowhere to go leaves."""
+        """These of all replicas serve: what had nowhere to go leaves."""
         self.there = [number - self.entry for number in there if number >= self.entry]
         for _ in range(len(self.stranded) if self.there else 0):
             self._place(self.stranded.popleft(), now)
@@ -149,5 +157,5 @@ class Handover:
         lost = list(self.stranded)
         self.stranded.clear()
         for request in lost:
-            self._held(request).release(request)
+            self._let_go(request)
         return lost

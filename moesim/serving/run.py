@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from moesim import streams
 from moesim.errors import BrokenInvariant
@@ -21,6 +22,7 @@ from moesim.serving.scaling import Scaling
 from moesim.serving.stages import Line, Stage
 from moesim.serving.transfer import Links
 
+POOLS = ("prefill_", "decode_")  # how names of what belongs to one of two begin
 AFTER = 1  # ps from an answer to its client's next request: no step that begins with the answer knows of it
 
 
@@ -55,7 +57,7 @@ class Served:
 class Loop:
     """front: ps from a client to the replicas; watch: called after every event with the time (tests count there);
     links: where the first `entry` replicas compute prompts for the others, what carries KV between them; outages: when
-    replicas are dead; scaling: how many there are, not together with links.
+    replicas are dead; scaling: how many there are, of each pool, None or left out where they are always all there.
     """
 
     book: Book
@@ -67,7 +69,7 @@ class Loop:
     links: Links | None = None
     entry: int = 0
     outages: Sequence[Outage] = ()
-    scaling: Scaling | None = None
+    scaling: Sequence[Scaling | None] = ()
     stages: Sequence[Stage] = ()
 
     def __post_init__(self) -> None:
@@ -83,8 +85,15 @@ class Loop:
         follows = self.book.requests.follows
         self.due = Due(follows) if follows else None
         self.line = Line(self.stages, self.book) if self.stages else None
-        changes = self.outages or self.scaling
-        self.fleet = Fleet(self.book, self.replicas, self.outages, self.scaling) if changes else None
+        changes = self.outages or any(self.scaling)
+        self.fleet = Fleet(self.book, self.replicas, self.outages, self._pools(), self.scaling) if changes else None
+        if self.handover and self.fleet:
+            self.handover.revive(self.fleet.there(), 0)
+
+    def _pools(self) -> list[range]:
+        """Numbers of the replicas of each."""
+        edges = (0, self.entry, len(self.replicas)) if self.handover else (0, len(self.replicas))
+        return [range(*ends) for ends in pairwise(edges)]
 
     def serve(self) -> Served:
         """Until every request is answered or rejected."""
@@ -185,14 +194,21 @@ class Loop:
         while self._soonest() == now:
             if self.handover and self.handover.links.soonest() == now:
                 touched.update(which for which in self.handover.land(now) if not self.replicas[which].running)
-                continue
-            if self._coming and self._coming[0][0] == now:
+            elif self._coming and self._coming[0][0] == now:
                 touched.update(self._come(heapq.heappop(self._coming)[1], now))
             elif self._ending and self._ending[0][0] == now:
                 touched.update(self._end(heapq.heappop(self._ending)[1], now))
             elif self.fleet:
                 self._change(self.fleet, now)
+            if self.fleet:
+                self.fleet.settle(self._empty, now)
         return sorted(touched)
+
+    def _empty(self, replica: int) -> bool:
+        """It has no request, and holds no KV for others."""
+        if self.handover:
+            return self.handover.empty(replica) and not sum(self._loads[replica : replica + 1])
+        return not self._loads[replica]
 
     def _come(self, request: int, now: int) -> Sequence[int]:
         if self.line and (leaves := self.line.enter(request, now)) is not None:
@@ -232,7 +248,9 @@ class Loop:
     def _change(self, fleet: Fleet, now: int) -> None:
         """Replicas come and go; whose requests wait at the router come, if one is there."""
         again, delay = list(fleet.held), 0
-        if outage := fleet.change(self._loads):
+        others = self.handover.loads if self.handover else []
+        stranded = len(self.handover.stranded) if self.handover else 0
+        if outage := fleet.change([*self._loads, *others], stranded):
             again, delay = self._die(fleet, outage, now), outage.delay
         else:
             fleet.held.clear()
@@ -251,7 +269,6 @@ class Loop:
         had = fleet.fail(outage, now, held)
         if self.handover and outage.replica >= self.entry:
             self.handover.loads[outage.replica - self.entry] = 0
-        fleet.emptied(outage.replica, 0, now)
         if outage.retry:
             return had
         for request in had:
@@ -275,8 +292,6 @@ class Loop:
                     self.fleet.left -= 1
         if self.handover:
             self.handover.pump(replica, now)
-        elif self.fleet:
-            self.fleet.emptied(replica, self._loads[replica], now)
         return (replica,)
 
     def _begin(self, replica: int, now: int) -> None:
@@ -312,14 +327,15 @@ def check_end(book: Book, replicas: Sequence[Replica]) -> None:
 def serve(
     requests: Requests, make: Callable[[Book], Sequence[Replica]], balancer: str = "least_outstanding", front: int = 0,
     seed: int = 0, watch: Callable[[Book, Sequence[Replica], int], None] | None = None, links: Links | None = None,
-    entry: int = 0, outages: Sequence[Outage] = (), scaling: Scaling | None = None, stages: Sequence[Stage] = (),
+    entry: int = 0, outages: Sequence[Outage] = (), scaling: Sequence[Scaling | None] = (),
+    stages: Sequence[Stage] = (),
 ) -> Served:  # fmt: skip
     """Serve all requests; `make` builds the replicas on the book of the run. With `links` the first `entry` of them
-    compute prompts, the others answer; without, replicas may have `scaling`. stages: on their way there.
+    compute prompts, the others answer. scaling: of each pool. stages: on their way there.
     """
     book = Book(requests, seed)
     replicas = tuple(make(book))
-    plain = not (watch or links or outages or scaling or stages) and len(requests) >= FEWEST
+    plain = not (watch or links or outages or any(scaling) or stages) and len(requests) >= FEWEST
     if plain and not unplayed(book, replicas):
         pace = pace_of(replicas)
         given = (book, replicas, balancer, front, seed)

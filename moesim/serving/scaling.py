@@ -1,4 +1,4 @@
-"""Scaling: replicas that are started, serve, get no more requests and are stopped; and for how long each is paid."""
+"""Scaling: replicas of a pool that are started, serve, get no more requests and are stopped; how long each is paid."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import accumulate, groupby
 
 from moesim.serving.autoscaler import REGISTRY, Look
 
@@ -39,14 +40,17 @@ class Scaling:
 
 
 class Scaler:
-    """phase: of every replica; ups, downs: replicas that were started, and let go."""
+    """numbers: of its replicas among those of all pools, from `begin` on; phase: of each; ups, downs: replicas that
+    were started, and let go.
+    """
 
-    def __init__(self, scaling: Scaling) -> None:
-        self.scaling = scaling
-        self.phase = [Phase.ON if number < scaling.first else Phase.OFF for number in range(scaling.most)]
+    def __init__(self, scaling: Scaling, begin: int = 0) -> None:
+        self.scaling, self.numbers = scaling, range(begin, begin + scaling.most)
+        there = self.numbers[: scaling.first]
+        self.phase = {number: Phase.ON if number in there else Phase.OFF for number in self.numbers}
         self.ups = self.downs = 0
-        self._ready = [0] * scaling.most  # ps at which one that is starting serves
-        self._since: dict[int, int] = dict.fromkeys(range(scaling.first), 0)  # replica -> ps from which it is paid
+        self._ready: dict[int, int] = {}  # replica that is starting -> ps at which it serves
+        self._since = dict.fromkeys(there, 0)  # replica -> ps from which it is paid
         self._paid: list[tuple[int, int]] = []
         self._wanted: deque[tuple[int, int]] = deque()  # ps of looks within patience, and replicas wanted
 
@@ -62,9 +66,9 @@ class Scaler:
         """Start or let go, to have so many that live -> those that are started. Who is let go and has requests takes no
         more; those come back first when more are wanted, those that are starting or have least to do go first.
         """
-        here = [n for n, phase in enumerate(self.phase) if phase in (Phase.STARTING, Phase.ON) and not dead[n]]
+        here = [n for n, phase in self.phase.items() if phase in (Phase.STARTING, Phase.ON) and not dead[n]]
         more, started = wanted - len(here), []
-        idle = sorted((self.phase[n] != Phase.DRAINING, n) for n, phase in enumerate(self.phase)
+        idle = sorted((phase != Phase.DRAINING, n) for n, phase in self.phase.items()
                       if phase in (Phase.OFF, Phase.DRAINING) and not dead[n])  # fmt: skip
         for off, number in idle[: max(more, 0)]:
             self.ups += 1
@@ -83,6 +87,10 @@ class Scaler:
         if self.phase[number] == Phase.STARTING and self._ready[number] == now:
             self.phase[number] = Phase.ON
 
+    def draining(self) -> list[int]:
+        """Replicas that were let go and are not stopped."""
+        return [number for number, phase in self.phase.items() if phase == Phase.DRAINING]
+
     def stop(self, number: int, now: int) -> None:
         """It is empty, and not paid any more."""
         self.phase[number] = Phase.OFF
@@ -90,5 +98,16 @@ class Scaler:
 
     def paid(self, begin: int, end: int) -> int:
         """ps between two times that replicas were paid, all together: while they start, serve and empty."""
-        spans = (*self._paid, *((since, end) for since in self._since.values()))
-        return sum(max(min(until, end) - max(since, begin), 0) for since, until in spans)
+        return sum(max(min(until, end) - max(since, begin), 0) for since, until in self._spans(end))
+
+    def curve(self, end: int) -> list[tuple[int, int]]:
+        """(ps, replicas that are paid from then on), wherever it changes before `end`."""
+        steps = sorted(
+            (at, by) for since, until in self._spans(end) for at, by in ((since, 1), (until, -1)) if at < end
+        )
+        change = {at: sum(by for _, by in many) for at, many in groupby(steps, lambda step: step[0])}
+        return list(zip(change, accumulate(change.values()), strict=True))
+
+    def _spans(self, end: int) -> list[tuple[int, int]]:
+        """From when to when a replica is paid, those to `end` that are not stopped."""
+        return [*self._paid, *((since, end) for since in self._since.values())]

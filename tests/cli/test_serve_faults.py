@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.test_serve import SMALL
+from tests.studies.test_pools_schema import BASE
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.cli.conftest import Moesim
 
 LENGTHS = "input_length: {fixed: 200}, output_length: {fixed: 40}"
@@ -87,6 +90,36 @@ def test_replicas_come_and_go_and_their_time_is_paid(moesim: Moesim) -> None:
     assert 1 < first < 3
     cost = values["gpu_hours"] * 3600 / values["total_output"] * 1e6
     assert values["cost_per_million_output_tokens"] == pytest.approx(cost)
+
+
+def test_replicas_of_pools_come_and_go(moesim: Moesim, tmp_path: Path) -> None:
+    """What is paid is a pool's GPUs x its mean replicas; its series and page tell the replicas over time."""
+    scale = "{target: 2, max_replicas: 3, startup_time: 5 ms, interval: 4 ms, scale_down_after: 20 ms}"
+    asked = (*BASE, "cluster.nodes=4", f"pools.decode.autoscale={scale}", "prices={gpu_hour: 1}", "requests.warmup=0 s")
+    page = tmp_path / "page.html"
+    done = moesim(
+        "run", "dsv3-pools", *(part for text in asked for part in ("--set", text)), "--json", f"--report={page}"
+    )
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
+    values = {name: metric["value"] for name, metric in document["metrics"].items()}
+    assert values["completed"] == 24 and values["decode_replicas_started"] > 0
+    assert "prefill_mean_replicas" not in values and 1 < values["decode_mean_replicas"] <= 3
+    hours = 8 * (1 + values["decode_mean_replicas"]) * values["duration_s"] / 3600
+    assert values["gpu_hours"] == pytest.approx(hours, rel=0.02)  # the counted time begins with the first request
+    assert {1} < {row["decode_replicas"] for row in document["provenance"]["series"]} <= {1, 2, 3}
+    assert "decode replicas" in page.read_text() and any("autoscale of pools" in one for one in document["warnings"])
+
+
+def test_a_pool_begins_within_its_bounds(moesim: Moesim) -> None:
+    base = [part for text in BASE for part in ("--set", text)]
+    own = "{target: 2, max_replicas: 3, min_replicas: 2, startup_time: 1 s}"
+    for key, where in (
+        (f"pools.prefill.autoscale={own}", "pools.prefill.autoscale"),
+        (f"autoscale={own}", "autoscale"),
+    ):
+        done = moesim("run", "dsv3-pools", *base, "--set", key)
+        assert done.code == 2 and f"{where}:" in done.err and "Traceback" not in done.err, done.err
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def served(
         ]  # fmt: skip
 
     before = [stage for stage in stages if stage.servers]
-    return serve(requests, make, balancer, watch=watch, outages=outages, scaling=scaling, stages=before)
+    return serve(requests, make, balancer, watch=watch, outages=outages, scaling=(scaling,), stages=before)
 
 
 def by_tokens(batch: Batch) -> int:
@@ -59,7 +59,8 @@ def by_tokens(batch: Batch) -> int:
 def split(
     requests: Requests, step: Callable[[Batch], int], links: Links, preset: str = "vllm", *,
     blocks: tuple[int, int] = (10**6, 10**6), replicas: tuple[int, int] = (1, 1), schedulers: int = 1,
-    watch: Any = None, balancer: str = "round_robin", outages: Sequence[Outage] = (), **changes: Any,
+    watch: Any = None, balancer: str = "round_robin", outages: Sequence[Outage] = (),
+    scaling: Sequence[Scaling | None] = (), **changes: Any,
 ) -> Served:  # fmt: skip
     """The same with a pool that computes prompts and one that answers; a GPU for each scheduler."""
     settings = engine(preset, **{**BARE, **changes})
@@ -71,7 +72,9 @@ def split(
             for pool in (0, 1) for number in range(replicas[pool])
         ]  # fmt: skip
 
-    return serve(requests, make, balancer, watch=watch, links=links, entry=replicas[0], outages=outages)
+    return serve(
+        requests, make, balancer, watch=watch, links=links, entry=replicas[0], outages=outages, scaling=scaling
+    )
 
 
 def in_stretches_and_steps(

@@ -156,8 +156,8 @@ def test_nothing_is_lost_where_replicas_come_and_go_and_stretches_change_nothing
         assert np.array_equal(*(getattr(one.book, name) for one in runs)), name
     assert [(r.steps, r.busy) for r in runs[0].replicas] == [(r.steps, r.busy) for r in runs[1].replicas]
     assert runs[0].book.count(State.FINISHED) == 100
-    scaler, other = (run.fleet and run.fleet.scaler for run in runs)
-    assert scaler and other and scaler.ups > 0 and scaler.downs > 0
+    scaler, other = (run.fleet.scalers[0] for run in runs if run.fleet)
+    assert scaler.ups > 0 and scaler.downs > 0
     end = int(runs[0].book.ended.max())
     assert end <= scaler.paid(0, end) <= 3 * end and scaler.paid(0, end) == other.paid(0, end)
     assert scaler.paid(0, end) == scaler.paid(0, end // 3) + scaler.paid(end // 3, end)
@@ -171,8 +171,8 @@ def test_a_second_replica_is_started_serves_and_is_let_go() -> None:
     at, output = [0] * 6 + [40 * MS, 101 * MS], [100] * 6 + [10, 60]
     more: dict[str, Any] = {"balancer": "least_outstanding", "scaling": scaling(most=2)}
     found = served(requests_of(at, 1, output), ALWAYS, replicas=2, **more)
-    assert found.fleet is not None and found.fleet.scaler is not None
-    scaler = found.fleet.scaler
+    assert found.fleet is not None
+    scaler = found.fleet.scalers[0]
     assert found.book.replica.tolist() == [0] * 6 + [1, 0]
     assert (scaler.ups, scaler.downs) == (1, 1)
     assert found.book.ended.tolist() == [100 * MS] * 6 + [50 * MS, 161 * MS]
@@ -183,8 +183,8 @@ def test_the_most_wanted_within_patience_is_kept() -> None:
     """The look of 90 ms is the last that wants two: with 60 ms of patience one is let go at 160 ms, not at 100 ms."""
     at, output = [0] * 6 + [101 * MS], [100] * 6 + [100]
     found = served(requests_of(at, 1, output), ALWAYS, replicas=2, scaling=scaling(most=2, patience=60))
-    assert found.fleet is not None and found.fleet.scaler is not None
-    assert found.fleet.scaler.paid(0, 170 * MS) == (170 + 150) * MS
+    assert found.fleet is not None
+    assert found.fleet.scalers[0].paid(0, 170 * MS) == (170 + 150) * MS
 
 
 def test_all_dead_for_ever_is_no_endless_watch() -> None:

@@ -8,6 +8,7 @@ import pytest
 from moesim.serving.metrics import ttft
 from moesim.serving.series import WINDOWS, series
 from tests.serving.systems import MS, by_tokens, requests_of, served
+from tests.serving.test_fleet import scaling
 from tests.serving.test_laws import crowd
 
 
@@ -18,6 +19,13 @@ def test_one_request_by_hand() -> None:
     assert [row["end_s"] for row in rows] == pytest.approx(np.arange(1, WINDOWS + 1) * 1e-3)
     assert rows[0]["mean_ttft_ms"] == pytest.approx(1.0) and "mean_ttft_ms" not in rows[1]
     assert rows[-1]["answered"] == 1 and rows[-1]["running"] == 0
+
+
+def test_replicas_that_are_paid_over_time() -> None:
+    """A second one is started by the look of 10 ms and let go by that of 100 ms, of 320 ms in windows of 10 ms."""
+    at, output = [0] * 6 + [101 * MS], [100] * 6 + [219]
+    rows = series(served(requests_of(at, 1, output), lambda batch: MS, replicas=2, scaling=scaling(most=2)))
+    assert [row["replicas"] for row in rows] == [2] * 9 + [1] * 23
 
 
 @pytest.mark.parametrize("replicas", [1, 3])

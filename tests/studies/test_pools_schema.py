@@ -25,6 +25,7 @@ OF_A_POOL = {
     "parallel": "parallel={data_parallel_size: 4, expert_parallel_size: 4}", "replicas": "replicas=2",
     "experts": "experts={redundant: 8, placement: greedy}", "comm": "comm={dispatch: deepep_normal}",
     "overlap": "overlap={schedule: two_batch}", "scheduler": "scheduler={preset: vllm_dp_ep, host_time: 2 ms}",
+    "autoscale": "autoscale={target: 1, max_replicas: 2, startup_time: 1 ms, interval: 2 ms}",
 }  # fmt: skip
 CASES = {
     **{

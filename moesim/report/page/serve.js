@@ -4,6 +4,7 @@ const { document: found, pictures } = data;
 const told = found.provenance;
 const digits = (value, count = 4) => String(+value.toPrecision(count));
 const seconds = (value) => (value >= 1 ? `${digits(value)} s` : value >= 1e-3 ? `${digits(value * 1e3)} ms` : `${digits(value * 1e6)} µs`);
+const ofPools = (key) => (told.pools ? Object.entries(told.pools).map(([role, one]) => `${one[key]} (${role})`).join(", ") : told[key]);
 const names = { ttft: "time to the first token", tpot: "time per output token", itl: "gaps between tokens", e2el: "whole request" };
 const parts = Object.fromEntries(Object.entries(pictures.parts).filter(([key]) => key in found.breakdown));
 
@@ -39,15 +40,15 @@ function latencies() {
 function overTime(title, note, keys, unit) {
   const parent = panel(title, note);
   const many = pictures.replicas.length > 1;
-  const traces = pictures.replicas.flatMap((replica, number) => keys.map(([key, label]) => ({
-    type: "scatter", mode: "lines", name: many ? `${label}, replica ${number}` : label, x: replica.seconds, y: replica[key], line: { shape: "hv" },
+  const traces = pictures.replicas.flatMap((replica) => keys.map(([key, label]) => ({
+    type: "scatter", mode: "lines", name: many ? `${label}, ${replica.name}` : label, x: replica.seconds, y: replica[key], line: { shape: "hv" },
   })));
   figure(parent, traces, { xaxis: { title: { text: "s" } }, yaxis: { title: { text: unit }, rangemode: "tozero" } });
 }
 
 page.append(
   element("h1", { textContent: pictures.name }),
-  element("p", { className: "soft", textContent: `${told.model} on ${told.gpus} GPUs of ${told.topology}, ${told.replicas} replica(s), ${told.preset}; routing ${told.routing}` }),
+  element("p", { className: "soft", textContent: `${told.model} on ${told.gpus} GPUs of ${told.topology}, ${ofPools("replicas")} replica(s), ${told.preset}; routing ${told.routing}` }),
 );
 if (found.warnings.length) {
   panel("Warnings", "", element("ul", {}, ...found.warnings.map((text) => element("li", { textContent: text })))).classList.add("warnings");
@@ -60,7 +61,15 @@ latencies();
     { height: 260, xaxis: { title: { text: "s" } }, yaxis: { automargin: true, autorange: "reversed" } });
 }
 overTime("Queue and batch", "Requests that run and that wait at the ends of steps.", [["running", "running"], ["waiting", "waiting"]], "requests");
-overTime("KV cache", `Share of the ${told.kv_blocks} blocks of each scheduler that is held.`, [["kv", "KV blocks"]], "share");
+overTime("KV cache", `Share of the ${ofPools("kv_blocks")} blocks of each scheduler that is held.`, [["kv", "KV blocks"]], "share");
+if (Object.keys(pictures.scaled).length) {
+  const parent = panel("Replicas", "That are paid: while they start, serve and empty.");
+  const traces = Object.entries(pictures.scaled).map(([name, curve]) => ({
+    type: "scatter", mode: "lines", name, x: [...curve.seconds, Math.max(...pictures.replicas.flatMap((one) => one.seconds))],
+    y: [...curve.paid, curve.paid.at(-1)], line: { shape: "hv" },
+  }));
+  figure(parent, traces, { xaxis: { title: { text: "s" } }, yaxis: { title: { text: "replicas" }, rangemode: "tozero" } });
+}
 metrics();
 if (pictures.scenario) {
   panel("Play it again", "Save the scenario below as scenario.yaml; the same version of moesim gives the same numbers.",

@@ -21,10 +21,15 @@ def fleet_notes(served: Served) -> Iterator[str]:
     """Counts, and what is assumed."""
     if not (fleet := served.fleet):
         return
-    if fleet.scaler:
+    if fleet.scalers:
         yield (
             "autoscale: a replica that starts is paid, and serves after startup_time; one that is let go answers what "
             "it has; a new one's KV cache is empty, and pulling its weights slows nobody: assumed"
+        )
+    if fleet.scalers and served.entry:
+        yield (
+            "autoscale of pools: requests whose prompts are computed count for the pool that answers; a replica that "
+            "is let go is paid until the last KV that it holds, or that is promised to it, has moved"
         )
     if not fleet.outages:
         return

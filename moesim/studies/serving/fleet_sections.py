@@ -48,7 +48,7 @@ class OutageSection(Section):
 
 
 class AutoscaleSection(Section):
-    """How many replicas there are: looked at every so often; the scenario's `replicas` are there to begin with."""
+    """How many replicas there are: looked at every so often; as many as `replicas` says are there to begin with."""
 
     policy: str = Field("queue", description="how many are wanted; see `moesim list autoscalers`")
     target: float = Field(
@@ -62,17 +62,18 @@ class AutoscaleSection(Section):
         300.0, le=LATEST, description="the most that was wanted within this time is kept (Kubernetes: 300 s)"
     )
 
-    def check(self, replicas: int) -> None:
-        """Raises BadInput where the replicas to begin with, the policy or its target cannot be."""
-        pick("policy", self.policy, REGISTRY, where="autoscale.policy")
+    def check(self, replicas: int, lead: str = "") -> None:
+        """Raises BadInput where the replicas to begin with, the policy or its target cannot be; lead: of the key."""
+        own = f"{lead}autoscale"
+        pick("policy", self.policy, REGISTRY, where=f"{own}.policy")
         if self.policy == "utilisation" and self.target > 1:
-            raise BadInput(f"a share of {self.target:g}", where="autoscale.target", way_out="at most 1")
+            raise BadInput(f"a share of {self.target:g}", where=f"{own}.target", way_out="at most 1")
         if self.interval < SHORTEST:
-            raise BadInput("a look more often than every millisecond", where="autoscale.interval", way_out="15 s")
+            raise BadInput("a look more often than every millisecond", where=f"{own}.interval", way_out="15 s")
         if not self.min_replicas <= replicas <= self.max_replicas:
             raise BadInput(
                 f"begins with {replicas} (`replicas`), not within {self.min_replicas} to {self.max_replicas}",
-                where="autoscale", way_out="replicas, min_replicas and max_replicas in order",
+                where=own, way_out="replicas, min_replicas and max_replicas in order",
             )  # fmt: skip
 
     def scaling(self, first: int) -> Scaling:

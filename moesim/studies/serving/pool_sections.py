@@ -8,6 +8,7 @@ from pydantic import Field
 
 from moesim.serving.settings import SchedulerSection
 from moesim.studies.scenario import CommSection, ExpertsSection, OverlapSection, ParallelSection
+from moesim.studies.serving.fleet_sections import AutoscaleSection
 from moesim.yamlfile import Section
 
 MOST_REPLICAS = 4096
@@ -24,6 +25,12 @@ class PoolSection(Section):
     comm: CommSection | None = None
     overlap: OverlapSection | None = None
     scheduler: SchedulerSection | None = None
+    autoscale: AutoscaleSection | None = Field(None, description="replicas of this role, started and let go by load")
+
+    @property
+    def most_replicas(self) -> int:
+        """That there ever are."""
+        return self.autoscale.max_replicas if self.autoscale else self.replicas
 
     @property
     def changes(self) -> dict[str, Any]:

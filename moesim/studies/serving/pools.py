@@ -81,14 +81,16 @@ def build_pools(loaded: ServeLoaded, seed: int) -> Pools:
     each = given.gpus_per_node
     pools = (scenario.pools.prefill, scenario.pools.decode)
     worlds = [pool.parallel.tensor_parallel_size * pool.parallel.data_parallel_size for pool in pools]
-    first, used = _stand([world for world, pool in zip(worlds, pools, strict=True) for _ in range(pool.replicas)], each)
+    first, used = _stand(
+        [world for world, pool in zip(worlds, pools, strict=True) for _ in range(pool.most_replicas)], each
+    )
     cluster = _whole(scenario, given, used)
     prefill, decode = (
         _built(in_pool(loaded, role, -(-world // each)), role, seed) for role, world in zip(ROLES, worlds, strict=True)
     )
     cost = communication_of(prefill.plan.ops.costs.communication, KERNEL, cluster.devices[0].name)
     fabric = Fabric(cluster, {KERNEL: cost}, left=scenario.network.left)
-    split = pools[0].replicas
+    split = pools[0].most_replicas
     return Pools((prefill, decode), (first[:split], first[split:]), fabric, scenario.pools.transfer == "infinite")
 
 

@@ -92,17 +92,17 @@ def once(loaded: ServeLoaded, seed: int) -> Once:
         clocks = [part.clock() for part in parts]
         front = int(to_ps(built.settings.frontend_time))
         chosen = loaded.scenario.balancer
+        scaling = [part.scenario.scaling() for part in parts]
         if pools:
             _check_answers(requests)
             links = pools.links()
             make = partial(pools.replicas, clocks=clocks)
             dies = pools.outages(loaded.scenario.faults)
             served = serve(
-                requests, make, chosen, front, seed, links=links, entry=pools.entry, outages=dies, stages=built.before
-            )
+                requests, make, chosen, front, seed, links=links, entry=pools.entry, outages=dies, scaling=scaling,
+                stages=built.before,
+            )  # fmt: skip
         else:
-            auto = loaded.scenario.autoscale
-            scaling = auto.scaling(loaded.scenario.replicas) if auto else None
             served = serve(
                 requests, lambda book: built.replicas(book, clocks[0]), chosen, front, seed,
                 outages=built.outages, scaling=scaling, stages=built.before,
@@ -144,8 +144,9 @@ def _paid(parts: Sequence[ServeBuilt], served: Served, since: int) -> list[float
     begin, end = window(served.book, counted(served.book, since), since)
     seconds = float(from_ps(end - begin))
     paid = [_gpus(part) * seconds for part in parts]
-    if served.fleet and served.fleet.scaler:
-        paid = [parts[0].plan.layout.world * float(from_ps(served.fleet.paid(begin, end)))]
+    if fleet := served.fleet:
+        each = [float(from_ps(fleet.paid(begin, end, pool))) for pool in fleet.pools]
+        paid = [part.plan.layout.world * replicas for part, replicas in zip(parts, each, strict=True)]
     return [paid[0] + stage_gpus(parts[0].stages) * seconds, *paid[1:]]
 
 

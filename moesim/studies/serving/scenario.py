@@ -9,6 +9,7 @@ from pydantic import Field
 from moesim.errors import BadInput, pick
 from moesim.serving.balancer import REGISTRY as BALANCERS
 from moesim.serving.classes import SloSection
+from moesim.serving.scaling import Scaling
 from moesim.serving.settings import SchedulerSection
 from moesim.serving.workload import RequestsSection
 from moesim.studies.prices import PricesSection
@@ -70,9 +71,7 @@ class ServeScenario(Setup):
             ends = (self.pools.prefill, self.pools.decode) if self.pools else ()
             engines = [(pool.scheduler or self.scheduler).settings() for pool in ends] or [self.scheduler.settings()]
             self.kv_offload.check(prompts=engines[0], answers=engines[-1])
-        if self.pools and self.autoscale:
-            raise BadInput("pools keep their sizes", where="autoscale", way_out="leave it out, or serve without pools")
-        if self.autoscale:
+        if self.autoscale and not self.pools:
             self.autoscale.check(self.replicas)
         if self.pools:
             self._check_pools(self.pools)
@@ -93,9 +92,12 @@ class ServeScenario(Setup):
 
     def _check_pools(self, pools: PoolsSection) -> None:
         """Raises BadInput for keys that nothing listens to."""
-        for key in ("parallel", "replicas"):
+        for key in ("parallel", "replicas", "autoscale"):
             if key in self.model_fields_set:
                 raise BadInput("each pool has its own", where=key, way_out=f"pools.prefill.{key}, pools.decode.{key}")
+        for role, pool in (("prefill", pools.prefill), ("decode", pools.decode)):
+            if pool.autoscale:
+                pool.autoscale.check(pool.replicas, f"pools.{role}.")
         if pools.decode.scheduler and pools.decode.scheduler.prefix_cache:
             raise BadInput(
                 "KV comes whole from the pool that computed it", where="pools.decode.scheduler.prefix_cache",
@@ -128,6 +130,10 @@ class ServeScenario(Setup):
     def most_replicas(self) -> int:
         """That there ever are."""
         return self.autoscale.max_replicas if self.autoscale else self.replicas
+
+    def scaling(self) -> Scaling | None:
+        """How many replicas there are, where that changes."""
+        return self.autoscale.scaling(self.replicas) if self.autoscale else None
 
     def step(self) -> Scenario:
         """The step scenario that a replica's plan is built from; its batch stands for none that is played."""
