@@ -53,7 +53,7 @@ def _costs(system: str, path: Path) -> CostModel:
 def _plays(system: str, phase: str, path: Path) -> str:
     """The kernel beside the GEMMs, over a bf16 cache."""
     shape = load_model(MODEL).attention
-    found = _costs(system, path).latent_attention(phase, 1, 0, 1, shape, shape.num_heads, "bf16")
+    found = _costs(system, path).latent_attention(phase, 1, 0, 1, shape, shape.num_heads, "bf16", "bf16")
     return "module" if found.role.startswith("latent") else f"core of {found.kernel.split('/')[1]}"
 
 
@@ -78,7 +78,7 @@ def _seconds(
     for heads in np.unique(rows["num_heads"]):
         at, shape = rows["num_heads"] == heads, replace(model.attention, num_heads=int(heads), num_kv_heads=int(heads))
         q, c = (np.broadcast_to(column, len(at))[at] for column in (query, context))
-        found[at] = costs.latent_attention(phase, q, c, batch[at], shape, int(heads), cache).seconds
+        found[at] = costs.latent_attention(phase, q, c, batch[at], shape, int(heads), cache, "bf16").seconds
         for one in shape.gemms(model.hidden_size):
             dtype = "bf16" if one.name == ABSORBED else weights
             found[at] += costs.gemm(batch[at] * q, one.n, one.k, dtype).seconds

@@ -221,6 +221,24 @@ def _mla(op: str) -> Callable[[Table], list[Columns]]:
     return read
 
 
+def _absorbed(rows: Table) -> list[Columns]:
+    """Both absorbed projections of latent attention, into the latent space before the core and out of it behind: of
+    cells that hold both the sum, of what was measured twice the mean. In bf16: engines keep these weights so, unless
+    they are told otherwise.
+    """
+    chosen = rows["bmm_dtype"] == "bfloat16"
+    kept = {name: column[chosen] for name, column in rows.items()}
+    cells, number = np.unique(np.stack([kept["num_tokens"], kept["num_heads"]]), axis=1, return_inverse=True)
+    cell, size = number.ravel(), cells.shape[1]
+    halves = [kept["op_name"] == name for name in ("mla_gen_pre", "mla_gen_post")]
+    times = [np.bincount(cell[own], minlength=size) for own in halves]
+    sums = [np.bincount(cell[own], _ms(kept)[own], size) for own in halves]
+    both = np.minimum(*times) > 0
+    seconds = sum(total[both] / count[both] for total, count in zip(sums, times, strict=True))
+    return [{"op": "absorbed", "kernel": str(kept["kernel_source"][0]), "dtype": "bf16", "seconds": seconds,
+             "tokens": cells[0, both], "heads": cells[1, both]}]  # fmt: skip
+
+
 def _latent(phase: str) -> Callable[[Table], list[Columns]]:
     """Modules of DeepSeek-V3's latent attention. An engine chooses its backend by the shape: all are one kernel here.
     Prefill with queries in fp8 is an option that no engine takes by itself, and left out.
@@ -413,6 +431,7 @@ READERS: Final[dict[str, Callable[[Table], list[Columns]]]] = {
     "generation_attention_perf.parquet": _attention("attention_decode"),
     "context_mla_perf.parquet": _mla("mla_prefill"),
     "generation_mla_perf.parquet": _mla("mla_decode"),
+    "mla_bmm_perf.parquet": _absorbed,
     "mla_context_module_perf.parquet": _latent("prefill"),
     "mla_generation_module_perf.parquet": _latent("decode"),
     "dsa_context_module_perf.parquet": _sparse("prefill"),

@@ -38,7 +38,7 @@ SPARSE: Final[dict[str, dict[int, Attention]]] = {  # models whose modules were 
 KIND: Final = {
     "gemm": "gemm", "grouped_gemm": "experts", "attention_prefill": "attention", "attention_decode": "attention",
     "mla_prefill": "mla", "mla_decode": "mla", "conv_prefill": "convolution", "conv_decode": "convolution",
-    "latent_prefill": "sparse", "latent_decode": "sparse",
+    "absorbed": "absorbed", "latent_prefill": "sparse", "latent_decode": "sparse",
     **{f"{kind}_{phase}": "sparse" for kind in ("dsa", "dsa_reuse", "csa", "hca", "msa")
        for phase in ("prefill", "decode")},
     "hyper_pre": "hyper", "hyper_post": "hyper",
@@ -102,6 +102,10 @@ def _latent(records: Records, op: str, tile: int) -> Demand:
     return shapes.latent_attention(op.partition("_")[2], query, context, batch, heads, str(records["cache_dtype"][0]))
 
 
+def _absorbed(records: Records, op: str, tile: int) -> Demand:
+    return latent.absorbed(records["tokens"], records["heads"], latent.MEASURED)
+
+
 def _sparse(records: Records, op: str, tile: int) -> Demand:
     """Modules. Of each rank's heads apart: a module's weights depend on them."""
     kinds, number = np.unique(np.stack([records["hidden"], records["heads"]]), axis=1, return_inverse=True)
@@ -152,6 +156,7 @@ def _exchange(records: Records, op: str, tile: int) -> Demand:
 
 _DEMANDS: Final[dict[str, Callable[[Records, str, int], Demand]]] = {
     "gemm": _gemm, "experts": _experts, "attention": _attention, "mla": _latent,
+    "absorbed": _absorbed,
     "sparse": _sparse, "hyper": _hyper, "convolution": _convolution, "recurrence": _recurrence,
     "collective": _collective, "exchange": _exchange,
 }  # fmt: skip

@@ -28,7 +28,7 @@ WIDTH: Final = {"gemm": "n"}  # whole widths of it are left out together
 RANGE: Final = {
     "gemm": ("n", "k"), "grouped_gemm": ("hidden", "inter"), "attention_prefill": ("heads", "head_dim"),
     "attention_decode": ("heads", "head_dim"), "mla_prefill": ("heads",), "mla_decode": ("heads",),
-    "latent_prefill": ("heads",), "latent_decode": ("heads",),
+    "absorbed": ("heads", "tokens"), "latent_prefill": ("heads",), "latent_decode": ("heads",),
     **{f"{kind}_{phase}": ("heads",) for kind in ("dsa", "dsa_reuse", "csa", "hca", "msa")
        for phase in ("prefill", "decode")},
     "hyper_pre": ("tokens",), "hyper_post": ("tokens",),

@@ -33,6 +33,7 @@ RECURRENT: Final = ("conv", "gdn", "kda")
 OWN: Final = "latent_"  # roles of an engine's own modules: without one it is played by a core, its own or another's
 ROLES: Final = {"gemm": "gemm", "grouped_gemm": "experts", "attention_prefill": "gqa_prefill",
                 "attention_decode": "gqa_decode", "mla_prefill": "mla_prefill", "mla_decode": "mla_decode",
+                "absorbed": "absorbed",
                 **{f"{kind}_{phase}": f"{kind}_{phase}" for kind in ("latent", *SPARSE, *RECURRENT)
                    for phase in ("prefill", "decode")}, **{part: part for part in HYPER}}  # fmt: skip
 LEAN: Final = "fp8_block"  # of modules whose GEMMs are taken off again, those with lean ones: less to take off

@@ -123,6 +123,10 @@ def _sweeps(profile: Profile, role: str) -> Iterator[Sweep]:
             f"{model.name}: tokens", sizes(16384),
             lambda tokens: profile.hyper(tokens, model.hidden_size, model.hyper)[part].seconds,
         )  # fmt: skip
+    elif kind == "absorbed":
+        shape = load_model(MODELS["mla"]).attention
+        for heads in (shape.num_heads, shape.num_heads // 8):
+            yield f"{heads} heads: tokens", sizes(1024), _absorbed(profile, heads, shape)
     elif op in RECURRENT:
         yield from _recurrence(profile, op, phase)
     else:
@@ -131,6 +135,10 @@ def _sweeps(profile: Profile, role: str) -> Iterator[Sweep]:
 
 def _gemm(profile: Profile, n: int, k: int, precision: str) -> Callable[[Floats], Floats]:
     return lambda m: profile.gemm(m, n, k, precision).seconds
+
+
+def _absorbed(profile: Profile, heads: int, shape: Attention) -> Callable[[Floats], Floats]:
+    return lambda tokens: profile.absorbed(tokens, heads, shape).seconds
 
 
 def _experts(profile: Profile, hidden: int, inter: int, precision: str) -> Callable[[Floats], Floats]:
@@ -173,7 +181,9 @@ def _attention(profile: Profile, op: str, phase: str, precision: str) -> Iterato
                     phase, query, context, batch, shape, model.hidden_size, 1, precision
                 ).seconds
             if op == "latent":
-                return profile.latent_attention(phase, query, context, batch, shape, heads, precision).seconds
+                return profile.latent_attention(
+                    phase, query, context, batch, shape, heads, precision, precision
+                ).seconds
             return profile.attention(phase, query, context, batch, shape, heads, precision).seconds
 
         label = "context" if phase == "decode" else "query"

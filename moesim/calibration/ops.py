@@ -35,6 +35,7 @@ OPS: Final[dict[str, Op]] = {
     "attention_decode": Op("attention", ATTENTION, "context", "core of one new token over `context` cached tokens"),
     "mla_prefill": Op("attention", ("heads", "batch"), "query", "latent attention, keys and values expanded"),
     "mla_decode": Op("attention", ("heads", "batch"), "context", "latent attention in the latent space"),
+    "absorbed": Op("attention", ("heads", "tokens"), "tokens", "projections into the latent space and out of it"),
     "latent_prefill": Op("attention", MODULE, "query", "module of latent attention: projections, small kernels, core"),
     "latent_decode": Op("attention", MODULE, "context", "the same of one new token"),
     "dsa_prefill": Op("attention", SPARSE, "query", "module of sparse attention: projections, indexer, core"),

@@ -79,6 +79,7 @@ CELLS: Final[dict[str, Cell]] = {
     "kda_prefill": Cell(RECURRENT, ("heads", "batch", "query"), "query", compared=False),
     "kda_decode": Cell(RECURRENT, ("heads", "batch"), "batch"),
     "mla_decode": Cell(("heads", "batch", "context"), ("heads", "batch", "context"), "batch"),
+    "absorbed": Cell(("heads", "tokens"), ("heads", "tokens"), "tokens"),
     "latent_prefill": Cell(("heads", "batch", "query"), ("heads", "batch", "query"), "query", compared=False),
     "latent_decode": Cell(("heads", "batch", "context"), ("heads", "batch", "context"), "batch", compared=False),
 }

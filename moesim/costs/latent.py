@@ -38,6 +38,21 @@ def gemms(shape: Attention) -> tuple[Gemm, ...]:
     return shape.gemms(HIDDEN)
 
 
+def up(shape: Attention, heads: int) -> Gemm:
+    """Keys and values of `heads` heads out of the latent: what is absorbed in decode."""
+    return next(one for one in gemms(as_measured(shape, heads)) if one.name == "kv_up")
+
+
+def absorbed(tokens: npt.ArrayLike, heads: npt.ArrayLike, shape: Attention) -> Demand:
+    """Its two halves as a product for each head, in bf16: queries into the latent space, what was attended to out."""
+    t, h = (np.asarray(column, dtype=np.float64) for column in (tokens, heads))
+    widths = shape.qk_nope_head_dim + shape.v_head_dim
+    flops = 2.0 * t * h * shape.kv_lora_rank * widths
+    activations = t * h * (widths + 2 * shape.kv_lora_rank)
+    moved = np.where(t > 0, (activations + h * shape.kv_lora_rank * widths) * BF16, 0.0)
+    return Demand(flops, moved, flops, (), shapes.logs(t + 0 * moved, h + 0 * moved, moved))
+
+
 def module(
     phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention, dtype: str,
     cache_dtype: str,

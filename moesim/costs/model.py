@@ -69,10 +69,11 @@ class CostModel(Protocol):
 
     def latent_attention(
         self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
-        heads: int, dtype: str,
+        heads: int, dtype: str, weights: str,
     ) -> Estimate:  # fmt: skip
         """The same of latent attention as an engine serves it: with the norms, the rotary embedding and whatever else
-        its module does beside the GEMMs, where that was measured.
+        its module does beside the GEMMs, where that was measured. weights: dtype of those GEMMs, among which keys and
+        values out of the latent are one; in decode it stands for the absorbed projections.
         """
 
     def sparse_attention(

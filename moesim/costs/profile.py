@@ -36,12 +36,13 @@ UNMEASURED_FAMILY, UNMEASURED_SPREAD = (
     "unmeasured kernels",
     0.4,
 )  # measured kernels of the profiles reach 1/3 to all of it
+ABSORBED = "absorbed.bf16"  # role of the projections that a core in the latent space needs
 HULL_SLACK = 1e-3  # of an octave
 REACH = NormalDist().inv_cdf(0.9)  # standard deviations from the median to the end of an 80 % interval
 FAMILIES = {
     "gemm": "gemm", "experts": "grouped_gemm", "gqa_prefill": "attention", "gqa_decode": "attention",
     "mla_prefill": "attention", "mla_decode": "attention",
-    "latent_prefill": "attention", "latent_decode": "attention",
+    "absorbed": "attention", "latent_prefill": "attention", "latent_decode": "attention",
     "dsa_prefill": "sparse attention", "dsa_decode": "sparse attention",
     "dsa_reuse_prefill": "sparse attention", "dsa_reuse_decode": "sparse attention",
     **{f"{kind}_{phase}": "compressed attention" for kind in ("csa", "hca") for phase in ("prefill", "decode")},
@@ -146,24 +147,52 @@ class Profile:
 
     def latent_attention(
         self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
+        heads: int, dtype: str, weights: str,
+    ) -> Estimate:  # fmt: skip
+        """See CostModel. The engine's module less its GEMMs, in the module's dtype; where none was measured its core
+        and, in decode, what absorbed projections take beyond the GEMM of their size.
+        """
+        core = self.attention(phase, query, context, requests, shape, heads, dtype)
+        if latent.role_of(phase, dtype) in self._roles:
+            return self._latent_module(phase, core, (query, context, requests), shape, heads, dtype)
+        if phase != "decode":
+            return core
+        if ABSORBED not in self._roles:
+            return replace(core, kernel=f"{core.kernel}, absorbed projections as one GEMM: nobody measured them")
+        tokens, up = np.multiply(query, requests), latent.up(shape, heads)
+        found = self.absorbed(tokens, heads, shape)
+        beyond = found.seconds - self.gemm(tokens, up.n, up.k, weights).seconds
+        seconds = np.where(core.bytes > 0, np.maximum(core.seconds + beyond, self._least(core)), 0.0)
+        return replace(core, seconds=seconds, outside=core.outside | found.outside,
+                       kernel=f"{core.kernel}, {found.kernel}")  # fmt: skip
+
+    def absorbed(self, tokens: npt.ArrayLike, heads: int, shape: Attention) -> Estimate:
+        """Projections of int[...] tokens into the latent space of `heads` heads, and out of it."""
+        return self._estimate(ABSORBED, "attention", latent.absorbed(tokens, heads, shape))
+
+    def _latent_module(
+        self, phase: str, core: Estimate, rows: tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike], shape: Attention,
         heads: int, dtype: str,
     ) -> Estimate:  # fmt: skip
-        """See CostModel. The engine's module less its GEMMs, in the module's dtype; its core, where no module was
-        measured. Modules of prompts were measured without cached tokens: these cost what they add to the core.
+        """rows: query, context, requests. Modules of prompts were measured without cached tokens: these cost what they
+        add to the core.
         """
-        role, core = latent.role_of(phase, dtype), self.attention(phase, query, context, requests, shape, heads, dtype)
-        if role not in self._roles:
-            return core
-        own, (_, section) = latent.as_measured(shape, heads), self._operator(role)
+        query, context, requests = rows
+        role, own = latent.role_of(phase, dtype), latent.as_measured(shape, heads)
+        _, section = self._operator(role)
         before = context if phase == "decode" else np.zeros_like(context)
         demand = latent.module(phase, query, before, requests, own, section.dtype, section.cache_dtype)
         found, tokens = self._estimate(role, "attention", demand), np.multiply(query, requests)
         precision = shapes.ARITHMETIC.get(section.dtype, section.dtype)
         gemms = sum(self.gemm(tokens, gemm.n, gemm.k, precision).seconds for gemm in latent.gemms(own))
         alone = self.attention(phase, query, before, requests, shape, heads, dtype).seconds
-        least = np.maximum(core.flops / (self._clock * self._bf16), core.bytes / self._section.memory_bandwidth)
-        seconds = np.where(core.bytes > 0, np.maximum(found.seconds - gemms + core.seconds - alone, least), 0.0)
+        whole = np.maximum(found.seconds - gemms + core.seconds - alone, self._least(core))
+        seconds = np.where(np.asarray(core.bytes) > 0, whole, 0.0)
         return replace(found, seconds=seconds, outside=found.outside | core.outside, flops=core.flops, bytes=core.bytes)
+
+    def _least(self, core: Estimate) -> shapes.Floats:
+        """float64[...]: seconds that physics asks for."""
+        return np.maximum(core.flops / (self._clock * self._bf16), core.bytes / self._section.memory_bandwidth)
 
     def sparse_attention(
         self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,

@@ -72,7 +72,7 @@ class Roofline:
 
     def latent_attention(
         self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
-        heads: int, dtype: str,
+        heads: int, dtype: str, weights: str,
     ) -> Estimate:  # fmt: skip
         """See CostModel: its core."""
         return self.attention(phase, query, context, requests, shape, heads, dtype)

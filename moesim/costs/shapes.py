@@ -115,6 +115,12 @@ KINDS: Final[dict[str, Kind]] = {
         ({"batch": 1, "length": 1, "heads": 1}, {"bytes": 0.25, "length": 1}, {"bytes": 0.25, "heads": 1}),
         0.05,
     ),
+    "absorbed": Kind(
+        (),
+        ("tokens", "heads", "bytes"),
+        ({"tokens": 0.5, "heads": 1}, {"bytes": 0.25}, {"bytes": 0.5, "heads": 1}),
+        0.05,
+    ),
     "sparse": Kind(
         ("tokens",),
         ("tokens", "length", "heads", "batch", "hidden", "bytes"),

@@ -164,11 +164,12 @@ class Tables:
 
     def latent_attention(
         self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
-        heads: int, dtype: str,
+        heads: int, dtype: str, weights: str,
     ) -> Estimate:  # fmt: skip
         """See CostModel; kept as attention is."""
-        key = ("latent attention", phase, shape, heads, dtype)
-        memo, rest = self._memo(key, (14, 22, 25), BLOCK if phase == "decode" else 1), (shape, heads, dtype)
+        key = ("latent attention", phase, shape, heads, dtype, weights)
+        rest = (shape, heads, dtype, weights)
+        memo = self._memo(key, (14, 22, 25), BLOCK if phase == "decode" else 1)
         return memo.at((requests, query, context), lambda n, q, c: self.asked.latent_attention(phase, q, c, n, *rest))
 
     def sparse_attention(

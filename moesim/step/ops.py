@@ -127,10 +127,10 @@ class LayerOps:
             rest = (mixer, self.model.hidden_size, self.spread.tensor, self.precision.kv_cache)
             return [self.costs.sparse_attention(phase, kinds.query, kinds.context, kinds.number, *rest)]
         rows = windowed(kinds, mixer.window) if mixer.window else (kinds.query, kinds.context, kinds.number)
-        heads = mixer.num_heads // self.spread.tensor
-        latent = mixer.kind == "mla" and not training
-        price = self.costs.latent_attention if latent else self.costs.attention
-        return [price(phase, *rows, mixer, heads, self.precision.kv_cache)]
+        asked = (phase, *rows, mixer, mixer.num_heads // self.spread.tensor, self.precision.kv_cache)
+        if mixer.kind == "mla" and not training:
+            return [self.costs.latent_attention(*asked, self.precision.weights)]
+        return [self.costs.attention(*asked)]
 
     def rotary(self, batch: Batch) -> Work:
         """Queries and keys rotated, in training; its backward pass moves the same."""

@@ -95,3 +95,20 @@ def test_tables_of_a_new_device_become_a_profile_that_prices(
                                      "--json"])) == 0  # fmt: skip
     found = json.loads("{" + capsys.readouterr().out.partition("\n{")[2])
     assert found["metrics"]["gemm_median_abs_error"]["value"] < 0.05
+
+
+def test_absorbed_projections_are_the_sum_of_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One cell was measured twice, one lacks its way back, and fp8 weights are what nobody serves unasked."""
+    folder = tmp_path / "mine" / "mla_bmm" / "sglang" / "0.5.14"
+    folder.mkdir(parents=True)
+    rows = [("mla_gen_pre", "bfloat16", 1, 16, 4e-3), ("mla_gen_post", "bfloat16", 1, 16, 5e-3),
+            ("mla_gen_pre", "bfloat16", 1, 16, 6e-3), ("mla_gen_pre", "bfloat16", 8, 16, 7e-3),
+            ("mla_gen_pre", "fp8", 1, 16, 9e-3), ("mla_gen_post", "fp8", 1, 16, 9e-3)]  # fmt: skip
+    names = ("op_name", "bmm_dtype", "num_tokens", "num_heads", "latency")
+    table = {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+    pq.write_table(pa.table(table | {"kernel_source": ["bmm"] * len(rows)}), folder / "mla_bmm_perf.parquet")
+    monkeypatch.setattr(aiconfigurator, "tables_folder", lambda: tmp_path)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.12.0")
+    found = aiconfigurator.import_tables("mine")
+    assert (found["op"].tolist(), found["tokens"].tolist(), found["heads"].tolist()) == (["absorbed"], [1], [16])
+    assert found["seconds"].tolist() == pytest.approx([10e-6])
