@@ -42,7 +42,8 @@ REACH = NormalDist().inv_cdf(0.9)  # standard deviations from the median to the 
 FAMILIES = {
     "gemm": "gemm", "experts": "grouped_gemm", "gqa_prefill": "attention", "gqa_decode": "attention",
     "mla_prefill": "attention", "mla_decode": "attention",
-    "absorbed": "attention", "latent_prefill": "attention", "latent_decode": "attention",
+    "absorbed": "absorbed projections",  # their time is part of the core's, their errors widen no other attention
+    "latent_prefill": "attention", "latent_decode": "attention",
     "dsa_prefill": "sparse attention", "dsa_decode": "sparse attention",
     "dsa_reuse_prefill": "sparse attention", "dsa_reuse_decode": "sparse attention",
     **{f"{kind}_{phase}": "compressed attention" for kind in ("csa", "hca") for phase in ("prefill", "decode")},
