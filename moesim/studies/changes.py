@@ -49,7 +49,7 @@ def serving_changes(one: ServeScenario) -> Iterator[Change]:
         yield from (_remedy(f"scheduler.{key}={size}") for size in (value // 2, 2 * value) if size)
     if one.pools:
         yield Change(("pools.transfer=infinite",), "ideal")
-        if not one.faults:  # another replica would be the one that dies
+        if all(fault.replica is not None for fault in one.faults):  # else the GPUs that die are another replica's
             yield _remedy(f"pools.prefill.replicas={one.pools.prefill.replicas + 1}")
         yield _remedy(f"pools.decode.replicas={one.pools.decode.replicas + 1}")
         return

@@ -37,7 +37,8 @@ def test_requests_of_a_dead_replica_are_computed_again_or_lost(moesim: Moesim) -
 @pytest.mark.parametrize(
     ("faults", "code", "where"),
     [
-        ("[{replica: 2, at: 1 s}]", 2, "faults[0].replica: no replica 2, there are 2"),
+        ("[{replica: 2, at: 1 s}]", 2, "faults[0].replica: no replica 2, there are 2 (replicas)"),
+        ("[{pool: decode, replica: 1, at: 1 s}]", 2, "faults[0].pool: there are no pools"),
         ("[{gpu: 16, at: 1 s}]", 2, "no gpu 16, the last is 15"),
         ("[{node: 7, at: 1 s}]", 2, "no node 7, the last is 1"),
         ("[{replica: 0, gpu: 1, at: 1 s}]", 2, "one of replica, gpu and node"),
@@ -62,13 +63,42 @@ def test_replicas_of_pools_die_by_their_own_gpus(moesim: Moesim) -> None:
              "scheduler={preset: vllm_dp_ep}", "requests={number: 24, arrivals: {poisson: {rate: 300/s}}, "
              "input_length: {fixed: 200}, output_length: {fixed: 20}}")  # fmt: skip
     base = ("run", "dsv3-pools", *(word for text in asked for word in ("--set", text)))
-    for what in ("replica: 2", "node: 2", "gpu: 17"):
+    for what in ("pool: decode, replica: 0", "node: 2", "gpu: 17"):
         done = moesim(*base, "--set", f"faults=[{{{what}, at: 20 ms}}]", "--json")
         assert done.code == 0, done.err
         values = {name: metric["value"] for name, metric in json.loads(done.out)["metrics"].items()}
         assert values["completed"] == 24 and values["retries"] > 0 and values["lost"] == 0, what
-    done = moesim(*base, "--set", "faults=[{replica: 4, at: 1 s}]")
-    assert done.code == 2 and "no replica 4, there are 4" in done.err
+    for what, says in (
+        ("pool: decode, replica: 2", "no decode replica 2, there are 2 (pools.decode.replicas)"),
+        ("replica: 2", "faults[0].replica: a replica of which pool? Try: pool: prefill or pool: decode"),
+        ("pool: decode, gpu: 2", "a gpu or node is the cluster's"),
+    ):
+        done = moesim(*base, "--set", f"faults=[{{{what}, at: 1 s}}]")
+        assert done.code == 2 and says in done.err, done.err
+
+
+def test_a_fault_is_of_the_same_replica_whatever_size_other_pools_have(moesim: Moesim) -> None:
+    """The one replica that answers dies before anybody came and returns: as long for one prefill replica as for two."""
+    base = [word for text in (*BASE, "pools.transfer=infinite") for word in ("--set", text)]
+    dies = "faults=[{pool: decode, replica: 0, at: 0 s, until: 90 ms}]"
+    for many in (1, 2):
+        done = moesim("run", "dsv3-pools", *base, "--set", f"pools.prefill.replicas={many}", "--set", dies, "--json")
+        assert done.code == 0, done.err
+        values = {name: metric["value"] for name, metric in json.loads(done.out)["metrics"].items()}
+        assert values["mean_ttft_ms"] > 80 and values["retries"] == 0 and values["completed"] == 24
+
+
+def test_a_search_over_replicas_wants_faults_of_hardware(moesim: Moesim) -> None:
+    done = moesim("recommend", *SMALL, "--set", ASK, "--set", "faults=[{replica: 0, at: 1 ms, until: 1 s}]")
+    assert done.code == 2 and "faults[0]: replicas are searched" in done.err and "a gpu or node" in done.err, done.err
+
+
+def test_no_prompt_waits_for_answers_of_another_pool(moesim: Moesim) -> None:
+    base = [part for text in BASE for part in ("--set", text)]
+    for key in ("scheduler.prefill_decode_interval=4", "scheduler.prefill_schedule_interval=4",
+                "pools.decode.scheduler={preset: sglang, prefill_decode_interval: 4}"):  # fmt: skip
+        done = moesim("run", "dsv3-pools", *base, "--set", key)
+        assert done.code == 2 and "different replicas" in done.err and "interval:" in done.err, done.err
 
 
 def test_late_outages_are_said_to_change_nothing(moesim: Moesim) -> None:

@@ -312,6 +312,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     "faults.at": (DIES, faults("replica: 0, at: 30 ms, until: 1 s")),
     "faults.until": (DIES, faults("replica: 0, at: 5 ms, until: 9 ms")),
     "faults.replica": (DIES, faults("replica: 1, at: 5 ms, until: 1 s")),
+    "faults.pool": (DIES, faults("pool: decode, replica: 1, at: 5 ms, until: 1 s")),
     "faults.gpu": (DIES, faults("gpu: 11, at: 5 ms, until: 1 s")),
     "faults.node": (DIES, faults("node: 1, at: 5 ms, until: 1 s")),
     "faults.then": (DIES, faults("replica: 0, at: 5 ms, until: 1 s, then: lose")),
@@ -326,6 +327,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     "seeds": ((), "seeds=2"),
 }  # fmt: skip
 REFUSED = {
+    "faults.pool": "there are no pools",  # with pools: tests/cli/test_serve_faults.py
     **dict.fromkeys(
         (
             "requests.arrivals.replay.format", "requests.input_length.dataset.format",

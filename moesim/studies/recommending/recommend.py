@@ -99,6 +99,10 @@ def _read(asked: Asked) -> Question:
         if key.split(".")[0] in OWN[mode]:
             raise BadInput("is searched", where=f"--set {key}", way_out="another key, or moesim sweep")
     loaded = (load_serving if mode == SERVE else load_training)(document)
+    for number, fault in enumerate(getattr(loaded.scenario, "faults", ())):
+        if getattr(fault, "replica", None) is not None:
+            raise BadInput("replicas are searched: one of this number is another in each", where=f"faults[{number}]",
+                           way_out="a gpu or node that dies, or no faults")  # fmt: skip
     cluster = load_cluster(loaded.scenario.cluster.topology, **loaded.scenario.cluster.changes)
     gpus = asked.gpus or cluster.num_devices
     if gpus > cluster.num_devices:
@@ -135,7 +139,7 @@ def _serving(question: Question, tell: Callable[[str], None], executor: Executor
     ]  # fmt: skip
     result = _ranked(question, rows, runs)
     refused = by_reason((error.exit_code, str(error)) for _, error in able.refused)
-    result = replace(result, candidates=len(space), refused=refused)
+    result = replace(result, candidates=len(space), refused=refused, reasons=by_reason(runs.reasons.values()))
     if not whole:
         return replace(result, left=len(found.left), slack=found.slack)
     return replace(result, share=_share(rows, able.candidates, found), searched=len(found.known))

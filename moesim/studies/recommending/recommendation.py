@@ -48,6 +48,7 @@ class Recommendation(Tabular):
     slack: tuple[float, ...]
     folder: Path
     failed: int = 0
+    reasons: Mapping[str, int] = field(default_factory=dict)
     share: float | None = None
     searched: int | None = None
 
@@ -74,7 +75,8 @@ class Recommendation(Tabular):
     def _said(self) -> Iterator[str]:
         yield from (f"{count} candidates: {why}" for why, count in self.refused.items())
         if self.failed:
-            yield f"{self.failed} simulated candidates failed; see results.csv in {self.folder}"
+            told = "; ".join(f"{count}: {why}" for why, count in self.reasons.items())
+            yield f"{self.failed} simulated candidates failed ({told}); see results.csv in {self.folder}"
         if self.share is not None:
             yield (f"every candidate was simulated; the search alone would have run {self.searched} of them and "
                    f"reached {self.share:.2%} of this hypervolume")  # fmt: skip

@@ -115,7 +115,7 @@ class ServeBuilt:
         """Of the replicas. Raises BadInput where what dies is none of theirs."""
         cluster, world = self.plan.fabric.cluster, self.plan.layout.world
         places = [range(number * world, (number + 1) * world) for number in range(self.scenario.most_replicas)]
-        return outages_of(self.scenario.faults, places, cluster.gpus_per_node, cluster.num_devices)
+        return outages_of(self.scenario.faults, {None: places}, cluster.gpus_per_node, cluster.num_devices)
 
     def _replica(self, book: Book, clock: Clock, device: int, pool: Tier | None, *, hands_over: bool) -> Replica:
         layout, settings, blocks, ttft = self.plan.layout, self.settings, self.memory.blocks, self.scenario.slo.ttft

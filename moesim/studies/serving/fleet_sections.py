@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Literal
 
 from pydantic import Field, model_validator
@@ -14,6 +14,7 @@ from moesim.serving.scaling import Scaling
 from moesim.units import Seconds, to_ps
 from moesim.yamlfile import Section
 
+Role = Literal["prefill", "decode"]
 LATEST: Final = 4e6  # s: clocks count picoseconds in 62 bits
 SHORTEST: Final = 1e-3  # s between two looks: an hour has 3.6 million of them
 
@@ -25,7 +26,8 @@ class OutageSection(Section):
     until: Seconds | None = Field(
         None, le=LATEST, description="when its replicas serve again, weights loaded; default: never"
     )
-    replica: int | None = Field(None, ge=0, description="which replica dies, from 0; of pools those of prefill first")
+    replica: int | None = Field(None, ge=0, description="which replica dies, from 0")
+    pool: Role | None = Field(None, description="with pools: of which one `replica` is the number, from 0")
     gpu: int | None = Field(None, ge=0, description="the GPU that dies; replicas have theirs one after the other")
     node: int | None = Field(None, ge=0, description="the node that dies, with all of its GPUs")
     then: Literal["retry", "lose"] = Field(
@@ -40,6 +42,8 @@ class OutageSection(Section):
     def _one_target(self) -> OutageSection:
         if sum(target is not None for target in (self.replica, self.gpu, self.node)) != 1:
             raise ValueError("give one of replica, gpu and node")
+        if self.pool and self.replica is None:
+            raise ValueError("pool goes with replica: a gpu or node is the cluster's")
         if self.until is not None and self.until <= self.at:
             raise ValueError("until has to come after at")
         if self.retry_after and self.then == "lose":
@@ -82,24 +86,40 @@ class AutoscaleSection(Section):
         return Scaling(self.policy, self.target, self.min_replicas, self.max_replicas, first, *times)
 
 
-def outages_of(sections: Sequence[OutageSection], places: Sequence[range], node: int, gpus: int) -> tuple[Outage, ...]:
-    """places: GPUs of each replica, on a cluster of `gpus` in nodes of `node`. Raises BadInput where nothing dies."""
+def outages_of(
+    sections: Sequence[OutageSection], pools: Mapping[Role | None, Sequence[range]], node: int, gpus: int
+) -> tuple[Outage, ...]:  # fmt: skip
+    """pools: GPUs of each replica, by role or None where there is one kind, on a cluster of `gpus` in nodes of `node`.
+    Raises BadInput where nothing dies.
+    """
+    places = [place for pool in pools.values() for place in pool]
     return tuple(
         Outage(struck, int(to_ps(one.at)), FAR if one.until is None else int(to_ps(one.until)), one.then == "retry",
                int(to_ps(one.retry_after)))
         for number, one in enumerate(sections)
-        for struck in _struck(one, f"faults[{number}]", places, node, gpus)
+        for struck in (_struck(one, f"faults[{number}]", places, node, gpus) if one.replica is None
+                       else [_named(one, one.replica, f"faults[{number}]", pools)])
     )  # fmt: skip
+
+
+def _named(one: OutageSection, replica: int, where: str, pools: Mapping[Role | None, Sequence[range]]) -> int:
+    """The number of a replica among those of all pools."""
+    if one.pool not in pools:
+        raise (
+            BadInput("there are no pools", where=f"{where}.pool", way_out="leave it out") if one.pool else
+            BadInput("a replica of which pool?", where=f"{where}.replica",
+                     way_out=f"pool: {' or pool: '.join(map(str, pools))}, from 0 in each")
+        )  # fmt: skip
+    roles, many = list(pools), len(pools[one.pool])
+    if replica >= many:
+        those, key = (f"{one.pool} replica", f"pools.{one.pool}.replicas") if one.pool else ("replica", "replicas")
+        raise BadInput(f"no {those} {replica}, there are {many} ({key})", where=f"{where}.replica",
+                       way_out=f"0 to {many - 1}, or where {key} varies a gpu or node")  # fmt: skip
+    return sum(len(pools[role]) for role in roles[: roles.index(one.pool)]) + replica
 
 
 def _struck(one: OutageSection, where: str, places: Sequence[range], node: int, gpus: int) -> Iterator[int]:
     """The replicas that have a part in what dies."""
-    if one.replica is not None:
-        if one.replica >= len(places):
-            raise BadInput(f"no replica {one.replica}, there are {len(places)}", where=f"{where}.replica",
-                           way_out=f"0 to {len(places) - 1}")  # fmt: skip
-        yield one.replica
-        return
     key, first, many = ("gpu", one.gpu, 1) if one.gpu is not None else ("node", (one.node or 0) * node, node)
     assert first is not None
     used = max(places[-1].stop, gpus)

@@ -12,7 +12,7 @@ from moesim.models import find_model
 from moesim.serving.readers import find_requests
 from moesim.studies.inputs import files_of, hash_of
 from moesim.studies.load import SERVE, Loaded, Named, Overrides, Source
-from moesim.studies.serving.pool_sections import Role
+from moesim.studies.serving.fleet_sections import Role
 from moesim.studies.serving.scenario import ServeScenario
 
 

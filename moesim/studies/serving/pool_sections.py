@@ -8,11 +8,10 @@ from pydantic import Field
 
 from moesim.serving.settings import SchedulerSection
 from moesim.studies.scenario import CommSection, ExpertsSection, OverlapSection, ParallelSection
-from moesim.studies.serving.fleet_sections import AutoscaleSection
+from moesim.studies.serving.fleet_sections import AutoscaleSection, Role
 from moesim.yamlfile import Section
 
 MOST_REPLICAS = 4096
-Role = Literal["prefill", "decode"]
 ROLES: Final[tuple[Role, Role]] = ("prefill", "decode")
 
 

@@ -14,9 +14,9 @@ from moesim.serving.fleet import Outage
 from moesim.serving.transfer import KERNEL, Instant, Links, Wires
 from moesim.step.pace import Pace
 from moesim.studies.serving.build import ServeBuilt, build_serving, draft_share
-from moesim.studies.serving.fleet_sections import OutageSection, outages_of
+from moesim.studies.serving.fleet_sections import OutageSection, Role, outages_of
 from moesim.studies.serving.load import ServeLoaded, in_pool
-from moesim.studies.serving.pool_sections import ROLES, Role
+from moesim.studies.serving.pool_sections import ROLES
 from moesim.studies.serving.scenario import ServeScenario
 
 MOST_GPUS = 4096  # of all pools: paths between all of them are a table
@@ -57,10 +57,10 @@ class Pools:
     def outages(self, sections: Sequence[OutageSection]) -> tuple[Outage, ...]:
         """Of the replicas of both pools. Raises BadInput where what dies is none of theirs."""
         cluster = self.fabric.cluster
-        pairs = [
-            (one, part.plan.layout.world) for part, first in zip(self.parts, self.first, strict=True) for one in first
-        ]
-        places = [range(first, first + world) for first, world in pairs]
+        every = zip(ROLES, self.parts, self.first, strict=True)
+        places: dict[Role | None, list[range]] = {
+            role: [range(one, one + part.plan.layout.world) for one in first] for role, part, first in every
+        }
         return outages_of(sections, places, cluster.gpus_per_node, cluster.num_devices)
 
     def links(self) -> Links:

@@ -14,9 +14,9 @@ from moesim.serving.settings import SchedulerSection
 from moesim.serving.workload import RequestsSection
 from moesim.studies.prices import PricesSection
 from moesim.studies.scenario import BatchSection, RoutingSection, Scenario, Setup, StepOverlapSection
-from moesim.studies.serving.fleet_sections import AutoscaleSection, OutageSection
+from moesim.studies.serving.fleet_sections import AutoscaleSection, OutageSection, Role
 from moesim.studies.serving.offload_section import KvOffloadSection
-from moesim.studies.serving.pool_sections import MOST_REPLICAS, PoolsSection, Role
+from moesim.studies.serving.pool_sections import MOST_REPLICAS, PoolsSection
 from moesim.studies.serving.rebalance import RebalanceSection
 from moesim.studies.serving.stage_sections import StageSection, check_stages
 from moesim.yamlfile import Items
@@ -98,11 +98,25 @@ class ServeScenario(Setup):
         for role, pool in (("prefill", pools.prefill), ("decode", pools.decode)):
             if pool.autoscale:
                 pool.autoscale.check(pool.replicas, f"pools.{role}.")
+        self._check_cadence(pools)
         if pools.decode.scheduler and pools.decode.scheduler.prefix_cache:
             raise BadInput(
                 "KV comes whole from the pool that computed it", where="pools.decode.scheduler.prefix_cache",
                 way_out="pools.prefill.scheduler.prefix_cache",
             )  # fmt: skip
+
+    def _check_cadence(self, pools: PoolsSection) -> None:
+        """Raises BadInput for intervals of prompts: they act while answers go on beside them."""
+        shared = None if pools.prefill.scheduler and pools.decode.scheduler else self.scheduler
+        given = {"": shared, "pools.prefill.": pools.prefill.scheduler, "pools.decode.": pools.decode.scheduler}
+        for lead, section in given.items():
+            settings = section and section.settings()
+            for key, idle in (("prefill_schedule_interval", 1), ("prefill_decode_interval", 0)):
+                if settings and getattr(settings, key) > idle:
+                    raise BadInput(
+                        "prompts wait there for answers beside them, and pools compute the two on different replicas",
+                        where=f"{lead}scheduler.{key}", way_out="leave it out, or serve without pools",
+                    )  # fmt: skip
 
     def pool(self, role: Role, nodes: int) -> ServeScenario:
         """A system of one pool's replicas alone, each on so many nodes."""
