@@ -161,7 +161,7 @@ class Library:
             own = pages[one].long()
             key, value = (part[own].flatten(0, 1)[: int(length[one])].float() for part in (keys, values))
             found.append((query[one].float() @ key.T * scale).softmax(-1) @ value)
-        return torch.stack(found).to(query.dtype)
+        return torch.stack(found).to(torch.bfloat16 if query.dtype == torch.float8_e4m3fn else query.dtype)
 
     def get_mla_metadata(self, length: Any, heads: int, kv_heads: int) -> tuple[str, None]:
         self.said["metadata"] = (length.dtype, heads, kv_heads)
@@ -201,6 +201,18 @@ class Library:
 
     _backend = "fa3"
 
+    def trtllm_batch_decode_with_kv_cache_mla(
+        self, *, query: Any, kv_cache: Any, workspace_buffer: Any, qk_nope_head_dim: int, kv_lora_rank: int,
+        qk_rope_head_dim: int, block_tables: Any, seq_lens: Any, max_seq_len: int, bmm1_scale: float, bmm2_scale: float,
+    ) -> torch.Tensor:  # fmt: skip
+        """A page is [1, tokens, 576]; pages of 128 tokens, zeros in the workspace and bf16 out, as it asks for."""
+        assert (qk_nope_head_dim, kv_lora_rank, qk_rope_head_dim, bmm2_scale) == (128, 512, 64, 1.0)
+        assert block_tables.shape[1] % 2 == 0 and not workspace_buffer.any() and kv_cache.shape[1] == 1
+        assert max_seq_len >= int(seq_lens.max()) and query.dtype == kv_cache.dtype == torch.float8_e4m3fn
+        keys = kv_cache.squeeze(1)
+        found = self.attend(query.squeeze(1), keys, keys[..., :kv_lora_rank], block_tables, seq_lens, bmm1_scale)
+        return found.unsqueeze(1)
+
 
 def installed(monkeypatch: pytest.MonkeyPatch, *names: str) -> Library:
     """Modules of these names that are the stand-in."""
@@ -237,6 +249,50 @@ def test_libraries_are_called_by_their_own_layouts(
     assert prepared.bytes == 2 * (3 * 100 * 576 + 3 * 4 * 576 + 3 * 4 * 512)
     if "flashinfer" in modules:
         assert library.said["ends"] == [0, 2, 4, 6] and library.said["shape"] == (4, 512, 64, 64)
+
+
+def test_decode_from_an_fp8_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """300 tokens are three pairs of pages; queries and latents take a byte a value, results two."""
+    installed(monkeypatch, "flashinfer", "flashinfer.mla")
+    name = "mla_decode_trtllm_fp8"
+    case = Case(name, "mla_decode", "fp8", shape(**dict(MLA) | {"context": 299}))
+    prepared = OPERATORS[name].prepare(case, ALONE)
+    prepared.check(prepared.call())
+    with pytest.raises(WrongResult):
+        prepared.check(prepared.call() * 1.2)
+    assert case.row(0)["cache_dtype"] == "fp8" and prepared.columns == {"kernel": "trtllm_batch_decode_mla"}
+    assert prepared.bytes == 3 * 300 * 576 + 3 * 4 * 576 + 2 * 3 * 4 * 512
+    plan = small(models=("deepseek-ai/DeepSeek-V3",), dtypes=("bf16", "fp8"))
+    assert {one.dtype for one in OPERATORS[name].cases(plan, 1)} == {"fp8"}
+    assert {one.dtype for one in OPERATORS["mla_decode_flashmla"].cases(plan, 1)} == {"bf16"}
+
+
+@pytest.mark.parametrize(
+    ("operator", "model", "backend"),
+    [("attention_prefill", "Qwen/Qwen3-30B-A3B", "flash"), ("mla_prefill", "deepseek-ai/DeepSeek-V3", "efficient")],
+)
+def test_a_prompt_sees_what_is_cached_before_it(operator: str, model: str, backend: str) -> None:
+    """Its first token all 12 cached ones and itself. Told from a mask that ends at the upper left."""
+    plan = small(models=(model,), sdpa=(backend, "cudnn"), prefixes=(0, 12), tensor_parallel=(4,))
+    plain, after = (case for case in OPERATORS[operator].cases(plan, 1) if case.kernel.endswith(backend))
+    assert (plain["query"], plain["context"], after["query"], after["context"]) == (8, 0, 8, 12)
+    cudnn = [case["context"] for case in OPERATORS[operator].cases(plan, 1) if case.kernel.endswith("cudnn")]
+    assert cudnn == [0]  # it would read a mask
+    case = replace(after, kernel="torch_sdpa_math")
+    prepared = OPERATORS[operator].prepare(case, ALONE)
+    with torch.inference_mode(), prepared.within():
+        prepared.check(prepared.call())
+        with pytest.raises(WrongResult):
+            prepared.check(prepared.call(attn_mask=None, is_causal=True))
+    assert prepared.flops / OPERATORS[operator].prepare(plain, ALONE).flops == (12 + 4.5) / 4.5
+
+
+def test_prefixes_are_left_out_where_they_would_not_fit() -> None:
+    """Of 2 ** 18 tokens with their prefix, and no decode has one."""
+    plan = small(models=("Qwen/Qwen3-30B-A3B",), batches=(1, 16), contexts=(8,), prefixes=(0, 1 << 15))
+    sizes = [(one["batch"], one["context"]) for one in OPERATORS["attention_prefill"].cases(plan, 1)]
+    assert sizes == [(1, 0), (1, 1 << 15), (16, 0)]
+    assert {one["context"] for one in OPERATORS["attention_decode"].cases(plan, 1)} == {7}
 
 
 def test_a_library_that_is_not_there_or_does_not_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

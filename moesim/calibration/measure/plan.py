@@ -13,8 +13,10 @@ from moesim.units import ByteCount, Seconds
 from moesim.yamlfile import Items, Section
 
 FOLDER: Final = "calibration/plans"
+MOST_BEFORE: Final = 1 << 18  # tokens, cached ones before them too, of a prefill: 21 GB of MLA's 128 expanded heads
 MOST_CACHED: Final = 1 << 23  # tokens that a decode call attends to: 17 GB of four grouped heads
 Positive = Annotated[int, Field(ge=1, le=1 << 24)]
+Cached = Annotated[int, Field(ge=0, le=1 << 24)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -45,7 +47,8 @@ class PlanSection(Section):
     tensor_parallel: Items[Positive] = Field((1,), description="ranks that share heads and columns")
     routing: Items[str] = Field(("balanced",), description="balanced, trace:NAME, sampled:NAME")
     batches: Items[Positive] = (1,)
-    contexts: Items[Positive] = (128,)
+    contexts: Items[Positive] = Field((128,), description="tokens of a prompt; cached ones, with its own, of a decode")
+    prefixes: Items[Cached] = Field((0,), description="tokens that are cached before a prompt's")
     sdpa: Items[Literal["flash", "cudnn", "efficient", "math"]] = Field(
         ("flash",), description="backends of scaled_dot_product_attention, each a kernel of its own"
     )

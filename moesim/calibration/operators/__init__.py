@@ -38,6 +38,7 @@ OPERATORS: Final[dict[str, Operator]] = {
     "mla_decode_flashmla": mla_libraries.FLASH_MLA,
     "mla_decode_flashinfer": mla_libraries.FLASHINFER,
     "mla_decode_fa3": mla_libraries.FA3,
+    "mla_decode_trtllm_fp8": mla_libraries.FP8,
     "permute": permute.PERMUTE,
     "unpermute": permute.UNPERMUTE,
     "activation": activation.OPERATOR,

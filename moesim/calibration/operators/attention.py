@@ -1,7 +1,8 @@
 """Attention cores in scaled_dot_product_attention: prefill and decode, with grouped heads or MLA. Which backend runs is
-forced, and part of the kernel's name: a shape that it has no kernel for fails rather than falls back.
+forced, and part of the kernel's name: a shape that it has no kernel for fails rather than falls back. A prompt that
+follows cached tokens sees all of them: its causal mask ends at the lower right.
 
-Source: torch.nn.attention.sdpa_kernel and SDPBackend in PyTorch's documentation.
+Source: torch.nn.attention.sdpa_kernel, SDPBackend and torch.nn.attention.bias in PyTorch's documentation.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import Final, Literal
 import torch
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.bias import causal_lower_right
 
 from moesim.calibration.measure.case import Case, shape
-from moesim.calibration.measure.plan import MOST_CACHED, PlanSection
+from moesim.calibration.measure.plan import MOST_BEFORE, MOST_CACHED, PlanSection
 from moesim.calibration.measure.target import Target
 from moesim.calibration.operators.expand import models
 from moesim.calibration.operators.operator import Operator, Place, Prepared, expect_close
@@ -43,7 +45,7 @@ def cases(plan: PlanSection, world: int, *, operator: str, phase: Phase, latent:
 
 
 def shapes(plan: PlanSection, *, phase: Phase, latent: bool) -> Iterator[dict[str, int]]:
-    """Columns of the plan's attentions; prefill starts from nothing.
+    """Columns of the plan's attentions; a prompt follows each of the plan's prefixes.
 
     If `latent`, MLA with DeepSeek's widths: records have no column for others.
     """
@@ -52,18 +54,27 @@ def shapes(plan: PlanSection, *, phase: Phase, latent: bool) -> Iterator[dict[st
         for degree in plan.tensor_parallel:
             if attention.num_heads % degree:
                 continue
-            for batch in plan.batches:
-                for length in plan.contexts:
-                    if batch * length > (MAX_PREFILL if phase == "prefill" else MOST_CACHED):
-                        continue
-                    query, context = (length, 0) if phase == "prefill" else (1, length - 1)
-                    yield {"batch": batch, "query": query, "context": context, **_columns(attention, degree, phase)}
+            for batch, query, context in _sizes(plan, phase):
+                yield {"batch": batch, "query": query, "context": context, **_columns(attention, degree, phase)}
+
+
+def _sizes(plan: PlanSection, phase: Phase) -> Iterator[tuple[int, int, int]]:
+    """Sequences, new tokens and cached ones of each."""
+    for batch in plan.batches:
+        for length in plan.contexts:
+            if phase == "decode" and batch * length <= MOST_CACHED:
+                yield batch, 1, length - 1
+            if phase == "prefill" and batch * length <= MAX_PREFILL:
+                yield from ((batch, length, one) for one in plan.prefixes if batch * (length + one) <= MOST_BEFORE)
 
 
 def _able(backend: str, columns: dict[str, int], latent: bool, phase: Phase) -> bool:
     """Flash attention has one width for keys and values, the efficient one no grouped heads: as torch's checks of their
-    inputs say (aten/src/ATen/native/transformers/sdp_utils_cpp.h).
+    inputs say (aten/src/ATen/native/transformers/sdp_utils_cpp.h). After cached tokens these two have a causal mask of
+    their own, cuDNN's would read one from memory, as no engine's does (torch/nn/attention/bias.py).
     """
+    if backend == "cudnn" and phase == "prefill" and columns["context"]:
+        return False
     if backend == "flash":
         return not latent
     shares_cache = latent and phase == "decode"  # heads are rows of one head: see `prepare`
@@ -102,8 +113,10 @@ def prepare(case: Case, place: Place, *, value_width: int = 0) -> Prepared:
     if shares_cache:  # all heads attend to one latent: to a kernel, heads are rows of one head
         query = query.transpose(1, 2)
     grouped = query.shape[1] != key.shape[1]
+    mask = causal_lower_right(case["query"], length) if causal and case["context"] else None
     call = partial(
-        functional.scaled_dot_product_attention, query, key, value, is_causal=causal, enable_gqa=grouped
+        functional.scaled_dot_product_attention, query, key, value, attn_mask=mask, is_causal=causal and mask is None,
+        enable_gqa=grouped,
     )  # fmt: skip
     pairs = case["batch"] * case["query"] * (case["context"] + (case["query"] + 1) / 2)
     moved = query.numel() + key.numel() + (0 if shares_cache else value.numel())
@@ -118,14 +131,17 @@ def prepare(case: Case, place: Place, *, value_width: int = 0) -> Prepared:
 
 
 def reference(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool) -> torch.Tensor:
-    """[B, H, q, d], [B, G, n, d], [B, G, n, v] -> [B, CHECKED_HEADS, q, v]: softmax(q k / sqrt(d)) v in fp32."""
+    """[B, H, q, d], [B, G, n, d], [B, G, n, v] -> [B, CHECKED_HEADS, q, v]: softmax(q k / sqrt(d)) v in fp32; causal:
+    the last query sees all keys, the one before it all but one.
+    """
     repeat = query.shape[1] // key.shape[1]
     parts = []
     for head in range(min(query.shape[1], CHECKED_HEADS)):
         q, k, v = (t.float() for t in (query[:, head], key[:, head // repeat], value[:, head // repeat]))
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
         if causal:
-            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+            new, tokens = scores.shape[-2:]
+            later = torch.ones(new, tokens, dtype=torch.bool, device=scores.device).triu(1 + tokens - new)
             scores = scores.masked_fill(later, float("-inf"))
         parts.append(scores.softmax(-1) @ v)
     return torch.stack(parts, dim=1)

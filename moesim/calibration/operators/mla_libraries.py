@@ -1,5 +1,6 @@
 """MLA decode as engines run it, in the kernels of three libraries, where they are installed: CUDA only. Each keeps the
-latent cache in pages; keys are the whole latent (512 + 64 values), values its first part, which all heads share.
+latent cache in pages; keys are the whole latent (512 + 64 values), values its first part, which all heads share. From
+an fp8 cache TensorRT-LLM's kernels decode, which FlashInfer brings for Blackwell: queries are fp8 too, results bf16.
 
 Sources: deepseek-ai/FlashMLA README @066b5ba; flashinfer.mla in FlashInfer's documentation; flash_attn_with_kvcache in
 Dao-AILab/flash-attention hopper/flash_attn_interface.py @01afd16 (`qv`: the part of a query that meets the values).
@@ -18,21 +19,25 @@ import torch
 from moesim.calibration.measure.case import Case, shape
 from moesim.calibration.measure.plan import PlanSection
 from moesim.calibration.measure.probe import refusal
+from moesim.calibration.measure.target import DTYPES as TORCH
 from moesim.calibration.measure.target import Target
 from moesim.calibration.operators.attention import CHECKED_HEADS, MLA_LATENT, reference, shapes
 from moesim.calibration.operators.library import lacks
 from moesim.calibration.operators.operator import Operator, Place, Prepared, expect_close
 
 DTYPES: Final = ("bf16", "fp16")
+FP8_LIMIT: Final = 0.1  # of the largest value: weights of the softmax are fp8 as well, with 3 bits behind the point
+PAGES: Final = 2  # of a sequence are a multiple of it: TensorRT-LLM's kernels take 128 tokens at once
 PAGE: Final = 64  # tokens: the one size that FlashMLA has, and one of the others'
+NOPE: Final = 128  # of a key's values before they were absorbed, DeepSeek's
 WORKSPACE: Final = 128 << 20  # bytes, as FlashInfer's documentation says
 
 
-def cases(plan: PlanSection, world: int, *, operator: str) -> Iterator[Case]:
+def cases(plan: PlanSection, world: int, *, operator: str, dtypes: tuple[str, ...]) -> Iterator[Case]:
     """The decode shapes of the plan's models with MLA."""
     del world
     for columns in shapes(plan, phase="decode", latent=True):
-        yield from (Case(operator, "mla_decode", d, shape(**columns)) for d in plan.dtypes if d in DTYPES)
+        yield from (Case(operator, "mla_decode", d, shape(**columns)) for d in plan.dtypes if d in dtypes)
 
 
 @dataclass(frozen=True)
@@ -51,9 +56,10 @@ class Paged:
     def of(case: Case, place: Place) -> Paged:
         """Random values; what lies beyond a sequence in its last page is zero."""
         batch, tokens, width = case["batch"], case["context"] + case["query"], case["head_dim"]
-        query = place.random(batch, 1, case["heads"], width, dtype=case.dtype)
-        latents = place.random(batch, tokens, width, dtype=case.dtype)
-        number = -(-tokens // PAGE)
+        made = "bf16" if case.dtype == "fp8" else case.dtype  # torch draws no fp8
+        query = place.random(batch, 1, case["heads"], width, dtype=made).to(TORCH[case.dtype])
+        latents = place.random(batch, tokens, width, dtype=made).to(TORCH[case.dtype])
+        number = -(-tokens // (PAGE * PAGES)) * PAGES
         cache = latents.new_zeros(batch, number * PAGE, width)
         cache[:, :tokens] = latents
         pages = torch.arange(batch * number, dtype=torch.int32, device=query.device).view(batch, number)
@@ -73,7 +79,8 @@ class Paged:
         """[B, 1, H, values]."""
         key = self.latents[:1].unsqueeze(1)
         expected = reference(self.query[:1].transpose(1, 2), key, key[..., :MLA_LATENT], causal=False)
-        expect_close(found[:1, :, :CHECKED_HEADS].transpose(1, 2), expected)
+        limit = FP8_LIMIT if self.query.dtype == TORCH["fp8"] else 0.0
+        expect_close(found[:1, :, :CHECKED_HEADS].transpose(1, 2), expected, limit=limit)
 
 
 def flash_mla(paged: Paged) -> tuple[Callable[[], torch.Tensor], str]:
@@ -129,6 +136,23 @@ def flash_attention_3(paged: Paged) -> tuple[Callable[[], torch.Tensor], str]:
     return call, "flash_attn_with_kvcache"
 
 
+def trtllm(paged: Paged) -> tuple[Callable[[], torch.Tensor], str]:
+    """TensorRT-LLM's, by FlashInfer; its workspace is zero before the first call."""
+    library: Any = importlib.import_module("flashinfer.mla")
+    workspace = torch.zeros(WORKSPACE, dtype=torch.uint8, device=paged.query.device)
+    pages, rope = paged.cache.transpose(1, 2), paged.query.shape[-1] - MLA_LATENT
+
+    def call() -> torch.Tensor:
+        found: torch.Tensor = library.trtllm_batch_decode_with_kv_cache_mla(
+            query=paged.query, kv_cache=pages, workspace_buffer=workspace, qk_nope_head_dim=NOPE,
+            kv_lora_rank=MLA_LATENT, qk_rope_head_dim=rope, block_tables=paged.pages, seq_lens=paged.length,
+            max_seq_len=paged.pages.shape[1] * PAGE, bmm1_scale=paged.scale, bmm2_scale=1.0,
+        )  # fmt: skip
+        return found
+
+    return call, "trtllm_batch_decode_mla"
+
+
 def prepare(
     case: Case, place: Place, *, kernel: Callable[[Paged], tuple[Callable[[], torch.Tensor], str]]
 ) -> Prepared:  # fmt: skip
@@ -138,7 +162,7 @@ def prepare(
     tokens, width = case["context"] + case["query"], case["head_dim"]
     pairs = float(case["batch"] * tokens)
     values = paged.query.numel() // width * MLA_LATENT
-    moved = (pairs * width + paged.query.numel() + values) * paged.query.element_size()
+    moved = (pairs * width + paged.query.numel()) * paged.query.element_size() + 2 * values
     return Prepared(call, paged.check, 2.0 * pairs * case["heads"] * (width + MLA_LATENT), moved,
                     columns={"kernel": name})  # fmt: skip
 
@@ -146,15 +170,16 @@ def prepare(
 def refuses(target: Target, *, operator: str, module: str, name: str) -> str:
     """Why it cannot run here: told by the library, or by trying."""
     tiny = shape(batch=1, query=1, context=127, heads=128, kv_heads=1, head_dim=576, tp=1)
-    return lacks(module, name, target) or refusal(Case(operator, "mla_decode", "bf16", tiny), target.device_class)
+    dtype = "fp8" if operator.endswith("_fp8") else "bf16"
+    return lacks(module, name, target) or refusal(Case(operator, "mla_decode", dtype, tiny), target.device_class)
 
 
 def _operator(
     operator: str, backend: str, module: str, name: str,
-    kernel: Callable[[Paged], tuple[Callable[[], torch.Tensor], str]],
+    kernel: Callable[[Paged], tuple[Callable[[], torch.Tensor], str]], dtypes: tuple[str, ...] = DTYPES,
 ) -> Operator:  # fmt: skip
     return Operator(
-        name, partial(cases, operator=operator), partial(prepare, kernel=kernel), backend=backend,
+        name, partial(cases, operator=operator, dtypes=dtypes), partial(prepare, kernel=kernel), backend=backend,
         module=module.partition(".")[0],
         refuses=partial(refuses, operator=operator, module=module, name=name),
     )  # fmt: skip
@@ -165,3 +190,6 @@ FLASHINFER = _operator(
     "mla_decode_flashinfer", "flashinfer", "flashinfer.mla", "BatchMLAPagedAttentionWrapper", flashinfer
 )  # fmt: skip
 FA3 = _operator("mla_decode_fa3", "flash_attn", "flash_attn_interface", "flash_attn_with_kvcache", flash_attention_3)
+FP8 = _operator(
+    "mla_decode_trtllm_fp8", "flashinfer", "flashinfer.mla", "trtllm_batch_decode_with_kv_cache_mla", trtllm, ("fp8",)
+)  # fmt: skip
