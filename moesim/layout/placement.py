@@ -45,7 +45,8 @@ class Placement:
         wrong = np.argwhere((values < least) | (values >= size))
         if len(wrong):
             layer, slot = wrong[0]
-            raise BadInput(f"layer {layer}, slot {slot}: {name} {values[layer, slot]} is not below {size}")
+            what = f"layer {layer}, slot {slot}: {name} {values[layer, slot]} is not below {size}"
+            raise BadInput(what, way_out=f"numbers from 0 to {size - 1}, or a placement of another model or cluster")
 
     @property
     def num_layers(self) -> int:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from moesim import atomic, foreign
 from moesim.errors import BadInput
 
+AGAIN: Final = "write it again: a download or a copy may have been cut short"
 MAX_BYTES: Final = 4 << 30
 ZIP64: Final = (1 << 31) - (1 << 16)  # bytes of a member that needs the wide sizes, its header included
 MAX_HEADER: Final = 1 << 16
@@ -28,7 +29,7 @@ def read_npz(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = 
     if path.suffix in {".pt", ".pth"}:
         raise BadInput("a torch file is not read here", where=path, way_out=f"moesim trace unpack {path.name}")
     foreign.regular(path)
-    with foreign.reading(path, "npz file"), zipfile.ZipFile(path) as archive:
+    with foreign.reading(path, "npz file", AGAIN), zipfile.ZipFile(path) as archive:
         names = {name.removesuffix(".npy"): name for name in archive.namelist()}
         missing = [name for name in required if name not in names]
         if missing:
@@ -41,7 +42,7 @@ def read_npz(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = 
 def npz_names(path: Path) -> tuple[str, ...]:
     """Names of all arrays of an npz. Raises BadInput."""
     foreign.regular(path)
-    with foreign.reading(path, "npz file"), zipfile.ZipFile(path) as archive:
+    with foreign.reading(path, "npz file", AGAIN), zipfile.ZipFile(path) as archive:
         return tuple(name.removesuffix(".npy") for name in archive.namelist())
 
 

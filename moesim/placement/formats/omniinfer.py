@@ -32,7 +32,9 @@ def read(source: Source, frame: Frame) -> Placement:
     where = f"{source.path} {KEY}" if source.suffix == ".npz" else str(source.path)
     pattern = _pattern(source.data if source.suffix == ".npy" else take(source, KEY), where)
     if frame.experts is not None and pattern.shape[2] != frame.experts:
-        raise BadInput(f"is for {pattern.shape[2]} experts, not {frame.experts}", where=where)
+        found = pattern.shape[2]
+        way_out = f"a model with {found} experts, or a pattern of {frame.experts}"
+        raise BadInput(f"is for {found} experts, not {frame.experts}", where=where, way_out=way_out)
     slots = pattern.sum(axis=(0, 2))
     there = np.arange(slots.max()) < slots[:, None]
     experts = np.full(there.shape, EMPTY, dtype=np.int64)
@@ -44,12 +46,16 @@ def read(source: Source, frame: Frame) -> Placement:
 
 def _pattern(value: Any, where: str) -> npt.NDArray[np.int64]:
     if value.ndim != 3 or not value.size:
-        raise BadInput(f"has shape {list(value.shape)}, not [devices, layers, experts]", where=where)
+        found = f"has shape {list(value.shape)}, not [devices, layers, experts]"
+        raise BadInput(found, where=where, way_out="the pattern of all devices in one array")
     wrong = np.argwhere((value != 0) & (value != 1))
     if len(wrong):
         device, layer, expert = wrong[0]
-        found = value[device, layer, expert]
-        raise BadInput(f"device {device}, layer {layer}, expert {expert} is {found}, not 0 or 1", where=where)
+        raise BadInput(
+            f"device {device}, layer {layer}, expert {expert} is {value[device, layer, expert]}, not 0 or 1",
+            where=where,
+            way_out="1 where the device holds the expert, and once at most; for replicas on one device another format",
+        )
     return np.asarray(value).astype(np.int64)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ from moesim.layout import Placement
 from moesim.placement.formats.format import Frame, Written, check_even, even_placement
 from moesim.placement.formats.source import Source, mapping_text, table, take
 from moesim.routing.arrays import write_npz
+
+CUBE: Final = "a list for each layer, in it one for each expert: its slots, -1 for none"
 
 
 @dataclass(frozen=True)
@@ -69,29 +71,35 @@ def _cube(value: Any, where: str) -> npt.NDArray[np.int64]:
     if isinstance(value, np.ndarray) and value.ndim == 3 and value.dtype.kind in "iu":
         return value.astype(np.int64)
     if not isinstance(value, list) or not value:
-        raise BadInput("is not [layers, experts, replicas]", where=where)
+        raise BadInput("is not [layers, experts, replicas]", where=where, way_out=CUBE)
     layers = [table(layer, f"{where}[{number}]") for number, layer in enumerate(value)]
     if len({layer.shape for layer in layers}) != 1:
-        raise BadInput("is not [layers, experts, replicas]", where=where)
+        raise BadInput("is not [layers, experts, replicas]", where=where, way_out=CUBE)
     return np.stack(layers)
 
 
 def _agree(found: npt.NDArray[np.int64], meant: npt.NDArray[np.int64], where: str, key: str) -> None:
     if found.shape != meant.shape:
-        raise BadInput(f"is {list(found.shape)}, {key} says {list(meant.shape)}", where=where)
+        raise BadInput(f"is {list(found.shape)}, {key} says {list(meant.shape)}", where=where, way_out=_alone(key))
     wrong = np.argwhere(found != meant)
     if len(wrong):
         layer, expert = wrong[0]
         raise BadInput(
             f"layer {layer}: expert {expert} has {found[layer, expert]} replicas, {key} says {meant[layer, expert]}",
             where=where,
+            way_out=_alone(key),
         )
+
+
+def _alone(key: str) -> str:
+    return f"tables of one placement; {key} alone says all of it"
 
 
 def _agree_slots(found: npt.NDArray[np.int64], placement: Placement, where: str, key: str) -> None:
     """Every number that is not padding is a slot of that expert, and none is missing, in any order."""
     if found.shape[:2] != placement.replicas.shape:
-        raise BadInput(f"is {list(found.shape)}, {key} says {list(placement.replicas.shape)}", where=where)
+        shape = list(placement.replicas.shape)
+        raise BadInput(f"is {list(found.shape)}, {key} says {shape}", where=where, way_out=_alone(key))
     width = placement.expert_slots.shape[2]
     listed = -np.sort(-found, axis=2)
     meant = -np.sort(-placement.expert_slots.astype(np.int64), axis=2)
@@ -100,4 +108,5 @@ def _agree_slots(found: npt.NDArray[np.int64], placement: Placement, where: str,
     same = (padded[:, :, :width] == meant).all(axis=2) & (padded[:, :, width:] < 0).all(axis=2)
     if not same.all():
         layer, expert = np.argwhere(~same)[0]
-        raise BadInput(f"layer {layer}: the slots of expert {expert} are not those of {key}", where=where)
+        what = f"layer {layer}: the slots of expert {expert} are not those of {key}"
+        raise BadInput(what, where=where, way_out=_alone(key))

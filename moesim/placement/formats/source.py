@@ -13,10 +13,9 @@ import numpy.typing as npt
 
 from moesim import yamlfile
 from moesim.errors import BadInput
-from moesim.routing.arrays import read_npy_file, read_npz
+from moesim.routing.arrays import AGAIN, read_npy_file, read_npz
 
 MAX_JSON: Final = 64 << 20
-AGAIN: Final = "write it again: a download or a copy may have been cut short"
 NO_NUMBER: Final = 65535  # expert and slot numbers lie below
 ARRAYS: Final = (
     "phy2log", "log2phy", "logcnt", "physical_to_logical_map", "logical_to_physical_map", "logical_replica_count",
@@ -51,7 +50,7 @@ def open_source(path: Path) -> Source:
 def _json(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_JSON:
-            raise BadInput(f"is larger than {MAX_JSON} bytes", where=path)
+            raise BadInput(f"is larger than {MAX_JSON} bytes", where=path, way_out="an .npz of the same tables")
         text = path.read_bytes().decode("utf-8-sig")
         return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
     except OSError as error:

@@ -27,14 +27,19 @@ def recognise(source: Source) -> bool:
 def read(source: Source, frame: Frame) -> Placement:
     """Raises BadInput naming layer and device."""
     layers, where = take(source, KEY), f"{source.path} {KEY}"
-    if not isinstance(layers, list) or not layers or take(source, "moe_layer_count") != len(layers):
-        raise BadInput("does not hold moe_layer_count layers", where=where)
+    if not isinstance(layers, list) or not layers:
+        way_out = "[{device_list: [{device_expert: [0, 1, ...]}, ...]}, ...]"
+        raise BadInput("is no list of layers", where=where, way_out=way_out)
+    if (told := take(source, "moe_layer_count")) != len(layers):
+        way_out = f"moe_layer_count: {len(layers)}, if none is missing"
+        raise BadInput(f"holds {len(layers)} layers, moe_layer_count says {told!r:.40}", where=where, way_out=way_out)
     rows = [_layer(layer, f"{where}[{number}]") for number, layer in enumerate(layers)]
     for number, row in enumerate(rows):
         if row.shape != rows[0].shape:
             raise BadInput(
                 f"has {row.shape[0]} devices of {row.shape[1]} slots, layer 0 {rows[0].shape[0]} of {rows[0].shape[1]}",
                 where=f"{where}[{number}]",
+                way_out="as many devices and slots in every layer",
             )
     devices = len(rows[0])
     if frame.ranks not in (None, devices):
@@ -47,7 +52,8 @@ def _layer(layer: Any, where: str) -> np.ndarray[Any, np.dtype[np.int64]]:
     """int64[devices, slots of one]."""
     devices = layer.get("device_list") if isinstance(layer, dict) else None
     if not isinstance(devices, list) or not all(isinstance(one, dict) for one in devices):
-        raise BadInput("has no device_list", where=where)
+        way_out = "device_list: [{device_expert: [0, 1, ...]}, ...], an entry a GPU"
+        raise BadInput("has no device_list", where=where, way_out=way_out)
     return table([one.get("device_expert") for one in devices], f"{where}.device_list")
 
 
