@@ -17,7 +17,8 @@ from moesim.units import show_bytes, show_seconds
 
 PARTS: Final = {
     "compute_s": "computing", "exposed_alltoall_s": "all-to-all that nothing hides",
-    "waiting_group_s": "waiting for others in all-to-alls", "exposed_tensor_parallel_s": "transfers of tensor groups",
+    "waiting_group_s": "waiting for others in all-to-alls",
+    "exposed_tensor_parallel_s": "transfers of tensor and context groups",
     "exposed_sharding_s": "sharded layers gathered and reduced",
     "bubble_s": "waiting for other stages",
     "gradient_sync_s": "gradients reduced, parameters gathered", "optimizer_s": "optimizer",

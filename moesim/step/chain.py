@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +12,13 @@ from moesim.engine import Join
 from moesim.network import Coflow
 from moesim.network.all_to_all import Stages
 from moesim.schedules import COMM, INTRA, Node
+from moesim.step.context import key_value_bytes
 from moesim.step.rings import op_of, ring, tensor_bytes
 from moesim.step.site import Site
 from moesim.step.work import Work
 
 Edge = tuple[int, Join]
+NOTIFY: Final = "_notify"  # behind the name of an exchange: in which its ranks wait for each other
 
 
 class Chain:
@@ -41,13 +44,28 @@ class Chain:
         self.ready = [(task, Join.ARRIVAL)]
 
     def exchange(self, name: str, stages: Stages, row_bytes: int) -> None:
-        """The expert all-to-all, stage after stage."""
+        """The expert all-to-all, stage after stage; before it ranks may have to meet."""
         algorithm, fabric, group = self.plan.dispatch.algorithm, self.plan.fabric, self.site.group
         message_bytes = row_bytes if algorithm.message == "row" else None
+        if self.plan.dispatch.meets:
+            met = self.site.lowering.meeting(name + NOTIFY, self.site.ranks, self.ready, self.node)
+            self.ready = [(met, Join.GROUP)]
         for flows in stages:
             self.site.lowering.sent[flows.source, flows.destination] += flows.bytes
             inside = self._inside(flows.source, flows.destination)
             self.transfer(name, fabric.coflow(algorithm.kernel(group), flows, group, message_bytes), inside=inside)
+
+    def context_ring(self, name: str, core: Work, *, gradients: bool) -> None:
+        """What attention does not hide of keys and values that go round the ranks which share its sequences."""
+        if self.plan.context is None:
+            return
+        ops = self.plan.ops.at(self.node.layer)
+        tokens = int(self.batch.tokens_of_rank.max()) * ops.spread.tensor
+        kept = (1 + gradients) * key_value_bytes(ops.spread, ops.mixer, tokens)
+        seen = self.plan.context.seen(np.broadcast_to(core.total, len(self.site.ranks)), kept)
+        if seen.any():
+            task = self.site.lowering.meeting(name, self.site.ranks, self.ready, self.node, seen)
+            self.ready = [(task, Join.LANE)]
 
     def _inside(self, source: npt.NDArray[np.int32], destination: npt.NDArray[np.int32]) -> bool:
         node = self.plan.fabric.cluster.node_of

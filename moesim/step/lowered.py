@@ -148,6 +148,15 @@ class Lowering:
         self.works.append((len(ranks), Work(), Work()))
         return self._add(name, ranks, after, node, stream, coflow=coflow)
 
+    def meeting(
+        self, name: str, ranks: npt.NDArray[np.int32], after: After, node: Node, seconds: Floats | float = 0.0
+    ) -> int:  # fmt: skip
+        """A stretch of the stream of transfers that is played without its bytes. Without seconds ranks only meet: what
+        follows its whole group waits for the last one.
+        """
+        self.works.append((len(ranks), Work(), Work()))
+        return self._add(name, ranks, after, node, COMM, np.broadcast_to(np.asarray(seconds), len(ranks)))
+
     def _add(
         self, name: str, ranks: npt.NDArray[np.int32], after: After, node: Node, stream: str,
         seconds: Floats | None = None, coflow: Coflow | None = None,

@@ -14,6 +14,7 @@ from moesim.models import MoEModel
 from moesim.network import AllToAll, Fabric, Group
 from moesim.routing import RoutingSource
 from moesim.schedules import Node, Schedule
+from moesim.step.context import ContextRing
 from moesim.step.dispatch import EVEN
 from moesim.step.ops import LayerOps
 
@@ -21,13 +22,15 @@ from moesim.step.ops import LayerOps
 @dataclass(frozen=True)
 class Dispatch:
     """The all-to-all of a step: its algorithm, and the bytes of one token's row on the way there and back, in the
-    backward pass of its gradient.
+    backward pass of its gradient. meets: no row leaves before the last rank has come, as the algorithm has it; played
+    where ranks have clocks of their own from one micro-batch to the next (training in pipelines).
     """
 
     algorithm: AllToAll
     dispatch_row_bytes: int
     combine_row_bytes: int
     slowdown: float  # all SMs over those that its kernels leave to what computes beside them
+    meets: bool = False
 
 
 def slowdown(algorithm: AllToAll, sms: int, held: int) -> float:
@@ -48,6 +51,7 @@ class StepPlan:
     zero, shard: stage of ZeRO and ranks of a shard group (layout/shards.py).
     replicas: how a token picks one of an expert's replicas (step/dispatch.py).
     interference: times as long as alone that a rank computes while a transfer of its own is under way.
+    context: the rings of ranks that share sequences, None where each has whole ones.
     others, kinds int32[ranks]: prices on GPUs of other kinds, and which of `ops` (0) and them each rank has.
     """
 
@@ -69,6 +73,7 @@ class StepPlan:
     replicas: int = EVEN
     interference: float = 1.0
     others: tuple[LayerOps, ...] = ()
+    context: ContextRing | None = None
     kinds: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
 
     @property

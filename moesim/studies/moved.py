@@ -15,7 +15,8 @@ NAMES: Final = {  # of parts that do not speak for themselves
     "stages_s": "stages before the model", "handover_s": "time until a decode step takes it in",
     "transfer_s": "KV on the way", "preempted_s": "time preempted",
     "compute_s": "computing", "exposed_alltoall_s": "exposed all-to-alls",
-    "waiting_group_s": "waiting for others in all-to-alls", "exposed_tensor_parallel_s": "transfers of tensor groups",
+    "waiting_group_s": "waiting for others in all-to-alls",
+    "exposed_tensor_parallel_s": "transfers of tensor and context groups",
     "exposed_sharding_s": "sharded layers gathered and reduced", "gradient_sync_s": "gradients and parameters",
 }  # fmt: skip
 SHOWN: Final = 2  # parts that are named

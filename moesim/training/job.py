@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -19,6 +20,7 @@ from moesim.routing import Balanced, NoExperts, RoutingSource
 from moesim.routing.sources.in_places import InPlaces, Limit
 from moesim.schedules.pipelines import Pipeline, find_pipeline
 from moesim.step import Batch, CostLog, Dispatch, LayerOps, Phase, Precision, StepPlan, slowdown
+from moesim.step.context import ContextRing
 from moesim.training.stages import Stage, StageSchedule, even_stages, listed_stages
 
 
@@ -210,6 +212,7 @@ class Job:
                 self.dispatch_row_bytes,
                 row_bytes(model.row_width, self.combine_dtype),
                 slowdown(algorithm, sms, held),
+                algorithm.meets,
             ),
             schedule=StageSchedule(stage),
             optimizer=self.optimizer,
@@ -218,7 +221,18 @@ class Job:
             shard=self.shard and self.shard * self.context,
             elsewhere=self._elsewhere(stage),
             recompute=self.recompute,
+            context=self._context_ring,
         )
+
+    @cached_property
+    def _context_ring(self) -> ContextRing | None:
+        """Of the first rings, as many as there are whole ones in whole nodes."""
+        if self.context == 1:
+            return None
+        whole = math.lcm(self._slices, self.cluster.gpus_per_node)
+        ranks = min(whole, self.layout.world // self._slices * self._slices)
+        group = Group(self.cluster, np.arange(ranks, dtype=np.int32))
+        return ContextRing(self.context, self.tensor, group, self.fabric)
 
     def island(self, stage: Stage) -> StepPlan:
         """The same of the ranks that hold all experts together, which know nothing of those that hold the same."""

@@ -17,6 +17,7 @@ from moesim.models import MoEModel
 from moesim.schedules import Verb, Way
 from moesim.step import lower
 from moesim.step.lowered import Lowered, Lowering
+from moesim.step.makers.attention import CONTEXT_RING
 from moesim.step.optimizer import optimizer_step
 from moesim.step.whole import GATHERED
 from moesim.training.job import Job
@@ -197,7 +198,7 @@ def _parts(lowered: Lowered, timeline: Timeline) -> tuple[int, int, int]:
     spent = (timeline.end - timeline.start)[first]
     gemm = lowered.work.get("gemm", np.zeros(lowered.graph.num_lanes))[first]
     sends, layers = np.isin(names, EXCHANGES), np.array([node.verb != Verb.OPTIMIZER for node in lowered.nodes])
-    others = (lowered.graph.coflow >= 0) & ~sends & layers
+    others = ((lowered.graph.coflow >= 0) | (names == CONTEXT_RING)) & ~sends & layers
     return int(spent[sends].sum()), int(to_ps(float(gemm[layers].sum()))), int(spent[others].sum())
 
 

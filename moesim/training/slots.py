@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -14,8 +15,10 @@ from moesim.network import Coflow
 from moesim.network.pattern import Pattern
 from moesim.schedules import COMM, COMPUTE, Verb, Way
 from moesim.schedules.pipelines import Pass
+from moesim.step.chain import NOTIFY
 from moesim.step.exchanges import Exchange
 from moesim.step.lowered import Lowered
+from moesim.training.chunk import written_order
 from moesim.units import to_ps
 
 Int32s = npt.NDArray[np.int32]
@@ -96,20 +99,33 @@ class SlotPattern:
     def play(self, acts: Sequence[tuple[Rows, int]], begin: Int64s) -> Spent:
         """begin int64[R] ps: before which a lane does nothing. Raises Deadlock."""
         values, after, waits = self._timed(acts, begin)
-        compute = values.lane_ps.reshape(self.skeleton.graph.num_tasks, -1).sum(axis=0)
+        graph = self.skeleton.graph
+        compute = values.lane_ps.reshape(graph.num_tasks, -1)[graph.stream == STREAMS.index(COMPUTE)].sum(axis=0)
         return Spent(begin, after.clock.max(axis=1), compute, waits.sum(axis=0))
 
     def waits(self, acts: Sequence[tuple[Rows, int]], begin: Int64s) -> list[tuple[str, Int64s]]:
-        """Of each transfer in their order its name, and int64[R] ps that each lane waits for the last one in it."""
-        names = [self.skeleton.graph.name[task] for task in np.flatnonzero(self.skeleton.pattern >= 0).tolist()]
+        """Of each transfer in their order its name, and int64[R] ps that each lane waits for the last one in it, or
+        before it.
+        """
+        names = [self.skeleton.graph.name[task].removesuffix(NOTIFY) for task in np.flatnonzero(self._waited).tolist()]
         return list(zip(names, self._timed(acts, begin)[2], strict=True))
+
+    @cached_property
+    def _waited(self) -> npt.NDArray[np.bool_]:
+        """bool[tasks]: those in which lanes wait for each other: the meeting before a transfer, or where there is none
+        the transfer itself.
+        """
+        names = self.skeleton.graph.name
+        meetings, moves = np.array([name.endswith(NOTIFY) for name in names]), self.skeleton.pattern >= 0
+        alone = np.array([name + NOTIFY not in names for name in names])
+        return np.asarray(meetings | (moves & alone))
 
     def _timed(self, acts: Sequence[tuple[Rows, int]], begin: Int64s) -> tuple[Values, State, Int64s]:
         """What is played, the clocks behind it, and int64[transfers, R] ps of waiting."""
         values = self.filled(acts)
         clock = np.repeat(begin[:, None], len(STREAMS), axis=1)
         after, _, start = timed(self.skeleton, values, self.pairs, State(clock, np.zeros_like(begin)))
-        at = start.reshape(self.skeleton.graph.num_tasks, -1)[self.skeleton.pattern >= 0]
+        at = start.reshape(self.skeleton.graph.num_tasks, -1)[self._waited]
         return values, after, at.max(axis=1, keepdims=True) - at
 
 
@@ -117,10 +133,10 @@ def slot_pattern(
     passes: Sequence[tuple[Lowered, Pass]], exchange: Exchange | None, slowdown: float,
     capacity: npt.NDArray[np.float64], taken: Taken,
 ) -> SlotPattern:  # fmt: skip
-    """Of the passes of a slot, lowered with even rows. Of two, tasks are queued in turns, so that each one's
-    transfers run beside the other's compute, GEMMs on the SMs that they leave (DeepSeek-V3, section 3.2.1).
+    """Of the passes of a slot, lowered with even rows. Of two, tasks are queued so that each one's transfers run beside
+    the other's compute, GEMMs on the SMs that they leave (DeepSeek-V3, section 3.2.1).
     """
-    kept = place_in_turns(passes, taken)
+    kept = queued(passes, taken)
     moved = _coflows(kept, passes, exchange)
     graph = _joined(kept, passes, moved, slowdown if len(passes) > 1 and exchange else 1.0)
     pattern, patterns, size, alpha = _moved(moved)
@@ -133,6 +149,14 @@ def _tasks_of(lowered: Lowered, what: Pass) -> list[int]:
     """Those of a pass."""
     nodes = enumerate(lowered.nodes)
     return [task for task, node in nodes if node.verb != Verb.OPTIMIZER and node.way in WAYS[what]]
+
+
+def queued(passes: Sequence[tuple[Lowered, Pass]], taken: Taken) -> list[Kept]:
+    """Tasks of all passes of a slot: of a forward and a backward pass as DeepSeek wrote them down (chunk.py), where its
+    order has all that they do; else in turns.
+    """
+    tasks = [_tasks_of(*one) for one in passes]
+    return (written_order(passes, tasks) if len(passes) > 1 else None) or place_in_turns(passes, taken)
 
 
 def place_in_turns(passes: Sequence[tuple[Lowered, Pass]], taken: Taken) -> list[Kept]:

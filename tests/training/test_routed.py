@@ -23,7 +23,7 @@ from moesim.step.exchanges import Exchange
 from moesim.step.lowered import Lowered
 from moesim.training import Job, overlapped_ps, train_step
 from moesim.training.routed import RoutedJob, _exchanged, apart, routed_step
-from moesim.training.slots import WAYS, place_in_turns
+from moesim.training.slots import WAYS, queued
 from moesim.training.stages import SplitSchedule
 from moesim.training.step import handed_on_ps
 
@@ -106,7 +106,7 @@ class Whole:
         slowdown = self.one.plan(self.one.job.stages[0]).dispatch.slowdown if len(slot) > 1 else 1.0
         numbers: dict[tuple[int, int], int] = {}
         passes = [(of, act.what) for of, act in zip(lowered, slot, strict=True)]
-        for act, task in place_in_turns(passes, self.one.taken if len(slot) > 1 else {}):
+        for act, task in queued(passes, self.one.taken if len(slot) > 1 else {}):
             numbers[act, task] = self.task(rank, lowered[act], task, act, numbers, slowdown)
 
     def lowered(self, act: Act, *, beside: bool) -> Lowered:

@@ -24,7 +24,8 @@ class AllToAll(ABC):
     is; its copies are counted from there. `gathers`: every rank gets all rows, and its expert kernel skips those of
     others. `replicates`: every rank of a tensor group has all its tokens, and nothing is sent. `rail_first`: of several
     hops the one between nodes starts at a row's own GPU, and ends there on the way back. `reads`: the levels of Copies
-    that its ways are made of. `header_bytes` go with each row on the way there. `notes` are what a result has to say of
+    that its ways are made of. `meets`: ranks tell each other how many rows come before any leaves, so none does before
+    the last rank is there. `header_bytes` go with each row on the way there. `notes` are what a result has to say of
     it.
 
     version: of the library; None is `usual`, or the newest of `versions`. path: how rows for a GPU of the same node go,
@@ -44,6 +45,7 @@ class AllToAll(ABC):
     gathers: ClassVar[bool] = False
     replicates: ClassVar[bool] = False
     reads: ClassVar[tuple[Level, ...]] = ("pairs",)
+    meets: ClassVar[bool] = False
     header_bytes: ClassVar[int] = 0
     notes: ClassVar[tuple[str, ...]] = ()
 

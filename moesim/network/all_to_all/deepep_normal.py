@@ -25,6 +25,7 @@ class DeepEPNormal(AllToAll):
     deduplicates = "node"
     phases = 2
     rail_first = True
+    meets = True  # notify_dispatch and cached_notify end when all ranks have come, then rows leave (internode.cu)
     reads = ("nodes", "devices")
 
     def hops(self, copies: Copies, group: Group) -> tuple[Matrix, ...]:

@@ -6,7 +6,7 @@ const digits = (value, count = 4) => String(+value.toPrecision(count));
 const seconds = (value) => (value >= 1 ? `${digits(value)} s` : value >= 1e-3 ? `${digits(value * 1e3)} ms` : `${digits(value * 1e6)} µs`);
 const parts = {
   compute_s: "computing", exposed_alltoall_s: "all-to-all that nothing hides", waiting_group_s: "waiting in all-to-alls",
-  exposed_tensor_parallel_s: "transfers of tensor groups", exposed_sharding_s: "sharded layers gathered and reduced",
+  exposed_tensor_parallel_s: "transfers of tensor and context groups", exposed_sharding_s: "sharded layers gathered and reduced",
   bubble_s: "waiting for other stages", gradient_sync_s: "gradients reduced, parameters gathered", optimizer_s: "optimizer",
 };
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from moesim.models import NoMixer
 from moesim.schedules import Way
 from moesim.step.chain import Chain
 from moesim.step.makers.names import SUFFIX
 from moesim.step.work import Work
+
+CONTEXT_RING: Final = "context_ring"  # tasks in which attention waits for keys and values of other ranks
 
 
 def forward(chain: Chain) -> None:
@@ -15,6 +19,7 @@ def forward(chain: Chain) -> None:
         return
     chain.gather_tokens()
     chain.priced("attention")
+    chain.context_ring(CONTEXT_RING, chain.site.price("core", chain.node), gradients=False)
     chain.sum_tokens()
 
 
@@ -58,6 +63,10 @@ def backward(chain: Chain) -> None:
     chain.gather_tokens()
     chain.gather_again()
     chain.compute("attention" + SUFFIX[way], again + gradients)
+    core = chain.site.price("core", chain.node)
+    if "core_attn" in plan.recompute:
+        chain.context_ring(CONTEXT_RING, core, gradients=False)
+    chain.context_ring(CONTEXT_RING, ops.backward("attention", core, way), gradients=True)
     chain.sum_tokens()
 
 
