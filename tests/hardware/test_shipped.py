@@ -62,6 +62,15 @@ def test_every_shipped_topology_is_sound_and_every_figure_has_a_source(name: str
         assert set(device.sources) == figures and all(device.sources.values())
 
 
+def test_links_to_the_host_are_a_bus_or_a_share_of_a_chip_to_chip_link() -> None:
+    """PCIe x16: 16, 32, 64 GB/s each way by generation; two GPUs share Grace's 900 GB/s of both ways together."""
+    links = {name: load_cluster(name).devices[0].host_link for name in ("rtx-2080ti-pcie", "dgx-a100-40gb", "dgx-b200")}
+    assert list(links.values()) == [16e9, 32e9, 64e9]
+    assert load_cluster("gb200-nvl72").devices[0].host_link == 900e9 / 2 / 2
+    unknown = [name for name in known_topologies() if not load_cluster(name).devices[0].host_link]
+    assert set(unknown) == {"atlas-800t-a2", "cloudmatrix-384", "cpu-host"}
+
+
 def test_cards_and_meshes() -> None:
     bridged = load_cluster("h100-nvl")
     kinds = [[bridged.link_kind[link] for link in bridged.path[0, b] if link >= 0] for b in (1, 2)]
