@@ -116,6 +116,18 @@ def test_a_file_of_pci_devices_has_the_nvlinks_of_its_device(tmp_path: Path) -> 
     assert set(cards.link_kind) == {"pcie_up", "pcie_down"}
 
 
+def test_gpus_of_two_kinds_in_one_machine_are_told(tmp_path: Path) -> None:
+    """Of two generations they are refused, by whatever the file says; H100 and H200 have the same links and slots."""
+    two = bare(2, "0x2330").replace('device="0x2330"', 'device="0x20b0"', 1)
+    with pytest.raises(BadInput, match=r"another kind \(0x2330\) than the first \(0x20b0\). Try: a file of each"):
+        imported(tmp_path, two)
+    alike = imported(tmp_path, bare(2, "0x2330").replace('device="0x2330"', 'device="0x2335"', 1))
+    assert "the file's GPUs have 2 PCI device ids (0x2330, 0x2335): all are taken to be of one kind" in alike.notes
+    around = "NVIDIA A100-SXM4-80GB\nNVIDIA H100 PCIe\n" + matrix(2, "SYS")
+    said = "the text names several GPUs (A100, H100): all of the machine are taken to be H100-SXM5-80GB"
+    assert said in imported(tmp_path, around, name="t.txt").notes
+
+
 def test_nvlinks_of_a_gpu_to_itself_are_none(tmp_path: Path) -> None:
     made = imported(tmp_path, xml([PEER.format(t=10), PEER.format(t=11)], sm=80), like="dgx-a100")
     assert set(made.cluster.link_kind) == {"pcie_up", "pcie_down"}
@@ -249,6 +261,10 @@ BOMB = '<!DOCTYPE s [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><system>&b;</sys
         (xml(['<nvlink target="0000:77:00.0" count="2" tclass="0x030200"/>']), "is no GPU of the file"),
         (xml([""], net(0, 0)), "speed=0"),
         (xml([""] * 2).replace('dev="1"', 'dev="0"'), "two GPUs are dev 0"),
+        (
+            xml([""] * 3).replace('dev="2" sm="90"', 'dev="2" sm="80"'),
+            r"topo\.xml:6 pci: is a GPU of another kind \(sm 80\) than the first \(sm 90\). Try: a file of each",
+        ),
     ],
 )
 def test_bad_xml_names_the_line(tmp_path: Path, text: str, said: str) -> None:

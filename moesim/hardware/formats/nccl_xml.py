@@ -84,9 +84,13 @@ def _is_class(element: Element, classes: tuple[str, ...]) -> bool:
 
 
 def _bare(gpus: list[Place], ports: list[Place], like: Document) -> Draft:
-    """PCI devices alone: NVLinks by the device, and the rate of ports by the topology `like`."""
+    """PCI devices alone: NVLinks by the device, and the rate of ports by the topology `like`. Raises BadInput for GPUs
+    of several generations.
+    """
     named, first = str(like.data["device"]["name"]), gpus[0].element
-    known = gpu_links.of_pci(first.attributes.get("device", ""))
+    every = [gpu_links.of_pci(_id(gpu)) for gpu in gpus]
+    _same([(_id(gpu), one) for gpu, one in zip(gpus, every, strict=True)], gpus)
+    known = every[0]
     found = known or gpu_links.of_device(named, like.source)
     links = np.full(len(gpus), found.links, dtype=np.int64)
     nvlinks = NvLinks(np.zeros((len(links), len(links)), dtype=np.int64), links)
@@ -95,7 +99,30 @@ def _bare(gpus: list[Place], ports: list[Place], like: Document) -> Draft:
     notes.append(f"the file lists PCI devices only: {found.links} NVLinks a GPU into a switch are assumed, {whose}")
     nearest = nearest_ports(_distances(gpus, ports))
     notes += nearest.as_in(like, keys, "the file")
-    return Draft(keys, (*notes, *_other_device(found, named)))
+    return Draft(keys, (*notes, *_mixed(gpus), *_other_device(found, named)))
+
+
+def _id(slot: Place) -> str:
+    """PCI device id, "" where the file does not say."""
+    return slot.element.attributes.get("device", "").lower()
+
+
+def _same(named: Sequence[tuple[str, object]], slots: Sequence[Place]) -> None:
+    """named: what the file calls each slot's GPU, and what is known by that. Raises BadInput where that differs."""
+    for number, (name, what) in enumerate(named):
+        if what != named[0][1]:
+            raise BadInput(
+                f"is a GPU of another kind ({name or 'no id'}) than the first ({named[0][0] or 'no id'})",
+                where=slots[number].element.where,
+                way_out="a file of each machine: a node's GPUs are of one kind, a topology's `others:` has other nodes",
+            )
+
+
+def _mixed(slots: Sequence[Place]) -> list[str]:
+    """Said where GPUs have the same links and slots, and other ids."""
+    ids = sorted({_id(slot) for slot in slots})
+    said = f"the file's GPUs have {len(ids)} PCI device ids ({', '.join(one or 'none' for one in ids)})"
+    return [f"{said}: all are taken to be of one kind"] if len(ids) > 1 else []
 
 
 def _other_device(found: gpu_links.Generation, named: str) -> list[str]:
@@ -107,13 +134,14 @@ def _other_device(found: gpu_links.Generation, named: str) -> list[str]:
 
 
 def _completed(slots: list[Place], places: list[Place], source: str, like: Document) -> Draft:
-    """With <gpu> and <net> elements."""
+    """With <gpu> and <net> elements. Raises BadInput for GPUs of several generations."""
     slots = sorted(slots, key=lambda place: _numbered(place.element))
     numbers = [_numbered(place.element) for place in slots]
     if len(set(numbers)) < len(numbers):
         raise BadInput(f"two GPUs are dev {numbers[0]}", where=source, way_out="a file of one machine")
     gpu = _gpu(slots[0].element)
     assert gpu is not None
+    _same([(f"sm {sm}", sm) for sm in map(_capability, slots)], slots)
     generation = gpu_links.of_sm(gpu.integer("sm"), gpu.where)
     generation = generation._replace(pcie=_slot_rate(slots[0].element, generation))
     nvlinks, notes = _nvlinks([slot.element for slot in slots])
@@ -121,7 +149,13 @@ def _completed(slots: list[Place], places: list[Place], source: str, like: Docum
     nets = {place.element.attributes.get("name", place.element.where): place for place in places if _is_net(place)}
     notes += [*said, *_add_ports(keys, slots, list(nets.values()))]
     known = gpu_links.of_sm(gpu.integer("sm"), gpu.where)
-    return Draft(keys, (*notes, *_other_device(known, str(like.data["device"]["name"]))))
+    return Draft(keys, (*notes, *_mixed(slots), *_other_device(known, str(like.data["device"]["name"]))))
+
+
+def _capability(slot: Place) -> int:
+    gpu = _gpu(slot.element)
+    assert gpu is not None
+    return gpu.integer("sm")
 
 
 def _numbered(pci: Element) -> int:

@@ -48,6 +48,8 @@ def read(text: str, source: str, like: Document) -> Draft:
 def _another(text: str, named: str) -> list[str]:
     """Where a product is named around the matrix, and it is not the device of `like`."""
     found = _PRODUCT.search(text)
+    if len(products := sorted({one[1] for one in _PRODUCT.finditer(text)})) > 1:
+        return [f"the text names several GPUs ({', '.join(products)}): all of the machine are taken to be {named}"]
     if found is None or f"{named}-".upper().startswith(f"{found[1].replace(' ', '-').upper()}-"):
         return []
     return [f"the text names {found[0]}, not {named}: `--like` with a topology of that GPU has its rates"]
