@@ -2,7 +2,8 @@
 
 What a block holds is a node of its scheduler: found by a hash of its content, chained in buckets; those that nobody
 uses stand in a second chain, longest unused first. Full blocks that nobody can ask for are one node a request. Nodes
-are numbered from 1 on, 0 is none.
+are numbered from 1 on, 0 is none; all schedulers take theirs from one store, from its front, so that memory of no node
+is not taken: a table for each would be taken whole, as systems hand out large pages.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from moesim.serving.prefixes import PLACES, Documents, Hashed
 from moesim.serving.requests import Ints
 
 Int32s = npt.NDArray[np.int32]
-# numbers of a row of State.kept, one a scheduler; IDLE: blocks that nobody uses and that keep what they hold; UNUSED: a
-# node that held something, which others follow in its chain
-FREE, NODES, UNUSED, IDLE, OLDEST, NEWEST, ASKED, FOUND = range(8)
+# numbers of a row of State.kept, one a scheduler; IDLE: blocks that nobody uses and that keep what they hold
+FREE, IDLE, OLDEST, NEWEST, ASKED, FOUND = range(6)
+# numbers of Prefixed.store; MADE: nodes so far; UNUSED: a node that held something, which others follow in its chain
+MADE, UNUSED = range(2)
 # numbers of a row of State.has, one a request: blocks, of them those that others may share, and could share at most
 HELD, MINE, OFFERED, REUSED = range(4)
 CHAINED = 4  # nodes of a bucket, at most, most often
@@ -27,14 +29,15 @@ WHOLE_TEXT = 1 << 40  # tokens that one hash stands for where a text has one
 
 
 class Prefixed(NamedTuple):
-    """Contents: hashes int64[...] of `unit` tokens each, those of request r from begin[r] on. Nodes of schedulers:
-    heads int32[schedulers, buckets]; key int64[schedulers, nodes]: content; users, chain, older, newer int32[...];
-    many: blocks.
+    """Contents: hashes int64[...] of `unit` tokens each, those of request r from begin[r] on. store
+    int64[2]: of nodes; heads int32[schedulers, buckets]: the first node of each; key int64[nodes]: content; users,
+    chain, older, newer int32[nodes]; many: blocks.
     """
 
     begin: Ints
     hashes: Ints
     unit: int
+    store: Ints
     heads: Int32s
     key: Ints
     users: Int32s
@@ -55,10 +58,10 @@ class Prefixed(NamedTuple):
             begin, hashes, unit, offered = (np.zeros(1, dtype=np.int64),) * 2 + (WHOLE_TEXT, np.zeros(1, np.int64))
         nodes = max(min(blocks, int((offered // size).sum()) + len(begin) - 1), 1)  # each has a block of its own
         buckets = 1 << max(nodes // CHAINED, 1).bit_length()
-        columns = [np.zeros((schedulers, nodes), dtype=np.int32) for _ in range(5)]
+        columns = [np.zeros(schedulers * nodes, dtype=np.int32) for _ in range(5)]
         made = cls(
-            begin.astype(np.int64), hashes.astype(np.int64), unit, np.zeros((schedulers, buckets), dtype=np.int32),
-            np.zeros((schedulers, nodes), dtype=np.int64), *columns,
+            begin.astype(np.int64), hashes.astype(np.int64), unit, np.zeros(2, dtype=np.int64),
+            np.zeros((schedulers, buckets), dtype=np.int32), np.zeros(schedulers * nodes, dtype=np.int64), *columns,
         )  # fmt: skip
         return made, offered // size
 
@@ -81,24 +84,24 @@ def find(s: Any, r: Any, what: Any) -> Any:
     """The node of a content."""
     p = s.prefixed
     node = p.heads[r, bucket(s, what)]
-    while node and p.key[r, node - 1] != what:
-        node = p.chain[r, node - 1]
+    while node and p.key[node - 1] != what:
+        node = p.chain[node - 1]
     return node
 
 
 @inner
 def enter(s: Any, r: Any, what: Any, users: Any, many: Any) -> Any:
     """Blocks with that content, used by so many -> its node."""
-    p, kept = s.prefixed, s.kept[r]
-    if kept[UNUSED]:
-        node = kept[UNUSED]
-        kept[UNUSED] = p.chain[r, node - 1]
+    p = s.prefixed
+    if p.store[UNUSED]:
+        node = p.store[UNUSED]
+        p.store[UNUSED] = p.chain[node - 1]
     else:
-        kept[NODES] += 1
-        node = kept[NODES]
+        p.store[MADE] += 1
+        node = p.store[MADE]
     place = bucket(s, what)
-    p.key[r, node - 1], p.users[r, node - 1], p.chain[r, node - 1] = what, users, p.heads[r, place]
-    p.many[r, node - 1] = many
+    p.key[node - 1], p.users[node - 1], p.chain[node - 1] = what, users, p.heads[r, place]
+    p.many[node - 1] = many
     p.heads[r, place] = node
     return node
 
@@ -107,46 +110,46 @@ def enter(s: Any, r: Any, what: Any, users: Any, many: Any) -> Any:
 def rest(s: Any, r: Any, node: Any) -> Any:
     """Nobody uses it any more."""
     p, kept = s.prefixed, s.kept[r]
-    p.older[r, node - 1], p.newer[r, node - 1] = kept[NEWEST], 0
+    p.older[node - 1], p.newer[node - 1] = kept[NEWEST], 0
     if kept[NEWEST]:
-        p.newer[r, kept[NEWEST] - 1] = node
+        p.newer[kept[NEWEST] - 1] = node
     else:
         kept[OLDEST] = node
     kept[NEWEST] = node
-    kept[IDLE] += p.many[r, node - 1]
+    kept[IDLE] += p.many[node - 1]
 
 
 @inner
 def wake(s: Any, r: Any, node: Any) -> Any:
     """Somebody uses it again, or it goes."""
     p, kept = s.prefixed, s.kept[r]
-    older, newer = p.older[r, node - 1], p.newer[r, node - 1]
+    older, newer = p.older[node - 1], p.newer[node - 1]
     if older:
-        p.newer[r, older - 1] = newer
+        p.newer[older - 1] = newer
     else:
         kept[OLDEST] = newer
     if newer:
-        p.older[r, newer - 1] = older
+        p.older[newer - 1] = older
     else:
         kept[NEWEST] = older
-    kept[IDLE] -= p.many[r, node - 1]
+    kept[IDLE] -= p.many[node - 1]
 
 
 @inner
 def forget(s: Any, r: Any, node: Any) -> Any:
     """Its block is needed for something else."""
-    p, kept = s.prefixed, s.kept[r]
+    p = s.prefixed
     wake(s, r, node)
-    place = bucket(s, p.key[r, node - 1])
+    place = bucket(s, p.key[node - 1])
     if p.heads[r, place] == node:
-        p.heads[r, place] = p.chain[r, node - 1]
+        p.heads[r, place] = p.chain[node - 1]
     else:
         before = p.heads[r, place]
-        while p.chain[r, before - 1] != node:
-            before = p.chain[r, before - 1]
-        p.chain[r, before - 1] = p.chain[r, node - 1]
-    p.chain[r, node - 1] = kept[UNUSED]
-    kept[UNUSED] = node
+        while p.chain[before - 1] != node:
+            before = p.chain[before - 1]
+        p.chain[before - 1] = p.chain[node - 1]
+    p.chain[node - 1] = p.store[UNUSED]
+    p.store[UNUSED] = node
 
 
 @inner
@@ -156,8 +159,8 @@ def take(s: Any, r: Any, many: Any) -> Any:
     kept[FREE] -= many
     while kept[IDLE] > kept[FREE]:
         over, oldest = kept[IDLE] - kept[FREE], kept[OLDEST]
-        if s.prefixed.many[r, oldest - 1] > over:
-            s.prefixed.many[r, oldest - 1] -= over
+        if s.prefixed.many[oldest - 1] > over:
+            s.prefixed.many[oldest - 1] -= over
             kept[IDLE] -= over
         else:
             forget(s, r, oldest)
@@ -171,7 +174,7 @@ def known(s: Any, e: Any, r: Any, request: Any, most: Any) -> Any:
         node = find(s, r, content(s, e, request, number))
         if not node:
             return number, idle
-        idle += s.prefixed.users[r, node - 1] == 0
+        idle += s.prefixed.users[node - 1] == 0
     return min(s.has[request, OFFERED], most), idle
 
 
@@ -182,10 +185,10 @@ def admit(s: Any, e: Any, r: Any, request: Any, shared: Any, idle: Any, tokens: 
         return False
     for number in range(shared):
         node = find(s, r, content(s, e, request, number))
-        if not s.prefixed.users[r, node - 1]:
+        if not s.prefixed.users[node - 1]:
             wake(s, r, node)
             take(s, r, 1)
-        s.prefixed.users[r, node - 1] += 1
+        s.prefixed.users[node - 1] += 1
     if shared:
         s.has[request, HELD] = s.has[request, MINE] = shared
     return hold(s, e, r, request, tokens)
@@ -224,14 +227,14 @@ def return_blocks(s: Any, e: Any, r: Any, request: Any, tokens: Any) -> Any:
         node = find(s, r, -1 - request)
         if node:
             wake(s, r, node)
-            s.prefixed.many[r, node - 1] += own
+            s.prefixed.many[node - 1] += own
         else:
             node = enter(s, r, -1 - request, 0, own)
         rest(s, r, node)
     for place in range(has[MINE]):
         node = find(s, r, content(s, e, request, has[MINE] - 1 - place))
-        s.prefixed.users[r, node - 1] -= 1
-        if not s.prefixed.users[r, node - 1]:
+        s.prefixed.users[node - 1] -= 1
+        if not s.prefixed.users[node - 1]:
             rest(s, r, node)
             left += 1
     s.kept[r, FREE] += has[HELD] - has[MINE] + left

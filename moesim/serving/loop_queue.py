@@ -67,7 +67,7 @@ class Engine(NamedTuple):
 
 class State(NamedTuple):
     """clock int64[7], own int64[replicas, 14], at int64[schedulers, 20], of int64[requests, 19]: numbers by name, of
-    all, of each replica, scheduler (those of a replica side by side) and request; kept int64[schedulers, 8], has
+    all, of each replica, scheduler (those of a replica side by side) and request; kept int64[schedulers, 6], has
     int64[requests, 4], prefixed: blocks, see serving/loop_blocks.py; started .. left_at int64[schedulers,
     seats]: requests and their tokens or ps, ordered as decoding, by tokens in the cache; ends int64[replicas, room],
     beats int32[replicas, room]: ps of the ends of steps and tokens that kept their beat, as in a Cadence; samples
