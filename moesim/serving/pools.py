@@ -97,7 +97,7 @@ class Handover:
         for request in self.links.landed(now):
             book, to = self.book, int(self.book.decoder[request])
             book.deliver(request, now)
-            self.replicas[to].schedulers[self._seats.pop(request)].land(request, now)
+            self.replicas[to].land(self._seats.pop(request), request, now)
             self._let_go(request)
             touched |= {to, int(book.replica[request])}
         return touched
@@ -105,7 +105,7 @@ class Handover:
     def _let_go(self, request: int) -> None:
         """Its KV is not held any more where its prompt was computed."""
         number = int(self.book.replica[request])
-        self.replicas[number].schedulers[int(self.book.scheduler[request])].release(request)
+        self.replicas[number].release(int(self.book.scheduler[request]), request)
         self.held[number] -= 1
 
     def empty(self, replica: int) -> bool:
@@ -142,7 +142,7 @@ class Handover:
             number = int(self.book.decoder[request]) - self.entry
             self.loads[number] -= 1
             if request in self._seats:
-                self.replicas[self.entry + number].schedulers[self._seats.pop(request)].cancel(request)
+                self.replicas[self.entry + number].cancel(self._seats.pop(request), request)
             else:
                 self._queues[number].remove(request)
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from moesim.serving.book import NOBODY
 from moesim.serving.cadence import NEVER, Cadence, Span, Whole
+from moesim.serving.census import EXPECTED, RUNNING, USED, WAITING, Census
 from moesim.serving.clock import Clock
 from moesim.serving.requests import Ints
 from moesim.serving.scheduler import UNLIMITED, Rows, Scheduler
@@ -75,6 +76,10 @@ class History(Sequence[Sample]):
 class Replica:
     """schedulers: one for each group of `ways` ranks; ahead: steps are put together while the one before runs;
     device: the number of its first GPU among those of all replicas.
+
+    Of each scheduler, int64[schedulers]: _since: steps when its rows were put together, _until: after which they have
+    to be again, _rows: those of its ranks, dummies among them; bool[schedulers]: _lazy: its rows go on by themselves,
+    _busy: there are some but dummies, _prompts: prompts among them.
     """
 
     def __init__(
@@ -84,9 +89,12 @@ class Replica:
         self._device = device
         self._begun = self._ended = -1
         self._cadence = Cadence()
-        self._goes: list[Rows | None] = [None] * len(self.schedulers)  # None: to be put together
-        self._since = np.zeros(len(self.schedulers), dtype=np.int64)  # steps when they were
-        self._until = np.zeros(len(self.schedulers), dtype=np.int64)  # steps after which they have to be again
+        many = len(self.schedulers)
+        self._goes: list[Rows | None] = [None] * many  # None: to be put together
+        self._since, self._until, self._rows = (np.zeros(many, dtype=np.int64) for _ in range(3))
+        self._lazy, self._busy, self._prompts = (np.zeros(many, dtype=np.bool_) for _ in range(3))
+        self._touched = set(range(many))  # schedulers that something has happened to since a step began
+        self._census = Census(self.schedulers)
         self._parts: list[Sequence[Any]] = [() for _ in self.schedulers]
         self._held: list[Ints] = [NOBODY for _ in self.schedulers]  # blocks of each row of the parts
         self._joined: Joined | None = None
@@ -107,28 +115,49 @@ class Replica:
     @property
     def load(self) -> int:
         """Requests that have come and are not answered."""
-        return sum(one.load for one in self.schedulers)
+        return int(self._census.loads.sum())
+
+    def _touch(self, number: int) -> Scheduler:
+        """A scheduler, to which something happens."""
+        self._touched.add(number)
+        self._census.change(number)
+        return self.schedulers[number]
 
     def receive(self, request: int, now: int) -> str:
         """Take a request in, to the scheduler with the least to do, in turn; why it cannot be, "" if it is."""
-        loads, many = [one.load for one in self.schedulers], len(self.schedulers)
-        chosen = self.schedulers[min(range(many), key=lambda number: (loads[number], (number - self._turn) % many))]
+        many = len(self.schedulers)
+        turns = (np.arange(many) - self._turn) % many
+        number = int(np.argmin(self._census.loads * many + turns))
+        chosen = self._touch(number)
         if reason := chosen.refuses(request):
             return reason
         self._turn += 1
         chosen.inbox.append((now, request))
-        chosen.book.scheduler[request] = self.schedulers.index(chosen)
+        chosen.book.scheduler[request] = number
         return ""
 
     def welcome(self, request: int) -> int | None:
         """The scheduler that holds a seat and blocks for a request whose KV is to come, None where none has."""
-        order = sorted(range(len(self.schedulers)), key=lambda n: self.schedulers[n].load + self.schedulers[n].expected)
+        loads = self._census.loads + self._census.of(EXPECTED)
+        order: list[int] = np.argsort(loads, kind="stable").tolist()
         for number in order:
             self._catch_up(number)
-            if self.schedulers[number].welcome(request):
+            if self._touch(number).welcome(request):
                 self._until[number] = len(self._cadence) + self._lasts(number)
                 return number
         return None
+
+    def land(self, number: int, request: int, now: int) -> None:
+        """KV of a request that a scheduler has welcomed is there."""
+        self._touch(number).land(request, now)
+
+    def cancel(self, number: int, request: int) -> None:
+        """KV of a request that a scheduler has welcomed will not come."""
+        self._touch(number).cancel(request)
+
+    def release(self, number: int, request: int) -> None:
+        """KV that a scheduler has computed is elsewhere."""
+        self._touch(number).release(request)
 
     def devices(self, scheduler: int) -> Ints:
         """int64[ways]: the GPUs of a scheduler, by number."""
@@ -139,9 +168,9 @@ class Replica:
         asked once the step is put together -> ps at which the last ends; None where there is nothing to do.
         """
         known = self._begun if self.ahead and self._ended == now else now
-        new = [number for number, one in enumerate(self.schedulers) if self._goes[number] is None or one.news]
+        new = [number for number in sorted(self._touched) if not self._lazy[number] or self.schedulers[number].news]
         for number in new:
-            self._catch_up(number)
+            self._learn_steps(number)
         if self._ended != now:
             self._throttle.wakes(len(self._cadence))
         held = self._holds(new, known)
@@ -149,12 +178,13 @@ class Replica:
         self._compose(new, now, known, waits)
         if any(waits) and self._empty:
             self._compose(new, now, known, [False] * len(new))
+        self._touched = {number for number in new if self.schedulers[number].news}
         soonest = horizon()
         if self._empty:
-            self._goes = [None] * len(self.schedulers)
+            self._forget_rows()
             return None
         ends = self._play(now, soonest, int(self._until.min()) - len(self._cadence))
-        if any(rows is not None and rows.decodes < len(rows.request) for rows in self._goes):
+        if self._prompts.any():
             self._throttle.prompted(len(self._cadence))
         self._cadence.add(ends)
         self.running = True
@@ -167,12 +197,18 @@ class Replica:
     def _compose(self, new: Sequence[int], now: int, known: int, waits: Sequence[bool]) -> None:
         """The rows of these schedulers; waits: of each, do its prompts?"""
         for number, held in zip(new, waits, strict=True):
+            self._census.change(number)
             self._put(number, self.schedulers[number].compose(now, known, held=held))
 
     @property
     def _empty(self) -> bool:
         """Nobody has rows for the next step."""
-        return not any(rows is not None and len(rows.request) for rows in self._goes)
+        return not self._busy.any()
+
+    def _forget_rows(self) -> None:
+        """Every scheduler has to be asked again."""
+        many = len(self.schedulers)
+        self._goes, self._lazy[:], self._touched = [None] * many, False, set(range(many))
 
     def _holds(self, new: Sequence[int], known: int) -> bool:
         """Do prompts wait for those of other schedulers? `new` ones have to be put together; others have no prompts."""
@@ -195,6 +231,8 @@ class Replica:
         self._until[number] = len(self._cadence) + self._lasts(number)
         part = self._parts[number] = _part(number * self.ways, self.ways, rows)
         self._held[number] = self.schedulers[number].blocks.held[part[1]]
+        self._rows[number], self._lazy[number] = len(part[0]), True
+        self._busy[number], self._prompts[number] = len(rows.request) > 0, rows.decodes < len(rows.request)
         self._joined = None
 
     def _lasts(self, number: int) -> int:
@@ -202,14 +240,20 @@ class Replica:
         rows = self._goes[number]
         return self.schedulers[number].stretch(rows) if rows is not None else UNLIMITED
 
-    def _catch_up(self, number: int) -> None:
-        """A scheduler learns of the steps that its rows went on without it."""
+    def _learn_steps(self, number: int) -> int:
+        """A scheduler learns of the steps that its rows went on without it: so many."""
         rows, span = self._goes[number], Span(self._cadence, int(self._since[number]), len(self._cadence))
         if rows is None or span.first == span.last:
-            return
+            return 0
+        self._census.change(number)
         self.schedulers[number].settle_many(rows, span)
-        context = rows.context + (span.last - span.first)
-        self._put(number, replace(rows, context=context) if rows.decodes else rows)
+        return span.last - span.first
+
+    def _catch_up(self, number: int) -> None:
+        """The same, and its rows go on from there."""
+        rows, steps = self._goes[number], self._learn_steps(number)
+        if rows is not None and steps:
+            self._put(number, replace(rows, context=rows.context + steps) if rows.decodes else rows)
 
     def _play(self, now: int, horizon: int, most: int) -> Ints:
         """int64[steps] ps: ends of the steps."""
@@ -225,20 +269,19 @@ class Replica:
         if self._joined is None:
             parts = self._parts
             columns = parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
-            rows = [len(part[0]) for part in parts]
             held, size = np.concatenate(self._held), self.schedulers[0].blocks.size
-            self._joined = Joined.of(len(parts) * self.ways, columns, np.repeat(self._since, rows), held, size)
+            self._joined = Joined.of(len(parts) * self.ways, columns, np.repeat(self._since, self._rows), held, size)
         return self._joined
 
     def end(self) -> Ints:
         """The steps are over -> requests that are answered."""
         self.running, done = False, []
         for number in np.flatnonzero(self._until <= len(self._cadence)).tolist():
-            rows, one = self._goes[number], self.schedulers[number]
+            rows, one = self._goes[number], self._touch(number)
             assert rows is not None
             span = Span(self._cadence, int(self._since[number]), len(self._cadence))
             done.append(one.settle_many(rows, span) if span.last - span.first > 1 else one.settle(rows, span))
-            self._goes[number] = None
+            self._goes[number], self._lazy[number] = None, False
         self.history.append(self._sample())
         return np.concatenate(done) if done else NOBODY
 
@@ -251,17 +294,14 @@ class Replica:
             self.running = False
         for number in range(len(self.schedulers)):
             self._catch_up(number)
-        self._goes = [None] * len(self.schedulers)
+        self._forget_rows()
         self._begun = self._ended = -1
         self.history.append(Sample(now, 0, 0, 0))
-        return [request for one in self.schedulers for request in one.fail()]
+        return [request for number in range(len(self.schedulers)) for request in self._touch(number).fail()]
 
     def _sample(self) -> Sample:
-        queues = [one.queue for one in self.schedulers]
-        running = sum(len(queue.started) + len(queue.decoding) for queue in queues)
-        waiting = sum(len(one.inbox) + len(one.queue.waiting) + len(one.queue.swapped) for one in self.schedulers)
-        used = sum(q.blocks.total - q.blocks.free for q in queues) + self._grown()
-        return Sample(self._ended, running, waiting, used)
+        running, waiting, used = (int(self._census.of(column).sum()) for column in (RUNNING, WAITING, USED))
+        return Sample(self._ended, running, waiting, used + self._grown())
 
     def played(self, ends: Ints, tokens: Whole, busy: int, samples: Ints) -> None:
         """What a compiled loop has played for it: ends of steps int64[steps] ps, tokens that kept their beat, samples
@@ -273,15 +313,14 @@ class Replica:
 
     def kv_share(self) -> float:
         """Of its KV blocks, those in use; of rows that go on by themselves, those of the step under way too."""
-        blocks = [one.blocks for one in self.schedulers]
-        return (sum(one.total - one.free for one in blocks) + self._grown()) / sum(one.total for one in blocks)
+        used = int(self._census.of(USED).sum())
+        return (used + self._grown()) / sum(one.blocks.total for one in self.schedulers)
 
     def _grown(self) -> int:
         """Blocks that rows need more than they hold: they went on by themselves, their schedulers have not learned."""
-        lazy = np.array([rows is not None for rows in self._goes])
-        if not lazy.any():
+        if not self._lazy.any():
             return 0
-        return self._join().grown(len(self._cadence), np.repeat(lazy, [len(part[0]) for part in self._parts]))
+        return self._join().grown(len(self._cadence), np.repeat(self._lazy, self._rows))
 
 
 @dataclass(frozen=True)
