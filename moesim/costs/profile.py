@@ -161,10 +161,12 @@ class Profile:
         if ABSORBED not in self._roles:
             return replace(core, kernel=f"{core.kernel}, absorbed projections as one GEMM: nobody measured them")
         tokens, up = np.multiply(query, requests), latent.up(shape, heads)
-        found = self.absorbed(tokens, heads, shape)
-        beyond = found.seconds - self.gemm(tokens, up.n, up.k, weights).seconds
+        each, number = np.unique(tokens, return_inverse=True)  # where contexts differ there are few of these
+        each, where = np.resize(each, max(len(each), 2)), number.reshape(tokens.shape)  # numpy adds one up otherwise
+        found = self.absorbed(each, heads, shape)
+        beyond = (found.seconds - self.gemm(each, up.n, up.k, weights).seconds)[where]
         seconds = np.where(core.bytes > 0, np.maximum(core.seconds + beyond, self._least(core)), 0.0)
-        return replace(core, seconds=seconds, outside=core.outside | found.outside,
+        return replace(core, seconds=seconds, outside=core.outside | found.outside[where],
                        kernel=f"{core.kernel}, {found.kernel}")  # fmt: skip
 
     def absorbed(self, tokens: npt.ArrayLike, heads: int, shape: Attention) -> Estimate:
