@@ -20,6 +20,8 @@ from moesim.studies.training import is_training, load_training, run_training
 from moesim.studies.verdict import serve_verdict, step_verdict, train_verdict
 
 Document = Mapping[str, Any]
+TIME: Final = "step_time_s"
+SAME: Final = 1e-9  # of a step's work, within which all have the same
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def compare(
         names=(one, two),
         base=first,
         variant=second,
-        metrics={name: _metric(name, first, second) for name in shared},
+        metrics=_as_sure({name: _metric(name, first, second) for name in shared}, (*first, *second)),
         breakdown={key: _rung(key, first, second) for key in first[0]["breakdown"]},
         notes=_other_requests(base, other, overrides) if kinds[0] == SERVES else (),
     )
@@ -174,6 +176,22 @@ def _kind(scenario: Named, overrides: Overrides) -> str:
 def _metric(name: str, base: Sequence[Document], variant: Sequence[Document]) -> Difference:
     columns = [[one["metrics"][name]["value"] for one in side] for side in (base, variant)]
     return paired(columns[0], columns[1], base[0]["metrics"][name]["unit"])
+
+
+def _as_sure(metrics: Mapping[str, Difference], documents: Sequence[Document]) -> dict[str, Difference]:
+    """A rate of the same work in all steps is that work over their time, and differs for certain where the time does:
+    its interval is the time's, as rates. Student's of each by itself may say both yes and no.
+    """
+    time = metrics.get(TIME)
+    if time is None or time.base + time.low <= 0:
+        return dict(metrics)
+    seconds, found = np.array([one["metrics"][TIME]["value"] for one in documents]), dict(metrics)
+    for name, one in metrics.items():
+        work = seconds * [document["metrics"][name]["value"] for document in documents]
+        if work[0] > 0 and np.ptp(work) < SAME * work[0]:
+            low, high = (work[0] / (time.base + more) - work[0] / time.base for more in (time.high, time.low))
+            found[name] = replace(one, low=float(min(low, one.value)), high=float(max(high, one.value)))
+    return found
 
 
 def _rung(key: str, base: Sequence[Document], variant: Sequence[Document]) -> Difference | None:

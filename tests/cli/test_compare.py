@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from moesim.studies.compare import compare, paired
+from moesim.studies.compare import _as_sure, compare, paired
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Moesim
@@ -33,6 +33,24 @@ def test_more_tokens_take_longer_and_it_says_so(moesim: Moesim) -> None:
     assert step["variant"] - step["base"] == pytest.approx(step["value"])
     assert "slower" in document["provenance"]["verdict"]
     assert document["provenance"]["verdict"] in " ".join(done.err.split())
+
+
+@pytest.mark.parametrize(
+    ("base", "variant", "differ"),
+    [((2.4, 3.4, 2.8, 3.0, 3.7), (2.5, 4.1, 3.1, 3.1, 4.7), False),
+     ((2.8, 1.1, 3.2, 1.0, 3.3), (3.1, 1.5, 3.2, 1.6, 3.7), True)],
+)  # fmt: skip
+def test_rates_differ_for_certain_where_times_do(
+    base: tuple[float, ...], variant: tuple[float, ...], differ: bool
+) -> None:
+    """Student's interval of 6 tokens a step over its seconds says the opposite of that of the seconds."""
+    documents = [{"metrics": {"step_time_s": {"value": one}, "tokens_per_s": {"value": 6 / one}}}
+                 for one in (*base, *variant)]  # fmt: skip
+    time = paired(base, variant, "s")
+    rate = paired([6 / one for one in base], [6 / one for one in variant], "tok/s")
+    found = _as_sure({"step_time_s": time, "tokens_per_s": rate}, documents)["tokens_per_s"]
+    assert (time.told, rate.told, found.told) == (differ, not differ, differ)
+    assert found.low <= found.value <= found.high and found.value == rate.value
 
 
 def test_the_verdict_names_what_moved(moesim: Moesim) -> None:
