@@ -141,14 +141,17 @@ def test_constants_are_told_apart(moesim: Moesim, tmp_path: Path) -> None:
 
 
 def test_a_band_is_that_of_other_systems() -> None:
-    """By hand: of |log| 0.1, 0.2, 0.3 and 0.4 the 80 % quantile is 0.34; a system's own rows do not count for it."""
+    """By hand: of |log| 0.1, 0.2, 0.3 and 0.4 the 80 % quantile is 0.34; a system's own rows do not count for it. One
+    that has none is as far off as constants are that never saw a row: twice as far here.
+    """
     keys = {"metric": "tpot", "flag": "ok", "backend": "vllm", "model": "m"}
     off = {"a": (0.1, 0.2, 0.3, 0.4), "b": (1.0, 1.0)}
     points = [
         Point({**keys, "system": system}, "ms", float(np.exp(one)), 1.0) for system, some in off.items() for one in some
     ]
-    found = learned([*points, Point({**keys, "flag": "mtp", "system": "a"}, "ms", 99.0, 1.0)])
-    assert found == {"vllm": {"": 1.0, "m a": 1.0, "m b": 0.34}}
+    unseen = [Point(one.keys, "ms", one.measured**2, 1.0) for one in points]
+    found = learned([*points, Point({**keys, "flag": "mtp", "system": "a"}, "ms", 99.0, 1.0)], unseen)
+    assert found == {"vllm": {"": 2.0, "m a": 1.0, "m b": 0.34}}
     known = Point({**keys, "model": "openai/gpt-oss-120b", "system": "b200_sxm"}, "ms", 1.0, 1.0)
     low, high = band_of(known) or (0.0, 0.0)
     assert high == pytest.approx(np.exp(0.1)) and low * high == pytest.approx(1.0)

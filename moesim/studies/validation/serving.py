@@ -150,9 +150,9 @@ def _provenance(path: Path, points: Mapping[str, Sequence[Point]]) -> dict[str, 
         "fitted": "four constants an engine, on the shipped rows; _left_out: without the rows of the same model and "
         "system; _nothing_fitted: host 0.3 ms a step, eager and API time 0, no slowdown, for all engines; the file of "
         "loads was chosen on these rows for every way",
-        "band": "80 %, a model error of each engine: quantile of |log(measured / predicted)| of rows of its "
-        "other (model, system)s, as constants predict them that were fitted without them",
-        "band_learned": learned(points["_left_out"]),
+        "band": "80 %, a model error of each engine: quantile of |log(measured / predicted)| of rows of its other "
+        "(model, system)s; of one without shipped rows, of all, as constants predict them that never saw them",
+        "band_learned": learned(points[""], points["_left_out"]),
     }
 
 
