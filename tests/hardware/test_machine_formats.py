@@ -116,6 +116,15 @@ def test_a_file_of_pci_devices_has_the_nvlinks_of_its_device(tmp_path: Path) -> 
     assert set(cards.link_kind) == {"pcie_up", "pcie_down"}
 
 
+def test_a_management_controller_is_no_gpu(tmp_path: Path) -> None:
+    """ASPEED's is a VGA device on most servers' boards."""
+    board = '<pci busid="f0:1:00.0" class="0x030000" vendor="0x1a03" device="0x2000"/></cpu>'
+    gpus = bare(2, "0x2330").replace('class="0x030200"', 'class="0x030200" vendor="0x10de"')
+    made = imported(tmp_path, gpus.replace("</cpu>", board))
+    assert made.cluster.num_devices == 4
+    assert made.notes[-1] == "1 display controllers of other vendors than NVIDIA are left out"
+
+
 def test_gpus_of_two_kinds_in_one_machine_are_told(tmp_path: Path) -> None:
     """Of two generations they are refused, by whatever the file says; H100 and H200 have the same links and slots."""
     two = bare(2, "0x2330").replace('device="0x2330"', 'device="0x20b0"', 1)

@@ -9,6 +9,7 @@ those that the device is known to have.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from moesim.yamlfile import Document
 SOURCE = "NCCL topology XML"
 SWITCH_CLASS = "0x0680"  # PCI classes: bridge of another kind, which an NVSwitch is
 GPU_CLASSES = ("0x0302", "0x0300")  # 3D controller, VGA controller
+NVIDIA = "0x10de"  # beside its GPUs a server's management controller may be a VGA device
 PORT_CLASSES = ("0x0207", "0x0200")  # InfiniBand, Ethernet
 DUMP = "the file that NCCL writes where NCCL_TOPO_DUMP_FILE names it"
 
@@ -55,11 +57,14 @@ def read(text: str, source: str, like: Document) -> Draft:
     slots = [place for place in places if place.element.tag == "pci" and _gpu(place.element) is not None]
     if slots:
         return _completed(slots, places, source, like)
-    bare = [place for place in places if _is_class(place.element, GPU_CLASSES)]
+    shown = [place for place in places if _is_class(place.element, GPU_CLASSES)]
+    bare = [place for place in shown if _vendor(place) == NVIDIA] or shown
     if system.tag != "system" or not bare:
         raise BadInput("no <system> with GPUs, as <gpu> or as PCI devices", where=system.where, way_out=DUMP)
     ports = [place for place in places if _is_class(place.element, PORT_CLASSES)]
-    return _bare(bare, ports, like)
+    made, others = _bare(bare, ports, like), len(shown) - len(bare)
+    left = f"{others} display controllers of other vendors than NVIDIA are left out"
+    return replace(made, notes=(*made.notes, left)) if others else made
 
 
 def _distances(gpus: Sequence[Place], ports: Sequence[Place]) -> Ints:
@@ -100,6 +105,10 @@ def _bare(gpus: list[Place], ports: list[Place], like: Document) -> Draft:
     nearest = nearest_ports(_distances(gpus, ports))
     notes += nearest.as_in(like, keys, "the file")
     return Draft(keys, (*notes, *_mixed(gpus), *_other_device(found, named)))
+
+
+def _vendor(slot: Place) -> str:
+    return slot.element.attributes.get("vendor", "").lower()
 
 
 def _id(slot: Place) -> str:
