@@ -39,10 +39,14 @@ def train_text(document: Document) -> Group:
 
 
 def _metrics(document: Document) -> Table:
-    table = _plain("metric", "value")
+    """name, value, and of means over trials the interval."""
+    means = any("low" in metric for metric in document["metrics"].values())
+    table = _plain("metric", "value", "95 % interval") if means else _plain("metric", "value")
     for name, metric in document["metrics"].items():
         shown = f"{metric['value']:.1%}" if name.startswith(("mfu", "bubble")) else None
-        table.add_row(name, shown or show_metric(name, metric["value"], metric["unit"]))
+        ends = [show_metric(name, metric[end], metric["unit"]) for end in ("low", "high") if end in metric]
+        value = shown or show_metric(name, metric["value"], metric["unit"])
+        table.add_row(name, value, *([" .. ".join(ends)] if means else []))
     return table
 
 

@@ -1,4 +1,4 @@
-"""95 % intervals: Student's of a mean (few seeds, windows or recordings)."""
+"""95 % intervals: Student's of a mean (few seeds, windows or recordings), Clopper and Pearson's of a chance (1934)."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ def half_width(values: npt.ArrayLike) -> float:
     column = np.asarray(values, dtype=np.float64)
     spreads = float(scipy.special.stdtrit(len(column) - 1, (1 + CONFIDENCE) / 2))
     return spreads * float(column.std(ddof=1)) / math.sqrt(len(column))
+
+
+def most_likely(seen: int, trials: int) -> float:
+    """The upper end of the interval of a chance that was seen in some of the trials, not in all."""
+    return float(scipy.special.betaincinv(seen + 1, trials - seen, (1 + CONFIDENCE) / 2))

@@ -54,6 +54,11 @@ class LongRun:
         found: Floats = done[last - 1] + self.write * np.arange(1, len(last) + 1)
         return found
 
+    @property
+    def again(self) -> float:
+        """The most that the chance of a second failure can be in a run that has failed: all of it is before it."""
+        return -math.expm1(-self.rate * (float(self.ends[-1]) + self.restart))
+
     def play(self, random: np.random.Generator) -> Played:
         """One run."""
         return self._played(random.exponential(1.0 / self.rate) if self.rate else math.inf, random)

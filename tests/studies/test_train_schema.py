@@ -324,6 +324,32 @@ def test_failures_that_hardly_any_run_meets_are_in_its_goodput(mtbf: str) -> Non
     assert found["run_failures"].value == pytest.approx(rate * whole.value, rel=0.2)
 
 
+@pytest.mark.parametrize("mtbf", ["90000 d", "300 h", "30 h"])
+def test_intervals_of_rare_failures_hold_what_the_closed_form_says(mtbf: str) -> None:
+    """Hardly any fails twice: failures are their rate times Daly's run (Wald). Of one trial nothing is told."""
+    fails = f"checkpoint_every: 100, gpu_mtbf: {mtbf}, restart: 1 h"
+    run = f"run={{steps: 100, trials: 8, checkpoint_rate: 1 GB/s, {fails}}}"
+    told = run_training("qwen3-train-16", overrides=(*SMALL, run))
+    known = told.provenance["run"]
+    exact = {"run_failures": known["daly_run_s"] / known["mtbf_s"], "run_s": known["daly_run_s"]}
+    for name, value in exact.items():
+        low, high = told.metrics[name].low, told.metrics[name].high
+        assert low is not None and high is not None
+        assert low < value <= high * (1 + 1e-9)
+    alone = run_training("qwen3-train-16", overrides=(*SMALL, run, "run.trials=1")).metrics["run_s"]
+    assert alone.low is None and alone.high is None
+
+
+def test_stragglers_that_no_trial_meets_are_in_the_interval() -> None:
+    slow = "straggler_rate: 1.0e-9, straggler_slowdown: 3"
+    run = f"run={{steps: 10, trials: 2, checkpoint_rate: 1 GB/s, checkpoint_every: 10, {slow}}}"
+    told = run_training("qwen3-train-16", overrides=(*SMALL, run)).metrics
+    more, whole = told["run_straggler_s"], told["run_s"]
+    assert more.value == more.low == 0
+    assert more.high == pytest.approx(10 * told["step_time_s"].value * 16 * 1e-9 * 2, rel=1e-3)
+    assert whole.high is not None and whole.high > whole.value
+
+
 @pytest.mark.parametrize("stage", [2, 3])
 def test_stages_of_both_ends_are_moved_once_for_each_micro_batch(stage: int) -> None:
     """DualPipe's ranks hold two stages and pass half of the micro-batches through each: as 1F1B's move theirs."""

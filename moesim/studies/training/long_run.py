@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
@@ -12,7 +12,7 @@ from pydantic import Field
 
 from moesim import streams
 from moesim.errors import BadInput
-from moesim.studies.interval import half_width
+from moesim.studies.interval import half_width, most_likely
 from moesim.studies.moving import MovingSection
 from moesim.studies.prices import HOUR, KILO, PricesSection
 from moesim.studies.result import Metric
@@ -102,10 +102,13 @@ class RunSection(Section):
 
 
 class Drawn(NamedTuple):
-    """A number of each trial, in order: those of two runs whose settings differ are pairs."""
+    """A number of each trial, in order: those of two runs whose settings differ are pairs. unseen: by how much their
+    mean may be off, beside what they spread, through what happens in none of them.
+    """
 
     values: Seconds64
     unit: str
+    unseen: float = 0.0
 
 
 class RunTold(NamedTuple):
@@ -184,6 +187,11 @@ class _Run:
         given = self.section.checkpoint_every
         return min(given if isinstance(given, int) else self.young or self.section.steps, self.section.steps)
 
+    @property
+    def mean(self) -> LongRun:
+        """Of steps as long as stragglers make them on average."""
+        return LongRun(self.seconds * self.longer, self.every, self.write, self.back, self.section.rates(self.job))
+
     def trials(self) -> Iterator[tuple[Trial, float]]:
         """Each with the seconds that stragglers add."""
         section, plain = self.section, self.seconds
@@ -200,7 +208,8 @@ def run_told(
     """looks: of each of `section.numbers`; state_bytes: what the fullest GPU writes, and reads. Raises BadInput."""
     whole = _Run(section, job, looks, state_bytes)
     found = list(whole.trials())
-    drawn = _drawn(whole, found) | _paid(prices, job.world * _each(found, lambda one: one.wall))
+    drawn = _drawn(whole, found)
+    drawn |= _paid(prices, drawn["run_s"], job.world)
     metrics = {name: _mean(one) for name, one in drawn.items()}
     metrics |= _moving(whole) if section.rebalance else {}
     metrics["checkpoint_s"] = Metric(whole.write, "s")
@@ -232,35 +241,71 @@ def _failed(kind: str, played: Played) -> float:
 
 
 def _drawn(whole: _Run, found: Sequence[tuple[Trial, float]]) -> dict[str, Drawn]:
-    tokens = whole.job.tokens * whole.section.steps
+    tokens, slower = whole.job.tokens * whole.section.steps, np.array([more for _, more in found])
+
+    def of(value: Callable[[Played], float], unit: str = "s") -> Drawn:
+        return Drawn(_each(found, value), unit, _failures(whole, found, value) + _stragglers(whole, found, value))
+
     return {
-        "run_s": Drawn(_each(found, lambda one: one.wall), "s"),
-        "run_checkpoint_s": Drawn(_each(found, lambda one: one.writing), "s"),
-        "run_lost_s": Drawn(_each(found, lambda one: one.lost), "s"),
-        "run_restart_s": Drawn(_each(found, lambda one: one.restarting), "s"),
-        "run_straggler_s": Drawn(np.array([more for _, more in found]), "s"),
-        "run_goodput": Drawn(_each(found, lambda one: whole.useful / one.wall), "1"),
-        "run_tokens_per_s": Drawn(_each(found, lambda one: tokens / one.wall), "tok/s"),
-        "run_failures": Drawn(_each(found, lambda one: sum(one.failures.values())), "1"),
-    }  # fmt: skip
+        "run_s": of(lambda one: one.wall),
+        "run_checkpoint_s": of(lambda one: one.writing),
+        "run_lost_s": of(lambda one: one.lost),
+        "run_restart_s": of(lambda one: one.restarting),
+        "run_straggler_s": Drawn(slower, "s", 0.0 if slower.any() else _slower(whole)),
+        "run_goodput": of(lambda one: whole.useful / one.wall, "1"),
+        "run_tokens_per_s": of(lambda one: tokens / one.wall, "tok/s"),
+        "run_failures": of(lambda one: sum(one.failures.values()), "1"),
+    }
+
+
+def _failures(whole: _Run, found: Sequence[tuple[Trial, float]], value: Callable[[Played], float]) -> float:
+    """What failures after the first may change that few trials have, or none: as many more as a run may have at most,
+    each about as much as those that are seen. Where half of the trials have some, their spread says it.
+    """
+    counts = np.array([sum(trial.failing.failures.values()) for trial, _ in found])
+    again = int((counts > 1).sum())
+    if not counts.all() or 2 * again >= len(found):
+        return 0.0
+    chance = min(whole.mean.again, most_likely(again, len(found)))
+    more = chance / (1.0 - chance) - float(counts.mean() - 1.0)
+    each = [trial.chance * abs(value(trial.failing) - value(trial.calm)) for trial, _ in found]
+    return max(more, 0.0) * float((each / counts).max())
+
+
+def _stragglers(whole: _Run, found: Sequence[tuple[Trial, float]], value: Callable[[Played], float]) -> float:
+    """Where no trial has one: what as many as are expected would change."""
+    if any(more for _, more in found):
+        return 0.0
+    calm = found[0][0].calm
+    return abs(value(replace(calm, wall=calm.wall + _slower(whole))) - value(calm))
+
+
+def _slower(whole: _Run) -> float:
+    """Seconds that stragglers add on average."""
+    return float(whole.seconds.sum()) * (whole.longer - 1.0)
 
 
 def _mean(drawn: Drawn) -> Metric:
-    """Mean over trials with its 95 % interval."""
-    middle, half = float(drawn.values.mean()), half_width(drawn.values) if len(drawn.values) > 1 else 0.0
-    return Metric(middle, drawn.unit, middle - half, middle + half)
+    """Mean over trials with its 95 % interval; of a single trial nothing says how far others are from it."""
+    middle = float(drawn.values.mean())
+    if len(drawn.values) == 1:
+        return Metric(middle, drawn.unit)
+    half = half_width(drawn.values) + drawn.unseen
+    return Metric(middle, drawn.unit, max(middle - half, 0.0), middle + half)
 
 
-def _paid(prices: PricesSection | None, gpu_seconds: Seconds64) -> dict[str, Drawn]:
+def _paid(prices: PricesSection | None, run: Drawn, gpus: int) -> dict[str, Drawn]:
+    """run: seconds of each trial."""
     if prices is None:
         return {}
-    hours = gpu_seconds / HOUR
-    energy, found = hours * (prices.gpu_watts or 0.0) / KILO, dict[str, Drawn]()
-    if prices.gpu_hour:
-        found["run_cost"] = Drawn(hours * prices.gpu_hour + energy * prices.kilowatt_hour, "1")
-    if prices.gpu_watts:
-        found["run_energy"] = Drawn(energy, "kWh")
-    return found
+    energy = (prices.gpu_watts or 0.0) / KILO  # of a GPU in an hour
+    each = {"run_cost": ((prices.gpu_hour or 0.0) + energy * prices.kilowatt_hour, "1"), "run_energy": (energy, "kWh")}
+    asked = {"run_cost": prices.gpu_hour, "run_energy": prices.gpu_watts}
+    hours = gpus / HOUR
+    return {
+        name: Drawn(run.values * hours * rate, unit, run.unseen * hours * rate)
+        for name, (rate, unit) in each.items() if asked[name]
+    }  # fmt: skip
 
 
 def _provenance(whole: _Run, found: Sequence[tuple[Trial, float]]) -> dict[str, Any]:
@@ -273,7 +318,7 @@ def _provenance(whole: _Run, found: Sequence[tuple[Trial, float]]) -> dict[str, 
         "failures": {kind: float(_each(found, partial(_failed, kind)).mean()) for kind in rates},
         "mtbf_s": 1.0 / sum(rates.values()) if rates else None,
         "young_every_steps": whole.young,
-        "daly_run_s": LongRun(whole.seconds * whole.longer, whole.every, whole.write, whole.back, rates).expected,
+        "daly_run_s": whole.mean.expected,
     }  # fmt: skip
 
 
