@@ -192,3 +192,21 @@ def test_flags_have_the_engines_own_names() -> None:
                                      "decode": {"parallel": {"data_parallel_size": 8}}}})  # fmt: skip
     assert "tensor-parallel-size 8" in pools["vLLM prefill"] and "(2 of them)" in pools["vLLM prefill"]
     assert "enable_attention_dp: true" in pools["TensorRT-LLM decode"]
+
+
+@pytest.mark.parametrize(("training", "said", "unsaid"), [
+    ({}, "--use-distributed-optimizer", "recompute"),
+    ({"recompute": ["core_attn", "moe"]}, "selective --recompute-modules core_attn moe", "bf16"),
+    ({"optimizer": "muon"}, "--optimizer dist_muon", "distributed-optimizer"),
+    ({"optimizer": "sgd", "grad-reduce-in-bf16": True}, "sgd --sgd-momentum 0 --grad-reduce-in-bf16", "muon"),
+    ({"capacity_factor": 1.25, "pad_to_capacity": True, "overlap_grad_reduce": True},
+     "--overlap-grad-reduce --moe-expert-capacity-factor 1.25 --moe-pad-expert-input-to-capacity", "--optimizer "),
+])  # fmt: skip
+def test_megatron_is_started_with_what_the_step_was_played_with(
+    training: dict[str, Any], said: str, unsaid: str
+) -> None:
+    """A line without its recomputation would start a job that does not fit."""
+    scenario = {"mode": "train", "model": "Qwen/Qwen3-30B-A3B", "parallel": {"data_parallel_size": 8},
+                "batch": {"sequence_length": 4096}, "pipeline": {"schedule": "1f1b"}, "training": training}  # fmt: skip
+    line = launch(scenario)["Megatron"]
+    assert said in line and unsaid not in line

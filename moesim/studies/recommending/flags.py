@@ -9,6 +9,7 @@ from moesim.models import load_model
 from moesim.serving import SchedulerSection, Settings
 from moesim.studies.load import TRAIN
 from moesim.studies.training.flags import BATCH, named
+from moesim.studies.training.scenario import TrainingSection
 
 VLLM: Final = {"allgather_reducescatter": "allgather_reducescatter", "deepep_normal": "deepep_high_throughput",
                "deepep_low_latency": "deepep_low_latency"}  # fmt: skip
@@ -87,8 +88,14 @@ SHARDED: Final[tuple[list[str], ...]] = (  # Megatron's flags by stage of ZeRO
 )  # fmt: skip
 
 
+OPTIMIZER: Final = {  # Megatron's words; muon that shards whole matrices layer by layer has a name of its own
+    "momentum": "--optimizer sgd --sgd-momentum 0.9", "sgd": "--optimizer sgd --sgd-momentum 0",
+    "muon": "--optimizer dist_muon", "adafactor": "(no flag for adafactor)",
+}  # fmt: skip
+
+
 def megatron(scenario: Keys) -> str:
-    """Degrees and batch of a training step."""
+    """Degrees and batch of a training step, and what its section `training` says."""
     one, batch = scenario["parallel"], named(scenario["batch"], BATCH, "batch")
     micro, data = batch.get("micro_batch_size", 1), one.get("data_parallel_size", 1)
     names = {"tensor": "tensor_parallel_size", "pipeline": "pipeline_parallel_size", "expert": "expert_parallel_size"}
@@ -97,7 +104,10 @@ def megatron(scenario: Keys) -> str:
     words.append(f"--expert-tensor-parallel-size {one.get('expert_tensor_parallel_size') or 1}")
     sequences = batch.get("global_batch_size") or data * micro * batch.get("micro_batches", 1)
     words.append(f"--micro-batch-size {micro} --global-batch-size {sequences}")
-    words += SHARDED[one.get("zero_stage", 1)]
+    training = TrainingSection.model_validate(scenario.get("training", {}))
+    stage = one.get("zero_stage", 1)
+    words += [] if training.optimizer == "muon" and stage < 2 else SHARDED[stage]
+    words += _training(training)
     order, chunks = scenario["pipeline"]["schedule"], one.get("virtual_pipeline_size", 1)
     if chunks > 1:
         each = load_model(scenario["model"]).num_layers // (one["pipeline_parallel_size"] * chunks)
@@ -105,6 +115,21 @@ def megatron(scenario: Keys) -> str:
     if order not in ("1f1b", "interleaved"):
         words.append(f"(no flag for the order {order})")
     return " ".join(words)
+
+
+def _training(training: TrainingSection) -> list[str]:
+    """What is not Megatron's default."""
+    modules, factor = " ".join(training.recompute), training.capacity_factor
+    said = {
+        OPTIMIZER.get(training.optimizer, ""): True,
+        f"--recompute-granularity selective --recompute-modules {modules}": bool(modules),
+        "--overlap-grad-reduce": training.overlap_grad_reduce,
+        "--overlap-param-gather": training.overlap_param_gather,
+        "--grad-reduce-in-bf16": training.gradients == "bf16",
+        f"--moe-expert-capacity-factor {factor:g}" if factor else "": True,
+        "--moe-pad-expert-input-to-capacity": training.pad_to_capacity,
+    }
+    return [words for words, holds in said.items() if words and holds]
 
 
 def degrees(one: Keys) -> tuple[int, int, int]:
