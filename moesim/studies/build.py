@@ -176,7 +176,8 @@ def _kind_notes(plan: StepPlan) -> list[str]:
     profiles = ", ".join(ops.costs.name for ops in (plan.ops, *plan.others))
     return [
         f"GPUs of several kinds ({cluster.kinds}): each computes by its own profile ({profiles}); constants of "
-        f"transfers and the host's time are those of {cluster.devices[0].name}, memory is the smallest's"
+        f"transfers and the host's time are those of {cluster.devices[0].name}, memory is the smallest's; that faster "
+        "ranks wait for slower ones with as many rows is ideal compute, imbalance is of rows alone"
     ]
 
 

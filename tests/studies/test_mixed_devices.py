@@ -73,6 +73,17 @@ def test_a_result_says_which_gpus_it_is_of(tmp_path: Path) -> None:
     assert any("each computes by its own profile (h100_sxm, h200_sxm)" in text for text in result.warnings)
 
 
+def test_what_faster_ranks_wait_for_is_no_imbalance(tmp_path: Path) -> None:
+    """Half of the GPUs are faster: the slower half's ideal compute and imbalance of rows, as of it alone; said so."""
+    mixed, slow = (
+        run(load("qwen3-prefill-ep16", (*SET, f"cluster={{topology: {_topology(tmp_path, *one)}}}")))
+        for one in ((OTHER,), ())
+    )
+    for key in ("ideal_compute_s", "imbalance_s"):
+        assert mixed.breakdown[key] == slow.breakdown[key] > 0
+    assert any("imbalance is of rows alone" in text for text in mixed.warnings)
+
+
 @pytest.mark.parametrize(
     ("others", "what"),
     [
