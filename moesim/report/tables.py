@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moesim.errors import printable
+from moesim.layout.footprint import RESERVED_FRACTION
 from moesim.report.explain import PARTS, RUNGS, Document, rungs, step_seconds
 from moesim.report.health import Finding
 from moesim.units import show_bandwidth, show_bytes, show_seconds
@@ -254,7 +255,13 @@ def _memory_table(memory: Mapping[str, Any]) -> Table:
             share = row["bytes"] / capacity
             table.add_row(row["item"], show_bytes(row["bytes"]), f"{share:.1%}", _bar(share))
         used = sum(row["bytes"] for row in rows)
-        table.add_row(f"{pool} of {show_bytes(capacity)}", show_bytes(used), f"{used / capacity:.1%}", "", style="bold")
+        table.add_row(
+            f"{pool} of {show_bytes(capacity)}, {RESERVED_FRACTION:.0%} kept free",
+            show_bytes(used),
+            f"{used / capacity:.1%}",
+            "",
+            style="bold",
+        )
     return table
 
 

@@ -63,7 +63,8 @@ def _stages(document: Document) -> Table:
     table = _plain("rank", "layers", "passes alive", "memory", "busy")
     for one in document["provenance"]["stages"]:
         layers = ", ".join(f"{first}-{last - 1}" for first, last in one["layers"])
-        memory = show_bytes(one["memory_bytes"])
+        of = f" of {show_bytes(one['capacity_bytes'])}" if "capacity_bytes" in one else ""  # runs of before have none
+        memory = show_bytes(one["memory_bytes"]) + of
         table.add_row(str(one["rank"]), layers, str(one["passes_alive"]), memory, f"{one['busy']:.1%}")
     return table
 

@@ -32,6 +32,7 @@ def test_parts_add_up_and_rates_follow_from_the_time(moesim: Moesim, tmp_path: P
     assert metrics["mfu_megatron"] == pytest.approx(metrics["tflops_per_gpu_megatron"] / 989.4, rel=0.001)
     stages = document["provenance"]["stages"]
     assert max(one["memory_bytes"] for one in stages) == metrics["peak_memory_bytes"]
+    assert {one["capacity_bytes"] for one in stages} == {80e9}
     assert "equal rows" in " ".join(document["warnings"])
 
 

@@ -220,6 +220,7 @@ def _provenance(loaded: TrainLoaded, job: Job, told: Told, ledgers: list[MemoryL
             {
                 "rank": rank, "layers": [[job.stages[one].first, job.stages[one].last] for one in told.ranks[rank]],
                 "passes_alive": job.schedule.alive(rank), "memory_bytes": ledger.used(HBM),
+                "capacity_bytes": ledger.capacity[HBM],
                 "rows": {row.item: row.bytes for row in ledger.rows},
                 "busy": told.busy[rank],
             }
