@@ -80,7 +80,7 @@ def test_what_faster_ranks_wait_for_is_no_imbalance(tmp_path: Path) -> None:
         for one in ((OTHER,), ())
     )
     for key in ("ideal_compute_s", "imbalance_s"):
-        assert mixed.breakdown[key] == slow.breakdown[key] > 0
+        assert mixed.breakdown[key] == slow.breakdown[key] and mixed.breakdown[key]
     assert any("imbalance is of rows alone" in text for text in mixed.warnings)
 
 
