@@ -45,6 +45,23 @@ def test_a_served_scenario_prints_stores_and_draws(moesim: Moesim) -> None:
     assert moesim("explain", "r", "--no-advice").code == 0
 
 
+def test_kv_that_is_left_on_four_h100_is_what_sglang_logged(moesim: Moesim) -> None:
+    """Qwen3-235B-A22B in fp8 on 4 H100, mem-fraction-static 0.93: 367,404 tokens of KV (vllm issue 21348, 2025-07)."""
+    more = {
+        "model": "Qwen/Qwen3-235B-A22B",
+        "precision": "{weights: fp8, experts: fp8}",
+        "parallel": "{tensor_parallel_size: 4}",
+    }
+    more |= {"routing": "{balanced: true, renew: never}", "scheduler": "{preset: sglang, gpu_memory_utilization: 0.93}"}
+    given = [part for key, value in more.items() for part in ("--set", f"{key}={value}")]
+    few = "requests={number: 1, arrivals: {poisson: {rate: 1/s}}, input_length: {fixed: 8}, output_length: {fixed: 2}}"
+    done = moesim("run", "demo-serve", *given, "--set", few, "--json")
+    assert done.code == 0, done.err
+    held = json.loads(done.out)["metrics"]["memory.kv_cache"]["value"]
+    a_token = 94 * 1 * 128 * 2 * 2  # layers, KV heads of a rank, head size, K and V, bf16
+    assert held / a_token == pytest.approx(367_404, rel=0.07)  # 291,000 with 80e9 bytes a GPU
+
+
 @pytest.mark.parametrize(
     ("replicas", "nodes", "said"),
     [(3, 1, "3 replicas take 24 GPUs, the cluster has 8:"), (3, 3, ""), (2, 3, "8 of the cluster's 24 GPUs are idle")],

@@ -72,6 +72,17 @@ def one_exchange(seed: int, world: int) -> TaskGraph:
     return builder.build()
 
 
+@pytest.mark.parametrize("since", [2**53 - 10**6, 2**53 + 1, 2**53 + 999])
+def test_hours_later_an_exchange_takes_as_long_to_the_tick(since: int) -> None:
+    """From 2^53 ps (150 minutes) on a float holds every other tick only."""
+    graph, capacity = one_exchange(3, 8), capacities(8, 1.0)
+    skeleton = Skeleton.of(graph)
+    given = values_of(graph), skeleton.pairs(capacity)
+    at_once, end = play(skeleton, *given, State.at_zero(8, 2))
+    late, later = play(skeleton, *given, State(np.full((8, 2), since), np.full(8, since)))
+    assert later - since == end and np.array_equal(late.clock - since, at_once.clock)
+
+
 @pytest.mark.parametrize("times", [2, 5])
 def test_patterns_played_one_after_the_other_are_one_long_graph(times: int) -> None:
     def layer(builder: GraphBuilder, seed: int) -> None:
