@@ -33,6 +33,12 @@ class Settings(Section):
     block_size: int = Field(ge=1, le=1 << 14, description="tokens of a KV block")
     gpu_memory_utilization: float = Field(gt=0, le=1, description="share of the HBM that the engine takes")
     free_gpu_memory_fraction: float = Field(gt=0, le=1, description="share for KV of what is left after weights")
+    num_gpu_blocks_override: int | None = Field(
+        ge=1,
+        le=1 << 31,
+        description="KV blocks of one scheduler as an engine's log tells them (vLLM; SGLang's max_total_tokens / "
+        "block_size), in place of those that memory is reckoned to hold",
+    )
     reserved_output: float = Field(ge=0, le=1, description="share of an answer whose KV is held from admission on")
     prefix_cache: bool = Field(description="KV blocks of prefixes that prompts share are kept and found again")
     schedule_ahead: bool = Field(description="a step is put together while the one before it runs")
@@ -118,6 +124,7 @@ class SchedulerSection(Section):
     block_size: int | None = _instead("block_size")
     gpu_memory_utilization: float | None = _instead("gpu_memory_utilization")
     free_gpu_memory_fraction: float | None = _instead("free_gpu_memory_fraction")
+    num_gpu_blocks_override: int | None = _instead("num_gpu_blocks_override")
     reserved_output: float | None = _instead("reserved_output")
     prefix_cache: bool | None = _instead("prefix_cache")
     schedule_ahead: bool | None = _instead("schedule_ahead")

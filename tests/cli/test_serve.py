@@ -293,3 +293,11 @@ def test_tokens_cost_what_gpus_and_energy_cost(moesim: Moesim) -> None:
                         ("{gpu_hour: 1, kilowatt_hour: 1}", "prices.kilowatt_hour")):  # fmt: skip
         refused = moesim("run", *SMALL, "--set", FEW, "--set", f"prices={wrong}")
         assert refused.code == 2 and says in refused.err, refused.err
+
+
+def test_blocks_as_an_engine_logged_them_replace_what_memory_is_reckoned_to_hold(moesim: Moesim) -> None:
+    blocks = "scheduler.num_gpu_blocks_override"
+    done = moesim("run", *SMALL, "--set", FEW, "--set", f"{blocks}=90")
+    assert done.code == 0 and "90 KV blocks" in done.out + done.err, done.err
+    refused = moesim("run", *SMALL, "--set", FEW, "--set", f"{blocks}=2000000000")
+    assert refused.code == 3 and "KV cache" in refused.err

@@ -167,5 +167,5 @@ def test_each_setting_is_played_or_refused() -> None:
         "graph_tokens", "prompt_slowdown", "frontend_time", "prefix_cache",
     }  # fmt: skip
     drafts = {"draft_acceptance_rate", "draft_layers"}  # of num_speculative_tokens
-    elsewhere = {"gpu_memory_utilization", "free_gpu_memory_fraction", "all_reduce", *drafts}
+    elsewhere = {"gpu_memory_utilization", "free_gpu_memory_fraction", "num_gpu_blocks_override", "all_reduce", *drafts}
     assert set(Settings.model_fields) == played | elsewhere | set(READABLE)

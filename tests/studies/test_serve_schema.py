@@ -255,6 +255,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {  # overrides before, and the o
     "scheduler.block_size": ((), "scheduler.block_size=256"),
     "scheduler.gpu_memory_utilization": ((), "scheduler.gpu_memory_utilization=0.5"),
     "scheduler.free_gpu_memory_fraction": ((), "scheduler.free_gpu_memory_fraction=0.5"),
+    "scheduler.num_gpu_blocks_override": ((), "scheduler.num_gpu_blocks_override=40"),
     "scheduler.reserved_output": ((), "scheduler.reserved_output=1.0"),
     "scheduler.schedule_ahead": ((), "scheduler.schedule_ahead=true"),
     "scheduler.poll_interval": ((), "scheduler.poll_interval=5"),

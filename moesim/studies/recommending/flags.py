@@ -41,6 +41,7 @@ def vllm(one: Keys, settings: Settings) -> str:
         f"--all2all-backend {VLLM[_dispatch(one)]}" if expert > 1 and data > 1 and _dispatch(one) in VLLM else "",
         f"--max-num-seqs {settings.max_num_seqs} --max-num-batched-tokens {settings.max_num_batched_tokens}",
         f"--gpu-memory-utilization {settings.gpu_memory_utilization:g} --block-size {settings.block_size}",
+        f"--num-gpu-blocks-override {blocks}" if (blocks := settings.num_gpu_blocks_override) else "",
     ]
     return _joined(one, words)
 
@@ -59,6 +60,7 @@ def sglang(one: Keys, settings: Settings) -> str:
         f"--max-running-requests {settings.max_num_seqs * data}",
         f"--chunked-prefill-size {settings.max_num_batched_tokens * data}",
         f"--mem-fraction-static {settings.gpu_memory_utilization:g}",
+        f"--max-total-tokens {blocks * settings.block_size}" if (blocks := settings.num_gpu_blocks_override) else "",
     ]
     return _joined(one, words)
 
@@ -68,12 +70,13 @@ def tensorrt_llm(one: Keys, settings: Settings) -> str:
     is free after loading: a share of the whole HBM, as others have it, is not the same and is not printed.
     """
     tensor, data, expert = degrees(one)
-    free = settings.free_gpu_memory_fraction
+    free, blocks = settings.free_gpu_memory_fraction, settings.num_gpu_blocks_override
     words = [
         f"trtllm-serve {_model(one)} --tp_size {tensor * data}",
         f"--ep_size {expert}" if expert > 1 else "",
         f"--max_batch_size {settings.max_num_seqs} --max_num_tokens {settings.max_num_batched_tokens}",
         f"--kv_cache_free_gpu_memory_fraction {settings.free_gpu_memory_fraction:g}" if free < 1 else "",
+        f"(kv_cache_config.max_tokens: {blocks * settings.block_size} in an options file)" if blocks else "",
     ]
     if data == 1:
         return _joined(one, words)

@@ -194,11 +194,13 @@ def kv_memory(plan: StepPlan, settings: Settings, beside: Sequence[MemoryRow] = 
     rows = (*(_renamed(row) for row in held.rows if row.bytes), *_draft_rows(held, share), *beside)
     free = usable - sum(row.bytes for row in rows)
     block = settings.block_size * plan.ops.spread.kv_bytes_per_token(precision.kv_cache) * (1 + share)
-    blocks = int(max(free, 0) * settings.free_gpu_memory_fraction / block)
+    found = int(max(free, 0) * settings.free_gpu_memory_fraction / block)
+    blocks = settings.num_gpu_blocks_override or found
     cache = MemoryRow(HBM, "KV cache", int(max(blocks, 1) * block), KV_KNOB)
     ledger = MemoryLedger((*rows, cache), {HBM: usable})
-    if not blocks:
+    if found < max(blocks, 1):
         ledger.check()
+    if not blocks:
         raise DoesNotFit(
             f"free_gpu_memory_fraction {settings.free_gpu_memory_fraction:g} of {free} bytes holds no block of "
             f"{int(block)} bytes", where="scheduler.free_gpu_memory_fraction", way_out="a larger fraction",
