@@ -32,7 +32,8 @@ BEGUN, ENDED, GOING, TOUCHED, STEPS, BUSY, WAITED, GATHERED, CHOSEN, LOAD, HORIZ
  ADMITTED, LOST, PREEMPTED, STATE, REPLICA, SCHEDULER, NEXT, TICKET) = range(19)  # fmt: skip
 SAMPLE = 4  # numbers of a Sample
 ASKED_FOR, LEAST_OUTSTANDING, ROUND_ROBIN = range(3)  # balancers
-FEWEST_STEPS, FEWEST_GAPS = 1 << 10, 1 << 12
+FEWEST_STEPS, FEWEST_GAPS = 1 << 11, 1 << 12
+WIDER = 4  # times the room: while it is widened both are there, what nobody has written to is not
 SPARE = 2  # a step, or a sample, that is written down next, and one more
 
 
@@ -146,9 +147,9 @@ class State(NamedTuple):
 
 
 def _roomier(column: Column, used: int, axis: int) -> Column:
-    """Twice the room as long as less than a few would be left. Memory that nobody has written to is not taken."""
+    """WIDER times the room as long as less than a few would be left."""
     while used + SPARE > column.shape[axis]:
-        shape = [2 * size if number == axis else size for number, size in enumerate(column.shape)]
+        shape = [WIDER * size if number == axis else size for number, size in enumerate(column.shape)]
         wider: Column = np.zeros(shape, dtype=column.dtype)
         wider[tuple(slice(size) for size in column.shape)] = column
         column = wider

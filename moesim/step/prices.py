@@ -16,7 +16,7 @@ from moesim.units import to_ps
 
 Int64s = npt.NDArray[np.int64]
 BITS: Final = (22, 9, 18, 14)  # of all rows, active slots, most rows of one, rows that fill up tiles
-TOGETHER: Final = 2048  # shapes, with their neighbours, priced at once in about twice the time of one alone
+TOGETHER: Final = 256  # shapes, with their neighbours, priced at once: more are priced in vain, and fill caches
 
 
 class ExpertPrices:
