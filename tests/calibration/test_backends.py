@@ -282,8 +282,9 @@ def test_a_prompt_sees_what_is_cached_before_it(operator: str, model: str, backe
     prepared = OPERATORS[operator].prepare(case, ALONE)
     with torch.inference_mode(), prepared.within():
         prepared.check(prepared.call())
+        call: Any = prepared.call
         with pytest.raises(WrongResult):
-            prepared.check(prepared.call(attn_mask=None, is_causal=True))
+            prepared.check(call(attn_mask=None, is_causal=True))
     assert prepared.flops / OPERATORS[operator].prepare(plain, ALONE).flops == (12 + 4.5) / 4.5
 
 
