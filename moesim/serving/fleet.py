@@ -144,12 +144,22 @@ class Fleet:
 
     def down(self, end: int, which: Sequence[int]) -> int:
         """ps until `end` that these replicas were dead, of all together."""
-        total = 0
-        for number in which:
-            last = 0
-            for at, until in sorted((one.at, one.until) for one in self.outages if one.replica == number):
-                total += max(min(until, end) - max(at, last), 0)
-                last = max(last, until)
+        return sum(self._dead_within(number, 0, end) for number in which)
+
+    def could_work(self, end: int, which: range) -> dict[int, int]:
+        """ps until `end` that each replica of a pool was paid and lived; one that was never paid is left out."""
+        scaler, found = self._whose.get(which.start), dict[int, int]()
+        for number, since, until in scaler.spans(end) if scaler else ((number, 0, end) for number in which):
+            lived = min(until, end) - since - self._dead_within(number, since, min(until, end))
+            found[number] = found.get(number, 0) + max(lived, 0)
+        return found
+
+    def _dead_within(self, number: int, begin: int, end: int) -> int:
+        """ps between two times that a replica was dead."""
+        total, last = 0, begin
+        for at, until in sorted((one.at, one.until) for one in self.outages if one.replica == number):
+            total += max(min(until, end) - max(at, last), 0)
+            last = max(last, until)
         return total
 
     def give_up(self) -> list[int]:

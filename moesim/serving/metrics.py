@@ -20,7 +20,6 @@ from moesim.serving.fleet import Fleet
 from moesim.serving.follows import Follows
 from moesim.serving.kv import Blocks
 from moesim.serving.rebalancing import Rebalanced
-from moesim.serving.replica import Replica
 from moesim.serving.requests import Ints
 from moesim.serving.run import POOLS, Served
 from moesim.serving.stages import Inside, Line
@@ -191,12 +190,12 @@ def _system(served: Served, seconds: float) -> Iterator[tuple[str, tuple[float, 
         yield "prefix_cache_hit_rate", (found / asked, "1")
     yield from _hosts(served)
     if served.entry is None:
-        yield from _worked(served.replicas, _there(served, range(len(served.replicas))))
+        yield from _worked(served, range(len(served.replicas)))
         return
     first = 0
     for lead, pool in zip(POOLS, served.pools, strict=True):
-        there, first = _there(served, range(first, first + len(pool))), first + len(pool)
-        yield from ((f"{lead}{name}", value) for name, value in _worked(pool, there))
+        which, first = range(first, first + len(pool)), first + len(pool)
+        yield from ((f"{lead}{name}", value) for name, value in _worked(served, which))
     yield from _transfers(book)
 
 
@@ -274,20 +273,17 @@ def _fleet(fleet: Fleet, end: int, leads: Sequence[str]) -> Iterator[tuple[str, 
         yield f"{lead}replicas_let_go", (scaler.downs, "1")
 
 
-def _there(served: Served, which: range) -> int:
-    """ps until the end in which the replicas of a pool could work, all together: dead ones cannot."""
+def _worked(served: Served, which: range) -> Iterator[tuple[str, tuple[float, str]]]:
+    """Steps of alike replicas, over the time in which they could work: dead and stopped ones cannot."""
     end, fleet = served.end, served.fleet
-    return fleet.paid(0, end, which) - fleet.down(end, which) if fleet else end * len(which)
-
-
-def _worked(pool: Sequence[Replica], there: int) -> Iterator[tuple[str, tuple[float, str]]]:
-    """Steps of alike replicas, which were there for so many ps, all together."""
+    there = fleet.could_work(end, which) if fleet else dict.fromkeys(which, end)
+    pool = [served.replicas[number] for number in there]
     steps, busy = (sum(getattr(replica, name) for replica in pool) for name in ("steps", "busy"))
     blocks = sum(one.blocks.total for replica in pool for one in replica.schedulers)
     most = sum(replica.history.most_blocks for replica in pool)
     yield "steps", (steps, "1")
     yield "mean_step_ms", (busy / max(steps, 1) / 1e9, "ms")
-    yield "busy_fraction", (busy / max(there, 1), "1")
+    yield "busy_fraction", (busy / max(sum(there.values()), 1), "1")
     yield "kv_peak_utilisation", (most / max(blocks, 1), "1")
 
 

@@ -51,7 +51,7 @@ class Scaler:
         self.ups = self.downs = 0
         self._ready: dict[int, int] = {}  # replica that is starting -> ps at which it serves
         self._since = dict.fromkeys(there, 0)  # replica -> ps from which it is paid
-        self._paid: list[tuple[int, int]] = []
+        self._paid: list[tuple[int, int, int]] = []
         self._wanted: deque[tuple[int, int]] = deque()  # ps of looks within patience, and replicas wanted
 
     def decide(self, look: Look, now: int) -> int:
@@ -94,20 +94,20 @@ class Scaler:
     def stop(self, number: int, now: int) -> None:
         """It is empty, and not paid any more."""
         self.phase[number] = Phase.OFF
-        self._paid.append((self._since.pop(number), now))
+        self._paid.append((number, self._since.pop(number), now))
 
     def paid(self, begin: int, end: int) -> int:
         """ps between two times that replicas were paid, all together: while they start, serve and empty."""
-        return sum(max(min(until, end) - max(since, begin), 0) for since, until in self._spans(end))
+        return sum(max(min(until, end) - max(since, begin), 0) for _, since, until in self.spans(end))
 
     def curve(self, end: int) -> list[tuple[int, int]]:
         """(ps, replicas that are paid from then on), wherever it changes before `end`."""
         steps = sorted(
-            (at, by) for since, until in self._spans(end) for at, by in ((since, 1), (until, -1)) if at < end
+            (at, by) for _, since, until in self.spans(end) for at, by in ((since, 1), (until, -1)) if at < end
         )
         change = {at: sum(by for _, by in many) for at, many in groupby(steps, lambda step: step[0])}
         return list(zip(change, accumulate(change.values()), strict=True))
 
-    def _spans(self, end: int) -> list[tuple[int, int]]:
-        """From when to when a replica is paid, those to `end` that are not stopped."""
-        return [*self._paid, *((since, end) for since in self._since.values())]
+    def spans(self, end: int) -> list[tuple[int, int, int]]:
+        """(replica, from when, to when) it is paid, those to `end` that are not stopped."""
+        return [*self._paid, *((number, since, end) for number, since in self._since.items())]

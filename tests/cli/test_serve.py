@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -301,3 +302,7 @@ def test_blocks_as_an_engine_logged_them_replace_what_memory_is_reckoned_to_hold
     assert done.code == 0 and "90 KV blocks" in done.out + done.err, done.err
     refused = moesim("run", *SMALL, "--set", FEW, "--set", f"{blocks}=2000000000")
     assert refused.code == 3 and "KV cache" in refused.err
+    most = re.search(rf"{blocks}: .* Try: at most (\d+),", refused.err)
+    assert most, refused.err
+    for more, code in ((0, 0), (1, 3)):
+        assert moesim("run", *SMALL, "--set", FEW, "--set", f"{blocks}={int(most[1]) + more}").code == code

@@ -131,3 +131,20 @@ def test_a_pool_that_is_dead_for_ever_is_no_endless_watch(dead: int) -> None:
     scales[1 - dead] = scaling(most=1)  # type: ignore[call-overload]
     found = split(requests_of([0, 5 * MS], 8, 9), ALWAYS, Instant(), outages=[Outage(dead, 2 * MS + 1)], scaling=scales)
     assert found.book.state.tolist() == ([State.FINISHED, State.LOST] if dead == 0 else [State.LOST, State.LOST])
+
+
+def test_replicas_that_were_never_paid_are_in_no_share() -> None:
+    """A pool of one that never grows tells what a pool of one does, also where replicas die that never were there. One
+    that is started at 11 ms and dead from 21 to 31 ms is paid from 11 ms on, and can work but for 10 ms of that.
+    """
+    ask = requests_of([0, 0, 5 * MS], 8, 60)
+    alone = numbers(split(ask, ALWAYS, Instant(), outages=[Outage(0, 10**6 * MS)]), 0, {})
+    for outages in ((), [Outage(3, MS)], [Outage(2, MS, 9 * MS), Outage(3, MS)]):
+        scales = (None, scaling(most=3, target=9.0))
+        told = numbers(split(ask, ALWAYS, Instant(), replicas=(1, 3), scaling=scales, outages=outages), 0, {})
+        for name in ("busy_fraction", "kv_peak_utilisation"):
+            assert told[f"decode_{name}"] == alone[f"decode_{name}"], name
+    scales, outages = (None, scaling(most=2, every=11, startup=0, target=2.0)), [Outage(2, 21 * MS, 31 * MS)]
+    found = split(ask, ALWAYS, Instant(), replicas=(1, 2), scaling=scales, outages=outages)
+    assert found.fleet is not None
+    assert found.fleet.could_work(found.end, range(1, 3)) == {1: found.end, 2: found.end - 21 * MS}

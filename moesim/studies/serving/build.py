@@ -24,6 +24,7 @@ from moesim.studies.serving.fleet_sections import outages_of
 from moesim.studies.serving.load import PoolLoaded, ServeLoaded
 from moesim.studies.serving.scenario import ServeScenario
 from moesim.studies.serving.stages import BuiltStage, build_stages
+from moesim.units import show_bytes
 
 NEVER = 1 << 62  # uses of a routing that is never looked up anew
 KV_KNOB = "scheduler.gpu_memory_utilization"
@@ -198,6 +199,12 @@ def kv_memory(plan: StepPlan, settings: Settings, beside: Sequence[MemoryRow] = 
     blocks = settings.num_gpu_blocks_override or found
     cache = MemoryRow(HBM, "KV cache", int(max(blocks, 1) * block), KV_KNOB)
     ledger = MemoryLedger((*rows, cache), {HBM: usable})
+    if settings.num_gpu_blocks_override and blocks * block > free >= block:
+        raise DoesNotFit(
+            f"a KV cache of {blocks:,} blocks takes {show_bytes(cache.bytes)}, weights and buffers leave "
+            f"{show_bytes(free)} of {show_bytes(usable)}", where="scheduler.num_gpu_blocks_override",
+            way_out=f"at most {int(free / block)}, or more of the memory ({KV_KNOB})",
+        )  # fmt: skip
     if found < max(blocks, 1):
         ledger.check()
     if not blocks:
