@@ -56,6 +56,7 @@ class RoutedStep:
     """after int64[pipeline ranks, 2] ps: reduction and gathering, and the optimizer, behind the last pass; alltoalls:
     how many were played; drop_rate: share of rows without a place; load int64[moe layers, experts]: rows that were
     chosen and had a place. done: slots of the first island, from when its first rank begins to when its last one ends.
+    rings int64[pipeline ranks] ps: what transfers of its tensor and context groups take, hidden or not.
     """
 
     lanes: Lanes
@@ -66,6 +67,7 @@ class RoutedStep:
     drop_rate: float
     load: Int64s
     done: tuple[tuple[int, Slot, int, int], ...]
+    rings: Int64s
 
     @property
     def seconds(self) -> float:
@@ -84,6 +86,16 @@ class RoutedStep:
         rank = int((self.ends + self.after.sum(axis=1)).argmax())
         island, lane = np.unravel_index(int(self.lanes.end[rank].argmax()), self.lanes.end.shape[1:])
         return rank, int(island), int(lane)
+
+    @property
+    def exposed(self) -> tuple[Int64s, Int64s]:
+        """int64[pipeline ranks, islands, R] ps that are neither computing nor waiting: all-to-alls, and transfers of
+        tensor and context groups; what other passes leave of both is theirs first.
+        """
+        lanes = self.lanes
+        moved = lanes.end - lanes.stages - lanes.compute - lanes.group
+        rings = np.minimum(moved, self.rings[:, None, None])
+        return moved - rings, rings
 
     @property
     def replicas(self) -> Int64s:
@@ -251,7 +263,15 @@ def routed_step(job: Job, source: Sequences, islands: int | None = None) -> Rout
     after = [np.sum([layers.after(job.stages[one]) for one in stages], axis=0) for stages in ranks]
     load, dropped = whole.load(number)
     return RoutedStep(lanes, np.array(after, dtype=np.int64), transfer, ranks, sum(part.alltoalls for part in parts),
-                      dropped, load, tuple(parts[0].done))  # fmt: skip
+                      dropped, load, tuple(parts[0].done), _rings(job, layers))  # fmt: skip
+
+
+def _rings(job: Job, layers: Layers) -> Int64s:
+    """int64[pipeline ranks] ps of all passes: they carry every token, whichever experts it takes."""
+    found = np.zeros(job.pipeline, dtype=np.int64)
+    for rank in range(job.pipeline) if job.tensor * job.context > 1 else ():
+        found[rank] = sum(number * layers.passes(stage).one.ring for stage, number in job.passed(rank))
+    return found
 
 
 class _Island:

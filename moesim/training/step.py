@@ -37,10 +37,15 @@ class StepTime:
         return float(from_ps(max(end[-1] + more for end, more in zip(self.played.end, after, strict=True))))
 
     def exposed_ps(self, slot: Slot) -> tuple[float, float, float]:
-        """Of a slot what nothing hides: all-to-alls, transfers of tensor groups, sharded parameters and gradients."""
+        """Of a slot what nothing hides: all-to-alls, transfers of tensor groups, sharded parameters and gradients.
+        Where it was played, transfers of tensor groups may lie beside the other pass, too: what is left is theirs
+        first.
+        """
         exchange, ring, shard = exposed_ps(self.passes, slot)
-        more = self.overlapped[slot] - slot_ps(self.passes, slot) if slot in self.overlapped else 0
-        return exchange + more, ring, shard
+        if slot not in self.overlapped:
+            return exchange, ring, shard
+        left = max(exchange + ring + self.overlapped[slot] - slot_ps(self.passes, slot), 0.0)
+        return max(left - ring, 0.0), min(ring, left), shard
 
 
 def train_step(job: Job, overlapped: Mapping[Slot, int] | None = None) -> StepTime:

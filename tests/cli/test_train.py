@@ -32,7 +32,7 @@ def test_parts_add_up_and_rates_follow_from_the_time(moesim: Moesim, tmp_path: P
     assert metrics["mfu_megatron"] == pytest.approx(metrics["tflops_per_gpu_megatron"] / 989.4, rel=0.001)
     stages = document["provenance"]["stages"]
     assert max(one["memory_bytes"] for one in stages) == metrics["peak_memory_bytes"]
-    assert {one["capacity_bytes"] for one in stages} == {80e9}
+    assert {one["capacity_bytes"] for one in stages} == {81089 * 2**20}, "as CUDA reports it"
     assert "equal rows" in " ".join(document["warnings"])
 
 
@@ -170,7 +170,8 @@ def test_what_is_assumed_is_said(moesim: Moesim, tmp_path: Path) -> None:
     changes = ("cluster.topology=hgx-h800", "costs=h100_sxm", "parallel.context_parallel_size=2",
                "batch.micro_batches=4", "parallel.data_parallel_size=8")  # fmt: skip
     said = " ".join(played(moesim, tmp_path, "mixtral-train-pp4", *changes)["warnings"])
-    for words in ("all times are assumed", "hide behind attention", "full rate of its link", "assumed, not measured"):
+    for words in ("all times are assumed", "go round context-parallel ranks", "full rate of its link",
+                  "assumed, not measured"):  # fmt: skip
         assert words in said
 
 

@@ -11,7 +11,7 @@ from moesim.hardware import load_cluster
 from moesim.models import Attention, MoEModel
 from moesim.routing import Balanced
 from moesim.routing.sources.sequences import Sequences
-from moesim.studies.training import run_training
+from moesim.studies.training import TrainResult, run_training
 from moesim.training import Job, train_step
 from moesim.training.passes import Layers
 from moesim.training.routed import routed_step
@@ -25,6 +25,23 @@ def job(nodes: int = 2, **changes: Any) -> Job:
     cluster = load_cluster("dgx-h100", nodes=nodes)
     keys = {"world": 8 * nodes, "micro_batches": 1, "sequence": 65536, "context": 8 * nodes, "model": MODEL, **changes}
     return Job(cluster=cluster, costs=load_costs("roofline", cluster.devices[0]), **keys)
+
+
+EVEN: dict[str, Any] = {"balanced": True}
+OWN: dict[str, Any] = {"router": "topk_softmax", "generator": {"popularity": {"zipf": 0.6}}}
+
+
+def small(order: str, routing: dict[str, Any], degrees: dict[str, Any]) -> dict[str, Any]:
+    """Two stages of 16 GPUs."""
+    heads = {"num_heads": 16, "num_kv_heads": 4, "head_dim": 128}
+    model = {"name": "m", "hidden_size": 2048, "num_layers": 4, "vocab_size": 32000, "attention": heads,
+             "num_experts": 16, "top_k": 1, "expert_intermediate": 1024}  # fmt: skip
+    return {
+        "moesim": 1, "name": "small", "mode": "train", "model": model, "costs": "roofline",
+        "batch": {"sequence_length": 4096, "micro_batches": 16}, "cluster": {"topology": "dgx-h100", "nodes": 4},
+        "parallel": {"pipeline_parallel_size": 2, "expert_parallel_size": 8, **degrees},
+        "pipeline": {"schedule": order}, "routing": routing,
+    }  # fmt: skip
 
 
 def rings(one: Job) -> float:
@@ -80,3 +97,26 @@ def test_a_user_sees_what_the_rings_take() -> None:
     )
     assert (wide.breakdown["exposed_tensor_parallel_s"] or 0) > 0
     assert narrow.breakdown["exposed_tensor_parallel_s"] == 0
+
+
+def parts(found: TrainResult) -> dict[str, float]:
+    """Seconds, which add up."""
+    seconds = {name: part or 0.0 for name, part in found.breakdown.items()}
+    assert sum(seconds.values()) == pytest.approx(found.metrics["step_time_s"].value)
+    return seconds
+
+
+def test_with_rows_of_their_own_rings_are_no_alltoalls() -> None:
+    """1F1B has nothing beside them: they take what they take with even rows."""
+    even, own = (run_training(small("1f1b", routing, {"context_parallel_size": 16})) for routing in (EVEN, OWN))
+    ring = parts(even)["exposed_tensor_parallel_s"]
+    assert ring > 0 and parts(own)["exposed_tensor_parallel_s"] == pytest.approx(ring)
+    assert own.metrics["alltoall_s"].value < 2 * even.metrics["alltoall_s"].value
+
+
+@pytest.mark.parametrize("routing", [EVEN, OWN])
+def test_no_part_is_negative_where_rings_hide_beside_another_pass(routing: dict[str, Any]) -> None:
+    """DualPipe over tensor groups: most of their transfers lie beside the other pass."""
+    degrees = {"tensor_parallel_size": 4, "expert_tensor_parallel_size": 1, "data_parallel_size": 4}
+    found = run_training(small("dualpipe", routing, degrees))
+    assert min(parts(found).values()) >= 0 and found.metrics["alltoall_s"].value >= 0

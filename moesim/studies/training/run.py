@@ -33,7 +33,10 @@ BESIDE: Final = (
     "layers are gathered and reduced one by one beside compute, never beside all-to-alls or tensor-parallel transfers, "
     "and slow nothing down"
 )
-HIDDEN: Final = "transfers of context parallelism are taken to hide behind attention: they cost nothing here"
+RINGS: Final = (
+    "keys and values go round context-parallel ranks in bf16 beside attention to the block before (Megatron's p2p); "
+    "what it doesn't hide is in the step"
+)
 HOP: Final = "a stage hands on at the full rate of its link, one flow alone, without start-up"
 TWICE: Final = (
     "ranks of dualpipe and dualpipev hold two stages: their gradients and updates are counted one after the other"
@@ -182,7 +185,7 @@ def _sharded(job: Job) -> dict[str, tuple[float, str]]:
 def _notes(job: Job) -> tuple[str, ...]:
     """What is assumed, after all prices were asked for."""
     said = (
-        (job.context > 1, HIDDEN),
+        (job.context > 1, RINGS),
         (job.pipeline > 1, HOP),
         (job.order.startswith("dualpipe"), TWICE),
         (job.optimizer.orthogonal, MATRICES),

@@ -100,7 +100,6 @@ def routed_told(job: Job, source: Sequences) -> Told:
     even = routed_step(job, Sequences(Balanced(job.model), 1), 1)
     lanes, makespan = step.lanes, int(step.ends.max())
     busy = (lanes.end - lanes.stages).mean(axis=(1, 2)) / makespan
-    moved = lanes.end - lanes.stages - lanes.compute - lanes.group
     waits = {
         "waiting_group_s": lanes.group, "waiting_stages_s": lanes.stages + (makespan - step.ends)[:, None, None],
         "waiting_replicas_s": step.replicas,
@@ -111,7 +110,7 @@ def routed_told(job: Job, source: Sequences) -> Told:
     said = [*([DROPPED] if step.drop_rate > 0 else []), *([TURNS] if job.overlaps else []),
             *([PORTS] if job.meets else [])]  # fmt: skip
     return Told(
-        step.seconds, _routed_breakdown(step), float(1 - busy.mean()), float(from_ps(moved.max())),
+        step.seconds, _routed_breakdown(step), float(1 - busy.mean()), float(from_ps(step.exposed[0].max())),
         float(from_ps(step.transfer)), tuple(busy.tolist()), more, step.ranks,
         {"routing": source.basis, "routing_source": source.name, "alltoalls": step.alltoalls},
         (*source.notes, MEMORY, *said), tuple(_routed_done(step)),
@@ -121,11 +120,12 @@ def routed_told(job: Job, source: Sequences) -> Told:
 def _routed_breakdown(step: RoutedStep) -> dict[str, float]:
     """Seconds of the one GPU that ends last."""
     at = step.last
-    compute, group, stages, end = (int(part[at]) for part in step.lanes)
+    compute, group, stages, _ = (int(part[at]) for part in step.lanes)
+    exchange, ring = (int(part[at]) for part in step.exposed)
     sync, update = step.after[at[0]].tolist()
     found = {
-        "compute_s": compute, "exposed_alltoall_s": end - compute - group - stages, "waiting_group_s": group,
-        "bubble_s": stages, "gradient_sync_s": sync, "optimizer_s": update,
+        "compute_s": compute, "exposed_alltoall_s": exchange, "exposed_tensor_parallel_s": ring,
+        "waiting_group_s": group, "bubble_s": stages, "gradient_sync_s": sync, "optimizer_s": update,
     }  # fmt: skip
     return {name: float(from_ps(value)) for name, value in found.items()}
 
