@@ -196,7 +196,7 @@ def test_flags_have_the_engines_own_names() -> None:
 
 @pytest.mark.parametrize(("training", "said", "unsaid"), [
     ({}, "--use-distributed-optimizer", "recompute"),
-    ({"recompute": ["core_attn", "moe"]}, "selective --recompute-modules core_attn moe", "bf16"),
+    ({"recompute": ["core_attn", "moe"]}, "selective --recompute-modules core_attn moe", "reduce-in-bf16"),
     ({"optimizer": "muon"}, "--optimizer dist_muon", "distributed-optimizer"),
     ({"optimizer": "sgd", "grad-reduce-in-bf16": True}, "sgd --sgd-momentum 0 --grad-reduce-in-bf16", "muon"),
     ({"capacity_factor": 1.25, "pad_to_capacity": True, "overlap_grad_reduce": True},
@@ -208,5 +208,31 @@ def test_megatron_is_started_with_what_the_step_was_played_with(
     """A line without its recomputation would start a job that does not fit."""
     scenario = {"mode": "train", "model": "Qwen/Qwen3-30B-A3B", "parallel": {"data_parallel_size": 8},
                 "batch": {"sequence_length": 4096}, "pipeline": {"schedule": "1f1b"}, "training": training}  # fmt: skip
+    line = launch(scenario)["Megatron"]
+    assert said in line and unsaid not in line
+
+
+@pytest.mark.parametrize(("changes", "said", "unsaid"), [
+    ({}, "--seq-length 4096 --bf16 --moe-token-dispatcher-type alltoall", "sequence-parallel"),
+    ({"parallel": {"tensor_parallel_size": 2}}, "--sequence-parallel", "instances"),
+    ({"comm": {"dispatch": "deepep_normal"}, "precision": {"weights": "fp8"}},
+     "--bf16 --fp8-format hybrid --moe-token-dispatcher-type flex --moe-enable-deepep", "alltoall"),
+    ({"comm": {"dispatch": "pxn"}, "precision": {"weights": "nvfp4"}},
+     "(no flag for GEMMs in nvfp4) (no flag for the all-to-all pxn)", "--bf16"),
+    ({"pipeline": {"schedule": "1f1b", "hide_alltoall": True}}, "--overlap-moe-expert-parallel-comm", "no flag"),
+    ({"parallel": {"data_parallel_size": 8, "data_parallel_shard_size": 2}},
+     "--use-distributed-optimizer --num-distributed-optimizer-instances 4", "fsdp"),
+    ({"parallel": {"zero_stage": 3}}, "--ckpt-format fsdp_dtensor --data-parallel-sharding-strategy optim_grads_params",
+     "instances"),
+    ({"training": {"overlap_param_gather": True}}, "(not without --overlap-grad-reduce", "master"),
+    ({"training": {"master": False}}, "(no flag for master: false)", "overlap"),
+    ({"model": "Qwen/Qwen3-32B"}, "--bf16", "dispatcher"),
+])  # fmt: skip
+def test_megatron_would_take_the_line(changes: dict[str, Any], said: str, unsaid: str) -> None:
+    """By default it computes in fp32, gathers rows of experts, and refuses tensor and expert parallelism without
+    sequence parallelism, and FSDP with its usual checkpoints.
+    """
+    scenario = {"mode": "train", "model": "Qwen/Qwen3-30B-A3B", "parallel": {"data_parallel_size": 8},
+                "batch": {"sequence_length": 4096}, "pipeline": {"schedule": "1f1b"}, **changes}  # fmt: skip
     line = launch(scenario)["Megatron"]
     assert said in line and unsaid not in line

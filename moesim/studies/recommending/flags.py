@@ -85,10 +85,15 @@ def tensorrt_llm(one: Keys, settings: Settings) -> str:
     return _joined(one, [*words, "--extra_llm_api_options options.yaml (enable_attention_dp: true)"])
 
 
+FSDP: Final = (  # what Megatron-FSDP is refused without
+    "--use-megatron-fsdp --use-distributed-optimizer --no-gradient-accumulation-fusion --ckpt-format fsdp_dtensor "
+    "--data-parallel-sharding-strategy"
+)
 SHARDED: Final[tuple[list[str], ...]] = (  # Megatron's flags by stage of ZeRO
-    [], ["--use-distributed-optimizer"], ["--use-megatron-fsdp --data-parallel-sharding-strategy optim_grads"],
-    ["--use-megatron-fsdp --data-parallel-sharding-strategy optim_grads_params"],
+    [], ["--use-distributed-optimizer"], [f"{FSDP} optim_grads"], [f"{FSDP} optim_grads_params"],
 )  # fmt: skip
+DISPATCHERS: Final = {"nccl": "alltoall", "deepep_normal": "flex --moe-enable-deepep"}  # the default is allgather
+DTYPES: Final = {"bf16": "--bf16", "fp8": "--bf16 --fp8-format hybrid"}  # the default is fp32
 
 
 OPTIMIZER: Final = {  # Megatron's words; muon that shards whole matrices layer by layer has a name of its own
@@ -98,36 +103,53 @@ OPTIMIZER: Final = {  # Megatron's words; muon that shards whole matrices layer 
 
 
 def megatron(scenario: Keys) -> str:
-    """Degrees and batch of a training step, and what its section `training` says."""
+    """Degrees, batch, dtype and all-to-all of a training step, and what its section `training` says."""
     one, batch = scenario["parallel"], named(scenario["batch"], BATCH, "batch")
     micro, data = batch.get("micro_batch_size", 1), one.get("data_parallel_size", 1)
     names = {"tensor": "tensor_parallel_size", "pipeline": "pipeline_parallel_size", "expert": "expert_parallel_size"}
     words = [f"--{short}-model-parallel-size {one.get(key, 1)}" for short, key in names.items()]
+    words += ["--sequence-parallel"] if one.get("tensor_parallel_size", 1) > 1 else []
     words += [f"--context-parallel-size {context}"] if (context := one.get("context_parallel_size", 1)) > 1 else []
     words.append(f"--expert-tensor-parallel-size {one.get('expert_tensor_parallel_size') or 1}")
     sequences = batch.get("global_batch_size") or data * micro * batch.get("micro_batches", 1)
-    words.append(f"--micro-batch-size {micro} --global-batch-size {sequences}")
+    words.append(f"--micro-batch-size {micro} --global-batch-size {sequences} --seq-length {batch['sequence_length']}")
+    dtype, model = (scenario.get("precision") or {}).get("weights") or "bf16", load_model(scenario["model"])
+    words.append(DTYPES.get(dtype, f"(no flag for GEMMs in {dtype})"))
+    words += [_dispatcher(_dispatch(scenario))] if model.routed else []
+    words += ["--overlap-moe-expert-parallel-comm"] if scenario["pipeline"].get("hide_alltoall") else []
     training = TrainingSection.model_validate(scenario.get("training", {}))
     stage = one.get("zero_stage", 1)
     words += [] if training.optimizer == "muon" and stage < 2 else SHARDED[stage]
+    copies = data // (one.get("data_parallel_shard_size") or data)
+    words += [f"--num-distributed-optimizer-instances {copies}"] if copies > 1 else []
     words += _training(training)
     order, chunks = scenario["pipeline"]["schedule"], one.get("virtual_pipeline_size", 1)
     if chunks > 1:
-        each = load_model(scenario["model"]).num_layers // (one["pipeline_parallel_size"] * chunks)
+        each = model.num_layers // (one["pipeline_parallel_size"] * chunks)
         words.append(f"--num-layers-per-virtual-pipeline-stage {each}")
     if order not in ("1f1b", "interleaved"):
         words.append(f"(no flag for the order {order})")
     return " ".join(words)
 
 
+def _dispatcher(dispatch: str) -> str:
+    """Megatron's word for an all-to-all."""
+    if dispatch not in DISPATCHERS:
+        return f"(no flag for the all-to-all {dispatch})"
+    return f"--moe-token-dispatcher-type {DISPATCHERS[dispatch]}"
+
+
 def _training(training: TrainingSection) -> list[str]:
     """What is not Megatron's default."""
     modules, factor = " ".join(training.recompute), training.capacity_factor
+    alone = training.overlap_param_gather and not training.overlap_grad_reduce
     said = {
         OPTIMIZER.get(training.optimizer, ""): True,
         f"--recompute-granularity selective --recompute-modules {modules}": bool(modules),
         "--overlap-grad-reduce": training.overlap_grad_reduce,
         "--overlap-param-gather": training.overlap_param_gather,
+        "(not without --overlap-grad-reduce, which was not played)": alone,
+        "(no flag for master: false)": not training.master,
         "--grad-reduce-in-bf16": training.gradients == "bf16",
         f"--moe-expert-capacity-factor {factor:g}" if factor else "": True,
         "--moe-pad-expert-input-to-capacity": training.pad_to_capacity,
