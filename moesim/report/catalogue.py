@@ -21,6 +21,7 @@ from moesim.routing import open_trace
 from moesim.routing.routers import registry as ROUTERS
 from moesim.routing.synth.statistics import statistics_names
 from moesim.schedules import registry as SCHEDULES
+from moesim.schedules.pipelines import Pipeline
 from moesim.serving.autoscaler import REGISTRY as AUTOSCALERS
 from moesim.serving.balancer import REGISTRY as BALANCERS
 from moesim.serving.batcher import REGISTRY as POLICIES
@@ -142,6 +143,11 @@ def _first_sentence(name: str, thing: object) -> str:
     return " ".join(text.split()).removeprefix(f"{name}: ").partition(". ")[0].rstrip(".")
 
 
+def _pipelines() -> Rows:
+    orders = sorted(Pipeline.known.items())
+    return [(name, _first_line(importlib.import_module(order.__module__))) for name, order in orders]
+
+
 def _placement_formats() -> Rows:
     return [(name, f"{one.about} ({', '.join(one.suffixes)})") for name, one in PLACEMENT_FORMATS.items()]
 
@@ -169,6 +175,7 @@ KINDS: Final[dict[str, Callable[[], Rows]]] = {
     "routers": _routers,
     "all-to-all": _algorithms,
     "schedules": _schedules,
+    "pipelines": _pipelines,
     "requests": _requests,
     "request formats": _request_formats,
     "presets": _presets,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def test_list_shows_all_kinds_or_one(moesim: Moesim) -> None:
     assert {"scenarios", "models", "topologies"} <= set(json.loads(moesim("list", "--json").out))
     assert "dgx-h100" in moesim("list", "topologies").out
+    assert "zb-h1" in moesim("list", "pipelines").out, "descriptions of keys send there"
     assert "did you mean 'models'" in moesim("list", "model").err
 
 
