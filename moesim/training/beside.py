@@ -16,10 +16,12 @@ from moesim.training.routed import RoutedJob
 
 
 def overlapped_ps(job: Job) -> Mapping[Slot, int] | None:
-    """Picoseconds of each such slot; None where the job has some that are not played so."""
+    """Picoseconds of each such slot; None where the job has some that are not played so, or no experts."""
     slots = [slot for order in job.schedule.orders for slot in order if len(slot) > 1]
     if not slots:
         return {}
+    if not job.model.routed:
+        return None
     try:
         whole = RoutedJob(job, Sequences(Balanced(job.model), 1))
     except BadInput:

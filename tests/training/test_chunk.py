@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from moesim.hardware import load_cluster
 from moesim.models import Attention, MoEModel
 from moesim.routing import Balanced
 from moesim.routing.sources.sequences import Sequences
-from moesim.training import Job
+from moesim.training import Job, overlapped_ps, train_step
 from moesim.training.routed import RoutedJob
 
 MODEL = MoEModel(
@@ -62,6 +64,15 @@ def test_what_the_chunk_does_not_know_is_queued_in_turns() -> None:
     found = names(routed(recompute=frozenset({"moe"})), 1)
     assert found.count("dispatch") == 4
     assert [name for name in found if name in LAYER] != LAYER * 2
+
+
+def test_without_experts_two_passes_take_as_long_as_one_after_the_other() -> None:
+    """There are no transfers of rows that one could hide beside the other."""
+    one = dataclasses.replace(routed().job, model=dataclasses.replace(MODEL, moe_layers=(), dense_intermediate=4096))
+    step = train_step(dataclasses.replace(one, expert=1), overlapped_ps(dataclasses.replace(one, expert=1)))
+    busiest = max(step.played.busy)
+    pair = step.passes[0].one
+    assert min(step.played.busy) == pytest.approx(8 * pair.whole, rel=0.05) and busiest < step.played.makespan
 
 
 @pytest.mark.parametrize(("dispatch", "meets"), [("deepep_normal", True), ("nccl", False)])
