@@ -83,15 +83,23 @@ class Job:
         if self.optimizer.orthogonal and self.zero >= WEIGHTS:
             what = f"{self.optimizer.name} needs whole matrices, and all ranks have parts of each with zero_stage 3"
             raise BadInput(what, where="training.optimizer", way_out="parallel.zero_stage: 1 or 2, or adam")
-        if self.sequence % (self.tensor * self.context):
+        if self.sequence % self._grain:
+            two = ", two slices of a sequence on each context rank" if self.context > 1 else ""
             raise BadInput(
-                f"{self.sequence} tokens do not divide over tensor {self.tensor} x context {self.context}",
-                way_out=f"{-(-self.sequence // self._slices) * self._slices} tokens",
+                f"{self.sequence} tokens do not divide over tensor {self.tensor} x context {self.context}{two}",
+                way_out=f"{-(-self.sequence // self._grain) * self._grain} tokens",
             )  # fmt: skip
 
     @property
     def _slices(self) -> int:
         return self.tensor * self.context
+
+    @property
+    def _grain(self) -> int:
+        """Tokens of a sequence are a multiple. Context-parallel ranks have two slices each, one from either end, so
+        that causal attention is equal work (Megatron-LM's --seq-length: a multiple of 2 x context).
+        """
+        return math.lcm(self._slices, 2 * self.context if self.context > 1 else 1)
 
     @property
     def data(self) -> int:

@@ -65,6 +65,7 @@ def test_key_and_value_heads_that_ranks_share_are_kept_by_each() -> None:
 @pytest.mark.parametrize(("changes", "said"), [
     ({"pipeline": 3}, "does not divide 8 GPUs"), ({"pipeline": 8}, "4 layers do not divide over 8"),
     ({"tensor": 8, "pipeline": 1, "sequence": 100}, "100 tokens do not divide"),
+    ({"context": 2, "pipeline": 1, "sequence": 1026}, "two slices of a sequence on each context rank. Try: 1028"),
 ])  # fmt: skip
 def test_layouts_that_do_not_multiply_are_refused(changes: dict[str, int], said: str) -> None:
     with pytest.raises(BadInput, match=said):
