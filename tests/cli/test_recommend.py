@@ -82,6 +82,19 @@ def test_pools_are_searched_where_they_are_asked_for(moesim: Moesim, tiny: str) 
     assert done.code == 0, done.err
     found = json.loads(done.out)
     assert any("pools" in one["keys"] for one in [*found["front"], *found["simulated"]])
+    assert not any("left out" in text for text in found["warnings"])
+
+
+def test_keys_of_a_pool_that_no_candidate_has_are_named(moesim: Moesim) -> None:
+    scale = {"target": 9, "max_replicas": 2, "startup_time": "1 s"}
+    pools = {"prefill": {"parallel": {}, "autoscale": scale}, "decode": {"parallel": {}, "comm": {}}}
+    own = {key: value for key, value in TINY.items() if key != "parallel"} | {"pools": pools}
+    Path("pools.yaml").write_text(yaml.safe_dump(own))
+    asked = ("recommend", "pools.yaml", "--gpus", "2", "--simulate", "1", "--jobs", "1")
+    done = moesim(*asked, "--out", "s")
+    assert done.code == 0 and "pools.prefill.autoscale, pools.decode.comm: left out" in done.out + done.err, done.err
+    dead = moesim(*asked, "--out", "dead", "--set", "faults=[{gpu: 0, at: 0 s}, {gpu: 1, at: 0 s}]")
+    assert dead.code == 3 and "1 failed, e.g." in dead.err and "lost with their replicas" in dead.err, dead.err
 
 
 def test_training_layouts_are_ranked_by_their_own_runs(moesim: Moesim) -> None:

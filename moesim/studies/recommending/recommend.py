@@ -139,10 +139,18 @@ def _serving(question: Question, tell: Callable[[str], None], executor: Executor
     ]  # fmt: skip
     result = _ranked(question, rows, runs)
     refused = by_reason((error.exit_code, str(error)) for _, error in able.refused)
-    result = replace(result, candidates=len(space), refused=refused, reasons=by_reason(runs.reasons.values()))
+    result = replace(result, candidates=len(space), refused=refused, reasons=by_reason(runs.reasons.values()),
+                     dropped=_dropped(question.document))  # fmt: skip
     if not whole:
         return replace(result, left=len(found.left), slack=found.slack)
     return replace(result, share=_share(rows, able.candidates, found), searched=len(found.known))
+
+
+def _dropped(document: yamlfile.Document) -> tuple[str, ...]:
+    """What the scenario says of a pool beside what is searched."""
+    pools = document.data.get("pools") or {}
+    return tuple(f"pools.{role}.{key}" for role in ("prefill", "decode") for key in pools.get(role, {})
+                 if key not in ("parallel", "replicas"))  # fmt: skip
 
 
 def _share(rows: Sequence[Row], candidates: Sequence[Any], found: Found) -> float:
@@ -186,8 +194,9 @@ def _ranked(question: Question, rows: Sequence[Row], runs: Runs) -> Recommendati
     good = [number for number, row in enumerate(rows) if row.meets]
     if not good:
         best = max((row.found["slo_attainment"] for row in rows), default=0.0)
+        why = next((f" ({len(runs.reasons)} failed, e.g. {text})" for _, text in runs.reasons.values()), "")
         raise DoesNotFit(
-            f"none of {len(rows)} simulated deployments meets the limits: at best {best:.1%} of requests do",
+            f"none of {len(rows)} simulated deployments meets the limits: at best {best:.1%} of requests do{why}",
             where="slo", way_out="a lower --attain, wider limits, less traffic or more GPUs; --simulate more",
         )  # fmt: skip
     values = np.array([[rows[number].found[name] * sign for name, sign in goals.items()] for number in good])

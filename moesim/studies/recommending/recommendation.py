@@ -35,6 +35,7 @@ class Row:
 class Recommendation(Tabular):
     """simulated: all that was; refused: how many candidates cannot be, by reason; left: candidates that may yet
     belong to the front. share: of the exhaustive hypervolume that the search alone reaches, with `searched` runs.
+    dropped: keys of the scenario's pools that no candidate has.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Recommendation(Tabular):
     reasons: Mapping[str, int] = field(default_factory=dict)
     share: float | None = None
     searched: int | None = None
+    dropped: tuple[str, ...] = ()
 
     @property
     def front(self) -> list[Row]:
@@ -73,6 +75,9 @@ class Recommendation(Tabular):
         return list(self._said())
 
     def _said(self) -> Iterator[str]:
+        if self.dropped:
+            yield (f"{', '.join(self.dropped)}: left out, as pools are searched; keys of the scenario's own hold for "
+                   "both, and moesim sweep keeps those of a pool")  # fmt: skip
         yield from (f"{count} candidates: {why}" for why, count in self.refused.items())
         if self.failed:
             told = "; ".join(f"{count}: {why}" for why, count in self.reasons.items())
