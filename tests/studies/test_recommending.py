@@ -23,7 +23,7 @@ BASE: dict[str, Any] = {"model": "tiny-moe", "comm": {"dispatch": "nccl"},
 
 
 def document(data: dict[str, Any]) -> yamlfile.Document:
-    return yamlfile.Document(data, "test")
+    return yamlfile.Document({"model": "Qwen/Qwen3-30B-A3B", **data}, "test")
 
 
 @pytest.mark.parametrize("gpus", [1, 4, 8, 16, 24])
@@ -56,6 +56,13 @@ def test_pools_fill_the_gpus_and_axes_multiply_the_space() -> None:
         serving_space(document(BASE), 4, 8, [Axis("requests.number", Interval(1, 9))], pools=False)
     with pytest.raises(BadInput, match="20,000 at most"):
         serving_space(document(BASE), 16, 8, [Axis("a", tuple(range(500))), Axis("b", (1, 2))], pools=True)
+
+
+def test_a_model_without_experts_is_trained_on_layouts_without_theirs() -> None:
+    base = {"model": "Qwen/Qwen3-32B", "batch": {"micro_batches": 16}, "parallel": {"data_parallel_size": 4}}
+    found = [one.keys["parallel"] for one in training_space(document(base), 8, (), 8)]
+    assert {one["tensor_parallel_size"] for one in found} == {1, 2, 4, 8}
+    assert not any(key.startswith("expert") for one in found for key in one)
 
 
 def test_training_keeps_the_tokens_of_a_step_and_uses_every_gpu() -> None:
@@ -226,7 +233,7 @@ def test_megatron_is_started_with_what_the_step_was_played_with(
      "instances"),
     ({"training": {"overlap_param_gather": True}}, "(not without --overlap-grad-reduce", "master"),
     ({"training": {"master": False}}, "(no flag for master: false)", "overlap"),
-    ({"model": "Qwen/Qwen3-32B"}, "--bf16", "dispatcher"),
+    ({"model": "Qwen/Qwen3-32B"}, "--bf16", "expert"),
 ])  # fmt: skip
 def test_megatron_would_take_the_line(changes: dict[str, Any], said: str, unsaid: str) -> None:
     """By default it computes in fp32, gathers rows of experts, and refuses tensor and expert parallelism without

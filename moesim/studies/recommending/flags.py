@@ -106,14 +106,17 @@ def megatron(scenario: Keys) -> str:
     """Degrees, batch, dtype and all-to-all of a training step, and what its section `training` says."""
     one, batch = scenario["parallel"], named(scenario["batch"], BATCH, "batch")
     micro, data = batch.get("micro_batch_size", 1), one.get("data_parallel_size", 1)
-    names = {"tensor": "tensor_parallel_size", "pipeline": "pipeline_parallel_size", "expert": "expert_parallel_size"}
+    model = load_model(scenario["model"])
+    names = {"tensor": "tensor_parallel_size", "pipeline": "pipeline_parallel_size"}
+    names |= {"expert": "expert_parallel_size"} if model.routed else {}
     words = [f"--{short}-model-parallel-size {one.get(key, 1)}" for short, key in names.items()]
     words += ["--sequence-parallel"] if one.get("tensor_parallel_size", 1) > 1 else []
     words += [f"--context-parallel-size {context}"] if (context := one.get("context_parallel_size", 1)) > 1 else []
-    words.append(f"--expert-tensor-parallel-size {one.get('expert_tensor_parallel_size') or 1}")
+    if model.routed:
+        words.append(f"--expert-tensor-parallel-size {one.get('expert_tensor_parallel_size') or 1}")
     sequences = batch.get("global_batch_size") or data * micro * batch.get("micro_batches", 1)
     words.append(f"--micro-batch-size {micro} --global-batch-size {sequences} --seq-length {batch['sequence_length']}")
-    dtype, model = (scenario.get("precision") or {}).get("weights") or "bf16", load_model(scenario["model"])
+    dtype = (scenario.get("precision") or {}).get("weights") or "bf16"
     words.append(DTYPES.get(dtype, f"(no flag for GEMMs in {dtype})"))
     words += [_dispatcher(_dispatch(scenario))] if model.routed else []
     words += ["--overlap-moe-expert-parallel-comm"] if scenario["pipeline"].get("hide_alltoall") else []

@@ -81,12 +81,11 @@ def training_space(base: yamlfile.Document, gpus: int, axes: Sequence[Axis], lay
         data = gpus // (tensor * context * pipeline)
         if sequences % (data * per_micro) or data % kept.get("data_parallel_shard_size", 1):
             continue
-        ranks = tensor * context * data
-        for expert, order in itertools.product(_divisors(ranks), _orders(pipeline, layers)):
+        over = [ways for ways in _divisors(tensor * context * data) if ways % tensor == 0] if _experts(base) else [0]
+        for expert, order in itertools.product(over, _orders(pipeline, layers)):
             parallel = {"tensor_parallel_size": tensor, "data_parallel_size": data, "pipeline_parallel_size": pipeline,
-                        "expert_parallel_size": expert, "expert_tensor_parallel_size": 1, **kept}  # fmt: skip
-            if expert % tensor:
-                continue
+                        **kept}  # fmt: skip
+            parallel |= {"expert_parallel_size": expert, "expert_tensor_parallel_size": 1} if expert else {}
             parallel |= {"virtual_pipeline_size": order[1]} if order[1] > 1 else {}
             keys = {"parallel": parallel, "pipeline": {**base.data.get("pipeline", {}), "schedule": order[0]}}
             keys |= {"batch.micro_batches": sequences // (data * per_micro)} if counted else {}
