@@ -19,13 +19,13 @@ from moesim.studies.serving import ServeResult
 from moesim.units import from_ps
 
 POINTS: Final = 400  # of a curve
-REPLICAS: Final = 8  # drawn one by one, as many of each pool
+REPLICAS: Final = 8  # drawn one by one, as many of each pool, of those that took a step
 
 
 def serve_pictures(result: ServeResult) -> dict[str, Any]:
     """The name, distributions of latencies (s), what replicas did over time, limits."""
     once = result.first
-    book = once.served.book
+    book, drawn = once.served.book, list(_drawn(once.served))
     which, (gaps, many) = counted(book, once.since), book.gaps(once.since)
     columns = {"ttft": ttft(book, which), "tpot": tpot(book, which), "e2el": e2el(book, which)}
     return {
@@ -36,7 +36,8 @@ def serve_pictures(result: ServeResult) -> dict[str, Any]:
             **{name: _cdf(np.sort(c[~np.isnan(c)]), None) for name, c in columns.items()},
             "itl": _cdf(from_ps(gaps), many),
         },
-        "replicas": [{"name": name, **_history(replica)} for name, replica in _drawn(once.served)],
+        "replicas": [{"name": name, **_history(replica)} for name, replica in drawn],
+        "undrawn": sum(len(one.history) > 0 for one in once.served.replicas) - len(drawn),
         "scaled": {
             f"{name}replicas".replace("_", " "): {"seconds": from_ps(np.array(times)).tolist(), "paid": list(paid)}
             for name, curve in replica_curves(once.served).items()
@@ -51,7 +52,8 @@ def _drawn(served: Served) -> Iterator[tuple[str, Replica]]:
     pools = served.pools
     for name, pool in zip(("replica",) if len(pools) == 1 else POOLS, pools, strict=True):
         lead = name.replace("_", " replica")
-        yield from ((f"{lead} {number}", one) for number, one in enumerate(pool[: REPLICAS // len(pools)]))
+        worked = [(f"{lead} {number}", one) for number, one in enumerate(pool) if len(one.history)]
+        yield from worked[: REPLICAS // len(pools)]
 
 
 def _cdf(seconds: npt.NDArray[np.float64], many: npt.NDArray[np.signedinteger[Any]] | None) -> dict[str, list[float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,8 +12,6 @@ from tests.cli.test_serve import SMALL
 from tests.studies.test_pools_schema import BASE
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.cli.conftest import Moesim
 
 LENGTHS = "input_length: {fixed: 200}, output_length: {fixed: 40}"
@@ -139,6 +138,19 @@ def test_replicas_of_pools_come_and_go(moesim: Moesim, tmp_path: Path) -> None:
     assert values["gpu_hours"] == pytest.approx(hours, rel=0.02)  # the counted time begins with the first request
     assert {1} < {row["decode_replicas"] for row in document["provenance"]["series"]} <= {1, 2, 3}
     assert "decode replicas" in page.read_text() and any("autoscale of pools" in one for one in document["warnings"])
+
+
+def test_replicas_that_never_served_are_not_drawn_and_those_left_out_are_counted(moesim: Moesim) -> None:
+    asked = ("requests.number=12", "requests.arrivals={burst: {size: 12, every: 1 s}}")
+    for many, scale, left in ((1, "{target: 99, max_replicas: 3, startup_time: 1 s}", 0), (6, None, 2)):
+        pools = (f"pools.decode.replicas={many}", f"pools.decode.autoscale={scale}") if scale else (
+            f"pools.decode.replicas={many}", "cluster.nodes=8")  # fmt: skip
+        every = (*BASE, "cluster.nodes=4", *asked, *pools)
+        done = moesim("run", "dsv3-pools", *(part for text in every for part in ("--set", text)), "--out", f"r{many}")
+        assert done.code == 0, done.err
+        drawn = json.loads(Path(f"r{many}/pictures.json").read_text())
+        names = [one["name"] for one in drawn["replicas"] if one["name"].startswith("decode")]
+        assert names == [f"decode replica {number}" for number in range(many - left)] and drawn["undrawn"] == left
 
 
 def test_a_pool_begins_within_its_bounds(moesim: Moesim) -> None:

@@ -38,7 +38,7 @@ function latencies() {
 }
 
 function overTime(title, note, keys, unit) {
-  const parent = panel(title, note);
+  const parent = panel(title, pictures.undrawn ? `${note} Replicas not drawn: ${pictures.undrawn}.` : note);
   const many = pictures.replicas.length > 1;
   const traces = pictures.replicas.flatMap((replica) => keys.map(([key, label]) => ({
     type: "scatter", mode: "lines", name: many ? `${label}, ${replica.name}` : label, x: replica.seconds, y: replica[key], line: { shape: "hv" },
