@@ -71,4 +71,15 @@ def test_ranks_wait_as_long_as_profiled_and_equal_ones_not_at_all(moesim: Moesim
     for which in (0, 1):
         assert waits["combine(F)"][which] == max(one[which] for case, one in waits.items() if case != "all")
     said = document["provenance"]["waiting"]
-    assert said.endswith("equal lanes 0 ms") and float(said.partition("layer waits ")[2].split()[0]) > 2
+    assert said.count("equal lanes 0 ms") == 2
+    assert all(float(part.split()[0]) > 2 for part in said.split("the last layer ")[1:])
+
+
+def test_with_transfers_as_long_as_profiled_ranks_wait_least_before_the_dispatch_of_the_backward_pass(
+    moesim: Moesim,
+) -> None:
+    rows = [row for row in told(moesim)["provenance"]["rows"] if row["of"] == "waiting, transfers as profiled"]
+    waits = {row["case"]: (row["measured"], row["predicted"]) for row in rows if row["case"] != "all"}
+    for which in (0, 1):
+        least, most = (pick(waits, key=lambda case: waits[case][which]) for pick in (min, max))
+        assert (least, most) == ("dispatch(B)", "combine(F)")
