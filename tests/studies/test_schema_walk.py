@@ -7,10 +7,12 @@ from functools import cache
 from typing import Any, get_args
 
 import pytest
+from annotated_types import Ge, Le
 from pydantic import BaseModel
 
 from moesim.errors import BadInput
 from moesim.studies import Scenario, load, run
+from moesim.yamlfile import Section
 
 LABELS = {"moesim", "name", "description", "mode", "published.source", "published.missing", "model.name"}  # only text
 
@@ -200,3 +202,17 @@ def test_a_key_changes_a_result_or_is_refused(key: str) -> None:
             played(changed)
     else:
         assert played(changed) != played(base), f"{key}={value} changes nothing"
+
+
+def test_no_field_has_two_limits_of_which_only_the_last_would_hold() -> None:
+    """Field(le=...) beside a type that has one of its own is read and forgotten by pydantic."""
+    for schema in _sections(Section):
+        for name, field in schema.model_fields.items():
+            limits = [type(one) for one in field.metadata if isinstance(one, (Le, Ge))]
+            assert len(limits) == len(set(limits)), f"{schema.__name__}.{name}"
+
+
+def _sections(parent: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for child in parent.__subclasses__():
+        yield child
+        yield from _sections(child)

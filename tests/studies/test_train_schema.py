@@ -221,6 +221,7 @@ ROUTER = "routing={router: expert_choice, generator: {popularity: {zipf: 1}}}"
     ((RUN, "run.routing_every=10"), "even rows stay even"),
     ((RUN, "routing={sampled: prefill_in4096}", "run.routing_every=10"), "looked up 200 times; at most 64"),
     ((RUN, "run.gpu_mtbf=1 s"), "it never ends"),
+    ((RUN, "run.trials=20000"), "run.trials: .*10000"),
     ((RUN, "run.rebalance={}"), "no second look at the load"),
     ((*MOVING, "run.rebalance.strategy=epbl"), "run.rebalance.strategy"),
     ((*MOVING, "parallel.expert_parallel_size=1"), "no expert can move"),

@@ -35,8 +35,8 @@ Seconds64 = np.ndarray[Any, np.dtype[np.float64]]
 class RunSection(Section):
     """Many steps in a row: routing that drifts, checkpoints, failures, restarts, stragglers."""
 
-    steps: Count = Field(le=10_000_000, description="optimizer steps")
-    trials: Count = Field(32, le=10_000, description="runs that are drawn; metrics are their means")
+    steps: int = Field(ge=1, le=10_000_000, description="optimizer steps")
+    trials: int = Field(32, ge=1, le=10_000, description="runs that are drawn; metrics are their means")
     checkpoint_rate: Bandwidth = Field(
         gt=0, description="at which each GPU writes and reads its share of parameters and optimizer states"
     )

@@ -19,9 +19,9 @@ from moesim.yamlfile import Items, Section
 class TrainBatch(Section):
     """What one optimizer step works on."""
 
-    sequence_length: Count = Field(le=1 << 22, description="tokens of a sequence")
-    micro_batch_size: Count = Field(1, le=4096, description="sequences of a micro-batch on a replica")
-    micro_batches: Count = Field(1, le=1 << 15, description="of a step, on each replica")
+    sequence_length: int = Field(ge=1, le=1 << 22, description="tokens of a sequence")
+    micro_batch_size: int = Field(1, ge=1, le=4096, description="sequences of a micro-batch on a replica")
+    micro_batches: int = Field(1, ge=1, le=1 << 15, description="of a step, on each replica")
     global_batch_size: Count | None = Field(
         None, description="sequences of a step on all replicas, in place of micro_batches"
     )
@@ -49,7 +49,7 @@ class TrainParallel(ParallelSection):
     )  # fmt: skip
     context_parallel_size: Count = Field(1, description="ranks that share the tokens of a sequence")
     pipeline_parallel_size: Count = Field(1, description="ranks that share the layers")
-    virtual_pipeline_size: Count = Field(1, le=64, description="stages on each rank (interleaved)")
+    virtual_pipeline_size: int = Field(1, ge=1, le=64, description="stages on each rank (interleaved)")
     stage_layers: Items[Count] = Field((), description="layers of each stage; default: as many in each")
     zero_stage: int = Field(
         1, ge=0, le=3,
