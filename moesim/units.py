@@ -44,6 +44,8 @@ _QUANTITY: Final = re.compile(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)
 
 
 def _parse(value: Any, units: dict[str, float], what: str, example: str) -> float:
+    if value == "0" or (value == 0 and not isinstance(value, bool)):
+        return 0.0  # of whatever unit
     if isinstance(value, bool) or not isinstance(value, str):
         raise BadInput(f"{what} {value!r} has no unit", way_out=f"write it as '{example}'")
     match = _QUANTITY.fullmatch(value)

@@ -306,3 +306,9 @@ def test_blocks_as_an_engine_logged_them_replace_what_memory_is_reckoned_to_hold
     assert most, refused.err
     for more, code in ((0, 0), (1, 3)):
         assert moesim("run", *SMALL, "--set", FEW, "--set", f"{blocks}={int(most[1]) + more}").code == code
+
+
+def test_nothing_needs_no_unit(moesim: Moesim) -> None:
+    for none in ("0", "'0'", "0 GB"):
+        done = moesim("run", *SMALL, "--set", FEW, "--set", f"kv_offload={{host_cache: 1 GB, swap_space: {none}}}")
+        assert done.code == 0, done.err

@@ -20,7 +20,7 @@ class Interleaved(Pipeline):
         if self.chunks < 2:
             raise BadInput(
                 "interleaved needs two stages or more on a rank",
-                way_out="2 chunks, or 1f1b",
+                way_out="2 chunks (parallel.virtual_pipeline_size: 2), or pipeline.schedule: 1f1b",
             )  # fmt: skip
         if self.micro_batches % self.ranks:
             nearest = max(round(self.micro_batches / self.ranks), 1) * self.ranks

@@ -74,6 +74,9 @@ class AutoscaleSection(Section):
             raise BadInput(f"a share of {self.target:g}", where=f"{own}.target", way_out="at most 1")
         if self.interval < SHORTEST:
             raise BadInput("a look more often than every millisecond", where=f"{own}.interval", way_out="15 s")
+        if self.min_replicas > self.max_replicas:
+            raise BadInput(f"at least {self.min_replicas} replicas and at most {self.max_replicas}",
+                           where=f"{own}.min_replicas", way_out=f"at most {self.max_replicas}")  # fmt: skip
         if not self.min_replicas <= replicas <= self.max_replicas:
             raise BadInput(
                 f"begins with {replicas} (`replicas`), not within {self.min_replicas} to {self.max_replicas}",
