@@ -55,11 +55,13 @@ class Chain:
             inside = self._inside(flows.source, flows.destination)
             self.transfer(name, fabric.coflow(algorithm.kernel(group), flows, group, message_bytes), inside=inside)
 
-    def context_ring(self, name: str, core: Work, *, gradients: bool) -> None:
+    def context_ring(self, name: str, *, gradients: bool) -> None:
         """What attention does not hide of keys and values that go round the ranks which share its sequences."""
         if self.plan.context is None:
             return
-        ops = self.plan.ops.at(self.node.layer)
+        ops, core = self.plan.ops.at(self.node.layer), self.site.price("core", self.node)
+        if gradients:
+            core = ops.backward("attention", core, self.node.way)
         tokens = int(self.batch.tokens_of_rank.max()) * ops.spread.tensor
         kept = (1 + gradients) * key_value_bytes(ops.spread, ops.mixer, tokens)
         seen = self.plan.context.seen(np.broadcast_to(core.total, len(self.site.ranks)), kept)

@@ -19,7 +19,7 @@ def forward(chain: Chain) -> None:
         return
     chain.gather_tokens()
     chain.priced("attention")
-    chain.context_ring(CONTEXT_RING, chain.site.price("core", chain.node), gradients=False)
+    chain.context_ring(CONTEXT_RING, gradients=False)
     chain.sum_tokens()
 
 
@@ -63,10 +63,9 @@ def backward(chain: Chain) -> None:
     chain.gather_tokens()
     chain.gather_again()
     chain.compute("attention" + SUFFIX[way], again + gradients)
-    core = chain.site.price("core", chain.node)
     if "core_attn" in plan.recompute:
-        chain.context_ring(CONTEXT_RING, core, gradients=False)
-    chain.context_ring(CONTEXT_RING, ops.backward("attention", core, way), gradients=True)
+        chain.context_ring(CONTEXT_RING, gradients=False)
+    chain.context_ring(CONTEXT_RING, gradients=True)
     chain.sum_tokens()
 
 
