@@ -206,13 +206,13 @@ def test_a_key_changes_a_result_or_is_refused(key: str) -> None:
 
 def test_no_field_has_two_limits_of_which_only_the_last_would_hold() -> None:
     """Field(le=...) beside a type that has one of its own is read and forgotten by pydantic."""
-    for schema in _sections(Section):
+    for schema in _descendants(Section):
         for name, field in schema.model_fields.items():
             limits = [type(one) for one in field.metadata if isinstance(one, (Le, Ge))]
             assert len(limits) == len(set(limits)), f"{schema.__name__}.{name}"
 
 
-def _sections(parent: type[BaseModel]) -> Iterator[type[BaseModel]]:
+def _descendants(parent: type[BaseModel]) -> Iterator[type[BaseModel]]:
     for child in parent.__subclasses__():
         yield child
-        yield from _sections(child)
+        yield from _descendants(child)
