@@ -110,7 +110,7 @@ class _Quantity:
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Text: a number and one of the units."""
         names = "|".join(re.escape(unit) for unit in self.units)
-        pattern = rf"^\s*\+?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*({names})\s*$"
+        pattern = rf"^0$|^\s*\+?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*({names})\s*$"
         return {"type": "string", "pattern": pattern, "examples": [self.example]}
 
     def _read(self, value: Any) -> Any:

@@ -13,6 +13,7 @@ from moesim.costs.profile_file import known_profiles
 from moesim.costs.roofline import Roofline
 from moesim.errors import BadInput, unknown_name
 from moesim.hardware import Device
+from moesim.models import NVFP4
 
 AUTO = "auto"
 ALGORITHMS = ("nccl", "deepep_normal", "deepep_low_latency")
@@ -20,15 +21,15 @@ ALGORITHMS = ("nccl", "deepep_normal", "deepep_low_latency")
 
 def load_costs(
     name_or_path: str, device: Device, kernels: str | None = None, *, precision: str = "", dispatch: str = "",
-    width: tuple[int, int] | None = None, where: str = "",
+    width: tuple[int, int] | None = None, where: str = "", fp4_block: int = NVFP4,
 ) -> CostModel:  # fmt: skip
     """The word "auto" (the shipped profile of the device, or of the one that it is like), "roofline", a shipped
     profile's name, or a profile file; and one of the profile's kernel sets, None: its default for experts of that
     precision. dispatch: the all-to-all before the experts, whose own kernels answer where they were measured at that
-    width (hidden, inter). Raises BadInput with the known names.
+    width (hidden, inter). fp4_block: see Roofline. Raises BadInput with the known names.
     """
     if name_or_path == "roofline":
-        return Roofline(device, ALGORITHMS)
+        return Roofline(device, ALGORITHMS, fp4_block)
     path = profile_of(device, where) if name_or_path == AUTO else find_profile(name_or_path, where=where)
     assert path is not None
     return load_profile(

@@ -14,11 +14,13 @@ from moesim.costs.estimate import Estimate
 from moesim.costs.recurrences import demands_of
 from moesim.errors import BadInput
 from moesim.hardware import Device
-from moesim.models import Attention, Linear
+from moesim.models import NVFP4, Attention, Linear
 
 
 class Roofline:
-    """Peak rates of `device` and nothing else; communication at nominal rates without constants."""
+    """Peak rates of `device` and nothing else; communication at nominal rates without constants. fp4_block: weights in
+    fp4 that share a byte of scale, which is read with them.
+    """
 
     name = "roofline"
     kernels = ""
@@ -27,8 +29,8 @@ class Roofline:
     widens: Mapping[str, float] = {}
     backward: Mapping[str, float] = {"gemm": 2.0, "experts": 2.0, "attention": 2.5, "elementwise": 2.0}
 
-    def __init__(self, device: Device, algorithms: tuple[str, ...]) -> None:
-        self._device = device
+    def __init__(self, device: Device, algorithms: tuple[str, ...], fp4_block: int = NVFP4) -> None:
+        self._device, self._fp4 = device, "fp4" if fp4_block == NVFP4 else "mxfp4"
         self.device = device.name
         self.communication: Mapping[str, CommunicationCost] = {
             name: CommunicationCost(alpha=0.0, source="nominal rates") for name in algorithms
@@ -40,7 +42,7 @@ class Roofline:
 
     def gemm(self, m: npt.ArrayLike, n: int, k: int, dtype: str) -> Estimate:
         """See CostModel."""
-        demand = shapes.gemm(m, n, k, dtype)
+        demand = shapes.gemm(m, n, k, self._stored(dtype))
         return self._bound("gemm", demand.flops, demand.bytes, dtype)
 
     def experts(
@@ -59,7 +61,7 @@ class Roofline:
         choices: npt.ArrayLike | None = None,
     ) -> Estimate:  # fmt: skip
         """See CostModel."""
-        demand = shapes.experts(rows, hidden, inter, dtype, matrices, choices)
+        demand = shapes.experts(rows, hidden, inter, self._stored(dtype), matrices, choices)
         return self._bound("grouped_gemm", demand.flops, demand.bytes, dtype)
 
     def attention(
@@ -108,6 +110,10 @@ class Roofline:
     def host_seconds(self, phase: str, layers: int) -> float:
         """None: the roofline knows no host."""
         return 0.0
+
+    def _stored(self, dtype: str) -> str:
+        """How weights lie in memory."""
+        return self._fp4 if dtype == "fp4" else dtype
 
     def _bound(self, family: str, flops: shapes.Floats, nbytes: shapes.Floats, dtype: str) -> Estimate:
         peak = self._device.peak_flops.get(dtype)

@@ -16,11 +16,12 @@ from moesim.models import Attention
 Floats = npt.NDArray[np.float64]
 BF16: Final = 2.0
 WEIGHT_BYTES: Final = {
-    "bf16": 2.0, "fp8": 1.0, "fp8_block": 1.0, "fp4": 0.5 + 1 / 32, "nvfp4": 0.5 + 1 / 16, "int4_wo": 0.5,
-    "w4a16_mxfp4": 0.5 + 1 / 32, "w4a8_mxfp4_mxfp8": 0.5 + 1 / 32, "int8": 1.0, "int8_wo": 1.0, "sq": 1.0, "fp32": 4.0,
+    "bf16": 2.0, "fp8": 1.0, "fp8_block": 1.0, "fp4": 0.5 + 1 / 16, "mxfp4": 0.5 + 1 / 32, "nvfp4": 0.5 + 1 / 16,
+    "int4_wo": 0.5, "w4a16_mxfp4": 0.5 + 1 / 32, "w4a8_mxfp4_mxfp8": 0.5 + 1 / 32, "int8": 1.0, "int8_wo": 1.0,
+    "sq": 1.0, "fp32": 4.0,
 }  # fmt: skip
-ARITHMETIC: Final = {"fp8_block": "fp8", "nvfp4": "fp4", "int4_wo": "bf16", "int8_wo": "bf16", "w4a16_mxfp4": "bf16",
-                     "w4a8_mxfp4_mxfp8": "fp8"}  # fmt: skip
+ARITHMETIC: Final = {"fp8_block": "fp8", "mxfp4": "fp4", "nvfp4": "fp4", "int4_wo": "bf16", "int8_wo": "bf16",
+                     "w4a16_mxfp4": "bf16", "w4a8_mxfp4_mxfp8": "fp8"}  # fmt: skip
 ALIGNED: Final = 16  # rows of a GEMM beyond which no kernel gains from a rounder number
 LAST: Final = 128  # rows of the tiles of a dense GEMM; how many lie in the last one is a coordinate
 TILES: Final = (16, 64, 128)  # rows that grouped and dense GEMM kernels compute together

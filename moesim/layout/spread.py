@@ -27,7 +27,7 @@ from typing import Final, Literal, NamedTuple
 
 from moesim.errors import BadInput
 from moesim.layout.layout import Layout
-from moesim.models import DTYPE_BYTES, Attention, Compressed, Gemm, Linear, Mixer, MoEModel, NoMixer
+from moesim.models import CACHE_BYTES, Attention, Compressed, Gemm, Linear, Mixer, MoEModel, NoMixer
 
 UNQUANTISED: Final = "bf16"  # router, embedding and head stay so in fp8 and fp4 checkpoints
 TENSOR, EXPERT_TENSOR = "parallel.tensor_parallel_size", "parallel.expert_tensor_parallel_size"
@@ -167,7 +167,7 @@ class Spread:
         """Bytes that one rank caches for a sequence of `tokens` tokens of its tensor group: windowed layers keep their
         window.
         """
-        width = DTYPE_BYTES[dtype]
+        width = CACHE_BYTES[dtype]
         return sum(
             layers * mixer.cached_tokens(tokens) * (self._cached(mixer) * width + mixer.index_bytes_per_token)
             for mixer, layers in self.model.mixed

@@ -15,6 +15,7 @@ from moesim.models.mixer import Attention, Gemm, Mixer
 
 DTYPE_BYTES: Final[dict[str, float]] = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0, "fp4": 0.5}
 SCALE_BYTES: Final = {"bf16": 0.0, "fp8": 4 / 128, "fp4": 1 / 16}  # fp32 scale of 128 values; a byte of 16
+CACHE_BYTES: Final = {**DTYPE_BYTES, "fp4": 0.5 + 1 / 16}  # of KV: scales of NVFP4; one of fp8 is for a whole tensor
 NVFP4, MXFP4 = 16, 32  # weights that share a byte of scale
 
 
@@ -174,7 +175,7 @@ class MoEModel:
 
     def kv_bytes_per_token(self, dtype: str) -> float:
         """Bytes that all layers cache for one token, before any window lets go of it."""
-        width = DTYPE_BYTES[dtype]
+        width = CACHE_BYTES[dtype]
         layers = self.mixer_of[self.encoder_layers :]  # an encoder caches nothing: the decoder's layers hold its output
         return sum(
             layers.count(number) * (mixer.cached_values_per_token * width + mixer.index_bytes_per_token)

@@ -192,7 +192,14 @@ def _costs(loaded: Loaded, device: Device, model: MoEModel, layout: Layout, like
     width = (model.row_width, model.expert_intermediate // layout.expert_tensor_parallel)
     experts = _precision(scenario, model).experts
     costs = load_costs(
-        profile, device, kernels or like or None, precision=experts, dispatch=dispatch, width=width, where=where
+        profile,
+        device,
+        kernels or like or None,
+        precision=experts,
+        dispatch=dispatch,
+        width=width,
+        where=where,
+        fp4_block=model.fp4_block,
     )
     return Tables(costs.sustained() if scenario.batch.phase == "train" else costs)
 

@@ -31,6 +31,16 @@ def test_steps_are_lawful(precision: str, tensor: int) -> None:
     assert unlawful(result) == []
 
 
+@pytest.mark.parametrize("model", [DATA["model"], "openai/gpt-oss-20b"])
+def test_weights_in_fp4_are_read_with_the_scales_that_memory_holds(model: Any) -> None:
+    """A byte of scale for 16 weights where nothing is said (NVFP4), for 32 of a checkpoint in MXFP4."""
+    precision = {"weights": "fp4", "experts": "fp4"}
+    result = played(
+        model=model, precision={**precision, "kv_cache": "fp4"}, cluster={"topology": "dgx-b200", "nodes": 1}
+    )
+    assert unlawful(result) == []
+
+
 @pytest.mark.parametrize(("task", "family"), [
     ("attention", "gemm"), ("mlp", "gemm"), ("shared", "gemm"), ("head", "gemm"), ("attention", "attention"),
     ("experts", "grouped_gemm"),

@@ -110,7 +110,7 @@ def _experts(result: Result) -> Iterator[str]:
     if not model.routed:
         return
     gemms = ops.spread.expert_gemms()
-    slot = sum(gemm.parameters for gemm in gemms) * WEIGHT_BYTES[ops.precision.experts]
+    slot = sum(gemm.parameters for gemm in gemms) * model.weight_bytes(ops.precision.experts)
     held = next(row.bytes for row in played.memory.rows if row.item == "expert weights")
     times = _tasks(played, "experts") / len(model.moe_layers)
     for family, demand in ((family, one) for (task, family), one in played.demand.items() if task == "experts"):
