@@ -73,6 +73,8 @@ def validate(schema: type[Model], data: Any, where: Callable[[Keys], str]) -> Mo
         keys = _keys_in(data, first["loc"])
         if first["type"] == "extra_forbidden":
             raise _unknown_key(schema, keys, where(keys)) from None
+        if first["type"] == "missing":
+            raise _missing_key(schema, keys, where(keys)) from None
         same = [each for each in errors if _keys_in(data, each["loc"]) == keys]
         raise BadInput(_message(same), where=where(keys)) from None
 
@@ -99,6 +101,16 @@ def _unknown_key(schema: type[BaseModel], keys: Keys, where: str) -> BadInput:
     return BadInput(error.what, where=where, way_out=way_out)
 
 
+def _missing_key(schema: type[BaseModel], keys: Keys, where: str) -> BadInput:
+    """With what it is, where its section says so, and the keys of a section."""
+    fields = [field_ for model in _sections_at(schema, keys[:-1]) for name, field_ in model.model_fields.items()
+              if (field_.alias or name) == keys[-1]]  # fmt: skip
+    says = next((f" ({field_.description})" for field_ in fields if field_.description), "")
+    section = any(isinstance(field_.annotation, type) and _models_in(field_.annotation) for field_ in fields)
+    way_out = f"give it some of {', '.join(_known_keys(schema, keys))}" if section else f"{keys[-1]}: ..."
+    return BadInput(f"missing, and has no default{says}", where=where, way_out=way_out)
+
+
 def _places_of(name: str, schema: type[BaseModel], above: str = "", depth: int = 4) -> Iterator[str]:
     """Dotted keys of that name; none inside of lists."""
     for key, field_ in schema.model_fields.items():
@@ -116,7 +128,7 @@ def _message(errors: Sequence[Any]) -> str:
     wanted = [_of_yaml(str(error["msg"]).removeprefix(WANTED)) for error in errors
               if str(error["msg"]).startswith(WANTED)]  # fmt: skip
     text = f"has to be {' or '.join(dict.fromkeys(wanted))}" if wanted else text
-    if first["type"] == "missing" or isinstance(value, (dict, list)) or (not wanted and repr(value) in text):
+    if isinstance(value, (dict, list)) or (not wanted and repr(value) in text):
         return text
     return f"{text}, not {value!r}{_hint(str(first['type']), str(value).lower())}"
 
@@ -138,12 +150,18 @@ def _hint(kind: str, text: str) -> str:
 
 
 def _known_keys(schema: type[BaseModel], keys: Keys) -> list[str]:
-    """The keys that the (nested) schema at `keys` knows; unions and containers are walked through."""
+    """The keys that the (nested) schema at `keys` knows."""
+    models = _sections_at(schema, keys)
+    return sorted({field_.alias or name for model in models for name, field_ in model.model_fields.items()})
+
+
+def _sections_at(schema: type[BaseModel], keys: Keys) -> list[type[BaseModel]]:
+    """Unions and containers are walked through."""
     models: list[type[BaseModel]] = [schema]
     for name in keys:
         inner = [model.model_fields[name].annotation for model in models if name in model.model_fields]
         models = [found for annotation in inner for found in _models_in(annotation)] or models
-    return sorted({field_.alias or name for model in models for name, field_ in model.model_fields.items()})
+    return models
 
 
 def _models_in(annotation: Any, *, lists: bool = True) -> list[type[BaseModel]]:

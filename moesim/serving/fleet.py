@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -142,17 +142,23 @@ class Fleet:
             self.lose(had)
         return had
 
-    def down(self, end: int, which: Sequence[int]) -> int:
-        """ps until `end` that these replicas were dead, of all together."""
-        return sum(self._dead_within(number, 0, end) for number in which)
+    def down(self, end: int, which: range) -> int:
+        """ps until `end` that replicas of a pool were paid and dead, of all together."""
+        return sum(self._dead_within(*span) for span in self._paid(end, which))
 
     def could_work(self, end: int, which: range) -> dict[int, int]:
         """ps until `end` that each replica of a pool was paid and lived; one that was never paid is left out."""
-        scaler, found = self._whose.get(which.start), dict[int, int]()
-        for number, since, until in scaler.spans(end) if scaler else ((number, 0, end) for number in which):
-            lived = min(until, end) - since - self._dead_within(number, since, min(until, end))
+        found = dict[int, int]()
+        for number, since, until in self._paid(end, which):
+            lived = until - since - self._dead_within(number, since, until)
             found[number] = found.get(number, 0) + max(lived, 0)
         return found
+
+    def _paid(self, end: int, which: range) -> Iterator[tuple[int, int, int]]:
+        """Replicas of a pool, each with the ps since and until it was paid, `end` at the latest."""
+        scaler = self._whose.get(which.start)
+        for number, since, until in scaler.spans(end) if scaler else ((number, 0, end) for number in which):
+            yield number, since, min(until, end)
 
     def _dead_within(self, number: int, begin: int, end: int) -> int:
         """ps between two times that a replica was dead."""

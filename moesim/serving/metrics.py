@@ -265,7 +265,7 @@ def _fleet(fleet: Fleet, end: int, leads: Sequence[str]) -> Iterator[tuple[str, 
     yield "lost", (book.count(State.LOST), "1")
     if fleet.outages:
         yield "retries", (int(book.retried.sum()), "1")
-        yield "down_s", (float(from_ps(fleet.down(end, range(len(fleet.replicas))))), "s")
+        yield "down_s", (float(from_ps(sum(fleet.down(end, pool) for pool in fleet.pools))), "s")
     for scaler in fleet.scalers:
         lead = leads[[pool.start for pool in fleet.pools].index(scaler.numbers.start)]
         yield f"{lead}mean_replicas", (scaler.paid(0, end) / max(end, 1), "1")

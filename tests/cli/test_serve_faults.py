@@ -36,7 +36,7 @@ def test_requests_of_a_dead_replica_are_computed_again_or_lost(moesim: Moesim) -
 @pytest.mark.parametrize(
     ("faults", "code", "where"),
     [
-        ("[{replica: 2, at: 1 s}]", 2, "faults[0].replica: no replica 2, there are 2 (replicas)"),
+        ("[{replica: 2, at: 1 s}]", 2, "faults[0].replica: no replica 2, there are at most 2"),
         ("[{pool: decode, replica: 1, at: 1 s}]", 2, "faults[0].pool: there are no pools"),
         ("[{gpu: 16, at: 1 s}]", 2, "no gpu 16, the last is 15"),
         ("[{node: 7, at: 1 s}]", 2, "no node 7, the last is 1"),
@@ -68,7 +68,7 @@ def test_replicas_of_pools_die_by_their_own_gpus(moesim: Moesim) -> None:
         values = {name: metric["value"] for name, metric in json.loads(done.out)["metrics"].items()}
         assert values["completed"] == 24 and values["retries"] > 0 and values["lost"] == 0, what
     for what, says in (
-        ("pool: decode, replica: 2", "no decode replica 2, there are 2 (pools.decode.replicas)"),
+        ("pool: decode, replica: 2", "no decode replica 2, there are at most 2"),
         ("replica: 2", "faults[0].replica: a replica of which pool? Try: pool: prefill or pool: decode"),
         ("pool: decode, gpu: 2", "a gpu or node is the cluster's"),
     ):

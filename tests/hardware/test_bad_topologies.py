@@ -25,7 +25,7 @@ from tests.hardware.topologies import DEVICE, NODE, sealed
         ("nvlink:", "nvlnk:", "did you mean 'nvlink'"),
         ("nvlink: {value: 450 GB/s, source: a test}, ", "", "exactly one of nvlink, hccs"),
         ("nvlink:", "pcie: {value: 1 GB/s, source: two tiers}, nvlink:", "exactly one of nvlink, hccs"),
-        (", source: a test}}", "}}", r"node\.nic\.source: Field required"),
+        (", source: a test}}", "}}", r"node\.nic\.source: missing, and has no default"),
         ("}}\n", "}, nics: 3}\n", "nics has to divide gpus"),
         ("}}\n", "}}\nfabric: {nodes: 2, oversubscription: 0.5}\n", "greater than or equal to 1"),
         ("}}\n", "}}\nfabric: {nodes: 2, spines: 4}\n", "matter to 'routing: ecmp' and spray only"),

@@ -144,7 +144,9 @@ def test_replicas_that_were_never_paid_are_in_no_share() -> None:
         told = numbers(split(ask, ALWAYS, Instant(), replicas=(1, 3), scaling=scales, outages=outages), 0, {})
         for name in ("busy_fraction", "kv_peak_utilisation"):
             assert told[f"decode_{name}"] == alone[f"decode_{name}"], name
+        assert not outages or told["down_s"] == (0.0, "s")
     scales, outages = (None, scaling(most=2, every=11, startup=0, target=2.0)), [Outage(2, 21 * MS, 31 * MS)]
     found = split(ask, ALWAYS, Instant(), replicas=(1, 2), scaling=scales, outages=outages)
     assert found.fleet is not None
     assert found.fleet.could_work(found.end, range(1, 3)) == {1: found.end, 2: found.end - 21 * MS}
+    assert numbers(found, 0, {})["down_s"] == (0.01, "s")

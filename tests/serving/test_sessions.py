@@ -198,7 +198,7 @@ def test_more_turns_draw_the_same_first_ones() -> None:
     ("sessions", "says"),
     [
         ({"turns": 0}, "greater than or equal to 1"), ({"turns": {"uniform": {"low": 0, "high": 2}}}, "one or more"),
-        ({}, "Field required"), ({"turns": {"uniform": {"low": 3, "high": 2}}}, "above high"),
+        ({}, "missing, and has no default"), ({"turns": {"uniform": {"low": 3, "high": 2}}}, "above high"),
         ({"turns": 2, "think_time": "-1 s"}, "not negative"), ({"turns": 2, "think_time": {}}, "give one of"),
         ({"turns": 2, "children": {**KIDS, "begin": "start"}}, "'dispatch' or 'end'"),
     ],

@@ -67,6 +67,7 @@ def test_the_hash_knows_content_and_not_order_or_name(tmp_path: Path) -> None:
         ("experts.placement=nowhere.json", "nowhere.json: cannot be read"),
         ("routing.transplant=false", "transplant: true"),
         ("routing.balanced=true", "exactly one of"),
+        ("faults=[{rank: 1}]", r"faults\[0\].at: missing, and has no default \(.*\). Try: at: "),
         ("nonsense", "not key=value"),
     ],
 )

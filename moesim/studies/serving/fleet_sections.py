@@ -115,9 +115,9 @@ def _named(one: OutageSection, replica: int, where: str, pools: Mapping[Role | N
         )  # fmt: skip
     roles, many = list(pools), len(pools[one.pool])
     if replica >= many:
-        those, key = (f"{one.pool} replica", f"pools.{one.pool}.replicas") if one.pool else ("replica", "replicas")
-        raise BadInput(f"no {those} {replica}, there are {many} ({key})", where=f"{where}.replica",
-                       way_out=f"0 to {many - 1}, or where {key} varies a gpu or node")  # fmt: skip
+        those = f"{one.pool} replica" if one.pool else "replica"
+        raise BadInput(f"no {those} {replica}, there are at most {many}", where=f"{where}.replica",
+                       way_out=f"0 to {many - 1}, or a gpu or node where their number varies")  # fmt: skip
     return sum(len(pools[role]) for role in roles[: roles.index(one.pool)]) + replica
 
 

@@ -176,7 +176,9 @@ def _check_any(built: ServeBuilt, served: Served) -> None:
         held = ", ".join(f"{row.item} {row.bytes / 1e9:.4g} GB" for row in built.memory.ledger.rows)
         raise DoesNotFit(
             f"no request can be served, the first has {next(iter(served.rejected.values()))} ({held}; {room} tokens)",
-            where="requests", way_out="shorter requests, more GPUs to a replica, or a larger token budget",
+            where="requests",
+            way_out="shorter requests, more GPUs to a replica, a larger token budget, or more num_gpu_blocks_override "
+            "where it is set",
         )  # fmt: skip
 
 
