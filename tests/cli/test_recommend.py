@@ -111,13 +111,30 @@ def test_training_layouts_are_ranked_by_their_own_runs(moesim: Moesim) -> None:
     assert "--pipeline-model-parallel-size" in best["flags"]["Megatron"]
 
 
+def test_a_searched_key_that_is_given_holds(moesim: Moesim, tiny: str) -> None:
+    """Of one value in training, of two in serving: every deployment that was run has it."""
+    train = ("mixtral-train-pp4", "--set", "model=tiny-moe", "--set", "batch.micro_batches=12", "--gpus", "3")
+    for scenario, key, values in ((train, "pipeline.schedule", ["zb-h1"]),
+                                  (train, "parallel.pipeline_parallel_size", [1, 3]),
+                                  ((tiny, "--gpus", "4"), "parallel.tensor_parallel_size", [1, 4])):  # fmt: skip
+        held = f"{key}={','.join(map(str, values))}"
+        done = moesim("recommend", *scenario, "--set", held, "--json")
+        assert done.code == 0, done.err
+        found = json.loads(done.out)
+        section, name = key.split(".")
+        said = [one["keys"][section].get(name, 1) for one in [*found["front"], *found["simulated"]]]
+        assert set(said) == set(values), (key, said)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["demo-tiny"], "mode step has no deployment to search"),
         (["no-such"], "unknown scenario"),
         (["tiny.yaml", "--gpus", "9"], "9 GPUs, the cluster has 8"),
-        (["tiny.yaml", "--set", "replicas=1,2"], "is searched"),
+        (["tiny.yaml", "--set", "replicas=3", "--gpus", "2"], "--set replicas: no deployment has 3. Try: 1, 2"),
+        (["tiny.yaml", "--set", "parallel={}"], "one of its keys, as parallel.tensor_parallel_size=4"),
+        (["mixtral-train-pp4", "--set", "parallel.zero_stage=1,2"], "is not searched, and takes one value"),
         (["tiny.yaml", "--set", "requests.number=1..9"], "needs values"),
         (["tiny.yaml", "--set", "requests.numbr=3"], "did you mean 'number'?"),
         (["tiny.yaml", "--attain", "2"], "2.0 is not in the range"),

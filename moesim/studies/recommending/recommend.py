@@ -23,7 +23,7 @@ from moesim.studies.recommending.flags import launch
 from moesim.studies.recommending.recommendation import Recommendation, Row
 from moesim.studies.recommending.runs import Runs
 from moesim.studies.recommending.serving import COLUMNS, figures, reached, screen
-from moesim.studies.recommending.space import serving_space, training_space
+from moesim.studies.recommending.space import holding, serving_space, training_space
 from moesim.studies.serving import load_serving
 from moesim.studies.sweeping.axes import Axis, one_each, override, read_axis
 from moesim.studies.sweeping.executor import Executor
@@ -32,6 +32,7 @@ from moesim.studies.sweeping.sweep import Engine, Tell, executing
 from moesim.studies.training import load_training
 
 OWN: Final = {SERVE: ("parallel", "replicas", "pools"), TRAIN: ("parallel", "pipeline")}  # keys that are searched
+HOLDS: Final = {"parallel": "tensor_parallel_size=4", "pipeline": "schedule=1f1b"}  # of them, for example
 GOALS: Final = {SERVE: dict.fromkeys(COLUMNS, 1.0),
                 TRAIN: {"tokens_per_s_per_gpu": 1.0, "peak_memory_bytes": -1.0}}  # fmt: skip
 FILES: Final = "recommended"  # folder in the store
@@ -58,12 +59,15 @@ class Asked:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked, read. document: the scenario with its settled keys; subject: without those that are searched."""
+    """What is asked, read. document: the scenario with its settled keys; subject: without those that are searched;
+    axes: what is varied beside them; held: searched keys, with the values that they may have.
+    """
 
     asked: Asked
     document: yamlfile.Document
     subject: Subject
     axes: tuple[Axis, ...]
+    held: tuple[Axis, ...]
     gpus: int
     node: int
 
@@ -95,9 +99,9 @@ def _read(asked: Asked) -> Question:
     if mode not in OWN:
         raise BadInput(f"mode {mode} has no deployment to search", where=document.where(("mode",)),
                        way_out="a scenario of mode: serve or mode: train; moesim sweep varies a step")  # fmt: skip
-    for key in (axis.key for axis in axes):
-        if key.split(".")[0] in OWN[mode]:
-            raise BadInput("is searched", where=f"--set {key}", way_out="another key, or moesim sweep")
+    held = tuple(axis for axis in given if axis.key.split(".")[0] in OWN[mode])
+    for key in (axis.key for axis in held if axis.key in ("parallel", "pipeline")):
+        raise BadInput("is searched", where=f"--set {key}", way_out=f"one of its keys, as {key}.{HOLDS[key]}")
     loaded = (load_serving if mode == SERVE else load_training)(document)
     for number, fault in enumerate(getattr(loaded.scenario, "faults", ())):
         if getattr(fault, "replica", None) is not None:
@@ -112,7 +116,8 @@ def _read(asked: Asked) -> Question:
     for key in OWN[mode]:
         data.pop(key, None)
     subject = Subject(str(data.get("name") or "recommend"), mode, yamlfile.Document(data, document.source))
-    return Question(asked, document, subject, tuple(axes), gpus, cluster.gpus_per_node)
+    varied = tuple(axis for axis in axes if axis not in held)
+    return Question(asked, document, subject, varied, held, gpus, cluster.gpus_per_node)
 
 
 def _serving(question: Question, tell: Callable[[str], None], executor: Executor, pace: Tell) -> Recommendation:
@@ -120,6 +125,7 @@ def _serving(question: Question, tell: Callable[[str], None], executor: Executor
     asked, subject = question.asked, question.subject
     pools = question.document.data.get("pools") is not None if asked.pools is None else asked.pools
     space = serving_space(subject.base, question.gpus, question.node, question.axes, pools=pools)
+    space = holding(space, question.held)
     able = screen(subject, space, asked.seed, tell)
     screened = able.screen(load_serving(question.document).scenario.slo.limits)
     runs = Runs(subject, able.candidates, asked.seed, executor, asked.folder, pace)
@@ -168,7 +174,7 @@ def _training(question: Question, executor: Executor, pace: Tell) -> Recommendat
     """All of them: a pipelined step takes less time than an estimate of it would need to be any good."""
     subject = question.subject
     layers = load_model(subject.base.data["model"]).num_layers
-    space = training_space(question.document, question.gpus, question.axes, layers)
+    space = holding(training_space(question.document, question.gpus, question.axes, layers), question.held)
     runs = Runs(subject, tuple(space), 0, executor, question.asked.folder, pace)
     runs(range(len(space)))
     rows = [Row(space[row], {name: float(metrics[name]["value"]) for name in GOALS[TRAIN]}, metrics, True)

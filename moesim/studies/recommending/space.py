@@ -98,6 +98,32 @@ def training_space(base: yamlfile.Document, gpus: int, axes: Sequence[Axis], lay
     return found
 
 
+def holding(space: Sequence[Candidate], held: Sequence[Axis]) -> list[Candidate]:
+    """Candidates whose searched keys have one of the values that the user holds them to; a key of which no candidate
+    says anything stays as the scenario has it. Raises BadInput where none is left.
+    """
+    left = list(space)
+    for axis in held:
+        values, where = [one[axis.key] for one in _crossed([axis])], f"--set {axis.key}"
+        if axis.key.rpartition(".")[2] in KEPT and len(values) > 1:
+            raise BadInput("is not searched, and takes one value", where=where, way_out=f"{axis.key}={values[0]}")
+        there = {_said(one.keys, axis.key) for one in left} - {None}
+        left = [one for one in left if _said(one.keys, axis.key) in values] if there else left
+        if not left:
+            raise BadInput(f"no deployment has {' or '.join(map(str, values))}", where=where,
+                           way_out=", ".join(map(str, sorted(there))))  # fmt: skip
+    return left
+
+
+def _said(keys: Keys, key: str) -> Any:
+    """What a candidate says of a dotted key, None where nothing; a degree that it leaves out is 1."""
+    found: Any = keys
+    *above, name = key.split(".")
+    for part in above:
+        found = found.get(part, {})
+    return found.get(name, 1 if above[-1:] == ["parallel"] and found else None)
+
+
 def _orders(pipeline: int, layers: int) -> Iterator[tuple[str, int]]:
     """Pipeline orders of so many stages, and virtual stages on each rank."""
     yield "1f1b", 1
