@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moesim import shipped, yamlfile
-from moesim.costs import error_draw, known_profiles, load_costs
+from moesim.costs import CommunicationCost, error_draw, known_profiles, load_costs
 from moesim.costs.profile_file import read_profile, read_section
 from moesim.errors import BadInput
 from moesim.hardware import load_cluster
@@ -119,6 +119,15 @@ def test_start_ups_of_collectives_are_read_with_their_units(tmp_path: Path) -> N
     profile.write_text(yaml.safe_dump(data))
     with pytest.raises(BadInput, match="ascending"):
         load_costs(str(profile), H100)
+
+
+def test_what_a_profile_does_not_say_of_a_kernel_is_what_nobody_measured(tmp_path: Path) -> None:
+    """No SMs held, no limit of theirs, nothing for each message, the whole rate of every link, an unknown spread."""
+    data = yamlfile.read_yaml(shipped.shipped("calibration", "profiles", "a100_sxm.yaml")).data
+    data["communication"]["bare"] = {"alpha": "1 s", "basis": "assumed", "source": "made up"}
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(data))
+    stated = read_section(tmp_path / "p.yaml").communication["bare"].model_dump(exclude={"steps"})
+    assert CommunicationCost(**stated) == CommunicationCost(1.0, basis="assumed", source="made up")
 
 
 def test_sustained_load_slows_arithmetic_and_leaves_memory_alone() -> None:

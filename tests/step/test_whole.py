@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from hypothesis import strategies as some
 from moesim.layout import Part
 from moesim.models import Gemm
 from moesim.step import lower
+from moesim.step.optimizer import whole_matrices
 from moesim.step.whole import Cut
-from moesim.studies.build import build
+from moesim.studies.build import Built, build
 from moesim.studies.load import load_data
 from tests.step.by_hand import DATA, DENSE, EXPERTS, HBM, HEADS, KV, PEAK, SHARED, VOCAB, WIDTH, D, H
 
@@ -73,10 +75,14 @@ def test_gathering_is_at_most_a_quarter_of_what_adam_moves() -> None:
     assert not len(cut([(64, 64)] * 64, 16).sent[0])  # four whole ones each
 
 
+def trained(**training: Any) -> Built:
+    data = {**DATA, "batch": {"phase": "train", "tokens_per_gpu": 64, "context": 16}}
+    return build(load_data({**data, "training": {"optimizer": "muon", **training}}, "by hand"), 0)
+
+
 def muon(**training: Any) -> tuple[np.ndarray, list[str]]:
     """Seconds of each rank in the optimizer, and the names of all tasks."""
-    data = {**DATA, "batch": {"phase": "train", "tokens_per_gpu": 64, "context": 16}}
-    made = build(load_data({**data, "training": {"optimizer": "muon", **training}}, "by hand"), 0)
+    made = trained(**training)
     graph = lower(made.plan, made.batches).graph
     return np.asarray(graph.lane_seconds[graph.lanes(graph.name.index("optimizer"))]), list(graph.name)
 
@@ -113,3 +119,12 @@ def test_bf16_alone_moves_less() -> None:
     dense = attention + 3 * H * DENSE + 3 * H * SHARED + EXPERTS * H + 2 * VOCAB * H
     less = muon()[0] - muon(master=False)[0]
     assert less == pytest.approx(np.full(4, 6 * (dense / 4 + EXPERTS // 4 * 3 * H * WIDTH) / HBM), rel=1e-6)
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_who_keeps_every_matrix_whole_is_sent_none(stage: int) -> None:
+    """Only where momentum lies in parts has anybody to gather it."""
+    plan = replace(trained().plan, zero=stage)
+    whole = whole_matrices(plan)
+    assert whole is not None and (whole.sent_bytes > 0) == (stage > 0)
+    assert len(list(whole.gathered(plan.fabric))) == stage  # experts are one rank's alone
