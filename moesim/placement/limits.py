@@ -53,7 +53,7 @@ def _reachable_cap(problem: PlacementProblem) -> None:
     """A rank that holds a replica of the hottest expert carries its share, whatever else it holds."""
     if problem.load_cap is None:
         return
-    load, replicas = problem.load.max(axis=1), min(problem.slots - problem.experts + 1, problem.ranks)
+    load, replicas = problem.load.max(axis=1), problem.most_replicas
     mean = problem.load.sum(axis=1) / problem.speed.sum() * problem.speed.max()
     lowest = np.maximum(load / replicas / np.maximum(mean, 1e-300), 1.0)
     layer = int(lowest.argmax())

@@ -139,6 +139,11 @@ class PlacementProblem:
         return int(self.slots_of_rank.sum())
 
     @property
+    def most_replicas(self) -> int:
+        """That an expert can have, on a rank each, while every other expert has one."""
+        return min(self.slots - self.experts + 1, self.ranks)
+
+    @property
     def owned(self) -> Ints:
         """int64[layers, ranks]: slots of each rank in each layer."""
         alike = np.broadcast_to(self.slots_of_rank, (self.layers, self.ranks))

@@ -15,7 +15,8 @@ from moesim.placement.chain import Chain
 from moesim.placement.loads import imbalance
 from moesim.placement.search import milp
 from moesim.placement.search.partitions import deals
-from moesim.placement.search.programs import chain_program
+from moesim.placement.search.programs import balance_program, chain_program
+from moesim.placement.strategies import ilp
 
 NODE = np.zeros(3, dtype=np.int64)
 
@@ -144,3 +145,14 @@ def test_programs_that_are_too_large_or_not_there_are_refused() -> None:
     )
     with pytest.raises(DoesNotFit, match="columns; at most"):
         solve(large, "ilp")
+
+
+def test_a_program_is_refused_by_the_columns_that_it_would_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those for the windows' peaks, of which there is one here, aside."""
+    one = PlacementProblem(Windows("train", np.array([[[60, 20, 12, 7]]])), NODE, np.array([2, 2, 1]))
+    columns = len(balance_program(one, 0, 1.0)[0].cost) - 1
+    monkeypatch.setattr(ilp, "MOST_COLUMNS", columns)
+    assert solve(one, "ilp", time_limit=60).objective > 1
+    monkeypatch.setattr(ilp, "MOST_COLUMNS", columns - 1)
+    with pytest.raises(DoesNotFit, match=f"a program of {columns} columns; at most {columns - 1} are tried"):
+        solve(one, "ilp")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,16 @@ def test_the_last_windows_are_held_out() -> None:
     assert train.num_windows == later.num_windows == 2
     assert later.tokens is not None and later.tokens[0].tolist() == [[0, 3], [1, 2]]
     assert later.counts.sum(axis=0).tolist() == [[1, 1, 1, 1]]
+
+
+@pytest.mark.parametrize(("slots", "experts"), [([2, 2, 1], 3), ([1, 1, 1], 3), ([3, 2], 2), ([2, 2, 2], 4)])
+def test_no_expert_can_stand_on_more_ranks_than_the_others_leave_slots(slots: list[int], experts: int) -> None:
+    """Of all tables with every expert, the one that has expert 0 on most ranks."""
+    one = PlacementProblem(
+        Windows("train", np.ones((1, 1, experts), dtype=np.int64)), np.zeros(len(slots), np.int64), np.array(slots)
+    )
+    tables = [table for table in product(range(experts), repeat=sum(slots)) if len(set(table)) == experts]
+    assert one.most_replicas == max(len(set(one.slot_rank[np.array(table) == 0])) for table in tables)
 
 
 def test_even_shares_split_an_expert_over_its_replicas() -> None:

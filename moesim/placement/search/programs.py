@@ -93,8 +93,7 @@ def balance_program(problem: PlacementProblem, layer: int, least: float) -> tupl
     An expert stands at most once on a rank. least: a bound on each window's peak, which the relaxation would not find.
     """
     counts = problem.train.counts[:, layer].astype(np.float64)
-    experts, ranks = problem.experts, problem.ranks
-    most = min(problem.slots - experts + 1, ranks)
+    experts, ranks, most = problem.experts, problem.ranks, problem.most_replicas
     program, share = Program(), 1.0 / np.arange(1, most + 1)
     peak = program.columns(len(counts), upper=np.inf, whole=False)
     number, stands = program.columns(experts, most), program.columns(experts, most, ranks)

@@ -92,8 +92,7 @@ def hops_of(problem: PlacementProblem, chain: Chain, value: float) -> float:
 
 
 def _layers(problem: PlacementProblem, budget: Budget) -> Answer:
-    most = min(problem.slots - problem.experts + 1, problem.ranks)
-    check_size(problem.experts * most * (problem.ranks + 1))
+    check_size(problem.experts * problem.most_replicas * (problem.ranks + 1))
     first = MultiWindow().plan(problem, budget).placement
     least, table = balance.bounds(problem), first.slot_expert.copy()
     proved, remarks = least.mean(axis=0), []
