@@ -170,6 +170,8 @@ class FluidNetwork:
 
     def _start(self, now: int) -> None:
         """The flows of all lanes whose start has come; the solver sees them together."""
+        if not self._starts or self._starts[0][0] > now:
+            return
         empty: list[int] = []
         while self._starts and self._starts[0][0] <= now:
             _, _, live, lanes = heapq.heappop(self._starts)
@@ -291,8 +293,10 @@ class FluidNetwork:
 
     def _count_out(self, sets: Int64s) -> list[int]:
         """Take one (or as many as a set occurs) from each set -> those that became empty."""
-        np.subtract.at(self._store.sets.values, sets, 1)
-        return [int(number) for number in np.unique(sets) if self._store.sets.values[number] == 0]
+        left = self._store.sets.values
+        np.subtract.at(left, sets, 1)
+        empty = sets[left[sets] == 0]
+        return np.unique(empty).tolist() if len(empty) else []
 
     def _tell(self, empty: npt.NDArray[np.int32], now: int) -> None:
         """Sets became empty: their users hear of it."""

@@ -16,7 +16,7 @@ from moesim.compiled import inlined, inner, njit
 from moesim.units import LAST_TICK
 
 FOREVER = np.iinfo(np.int64).max
-LONGEST = float(1 << 62)  # ticks that a lane may take, 53 days; beyond it never ends
+LONGEST = float(1 << 62)  # ticks, 53 days: whatever takes as long ends at LAST_TICK, too late for the clock
 IDLE = -1
 UNKNOWN = -1.0  # the rate of a lane that starts in this instant
 RELEASED, CHANGED, UNFINISHED = 0, 1, 2  # places in State.counts
@@ -223,10 +223,10 @@ def _rerate(program: Any, state: Any, rank: int, now: int) -> None:
             state.work[slot] = max(state.work[slot] - (now - state.since[slot]) * state.rate[slot], 0.0)
             state.since[slot] = now
         state.rate[slot] = rate
-        ends = state.work[slot] < rate * LONGEST
         end = FOREVER
-        if ends:
-            end = min(state.since[slot] + np.int64(np.ceil(state.work[slot] / rate)), LAST_TICK)
+        if rate > 0:
+            lasts = np.int64(np.ceil(min(state.work[slot] / rate, LONGEST)))
+            end = min(state.since[slot] + lasts, LAST_TICK)
         set_slot(state, slot, end)
 
 

@@ -189,6 +189,15 @@ def test_a_dead_rank_stops_the_step_and_is_named() -> None:
     assert timeline.stopped_by == ("rank 1 at 0 of its speed from 0 s for ever",)
 
 
+@pytest.mark.parametrize(("factor", "at"), [(0.5, 0.0), (0.5, 1.0), (1e-300, 0.0)])
+def test_a_rank_too_slow_for_the_clock_is_no_deadlock(factor: float, at: float) -> None:
+    """46 days of work take 93 or more, of which the clock has 53."""
+    builder = GraphBuilder()
+    builder.add("long", "work", "compute", [0], 4e6)
+    with pytest.raises(BadInput, match=r"long \(task 0\) ends too late: beyond the range of the clock, 53 days"):
+        simulate(builder.build(), CAPACITY, faults=[Fault(at, factor, rank=0)])
+
+
 def test_faults_that_come_later_change_nothing() -> None:
     np.testing.assert_array_equal(played(Fault(1.0, 0, link=0)).task_end, played().task_end)
 
@@ -229,11 +238,6 @@ def test_detours_over_each_other_are_no_way_round() -> None:
     assert timeline.status[0] == "stalled" and not timeline.complete
     repaired = played(both[0], replace(both[1], until=2e-6))
     assert repaired.task_end[0] == 6 * US
-
-
-def test_a_rank_that_is_next_to_dead_never_ends_instead_of_ending_before_it_started() -> None:
-    with pytest.raises(Deadlock):
-        played(Fault(0.0, 1e-300, rank=1))
 
 
 def test_graphs_in_one_world_share_its_links() -> None:
