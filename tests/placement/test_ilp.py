@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -48,6 +49,18 @@ def test_the_program_of_moves_finds_the_optimum_of_dynamic_programming(
         ("dual", "spec", "card")
     )
     assert program.bound == pytest.approx(exact.objective, rel=1e-4) and program.notes == ()
+
+
+def test_where_all_moves_are_alike_the_relaxation_already_proves_the_optimum() -> None:
+    """Whatever stands where, each of the 6 experts of a layer has 2 successors on its rank: 12 of 36 moves stay.
+    Without what stay variables of an expert may be together, halves of experts everywhere would keep all.
+    """
+    one = chain(5, 6, [0, 0, 0], [2, 2, 2])
+    alike = replace(Chain.of(one), flow=np.ones((one.layers - 1, 6, 6), dtype=np.float32))
+    program, _ = chain_program(one, alike, False)
+    program.whole = [False] * len(program.whole)
+    found = milp.solve(program, 60)
+    assert found.values is not None and program.value(found.values) == pytest.approx(-12 * (one.layers - 1))
 
 
 def test_without_replicas_the_makespan_of_eight_experts_on_three_devices_is_proved() -> None:
