@@ -27,6 +27,7 @@ from moesim.engine import (
     stream_gaps,
 )
 from moesim.engine.sleeper import wait
+from moesim.engine.slices import of_tasks
 from moesim.errors import BadInput, BrokenInvariant, Deadlock
 from moesim.network import Coflow
 
@@ -106,6 +107,18 @@ def test_an_empty_graph_takes_no_time() -> None:
     graph = GraphBuilder().build()
     assert evaluate(graph, NOTHING).step_seconds == 0.0
     assert simulate(graph, NOTHING).step_seconds == 0.0
+
+
+@pytest.mark.parametrize(
+    ("tasks", "ends"), [([0, 1, 2], [3, 4, 5]), ([0, 1], [3, 4]), ([1, 2], [1, 2]), ([0, 2], [3, 4]), ([2], [1])]
+)
+def test_a_stretch_of_a_graph_keeps_the_waits_inside_it_and_is_free_of_all_others(
+    tasks: list[int], ends: list[int]
+) -> None:
+    """Rank 1 works for 3 us, its kilobyte takes 1 us, and what uses it another; sends and work have streams apart."""
+    part = of_tasks(chain(), np.array(tasks))
+    assert part.name == tuple(("work", "send", "use")[task] for task in tasks)
+    assert (simulate(part, LINKS).task_end / US).tolist() == ends
 
 
 def test_the_critical_path_adds_up_to_the_step_and_names_the_slow_rank() -> None:
