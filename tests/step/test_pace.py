@@ -17,6 +17,7 @@ from moesim.schedules import registry
 from moesim.step import Batch, Phase, StepPlan, lower
 from moesim.step.fill import Refill
 from moesim.step.pace import Pace, shape_of
+from moesim.step.prices import ExpertPrices
 from moesim.studies import load
 from moesim.studies.build import build
 
@@ -221,6 +222,15 @@ def test_a_stretch_is_played_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = pace.ends(batch, grows, 0, 1 << 62, 200)
     monkeypatch.setattr(Pace, "ps", None)
     assert np.array_equal(pace.ends(batch, grows, 0, 1 << 62, 200), first)
+
+
+def test_what_experts_took_once_is_never_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of shapes, so that their table grows several times: all are known afterwards, and say the same."""
+    prices = ExpertPrices(plan_of("decode").ops, 1.0)
+    rows = np.random.default_rng(7).integers(0, 400, (200, 40, 16))
+    first = [prices.ps(some) for some in rows]
+    monkeypatch.setattr(ExpertPrices, "_priced", None)
+    assert all(np.array_equal(prices.ps(some), ticks) for some, ticks in zip(rows, first, strict=True))
 
 
 SCHEDULES = sorted(name for name, schedule in registry.items() if not schedule.trains)
