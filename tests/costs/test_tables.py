@@ -42,6 +42,14 @@ def test_a_table_is_its_cost_model(costs: CostModel, question: str) -> None:
     assert (found.family, found.basis, found.kernel) == (plain.family, plain.basis, plain.kernel)
 
 
+def test_millions_of_rows_are_priced_as_they_are(costs: CostModel) -> None:
+    """2.2 million on 17 experts: 22 bits of them, all that a key has room for."""
+    rows = 130_000 + np.arange(51).reshape(3, 17)
+    tables, plain = Tables(costs), costs.experts(rows, 4096, 1536, "bf16", 3)
+    for _ in range(2):
+        assert np.array_equal(tables.experts(rows, 4096, 1536, "bf16", 3).seconds, plain.seconds)
+
+
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_a_price_does_not_depend_on_the_company_it_was_asked_in(costs: CostModel, question: str) -> None:
     ask, together = QUESTIONS[question], QUESTIONS[question](Tables(costs), SIZES)
