@@ -57,7 +57,7 @@ from moesim.serving.loop_queue import (
     TICKET,
 )
 from moesim.serving.loop_queue import State as Columns
-from moesim.serving.replica import Replica
+from moesim.serving.replica import History, Replica
 from moesim.step import Batch, Phase
 
 FEWEST: Final = 1000  # requests, below which a compiler takes longer than the readable loop
@@ -196,5 +196,6 @@ class CompiledLoop:
         for one, kept in zip(replica.schedulers, columns.kept[number * many :], strict=False):
             one.blocks.asked, one.blocks.found = int(kept[ASKED]), int(kept[FOUND])
         steps = int(own[STEPS])
-        history = columns.samples[number, : own[SAMPLES]]
+        samples = slice(int(own[SAMPLES]))
+        history = History(columns.sampled[number, samples], columns.samples[number, samples])
         replica.played(columns.ends[number, :steps], columns.beats[number, :steps], int(own[BUSY]), history)

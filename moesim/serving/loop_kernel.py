@@ -454,7 +454,7 @@ def end(s: Any, e: Any, replica: Any) -> Any:
         waiting += at[INBOX] + at[WAITING]
         used += e.blocks - s.kept[r, FREE] + unlearned(s, e, replica, r)
     sample = s.samples[replica, own[SAMPLES]]
-    sample[0], sample[1], sample[2], sample[3] = own[ENDED], running, waiting, used
+    s.sampled[replica, own[SAMPLES]], sample[0], sample[1], sample[2] = own[ENDED], running, waiting, used
     own[SAMPLES] += 1
 
 

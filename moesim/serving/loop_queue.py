@@ -10,10 +10,11 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from moesim.compiled import inner
+from moesim.serving.cadence import Whole
 from moesim.serving.loop_blocks import FOUND, FREE, OFFERED, REUSED, Int32s, Prefixed, return_blocks
 from moesim.serving.requests import Ints
 
-Column = TypeVar("Column", Ints, Int32s)
+Column = TypeVar("Column", Ints, Int32s, Whole)
 NEVER = -1
 FAR = 1 << 62  # ps: nothing happens any more
 UNDECIDED = -1  # in CHOICE: which replica the next request goes to was not asked yet
@@ -30,7 +31,7 @@ BEGUN, ENDED, GOING, TOUCHED, STEPS, BUSY, WAITED, GATHERED, CHOSEN, LOAD, HORIZ
 # several equals gets it, see balancer/least_outstanding.py
 (PROMPT, OUTPUT, SENT_AT, QUEUED_AT, STARTED_AT, FIRST_AT, LAST_AT, ENDED_AT, EVICTED_AT, CACHED, EMITTED,
  ADMITTED, LOST, PREEMPTED, STATE, REPLICA, SCHEDULER, NEXT, TICKET) = range(19)  # fmt: skip
-SAMPLE = 4  # numbers of a Sample
+SAMPLE = 3  # numbers of a Sample, beside when it was taken
 ASKED_FOR, LEAST_OUTSTANDING, ROUND_ROBIN = range(3)  # balancers
 FEWEST_STEPS, FEWEST_GAPS = 1 << 11, 1 << 12
 WIDER = 4  # times the room: while it is widened both are there, what nobody has written to is not
@@ -71,9 +72,9 @@ class State(NamedTuple):
     all, of each replica, scheduler (those of a replica side by side) and request; kept int64[schedulers, 6], has
     int64[requests, 4], prefixed: blocks, see serving/loop_blocks.py; started .. left_at int64[schedulers,
     seats]: requests and their tokens or ps, ordered as decoding, by tokens in the cache; ends int64[replicas, room],
-    beats int32[replicas, room]: ps of the ends of steps and tokens that kept their beat, as in a Cadence; samples
-    int64[replicas, room, 4]; gaps int64[room, 2]: ps between tokens that kept no beat, and of the later one; scratch
-    int64[seats].
+    beats int32[replicas, room]: ps of the ends of steps and tokens that kept their beat, as in a Cadence; sampled
+    int64[replicas, room], samples int32[replicas, room, 3] (int64 where blocks are too many): as in a History; gaps
+    int64[room, 2]: ps between tokens that kept no beat, and of the later one; scratch int64[seats].
     """
 
     clock: Ints
@@ -92,7 +93,8 @@ class State(NamedTuple):
     left_at: Ints
     ends: Ints
     beats: Int32s
-    samples: Ints
+    sampled: Ints
+    samples: Whole
     gaps: Ints
     scratch: Ints
 
@@ -112,6 +114,7 @@ class State(NamedTuple):
 
         started, decoding, ordered, chunked, tokens, left, left_at = (empty(all_of, most) for _ in range(7))
         clock, own, at = empty(GAPS + 1), empty(replicas, SAMPLES + 1), empty(all_of, UNTIL + 1)
+        samples: Whole = np.zeros((replicas, FEWEST_STEPS, SAMPLE), np.int32 if many * blocks < 1 << 31 else np.int64)
         of = empty(n, TICKET + 1)
         of[:, PROMPT], of[:, OUTPUT] = prompt, output
         of[:, SENT_AT : EVICTED_AT + 1] = of[:, REPLICA] = of[:, SCHEDULER] = NEVER
@@ -124,16 +127,17 @@ class State(NamedTuple):
         return cls(
             clock, own, at, of, kept, has, prefixed, started, decoding, ordered, chunked, tokens, left, left_at,
             ends=empty(replicas, FEWEST_STEPS), beats=np.zeros((replicas, FEWEST_STEPS), dtype=np.int32),
-            samples=empty(replicas, FEWEST_STEPS, SAMPLE), gaps=empty(max(FEWEST_GAPS, 2 * many * most), 2),
-            scratch=empty(most),
+            sampled=empty(replicas, FEWEST_STEPS), samples=samples,
+            gaps=empty(max(FEWEST_GAPS, 2 * many * most), 2), scratch=empty(most),
         )  # fmt: skip
 
     def roomier(self) -> State:
         """With more room where little is left for what is written down step by step."""
         found = self.with_room(int((self.own[:, STEPS] + self.own[:, AHEAD]).max()))
-        samples = _roomier(self.samples, int(self.own[:, SAMPLES].max()), axis=1)
+        most = int(self.own[:, SAMPLES].max())
+        sampled, samples = _roomier(self.sampled, most, axis=1), _roomier(self.samples, most, axis=1)
         gaps = _roomier(self.gaps, int(self.clock[GAPS]) + self.most_rows, axis=0)
-        return found._replace(samples=samples, gaps=gaps)
+        return found._replace(sampled=sampled, samples=samples, gaps=gaps)
 
     def with_room(self, steps: int) -> State:
         """For so many steps of each replica."""

@@ -35,11 +35,12 @@ class Sample:
 
 
 class History(Sequence[Sample]):
-    """Samples, a row each."""
+    """Samples in columns: ends int64[n] ps, states [n, 3] of whole numbers: what a Sample has beside."""
 
-    def __init__(self, rows: Ints | None = None) -> None:
-        self._rows = np.zeros((64, len(fields(Sample))), dtype=np.int64) if rows is None else rows
-        self._many = 0 if rows is None else len(rows)
+    def __init__(self, ends: Ints | None = None, states: Whole | None = None) -> None:
+        self._ends: Ints = np.zeros(64, dtype=np.int64) if ends is None else ends
+        self._states: Whole = np.zeros((64, len(fields(Sample)) - 1), dtype=np.int64) if states is None else states
+        self._many = 0 if ends is None else len(ends)
 
     def __len__(self) -> int:
         return self._many
@@ -47,30 +48,35 @@ class History(Sequence[Sample]):
     def __getitem__(self, number: Any) -> Any:
         if isinstance(number, slice):
             return [self[one] for one in range(*number.indices(self._many))]
-        return Sample(*self._rows[: self._many][number].tolist())
+        return Sample(int(self._ends[: self._many][number]), *self._states[: self._many][number].tolist())
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, History) and np.array_equal(self._rows[: self._many], other._rows[: other._many])
+        if not isinstance(other, History):
+            return False
+        pairs = ((self._ends, other._ends), (self._states, other._states))
+        return all(np.array_equal(one[: self._many], two[: other._many]) for one, two in pairs)
 
     __hash__ = None  # type: ignore[assignment]
 
     def append(self, sample: Sample) -> None:
         """One more."""
-        if self._many == len(self._rows):
-            self._rows = np.concatenate((self._rows, np.zeros_like(self._rows)))
-        self._rows[self._many] = (sample.end, sample.running, sample.waiting, sample.blocks)
+        if self._many == len(self._ends):
+            self._ends, self._states = (np.concatenate((one, np.zeros_like(one))) for one in (self._ends, self._states))
+        self._ends[self._many] = sample.end
+        self._states[self._many] = (sample.running, sample.waiting, sample.blocks)
         self._many += 1
 
     def at(self, times: Ints) -> Ints:
         """int64[n, 3]: requests that run and wait, and KV blocks, as the last steps before each ps left them."""
-        rows = self._rows[: self._many]
-        last = np.searchsorted(rows[:, 0], times, side="right") - 1
-        return np.where((last < 0)[:, None], 0, rows[last, 1:]) if self._many else np.zeros((len(times), 3), np.int64)
+        found: Ints = np.zeros((len(times), self._states.shape[1]), dtype=np.int64)
+        last = np.searchsorted(self._ends[: self._many], times, side="right") - 1
+        found[last >= 0] = self._states[last[last >= 0]]
+        return found
 
     @property
     def most_blocks(self) -> int:
         """In use at a time."""
-        return int(self._rows[: self._many, 3].max(initial=0))
+        return int(self._states[: self._many, -1].max(initial=0))
 
 
 class Replica:
@@ -303,12 +309,10 @@ class Replica:
         running, waiting, used = (int(self._census.of(column).sum()) for column in (RUNNING, WAITING, USED))
         return Sample(self._ended, running, waiting, used + self._grown())
 
-    def played(self, ends: Ints, tokens: Whole, busy: int, samples: Ints) -> None:
-        """What a compiled loop has played for it: ends of steps int64[steps] ps, tokens that kept their beat, samples
-        int64[n, 4].
-        """
+    def played(self, ends: Ints, tokens: Whole, busy: int, history: History) -> None:
+        """What a compiled loop has played for it: ends of steps int64[steps] ps, tokens that kept their beat."""
         self._cadence.take(ends, tokens)
-        self.steps, self.busy, self.history = len(ends), busy, History(samples)
+        self.steps, self.busy, self.history = len(ends), busy, history
         self._ended = int(ends[-1]) if len(ends) else NEVER
 
     def kv_share(self) -> float:
