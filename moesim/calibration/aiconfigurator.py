@@ -214,6 +214,14 @@ def _attention(op: str) -> Callable[[Table], list[Columns]]:
     return read
 
 
+def _encoder(rows: Table) -> list[Columns]:
+    """Whole sequences at once; keys and values have as many heads as queries."""
+    sequences = {"batch": rows["batch_size"], "query": rows["isl"], "context": 0}
+    heads = {"heads": rows["num_heads"], "kv_heads": rows["num_heads"], "head_dim": rows["head_dim"]}
+    return [{"op": "attention_encoder", "kernel": _text(rows["kernel_source"]), "seconds": _ms(rows),
+             "dtype": _dtypes(rows["attn_dtype"]), **sequences, **heads}]  # fmt: skip
+
+
 def _mla(op: str) -> Callable[[Table], list[Columns]]:
     def read(rows: Table) -> list[Columns]:
         return [{**_sequences(op, rows), "dtype": _dtypes(rows["mla_dtype"])}]
@@ -429,6 +437,7 @@ READERS: Final[dict[str, Callable[[Table], list[Columns]]]] = {
     "wideep_moe_perf.parquet": _slots,
     "context_attention_perf.parquet": _attention("attention_prefill"),
     "generation_attention_perf.parquet": _attention("attention_decode"),
+    "encoder_attention_perf.parquet": _encoder,
     "context_mla_perf.parquet": _mla("mla_prefill"),
     "generation_mla_perf.parquet": _mla("mla_decode"),
     "mla_bmm_perf.parquet": _absorbed,

@@ -37,7 +37,8 @@ SPARSE: Final[dict[str, dict[int, Attention]]] = {  # models whose modules were 
 }
 KIND: Final = {
     "gemm": "gemm", "grouped_gemm": "experts", "attention_prefill": "attention", "attention_decode": "attention",
-    "mla_prefill": "mla", "mla_decode": "mla", "conv_prefill": "convolution", "conv_decode": "convolution",
+    "attention_encoder": "encoder", "mla_prefill": "mla", "mla_decode": "mla",
+    "conv_prefill": "convolution", "conv_decode": "convolution",
     "absorbed": "absorbed", "latent_prefill": "sparse", "latent_decode": "sparse",
     **{f"{kind}_{phase}": "sparse" for kind in ("dsa", "dsa_reuse", "csa", "hca", "msa")
        for phase in ("prefill", "decode")},
@@ -95,6 +96,13 @@ def _attention(records: Records, op: str, tile: int) -> Demand:
     heads, kv_heads, width = (records[name] for name in ("heads", "kv_heads", "head_dim"))
     cache = str(records["cache_dtype"][0])
     return shapes.attention(op.partition("_")[2], query, context, batch, heads, kv_heads, width, width, cache)
+
+
+def _encoder(records: Records, op: str, tile: int) -> Demand:
+    query, batch, heads, kv_heads, width = (
+        records[name] for name in ("query", "batch", "heads", "kv_heads", "head_dim")
+    )
+    return shapes.full_attention(query, batch, heads, kv_heads, width, width, tile)
 
 
 def _latent(records: Records, op: str, tile: int) -> Demand:
@@ -155,8 +163,8 @@ def _exchange(records: Records, op: str, tile: int) -> Demand:
 
 
 _DEMANDS: Final[dict[str, Callable[[Records, str, int], Demand]]] = {
-    "gemm": _gemm, "experts": _experts, "attention": _attention, "mla": _latent,
-    "absorbed": _absorbed,
+    "gemm": _gemm, "experts": _experts, "attention": _attention, "encoder": _encoder,
+    "mla": _latent, "absorbed": _absorbed,
     "sparse": _sparse, "hyper": _hyper, "convolution": _convolution, "recurrence": _recurrence,
     "collective": _collective, "exchange": _exchange,
 }  # fmt: skip

@@ -14,7 +14,7 @@ from scipy import optimize
 from moesim.calibration.fit_grid import fit_grid
 from moesim.costs.form import Form
 from moesim.costs.grid import CLIP, ResidualGrid
-from moesim.costs.shapes import TILES, Demand, Kind
+from moesim.costs.shapes import Demand, Kind
 
 Floats = npt.NDArray[np.float64]
 FORM_ROWS: Final = 1500  # that a form is fitted on, and a grid: drawn from all, the same every time
@@ -82,11 +82,6 @@ def fit(
     grid, fineness = fit_grid(kind, take(demand, some).coordinates, left, like.fineness if like else None)
     hull = tuple((float(values.min()), float(values.max())) for values in demand.coordinates)
     return Fitted(form, grid, tile, hull, fineness)
-
-
-def tiles_of(kind: str) -> tuple[int, ...]:
-    """The tiles among which a fit chooses."""
-    return TILES if kind in ("gemm", "experts") else TILES[:1]
 
 
 def fit_form(demand: Demand, seconds: Floats, peaks: Peaks) -> tuple[Form, float]:

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.calibration.demands import KIND, demand_of
-from moesim.calibration.fit_operator import GRID_ROWS, Fitted, Peaks, fit, take, tiles_of
+from moesim.calibration.fit_operator import GRID_ROWS, Fitted, Peaks, fit, take
 from moesim.calibration.ops import OPS
 from moesim.calibration.records import OK, Records
-from moesim.costs.shapes import KINDS, Demand
+from moesim.costs.shapes import KINDS, Demand, tiles_of
 from moesim.errors import BadInput, unknown_name
 
 Floats = npt.NDArray[np.float64]
@@ -27,7 +27,8 @@ WAYS: Final = ("shape", "skew", "world", "size", "width", "range")
 WIDTH: Final = {"gemm": "n"}  # whole widths of it are left out together
 RANGE: Final = {
     "gemm": ("n", "k"), "grouped_gemm": ("hidden", "inter"), "attention_prefill": ("heads", "head_dim"),
-    "attention_decode": ("heads", "head_dim"), "mla_prefill": ("heads",), "mla_decode": ("heads",),
+    "attention_decode": ("heads", "head_dim"), "attention_encoder": ("heads", "query"),
+    "mla_prefill": ("heads",), "mla_decode": ("heads",),
     "absorbed": ("heads", "tokens"), "latent_prefill": ("heads",), "latent_decode": ("heads",),
     **{f"{kind}_{phase}": ("heads",) for kind in ("dsa", "dsa_reuse", "csa", "hca", "msa")
        for phase in ("prefill", "decode")},

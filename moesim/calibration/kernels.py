@@ -32,7 +32,8 @@ HYPER: Final = ("hyper_pre", "hyper_post")
 RECURRENT: Final = ("conv", "gdn", "kda")
 OWN: Final = "latent_"  # roles of an engine's own modules: without one it is played by a core, its own or another's
 ROLES: Final = {"gemm": "gemm", "grouped_gemm": "experts", "attention_prefill": "gqa_prefill",
-                "attention_decode": "gqa_decode", "mla_prefill": "mla_prefill", "mla_decode": "mla_decode",
+                "attention_decode": "gqa_decode", "attention_encoder": "gqa_encoder",
+                "mla_prefill": "mla_prefill", "mla_decode": "mla_decode",
                 "absorbed": "absorbed",
                 **{f"{kind}_{phase}": f"{kind}_{phase}" for kind in ("latent", *SPARSE, *RECURRENT)
                    for phase in ("prefill", "decode")}, **{part: part for part in HYPER}}  # fmt: skip

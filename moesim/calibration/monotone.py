@@ -127,6 +127,8 @@ def _sweeps(profile: Profile, role: str) -> Iterator[Sweep]:
         shape = load_model(MODELS["mla"]).attention
         for heads in (shape.num_heads, shape.num_heads // 8):
             yield f"{heads} heads: tokens", sizes(1024), _absorbed(profile, heads, shape)
+    elif kind == "gqa_encoder":
+        yield from _encoders(profile, Attention("mha", 16, 16, 64, 64, full=True))
     elif op in RECURRENT:
         yield from _recurrence(profile, op, phase)
     else:
@@ -139,6 +141,15 @@ def _gemm(profile: Profile, n: int, k: int, precision: str) -> Callable[[Floats]
 
 def _absorbed(profile: Profile, heads: int, shape: Attention) -> Callable[[Floats], Floats]:
     return lambda tokens: profile.absorbed(tokens, heads, shape).seconds
+
+
+def _encoders(profile: Profile, shape: Attention) -> Iterator[Sweep]:
+    for batch in (1, 8, 64):
+
+        def price(size: Floats, batch: int = batch) -> Floats:
+            return profile.full_attention(size, batch, shape, shape.num_heads, "bf16").seconds
+
+        yield f"{batch} sequences, {shape.num_heads} heads of {shape.head_dim}: tokens", sizes(16384), price
 
 
 def _experts(profile: Profile, hidden: int, inter: int, precision: str) -> Callable[[Floats], Floats]:

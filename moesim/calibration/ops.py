@@ -33,6 +33,7 @@ OPS: Final[dict[str, Op]] = {
     ),
     "attention_prefill": Op("attention", ATTENTION, "query", "causal core, `query` new after `context` cached tokens"),
     "attention_decode": Op("attention", ATTENTION, "context", "core of one new token over `context` cached tokens"),
+    "attention_encoder": Op("attention", ("query",), "query", "core where every token attends to all `query` tokens"),
     "mla_prefill": Op("attention", ("heads", "batch"), "query", "latent attention, keys and values expanded"),
     "mla_decode": Op("attention", ("heads", "batch"), "context", "latent attention in the latent space"),
     "absorbed": Op("attention", ("heads", "tokens"), "tokens", "projections into the latent space and out of it"),

@@ -17,6 +17,7 @@ from moesim.calibration.fit_operator import Peaks
 from moesim.calibration.quality import CELLS, slow_labels
 from moesim.calibration.records import OK, Records, join
 from moesim.calibration.systems import System
+from moesim.costs.shapes import tiles_of
 
 BEATS: Final = "beats physics"
 COMMUNICATION: Final = frozenset({"collective", "exchange"})
@@ -54,4 +55,5 @@ def _labelled(records: Records, system: System) -> Records:
 
 def bound(records: Records, peaks: Peaks) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """float64[rows]: seconds that the device needs at least."""
-    return peaks.bound(demand_of(records, 16))
+    smallest, *_ = tiles_of(KIND[str(records["op"][0])])
+    return peaks.bound(demand_of(records, smallest))

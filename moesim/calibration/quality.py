@@ -56,6 +56,7 @@ class Cell(NamedTuple):
 
 
 ATTENTION: Final = ("heads", "kv_heads", "head_dim", "batch", "query", "context")
+ENCODER: Final = ("heads", "head_dim", "batch", "query")
 MODULES: Final = frozenset({"dsa_decode", "dsa_reuse_decode", "csa_decode", "hca_decode", "msa_decode", "msa_prefill"})
 PICKING: Final = ("dsa", "dsa_reuse", "csa", "hca", "msa")
 LATENT: Final = frozenset({"latent_prefill", "latent_decode"})
@@ -68,6 +69,7 @@ CELLS: Final[dict[str, Cell]] = {
     "grouped_gemm": Cell(EXPERTS, ("tokens", "-tp", "-ep"), "tokens"),
     "attention_prefill": Cell(ATTENTION, ("batch", "query", "context"), "query"),
     "attention_decode": Cell(ATTENTION, ("batch", "context"), "batch"),
+    "attention_encoder": Cell(ENCODER, ("heads", "batch", "query"), "batch", compared=False),
     "mla_prefill": Cell(("heads", "batch", "query", "context"), ("heads", "batch", "query", "context"), "query"),
     **{f"{kind}_decode": Cell(SPARSE, ("batch", "context"), "batch") for kind in PICKING},
     **{f"{kind}_prefill": Cell((*SPARSE, "query"), ("batch", "query", "context"), "query") for kind in PICKING},

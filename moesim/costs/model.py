@@ -67,6 +67,11 @@ class CostModel(Protocol):
         phase "prefill" is causal; in "decode" query is 1. `heads` of the query on this device; dtype of the KV cache.
         """
 
+    def full_attention(
+        self, query: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention, heads: int, dtype: str
+    ) -> Estimate:
+        """The core where each of `query` tokens attends to all of them, as in an encoder: nothing is cached."""
+
     def latent_attention(
         self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
         heads: int, dtype: str, weights: str,

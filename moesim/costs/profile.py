@@ -37,11 +37,14 @@ UNMEASURED_FAMILY, UNMEASURED_SPREAD = (
     0.4,
 )  # measured kernels of the profiles reach 1/3 to all of it
 ABSORBED = "absorbed.bf16"  # role of the projections that a core in the latent space needs
+ENCODER = "gqa_encoder.bf16"
+HALF = "every token after half of the others: no encoder's kernel was measured with such heads"
 HULL_SLACK = 1e-3  # of an octave
 REACH = NormalDist().inv_cdf(0.9)  # standard deviations from the median to the end of an 80 % interval
 FAMILIES = {
     "gemm": "gemm", "experts": "grouped_gemm", "gqa_prefill": "attention", "gqa_decode": "attention",
     "mla_prefill": "attention", "mla_decode": "attention",
+    "gqa_encoder": "encoder attention",  # of stages alone, whose errors widen no other attention
     "absorbed": "absorbed projections",  # their time is part of the core's, their errors widen no other attention
     "latent_prefill": "attention", "latent_decode": "attention",
     "dsa_prefill": "sparse attention", "dsa_decode": "sparse attention",
@@ -145,6 +148,27 @@ class Profile:
         _, section = self._operator(role)
         demand = shapes.attention_of(shape, phase, query, context, requests, heads, section.cache_dtype)
         return self._estimate(role, "attention", demand)
+
+    def full_attention(
+        self, query: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention, heads: int, dtype: str
+    ) -> Estimate:
+        """See CostModel. Encoders' kernels where they were measured with heads like these; otherwise causal attention
+        after half as many tokens, which has as many pairs.
+        """
+        if self._encodes(shape):
+            _, section = self._operator(ENCODER)
+            demand = shapes.full_attention_of(shape, query, requests, heads, section.tile)
+            return self._estimate(ENCODER, "encoder attention", demand)
+        q = np.asarray(query)
+        causal = self.attention("prefill", q, q // 2, requests, shape, heads, dtype)
+        return replace(causal, kernel=f"{causal.kernel}, {HALF}")
+
+    def _encodes(self, shape: Attention) -> bool:
+        """Whether encoders' kernels were measured with heads as wide, and as many for keys as for queries."""
+        if ENCODER not in self._roles or shape.kind == "mla" or shape.num_kv_heads != shape.num_heads:
+            return False
+        ends = self._operator(ENCODER)[1].hull["head_dim"]
+        return shape.head_dim == shape.v_head_dim and _within(ends, shape.head_dim)
 
     def latent_attention(
         self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,

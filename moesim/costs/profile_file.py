@@ -12,7 +12,7 @@ from moesim import shipped, yamlfile
 from moesim.costs.estimate import Basis
 from moesim.costs.form import Form
 from moesim.costs.grid import ResidualGrid, read_grids
-from moesim.costs.shapes import KINDS, TILES, WEIGHT_BYTES
+from moesim.costs.shapes import KINDS, WEIGHT_BYTES, tiles_of
 from moesim.errors import BadInput, pick
 from moesim.units import Bandwidth, ByteCount, Flops, Seconds
 from moesim.yamlfile import Items, Section
@@ -78,7 +78,8 @@ class OperatorSection(Section):
             raise ValueError(f"the hull must give a range above 0 of each of {', '.join(kind.coordinates)}")
         if len(self.each) != len(kind.counts):
             raise ValueError(f"each must give seconds of {', '.join(kind.counts) or 'nothing'}")
-        if self.tile not in TILES or self.dtype not in WEIGHT_BYTES or self.interval[0] > self.interval[1]:
+        known = self.tile in tiles_of(self.kind) and self.dtype in WEIGHT_BYTES
+        if not known or self.interval[0] > self.interval[1]:
             raise ValueError(f"tile {self.tile}, dtype {self.dtype} or interval {self.interval} cannot be")
         return self
 

@@ -72,6 +72,13 @@ class Roofline:
         demand = shapes.attention_of(shape, phase, query, context, requests, heads, dtype)
         return self._bound("attention", demand.flops, demand.bytes, "bf16")
 
+    def full_attention(
+        self, query: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention, heads: int, dtype: str
+    ) -> Estimate:
+        """See CostModel."""
+        demand = shapes.full_attention_of(shape, query, requests, heads)
+        return self._bound("attention", demand.flops, demand.bytes, "bf16")
+
     def latent_attention(
         self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
         heads: int, dtype: str, weights: str,

@@ -25,8 +25,10 @@ ARITHMETIC: Final = {"fp8_block": "fp8", "mxfp4": "fp4", "nvfp4": "fp4", "int4_w
 ALIGNED: Final = 16  # rows of a GEMM beyond which no kernel gains from a rounder number
 LAST: Final = 128  # rows of the tiles of a dense GEMM; how many lie in the last one is a coordinate
 TILES: Final = (16, 64, 128)  # rows that grouped and dense GEMM kernels compute together
+SEEN: Final = {128: 128, 192: 192, 256: 128}  # tiles of queries of full attention -> of keys: FA2, FA3, FA4
 MLA_EXPANDED: Final = 192 + 128  # key and value of one head in DeepSeek's latent attention
 GPUS_OF_DEEPEP: Final = 8
+HEAD_DIM: Final = 0.08  # octaves that tell 64, 72 and 80 values apart: kernels pad them, or are others
 
 
 class Demand(NamedTuple):
@@ -110,6 +112,17 @@ KINDS: Final[dict[str, Kind]] = {
         ),
         0.05,
     ),
+    "encoder": Kind(
+        ("units",),
+        ("units", "length", "head_dim", "batch", "bytes"),
+        (
+            {"units": 1, "length": 1, "head_dim": HEAD_DIM},
+            {"units": 0.125, "length": 2},
+            {"length": 0.5, "head_dim": HEAD_DIM},
+            {"bytes": 0.25, "length": 1},
+        ),
+        0.05,
+    ),
     "mla": Kind(
         ("units",),
         ("batch", "length", "heads", "bytes"),
@@ -170,6 +183,11 @@ KINDS: Final[dict[str, Kind]] = {
         ),
     ),
 }
+
+
+def tiles_of(kind: str) -> tuple[int, ...]:
+    """The tiles among which a fit of that kind of kernel chooses."""
+    return {"gemm": TILES, "gemm_aligned": TILES, "experts": TILES, "encoder": tuple(SEEN)}.get(kind, TILES[:1])
 
 
 class Rows(NamedTuple):
@@ -245,6 +263,23 @@ def attention(
     return Demand(flops, moved, flops, counts, logs(units, c + q, h / kv + 0 * c, d + 0 * c, number, moved))
 
 
+def full_attention(
+    query: npt.ArrayLike, requests: npt.ArrayLike, heads: npt.ArrayLike, kv_heads: npt.ArrayLike,
+    head_dim: npt.ArrayLike, v_head_dim: npt.ArrayLike, tile: int = 128,
+) -> Demand:  # fmt: skip
+    """Every one of q tokens sees all q of them, as in an encoder; all of it is bf16, nothing is cached. tile: queries
+    that a kernel computes together, one of SEEN.
+    """
+    q, number, h, kv, d, v = (
+        np.asarray(x, dtype=np.float64) for x in (query, requests, heads, kv_heads, head_dim, v_head_dim)
+    )
+    flops = 2.0 * number * q * q * h * (d + v)
+    moved = number * q * (h + kv) * (d + v) * BF16
+    tiles, keys = np.ceil(q / tile), np.ceil(q / SEEN[tile]) * SEEN[tile]
+    units, padded = number * h * tiles, 2.0 * number * tiles * tile * keys * h * (d + v)
+    return Demand(flops, moved, padded, (units + 0 * moved,), logs(units, q, d + 0 * q, number, moved))
+
+
 def latent_attention(
     phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, heads: npt.ArrayLike,
     cache_dtype: str, latent: tuple[int, int] = (512, 64), expanded: int = MLA_EXPANDED,
@@ -274,6 +309,14 @@ def attention_of(
     kv_heads = max(shape.num_kv_heads * heads // shape.num_heads, 1)
     widths = (shape.query_head_dim, shape.v_head_dim)
     return attention(phase, query, context, requests, heads, kv_heads, *widths, cache_dtype)
+
+
+def full_attention_of(
+    shape: Attention, query: npt.ArrayLike, requests: npt.ArrayLike, heads: int, tile: int = 128
+) -> Demand:
+    """The same where every token attends to all."""
+    kv_heads = max(shape.num_kv_heads * heads // shape.num_heads, 1)
+    return full_attention(query, requests, heads, kv_heads, shape.query_head_dim, shape.v_head_dim, tile)
 
 
 def collective(op: str, nbytes: npt.ArrayLike, world: npt.ArrayLike) -> Demand:

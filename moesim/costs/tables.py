@@ -162,6 +162,13 @@ class Tables:
             (requests, query, context), lambda n, q, c: self.asked.attention(phase, q, c, n, shape, heads, dtype)
         )
 
+    def full_attention(
+        self, query: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention, heads: int, dtype: str
+    ) -> Estimate:
+        """See CostModel; kept as attention is."""
+        memo, rest = self._memo(("full attention", shape, heads, dtype), (14, 22)), (shape, heads, dtype)
+        return memo.at((requests, query), lambda n, q: self.asked.full_attention(q, n, *rest))
+
     def latent_attention(
         self, phase: str, query: npt.ArrayLike, context: npt.ArrayLike, requests: npt.ArrayLike, shape: Attention,
         heads: int, dtype: str, weights: str,

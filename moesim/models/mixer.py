@@ -32,7 +32,7 @@ class Attention:
     at, those that an indexer of `index_heads` heads of `index_dim` picks (MLA: one by one, DeepSeek-V3.2; others: in
     blocks, MiniMax-M3), 0 for all; without heads the picks of an earlier layer are used again. cross: it attends to an
     encoder's output as well (T5), by projections of its own: of a token of the prompt those keys and values are cached,
-    of an answer's its own.
+    of an answer's its own. full: every token attends to all of its sequence, as in an encoder.
     """
 
     kind: Literal["mha", "gqa", "mla"]
@@ -50,6 +50,7 @@ class Attention:
     index_heads: int = 0
     index_dim: int = 0
     cross: bool = False
+    full: bool = False
 
     @property
     def query_head_dim(self) -> int:
@@ -88,6 +89,11 @@ class Attention:
             return replace(self, num_heads=heads, num_kv_heads=heads)
         shared = [max(one * heads // self.num_heads, min(one, 1)) for one in (self.num_kv_heads, self.index_heads)]
         return replace(self, num_heads=heads, num_kv_heads=shared[0], index_heads=shared[1])
+
+    @property
+    def in_full(self) -> Attention:
+        """As in an encoder; of windows, picks and latent attention no kernels in full are known, and they stay."""
+        return self if self.kind == "mla" or self.window or self.selected else replace(self, full=True)
 
     @property
     def other_parameters(self) -> int:

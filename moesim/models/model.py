@@ -7,7 +7,7 @@ totals this is tested against (both embeddings counted in total and active).
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
@@ -96,6 +96,12 @@ class MoEModel:
     def mixed(self) -> tuple[tuple[Mixer, int], ...]:
         """Each mixer and how many layers have it."""
         return tuple((mixer, self.mixer_of.count(number)) for number, mixer in enumerate(self.mixers))
+
+    @property
+    def in_full(self) -> MoEModel:
+        """The same whose tokens attend to all of their sequence, in layers of plain attention."""
+        others = tuple((one.in_full if isinstance(one, Attention) else one, layers) for one, layers in self.others)
+        return replace(self, attention=self.attention.in_full, others=others)
 
     @property
     def mixing_parameters(self) -> int:

@@ -123,6 +123,9 @@ class LayerOps:
             gated = kinds.query * kinds.number * (GATED_PASSES * ACTIVATION_BYTES * mixer.value_heads * mixer.value_dim)
             kernels = self.costs.recurrence(phase, kinds.query, kinds.number, mixer, self.spread.tensor)
             return [*kernels, self.costs.elementwise(gated / self.spread.tensor)]
+        if mixer.full:
+            heads = mixer.num_heads // self.spread.tensor
+            return [self.costs.full_attention(kinds.query, kinds.number, mixer, heads, self.precision.kv_cache)]
         if mixer.by_module:
             rest = (mixer, self.model.hidden_size, self.spread.tensor, self.precision.kv_cache)
             return [self.costs.sparse_attention(phase, kinds.query, kinds.context, kinds.number, *rest)]

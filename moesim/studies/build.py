@@ -89,7 +89,7 @@ def draft(loaded: Loaded, seed: int) -> Draft:
     scenario = loaded.scenario
     with placed(loaded.where("model")):
         load = load_trained if scenario.batch.phase == "train" else load_played
-        model = load(scenario.model, scenario.precision.weights)
+        model = loaded.played(load(scenario.model, scenario.precision.weights))
     check_experts(loaded, model)
     with placed(loaded.where("cluster.topology")):
         cluster = load_cluster(scenario.cluster.topology, **scenario.cluster.changes)

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from moesim import shipped, yamlfile
 from moesim.errors import BadInput, MoesimError, unknown_name
+from moesim.models import MoEModel
 from moesim.studies.scenario import Scenario
 
 FOLDER = "workloads/scenarios"
@@ -70,6 +71,10 @@ class Loaded(Source):
 
     scenario: Scenario
     unlike: tuple[str, ...] = ()
+
+    def played(self, model: MoEModel) -> MoEModel:
+        """The scenario's model as it is played."""
+        return model
 
     @contextmanager
     def placing(self) -> Iterator[None]:

@@ -24,6 +24,7 @@ REACHED: Final = (
 ROUNDING: Final = 1e-3
 LABELS: Final = {
     "attention: gemm": "attention projections", "attention: attention": "attention core",
+    "attention: encoder attention": "attention core",
     "attention: recurrence": "linear attention", "attention: sparse attention": "sparse attention",
     "attention: compressed attention": "compressed attention", "attention: block attention": "attention to blocks",
     "attention: hyper-connections": "hyper-connections", "router: hyper-connections": "hyper-connections, experts",

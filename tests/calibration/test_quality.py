@@ -137,3 +137,14 @@ def test_modules_whose_small_kernels_ran_one_by_one_play_no_role_and_none_is_len
         plays = {engine: roles["latent_decode.bf16"] for engine, roles in sets.items()}
         able = ("trtllm",) if unfused else ("trtllm", "vllm")
         assert plays == {engine: f"latent_decode/{engine}/module/fp8_block/bf16" for engine in able}
+
+
+def test_a_tile_of_an_encoder_that_is_hardly_filled_is_no_host_time() -> None:
+    """64 sequences of 32 heads: 2,048 tiles of 128 tokens take as long with 1 token in each as with all."""
+    rows = [
+        FACTS | {"op": "attention_encoder", "dtype": "bf16", "backend": "vllm", "kernel": "fa", "batch": batch,
+                 "query": query, "heads": 32, "kv_heads": 32, "head_dim": 64,
+                 "seconds": 8e-6 + 2e-9 * batch * 32 * 50 * -(-query // 128)}
+        for batch, query in itertools.product((1, 2, 8, 64), (1, 16, 32, 64, 128, 512))
+    ]  # fmt: skip
+    assert set(label(records_of(rows), H100)["label"].tolist()) == {OK}

@@ -112,3 +112,17 @@ def test_absorbed_projections_are_the_sum_of_both_ways(tmp_path: Path, monkeypat
     found = aiconfigurator.import_tables("mine")
     assert (found["op"].tolist(), found["tokens"].tolist(), found["heads"].tolist()) == (["absorbed"], [1], [16])
     assert found["seconds"].tolist() == pytest.approx([10e-6])
+
+
+def test_encoders_see_whole_sequences_and_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "mine" / "encoder_attention" / "vllm" / "0.24.0"
+    folder.mkdir(parents=True)
+    row = {"batch_size": 2, "isl": 577, "num_heads": 16, "head_dim": 72, "attn_dtype": "bfloat16", "latency": 0.02,
+           "kernel_source": "fa"}  # fmt: skip
+    table = pa.table({name: [value] for name, value in row.items()})
+    pq.write_table(table, folder / "encoder_attention_perf.parquet")
+    monkeypatch.setattr(aiconfigurator, "tables_folder", lambda: tmp_path)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.12.0")
+    found = aiconfigurator.import_tables("mine")
+    names = ("op", "query", "context", "batch", "heads", "kv_heads", "head_dim", "seconds")
+    assert [found[name].tolist()[0] for name in names] == ["attention_encoder", 577, 0, 2, 16, 16, 72, 20e-6]

@@ -146,7 +146,8 @@ def test_sustained_load_slows_arithmetic_and_leaves_memory_alone() -> None:
 def test_the_spread_of_a_family_is_the_mean_half_interval_of_its_kernels_as_of_a_normal() -> None:
     """80 % of a normal lie within 1.2816 standard deviations."""
     section = read_section(known_profiles()["h100_sxm"])
-    for family, prefixes in (("gemm", ("gemm.",)), ("attention", ("gqa_", "mla_"))):
+    for family, prefixes in (("gemm", ("gemm.",)), ("attention", ("gqa_prefill", "gqa_decode", "mla_")),
+                             ("encoder attention", ("gqa_encoder",))):  # fmt: skip
         kernels = [name for role, name in section.kernels[PROFILE.kernels].items() if role.startswith(prefixes)]
         widths = [high - low for low, high in (section.operators[name].interval for name in kernels)]
         assert PROFILE.families[family] == pytest.approx(np.mean(widths) / 2 / 1.28155, rel=1e-4)

@@ -25,6 +25,18 @@ def test_decode_of_latent_attention_reads_the_latent_once_for_all_heads() -> Non
     assert float(found.bytes) == pytest.approx(3 * 64 * (192 + 128) * 2 + 3 * 1000 * (512 + 64))
 
 
+def test_full_attention_sees_all_pairs_and_caches_nothing() -> None:
+    """3 sequences of 200 tokens, 4 heads of 64 for queries and 2 for keys; tiles of 192 x 192 or 128 x 128."""
+    found = shapes.full_attention(200, 3, 4, 2, 64, 64, tile=192)
+    assert float(found.flops) == 2 * 3 * 200 * 200 * 4 * (64 + 64)
+    assert float(found.bytes) == 3 * 200 * (4 + 2) * (64 + 64) * 2
+    assert float(found.padded) == 2 * 3 * 384 * 384 * 4 * (64 + 64) and [float(n) for n in found.counts] == [3 * 4 * 2]
+    assert float(shapes.full_attention(200, 3, 4, 2, 64, 64).padded) == 2 * 3 * 256 * 256 * 4 * (64 + 64)
+    assert float(shapes.full_attention(0, 3, 4, 2, 64, 64).bytes) == 0
+    causal = shapes.attention("prefill", 200, 0, 3, 4, 2, 64, 64, "bf16")
+    assert float(found.flops / causal.flops) == pytest.approx(2 * 200 / 201), "200 of 100.5 tokens"
+
+
 def given(demand: shapes.Demand) -> tuple[float, float, float, list[float], list[float]]:
     """flops, bytes, FLOPs of whole tiles, counts, and what the coordinates are the logarithms of."""
     whole = [float(2**one) for one in demand.coordinates]

@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
+from moesim.costs import load_costs
+from moesim.costs.profile import HALF
 from moesim.errors import BadInput, DoesNotFit
+from moesim.hardware import load_cluster
+from moesim.models import load_model
 from moesim.studies import run
 from moesim.studies.serving import ServeResult, run_serving
 
@@ -56,6 +60,29 @@ def test_an_encoder_attends_twice_as_much() -> None:
     batch = {"phase": "prefill", "tokens_per_gpu": length, "context": length}
     found = run({"name": "step", "model": SMALL, "cluster": H100, "batch": batch, "costs": "roofline"}).operators
     assert more == pytest.approx(sum(row["seconds"] for row in found if row["label"] == "attention core"), rel=1e-3)
+
+
+VIT = {
+    "name": "vit", "hidden_size": 1024, "num_layers": 4, "vocab_size": 1, "dense_intermediate": 4096,
+    "attention": {"num_heads": 16, "num_kv_heads": 16, "head_dim": 64},
+}  # fmt: skip
+
+
+def test_an_encoder_is_priced_by_encoders_kernels_where_they_were_measured() -> None:
+    """Its work differs from that of a causal model by what the cores differ."""
+    vllm: dict[str, Any] = {"costs": {"profile": "h100_sxm", "kernels": "vllm"}}
+    measured = served({"model": VIT, "input_length": 576, "bidirectional": True}, **vllm)
+    wider = {**VIT, "attention": {"num_heads": 8, "num_kv_heads": 8, "head_dim": 128}}
+    half = served({"model": wider, "input_length": 576, "bidirectional": True}, **vllm)
+    notes = [[note for note in found.warnings if note.startswith("stage a: ")] for found in (measured, half)]
+    assert any("attend to all others by attention_encoder/vllm/vllm_vit_flash_attn_fa3" in note for note in notes[0])
+    assert not any(HALF in note for note in notes[0]) and any(f"{HALF}: assumed" in note for note in notes[1])
+    vit = load_model(VIT).in_full.attention
+    costs = load_costs("h100_sxm", load_cluster("dgx-h100").devices[0], "vllm")
+    core = [costs.full_attention(576, 1, vit, 16, "bf16"), costs.attention("prefill", 576, 0, 1, vit, 16, "bf16")]
+    causal = served({"model": VIT, "input_length": 576}, **vllm).metrics["stage_a_work_s"].value
+    more = 6 * 4 * float(core[0].seconds - core[1].seconds)
+    assert measured.metrics["stage_a_work_s"].value == pytest.approx(causal + more, abs=1e-10)
 
 
 def test_none_and_one_that_takes_nothing_are_the_same() -> None:

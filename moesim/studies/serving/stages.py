@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from moesim.costs.profile import ENCODER, HALF
 from moesim.errors import BadInput, placed
 from moesim.layout import HBM, MemoryLedger, MemoryRow, Residency, Rows, serving_ledger
-from moesim.models import InlineModel, load_model
+from moesim.models import Attention, InlineModel, MoEModel, load_model
 from moesim.serving import Settings
 from moesim.serving.stages import Stage
-from moesim.step import Batch, Phase, StepPlan
+from moesim.step import Batch, CostLog, Phase, StepPlan
 from moesim.step.pace import Pace
 from moesim.studies.basis import price_notes
 from moesim.studies.build import Draft, draft
@@ -30,6 +31,7 @@ class StageLoaded(Loaded):
     """The step scenario of a stage's model: its keys are the stage's, and nothing of experts stands there."""
 
     role: str = ""
+    bidirectional: bool = False
 
     def where(self, key: str) -> str:
         """See Loaded."""
@@ -39,6 +41,10 @@ class StageLoaded(Loaded):
     def given(self) -> dict[str, Any]:
         """See Loaded."""
         return {}
+
+    def played(self, model: MoEModel) -> MoEModel:
+        """See Loaded."""
+        return model.in_full if self.bidirectional else model
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class BuiltStage:
             return ()
         plan = self.drafted.plan
         prices = price_notes(self.drafted.log, plan.ops.costs, plan.fabric.cluster.devices[0].name)
-        said = (*self.assumes, *plan.model.approximations, *prices)
+        said = (*self.assumes, *_attends(plan.model, self.drafted.log), *plan.model.approximations, *prices)
         return tuple(f"stage {self.stage.name}: {note}" for note in said)
 
 
@@ -99,8 +105,8 @@ def _drafted(loaded: ServeLoaded, section: StageSection, role: str, seed: int) -
     if uneven := next(filter(None, (mixer.uneven(ways) for mixer in model.mixers)), ""):
         where = loaded.where(f"{role}.tensor_parallel_size" if section.own else role)
         raise BadInput(f"{uneven} of {model.name} do not divide over {ways} GPUs", where=where, way_out="a divisor")
-    own = StageLoaded(loaded.document, loaded.overridden, _step(scenario, section, section.model, ways), role=role)
-    return draft(own, seed)
+    step, full = _step(scenario, section, section.model, ways), section.bidirectional
+    return draft(StageLoaded(loaded.document, loaded.overridden, step, role=role, bidirectional=full), seed)
 
 
 def _step(scenario: ServeScenario, section: StageSection, model: str | InlineModel, ways: int) -> Scenario:
@@ -141,8 +147,17 @@ def _assumptions(section: StageSection) -> tuple[str, ...]:
         return ("tokens see nothing but themselves in it, all of a step at once: assumed",)
     if section.output_length:
         return ("one request at a time, its prompt in one piece: assumed",)
-    full = ", and each attends to all as if half as many were before them" if section.bidirectional else ""
-    return (f"one request at a time, its tokens in one piece{full}: assumed",)
+    return ("one request at a time, its tokens in one piece: assumed",)
+
+
+def _attends(model: MoEModel, log: CostLog) -> Iterator[str]:
+    """By which kernels tokens attend to all others, after they were asked for."""
+    if not any(isinstance(one, Attention) and one.full for one in model.mixers):
+        return
+    if kernel := log.kernels.get(ENCODER):
+        yield f"tokens attend to all others by {kernel}"
+    if any(kernel.endswith(HALF) for kernel in log.kernels.values()):
+        yield f"{HALF}: assumed"
 
 
 def _priced(pace: Pace, section: StageSection) -> Callable[[int], int]:
@@ -160,7 +175,7 @@ def _priced(pace: Pace, section: StageSection) -> Callable[[int], int]:
 
 def _request(pace: Pace, section: StageSection, prompt: int) -> int:
     """The pass over what it reads, and one for each further token that it writes. Where each of q tokens attends to all
-    q, there are as many pairs as of q tokens that attend to earlier ones, and to q / 2 before them.
+    q in layers that no kernel in full is known of, there are as many pairs as of q tokens after q / 2.
     """
     reads, writes = section.input_length or prompt, section.output_length
     before = reads // 2 if section.bidirectional else 0

@@ -17,9 +17,9 @@ from moesim.studies.validation.validation import Validation, errors
 
 COMPUTE: Final = {  # operator of a step -> operator of a profile
     "dense GEMM": "gemm", "experts": "grouped_gemm", "attention, prefill": "attention_prefill",
-    "attention, decode": "attention_decode", "latent attention, prefill": "mla_prefill",
-    "latent attention, decode": "mla_decode", "absorbed projections": "absorbed",
-    "sparse attention's module, prefill": "dsa_prefill",
+    "attention, decode": "attention_decode", "attention of encoders": "attention_encoder",
+    "latent attention, prefill": "mla_prefill", "latent attention, decode": "mla_decode",
+    "absorbed projections": "absorbed", "sparse attention's module, prefill": "dsa_prefill",
     "sparse attention's module, decode": "dsa_decode", "gated delta net, prefill": "gdn_prefill",
     "gated delta net, decode": "gdn_decode", "Kimi delta attention, prefill": "kda_prefill",
     "Kimi delta attention, decode": "kda_decode", "causal convolution, prefill": "conv_prefill",
