@@ -139,3 +139,18 @@ def test_a_trace_of_a_router_that_fills_slots(moesim: Moesim) -> None:
     routing = "routing={{router: {{name: {}}}, generator: {{domains: 2}}}}"
     refused(moesim, *route, routing.format("soft_moe"), says="soft_moe fills slots", way_out="router: topk_softmax")
     works(moesim, *route, routing.format("topk_softmax"))
+
+
+def test_a_model_with_an_encoder_is_played_as_its_decoder(moesim: Moesim, tmp_path: Path) -> None:
+    """In a step, served and trained: the model that the refusal writes down is taken as it stands there."""
+    (tmp_path / "both").mkdir()
+    config = {"model_type": "nllb-moe", "d_model": 512, "encoder_layers": 4, "decoder_layers": 4, "vocab_size": 32000,
+              "encoder_ffn_dim": 1024, "decoder_ffn_dim": 1024, "encoder_attention_heads": 8, "num_experts": 8,
+              "decoder_attention_heads": 8, "encoder_sparse_step": 2, "decoder_sparse_step": 2}  # fmt: skip
+    (tmp_path / "both" / "config.json").write_text(json.dumps(config))
+    even = ("--set", "routing={balanced: true}")
+    for scenario in ("demo-tiny", "demo-serve", "mixtral-train-ep8"):
+        both = ("run", scenario, *even, "--set", "model=both")
+        refused(moesim, *both, says="4 layers of an encoder and 4 of a decoder", way_out="its decoder")
+        decoder = moesim(*both).err.partition("model: ")[2].strip()
+        works(moesim, "run", scenario, *even, "--set", f"model={decoder}")
