@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from moesim.compiled import njit
 from moesim.serving.requests import Ints
 from moesim.serving.settings import Settings
 from moesim.step import Batch, Phase
 from moesim.units import LAST_TICK, beyond_clock, to_ps
 
 Grows = npt.NDArray[np.bool_]
+
+
+@njit
+def with_prompts(took: Any, decodes: Any, slow: Any) -> Any:
+    """Of a step that takes so long, and without its prompts so long; what they add takes `slow` times as long."""
+    return took + round(max(took - decodes, 0) * (slow - 1))
 
 
 class Clock(Protocol):
@@ -41,6 +48,10 @@ def stepped(clock: Clock, batch: Batch, grows: Grows, now: int, horizon: int, mo
     return np.array(ends, dtype=np.int64)
 
 
+def _any(batch: Batch, phase: Phase) -> bool:
+    return bool((batch.phase == phase).any())
+
+
 @dataclass(frozen=True)
 class Given:
     """Steps as long as a function of the batch says, in ps."""
@@ -58,8 +69,8 @@ class Given:
 
 @dataclass(frozen=True)
 class Hosted:
-    """A clock whose steps with prompts take prompt_slowdown times what their kernels do, and are not shorter than the
-    host takes to launch what no CUDA graph holds: with prompts beyond graph_tokens, or more decoded rows than
+    """A clock by which prompts take prompt_slowdown times what their kernels add to a step, and no step is shorter than
+    the host takes to launch what no CUDA graph holds: with prompts beyond graph_tokens, or more decoded rows than
     graph_batch. `ways` ranks share the tokens of a scheduler.
     """
 
@@ -70,14 +81,23 @@ class Hosted:
 
     def ps(self, batch: Batch) -> int:
         """Ticks of a step."""
-        prompts, ticks = bool((batch.phase == Phase.PREFILL).any()), self.clock.ps(batch)
-        if prompts:
-            ticks = round(ticks * self.settings.prompt_slowdown)
-        return max(ticks, self._least(batch, prompts))
+        return max(self.kernels(batch), self._least(batch, prompts=_any(batch, Phase.PREFILL)))
+
+    def asked(self, batch: Batch) -> tuple[Batch, ...]:
+        """What the clock is asked for: the batch, and its decoded rows where prompts beside them are slowed."""
+        slowed = self.settings.prompt_slowdown > 1 and _any(batch, Phase.PREFILL) and _any(batch, Phase.DECODE)
+        return (batch, batch.decodes) if slowed else (batch,)
+
+    def kernels(self, batch: Batch) -> int:
+        """Ticks of a step's kernels."""
+        took, *alone = (self.clock.ps(one) for one in self.asked(batch))
+        if not _any(batch, Phase.PREFILL):
+            return took
+        return int(with_prompts(took, alone[0] if alone else 0, self.settings.prompt_slowdown))
 
     def ends(self, batch: Batch, grows: Grows, now: int, horizon: int, most: int, least: int = 0) -> Ints:
         """See Clock; the host takes as long for each of a stretch, as only decodes come one after the other."""
-        if most == 1 or bool((batch.phase == Phase.PREFILL).any()):
+        if most == 1 or _any(batch, Phase.PREFILL):
             return stepped(self, batch, grows, now, horizon, most, least)
         return self.clock.ends(batch, grows, now, horizon, most, max(least, self._least(batch, prompts=False)))
 

@@ -486,8 +486,6 @@ def lasts(s: Any, replica: Any, took: Any) -> Any:
 @inner
 def hosted(e: Any, took: Any, prompts: Any, most: Any) -> Any:
     """As Hosted.ps: kernels take so long; the scheduler with the most tokens has so many."""
-    if prompts:
-        took = round(took * e.slow)
     graphed = most <= (e.graph_tokens if prompts else e.graph_batch)
     return took if graphed else max(took, e.least)
 

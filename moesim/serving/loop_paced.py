@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from moesim.compiled import inner, njit
+from moesim.serving.clock import with_prompts
 from moesim.serving.loop_kernel import PRICE, advance, hosted, lasts
 from moesim.serving.loop_queue import (
     AHEAD,
@@ -23,6 +24,8 @@ from moesim.serving.loop_queue import (
 from moesim.serving.requests import Ints
 from moesim.step.cores import CONTEXT_BITS
 from moesim.step.rates import UNKNOWN, decoded, of_rank, prefilled, slot
+
+NOBODYS = -2  # a place that nobody asks for
 
 
 class Keeps(NamedTuple):
@@ -66,13 +69,15 @@ def chunk_tokens(s: Any, r: Any) -> Any:
 
 
 @inner
-def place_of(s: Any, e: Any, replica: Any, k: Any) -> Any:
-    """Where the routing of a replica's step is kept, UNKNOWN where it is not. As `pace.shape_of`."""
+def place_of(s: Any, e: Any, replica: Any, whole: Any, k: Any) -> Any:
+    """Where the routing of a replica's step is kept, whole or without its prompts, UNKNOWN where it is not. As
+    `pace.shape_of`.
+    """
     ranks, several, every = e.many, 0, 0
     k.shape[:] = 0
     for number in range(ranks):
         r = replica * e.many + number
-        tokens = chunk_tokens(s, r)
+        tokens = chunk_tokens(s, r) if whole else 0
         every += tokens + s.at[r, DECODES]
         if every >= k.bucket.shape[0]:
             return UNKNOWN
@@ -92,14 +97,14 @@ def place_of(s: Any, e: Any, replica: Any, k: Any) -> Any:
 
 
 @inner
-def core_seconds(s: Any, r: Any, ahead: Any, rates: Any, counted: Any) -> Any:
-    """Of a scheduler's rows; below 0 where some were not asked for."""
+def core_seconds(s: Any, r: Any, ahead: Any, whole: Any, rates: Any, counted: Any) -> Any:
+    """Of a scheduler's rows, prompts among them where the step is whole; below 0 where some were not asked for."""
     at, core = s.at[r], 0.0
     if at[DECODES]:
         for number in range(at[DECODES]):
             s.scratch[number] = s.of[s.ordered[r, number], CACHED]
         core = decoded(rates, s.scratch, at[DECODES], ahead, counted)
-    if core < 0 or not at[CHUNKS]:
+    if core < 0 or not whole or not at[CHUNKS]:
         return core
     for number in range(at[CHUNKS]):
         found = s.tokens[r, number] << CONTEXT_BITS | s.of[s.chunked[r, number], CACHED]
@@ -113,41 +118,50 @@ def core_seconds(s: Any, r: Any, ahead: Any, rates: Any, counted: Any) -> Any:
 
 
 @inner
-def emits(s: Any, r: Any) -> Any:
+def emits(s: Any, r: Any, whole: Any) -> Any:
     """Tokens of a scheduler's step that go through the head."""
     found = s.at[r, DECODES]
-    for number in range(s.at[r, CHUNKS]):
+    for number in range(s.at[r, CHUNKS] if whole else 0):
         of = s.of[s.chunked[r, number]]
         found += of[CACHED] + s.tokens[r, number] == of[PROMPT] + of[EMITTED]
     return found
 
 
 @inner
-def busy(s: Any, e: Any, replica: Any, k: Any) -> Any:
-    """Fills k.busy with the schedulers that bring rows -> how many, whether some are of prompts, the most tokens."""
-    several, prompts, most = 0, False, 0
+def busy(s: Any, e: Any, replica: Any, whole: Any, k: Any) -> Any:
+    """Fills k.busy with the schedulers that bring rows -> how many."""
+    several = 0
     for r in range(replica * e.many, (replica + 1) * e.many):
-        at = s.at[r]
-        if at[DECODES] + at[CHUNKS]:
+        if s.at[r, DECODES] + (s.at[r, CHUNKS] if whole else 0):
             k.busy[several] = r
             several += 1
-            prompts |= at[CHUNKS] > 0
-            most = max(most, at[DECODES] + chunk_tokens(s, r))
-    return several, prompts, most
+    return several
 
 
 @inner
-def unrouted(s: Any, e: Any, replica: Any, several: Any, rates: Any, k: Any) -> Any:
+def kinds(s: Any, e: Any, replica: Any) -> Any:
+    """Of a replica's step: are some rows of prompts, are some decoded ones, and the most tokens of a scheduler."""
+    prompts, decodes, most = False, False, 0
+    for r in range(replica * e.many, (replica + 1) * e.many):
+        prompts |= s.at[r, CHUNKS] > 0
+        decodes |= s.at[r, DECODES] > 0
+        most = max(most, s.at[r, DECODES] + chunk_tokens(s, r))
+    return prompts, decodes, most
+
+
+@inner
+def unrouted(s: Any, e: Any, replica: Any, whole: Any, rates: Any, k: Any) -> Any:
     """ps of what no routing decides, on the rank that needs longest; UNKNOWN where something was not asked for."""
     steps, counted = s.own[replica, STEPS] + s.own[replica, AHEAD], k.counted[1]
+    several = busy(s, e, replica, whole, k)
     slowest = of_rank(rates, 1, 0, 0.0) if several < e.many else np.int64(0)
-    counted[:] = 0
     for number in range(several if slowest >= 0 else 0):
         r = k.busy[number]
-        core = core_seconds(s, r, steps - s.at[r, SINCE], rates, counted)
+        core = core_seconds(s, r, steps - s.at[r, SINCE], whole, rates, counted)
         if core < 0:
             return np.int64(UNKNOWN)
-        took = of_rank(rates, s.at[r, DECODES] + chunk_tokens(s, r), emits(s, r), core)
+        tokens = s.at[r, DECODES] + (chunk_tokens(s, r) if whole else 0)
+        took = of_rank(rates, tokens, emits(s, r, whole), core)
         if took < 0:
             return np.int64(UNKNOWN)
         slowest = max(slowest, took)
@@ -155,18 +169,42 @@ def unrouted(s: Any, e: Any, replica: Any, several: Any, rates: Any, k: Any) -> 
 
 
 @inner
-def ticks(s: Any, e: Any, replica: Any, several: Any, place: Any, rates: Any, k: Any) -> Any:
-    """As `Pace.ps`, with the routing that is kept at `place`; UNKNOWN where something was not asked for."""
-    if place < 0 or k.uses[place] >= k.every:
+def ticks(s: Any, e: Any, replica: Any, place: Any, whole: Any, uses: Any, rates: Any, k: Any) -> Any:
+    """As `Pace.ps`, with the routing that is kept at `place`, which this step has used `uses` times; UNKNOWN where
+    something was not asked for.
+    """
+    if place < 0 or k.uses[place] + uses >= k.every:
         return np.int64(UNKNOWN)
-    took = unrouted(s, e, replica, several, rates, k)
-    if took < 0:
-        return took
-    k.counted[0, 0] += k.counted[1, 0]
-    k.counted[0, 1] += k.counted[1, 1]
+    took = unrouted(s, e, replica, whole, rates, k)
+    return took if took < 0 else k.step[place] + took - k.unrouted[place]
+
+
+@inner
+def used(place: Any, k: Any) -> None:
+    """A routing was, for a step."""
     k.uses[place] += 1
     k.steps[0] += 1
-    return k.step[place] + took - k.unrouted[place]
+
+
+@inner
+def kernels(s: Any, e: Any, replica: Any, place: Any, alone: Any, rates: Any, k: Any) -> Any:
+    """As Hosted's; alone: where the routing of the decoded rows of a step with prompts is kept, NOBODYS where no such
+    step is asked for.
+    """
+    k.counted[1] = 0
+    took = ticks(s, e, replica, place, True, 0, rates, k)
+    if took < 0:
+        return took
+    if alone != NOBODYS:
+        decodes = ticks(s, e, replica, alone, False, 1 if alone == place else 0, rates, k)
+        if decodes < 0:
+            return decodes
+        used(alone, k)
+        took = with_prompts(took, decodes, e.slow)
+    used(place, k)
+    k.counted[0, 0] += k.counted[1, 0]
+    k.counted[0, 1] += k.counted[1, 1]
+    return took
 
 
 @njit
@@ -177,18 +215,20 @@ def paced(s: Any, e: Any, rates: Any, k: Any) -> Any:
         if why != PRICE:
             return why
         replica = s.clock[PENDING]
-        place = place_of(s, e, replica, k)
-        several, prompts, most = busy(s, e, replica, k)
+        prompts, decodes, most = kinds(s, e, replica)
+        slowed = prompts and e.slow > 1
+        alone = place_of(s, e, replica, False, k) if slowed and decodes else NOBODYS
+        place = place_of(s, e, replica, True, k)
         goes_on = True
         while goes_on and s.own[replica, STEPS] + s.own[replica, AHEAD] + SPARE <= s.ends.shape[1]:
-            took = ticks(s, e, replica, several, place, rates, k)
+            took = kernels(s, e, replica, place, alone, rates, k)
             if took < 0:
                 return PRICE
             goes_on = lasts(s, replica, hosted(e, took, prompts, most))
 
 
 @njit
-def priced(s: Any, e: Any, replica: Any, took: Any, k: Any) -> None:
+def priced(s: Any, e: Any, replica: Any, took: Any) -> None:
     """A step's kernels take so long."""
-    _, prompts, most = busy(s, e, replica, k)
+    prompts, _, most = kinds(s, e, replica)
     lasts(s, replica, hosted(e, took, prompts, most))

@@ -26,23 +26,23 @@ NEXT = 1 << 9  # requests whose prompts are priced together
 MOST_TOKENS = 1 << 20  # of a step, beyond which a Pace is asked
 
 
-def pace_of(replicas: Sequence[Replica]) -> Pace | None:
-    """Of a system whose steps compiled code may price."""
+def paced_clock(replicas: Sequence[Replica]) -> tuple[Hosted, Pace] | None:
+    """Of a system whose steps compiled code may price, and the Pace behind it."""
     clock = replicas[0].clock
     if not isinstance(clock, Hosted) or not isinstance(clock.clock, Pace) or replicas[0].ways > 1:
         return None
     pace = clock.clock
-    return pace if pace.renew_every > 1 and not unrated(pace.refill) else None
+    return (clock, pace) if pace.renew_every > 1 and not unrated(pace.refill) else None
 
 
 class PacedLoop(CompiledLoop):
-    """See CompiledLoop; steps take what `pace` says."""
+    """See CompiledLoop; steps take what `hosted`, of `pace`, says."""
 
     def __init__(
-        self, book: Book, replicas: Sequence[Replica], balancer: str, front: int, seed: int, pace: Pace
+        self, book: Book, replicas: Sequence[Replica], balancer: str, front: int, seed: int, hosted: Hosted, pace: Pace
     ) -> None:  # fmt: skip
         super().__init__(book, replicas, balancer, front, seed)
-        self._pace, self._rates = pace, RateBook(pace.refill)
+        self._hosted, self._pace, self._rates = hosted, pace, RateBook(pace.refill)
         self._shapes: dict[Shape, int] = {}  # where each stands
         self._seen = 0  # requests whose prompts were priced
         ranks, most = self._engine.many, min(self._engine.many * self._engine.budget, MOST_TOKENS)
@@ -70,14 +70,16 @@ class PacedLoop(CompiledLoop):
         """By the Pace, of one step; what it has learned is then known."""
         replica = int(self._columns.clock[PENDING])
         batch = self._batch(replica)
-        shape = self._pace.shape(batch)
-        if shape in self._shapes:
-            self._pace.kept[shape].uses = int(self._keeps.uses[self._shapes[shape]])
-        took = self._pace.ps(batch)
-        self._rates.take(batch)
-        self._keep(shape)
+        asked = self._hosted.asked(batch)
+        for shape in map(self._pace.shape, asked):
+            if shape in self._shapes:
+                self._pace.kept[shape].uses = int(self._keeps.uses[self._shapes[shape]])
+        took = self._hosted.kernels(batch)
+        for one in asked:
+            self._rates.take(one)
+            self._keep(self._pace.shape(one))
         self._look_ahead()
-        priced(self._columns, self._engine, replica, took, self._keeps)
+        priced(self._columns, self._engine, replica, took)
 
     def _look_ahead(self) -> None:
         """Prompts that come next are priced all at once, as a rank has them alone: whole, and but for what may be found

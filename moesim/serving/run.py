@@ -14,7 +14,7 @@ from moesim.serving.book import Book, State
 from moesim.serving.compiled_loop import FEWEST, CompiledLoop, unplayed
 from moesim.serving.fleet import FAR, Fleet, Outage
 from moesim.serving.follows import Due
-from moesim.serving.paced_loop import PacedLoop, pace_of
+from moesim.serving.paced_loop import PacedLoop, paced_clock
 from moesim.serving.pools import Handover
 from moesim.serving.replica import Replica
 from moesim.serving.requests import Requests
@@ -337,9 +337,9 @@ def serve(
     replicas = tuple(make(book))
     plain = not (watch or links or outages or any(scaling) or stages) and len(requests) >= FEWEST
     if plain and not unplayed(book, replicas):
-        pace = pace_of(replicas)
+        clock = paced_clock(replicas)
         given = (book, replicas, balancer, front, seed)
-        rejected = (PacedLoop(*given, pace) if pace else CompiledLoop(*given)).serve()
+        rejected = (PacedLoop(*given, *clock) if clock else CompiledLoop(*given)).serve()
         check_end(book, replicas)
         return Served(book, replicas, rejected)
     seen = (lambda now: watch(book, replicas, now)) if watch else None

@@ -74,7 +74,7 @@ class Settings(Section):
     eager_time_per_layer: Seconds = Field(le=LONGEST, description="host, of a layer that no CUDA graph holds")
     graph_batch: int = Field(ge=0, le=1 << 22, description="rows up to which decode steps are CUDA graphs")
     graph_tokens: int = Field(ge=0, le=1 << 22, description="tokens up to which steps with prompts are CUDA graphs")
-    prompt_slowdown: float = Field(ge=1, le=100, description="of steps with prompts, over what their kernels take")
+    prompt_slowdown: float = Field(ge=1, le=100, description="what prompts add to a step, over their kernels' time")
     frontend_time: Seconds = Field(le=LONGEST, description="from the client to the scheduler")
     all_reduce: Literal["nccl", "sglang", "trtllm", "vllm"] = Field(
         description="whose all-reduce runs inside a node, where `comm.all_reduce` names none"

@@ -176,6 +176,11 @@ class Batch:
         part = self._only((self.rank >= ranks[0]) & (self.rank <= ranks[-1]))
         return replace(part, ranks=len(ranks), rank=part.rank - int(ranks[0]))
 
+    @property
+    def decodes(self) -> Batch:
+        """The decoded rows alone."""
+        return self._only(np.asarray(self.phase == Phase.DECODE))
+
     def _only(self, keep: npt.NDArray[np.bool_]) -> Batch:
         columns = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
         return replace(self, **{name: column[keep] for name, column in columns.items() if np.ndim(column)})

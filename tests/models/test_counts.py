@@ -108,6 +108,13 @@ def test_precision_comes_from_the_quantisation(name: str, dense: str, experts: s
     assert DTYPE_BYTES[dense] >= DTYPE_BYTES[experts]
 
 
+@pytest.mark.parametrize("name", [name for name in known_models() if "NVFP4" in name])
+def test_checkpoints_in_nvfp4_leave_attention_as_it_was_trained(name: str) -> None:
+    """So `validate serving` takes rows of fp4 that name no checkpoint."""
+    model = load_model(name)
+    assert (model.weight_dtype, model.expert_dtype) == ("bf16", "fp4")
+
+
 def test_what_is_approximated_is_said() -> None:
     assert "chunked attention" in load_model("Llama-4-Maverick-17B-128E-Instruct").approximations[0]
     assert load_model("DeepSeek-V3.2").approximations == ()

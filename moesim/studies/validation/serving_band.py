@@ -22,15 +22,15 @@ COVERAGE: Final = 0.8
 ALL: Final = ""  # of an engine: nothing left out
 WIDTHS: Final[Mapping[str, Mapping[str, float]]] = {  # engine -> (model, system), ALL for others -> w
     "sglang": {
-        ALL: 0.209, "Qwen/Qwen3.5-397B-A17B b200_sxm": 0.175, "deepseek-ai/DeepSeek-R1 b200_sxm": 0.124,
-        "zhipuai/GLM-5 b200_sxm": 0.14,
+        ALL: 0.221, "Qwen/Qwen3.5-397B-A17B b200_sxm": 0.177, "deepseek-ai/DeepSeek-R1 b200_sxm": 0.127,
+        "zhipuai/GLM-5 b200_sxm": 0.158,
     },
     "trtllm": {
-        ALL: 0.169, "Qwen/Qwen3-235B-A22B-FP8 h100_sxm": 0.153, "deepseek-ai/DeepSeek-R1 b200_sxm": 0.157,
-        "openai/gpt-oss-120b b200_sxm": 0.169,
+        ALL: 0.146, "Qwen/Qwen3-235B-A22B-FP8 h100_sxm": 0.162, "deepseek-ai/DeepSeek-R1 b200_sxm": 0.137,
+        "openai/gpt-oss-120b b200_sxm": 0.139,
     },
     "vllm": {
-        ALL: 0.137, "openai/gpt-oss-120b b200_sxm": 0.1, "openai/gpt-oss-120b h100_sxm": 0.114,
+        ALL: 0.145, "openai/gpt-oss-120b b200_sxm": 0.093, "openai/gpt-oss-120b h100_sxm": 0.113,
     },
 }  # fmt: skip
 

@@ -31,7 +31,7 @@ DTYPES: Final = {
 # Of DeepSeek-V3's measured loads the most skewed, for all models: assumed, as the campaigns' prompts are consecutive
 # token ids, of one kind. Chosen on these rows: with decode_in1000out1000 TPOT is 10.1 % off (calibration/SERVING.md).
 ROUTING: Final = "prefill_in4096"
-MXFP4: Final = "gpt-oss"  # checkpoints that quantise the experts alone
+MXFP4: Final = "gpt-oss"  # checkpoints whose rows do not say that their experts are in fp4
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,7 @@ def clock_of(kind: Kind) -> Tabled:
 def _scenario(kind: Kind) -> Loaded:
     """Raises BadInput."""
     topology, world = topology_of(kind.system), kind.tensor * kind.data
-    missing = [name for name in (kind.gemm, kind.moe) if name not in DTYPES]
-    if missing:
-        raise BadInput(f"quantisation {missing[0]!r} is not known")
-    weights = "bf16" if MXFP4 in kind.model else DTYPES[kind.gemm]
-    experts = "fp4" if MXFP4 in kind.model else DTYPES[kind.moe]
+    weights, experts = _dtypes(kind)
     scenario = {
         "moesim": 1, "name": "row", "model": shipped_model(kind.model),
         "cluster": {"topology": topology, "nodes": -(-world // load_cluster(topology, nodes=1).gpus_per_node)},
@@ -110,6 +106,18 @@ def _scenario(kind: Kind) -> Loaded:
         "batch": {"phase": "decode", "tokens_per_gpu": max(TYPICAL // world, 1), "context": 1024},
     }  # fmt: skip
     return load_data(scenario, "row")
+
+
+def _dtypes(kind: Kind) -> tuple[str, str]:
+    """Of weights, and of the experts. Checkpoints of mixtures of experts in fp4 leave attention as it was trained (each
+    NVFP4 config that is shipped, NVIDIA/Model-Optimizer issue 150 on DeepSeek-R1-FP4, sgl-project/sglang pull request
+    18937 on Qwen3.5), where a row names one format for all GEMMs. Raises BadInput.
+    """
+    missing = [name for name in (kind.gemm, kind.moe) if name not in DTYPES]
+    if missing:
+        raise BadInput(f"quantisation {missing[0]!r} is not known")
+    experts = "fp4" if MXFP4 in kind.model else DTYPES[kind.moe]
+    return "bf16" if experts == "fp4" else DTYPES[kind.gemm], experts
 
 
 def _dispatch(kind: Kind) -> str:
