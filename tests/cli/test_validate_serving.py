@@ -154,7 +154,8 @@ def test_a_band_is_that_of_other_systems() -> None:
     assert found == {"vllm": {"": 2.0, "m a": 1.0, "m b": 0.34}}
     known = Point({**keys, "model": "openai/gpt-oss-120b", "system": "b200_sxm"}, "ms", 1.0, 1.0)
     low, high = band_of(known) or (0.0, 0.0)
-    assert high == pytest.approx(np.exp(WIDTHS["vllm"]["openai/gpt-oss-120b b200_sxm"])) and low * high == pytest.approx(1.0)
+    assert high == pytest.approx(np.exp(WIDTHS["vllm"]["openai/gpt-oss-120b b200_sxm"]))
+    assert low * high == pytest.approx(1.0)
     assert band_of(Point({**keys, "backend": "other", "system": "a"}, "ms", 1.0, 1.0)) is None
 
 
