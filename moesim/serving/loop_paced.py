@@ -187,12 +187,12 @@ def used(place: Any, k: Any) -> None:
 
 
 @inner
-def kernels(s: Any, e: Any, replica: Any, place: Any, alone: Any, rates: Any, k: Any) -> Any:
+def kernels(s: Any, e: Any, replica: Any, place: Any, alone: Any, prompts: Any, rates: Any, k: Any) -> Any:
     """As Hosted's; alone: where the routing of the decoded rows of a step with prompts is kept, NOBODYS where no such
     step is asked for.
     """
     k.counted[1] = 0
-    took = ticks(s, e, replica, place, True, 0, rates, k)
+    took, decodes = ticks(s, e, replica, place, True, 0, rates, k), np.int64(0)
     if took < 0:
         return took
     if alone != NOBODYS:
@@ -200,11 +200,10 @@ def kernels(s: Any, e: Any, replica: Any, place: Any, alone: Any, rates: Any, k:
         if decodes < 0:
             return decodes
         used(alone, k)
-        took = with_prompts(took, decodes, e.slow)
     used(place, k)
     k.counted[0, 0] += k.counted[1, 0]
     k.counted[0, 1] += k.counted[1, 1]
-    return took
+    return with_prompts(took, decodes, e.slow) if prompts else took
 
 
 @njit
@@ -216,12 +215,11 @@ def paced(s: Any, e: Any, rates: Any, k: Any) -> Any:
             return why
         replica = s.clock[PENDING]
         prompts, decodes, most = kinds(s, e, replica)
-        slowed = prompts and e.slow > 1
-        alone = place_of(s, e, replica, False, k) if slowed and decodes else NOBODYS
+        alone = place_of(s, e, replica, False, k) if prompts and decodes and e.slow > 1 else NOBODYS
         place = place_of(s, e, replica, True, k)
         goes_on = True
         while goes_on and s.own[replica, STEPS] + s.own[replica, AHEAD] + SPARE <= s.ends.shape[1]:
-            took = kernels(s, e, replica, place, alone, rates, k)
+            took = kernels(s, e, replica, place, alone, prompts, rates, k)
             if took < 0:
                 return PRICE
             goes_on = lasts(s, replica, hosted(e, took, prompts, most))

@@ -132,9 +132,9 @@ def test_a_policy_that_it_does_not_know_is_played_by_the_readable_loop(monkeypat
     assert seen
 
 
-def scenario(renew: str, changed: str) -> tuple[Any, Served]:
+def scenario(renew: str, changed: str, slowdown: float = 1.1) -> tuple[Any, Served]:
     """A shipped one of two replicas, some of it -> its clock and log, and what happened."""
-    engine = "{preset: vllm_dp_ep, graph_batch: 4, eager_time_per_layer: 0.05 ms, prompt_slowdown: 1.1}"
+    engine = f"{{preset: vllm_dp_ep, graph_batch: 4, eager_time_per_layer: 0.05 ms, prompt_slowdown: {slowdown}}}"
     changes = ("replicas=2", "requests.number=150", "requests.arrivals={poisson: {rate: 150/s}}", f"scheduler={engine}")
     built = build_serving(load_serving("qwen3-serve", [*changes, f"routing.renew={renew}", changed]), 0)
     clock, (requests, _) = built.clock(), built.scenario.requests.draw(0)
@@ -155,6 +155,20 @@ def test_steps_that_it_prices_are_the_paces(renew: str, schedule: str, monkeypat
     assert asked[0].steps > 0
     monkeypatch.setattr(run, "FEWEST", 1 << 40)
     expected, other = scenario(renew, schedule)
+    assert asked == expected
+    assert_same(one, other)
+
+
+@pytest.mark.parametrize("slowdown", [1.0, 1.5, 100.0])
+@pytest.mark.parametrize("lengths", ["output_length=1", "input_length=1"])
+def test_steps_of_prompts_alone_and_of_few_tokens_are_slowed_too(
+    lengths: str, slowdown: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No row is decoded beside them; or a step has the same routing with its prompts and without."""
+    monkeypatch.setattr(run, "FEWEST", 1)
+    asked, one = scenario("3", f"requests.{lengths}", slowdown)
+    monkeypatch.setattr(run, "FEWEST", 1 << 40)
+    expected, other = scenario("3", f"requests.{lengths}", slowdown)
     assert asked == expected
     assert_same(one, other)
 
