@@ -32,7 +32,8 @@ from moesim.studies.sweeping.sweep import Engine, Tell, executing
 from moesim.studies.training import load_training
 
 OWN: Final = {SERVE: ("parallel", "replicas", "pools"), TRAIN: ("parallel", "pipeline")}  # keys that are searched
-HOLDS: Final = {"parallel": "tensor_parallel_size=4", "pipeline": "schedule=1f1b"}  # of them, for example
+HOLDS: Final = {"parallel": "tensor_parallel_size=4", "pipeline": "schedule=1f1b", "pools": "decode.replicas=2",
+                "prefill": "replicas=2", "decode": "replicas=2"}  # sections of them, a key of each for example
 GOALS: Final = {SERVE: dict.fromkeys(COLUMNS, 1.0),
                 TRAIN: {"tokens_per_s_per_gpu": 1.0, "peak_memory_bytes": -1.0}}  # fmt: skip
 FILES: Final = "recommended"  # folder in the store
@@ -100,8 +101,12 @@ def _read(asked: Asked) -> Question:
         raise BadInput(f"mode {mode} has no deployment to search", where=document.where(("mode",)),
                        way_out="a scenario of mode: serve or mode: train; moesim sweep varies a step")  # fmt: skip
     held = tuple(axis for axis in given if axis.key.split(".")[0] in OWN[mode])
-    for key in (axis.key for axis in held if axis.key in ("parallel", "pipeline")):
-        raise BadInput("is searched", where=f"--set {key}", way_out=f"one of its keys, as {key}.{HOLDS[key]}")
+    for key in (axis.key for axis in held):
+        if example := HOLDS.get(key.rpartition(".")[2]):
+            raise BadInput("is searched", where=f"--set {key}", way_out=f"one of its keys, as {key}.{example}")
+        if key.startswith("pools.") and (own := key.split(".")[2:]) and own[0] not in OWN[SERVE]:
+            raise BadInput("is left out, as pools are searched", where=f"--set {key}",
+                           way_out=f"{'.'.join(own)}, which holds for both, or moesim sweep")  # fmt: skip
     loaded = (load_serving if mode == SERVE else load_training)(document)
     for number, fault in enumerate(getattr(loaded.scenario, "faults", ())):
         if getattr(fault, "replica", None) is not None:

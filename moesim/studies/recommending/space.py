@@ -105,9 +105,10 @@ def holding(space: Sequence[Candidate], held: Sequence[Axis]) -> list[Candidate]
     left = list(space)
     for axis in held:
         values, where = [one[axis.key] for one in _crossed([axis])], f"--set {axis.key}"
-        if axis.key.rpartition(".")[2] in KEPT and len(values) > 1:
-            raise BadInput("is not searched, and takes one value", where=where, way_out=f"{axis.key}={values[0]}")
         there = {_said(one.keys, axis.key) for one in left} - {None}
+        if len(values) > 1 and (not there or axis.key.rpartition(".")[2] in (*KEPT, "hide_alltoall")):
+            one = str(values[0]).lower() if isinstance(values[0], bool) else values[0]
+            raise BadInput("is not searched, and takes one value", where=where, way_out=f"{axis.key}={one}")
         left = [one for one in left if _said(one.keys, axis.key) in values] if there else left
         if not left:
             raise BadInput(f"no deployment has {' or '.join(map(str, values))}", where=where,
