@@ -16,12 +16,15 @@ from moesim.step import Batch, Phase
 from moesim.units import LAST_TICK, beyond_clock, to_ps
 
 Grows = npt.NDArray[np.bool_]
+LONGEST = float(LAST_TICK)
 
 
 @njit
 def with_prompts(took: Any, decodes: Any, slow: Any) -> Any:
-    """Of a step that takes so long, and without its prompts so long; what they add takes `slow` times as long."""
-    return took + round(max(took - decodes, 0) * (slow - 1))
+    """Of a step that takes so long, and without its prompts so long; what they add takes `slow` times as long;
+    LAST_TICK where that is too late for the clock.
+    """
+    return min(took + round(min(max(took - decodes, 0) * (slow - 1), LONGEST)), LAST_TICK)
 
 
 class Clock(Protocol):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from moesim.serving import Hosted, engine
-from moesim.serving.clock import Given
+from moesim.serving.clock import Given, with_prompts
 from moesim.step import Batch, Phase
+from moesim.units import LAST_TICK
 
 
 def hosted(slowdown: float) -> Hosted:
@@ -35,3 +36,10 @@ def test_the_clock_is_asked_for_the_decoded_rows_only_where_that_changes_somethi
     assert [len(one.rank) for one in hosted(1.5).asked(step(20, 300))] == [21, 20]
     for slowdown, decodes, prompt in ((1.0, 20, 300), (1.5, 20, 0), (1.5, 0, 300)):
         assert len(hosted(slowdown).asked(step(decodes, prompt))) == 1
+
+
+@pytest.mark.parametrize("ticks", [10**17, LAST_TICK // 2, LAST_TICK])
+def test_a_step_that_is_too_late_for_the_clock_stays_so(ticks: int) -> None:
+    """A day at a hundred times as long is no time before it began."""
+    assert with_prompts(ticks, 0, 100.0) == LAST_TICK
+    assert with_prompts(10**15, 10**14, 100.0) == 10**15 + 99 * 9 * 10**14

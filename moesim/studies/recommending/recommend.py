@@ -32,8 +32,9 @@ from moesim.studies.sweeping.sweep import Engine, Tell, executing
 from moesim.studies.training import load_training
 
 OWN: Final = {SERVE: ("parallel", "replicas", "pools"), TRAIN: ("parallel", "pipeline")}  # keys that are searched
+# Sections of them, with a key of each for example.
 HOLDS: Final = {"parallel": "tensor_parallel_size=4", "pipeline": "schedule=1f1b", "pools": "decode.replicas=2",
-                "prefill": "replicas=2", "decode": "replicas=2"}  # sections of them, a key of each for example
+                "prefill": "replicas=2", "decode": "replicas=2"}  # fmt: skip
 GOALS: Final = {SERVE: dict.fromkeys(COLUMNS, 1.0),
                 TRAIN: {"tokens_per_s_per_gpu": 1.0, "peak_memory_bytes": -1.0}}  # fmt: skip
 FILES: Final = "recommended"  # folder in the store
