@@ -16,6 +16,7 @@ from moesim.errors import BadInput
 from moesim.routing import RoutingTrace
 from moesim.routing.arrays import read_npy, read_npz, read_safetensors, write_npz
 from moesim.routing.importers import REGISTRY, Options
+from moesim.routing.importers.look import look
 from moesim.routing.loads import LoadRecord, loads_of
 
 TOKENS = sorted(name for name, form in REGISTRY.items() if form.tokens and name not in {"exflow", "router-logits"})
@@ -190,6 +191,13 @@ def test_truncated_and_flipped_npz_are_refused(trace: RoutingTrace, tmp_path: Pa
 def test_torch_files_point_to_the_unpacking_step(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="moesim trace unpack"):
         imported("sglang-stat", tmp_path / "x.pt")
+
+
+def test_requests_are_no_routing_and_are_told_where_they_belong(tmp_path: Path) -> None:
+    path = tmp_path / "mooncake.jsonl"
+    path.write_text('{"timestamp": 0, "input_length": 600, "output_length": 5, "hash_ids": [0, 1]}\n')
+    with pytest.raises(BadInput, match=r"holds requests, and no routing.*replay.file: .*mooncake.jsonl"):
+        look(path)
 
 
 def test_a_bad_line_is_named(trace: RoutingTrace, tmp_path: Path) -> None:

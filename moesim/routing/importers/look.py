@@ -33,6 +33,7 @@ ANSWERS: Final = ("choices", "outputs", "routed_experts")
 DEEPEST: Final = 512  # layers; longer 2-D arrays count tokens
 TORCH_ZIP: Final = re.compile(r"(^|/)data\.pkl$")
 PICKLE: Final = b"\x80"
+REQUESTS: Final = frozenset({"input_length", "output_length"})  # of Mooncake's lines, and of tools that write the same
 WAY_OUT: Final = "name the format (moesim trace formats)"
 
 
@@ -154,6 +155,9 @@ def _row(row: dict[str, Any], path: Path) -> str:
         return "vllm-returned"
     if said(row, LAYER) is not None and said(row, TOPK) is not None:
         return "token-rows"
+    if row.keys() >= REQUESTS:
+        way_out = f"a scenario of mode: serve replays them: requests.arrivals.replay.file: {path}"
+        raise BadInput("holds requests, and no routing", where=path, way_out=way_out)
     lists = {name: nested(values, path) for name, values in row.items() if isinstance(values, list)}
     if lists and len(lists) == len(row):
         return _named(lists, path)
