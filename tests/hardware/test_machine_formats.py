@@ -344,6 +344,7 @@ def test_what_stands_around_a_matrix_tells_another_gpu_and_one_without_nvlinks_s
         (matrix(3, "NV4").split("GPU2\t NV4")[0] + "GPU2\t NV4\n", r"topo\.txt:4: row GPU2 has 1 cells for 3"),
         (matrix(8, "NV36"), "more than the device of 'like' has"),
         (matrix(2, "NV4").replace("\nGPU1", "\nGPU7"), "rows of GPUs are GPU0, GPU7"),
+        (matrix(8, "NV18").split("\nGPU2")[0] + "\n", "column GPU2 has no row. Try: the whole matrix"),
     ],
 )
 def test_bad_matrices_say_what_is_wrong(tmp_path: Path, text: str, said: str) -> None:

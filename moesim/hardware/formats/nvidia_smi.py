@@ -34,6 +34,8 @@ def read(text: str, source: str, like: Document) -> Draft:
     gpus = [name for name in rows if name.startswith("GPU")]
     if gpus != [f"GPU{number}" for number in range(len(gpus))] or not gpus:
         raise BadInput(f"rows of GPUs are {', '.join(gpus) or 'missing'}", where=source, way_out="the whole matrix")
+    if lacking := [name for name in rows[gpus[0]] if name.startswith("GPU") and name not in rows]:
+        raise BadInput(f"column {lacking[0]} has no row", where=source, way_out="the whole matrix")
     named = str(like.data["device"]["name"])
     generation = gpu_links.of_device(named, like.source)
     links = _nvlinks(rows, gpus, generation, source)
