@@ -91,11 +91,20 @@ def _ideals(document: Document, tried: Sequence[Mapping[str, Any]]) -> Iterator[
 def _together(change: str, saved: float, singly: Sequence[float]) -> str:
     """Whether parts add up: what is saved by either is counted twice, what only all save not at all."""
     rest = saved - sum(singly)
+    if saved < 0:
+        return _together_longer(change, -saved, -sum(singly))
     head = f"With {change} at once it saves {show_seconds(saved)}"
     if abs(rest) < WORTH * max(abs(saved), 1e-12):
         return f"{head}, what they save alone: they do not interact."
     which = "that none of them saves alone" if rest > 0 else "less than alone: one hides behind another"
     return f"{head}, {show_seconds(abs(rest))} {which}."
+
+
+def _together_longer(change: str, cost: float, singly: float) -> str:
+    """What takes longer without its causes, which requests that meet other steps may."""
+    more = f"{show_seconds(abs(cost - singly))} {'more' if cost > singly else 'less'} than they do one by one"
+    apart = more if abs(cost - singly) >= WORTH * cost else "as they do one by one"
+    return f"With {change} at once it takes {show_seconds(cost)} longer, {apart}."
 
 
 def _headline(document: Document) -> tuple[float, float, str]:
