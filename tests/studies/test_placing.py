@@ -96,6 +96,9 @@ def test_the_verdict_says_no_where_nothing_beats_what_stands(found: Outcome) -> 
     base = one(found, strategy="contiguous", step_time={"held out": 1.0})
     slower = one(found, strategy="greedy", step_time={"held out": 1.1})
     assert "No: by simulated step time" in replace(found, solutions=(base, slower)).verdict().text
+    free = one(found, strategy="eplb", step_time={"held out": 0.8})
+    told = replace(found, solutions=(base, free)).verdict().text
+    assert told.endswith("beats eplb, itself 20.0% below contiguous.")
     faster = replace(slower, step_time={"held out": 0.9})
     assert "Yes: greedy is 10.0% below contiguous" in replace(found, solutions=(base, faster)).verdict().text
     hardly = replace(slower, step_time={"held out": 0.9985})

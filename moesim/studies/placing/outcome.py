@@ -178,7 +178,9 @@ class Outcome(Tabular):
         if best is free or better < -SLIGHT:
             beside = f"nothing that was asked for ({best.strategy} is {-better:.1%} above)"
             asked = "nothing" if best is free else beside
-            return "no", f"No: by {what} on {where} {asked} beats {free.strategy}."
+            over = gain(self.score(self.baseline), self.score(free))
+            gained = f", itself {over:.1%} below {self.baseline.strategy}" if over >= SLIGHT else ""
+            return "no", f"No: by {what} on {where} {asked} beats {free.strategy}{gained}."
         if not self.unseen:
             return "not known", f"Not known: nothing was held out. There {told}. Record another load, or --holdout."
         if better < SLIGHT:
