@@ -26,8 +26,9 @@ def recommend_text(found: Recommendation) -> Group:
     said: list[RenderableType] = [Text(found.title(), style="bold"), table]
     more = len(found.front) - len(front)
     said += [Text(f"... and {more} more, see --json")] if more else []
-    said.append(Text(f"hypervolume {found.hypervolume:.4g} of the box that the simulated ones span; stored in "
-                     f"{found.folder}"))  # fmt: skip
+    volume = f"hypervolume {found.hypervolume:.4g} of the box that the simulated ones span; "
+    told = found.hypervolume or found.share is not None  # 0: the front is the box's corners
+    said.append(Text(f"{volume if told else ''}stored in {found.folder}"))
     for row in front:
         said += _start(row)
     return Group(*said, *warnings_of({"warnings": found.said_with()}))

@@ -63,6 +63,14 @@ def test_the_front_is_what_exhaustive_runs_give_and_its_files_are_run(moesim: Mo
     assert {str(path): path.read_bytes() for path in Path("s").rglob("*") if path.is_file()} == before
 
 
+def test_a_hypervolume_of_nothing_is_not_told(moesim: Moesim, tiny: str) -> None:
+    """Of one run that is the corner of its own box."""
+    done = moesim("recommend", tiny, "--gpus", "1", "--out", "s", "--jobs", "0", "--simulate", "1",
+                  "--set", "scheduler.max_num_seqs=16,32")  # fmt: skip
+    assert done.code == 0, done.err
+    assert "stored in s" in done.out and "hypervolume" not in done.out
+
+
 def test_a_budget_is_kept_and_flags_are_printed(moesim: Moesim, tiny: str) -> None:
     done = moesim("recommend", tiny, "--simulate", "3", "--out", "s", "--jobs", "1",
                   "--set", "scheduler.max_num_seqs=16,32")  # fmt: skip
