@@ -83,7 +83,7 @@ def shortened(text: str) -> str:
 def unknown_name(kind: str, name: object, known: Iterable[str], *, where: str | Path = "") -> BadInput:
     """The error for a name that is not in a registry: it names the nearest known one, then all of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.55)
     guess = f"did you mean {near[0]!r}? " if near else ""
     return BadInput(f"unknown {kind} {name!r}", where=where, way_out=f"{guess}known: {', '.join(names)}")
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -107,7 +107,10 @@ def _missing_key(schema: type[BaseModel], keys: Keys, where: str) -> BadInput:
               if (field_.alias or name) == keys[-1]]  # fmt: skip
     says = next((f" ({field_.description})" for field_ in fields if field_.description), "")
     section = any(isinstance(field_.annotation, type) and _models_in(field_.annotation) for field_ in fields)
-    way_out = f"give it some of {', '.join(_known_keys(schema, keys))}" if section else f"{keys[-1]}: ..."
+    choices = [str(one) for field_ in fields if get_origin(field_.annotation) is Literal
+               for one in get_args(field_.annotation)]  # fmt: skip
+    way_out = f"give it some of {', '.join(_known_keys(schema, keys))}" if section else (
+        f"{keys[-1]}: {' or '.join(dict.fromkeys(choices)) or '...'}")  # fmt: skip
     return BadInput(f"missing, and has no default{says}", where=where, way_out=way_out)
 
 

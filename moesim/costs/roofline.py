@@ -126,7 +126,8 @@ class Roofline:
         peak = self._device.peak_flops.get(dtype)
         if peak is None:
             known = ", ".join(sorted(self._device.peak_flops))
-            raise BadInput(f"{self.device} has no {dtype} arithmetic", way_out=f"one of {known}")
+            way_out = f"one of {known} (precision.experts, precision.weights)"
+            raise BadInput(f"{self.device} has no {dtype} arithmetic", way_out=way_out)
         seconds = np.maximum(flops / peak, nbytes / self._device.memory_bandwidth)
         nowhere = np.zeros(seconds.shape, dtype=np.bool_)
         return Estimate(seconds, family, "assumed", nowhere, flops=flops, bytes=nbytes, dtype=dtype)

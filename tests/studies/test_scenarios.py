@@ -68,6 +68,8 @@ def test_the_hash_knows_content_and_not_order_or_name(tmp_path: Path) -> None:
         ("routing.transplant=false", "transplant: true"),
         ("routing.balanced=true", "exactly one of"),
         ("faults=[{rank: 1}]", r"faults\[0\].at: missing, and has no default \(.*\). Try: at: "),
+        ("batch={tokens_per_gpu: 1, context: 1}", r"batch.phase: missing.* Try: phase: decode or prefill or train"),
+        ("faults=[{at: 1 ms, nic: 0}]", r"unknown key 'nic'. Try: known: at, "),
         ("nonsense", "not key=value"),
     ],
 )
