@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from moesim.serving import engine
 from moesim.studies.fronts import undominated
 from moesim.studies.recommending.finalists import LEAST_SLACK, Known, Reached, Screen, finalists
 from moesim.studies.recommending.flags import launch
+from moesim.studies.recommending.recommendation import Recommendation, Row
 from moesim.studies.recommending.screen import Load, Pool, apart, together
-from moesim.studies.recommending.space import serving_space, training_space
+from moesim.studies.recommending.space import Candidate, serving_space, training_space
 from moesim.studies.sweeping.axes import Axis, Interval
 
 BASE: dict[str, Any] = {"model": "tiny-moe", "comm": {"dispatch": "nccl"},
@@ -243,3 +245,9 @@ def test_megatron_would_take_the_line(changes: dict[str, Any], said: str, unsaid
                 "batch": {"sequence_length": 4096}, "pipeline": {"schedule": "1f1b"}, **changes}  # fmt: skip
     line = launch(scenario)["Megatron"]
     assert said in line and unsaid not in line
+
+
+def test_what_was_left_out_is_told_with_how_many_runs_speak_for_it() -> None:
+    row = Row(Candidate({}, 1), {}, {}, meets=True)
+    found = Recommendation("a", "serve", (), (row, row), 9, {}, 0, 0.0, (0.05, 0.2, 0.1), Path("s"))
+    assert "by more than any of the 2 simulated ones did (5%, 20%, 10%: rate, speed, wait)" in found.said_with()[0]

@@ -91,7 +91,8 @@ class Recommendation(Tabular):
         elif self.slack:
             most = ", ".join(f"{slack:.0%}" for slack in self.slack)
             yield (f"the rest was left out by arithmetic: to reach the front one of them has to come out above its "
-                   f"estimate by more than any simulated one did ({most}: rate, speed, wait)")  # fmt: skip
+                   f"estimate by more than any of the {len(self.simulated)} simulated ones did ({most}: rate, speed, "
+                   "wait); estimates know no prefix cache, and --exhaustive goes by none")  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         """The document that `--json` prints."""
