@@ -108,7 +108,8 @@ class RequestsSection(Section):
         assert table.arrival is not None
         n = self.number or len(table.prompt)
         if n > len(table.prompt):
-            raise BadInput(f"{replay.file} holds {len(table.prompt)} requests", where="requests.number")
+            raise BadInput(f"{replay.file} holds {len(table.prompt)} requests", where="requests.number",
+                           way_out=f"number: {len(table.prompt)} or less, or leave it out")  # fmt: skip
         prompt, output = self._lengths(n, seed, (table.prompt[:n], table.output[:n]))
         notes = [f"{replay.file}: {table.skipped}, they are left out"] if table.skipped else []
         own = self.input_length or any(one.input_length for one in self.classes)

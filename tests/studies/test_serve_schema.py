@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from moesim.errors import BadInput
 from moesim.hardware import load_cluster
 from moesim.studies.scenario import Setup
 from moesim.studies.serving import ServeScenario, run_serving
@@ -369,3 +370,9 @@ def test_large_blocks_are_swapped_where_there_is_no_pool() -> None:
     """64 tokens of Qwen3-30B-A3B are 6.3 MB; none of them is priced at the rate of a pool that is not there."""
     host = KvOffloadSection.model_validate({"swap_space": "1 GB"}).memory(load_cluster("dgx-h100").devices[0], 6.4e6, 1)
     assert (host.swap, host.copy, host.pool, host.pool_copy) == (156, 10**8, 0, 0)
+
+
+def test_more_requests_than_a_recording_holds_are_refused_with_how_many_it_has() -> None:
+    many = (*SMALL, requests(number="9999999", arrivals="{replay: {file: azure-code-2023}}"))
+    with pytest.raises(BadInput, match=r"holds (\d+) requests. Try: number: \1 or less"):
+        run_serving("qwen3-serve", overrides=many)
