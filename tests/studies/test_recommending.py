@@ -118,8 +118,8 @@ def test_the_budget_is_kept_and_what_is_left_is_said() -> None:
     truth = {row: Reached(estimates[row], True) for row in range(30)}
     found = finalists(Screen(estimates, 2, np.zeros(2)), lambda rows: {row: truth[row] for row in rows}, 7)
     assert len(found.known) == 7 and len(found.left) == 23
-    nothing = finalists(Screen(estimates, 2, np.array([100.0, 0.0])), lambda rows: {}, 7)
-    assert nothing.known == {} and nothing.left == ()
+    nothing = finalists(Screen(estimates, 2, np.array([100.0, 0.0])), lambda rows: dict.fromkeys(rows), 7)
+    assert len(nothing.known) == 7 and set(nothing.known.values()) == {None} and nothing.left == ()
 
 
 def test_limits_that_no_estimate_meets_are_tried_where_they_are_nearest() -> None:
@@ -135,7 +135,16 @@ def test_limits_that_no_estimate_meets_are_tried_where_they_are_nearest() -> Non
         return {row: Reached(truth[row], bool(truth[row][0] >= 25)) for row in rows}
 
     found = finalists(Screen(estimates, 2, np.array([25.0, 0.0])), simulate, 3)
-    assert asked == [1, 2] and found.left == ()
+    assert asked == [1, 2, 0] and found.left == ()
+
+
+def test_one_deployments_error_does_not_rule_out_another() -> None:
+    """The screen is right for the first and sees the second, the best, at half of what it reaches."""
+    estimates, truth = np.array([[4.0, 4.0], [3.0, 3.0], [2.0, 2.0]]), np.array([[4.0, 4.0], [6.0, 6.0], [2.0, 2.0]])
+    found = finalists(
+        Screen(estimates, 2, np.zeros(2)), lambda rows: {row: Reached(truth[row], True) for row in rows}, 8
+    )
+    assert set(found.known) == {0, 1, 2}
 
 
 class Even:

@@ -1,8 +1,9 @@
 """Finalists: which candidates of a screened space are worth a simulation.
 
 Rounds. First those that the screen puts on its front; then whoever could still stand on the simulated front, were the
-screen as far off for it as it was, at most, for those that were simulated. What is left could get there only by a
-larger error of the screen than any that was seen: so the search says why it stopped.
+screen as far off for it as it was, at most, for those that were simulated; the next best where these are fewer than
+FEWEST. What is left could get there only by a larger error of the screen than any that was seen: so the search says why
+it stopped.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from moesim.studies.fronts import undominated
 Floats = npt.NDArray[np.float64]
 LEAST_SLACK: Final = 0.05  # of an estimate, however good the screen was so far
 ROUNDS: Final = 3  # that the budget is divided into: each starts processes
+FEWEST: Final = 8  # runs, up to the budget: one deployment's error says little of others (one had twice its estimate)
 
 
 class Reached(NamedTuple):
@@ -52,6 +54,13 @@ class Screen:
             return rest
         beaten = np.any(np.all(front[None, :, :] >= best[rest, None, : self.goals], axis=2), axis=1)
         return np.asarray(rest[~beaten])
+
+    def rest(self, known: Known) -> npt.NDArray[np.int64]:
+        """Who was not simulated, while FEWEST were not; nobody after that."""
+        if len(known) >= FEWEST:
+            return np.zeros(0, dtype=np.int64)
+        told = np.flatnonzero(np.isfinite(self.estimates).all(axis=1))
+        return np.setdiff1d(told, list(known)).astype(np.int64)
 
     def nearest(self, size: int) -> list[int]:
         """So many that come nearest to their limits."""
@@ -103,8 +112,8 @@ def finalists(screen: Screen, simulate: Simulate, budget: int) -> Found:
         known |= simulate(screen.nearest(min(size, budget)))
         slack = screen.slack(known)
         alive = screen.alive(known, slack)
-    while len(alive) and len(known) < budget:
-        known |= simulate(screen.best(alive, min(size, budget - len(known))))
+    while len(known) < budget and len(some := alive if len(alive) else screen.rest(known)):
+        known |= simulate(screen.best(some, min(size, budget - len(known))))
         slack = screen.slack(known)
         alive = screen.alive(known, slack)
     return Found(known, tuple(map(int, alive)), tuple(map(float, slack)))
