@@ -117,7 +117,7 @@ def _rate(rate: dict[tuple[str, str], int], a: str, b: str) -> int:
     [
         ([*PAIR, "from: sw, to: sw, bandwidth: 1 GB/s"], "sw", r"small\.yaml:14 links\[2\]: a link from sw to itself"),
         ([*PAIR, "from: sw, to: gpu1, bandwidth: 1 GB/s"], "sw", r"small\.yaml:14 .*second link from sw to gpu1"),
-        ([*PAIR, "from: gpu1, to: sv, bandwidth: 1 GB/s"], "sw", r"small\.yaml:14 .*unknown node 'sv'.*'sw'"),
+        ([*PAIR, "from: gpu1, to: sv, bandwidth: 1 GB/s"], "sw", r"small\.yaml:14 .*unknown node 'sv'.*known: .*sw"),
         (["from: gpu0, to: sw, bandwidth: 0 GB/s"], "sw", r"small\.yaml:12 links\[0\]\.bandwidth: .*greater than 0"),
         (["from: gpu0, to: sw, bandwidth: -5 GB/s"], "sw", r"small\.yaml:12 .*not negative"),
         (["from: gpu0, to: sw, bandwidth: 5"], "sw", r"small\.yaml:12 links\[0\]\.bandwidth: .*no unit"),
