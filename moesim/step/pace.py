@@ -24,7 +24,9 @@ Shape = tuple[int, ...]
 
 @dataclass
 class Renewals:
-    """steps paced, lookups made; corrections: by what share a renewal changed its step, up or down, added up."""
+    """steps: batches paced, of which a step has two where prompts are slowed beside decodes; lookups made; corrections:
+    by what share a renewal changed its step, up or down, added up.
+    """
 
     steps: int = 0
     lookups: int = 0

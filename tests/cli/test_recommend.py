@@ -141,6 +141,7 @@ def test_a_searched_key_that_is_given_holds(moesim: Moesim, tiny: str) -> None:
         (["no-such"], "unknown scenario"),
         (["tiny.yaml", "--gpus", "9"], "9 GPUs, the cluster has 8"),
         (["tiny.yaml", "--set", "replicas=3", "--gpus", "2"], "--set replicas: no deployment has 3. Try: 1, 2"),
+        (["tiny.yaml", "--set", "replicas=1,3", "--gpus", "2"], "--set replicas: no deployment has 3. Try: 1, 2"),
         (["tiny.yaml", "--set", "parallel={}"], "one of its keys, as parallel.tensor_parallel_size=4"),
         (["dsv3-pools", "--set", "pools.decode.parallel={expert_parallel_size: 2}"], "of its keys, as pools.decode."),
         (["dsv3-pools", "--set", "pools.decode={replicas: 2}"], "one of its keys, as pools.decode.replicas=2"),

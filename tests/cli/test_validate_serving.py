@@ -54,6 +54,14 @@ def test_rows_of_other_systems_are_served(moesim: Moesim, tmp_path: Path, system
     assert set(document["provenance"]["carried"]) == ({system} if system not in ("h200_sxm", "gb200") else set())
 
 
+def test_rows_of_models_without_experts_are_served(moesim: Moesim, tmp_path: Path) -> None:
+    """Their file has columns of experts, as it is of one shape for all models."""
+    path = some(tmp_path, "openai_gpt_oss_120b", model_path="Qwen/Qwen3-32B", gemm_quant_mode="fp8_block",
+                moe_quant_mode="fp8_block", concurrency="2", isl="256", osl="32")  # fmt: skip
+    document = json.loads(moesim("validate", "serving", "--data", str(path), "--json").out)
+    assert document["metrics"]["answered_fraction"]["value"] == 1, document
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [

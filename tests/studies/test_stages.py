@@ -15,6 +15,8 @@ from moesim.hardware import load_cluster
 from moesim.models import load_model
 from moesim.studies import run
 from moesim.studies.serving import ServeResult, run_serving
+from moesim.studies.serving.stage_sections import StageSection
+from moesim.studies.serving.stages import assumptions
 
 SMALL = {
     "name": "small", "hidden_size": 1024, "num_layers": 4, "vocab_size": 32000, "dense_intermediate": 4096,
@@ -83,6 +85,15 @@ def test_an_encoder_is_priced_by_encoders_kernels_where_they_were_measured() -> 
     causal = served({"model": VIT, "input_length": 576}, **vllm).metrics["stage_a_work_s"].value
     more = 6 * 4 * float(core[0].seconds - core[1].seconds)
     assert measured.metrics["stage_a_work_s"].value == pytest.approx(causal + more, abs=1e-10)
+
+
+def test_layers_that_no_kernel_in_full_is_known_of_are_said() -> None:
+    """Latent attention and windows keep their causal price after half of the tokens; plain attention does not."""
+    section = StageSection.model_validate({"name": "a", "model": SMALL, "bidirectional": True})
+    plain, latent, windowed = (
+        " ".join(assumptions(section, load_model(name).in_full)) for name in (VIT, "DeepSeek-V3", "gpt-oss-120b")
+    )
+    assert "half of the others" in latent and "half of the others" in windowed and "half" not in plain
 
 
 def test_none_and_one_that_takes_nothing_are_the_same() -> None:

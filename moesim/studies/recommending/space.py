@@ -100,7 +100,7 @@ def training_space(base: yamlfile.Document, gpus: int, axes: Sequence[Axis], lay
 
 def holding(space: Sequence[Candidate], held: Sequence[Axis]) -> list[Candidate]:
     """Candidates whose searched keys have one of the values that the user holds them to; a key of which no candidate
-    says anything stays as the scenario has it. Raises BadInput where none is left.
+    says anything stays as the scenario has it. Raises BadInput for a value that none of those left has.
     """
     left = list(space)
     for axis in held:
@@ -109,10 +109,10 @@ def holding(space: Sequence[Candidate], held: Sequence[Axis]) -> list[Candidate]
         if len(values) > 1 and (not there or axis.key.rpartition(".")[2] in (*KEPT, "hide_alltoall")):
             one = str(values[0]).lower() if isinstance(values[0], bool) else values[0]
             raise BadInput("is not searched, and takes one value", where=where, way_out=f"{axis.key}={one}")
-        left = [one for one in left if _said(one.keys, axis.key) in values] if there else left
-        if not left:
-            raise BadInput(f"no deployment has {' or '.join(map(str, values))}", where=where,
+        if there and (lacking := [value for value in values if value not in there]):
+            raise BadInput(f"no deployment has {' or '.join(map(str, lacking))}", where=where,
                            way_out=", ".join(map(str, sorted(there))))  # fmt: skip
+        left = [one for one in left if _said(one.keys, axis.key) in values] if there else left
     return left
 
 

@@ -90,7 +90,7 @@ def _built(loaded: ServeLoaded, settings: Settings, section: StageSection, longe
         with placed(loaded.where(role)):
             MemoryLedger(rows, {HBM: int(_device(plan) * settings.gpu_memory_utilization)}).check()
     stage = Stage(section.name, section.where, section.servers, _priced(Pace(plan), section))
-    return BuiltStage(stage, rows, section.gpus, replace(made, plan=plan), _assumptions(section))
+    return BuiltStage(stage, rows, section.gpus, replace(made, plan=plan), assumptions(section, plan.model))
 
 
 def _drafted(loaded: ServeLoaded, section: StageSection, role: str, seed: int) -> Draft:
@@ -141,13 +141,15 @@ def _device(plan: StepPlan) -> int:
     return plan.fabric.cluster.devices[0].memory_bytes
 
 
-def _assumptions(section: StageSection) -> tuple[str, ...]:
+def assumptions(section: StageSection, model: MoEModel) -> tuple[str, ...]:
     """What its price leaves out."""
     if section.where == "per_token":
         return ("tokens see nothing but themselves in it, all of a step at once: assumed",)
     if section.output_length:
         return ("one request at a time, its prompt in one piece: assumed",)
-    return ("one request at a time, its tokens in one piece: assumed",)
+    causal = section.bidirectional and any(isinstance(one, Attention) and not one.full for one in model.mixers)
+    half = ", and each attends to half of the others in layers with windows or latent attention" if causal else ""
+    return (f"one request at a time, its tokens in one piece{half}: assumed",)
 
 
 def _attends(model: MoEModel, log: CostLog) -> Iterator[str]:

@@ -90,34 +90,40 @@ def clock_of(kind: Kind) -> Tabled:
 def _scenario(kind: Kind) -> Loaded:
     """Raises BadInput."""
     topology, world = topology_of(kind.system), kind.tensor * kind.data
-    weights, experts = _dtypes(kind)
-    scenario = {
-        "moesim": 1, "name": "row", "model": shipped_model(kind.model),
+    model = shipped_model(kind.model)
+    dtypes = {name: _dtype(name) for name in (kind.gemm, kind.moe)}
+    scenario: dict[str, Any] = {
+        "moesim": 1, "name": "row", "model": model,
         "cluster": {"topology": topology, "nodes": -(-world // load_cluster(topology, nodes=1).gpus_per_node)},
-        "parallel": {
-            "tensor_parallel_size": kind.tensor, "data_parallel_size": kind.data, "expert_parallel_size": kind.expert,
-            "expert_tensor_parallel_size": kind.expert_tensor,
-        },
-        "comm": {
-            "dispatch": _dispatch(kind), "all_reduce": engine(kind.backend).all_reduce,
-        },
-        "precision": {"weights": weights, "experts": experts, "kv_cache": kind.cache},
-        "routing": {"balanced": True}, "costs": {"profile": "auto", "kernels": kind.backend},
+        "parallel": {"tensor_parallel_size": kind.tensor, "data_parallel_size": kind.data},
+        "comm": {"all_reduce": engine(kind.backend).all_reduce},
+        "precision": {"weights": dtypes[kind.gemm], "kv_cache": kind.cache},
+        "costs": {"profile": "auto", "kernels": kind.backend},
         "batch": {"phase": "decode", "tokens_per_gpu": max(TYPICAL // world, 1), "context": 1024},
     }  # fmt: skip
+    if load_model(model).num_experts:
+        weights, experts = _apart(kind, dtypes[kind.gemm], dtypes[kind.moe])
+        scenario["parallel"] |= {"expert_parallel_size": kind.expert, "expert_tensor_parallel_size": kind.expert_tensor}
+        scenario["comm"]["dispatch"] = _dispatch(kind)
+        scenario["precision"] |= {"weights": weights, "experts": experts}
+        scenario["routing"] = {"balanced": True}
     return load_data(scenario, "row")
 
 
-def _dtypes(kind: Kind) -> tuple[str, str]:
+def _dtype(name: str) -> str:
+    """Raises BadInput."""
+    if name not in DTYPES:
+        raise BadInput(f"quantisation {name!r} is not known")
+    return DTYPES[name]
+
+
+def _apart(kind: Kind, gemms: str, experts: str) -> tuple[str, str]:
     """Of weights, and of the experts. Checkpoints of mixtures of experts in fp4 leave attention as it was trained (each
     NVFP4 config that is shipped, NVIDIA/Model-Optimizer issue 150 on DeepSeek-R1-FP4, sgl-project/sglang pull request
-    18937 on Qwen3.5), where a row names one format for all GEMMs. Raises BadInput.
+    18937 on Qwen3.5), where a row names one format for all GEMMs.
     """
-    missing = [name for name in (kind.gemm, kind.moe) if name not in DTYPES]
-    if missing:
-        raise BadInput(f"quantisation {missing[0]!r} is not known")
-    experts = "fp4" if MXFP4 in kind.model else DTYPES[kind.moe]
-    return "bf16" if experts == "fp4" else DTYPES[kind.gemm], experts
+    experts = "fp4" if MXFP4 in kind.model else experts
+    return "bf16" if experts == "fp4" else gemms, experts
 
 
 def _dispatch(kind: Kind) -> str:
