@@ -115,6 +115,13 @@ def test_checkpoints_in_nvfp4_leave_attention_as_it_was_trained(name: str) -> No
     assert (model.weight_dtype, model.expert_dtype) == ("bf16", "fp4")
 
 
+def test_experts_in_nvfp4_are_as_large_as_in_the_published_checkpoint() -> None:
+    """GLM-5.2-NVFP4 on disk: 362 GB of packed fp4, 45 of fp8, its scales (vllm-project/recipes, pull request 586)."""
+    model = load_model("GLM-5.2-NVFP4")
+    experts = 3 * model.hidden_size * model.expert_intermediate * model.num_experts * len(model.moe_layers)
+    assert experts * model.weight_bytes("fp4") / 1e9 == pytest.approx(362 + 45, abs=1)
+
+
 def test_what_is_approximated_is_said() -> None:
     assert "chunked attention" in load_model("Llama-4-Maverick-17B-128E-Instruct").approximations[0]
     assert load_model("DeepSeek-V3.2").approximations == ()
